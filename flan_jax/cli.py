@@ -1,0 +1,106 @@
+"""The command line: `flan-jax VERB ...`, the same program as `python -m flan_jax.VERB ...`.
+
+A verb is a module with `main(argv) -> int | None`, imported only when it is asked for: the help costs no start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from flan_jax import __version__
+from flan_jax.errors import UserError
+
+# Verb -> the module that does it, and what it does.
+VERBS = {
+    "train": ("flan_jax.train", "prepare if needed, train, checkpoint, evaluate, report; the same command resumes"),
+    "eval": ("flan_jax.eval", "evaluate a checkpoint on the held-out datasets, or on any, into results.csv"),
+    "generate": ("flan_jax.generate", "answer a prompt, or a file of prompts, from a checkpoint"),
+    "prepare": ("flan_jax.prepare", "build or check the token cache"),
+    "tasks": ("flan_jax.tasks.__main__", "look at the catalogue: list, show, render, check, split"),
+    "report": ("flan_jax.report", "tables and figures from results.csv"),
+}
+
+Main = Callable[[Sequence[str]], int | None]
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` whose errors are one sentence (a `UserError`), with the nearest flag."""
+
+    def error(self, message: str):
+        hint = ""
+        if message.startswith("unrecognized arguments: "):
+            near = difflib.get_close_matches(message.split()[2].partition("=")[0], list(_flags(self)), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{message}{hint} (`{self.prog} --help` says more)")
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The flags of a parser and of the verbs below it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from _flags(sub)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `flan-jax` with arguments (those of the process if None) and gives its exit status."""
+    return _status(_dispatch, sys.argv[1:] if argv is None else argv)
+
+
+def run(verb_main: Main) -> None:
+    """Ends the process with a verb's status: `if __name__ == '__main__': cli.run(main)` in its module."""
+    sys.exit(_status(verb_main, sys.argv[1:]))
+
+
+def _dispatch(argv: Sequence[str]) -> int | None:
+    if not argv:
+        raise UserError(f"no verb given; write flan-jax {'|'.join(VERBS)}, or flan-jax --help.")
+    verb, *rest = argv
+    if verb in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        print(f"flan_jax {__version__}")
+        return 0
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}."
+        raise UserError(f"unknown verb {verb!r}; {hint}")
+    return importlib.import_module(VERBS[verb][0]).main(rest)
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items())
+    return f"""Instruction tuning of language models (FLAN) in JAX.
+
+usage: flan-jax VERB ...
+
+verbs:
+{verbs}
+
+A run:  flan-jax train --gin_file=gin/flan.gin --gin.HELD_OUT=nli --gin.MODEL_DIR=runs/nli
+`flan-jax VERB --help` tells more; `flan-jax --version` the version."""
+
+
+def _status(verb_main: Main, argv: Sequence[str]) -> int:
+    """The exit status of a verb; a mistake of the user is one sentence on stderr and 2."""
+    try:
+        status = verb_main(list(argv)) or 0
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        # gin adds lines to an error that passes through a configurable function.
+        print(f"flan-jax: error: {str(error).split(chr(10) + '  In call to configurable ')[0]}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # The reader of a pipe, such as `head`, has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("flan-jax: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,301 @@
+"""From a configuration to data: who trains, what the cache lacks, the plan, the batches, the held-out rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import pathlib
+import sys
+from typing import Any
+
+import gin
+import numpy as np
+
+from flan_jax.data.batches import Batches
+from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, open_train_shard
+from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
+from flan_jax.data.encode import Rendering
+from flan_jax.data.hashing import digest
+from flan_jax.data.mixture import CardRow, Split, check_disjoint, held_out_split, mixture_card
+from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
+from flan_jax.data.sources import open_source
+from flan_jax.data.vocabulary import load_vocabulary
+from flan_jax.errors import UserError
+
+
+@gin.configurable("Data")
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What to train on and what to hold out; bound in `gin/flan.gin`.
+
+    Attributes:
+      held_out: cluster kept for zero-shot evaluation, or 'none'.
+      mixture_or_task_name: what trains instead of the held-out mixture: a configuration of the catalogue, or the name
+        of any SeqIO task or mixture; None for the held-out mixture.
+      mixture_or_task_module: module ('my_tasks') or file ('my_tasks.py') that registers datasets or SeqIO tasks.
+      source, data_dir: 'tfds', 'jsonl' or 'bundled', and where it reads.
+      strict: True makes a dataset that is not available an error; False leaves it out with a printed line.
+      vocabulary: 'bytes' or a SentencePiece file.
+      task_feature_lengths: {'inputs': S, 'targets': T}, tokens of a packed row.
+      batch_size: packed rows in a global batch.
+      train_steps: steps of the run.
+      seed: decides template choice, draws and orders.
+      options_style, instructions: see `render.render`.
+      pack: whether several examples share a row.
+      validation_batches: batches of the training datasets' validation splits on which a checkpoint's loss is taken.
+      eval_split, eval_max_rows: which rows of the held-out datasets are scored; None for all.
+      cache_dir: where tokens are kept; None for ~/.cache/flan_jax.
+    """
+
+    held_out: str | None = "nli"
+    mixture_or_task_name: str | None = None
+    mixture_or_task_module: str | None = None
+    source: str = "bundled"
+    data_dir: str | None = None
+    strict: bool = False
+    vocabulary: str = "bytes"
+    task_feature_lengths: Any = None
+    batch_size: int = 8
+    train_steps: int = 0
+    seed: int = 0
+    options_style: str = "fixed"
+    instructions: str = "template"
+    pack: bool = True
+    validation_batches: int = 8
+    eval_split: str = "test"
+    eval_max_rows: int | None = None
+    cache_dir: str | None = None
+
+    def lengths(self) -> tuple[int, int]:
+        """(S, T). Raises a UserError if they are not two positive numbers."""
+        lengths = self.task_feature_lengths or {"inputs": 1024, "targets": 256}
+        if not isinstance(lengths, dict) or set(lengths) != {"inputs", "targets"} or not all(
+                isinstance(n, int) and n > 1 for n in lengths.values()):
+            raise UserError("TASK_FEATURE_LENGTHS must look like {'inputs': 1024, 'targets': 256}, "
+                            f"not {lengths!r}.")
+        return lengths["inputs"], lengths["targets"]
+
+
+def import_module(name: str) -> None:
+    """Imports a user's module by dotted name, or by the path of its file.
+
+    Raises:
+      UserError: if there is no such module.
+    """
+    path = pathlib.Path(name).expanduser()
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} is no file; "
+                            "give a module's name or the path of a .py file.")
+        if path.stem not in sys.modules:
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[path.stem])
+        return
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} cannot be imported ({error}); "
+                        "give a module on the path, or the path of a .py file.") from error
+
+
+class Data:
+    """The data of one configuration. Opens what the cache holds; `flan_jax.prepare` builds what it lacks."""
+
+    def __init__(self, config: DataConfig):
+        import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+
+        if config.mixture_or_task_module:
+            import_module(config.mixture_or_task_module)
+        self.config = config
+        source_length, target_length = config.lengths()
+        self.vocabulary = load_vocabulary(config.vocabulary)
+        self.source = open_source(config.source, config.data_dir)
+        rendering = Rendering(source_length, target_length, config.options_style, config.instructions, config.seed)
+        self.directory = pathlib.Path(config.cache_dir or DEFAULT_DIRECTORY).expanduser()
+        self.cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
+        self.split: Split = held_out_split(CATALOGUE, config.held_out)
+        self.seqio_tasks: dict[str, Any] = {}
+        self._train_names = self._resolve()
+        self.left_out: dict[str, str] = {}
+
+    def _resolve(self) -> list[str]:
+        name = self.config.mixture_or_task_name
+        if name is None:
+            return self.split.train
+        if name in CATALOGUE:
+            check_disjoint(CATALOGUE, [name], self.split.eval)
+            return [name]
+        from flan_jax.data import seqio_tasks
+
+        self.seqio_tasks = seqio_tasks.resolve(name, self.cache)
+        return list(self.seqio_tasks)
+
+    def train_datasets(self) -> list[str]:
+        """Names of what trains and is available; the rest is noted in `left_out`.
+
+        Raises:
+          UserError: under `strict` if something is not available; always if nothing is.
+        """
+        names = []
+        for name in self._train_names:
+            reason = self._unavailable(name, "train")
+            if reason is None:
+                names.append(name)
+            else:
+                self.left_out[name] = reason
+        if not names:
+            first = self._train_names[0]
+            raise UserError(f"none of the {len(self._train_names)} training datasets is available from DATA_SOURCE="
+                            f"{self.config.source} (the first: {first} {self.left_out[first]}).")
+        return names
+
+    def eval_datasets(self) -> list[str]:
+        """Names of the held-out datasets that are available; the rest is noted in `left_out`."""
+        names = []
+        for name in self.split.eval:
+            reason = self._unavailable(name, self.config.eval_split)
+            if reason is None:
+                names.append(name)
+            else:
+                self.left_out[name] = reason
+        return names
+
+    def _unavailable(self, name: str, split: str) -> str | None:
+        if name in self.seqio_tasks:
+            return None
+        dataset = CATALOGUE[name]
+        if split == "train" and dataset.shares_training_with in self._train_names:
+            return f"has the training rows of {dataset.shares_training_with} and counts once"
+        reason = self.source.available(dataset, split)
+        if reason is not None and self.config.strict:
+            raise UserError(f"{name} {reason}, and STRICT_DATA is True; provide it, or set STRICT_DATA=False.")
+        return reason
+
+    # Training side. `split` is 'train', or 'validation' for the loss that chooses the best checkpoint.
+
+    def shard_path(self, name: str, epoch: int, split: str = "train") -> pathlib.Path:
+        """Where the shard of (dataset, epoch) lies or will lie."""
+        if name in self.seqio_tasks:
+            return self.seqio_tasks[name].path(epoch)
+        return self.cache.train_path(CATALOGUE[name], epoch, split)
+
+    def build_shard(self, name: str, epoch: int, split: str = "train") -> None:
+        """Builds the shard of (dataset, epoch), unless it is there."""
+        if name in self.seqio_tasks:
+            self.seqio_tasks[name].build(epoch)
+        else:
+            self.cache.build_train(CATALOGUE[name], epoch, split)
+
+    def names(self, split: str = "train") -> list[str]:
+        """What trains; for 'validation' those of them that have such a split here."""
+        names = self.train_datasets()
+        if split == "train":
+            return names
+        return [n for n in names if n in CATALOGUE and self.source.available(CATALOGUE[n], split) is None]
+
+    def missing(self, split: str = "train") -> list[tuple[str, int]]:
+        """(dataset, 0) of each training dataset whose first epoch is not in the cache."""
+        return [(n, 0) for n in self.names(split) if open_train_shard(self.shard_path(n, 0, split)) is None]
+
+    def members(self, split: str = "train") -> list[Member]:
+        """The mixture; datasets of which no row is usable are left out.
+
+        Raises:
+          MissingEpochs: if a first epoch is not built.
+        """
+        missing = self.missing(split)
+        if missing:
+            raise MissingEpochs(set(missing))
+        members = []
+        for name in self.names(split):
+            rows = len(open_train_shard(self.shard_path(name, 0, split)).inputs)
+            if rows:
+                rate = getattr(self.seqio_tasks.get(name), "rate", None)
+                members.append(Member(name, rows, min(rows, RATE_CAP) if rate is None else rate))
+            elif split == "train":
+                self.left_out[name] = "no row is usable"
+        return members
+
+    def card(self, members: list[Member]) -> list[CardRow]:
+        """The mixture card of the members."""
+        clusters = {m.name: CATALOGUE[m.name].cluster if m.name in CATALOGUE else "SeqIO" for m in members}
+        templates = {m.name: len(CATALOGUE[m.name].templates) if m.name in CATALOGUE else 0 for m in members}
+        return mixture_card(clusters, {m.name: m.rows for m in members}, {m.name: m.rate for m in members}, templates)
+
+    def plan(self, split: str = "train") -> Plan | None:
+        """The packing plan of the run, from the cache or made now; None if it has no rows.
+
+        Raises:
+          MissingEpochs: if it needs shards that are not built.
+        """
+        members = self.members(split)
+        steps = self.config.train_steps if split == "train" else self.config.validation_batches
+        rows = steps * self.config.batch_size
+        if not members or not rows:
+            return None
+        capacity = self.config.lengths()
+        shards = [str(self.shard_path(m.name, 0, split)) for m in members]
+        key = digest([split, [dataclasses.asdict(m) for m in members], capacity, self.config.seed, rows,
+                      self.config.pack, shards])
+        path = self.directory / "plans" / f"{key[:16]}.npz"
+        if path.is_file():
+            plan = Plan.load(path)
+            needed = {(members[m].name, e) for m, e in set(zip(plan.member.tolist(), plan.epoch.tolist()))}
+            absent = {(n, e) for n, e in needed if open_train_shard(self.shard_path(n, e, split)) is None}
+            if absent:
+                raise MissingEpochs(absent)
+            return plan
+        lengths = functools.partial(self._lengths, split)
+        if split == "train":
+            plan = make_plan(members, lengths, capacity, self.config.seed, rows, self.config.pack)
+        else:
+            plan = plan_once(members, lengths, capacity, self.config.seed, rows)
+        plan.save(path)
+        return plan
+
+    def batches(self, split: str = "train") -> Batches | None:
+        """The batches of the run; None if there are none."""
+        plan = self.plan(split)
+        if plan is None:
+            return None
+        return Batches(plan, self.members(split), functools.partial(self.shard_path, split=split),
+                       *self.config.lengths(), self.config.batch_size)
+
+    def _lengths(self, split: str, name: str, epoch: int) -> np.ndarray | None:
+        shard = open_train_shard(self.shard_path(name, epoch, split))
+        return None if shard is None else np.stack([shard.inputs.lengths, shard.targets.lengths], axis=1)
+
+    # Held-out side.
+
+    def eval_jobs(self) -> list[tuple[Dataset, Template]]:
+        """Every available held-out dataset with each of its forward templates."""
+        return [(CATALOGUE[name], template) for name in self.eval_datasets() for template in CATALOGUE[name].forward()]
+
+    def eval_examples(self, dataset: Dataset, template: Template) -> EvalExamples | None:
+        """The rows of a held-out dataset in a template; None if they are not in the cache."""
+        return self.cache.eval_examples(dataset, self.config.eval_split, template, self.config.eval_max_rows)
+
+    def build_eval(self, dataset: Dataset, template: Template) -> pathlib.Path:
+        """Puts the rows of a held-out dataset in a template into the cache."""
+        return self.cache.build_eval(dataset, self.config.eval_split, template, self.config.eval_max_rows)
+
+    def ready(self) -> bool:
+        """Whether the cache holds everything the run needs."""
+        try:
+            self.plan("train")
+            self.plan("validation")
+        except MissingEpochs:
+            return False
+        return self.eval_ready()
+
+    def eval_ready(self) -> bool:
+        """Whether the cache holds every held-out dataset in every template."""
+        return not self.eval_missing()
+
+    def eval_missing(self) -> list[tuple[Dataset, Template]]:
+        """The held-out datasets and templates that are not in the cache."""
+        return [(dataset, template) for dataset, template in self.eval_jobs()
+                if not self.cache.has_eval(dataset, self.config.eval_split, template, self.config.eval_max_rows)]

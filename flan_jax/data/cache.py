@@ -1,0 +1,286 @@
+"""The token cache: each (dataset, split, template choice) rendered and encoded once, on disk, checked, never stale.
+
+A shard is a directory named after the digest of everything that decides its contents: the dataset's record and
+templates, the code of its row function, the renderer, the vocabulary, lengths and options, the source's rows. Change
+any of them and another directory is looked up. A shard is written to a temporary directory and renamed, so it is
+whole or absent; `meta.json` holds a checksum of each file.
+
+Training shards hold one template a row, chosen by hash of (row id, seed, epoch): one shard an epoch, built when the
+packing plan needs it. Evaluation shards hold one template each.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import inspect
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from typing import Any
+
+import numpy as np
+
+from flan_jax.data import encode, render
+from flan_jax.data.catalogue import Dataset, Drop, Template, source_of_row
+from flan_jax.data.encode import Encoded, Encoder, Rendering
+from flan_jax.data.hashing import digest, file_digest, stable_hash
+from flan_jax.data.render import choose_template, read_row
+from flan_jax.data.sources import Source, row_id
+from flan_jax.data.vocabulary import Vocabulary
+from flan_jax.errors import UserError
+
+_FORMAT = 1
+DEFAULT_DIRECTORY = "~/.cache/flan_jax"
+
+
+@dataclasses.dataclass
+class Ragged:
+    """Sequences of different lengths in one flat array: item i is flat[ends[i-1]:ends[i]]."""
+
+    flat: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        begin = self.ends[index - 1] if index else 0
+        return self.flat[begin:self.ends[index]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of every item, int64 [items]."""
+        return np.diff(self.ends, prepend=0)
+
+
+@dataclasses.dataclass
+class TrainShard:
+    """One epoch of a dataset's training rows: token ids, EOS included, and the index of each row's template."""
+
+    inputs: Ragged
+    targets: Ragged
+    templates: np.ndarray
+    meta: dict[str, Any]
+
+
+@dataclasses.dataclass
+class EvalExamples:
+    """A split of a dataset in one template, ready to be scored; see `TokenCache.eval_examples`."""
+
+    dataset: str
+    split: str
+    template: str
+    kind: str
+    row_ids: list[str]
+    inputs: list[np.ndarray]
+    options: list[list[np.ndarray]] | None
+    texts: list[dict[str, Any]]
+
+
+class TokenCache:
+    """Opens and builds shards below a directory for one source, vocabulary and rendering."""
+
+    def __init__(self, directory: str | pathlib.Path, source: Source, vocabulary: Vocabulary, rendering: Rendering):
+        self.directory = pathlib.Path(directory).expanduser()
+        self.source = source
+        self.vocabulary = vocabulary
+        self.rendering = rendering
+        self._fingerprints: dict[tuple, str] = {}
+        self._code = digest([inspect.getsource(render), inspect.getsource(encode), _FORMAT])
+
+    def train_path(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
+        """Where the training shard of an epoch lies or will lie."""
+        return self._path(dataset, split, {"epoch": epoch})
+
+    def build_train(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
+        """Builds the training shard of an epoch, unless it is there."""
+        path = self.train_path(dataset, epoch, split)
+        if _opened(path):
+            return path
+        encoder = Encoder(self.vocabulary, self.rendering)
+        counts, examples, templates = collections.Counter(), [], []
+        for name, row in self._rows(dataset, split, counts):
+            if len(examples) == dataset.train_cap:
+                counts["not read after the cap of rows"] = dataset.train_cap
+                break
+            template = choose_template(dataset, name, self.rendering.seed, epoch)
+            examples.append(encoder.encode(dataset, template, row, name))
+            templates.append(dataset.templates.index(template))
+        counts.update(encoder.counts)
+        return write_train_shard(path, examples, templates, counts, {"dataset": dataset.name, "epoch": epoch})
+
+    def eval_path(self, dataset: Dataset, split: str, template: Template, max_rows: int | None) -> pathlib.Path:
+        """Where the evaluation shard of a template lies or will lie."""
+        return self._path(dataset, split, {"template": template.id, "max_rows": max_rows})
+
+    def has_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None) -> bool:
+        """Whether an evaluation shard is there and whole."""
+        return _opened(self.eval_path(dataset, split, template, max_rows)) is not None
+
+    def eval_examples(self, dataset: Dataset, split: str, template: Template,
+                      max_rows: int | None = None) -> EvalExamples | None:
+        """Opens an evaluation shard; None if it has to be built.
+
+        `inputs` and each of `options` are int32 ids ending in EOS; `texts` has per row 'inputs', 'answer', and where
+        they apply 'options', 'label', 'order', 'references', 'group', 'value'.
+        """
+        path = self.eval_path(dataset, split, template, max_rows)
+        meta = _opened(path)
+        if meta is None:
+            return None
+        tokens = _ragged(path, "tokens")
+        with open(path / "texts.jsonl", encoding="utf-8") as file:
+            texts = [json.loads(line) for line in file]
+        inputs, options, position = [], [], 0
+        for text in texts:
+            width = 1 + len(text.get("options", ()))
+            first, *rest = (np.asarray(tokens[position + i], np.int32) for i in range(width))
+            inputs.append(first)
+            options.append(rest)
+            position += width
+        return EvalExamples(dataset.name, split, template.id, template.kind, [t.pop("row") for t in texts], inputs,
+                            options if dataset.options else None, texts)
+
+    def build_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None = None) -> pathlib.Path:
+        """Builds an evaluation shard, unless it is there. `max_rows` keeps those rows whose id hashes lowest."""
+        path = self.eval_path(dataset, split, template, max_rows)
+        if _opened(path):
+            return path
+        encoder = Encoder(self.vocabulary, self.rendering)
+        counts: collections.Counter[str] = collections.Counter()
+        rows = list(self._rows(dataset, split, counts))
+        if max_rows is not None and len(rows) > max_rows:
+            counts["over max_rows"] = len(rows) - max_rows
+            kept = set(sorted((name for name, _ in rows), key=lambda n: stable_hash("sample", n))[:max_rows])
+            rows = [(name, row) for name, row in rows if name in kept]
+        flat, texts = [], []
+        for name, row in rows:
+            example = encoder.encode(dataset, template, row, name, with_options=True)
+            flat += [example.inputs, *(example.options or ())]
+            texts.append(_text(name, row, example))
+        counts["rows"] = len(texts)
+        counts.update(encoder.counts)
+        with _Shard(path, counts, {"dataset": dataset.name, "split": split, "template": template.id}) as shard:
+            shard.ragged("tokens", flat)
+            shard.lines("texts", texts)
+        return path
+
+    def _rows(self, dataset: Dataset, split: str, counts: collections.Counter):
+        spec = self.source.spec(dataset, split)
+        for index, raw in self.source.rows(dataset, spec):
+            counts["rows read"] += 1
+            row = read_row(dataset, raw)
+            if isinstance(row, Drop):
+                counts[f"dropped: {row.reason}"] += 1
+            else:
+                yield row_id(dataset, spec, index), row
+
+    def _path(self, dataset: Dataset, split: str, choice: dict[str, Any]) -> pathlib.Path:
+        spec = self.source.spec(dataset, split)
+        mark = (dataset.name, dataset.templates, split)
+        if mark not in self._fingerprints:
+            self._fingerprints[mark] = digest([_record(dataset), source_of_row(dataset), self._code, spec,
+                                               self.vocabulary.fingerprint, dataclasses.asdict(self.rendering),
+                                               self.source.kind, self.source.fingerprint(dataset, spec)])
+        key = digest([self._fingerprints[mark], choice])[:16]
+        parts = [dataset.name, split, *(f"{name}={value}" for name, value in choice.items() if value is not None), key]
+        return self.directory / dataset.name / "-".join(parts[1:])
+
+
+def open_train_shard(path: pathlib.Path) -> TrainShard | None:
+    """The training shard in a directory, memory-mapped; None if there is none."""
+    meta = _opened(path)
+    if meta is None:
+        return None
+    return TrainShard(_ragged(path, "inputs"), _ragged(path, "targets"), np.load(path / "templates.npy"), meta)
+
+
+def write_train_shard(path: pathlib.Path, examples: list[Encoded], templates: list[int],
+                      counts: collections.Counter, meta: dict[str, Any]) -> pathlib.Path:
+    """Writes a training shard, whole or not at all."""
+    counts["rows"] = len(examples)
+    with _Shard(path, counts, meta) as shard:
+        shard.ragged("inputs", [e.inputs for e in examples])
+        shard.ragged("targets", [e.targets for e in examples])
+        shard.array("templates", np.asarray(templates, np.uint16))
+    return path
+
+
+class _Shard:
+    """Writes the files of a shard to a temporary directory and renames it when all are on disk."""
+
+    def __init__(self, path: pathlib.Path, counts: collections.Counter, meta: dict[str, Any]):
+        self.path, self.meta = path, {**meta, "counts": dict(sorted(counts.items()))}
+        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+    def __enter__(self) -> _Shard:
+        try:
+            self.temporary.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"cannot write the token cache in {self.path.parent} ({error.strerror}); "
+                            "set CACHE_DIR to a directory you can write to.") from error
+        return self
+
+    def array(self, name: str, values: np.ndarray) -> None:
+        np.save(self.temporary / f"{name}.npy", values)
+
+    def ragged(self, name: str, items: list[np.ndarray]) -> None:
+        flat = np.concatenate(items) if items else np.zeros(0, np.int32)
+        self.array(f"{name}", flat.astype(np.uint16 if flat.size == 0 or flat.max() < 2**16 else np.int32))
+        self.array(f"{name}_ends", np.cumsum([len(item) for item in items], dtype=np.int64))
+
+    def lines(self, name: str, values: list[dict[str, Any]]) -> None:
+        with open(self.temporary / f"{name}.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            return
+        self.meta["files"] = {p.name: file_digest(p) for p in sorted(self.temporary.iterdir())}
+        (self.temporary / "meta.json").write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
+        shutil.rmtree(self.path, ignore_errors=True)
+        try:
+            os.rename(self.temporary, self.path)
+        except OSError:  # another process was first, with the same contents
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+_CHECKED: set[pathlib.Path] = set()
+
+
+def _opened(path: pathlib.Path) -> dict[str, Any] | None:
+    """The meta of a whole, undamaged shard; None if it is absent or damaged (then it is rebuilt)."""
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        if path not in _CHECKED:
+            for name, checksum in meta["files"].items():
+                if file_digest(path / name) != checksum:
+                    print(f"token cache: {path / name} is damaged and will be rebuilt", flush=True)
+                    return None
+            _CHECKED.add(path)
+        return meta
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return None
+
+
+def _ragged(path: pathlib.Path, name: str) -> Ragged:
+    return Ragged(np.load(path / f"{name}.npy", mmap_mode="r"), np.load(path / f"{name}_ends.npy"))
+
+
+def _record(dataset: Dataset) -> dict[str, Any]:
+    record = {f.name: getattr(dataset, f.name) for f in dataclasses.fields(dataset)
+              if f.name in ("name", "fields", "options", "evidence", "train_cap", "cluster", "paper_dataset")}
+    return {**record, "templates": [dataclasses.asdict(t) for t in dataset.templates]}
+
+
+def _text(name: str, row: dict[str, Any], example: Encoded) -> dict[str, Any]:
+    text: dict[str, Any] = {"row": name, "inputs": example.text.inputs, "answer": example.text.answer}
+    if example.text.options is not None:
+        text |= {"options": example.text.options, "label": example.text.label,
+                 "order": example.text.order}
+    text["references"] = row.get("references") or [example.text.answer]
+    return text | {key: row[key] for key in ("group", "value") if key in row}

@@ -1,0 +1,277 @@
+"""The records of the catalogue, and the checks that a dataset passes before anyone can train on it.
+
+A `Dataset` says where its rows come from, how a raw row becomes named text fields, what the answer options are,
+and in which `Template`s it is written as an instruction. `register` refuses, with one sentence that says which
+and why, a template that names a field its dataset does not produce, lacks the options of a classification task,
+repeats another one, or cannot be answered from its input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from flan_jax.data.clusters import check_cluster
+from flan_jax.errors import UserError
+
+# Value of `Dataset.options` when every row brings its own list.
+FROM_ROW = "from row"
+# The paper takes at most this many training rows of a dataset (section 2.1) ...
+TRAIN_CAP = 30_000
+# ... and draws from it at a rate proportional to its rows, but no more than this many (section 2.4).
+RATE_CAP = 3_000
+
+_FIELD = re.compile(r"\{(\w*)\}")
+
+
+class Drop(NamedTuple):
+    """What a dataset's row function returns for a row that cannot be used; counted and printed by reason."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """One way to write a row as an instruction.
+
+    Attributes:
+      id: names the template within its dataset, in results and on the command line.
+      inputs: text with `{field}` placeholders; `{options}` stands on a line of its own.
+      targets: the same for what the model answers.
+      kind: 'forward' (answers the dataset's task) or 'inverted' (turned around: produces one of its inputs).
+    """
+
+    id: str
+    inputs: str
+    targets: str = "{answer}"
+    kind: str = "forward"
+
+    @property
+    def shows_options(self) -> bool:
+        """Whether the list of options is part of the input."""
+        return "options" in placeholders(self.inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One configuration of a dataset: its rows, its fields, its options and its templates.
+
+    Attributes:
+      name: configuration name, e.g. 'anli_r1'.
+      paper_dataset: the dataset of the paper's Figure 3 that it belongs to, e.g. 'ANLI (R1-R3)'.
+      cluster: one of `clusters.CLUSTERS`.
+      tfds: 'builder/config:version' of TensorFlow Datasets, or None.
+      hub: id on the Hugging Face hub, or None.
+      splits: our split ('train', 'validation', 'test') -> slice of a raw split, e.g. 'train[:-200]'.
+      fields: names of the text fields that `row` produces, besides the answer and the options.
+      row: raw row -> dict of `fields`; plus `label` (index of the right option) where there are options, and
+        `options` (list of str) where they are FROM_ROW; else `answer` (str). May add `references` (list of str),
+        `group` (str) and `value` (float) for metrics. Returns `Drop(reason)` for a row that cannot be used.
+      options: the fixed answer options, FROM_ROW, or None for free text.
+      templates: ten ways or more to write a row, at most three of them inverted.
+      metrics: names in `flan_jax.evaluation.metrics`, the first one is reported in tables.
+      licence: of the data, as its authors state it.
+      rows: published number of rows of our splits, where known (after slices, before `train_cap`).
+      evidence: the fields without which the answer cannot be found; None means all of `fields`.
+      shares_training_with: name of a configuration that has the same training rows and trains in its place.
+      manual: the steps to download the data by hand, where its builder cannot.
+      train_cap: at most this many training rows are used.
+    """
+
+    name: str
+    paper_dataset: str
+    cluster: str
+    tfds: str | None
+    splits: Mapping[str, str]
+    fields: tuple[str, ...]
+    row: Callable[[dict[str, Any]], dict[str, Any] | Drop]
+    options: tuple[str, ...] | str | None
+    templates: tuple[Template, ...]
+    metrics: tuple[str, ...]
+    licence: str
+    hub: str | None = None
+    rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    evidence: tuple[str, ...] | None = None
+    shares_training_with: str | None = None
+    manual: str | None = None
+    train_cap: int = TRAIN_CAP
+
+    def template(self, template_id: str) -> Template:
+        """The template of that id, or a UserError that suggests the nearest."""
+        for template in self.templates:
+            if template.id == template_id:
+                return template
+        ids = [t.id for t in self.templates]
+        near = difflib.get_close_matches(template_id, ids, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{self.name} has no template {template_id!r}{hint} Its templates are {', '.join(ids)}.")
+
+    def forward(self) -> tuple[Template, ...]:
+        """The templates that answer the dataset's own task: those that an evaluation uses."""
+        return tuple(t for t in self.templates if t.kind == "forward")
+
+
+def placeholders(text: str) -> tuple[str, ...]:
+    """The field names of a template text, in order."""
+    return tuple(_FIELD.findall(text))
+
+
+def fingerprint(template: Template) -> str:
+    """Inputs and targets without case, white space, punctuation and field names: equal means a repetition."""
+    text = _FIELD.sub("\x00", template.inputs) + "\x01" + _FIELD.sub("\x00", template.targets)
+    drop = string.punctuation + string.whitespace + "’‘“”–—…¿¡"
+    return text.lower().translate({ord(c): None for c in drop})
+
+
+class Catalogue:
+    """All registered datasets, by name. The process has one, `CATALOGUE`; tests make their own."""
+
+    def __init__(self) -> None:
+        self._datasets: dict[str, Dataset] = {}
+        self._seen: dict[str, tuple[Dataset, Template]] = {}
+
+    def register(self, dataset: Dataset) -> Dataset:
+        """Checks a dataset and adds it; returns it.
+
+        Raises:
+          UserError: one sentence that names the dataset, the template and what is wrong with it.
+        """
+        if dataset.name in self._datasets:
+            raise UserError(f"dataset {dataset.name!r} is registered twice; give one of them another name.")
+        _check_record(dataset)
+        new: dict[str, tuple[Dataset, Template]] = {}
+        for template in dataset.templates:
+            _check_template(dataset, template)
+            key = fingerprint(template)
+            other, twin = new.get(key) or self._seen.get(key) or (None, None)
+            if other is not None and (other is dataset or other.paper_dataset != dataset.paper_dataset):
+                raise UserError(
+                    f"template {dataset.name}/{template.id} repeats {other.name}/{twin.id} up to case, punctuation "
+                    "and field names; write it differently or delete it.")
+            new[key] = (dataset, template)
+        self._seen.update(new)
+        self._datasets[dataset.name] = dataset
+        return dataset
+
+    def __getitem__(self, name: str) -> Dataset:
+        if name in self._datasets:
+            return self._datasets[name]
+        near = difflib.get_close_matches(name, self._datasets, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else "; `flan-jax tasks list` shows those there are."
+        raise UserError(f"unknown dataset {name!r}{hint}")
+
+    def __iter__(self):
+        return iter(self._datasets.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._datasets
+
+    def __len__(self) -> int:
+        return len(self._datasets)
+
+    def cluster(self, name: str) -> list[Dataset]:
+        """The datasets of a cluster, in order of registration."""
+        check_cluster(name)
+        return [d for d in self if d.cluster == name]
+
+
+CATALOGUE = Catalogue()
+
+
+def register(*datasets: Dataset) -> None:
+    """Adds datasets to the process's catalogue, with the checks of `Catalogue.register`."""
+    for dataset in datasets:
+        CATALOGUE.register(dataset)
+
+
+def source_of_row(dataset: Dataset) -> str:
+    """The Python text of the module that defines the dataset's row function; part of the cache's key."""
+    module = inspect.getmodule(dataset.row)
+    try:
+        return inspect.getsource(module or dataset.row)
+    except (OSError, TypeError):
+        return inspect.getsource(dataset.row)
+
+
+def _check_record(dataset: Dataset) -> None:
+    check_cluster(dataset.cluster)
+    where = f"dataset {dataset.name!r}"
+    if not re.fullmatch(r"[a-z0-9_]+", dataset.name):
+        raise UserError(f"{where}: a name has lower-case letters, digits and '_' only.")
+    if not dataset.templates:
+        raise UserError(f"{where} has no template; give it at least one.")
+    if not dataset.splits:
+        raise UserError(f"{where} has no splits; give at least 'train' or 'test'.")
+    unknown = set(dataset.splits) - {"train", "validation", "test"}
+    if unknown:
+        raise UserError(f"{where} has split {min(unknown)!r}; splits are 'train', 'validation' and 'test'.")
+    reserved = {"answer", "options"} & set(dataset.fields)
+    if reserved:
+        raise UserError(f"{where}: field {min(reserved)!r} is reserved; give the field another name.")
+    missing = set(dataset.evidence or ()) - set(dataset.fields)
+    if missing:
+        raise UserError(f"{where}: evidence {min(missing)!r} is not one of its fields ({', '.join(dataset.fields)}).")
+    if isinstance(dataset.options, str) and dataset.options != FROM_ROW:
+        raise UserError(f"{where}: options are a tuple of strings, FROM_ROW or None, not {dataset.options!r}.")
+    if not dataset.metrics:
+        raise UserError(f"{where} has no metric; 'accuracy' is the usual one for options.")
+    ids = [t.id for t in dataset.templates]
+    for template_id in ids:
+        if not re.fullmatch(r"[a-z0-9_]+", template_id):
+            raise UserError(f"template {dataset.name}/{template_id}: an id has lower-case letters, digits and '_' "
+                            "only.")
+        if ids.count(template_id) > 1:
+            raise UserError(f"{where} has two templates called {template_id!r}; rename one.")
+    if sum(t.kind == "inverted" for t in dataset.templates) > 3:
+        raise UserError(f"{where} has more than three inverted templates; the paper allows up to three.")
+
+
+def _check_template(dataset: Dataset, template: Template) -> None:
+    where = f"template {dataset.name}/{template.id}"
+    if template.kind not in ("forward", "inverted"):
+        raise UserError(f"{where} is of kind {template.kind!r}; kinds are 'forward' and 'inverted'.")
+    known = (*dataset.fields, "answer", *(("options",) if dataset.options else ()))
+    for text in (template.inputs, template.targets):
+        _check_layout(where, text)
+        for name in placeholders(text):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                raise UserError(f"{where} names the field {name!r}, which {dataset.name} does not produce{hint} "
+                                f"It has {', '.join(known)}.")
+    asked, given = set(placeholders(template.targets)), set(placeholders(template.inputs))
+    if not asked or "options" in asked:
+        raise UserError(f"{where} has targets {template.targets!r}; they must name a field of the row to be learnt.")
+    if asked & given:
+        raise UserError(f"{where} gives its target away: {{{min(asked & given)}}} is in the inputs and the targets.")
+    if template.kind == "forward":
+        _check_forward(where, dataset, template, given)
+    elif not given - {"answer"}:
+        raise UserError(f"{where} cannot be answered from its input: it shows no field of the row but the answer.")
+    elif "options" in given or asked == {"answer"}:
+        raise UserError(f"{where} is inverted, so it must not show the options, nor ask for the answer.")
+
+
+def _check_forward(where: str, dataset: Dataset, template: Template, given: set[str]) -> None:
+    if template.targets != "{answer}":
+        raise UserError(f"{where} is forward, so its targets must be '{{answer}}', not {template.targets!r}.")
+    if dataset.options and "options" not in given:
+        raise UserError(f"{where} lacks the options of a classification task: put {{options}} on a line of its own.")
+    evidence: Iterable[str] = dataset.fields if dataset.evidence is None else dataset.evidence
+    for name in evidence:
+        if name not in given:
+            raise UserError(f"{where} cannot be answered from its input: it does not show {{{name}}}.")
+
+
+def _check_layout(where: str, text: str) -> None:
+    if text != text.strip():
+        raise UserError(f"{where} begins or ends with white space; take it out.")
+    if re.search(r"[ \t]+\n|\n[ \t]+|[ \t]{2}|\n{3}", text):
+        raise UserError(f"{where} has a blank beside a line break, two blanks or three line breaks in a row.")
+    if "options" in placeholders(text) and not re.search(r"(^|\n)\{options\}(\n|$)", text):
+        raise UserError(f"{where}: {{options}} must stand on a line of its own.")

@@ -1,0 +1,88 @@
+"""Rendered text to token ids that fit: long rows lose text from their longest field, never their question."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from flan_jax.data.catalogue import Dataset, Template, placeholders
+from flan_jax.data.render import Rendered, render
+from flan_jax.data.vocabulary import EOS, Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendering:
+    """How rows become token ids; part of the cache's key.
+
+    Attributes:
+      input_length, target_length: most tokens of an example, EOS included.
+      options_style, instructions: see `render.render`.
+      seed: decides template choice and shuffled options.
+    """
+
+    input_length: int = 1024
+    target_length: int = 256
+    options_style: str = "fixed"
+    instructions: str = "template"
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class Encoded:
+    """Token ids of one example (int32, each ending in EOS) beside its text."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    options: list[np.ndarray] | None
+    text: Rendered
+
+
+class Encoder:
+    """Renders and encodes rows; `counts` says how many inputs were shortened and how many targets cut."""
+
+    def __init__(self, vocabulary: Vocabulary, rendering: Rendering):
+        self.vocabulary = vocabulary
+        self.rendering = rendering
+        self.counts: collections.Counter[str] = collections.Counter()
+
+    def encode(self, dataset: Dataset, template: Template, row: dict[str, Any], row_id: str,
+               with_options: bool = False) -> Encoded:
+        """One row in one template, within the lengths."""
+        text = self._render(dataset, template, row, row_id)
+        ids = self.vocabulary.encode(text.inputs)
+        if len(ids) >= self.rendering.input_length:
+            self.counts["inputs shortened"] += 1
+            text, ids = self._shorten(dataset, template, row, row_id, ids)
+        options = [self._target(option) for option in text.options] if with_options and text.options else None
+        return Encoded(np.asarray([*ids, EOS], np.int32), self._target(text.targets), options, text)
+
+    def _render(self, dataset, template, row, row_id) -> Rendered:
+        return render(dataset, template, row, row_id=row_id, options_style=self.rendering.options_style,
+                      instructions=self.rendering.instructions, seed=self.rendering.seed)
+
+    def _target(self, text: str) -> np.ndarray:
+        ids = self.vocabulary.encode(text)
+        if len(ids) >= self.rendering.target_length:
+            self.counts["targets cut"] += 1
+            ids = ids[: self.rendering.target_length - 1]
+        return np.asarray([*ids, EOS], np.int32)
+
+    def _shorten(self, dataset, template, row, row_id, ids) -> tuple[Rendered, list[int]]:
+        """Cuts the end of the longest field shown, as often as it takes, so that question and options stay whole."""
+        limit = self.rendering.input_length - 1
+        shown = set(placeholders(template.inputs))
+        fields = [n for n in dataset.fields if n in shown or self.rendering.instructions != "template"]
+        row = dict(row)
+        while len(ids) > limit and any(row[n] for n in fields):
+            name = max(fields, key=lambda n: len(row[n]))
+            characters_per_token = len(self.vocabulary.decode(ids)) / len(ids)
+            keep = len(row[name]) - int((len(ids) - limit) * characters_per_token) - 8
+            row[name] = row[name][: max(keep, 0)].rsplit(" ", 1)[0].rstrip()
+            text = self._render(dataset, template, row, row_id)
+            ids = self.vocabulary.encode(text.inputs)
+        if len(ids) > limit:
+            self.counts["inputs cut"] += 1
+        return text, ids[:limit]

@@ -1,0 +1,170 @@
+"""A row, written as an instruction: template, options style, instruction mode and exemplars.
+
+Everything here is plain Python on strings; nothing is random but what a hash of the row's id decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.hashing import permutation, stable_hash
+from flan_jax.errors import UserError
+
+STYLES = ("fixed", "shuffled", "lettered", "none")
+INSTRUCTIONS = ("template", "none", "dataset_name")
+
+_FIELD = re.compile(r"\{(\w+)\}")
+_OPTIONS_LINE = re.compile(r"\n*\{options\}\n*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """One example as text.
+
+    Attributes:
+      inputs: what the model reads.
+      targets: what it is trained to answer.
+      options: the strings that rank classification scores, in the order shown; None for free text.
+      answer: the right answer: one of `options`, or the dataset's own answer.
+      label: index of the right option; None for free text.
+      order: for each option shown, its index in the dataset's own order; None for free text.
+    """
+
+    inputs: str
+    targets: str
+    options: list[str] | None
+    answer: str
+    label: int | None
+    order: list[int] | None = None
+
+
+def read_row(dataset: Dataset, raw: Mapping[str, Any]) -> dict[str, Any] | Drop:
+    """The named fields of a raw row, stripped, or why it is dropped.
+
+    Raises:
+      UserError: if the row lacks what the dataset's row function needs, or its label is no option.
+    """
+    try:
+        row = dataset.row(raw)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"a row of {dataset.name} does not have the fields its row function reads "
+                        f"({type(error).__name__}: {error}); the row has {', '.join(raw)}.") from error
+    if isinstance(row, Drop):
+        return row
+    for name in dataset.fields:
+        row[name] = str(row[name]).strip()
+        if not row[name]:
+            return Drop(f"empty {name}")
+    if dataset.options:
+        options = row["options"] if dataset.options == FROM_ROW else list(dataset.options)
+        if not 0 <= row["label"] < len(options):
+            raise UserError(f"a row of {dataset.name} has label {row['label']}, but there are {len(options)} options.")
+        row["options"] = [option.strip() for option in options]
+    elif not row["answer"].strip():
+        return Drop("empty answer")
+    else:
+        row["answer"] = row["answer"].strip()
+    return row
+
+
+def choose_template(dataset: Dataset, row_id: str, seed: int, epoch: int) -> Template:
+    """The template of a training row in an epoch: by hash, never by position, so that each row meets them all."""
+    return dataset.templates[stable_hash("template", row_id, seed, epoch) % len(dataset.templates)]
+
+
+def render(dataset: Dataset, template: Template, row: Mapping[str, Any], *, row_id: str,
+           options_style: str = "fixed", instructions: str = "template",
+           exemplars: Sequence[Mapping[str, Any]] = (), seed: int = 0) -> Rendered:
+    """Writes a row (as `read_row` gives it) with a template.
+
+    Args:
+      dataset: what the row belongs to.
+      template: one of its templates; only its kind matters where `instructions` is not 'template'.
+      row: fields of the row.
+      row_id: names the row; decides the order of shuffled options.
+      options_style: 'fixed' (a list), 'shuffled' (a list in an order of the row's own), 'lettered' ((A), (B), ...;
+        the answer is the letter), 'none' (not shown, still ranked).
+      instructions: 'template', 'none' (the row's text alone) or 'dataset_name' (the same after the names of task and
+        dataset), the three conditions of the paper's Figure 8.
+      exemplars: rows of the training side to show first, each with its answer, in the same template.
+      seed: changes the shuffled orders.
+
+    Raises:
+      UserError: for an unknown style or mode.
+    """
+    if options_style not in STYLES:
+        raise UserError(f"unknown options style {options_style!r}; styles are {', '.join(STYLES)}.")
+    if instructions not in INSTRUCTIONS:
+        raise UserError(f"unknown instruction mode {instructions!r}; modes are {', '.join(INSTRUCTIONS)}.")
+    order = _order(row, row_id, options_style, seed)
+    options, label = _options(row, order, options_style)
+    answer = row["answer"] if options is None else options[label]
+    values = {name: row[name] for name in dataset.fields} | {"answer": answer}
+    if instructions == "template":
+        inputs = _fill(template.inputs, values, _options_block(row, order, options_style))
+        targets = _fill(template.targets, values, None)
+    else:
+        inputs, targets = _plain(dataset, values, instructions), answer
+    if exemplars:
+        shown = [_exemplar(dataset, template, shot, f"{row_id}/shot{i}", options_style, instructions, seed)
+                 for i, shot in enumerate(exemplars)]
+        inputs = "\n\n".join([*shown, inputs + "\nAnswer:"])
+    return Rendered(inputs, targets, options, answer, label, order)
+
+
+def _exemplar(dataset, template, row, row_id, options_style, instructions, seed) -> str:
+    shot = render(dataset, template, row, row_id=row_id, options_style=options_style, instructions=instructions,
+                  seed=seed)
+    return f"{shot.inputs}\nAnswer: {shot.targets}"
+
+
+def _order(row, row_id, options_style, seed) -> list[int] | None:
+    if "options" not in row:
+        return None
+    count = len(row["options"])
+    if options_style == "shuffled":
+        return permutation(count, "options", row_id, seed).tolist()
+    return list(range(count))
+
+
+def _options(row, order, options_style) -> tuple[list[str] | None, int | None]:
+    if order is None:
+        return None, None
+    label = order.index(row["label"])
+    if options_style == "lettered":
+        return [f"({_letter(i)})" for i in range(len(order))], label
+    return [row["options"][i] for i in order], label
+
+
+def _options_block(row, order, options_style) -> str | None:
+    if order is None or options_style == "none":
+        return None
+    marks = [f"({_letter(i)})" if options_style == "lettered" else "-" for i in range(len(order))]
+    return "\n".join(["Options:", *(f"{mark} {row['options'][i]}" for mark, i in zip(marks, order))])
+
+
+def _letter(index: int) -> str:
+    letters = string.ascii_uppercase
+    return letters[index] if index < 26 else letters[index // 26 - 1] + letters[index % 26]
+
+
+def _fill(text: str, values: Mapping[str, str], block: str | None) -> str:
+    if block is None:
+        text = _OPTIONS_LINE.sub("\n\n", text).strip()
+    else:
+        values = {**values, "options": block}
+    return _FIELD.sub(lambda match: values[match.group(1)], text)
+
+
+def _plain(dataset: Dataset, values: Mapping[str, str], instructions: str) -> str:
+    evidence = dataset.fields if dataset.evidence is None else dataset.evidence
+    text = "\n".join(values[name] for name in evidence)
+    if instructions == "dataset_name":
+        return f"[{CLUSTERS[dataset.cluster]}: {dataset.paper_dataset}] {text}"
+    return text

@@ -1,0 +1,255 @@
+"""Where raw rows come from: TensorFlow Datasets, a directory of JSON lines, or the rows bundled with the package.
+
+A source answers four questions about a dataset: is it available, which slice of which raw split is our 'train' or
+'test', what are its rows, and what is its fingerprint (so that a token cache made from other rows is never used).
+Only reading from TFDS imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from flan_jax.data.catalogue import Dataset
+from flan_jax.data.hashing import digest, file_digest
+from flan_jax.errors import UserError
+
+KINDS = ("tfds", "jsonl", "bundled")
+
+_SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
+_DOWNLOAD_TIMEOUT_SECONDS = 60
+
+
+def parse_spec(spec: str) -> tuple[str, slice]:
+    """'train[:-200]' -> ('train', slice(None, -200)).
+
+    Raises:
+      UserError: if it is not a split name with an optional [begin:end].
+    """
+    match = _SPEC.fullmatch(spec)
+    if not match:
+        raise UserError(f"{spec!r} is no slice of a split; write for example 'train', 'train[:-200]' or "
+                        "'test[100:200]'.")
+    begin, end = (int(part) if part else None for part in match.groups()[1:])
+    return match.group(1), slice(begin, end)
+
+
+def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file. A row whose text holds raw line breaks goes on over several lines.
+
+    Raises:
+      UserError: for a line that is cut short or is no JSON object, with file and line number.
+    """
+    with open(path, encoding="utf-8", newline="\n") as file:
+        lines = enumerate(file, 1)
+        for number, text in lines:
+            row = None
+            while row is None:
+                try:
+                    row = json.loads(text, strict=False)
+                except json.JSONDecodeError as error:
+                    more = next(lines, None) if error.msg.startswith("Unterminated string") else None
+                    if more is None:
+                        raise UserError(f"{path}:{number}: not a whole JSON object ({error.msg.removesuffix(' at')} at "
+                                        f"column {error.colno}); mend the line or take it out.") from error
+                    text += more[1]
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}.")
+            yield row
+
+
+def count_jsonl(path: pathlib.Path) -> int:
+    """Rows of a JSONL file; parses it only where some line does not end an object."""
+    count = 0
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.rstrip().endswith(b"}"):
+                return sum(1 for _ in read_jsonl(path))
+            count += 1
+    return count
+
+
+class JsonlSource:
+    """`<directory>/<configuration>/<raw split>.jsonl`, in the field names of TFDS."""
+
+    kind = "jsonl"
+
+    def __init__(self, directory: str | pathlib.Path):
+        self.directory = pathlib.Path(directory).expanduser()
+        if not self.directory.is_dir():
+            raise UserError(f"DATA_DIR {str(directory)!r} is not a directory; "
+                            "give one that holds <dataset>/<split>.jsonl.")
+        self._counts: dict[pathlib.Path, int] = {}
+
+    def spec(self, dataset: Dataset, split: str) -> str | None:
+        """The slice of a raw split that is our split of the dataset; None if it has none."""
+        return dataset.splits.get(split)
+
+    def path(self, dataset: Dataset, raw_split: str) -> pathlib.Path:
+        """The file of a raw split."""
+        return self.directory / dataset.name / f"{raw_split}.jsonl"
+
+    def available(self, dataset: Dataset, split: str = "train") -> str | None:
+        """None if our split has rows here, else why not."""
+        spec = self.spec(dataset, split)
+        if spec is None:
+            return f"has no {split} split"
+        raw_split, part = parse_spec(spec)
+        path = self.path(dataset, raw_split)
+        if not path.is_file():
+            return f"no file {path}"
+        count = self._count(path)
+        if not range(count)[part]:
+            return f"{spec} is empty: {path} has {count} rows"
+        return None
+
+    def rows(self, dataset: Dataset, spec: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position in the raw split, raw row) for each row of a slice."""
+        raw_split, part = parse_spec(spec)
+        path = self.path(dataset, raw_split)
+        if not path.is_file():
+            raise UserError(f"{dataset.name} has no raw split {raw_split!r} here: there is no file {path}.")
+        wanted = range(self._count(path))[part]
+        for index, row in enumerate(read_jsonl(path)):
+            if index in wanted:
+                yield index, row
+
+    def fingerprint(self, dataset: Dataset, spec: str) -> str:
+        """Digest of the file that holds the slice."""
+        return file_digest(self.path(dataset, parse_spec(spec)[0]))
+
+    def _count(self, path: pathlib.Path) -> int:
+        if path not in self._counts:
+            self._counts[path] = count_jsonl(path)
+        return self._counts[path]
+
+
+class BundledSource(JsonlSource):
+    """The rows shipped with the package: about 24 a dataset, written for this project, one file for each split."""
+
+    kind = "bundled"
+
+    def __init__(self):
+        import flan_jax.tasks
+
+        super().__init__(pathlib.Path(flan_jax.tasks.__file__).parent / "rows")
+
+    def spec(self, dataset: Dataset, split: str) -> str | None:
+        """The split itself: bundled files are already cut into ours."""
+        return split if split in dataset.splits else None
+
+
+class TfdsSource:
+    """TensorFlow Datasets, prepared below `directory` (its own default if None); downloads what is missing."""
+
+    kind = "tfds"
+
+    def __init__(self, directory: str | pathlib.Path | None = None):
+        self.directory = pathlib.Path(directory or "~/tensorflow_datasets").expanduser()
+
+    def spec(self, dataset: Dataset, split: str) -> str | None:
+        """The slice of a raw split that is our split of the dataset; None if it has none."""
+        return dataset.splits.get(split)
+
+    def prepared(self, dataset: Dataset) -> pathlib.Path | None:
+        """The builder's `dataset_info.json`, if the data lie on disk; looked up without TensorFlow."""
+        if dataset.tfds is None:
+            return None
+        name, version = dataset.tfds.rsplit(":", 1)
+        path = self.directory / name / version / "dataset_info.json"
+        return path if path.is_file() else None
+
+    def available(self, dataset: Dataset, split: str = "train") -> str | None:
+        """None if our split lies on disk, else why not."""
+        if self.spec(dataset, split) is None:
+            return f"has no {split} split"
+        if dataset.tfds is None:
+            return "is not in TensorFlow Datasets"
+        if self.prepared(dataset) is None:
+            manual = f"; manual download: {dataset.manual}" if dataset.manual else ""
+            return f"{dataset.tfds} is not prepared in {self.directory}{manual}"
+        return None
+
+    def download(self, dataset: Dataset) -> str | None:
+        """Downloads and prepares a dataset that is not on disk; None, or why it could not. Imports TensorFlow."""
+        if self.prepared(dataset) is not None:
+            return None
+        if dataset.tfds is None:
+            return "is not in TensorFlow Datasets"
+        if dataset.manual:
+            return f"manual download: {dataset.manual}"
+        import socket
+
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
+        try:
+            self._builder(dataset).download_and_prepare()
+        except Exception as error:  # TFDS and its transports raise anything; the reason goes to the user
+            return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'failed'}"
+        finally:
+            socket.setdefaulttimeout(before)
+        return None
+
+    def rows(self, dataset: Dataset, spec: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position in the raw split, raw row as plain Python) for each row of a slice. Imports TensorFlow."""
+        import tensorflow_datasets as tfds
+
+        raw_split, part = parse_spec(spec)
+        builder = self._builder(dataset)
+        count = builder.info.splits[raw_split].num_examples
+        begin = range(count)[part].start
+        data = builder.as_dataset(split=spec, shuffle_files=False,
+                                  read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False))
+        for offset, row in enumerate(tfds.as_numpy(data)):
+            yield begin + offset, _to_python(row)
+
+    def fingerprint(self, dataset: Dataset, spec: str) -> str:
+        """Digest of the builder's name, version and split sizes."""
+        return digest([dataset.tfds, self.prepared(dataset).read_text(encoding="utf-8")])
+
+    def _builder(self, dataset: Dataset):
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        tf.config.set_visible_devices([], "GPU")
+        return tfds.builder(dataset.tfds, data_dir=str(self.directory))
+
+
+Source = JsonlSource | BundledSource | TfdsSource
+
+
+def open_source(kind: str, data_dir: str | None = None) -> Source:
+    """The source that DATA_SOURCE and DATA_DIR name.
+
+    Raises:
+      UserError: for an unknown kind, or a directory that is missing.
+    """
+    if kind == "tfds":
+        return TfdsSource(data_dir)
+    if kind == "bundled":
+        return BundledSource()
+    if kind == "jsonl":
+        if not data_dir:
+            raise UserError("DATA_SOURCE=jsonl needs DATA_DIR, a directory that holds <dataset>/<split>.jsonl.")
+        return JsonlSource(data_dir)
+    raise UserError(f"unknown DATA_SOURCE {kind!r}; it is one of {', '.join(KINDS)}.")
+
+
+def row_id(dataset: Dataset, spec: str, index: int) -> str:
+    """The name of a row in hashes and results: '<configuration>/<raw split>/<position>'."""
+    return f"{dataset.name}/{parse_spec(spec)[0]}/{index}"
+
+
+def _to_python(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_python(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if hasattr(value, "tolist"):
+        return _to_python(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_to_python(item) for item in value]
+    return value

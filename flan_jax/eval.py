@@ -1,0 +1,50 @@
+"""`flan-jax eval`: a checkpoint against the held-out cluster, every template, zero-shot; table and picture."""
+
+from __future__ import annotations
+
+import sys
+
+from flan_jax import cli, report
+from flan_jax import config as gin_config
+from flan_jax.cli import ArgumentParser
+from flan_jax.data.assemble import DataConfig
+from flan_jax.prepare import CONFIGURED
+from flan_jax.train import make_model_dir, open_run, prepared
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The verb. Takes the gin arguments of the run: `--gin_file=RUN/config.gin`, or those it was trained with.
+
+    What is in the output's `results.csv` already is not evaluated again.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = ArgumentParser(prog="flan-jax eval", description=__doc__)
+    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its checkpoints, or a T5X checkpoint "
+                                                             "(default: the last one in MODEL_DIR)")
+    parser.add_argument("--step", type=int, help="the checkpoint of this step")
+    parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
+    parser.add_argument("--name", default="tuned", help="column `model` of the results (default: tuned)")
+    flags = gin_config.parse_command_line(argv, CONFIGURED, parser)
+
+    data = prepared(DataConfig(), gin_arguments(argv), only="eval")
+    run = open_run(data)
+    output = make_model_dir(flags.output or str(run.directory))
+    step, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
+    run.evaluate(flags.name, params, step, output)
+    return report.main([str(output)])
+
+
+def gin_arguments(argv: list[str]) -> list[str]:
+    """The arguments of `argv` that gin reads, in the form `--name=value`."""
+    kept, rest = [], list(argv)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not equals and name.startswith("--") and rest:
+            value = rest.pop(0)
+        if name.startswith("--gin"):
+            kept.append(f"{name}={value}")
+    return kept
+
+
+if __name__ == "__main__":
+    cli.run(main)

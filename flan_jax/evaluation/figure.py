@@ -1,0 +1,114 @@
+"""The table as a picture: a bar per model and dataset, clusters one below the other."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.evaluation.report import Comparison, Summary
+
+# Tuned models in their order; readable in grey and by colour-blind eyes (Okabe and Ito).
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+_UNTUNED, _INK = "#bdbdbd", "#333333"
+# Heights in units of a bar.
+_GAP, _HEADING = 0.75, 1.5
+_INCHES_PER_BAR = 0.17
+
+
+def draw(lines: Sequence[Comparison]) -> bytes:
+    """A PNG at 150 dpi of the comparisons that `report.compare` gives.
+
+    Bars are means over templates with their standard deviation as whiskers, a diamond the best template, a dashed
+    line the majority class.
+    """
+    labels = list(dict.fromkeys(line.label for line in lines if line.tuned))
+    figure = Figure(figsize=(7.0, 1.0), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    ticks: list[tuple[float, str, bool]] = []
+    top = 0.0
+    for cluster in dict.fromkeys(line.cluster for line in lines):
+        own = [line for line in lines if line.cluster == cluster]
+        metrics = {line.any.metric for line in own}
+        heading = CLUSTERS.get(cluster, cluster) + (f" ({min(metrics)})" if len(metrics) == 1 else "")
+        axes.text(0.8, top + 0.55, heading, fontsize=9, fontweight="bold", va="center", color=_INK)
+        top += _HEADING
+        for dataset in dict.fromkeys(line.dataset for line in own):
+            group = [line for line in own if line.dataset == dataset]
+            bottom = _draw_group(axes, top, group, labels)
+            name = dataset or "mean"
+            if dataset and len(metrics) > 1:
+                name += f" ({group[0].any.metric})"
+            ticks.append(((top + bottom) / 2, name, not dataset))
+            top = bottom + _GAP
+    figure.set_size_inches(7.0, 0.85 + _INCHES_PER_BAR * top)
+    _finish(axes, top, ticks)
+    figure.legend(handles=_legend(lines, labels), loc="outside lower center", ncols=5, fontsize=8, frameon=False,
+                  columnspacing=1.4, handlelength=1.6)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _draw_group(axes: Axes, top: float, group: Sequence[Comparison], labels: Sequence[str]) -> float:
+    """Draws the bars of one dataset from `top` downwards; returns where they end."""
+    bars = [(line.tuned, _COLOURS[labels.index(line.label) % len(_COLOURS)]) for line in group if line.tuned]
+    place = top
+    for summary, colour in [*bars, *((s, _UNTUNED) for s in _distinct(line.untuned for line in group))]:
+        _draw_bar(axes, place + 0.5, summary, colour)
+        place += 1
+    place = max(place, top + 1)
+    for majority in _distinct(line.majority for line in group):
+        axes.plot([majority.mean] * 2, [top - 0.15, place + 0.15], color=_INK, linewidth=1.1, linestyle=(0, (2, 1.2)))
+    return place
+
+
+def _draw_bar(axes: Axes, place: float, summary: Summary, colour: str) -> None:
+    axes.barh(place, summary.mean, height=0.92, color=colour)
+    if summary.std is not None and summary.dataset:
+        axes.errorbar(summary.mean, place, xerr=summary.std, color=_INK, elinewidth=0.9, capsize=2.0, capthick=0.9)
+    if summary.dataset and summary.templates > 1 and colour != _UNTUNED:
+        axes.plot(summary.best, place, marker="D", markersize=3.6, markerfacecolor="white", markeredgecolor=_INK,
+                  markeredgewidth=0.8, zorder=4)
+    axes.annotate(f"{summary.mean:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7.5,
+                  color=_INK if colour != _UNTUNED else "#8a8a8a", fontweight="normal" if summary.dataset else "bold",
+                  annotation_clip=False)
+
+
+def _distinct(summaries) -> list[Summary]:
+    return list(dict.fromkeys(s for s in summaries if s is not None))
+
+
+def _finish(axes: Axes, bottom: float, ticks: Sequence[tuple[float, str, bool]]) -> None:
+    axes.set_ylim(bottom, -0.1)
+    axes.set_xlim(left=min(axes.get_xlim()[0], 0), right=100)
+    axes.set_yticks([place for place, _, _ in ticks], [name for _, name, _ in ticks], fontsize=8)
+    for tick, (_, _, is_mean) in zip(axes.get_yticklabels(), ticks):
+        tick.set_fontweight("bold" if is_mean else "normal")
+    axes.set_xlabel("score (%)", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.axvline(0, color=_INK, linewidth=0.8)
+
+
+def _legend(lines: Sequence[Comparison], labels: Sequence[str]) -> list[Patch | Line2D]:
+    handles: list[Patch | Line2D] = [Patch(color=colour, label=label) for label, colour in zip(labels, _COLOURS * 9)]
+    if any(line.untuned for line in lines):
+        handles.append(Patch(color=_UNTUNED, label="untuned"))
+    if any(line.any.std is not None for line in lines):
+        handles.append(Line2D([], [], color=_INK, marker="|", markersize=5, linewidth=0.9, label="std over templates"))
+    if any(line.tuned and line.tuned.templates > 1 for line in lines):
+        handles.append(Line2D([], [], linestyle="", marker="D", markersize=3.6, markerfacecolor="white",
+                              markeredgecolor=_INK, label="best template"))
+    if any(line.majority for line in lines):
+        handles.append(Line2D([], [], color=_INK, linewidth=1.1, linestyle=(0, (2, 1.2)), label="majority class"))
+    return handles

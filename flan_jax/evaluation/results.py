@@ -1,0 +1,236 @@
+"""Evaluating rendered datasets into tidy results: `results.csv`, one number a row, and the predictions behind them."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flan_jax.data.catalogue import Dataset
+from flan_jax.errors import UserError
+from flan_jax.evaluation import metrics
+from flan_jax.evaluation.metrics import Prediction
+
+if TYPE_CHECKING:
+    from flan_jax.data.cache import EvalExamples
+
+# Values of the column `model` with a meaning of their own; any other names a tuned model.
+MAJORITY, UNTUNED = "majority", "untuned"
+
+# How the options of a row compare: (summed log-probabilities [O], token counts with EOS [O], texts) -> scores [O].
+# 'sum' is the log-probability of the literal option and what tables show.
+SCORINGS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]] = {
+    "sum": lambda sums, tokens, texts: sums,
+    "per_token": lambda sums, tokens, texts: sums / tokens,
+    "per_char": lambda sums, tokens, texts: sums / [max(len(text), 1) for text in texts],
+    "per_byte": lambda sums, tokens, texts: sums / [max(len(text.encode()), 1) for text in texts],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+    """One number: the columns of `results.csv`, in their order.
+
+    Attributes:
+      run: name of the run; step: of the checkpoint; model: 'majority', 'untuned' or a name; size: of the model.
+      cluster, dataset, split, template, kind: what was evaluated; the majority class has template 'any'.
+      shots: number of exemplars; instruction_mode: 'template', 'none' or 'dataset_name'.
+      scoring: 'sum', 'per_token', 'per_char', 'per_byte' (ranked options), 'greedy' (generated text) or 'majority'.
+      metric: a key that one of `metrics.METRICS` gives; the first of a dataset is the one that tables show.
+      value, stderr: in percent; the standard error is None below two rows.
+      n: number of rows evaluated.
+    """
+
+    run: str
+    step: int
+    model: str
+    size: str
+    cluster: str
+    dataset: str
+    split: str
+    template: str
+    kind: str
+    shots: int
+    instruction_mode: str
+    scoring: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(ResultRow))
+_PARSE = {"step": int, "shots": int, "n": int, "value": float, "stderr": lambda text: float(text) if text else None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The columns of `ResultRow` that all rows of one evaluation share."""
+
+    run: str
+    step: int
+    model: str
+    size: str
+    shots: int = 0
+    instruction_mode: str = "template"
+
+
+def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], setting: Setting,
+             rank: Callable[[Sequence[np.ndarray], Sequence[Sequence[np.ndarray]]], list[np.ndarray]],
+             generate: Callable[[Sequence[np.ndarray]], list[str]],
+             predictions_dir: str | pathlib.Path | None = None) -> Iterator[list[ResultRow]]:
+    """Scores datasets one template at a time; yields the result rows of each, once its predictions are on disk.
+
+    Args:
+      examples: rendered splits in forward templates.
+      datasets: by name, for cluster and metrics; the catalogue will do.
+      setting: the columns that all rows share.
+      rank: inputs and options (int32 ids each) -> summed log-probabilities of each row's options; see `RankScorer`.
+      generate: inputs -> texts; see `Generator`.
+      predictions_dir: where to write `<dataset>.<split>.<template>.jsonl`; None writes nothing.
+
+    Raises:
+      UserError: for an inverted template, which asks another question than the dataset's metrics answer, or no rows.
+    """
+    for example in examples:
+        where = f"{example.dataset}/{example.template} ({example.split})"
+        if example.kind != "forward":
+            raise UserError(f"{where} is an inverted template, which is not evaluated; give forward templates only.")
+        if not example.texts:
+            raise UserError(f"{where} has no rows to evaluate; `flan-jax tasks check` shows why rows are dropped.")
+        if example.options is None:
+            predictions, scores = {"greedy": generate(example.inputs)}, None
+        else:
+            scores = rank(example.inputs, example.options)
+            predictions = rank_predictions(scores, example.options, [text["options"] for text in example.texts])
+        if predictions_dir is not None:
+            name = f"{example.dataset}.{example.split}.{example.template}.jsonl"
+            write_lines(pathlib.Path(predictions_dir) / name, _prediction_lines(example, predictions, scores))
+        yield [row for scoring, chosen in predictions.items()
+               for row in _rows(example, datasets[example.dataset], setting, scoring, chosen)]
+
+
+def rank_predictions(scores: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]],
+                     texts: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+    """The best option of each row under each scoring, 'sum' first; the first option wins a tie.
+
+    Args:
+      scores: per row, the options' summed log-probabilities, float32 [O].
+      options: per row, the options' token ids.
+      texts: per row, the options' texts.
+    """
+    tokens = [np.array([len(ids) for ids in row]) for row in options]
+    return {scoring: [int(np.argmax(normalise(*row))) for row in zip(scores, tokens, texts)]
+            for scoring, normalise in SCORINGS.items()}
+
+
+def majority_rows(examples: EvalExamples, dataset: Dataset, setting: Setting) -> list[ResultRow]:
+    """What always answering the most frequent class of these rows would score: model 'majority', template 'any'.
+
+    For options that come from the row it is their most frequent position. Empty for datasets without options. Of
+    equally frequent classes the lowest is taken.
+    """
+    if examples.options is None:
+        return []
+    labels = collections.Counter(metrics.class_of(text, text["label"]) for text in examples.texts)
+    most = min(labels, key=lambda label: (-labels[label], label))
+    predictions = []
+    for text in examples.texts:
+        classes = [metrics.class_of(text, index) for index in range(len(text["options"]))]
+        predictions.append(classes.index(most) if most in classes else 0)
+    setting = dataclasses.replace(setting, model=MAJORITY, size="", step=0, shots=0, instruction_mode="none")
+    examples = dataclasses.replace(examples, template="any")
+    return _rows(examples, dataset, setting, MAJORITY, predictions)
+
+
+def write_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:
+    """Writes `results.csv`, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(dataclasses.astuple(row) for row in rows)
+    write_file(path, text.getvalue().encode())
+
+
+def read_results(path: str | pathlib.Path) -> list[ResultRow]:
+    """Reads a `results.csv`.
+
+    Raises:
+      UserError: if the file is missing, has other columns, or a number in it is none.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise UserError(f"{path} is not a results file: its first line must be {','.join(COLUMNS)}")
+            return [ResultRow(**{name: _PARSE.get(name, str)(text) for name, text in row.items()}) for row in reader]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; give the results.csv of a run that was evaluated.") from error
+    except (ValueError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} has a line that is no result ({error}); take it out or evaluate again.") from error
+
+
+def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """Adds rows to a results file; a row about the same thing as an older one takes its place. Returns all rows."""
+    old = read_results(path) if pathlib.Path(path).exists() else []
+    merged = {_key(row): row for row in old} | {_key(row): row for row in rows}
+    write_results(path, merged.values())
+    return list(merged.values())
+
+
+def write_lines(path: str | pathlib.Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Writes JSON lines, whole or not at all."""
+    write_file(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
+
+
+def write_file(path: str | pathlib.Path, contents: bytes) -> None:
+    """Writes a file, whole or not at all, into a directory that is made if need be.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(contents)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
+
+
+def _key(row: ResultRow) -> tuple:
+    return dataclasses.astuple(dataclasses.replace(row, value=0.0, stderr=None, n=0))
+
+
+def _rows(examples: EvalExamples, dataset: Dataset, setting: Setting, scoring: str,
+          predictions: Sequence[Prediction]) -> list[ResultRow]:
+    numbers: dict[str, metrics.Number] = {}
+    for name in dataset.metrics:
+        for key, number in metrics.score(name, examples.texts, predictions).items():
+            numbers.setdefault(key, number)
+    return [ResultRow(**dataclasses.asdict(setting), cluster=dataset.cluster, dataset=examples.dataset,
+                      split=examples.split, template=examples.template, kind=examples.kind, scoring=scoring,
+                      metric=key, value=float(number), stderr=number.stderr, n=len(examples.texts))
+            for key, number in numbers.items()]
+
+
+def _prediction_lines(examples: EvalExamples, predictions: Mapping[str, Sequence[Prediction]],
+                      scores: Sequence[np.ndarray] | None) -> Iterator[dict[str, Any]]:
+    chosen = next(iter(predictions.values()))
+    for index, (row_id, text) in enumerate(zip(examples.row_ids, examples.texts)):
+        line = {"row": row_id, "prompt": text["inputs"]}
+        if scores is None:
+            yield line | {"prediction": chosen[index], "answer": text["answer"]}
+        else:
+            yield line | {"options": text["options"], "scores": [round(float(s), 5) for s in scores[index]],
+                          "prediction": text["options"][chosen[index]], "answer": text["answer"]}

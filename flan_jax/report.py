@@ -1,0 +1,52 @@
+"""The verb `report`: the table and the figure of one or several runs' results.
+
+    flan-jax report runs/nli runs/commonsense --output=paper
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from flan_jax import cli
+from flan_jax.evaluation import figure, report
+from flan_jax.evaluation.results import ResultRow, read_results, write_file
+
+_DESCRIPTION = "Prints each dataset's mean and spread over templates; writes report.md and report.png."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `flan-jax report` with arguments; returns the exit status."""
+    parser = cli.ArgumentParser("flan-jax report", description=_DESCRIPTION)
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="a results.csv, or a run directory with one")
+    parser.add_argument("--output", metavar="DIR", help="where to write; by default beside the first results.csv")
+    arguments = parser.parse_args(argv)
+    paths = [_results_path(name) for name in arguments.results]
+    text, files = write_report([row for path in paths for row in read_results(path)],
+                               arguments.output or paths[0].parent)
+    print(text)
+    print("\n".join(f"wrote {file}" for file in files))
+    return 0
+
+
+def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
+    """Writes report.md and report.png into a directory; returns the table's text and the paths of the two files.
+
+    Raises:
+      UserError: if the rows hold nothing to report, or the directory cannot be written.
+    """
+    lines = report.compare(rows)
+    text = report.table(lines)
+    files = [pathlib.Path(directory) / name for name in ("report.md", "report.png")]
+    for file, contents in zip(files, (text.encode(), figure.draw(lines))):
+        write_file(file, contents)
+    return text, files
+
+
+def _results_path(name: str) -> pathlib.Path:
+    path = pathlib.Path(name).expanduser()
+    return path / "results.csv" if path.is_dir() else path
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,144 @@
+"""`flan-jax train`: prepare if needed, train, checkpoint, evaluate the held-out cluster, report. The whole run."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import time
+
+from flan_jax import config as gin_config
+from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.mixture import format_card
+from flan_jax.errors import UserError
+from flan_jax.prepare import CONFIGURED
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The verb: `--gin_file=F --gin.NAME=value ...`. The same command resumes where the last one ended."""
+    started = time.perf_counter()
+    argv = sys.argv[1:] if argv is None else argv
+    gin_config.parse_command_line(argv, CONFIGURED)
+    from flan_jax.training import checkpoints, loop
+
+    train_config = loop.TrainConfig()
+    directory = make_model_dir(train_config.model_dir)
+
+    # 1. Data: who trains, who is held out; tokens from the cache, or made now.
+    data = prepared(DataConfig(), argv)
+    print_sides(data)
+
+    # 2. Model on its mesh.
+    run = open_run(data)
+    saved = checkpoints.Checkpoints(directory / "checkpoints", train_config.keep, "validation_loss", "min")
+    fresh = saved.latest_step() is None
+    loop.check_same_mixture(directory, record_of(data), fresh)
+    (directory / "config.gin").write_text(gin_config.config_text(), encoding="utf-8")
+    run.describe()
+
+    # 3. State: the latest checkpoint, else the initial one, else random.
+    run.start(saved)
+    print(f"ready to train after {time.perf_counter() - started:.1f} s", flush=True)
+
+    # 4. Steps.
+    finished = run.train(saved)
+    saved.close()
+    if not finished:
+        return 0
+
+    # 5. The held-out cluster, tuned and untuned, and the report.
+    if not data.split.eval:
+        print("no cluster is held out, so there is nothing to evaluate zero-shot", flush=True)
+        return 0
+    run.evaluate("tuned", run.state["params"], run.step)
+    run.state = None  # frees the device memory for the other parameters
+    run.evaluate("untuned", run.initial_state()["params"], 0)
+    from flan_jax import report
+
+    return report.main([str(directory)])
+
+
+def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Data:
+    """The data of a configuration; `flan-jax prepare` runs first, in a process of its own, if the cache lacks some.
+
+    Raises:
+      UserError: if the preparation failed (its own message is on stderr).
+    """
+    data = Data(config)
+    if not (data.eval_ready() if only == "eval" else data.ready()):
+        command = [sys.executable, "-m", "flan_jax.prepare", *([f"--only={only}"] if only else []), *argv]
+        if subprocess.run(command, check=False).returncode:
+            raise UserError("the token cache could not be prepared, see the message above.")
+        data = Data(config)
+        if not (data.eval_ready() if only == "eval" else data.ready()):
+            raise UserError(f"the token cache in {data.directory} changes while it is read; run the same command "
+                            "again.")
+    return data
+
+
+def open_run(data: Data):
+    """The `loop.Run` that gin configures, on this process's devices; says which these are."""
+    import jax
+
+    from flan_jax.training import devices, loop
+
+    devices.set_up(data.directory / "compiled")
+    run = loop.Run(loop.TrainConfig(), data)
+    print(f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} {jax.default_backend()} "
+          f"devices, mesh {dict(run.mesh.shape)}", flush=True)
+    return run
+
+
+def make_model_dir(name: str) -> pathlib.Path:
+    """The run's directory, made and found writable.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    directory = pathlib.Path(name).expanduser()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"MODEL_DIR {name!r} cannot be written ({error.strerror}); give another directory.") from error
+    return directory
+
+
+def print_sides(data: Data) -> None:
+    """Who trains (the mixture card), who is held out, who is dropped with it, and who is missing."""
+    held_out = data.config.held_out
+    print(f"held out: {CLUSTERS.get(held_out, 'nothing')}: {', '.join(data.eval_datasets()) or '-'}")
+    if data.split.dropped:
+        print(f"dropped with it: {', '.join(data.split.dropped)}")
+    members = data.members()
+    for name, reason in data.left_out.items():
+        print(f"left out: {name} ({reason})")
+    print(format_card(data.card(members)))
+    validation = {m.name for m in data.members("validation")}
+    without = [m.name for m in members if m.name not in validation]
+    if without:
+        print(f"without validation rows: {', '.join(without)}")
+    inputs, targets = data.plan().filled[0] / data.plan().filled[1]
+    print(f"packing fills {inputs:.1%} of input tokens and {targets:.1%} of target tokens", flush=True)
+
+
+def record_of(data: Data) -> dict:
+    """What must stay the same when a run is resumed, and the card that is saved with it."""
+    config = data.config
+    return {
+        "held_out": config.held_out, "eval": data.split.eval, "dropped": data.split.dropped,
+        "left_out": data.left_out, "card": [dataclasses.asdict(row) for row in data.card(data.members())],
+        "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
+        "seed": config.seed, "batch_size": config.batch_size, "task_feature_lengths": list(config.lengths()),
+        "vocabulary": data.vocabulary.fingerprint,
+    }
+
+
+if __name__ == "__main__":
+    from flan_jax.cli import run
+
+    run(main)

@@ -1,0 +1,235 @@
+"""The run: from a configuration to a trained state, with checkpoints, in the order that makes a restart exact.
+
+Order of what a run starts from: (1) the latest checkpoint in MODEL_DIR, whole state; else (2) the parameters of
+INITIAL_CHECKPOINT_PATH, with a fresh optimizer and step 0; else (3) random parameters from SEED.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gin
+import jax
+
+from flan_jax import checkpoints_t5x
+from flan_jax.data.assemble import Data
+from flan_jax.data.batches import Batches
+from flan_jax.data.vocabulary import padded_size
+from flan_jax.errors import UserError
+from flan_jax.evaluation.held_out import HeldOut
+from flan_jax.evaluation.results import Setting
+from flan_jax.models.t5 import T5, T5Config
+from flan_jax.training import checkpoints, partitioning
+from flan_jax.training.metrics_log import MetricsLog, NonFinite
+from flan_jax.training.model_info import write_model_info
+from flan_jax.training.optimizer import adafactor
+from flan_jax.training.prefetch import device_batches, put_batch
+from flan_jax.training.step import ShardedState, State, make_eval_step, make_train_step
+
+
+@gin.configurable("Train")
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train; bound in `gin/flan.gin`.
+
+    Attributes:
+      model_dir: directory of the run: checkpoints, logs, results.
+      initial_checkpoint_path: parameters to start from (a run of ours, or a T5X checkpoint), or None.
+      steps: updates to take.
+      mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1.
+      seed: of parameters and dropout.
+      z_loss, label_smoothing: see `losses.token_loss`.
+      checkpoint_every: steps between checkpoints; the last step is always saved.
+      keep: how many of the last checkpoints stay; the one with the best validation loss stays too.
+      size: name of the model's size in results, e.g. 't5_tiny'.
+      log_every: steps between printed lines.
+      tensorboard: whether to write event files.
+    """
+
+    model_dir: str = "runs/flan"
+    initial_checkpoint_path: str | None = None
+    steps: int = 1_000
+    mesh: Any = None
+    seed: int = 0
+    z_loss: float = 1e-4
+    label_smoothing: float = 0.0
+    checkpoint_every: int = 500
+    keep: int = 3
+    size: str = ""
+    log_every: int = 10
+    tensorboard: bool = False
+
+
+class Run:
+    """A model on a mesh with its state, its data and its directory."""
+
+    def __init__(self, config: TrainConfig, data: Data):
+        self.config, self.data = config, data
+        self.directory = pathlib.Path(config.model_dir).expanduser()
+        self.mesh = partitioning.make_mesh(config.mesh or {"fsdp": -1})
+        partitioning.check_batch_size(data.config.batch_size, self.mesh)
+        self.model_config = T5Config(vocab_size=padded_size(data.vocabulary))
+        self.model = T5(self.model_config)
+        self.optimizer = adafactor()
+        self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.config.lengths(), config.seed)
+        self.state: State | None = None
+        self._held_out: HeldOut | None = None
+        self._eval_step = jax.jit(make_eval_step(self.model))
+
+    @property
+    def step(self) -> int:
+        """Updates taken so far."""
+        return int(self.state["step"])
+
+    def describe(self) -> None:
+        """Writes `model-info.txt` and prints the model's size."""
+        path = self.directory / "model-info.txt"
+        count = write_model_info(path, self.sharded.abstract, self.sharded.shardings)
+        print(f"model: {self.config.size or 'T5'} with {count:,} parameters, {self.model_config.dtype} compute",
+              flush=True)
+
+    def start(self, saved: checkpoints.Checkpoints) -> None:
+        """Fills `state`, in the order that the module's docstring gives, and prints from where."""
+        latest = saved.latest_step()
+        if latest is not None:
+            self.state = self.sharded.stack(saved.restore(self.sharded.on_disk(), latest))
+            print(f"resuming from step {latest} in {saved.directory}", flush=True)
+        else:
+            self.state = self.initial_state()
+
+    def initial_state(self) -> State:
+        """The state of step 0: given parameters or random ones."""
+        state = self.sharded.fresh()
+        if self.config.initial_checkpoint_path:
+            _, state["params"] = self.read_params(self.config.initial_checkpoint_path)
+        return state
+
+    def read_params(self, path: str, step: int | None = None) -> tuple[int, Any]:
+        """(step, parameters in memory on the mesh) of a checkpoint of ours or of T5X."""
+        abstract = self.sharded.on_disk()["params"]
+        if checkpoints_t5x.is_t5x(path):
+            found, params = checkpoints_t5x.read_t5x(path)
+            checkpoints.check_same_shapes(checkpoints.shapes(params), checkpoints.shapes(abstract), path)
+        else:
+            place = checkpoints.checkpoint_path(path, step)
+            found, params = int(place.name), checkpoints.restore_params(place, abstract)
+        print(f"parameters of step {found} from {path}", flush=True)
+        return found, self.sharded.stack_params(params)
+
+    def train(self, saved: checkpoints.Checkpoints) -> bool:
+        """Takes the steps that are left; True if all are done, False if SIGTERM ended the run early (saved).
+
+        Raises:
+          UserError: if a loss is not finite; names the step and the datasets of its batch. Nothing of it is saved.
+        """
+        batches = self.data.batches()
+        log = MetricsLog(self.directory, self.step, self.config.steps, self.config.log_every, self.config.tensorboard,
+                         jax.process_index() == 0)
+        try:
+            with partitioning.use_mesh(self.mesh), _sigterm() as stop:
+                self._steps(batches, saved, log, stop)
+        except NonFinite as error:
+            step = int(str(error).split()[1])
+            raise UserError(f"{error}; its batch holds {', '.join(batches.datasets_at(step - 1))}. Nothing after step "
+                            f"{saved.latest_step() or 0} is saved; lower LEARNING_RATE or look at these datasets, then "
+                            "run the same command.") from None
+        finally:
+            log.close()
+        saved.wait()
+        return self.step == self.config.steps
+
+    def _steps(self, batches: Batches, saved, log: MetricsLog, stop: list[int]) -> None:
+        config, begin = self.config, self.step
+        step_fn = jax.jit(
+            make_train_step(self.model, self.optimizer, config.seed, self.model_config.dropout_rate, config.z_loss,
+                            config.label_smoothing),
+            donate_argnums=0, out_shardings=(self.sharded.shardings, None))
+        validation = self.data.batches("validation")
+        stream = device_batches(batches, partitioning.batch_sharding(self.mesh), begin, config.steps)
+        started = time.perf_counter()
+        for step in range(begin + 1, config.steps + 1):
+            before = time.perf_counter()
+            batch, tokens = next(stream)
+            waited = time.perf_counter() - before
+            self.state, metrics = step_fn(self.state, batch)
+            if step == begin + 1:
+                jax.block_until_ready(metrics)
+                print(f"first step after {time.perf_counter() - started:.1f} s (compilation included)", flush=True)
+                log.restart_clock()
+            log.add(step, metrics, tokens, waited)
+            last = step == config.steps or bool(stop)
+            if step % config.checkpoint_every == 0 or last:
+                log.flush()
+                self._save(step, saved, validation, log)
+                log.restart_clock()
+            if stop and step != config.steps:
+                print(f"SIGTERM: saved step {step}; the same command resumes.", flush=True)
+                return
+
+    def _save(self, step: int, saved, validation: Batches | None, log: MetricsLog) -> None:
+        metrics = None
+        if validation is not None:
+            metrics = self.validate(validation)
+            log.write(step, metrics)
+            print(f"step {step}  validation loss {metrics['validation_loss']:.4f}  "
+                  f"accuracy {metrics['validation_accuracy']:.3f}", flush=True)
+        saved.save(step, self.sharded.unstack(self.state), metrics)
+
+    def validate(self, batches: Batches) -> dict[str, float]:
+        """Loss per target token and next-token accuracy on the training clusters' validation batches."""
+        sums = {"loss": 0.0, "accuracy": 0.0, "targets": 0.0}
+        for step in range(len(batches)):
+            batch, _ = put_batch(batches, partitioning.batch_sharding(self.mesh), step)
+            found = jax.device_get(self._eval_step(self.state["params"], batch))
+            weight = float(found["targets"])
+            sums["targets"] += weight
+            for name in ("loss", "accuracy"):
+                sums[name] += float(found[name]) * weight
+        return {f"validation_{name}": sums[name] / sums["targets"] for name in ("loss", "accuracy")}
+
+    def evaluate(self, name: str, params: Any, step: int, output: pathlib.Path | None = None) -> None:
+        """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`."""
+        setting = Setting(run=self.directory.name, step=step, model=name, size=self.config.size,
+                          instruction_mode=self.data.config.instructions)
+        if self._held_out is None:
+            self._held_out = HeldOut(self.data, self.model, self.mesh, output or self.directory)
+        self._held_out.evaluate(params, setting)
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """A list that SIGTERM makes non-empty, so that the step at hand ends in peace."""
+    received: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    except ValueError:  # not in the main thread: somebody else handles signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_same_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
+    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same.
+
+    Raises:
+      UserError: if the run in this directory trained on something else.
+    """
+    path = directory / "mixture.json"
+    if not fresh and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in record if before.get(key) != record[key]]
+        if differing:
+            raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {', '.join(differing)} (see "
+                            "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
+        return
+    path.write_text(json.dumps(record, indent=1), encoding="utf-8")

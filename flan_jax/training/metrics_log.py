@@ -1,0 +1,118 @@
+"""What a run says: one line of `metrics.jsonl` a step, one readable line now and then, TensorBoard if asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+
+from flan_jax.errors import UserError
+
+
+class NonFinite(UserError):
+    """The loss or the gradient of a step is not a number."""
+
+
+class MetricsLog:
+    """Collects device scalars without waiting for them, and writes them out every `every` steps.
+
+    Args:
+      directory: of the run; `metrics.jsonl` lies there.
+      step: where the run begins; lines of later steps (from before a crash) are taken out.
+      total: steps of the run, for the ETA.
+      every: steps between two printed lines.
+      tensorboard: whether to write event files too.
+      enabled: False on processes that must not write; they still wait for and check the numbers.
+    """
+
+    def __init__(self, directory: pathlib.Path, step: int, total: int, every: int, tensorboard: bool, enabled: bool):
+        self.path = directory / "metrics.jsonl"
+        self.total, self.every, self.enabled = total, every, enabled
+        self._pending: list[tuple[int, dict[str, Any], dict[str, float]]] = []
+        self._writer = _tensorboard(directory) if tensorboard and enabled else None
+        self._since = time.perf_counter()
+        self._waited = 0.0
+        if enabled:
+            _keep_until(self.path, step)
+
+    def add(self, step: int, metrics: dict[str, jax.Array], tokens: int, waited: float) -> None:
+        """Notes the metrics of a step, its non-padding tokens, and the seconds it waited for its batch."""
+        self._pending.append((step, metrics, {"tokens": tokens}))
+        self._waited += waited
+        if step % self.every == 0 or step == self.total:
+            self.flush()
+
+    def flush(self) -> None:
+        """Waits for the noted steps and writes them.
+
+        Raises:
+          NonFinite: names the first step whose loss or gradient is not finite; what came before is written.
+        """
+        if not self._pending:
+            return
+        steps = [(step, {k: float(v) for k, v in jax.device_get(metrics).items()}, extra)
+                 for step, metrics, extra in self._pending]
+        self._pending = []
+        now = time.perf_counter()
+        elapsed, waited = now - self._since, self._waited
+        self._since, self._waited = now, 0.0
+        tokens = sum(extra["tokens"] for _, _, extra in steps)
+        rate = tokens / max(elapsed, 1e-9)
+        for step, metrics, extra in steps:
+            if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
+                raise NonFinite(f"step {step} has loss {metrics['loss']} and gradient norm {metrics['grad_norm']}")
+            self.write(step, {**metrics, **extra})
+        last, metrics, _ = steps[-1]
+        seconds = elapsed / len(steps)
+        eta = time.strftime("%H:%M:%S", time.gmtime(seconds * (self.total - last)))
+        if self.enabled:
+            print(f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.3f}  "
+                  f"{rate:,.0f} tokens/s  {seconds:.2f} s/step  input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}",
+                  flush=True)
+
+    def restart_clock(self) -> None:
+        """Leaves what took time since the last flush (a checkpoint, an evaluation) out of the next step time."""
+        self._since = time.perf_counter()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes one line."""
+        if not self.enabled:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._writer:
+            self._writer.close()
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            continue  # the line that a crash cut short
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _tensorboard(directory: pathlib.Path):
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("TENSORBOARD=True needs tensorboardX: pip install 'flan_jax[tensorboard]'.") from error
+    return SummaryWriter(str(directory / "tensorboard"))

@@ -1,0 +1,130 @@
+"""Meshes and shardings: three mesh axes, and one table that says which array axis goes over which of them.
+
+`data` splits the batch; `fsdp` splits the batch and the parameters' model width (each device gathers what it needs);
+`model` splits heads, feed-forward width and vocabulary. Rajbhandari et al., ZeRO, 2020; Shazeer et al.,
+Mesh-TensorFlow, 2018.
+"""
+
+import contextlib
+import math
+
+import jax
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from flan_jax.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "model")
+
+LOGICAL_RULES = (
+    # parameters
+    ("embed", "fsdp"),
+    ("vocab", "model"),
+    ("mlp", "model"),
+    ("heads", "model"),
+    ("joined_kv", "model"),
+    ("relpos_buckets", None),
+    ("layers", None),
+    # activations
+    ("activation_batch", ("data", "fsdp")),
+    ("activation_length", None),
+    ("activation_embed", None),
+    ("activation_heads", "model"),
+    ("activation_mlp", "model"),
+    ("activation_vocab", "model"),
+)
+
+
+def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
+    """Gives the mesh with axes data, fsdp, model of `shape` (absent axes are 1, one axis may be -1: what is left).
+
+    `devices` are all of the machine's by default. Raises UserError when the shape does not use exactly these devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    unknown = [axis for axis in shape if axis not in MESH_AXES]
+    if unknown:
+        raise UserError(f"The mesh has an axis {unknown[0]!r}, but its axes are {', '.join(MESH_AXES)}.")
+    sizes = {axis: shape.get(axis, 1) for axis in MESH_AXES}
+    open_axes = [axis for axis, size in sizes.items() if size == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f"The mesh {shape} must have positive sizes, and at most one -1 for what is left.")
+    if open_axes and len(devices) % fixed == 0:
+        sizes[open_axes[0]] = len(devices) // fixed
+    if math.prod(sizes.values()) != len(devices):
+        model = math.gcd(sizes["model"], len(devices)) if sizes["model"] > 0 else 1
+        fitting = {"data": len(devices) // model, "model": model}
+        raise UserError(f"The mesh {shape} does not fit the {len(devices)} devices here; {fitting} would.")
+    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, (AxisType.Auto,) * 3, devices=devices)
+
+
+@contextlib.contextmanager
+def use_mesh(mesh: Mesh):
+    """Within it the model's logical constraints hold: trace and run every sharded function inside."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
+        yield mesh
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Gives the sharding of a batch array [B, ...]: B over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises UserError when a global batch of this many rows does not divide over the mesh."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % parts:
+        fitting = max(1, round(batch_size / parts)) * parts
+        raise UserError(
+            f"A batch of {batch_size} rows does not divide over data x fsdp = {mesh.shape['data']} x "
+            f"{mesh.shape['fsdp']} devices; type --gin.BATCH_SIZE={fitting}."
+        )
+
+
+def state_shardings(abstract_boxed_tree, mesh: Mesh):
+    """Gives a NamedSharding for every leaf of a tree of shapes, such as `jax.eval_shape` gives of an initialiser.
+
+    Leaves boxed with logical axes go by LOGICAL_RULES; others are replicated. Norm scales and position tables are tiny
+    and replicated too. Raises UserError when a dimension does not divide over its mesh axis, with the parameter's name.
+    """
+
+    def sharding(path, leaf):
+        if not _is_box(leaf):
+            return NamedSharding(mesh, PartitionSpec())
+        names = leaf.names
+        spec = nn.logical_to_mesh_axes(names, LOGICAL_RULES)
+        _check_divides(_name(path), leaf.value.shape, names, spec, mesh)
+        small = len([name for name in names if name != "layers"]) < 2 or "relpos_buckets" in names
+        return NamedSharding(mesh, PartitionSpec() if small else spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, abstract_boxed_tree, is_leaf=_is_box)
+
+
+def with_shardings(abstract_tree, shardings):
+    """Gives a tree of ShapeDtypeStructs with shardings, as `Checkpoints.restore` wants it, boxes taken off."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), unbox(abstract_tree), shardings
+    )
+
+
+def unbox(tree):
+    """Gives the tree with boxes of logical axes taken off, without the constraints that Flax's own adds."""
+    return jax.tree.map(lambda x: x.unbox(apply_constraint=False) if _is_box(x) else x, tree, is_leaf=_is_box)
+
+
+def _is_box(x) -> bool:
+    return isinstance(x, nn.LogicallyPartitioned)
+
+
+def _check_divides(name: str, shape, names, spec, mesh: Mesh) -> None:
+    for size, logical, axis in zip(shape, names, spec):
+        if axis is not None and size % mesh.shape[axis]:
+            raise UserError(
+                f"The parameter {name} has {size} {logical}, which does not divide over {axis}={mesh.shape[axis]}; "
+                f"give the mesh an axis {axis} that divides {size}, such as {axis}={math.gcd(size, mesh.shape[axis])}."
+            )
+
+
+def _name(path) -> str:
+    """Gives a tree path as `encoder/layers/mlp/wo/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

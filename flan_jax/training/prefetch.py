@@ -1,0 +1,67 @@
+"""The next batches, made and put on the devices in the background while the current step runs."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from flan_jax.data.batches import Batches
+
+
+def device_batches(batches: Batches, sharding: jax.sharding.NamedSharding, begin: int, end: int,
+                   ahead: int = 2) -> Iterator[tuple[dict[str, jax.Array], int]]:
+    """(global batch on the devices, its non-padding tokens) for steps begin..end-1; each host makes its own rows.
+
+    Raises:
+      Exception: whatever making a batch raised, at the step that it belongs to.
+    """
+    ready: queue.Queue = queue.Queue(ahead)
+    stop = threading.Event()
+
+    def produce() -> None:
+        try:
+            for step in range(begin, end):
+                item = put_batch(batches, sharding, step)
+                while not stop.is_set():
+                    try:
+                        ready.put(item, timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if stop.is_set():
+                    return
+        except Exception as error:  # handed to the consumer
+            ready.put(error)
+
+    thread = threading.Thread(target=produce, daemon=True, name="batches")
+    thread.start()
+    try:
+        for _ in range(begin, end):
+            item = ready.get()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+def put_batch(batches: Batches, sharding: jax.sharding.NamedSharding, step: int) -> tuple[dict[str, jax.Array], int]:
+    """The batch of a step as global arrays [B, ...], and the number of non-padding tokens in this host's rows."""
+    shape = (batches.batch_size, batches.input_length)
+    rows = [(index[0].start or 0, batches.batch_size if index[0].stop is None else index[0].stop)
+            for index in sharding.addressable_devices_indices_map(shape).values()]
+    first, last = min(begin for begin, _ in rows), max(end for _, end in rows)
+    local = batches.at(step, first, last)
+
+    def part(array: np.ndarray):
+        def rows_of(index):
+            start, stop, _ = index[0].indices(batches.batch_size)
+            return array[start - first:stop - first]
+        return jax.make_array_from_callback((batches.batch_size, array.shape[1]), sharding, rows_of)
+
+    tokens = int((local["encoder_segment_ids"] > 0).sum() + (local["decoder_segment_ids"] > 0).sum())
+    return {name: part(array) for name, array in local.items()}, tokens

@@ -1,0 +1,45 @@
+"""Packages, dependencies and the console script of flan_jax."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flan_jax/__init__.py").read_text()).group(1)
+
+setuptools.setup(
+    name="flan_jax",
+    version=VERSION,
+    description="Instruction tuning of language models (FLAN) in JAX for TPU and GPU",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    # `tasks/` and `gin/` install below `flan_jax`: a wheel must not claim those top-level names.
+    packages=[*setuptools.find_packages(include=["flan_jax", "flan_jax.*"]), "flan_jax.tasks", "flan_jax.gin"],
+    package_dir={"flan_jax": "flan_jax", "flan_jax.tasks": "tasks", "flan_jax.gin": "gin"},
+    package_data={"flan_jax.tasks": ["rows/*/*.jsonl"], "flan_jax.gin": ["*.gin", "*/*.gin"]},
+    install_requires=[
+        "jax>=0.10,<0.13",
+        "flax>=0.12,<0.14",
+        "optax>=0.2.6,<0.3",
+        "orbax-checkpoint>=0.11.30,<0.13",
+        "seqio==0.0.20",
+        "tensorflow-datasets>=4.9.9,<4.10",
+        "gin-config==0.5.0",
+        "sentencepiece>=0.2,<0.3",
+        "sacrebleu>=2.4,<3",
+        "rouge-score==0.1.2",
+        "safetensors>=0.5,<1",
+        "matplotlib>=3.8,<4",
+        "tqdm>=4.66,<5",
+        "absl-py>=2.1,<3",
+        "etils>=1.9,<2",
+    ],
+    extras_require={
+        "tensorboard": ["tensorboardX>=2.6,<3"],
+        "test": ["pytest>=8,<10", "ruff>=0.8"],
+    },
+    entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
+)

@@ -1,0 +1,12 @@
+"""The catalogue: one module per task cluster, each dataset with its templates side by side.
+
+Importing this package registers every dataset in `flan_jax.data.catalogue.CATALOGUE`, in the order below.
+"""
+
+import importlib
+
+from flan_jax.data.catalogue import register
+from flan_jax.data.clusters import CLUSTERS
+
+for _cluster in CLUSTERS:
+    register(*importlib.import_module(f"flan_jax.tasks.{_cluster}").DATASETS)

@@ -1,0 +1,235 @@
+"""Closed-book question answering: ARC (easy and challenge), Natural Questions and TriviaQA."""
+
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+
+
+def _distinct(texts):
+    """The non-empty texts, stripped, each once, in order."""
+    return list(dict.fromkeys(t.strip() for t in texts if t.strip()))
+
+
+def _question(text):
+    """The question without the doubled quotes of CSV files, and with a question mark where it ends without a mark."""
+    text = " ".join(text.split())
+    if '""' in text:
+        if text.startswith('"') and text.endswith('"'):
+            text = text[1:-1]
+        text = text.replace('""', '"').strip()
+    if text and (text[-1].isalnum() or text[-1] in "\"'’”)%"):
+        text += "?"
+    return text
+
+
+def _arc_row(raw):
+    choices = raw["choices"]
+    if isinstance(choices, dict):
+        texts, labels = choices["text"], choices["label"]
+    else:
+        texts, labels = [c["text"] for c in choices], [c["label"] for c in choices]
+    options = [text.strip() for text in texts]
+    if not raw["question"].strip() or not all(options):
+        return Drop("empty question or choice")
+    if raw["answerKey"] not in labels:
+        return Drop("the answer is not among the choices")
+    label = list(labels).index(raw["answerKey"])
+    if options.count(options[label]) > 1:
+        return Drop("two choices are the right one")
+    return {"question": raw["question"].strip(), "options": options, "label": label}
+
+
+def _natural_questions_row(raw):
+    question, answers = _question(raw["question"]), _distinct(raw["answer"])
+    if not question:
+        return Drop("empty question")
+    if not answers:
+        return Drop("no answer")
+    return {"question": question, "answer": answers[0], "references": answers}
+
+
+def _trivia_qa_row(raw):
+    question, value = _question(raw["question"]), raw["answer"]["value"].strip()
+    if not question:
+        return Drop("empty question")
+    if value in ("", "<unk>"):
+        return Drop("no answer")
+    return {"question": question, "answer": value, "references": _distinct([value, *raw["answer"]["aliases"]])}
+
+
+# A question of ARC may also be an unfinished statement or hold a blank, and the answer then completes it.
+_ARC_TEMPLATES = (
+    Template(
+        id="school_exam",
+        inputs="The following is an item from a school science exam.\n\n{question}\n{options}\n\n"
+        "The correct answer is:"),
+    Template(
+        id="options_first",
+        inputs="{options}\nScience problem: {question}\nGive the right answer."),
+    Template(
+        id="classroom_dialogue",
+        inputs="A science teacher calls on a pupil who always does the reading.\n"
+        "Teacher: {question}\n{options}\nPupil:"),
+    Template(
+        id="use_knowledge",
+        inputs="Use what you know about living things, matter, forces, the Earth and the sky to solve this: "
+        "{question}\n{options}\nGive the correct answer and nothing else."),
+    Template(
+        id="terse",
+        inputs="Science: {question}\n{options}\nAnswer:"),
+    Template(
+        id="flashcard",
+        inputs="Front of the flashcard: {question}\n{options}\nBack of the flashcard:"),
+    Template(
+        id="homework_help",
+        inputs="My daughter is stuck on a problem in her science homework. It goes: {question}\n{options}\n"
+        "What should she write down?"),
+    Template(
+        id="answer_key",
+        inputs="A textbook chapter ends with a review exercise, and the answer key is at the back of the book.\n"
+        "Exercise: {question}\n{options}\nAnswer key:"),
+    Template(
+        id="question_first",
+        inputs="{question}\n{options}\n\nThink about the science behind this and say what is right."),
+    Template(
+        id="options_before_task",
+        inputs="This task comes from a science test for pupils between the third and the ninth grade.\n{options}\n"
+        "Task: {question}\nA pupil with full marks answered:"),
+)
+
+_ARC_SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "test"}
+
+ARC_CHALLENGE = Dataset(
+    name="arc_challenge",
+    paper_dataset="ARC (easy/chal.)",
+    cluster="closed_book_qa",
+    tfds="ai2_arc/ARC-Challenge:1.0.0",
+    hub="allenai/ai2_arc",
+    licence="CC BY-SA 4.0",
+    splits=_ARC_SPLITS,
+    rows={"train": 910},
+    fields=("question",),
+    row=_arc_row,
+    options=FROM_ROW,
+    metrics=("accuracy",),
+    templates=_ARC_TEMPLATES,
+)
+
+ARC_EASY = Dataset(
+    name="arc_easy",
+    paper_dataset="ARC (easy/chal.)",
+    cluster="closed_book_qa",
+    tfds="ai2_arc/ARC-Easy:1.0.0",
+    hub="allenai/ai2_arc",
+    licence="CC BY-SA 4.0",
+    splits=_ARC_SPLITS,
+    rows={"train": 2040},
+    fields=("question",),
+    row=_arc_row,
+    options=FROM_ROW,
+    metrics=("accuracy",),
+    templates=_ARC_TEMPLATES,
+)
+
+NATURAL_QUESTIONS = Dataset(
+    name="natural_questions",
+    paper_dataset="NQ",
+    cluster="closed_book_qa",
+    tfds="natural_questions_open:1.0.0",
+    hub="google-research-datasets/nq_open",
+    licence="CC BY-SA 3.0",
+    splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
+    rows={"train": 87_720},
+    fields=("question",),
+    row=_natural_questions_row,
+    options=None,
+    metrics=("trivia_qa",),
+    templates=(
+        Template(
+            id="search_engine",
+            inputs="Someone typed this into a search engine: {question}\n"
+            "What is the short answer they were hoping for?"),
+        Template(
+            id="kind_of_answer",
+            inputs="Reply to this question with a short fact, such as a name, a date or a number.\n{question}"),
+        Template(
+            id="labelled",
+            inputs="Question from the web: {question}\nShort answer:"),
+        Template(
+            id="assistant_dialogue",
+            inputs="User: {question}\nAssistant, in a few words:"),
+        Template(
+            id="encyclopedia",
+            inputs="Any good encyclopedia would tell you the answer to this: {question}\n"
+            "Give that answer from memory."),
+        Template(
+            id="without_looking_up",
+            inputs="Without looking anything up, tell me: {question}"),
+        Template(
+            id="question_first",
+            inputs="{question} State just the person, place, time or amount that is asked for and leave out any "
+            "explanation."),
+        Template(
+            id="library_desk",
+            inputs='A visitor at the library desk asks: "{question}" The librarian happens to know the answer and '
+            "says:"),
+        Template(
+            id="settle_it",
+            inputs="I have been wondering about this all day: {question} Please settle it for me in one phrase."),
+        Template(
+            id="voice_request",
+            inputs="A smart speaker hears a request and must respond in as few words as possible.\n"
+            "Request: {question}\nResponse:"),
+    ),
+)
+
+TRIVIA_QA = Dataset(
+    name="trivia_qa",
+    paper_dataset="TQA",
+    cluster="closed_book_qa",
+    tfds="trivia_qa/rc:1.1.0",
+    hub="mandarjoshi/trivia_qa",
+    licence="Apache-2.0",
+    splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
+    rows={"train": 87_420},
+    fields=("question",),
+    row=_trivia_qa_row,
+    options=None,
+    metrics=("trivia_qa",),
+    templates=(
+        Template(
+            id="quiz_night",
+            inputs="It is quiz night at the pub. The host reads out: {question}\nYour team writes on its sheet:"),
+        Template(
+            id="terse",
+            inputs="Trivia: {question}\nAnswer:"),
+        Template(
+            id="game_show",
+            inputs="Host: And now for the final point. {question}\nContestant:"),
+        Template(
+            id="game_card",
+            inputs="On the front of a card from a board game stands: {question}\nOn its back stands:"),
+        Template(
+            id="expert_role",
+            inputs="You know a great deal about history, sport, music, film and geography. Draw on it here: "
+            "{question}"),
+        Template(
+            id="question_first",
+            inputs="{question}\nName the person, place, title or thing that this trivia question is after."),
+        Template(
+            id="quiz_book",
+            inputs="A quiz book prints its solutions on the last page. What is the solution to the entry below?\n"
+            "{question}"),
+        Template(
+            id="friendly_bet",
+            inputs="A friend bets that you do not know this one: {question}\nWin the bet with a reply of a few words."),
+        Template(
+            id="wordy",
+            inputs="The puzzle that follows can be solved by general knowledge alone, and no text to read comes with "
+            "it. State the solution as briefly as you can.\nPuzzle: {question}\nSolution:"),
+        Template(
+            id="radio_call",
+            inputs="Listeners of a radio programme phone in to win tickets. Today's poser is: {question} The winning "
+            "caller said:"),
+    ),
+)
+
+DATASETS = (ARC_CHALLENGE, ARC_EASY, NATURAL_QUESTIONS, TRIVIA_QA)

@@ -1,0 +1,36 @@
+"""Where the golden numbers lie, and how tests read them: written by stock T5X on CPU in float32 (see its README.md)."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from flan_jax.models import t5
+
+ROOT = pathlib.Path(__file__).parents[1].parent / "shared" / "golden"
+T5_V512 = ROOT / "t5_1_1_tiny_v512"
+T5_BF16 = ROOT / "t5_1_1_tiny"
+
+needs_golden = pytest.mark.skipif(
+    not ROOT.is_dir(), reason=f"NOT CHECKED AGAINST T5X: the golden numbers are not at {ROOT}"
+)
+
+
+def config(vocab_size: int = 512, scan_layers: bool = True) -> t5.T5Config:
+    """Gives the configuration of both golden T5 models, in float32."""
+    return t5.T5Config(vocab_size, 8, 4, 3, 16, 2, 2, dropout_rate=0.0, dtype="float32", scan_layers=scan_layers)
+
+
+def batch(numbers, kind: str) -> dict[str, np.ndarray]:
+    """Gives `<kind>_batch/*`; an unpacked batch gets segment ids that are 1 on tokens."""
+    result = {name.split("/")[1]: numbers[name] for name in numbers.files if name.startswith(f"{kind}_batch/")}
+    result.setdefault("encoder_segment_ids", (result["encoder_input_tokens"] > 0).astype(np.int32))
+    result.setdefault("decoder_segment_ids", (result["decoder_target_tokens"] > 0).astype(np.int32))
+    return result
+
+
+def named(tree) -> dict:
+    """Gives the leaves of a tree by their path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

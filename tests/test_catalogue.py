@@ -1,0 +1,134 @@
+"""The checks that a dataset passes before anyone can train on it, and the shipped catalogue under them."""
+
+import dataclasses
+import json
+
+import pytest
+
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Catalogue, Dataset, Drop, Template, fingerprint
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.render import read_row, render
+from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.errors import UserError
+
+GOOD = Template("ask", "{text}\nIs this so?\n{options}")
+
+
+def dataset(*templates: Template, **changes) -> Dataset:
+    record = dict(name="toy", paper_dataset="Toy", cluster="nli", tfds=None, splits={"train": "train"},
+                  fields=("text", "title"), evidence=("text",), row=lambda raw: raw, options=("no", "yes"),
+                  templates=templates or (GOOD,), metrics=("accuracy",), licence="CC0")
+    return Dataset(**{**record, **changes})
+
+
+@pytest.mark.parametrize("template, says", [
+    (Template("a", "{txt}\n{options}"), "names the field 'txt', which toy does not produce; did you mean 'text'?"),
+    (Template("a", "{text} Is this so?"), "lacks the options"),
+    (Template("a", "Is it so?\n{options}"), "cannot be answered from its input: it does not show {text}"),
+    (Template("a", "{text} {answer}\n{options}"), "gives its target away"),
+    (Template("a", "{text}\n{options}", "yes"), "must name a field"),
+    (Template("a", "{text}\n{options}", "{title}"), "its targets must be '{answer}'"),
+    (Template("a", "Write something {answer}.", "{text}", "inverted"), "no field of the row but the answer"),
+    (Template("a", "{title}\n{options}", "{text}", "inverted"), "must not show the options"),
+    (Template("a", "{text} {options}"), "on a line of its own"),
+    (Template("a", "{text} \n{options}"), "blank beside a line break"),
+    (Template("a", " {text}\n{options}"), "begins or ends with white space"),
+    (Template("a", "{text}\n{options}", kind="sideways"), "kinds are 'forward' and 'inverted'"),
+])
+def test_refuses_a_bad_template_and_says_why(template, says):
+    with pytest.raises(UserError) as error:
+        Catalogue().register(dataset(template))
+    assert says in str(error.value) and "toy/a" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("changes, says", [
+    (dict(cluster="nlj"), "did you mean 'nli'?"),
+    (dict(fields=("text", "answer")), "reserved"),
+    (dict(evidence=("body",)), "not one of its fields"),
+    (dict(splits={"dev": "dev"}), "splits are 'train', 'validation' and 'test'"),
+    (dict(options="row"), "FROM_ROW"),
+    (dict(templates=()), "at least one"),
+    (dict(templates=(GOOD, GOOD)), "two templates called 'ask'"),
+    (dict(metrics=()), "no metric"),
+])
+def test_refuses_a_bad_record(changes, says):
+    with pytest.raises(UserError, match=says.replace("?", r"\?").replace("(", r"\(")):
+        Catalogue().register(dataset(**changes))
+
+
+def test_refuses_a_repetition_up_to_punctuation_and_field_names():
+    catalogue = Catalogue()
+    catalogue.register(dataset())
+    twin = dataset(Template("other", "{title} -- is THIS so?\n{options}"), name="twin", paper_dataset="Twin",
+                   evidence=("title",))
+    with pytest.raises(UserError, match="template twin/other repeats toy/ask"):
+        catalogue.register(twin)
+    catalogue.register(dataclasses.replace(twin, paper_dataset="Toy"))  # one dataset of the paper, two configurations
+
+
+def test_shipped_catalogue_is_the_papers():
+    assert len(CATALOGUE) == 70
+    per_cluster = {c: len({d.paper_dataset for d in CATALOGUE.cluster(c) if d.name != "wsc273"}) for c in CLUSTERS}
+    assert per_cluster == dict(nli=7, commonsense=4, sentiment=4, paraphrase=4, closed_book_qa=3, struct_to_text=4,
+                               reading_comprehension=5, reading_comprehension_with_commonsense=2, coreference=3,
+                               misc=7, translation=8, summarization=11)
+    for d in CATALOGUE:
+        assert len(d.templates) >= 10 and len(d.forward()) >= 7, d.name
+    for d in CATALOGUE.cluster("nli"):
+        assert len(d.forward()) == 10, d.name
+
+
+def test_templates_are_unique_across_the_papers_datasets():
+    seen = {}
+    for d in CATALOGUE:
+        for t in d.templates:
+            assert seen.setdefault(fingerprint(t), d.paper_dataset) == d.paper_dataset, (d.name, t.id)
+
+
+@pytest.mark.parametrize("name", [d.name for d in CATALOGUE])
+def test_bundled_rows_render_in_every_template(name):
+    d, source, count = CATALOGUE[name], BundledSource(), 0
+    for split in d.splits:
+        texts = set()
+        for index, raw in source.rows(d, split):
+            row = read_row(d, raw)
+            assert not isinstance(row, Drop), (split, index, row)
+            assert json.dumps(raw, sort_keys=True) not in texts, "a row stands twice"
+            texts.add(json.dumps(raw, sort_keys=True))
+            for template in d.templates:
+                text = render(d, template, row, row_id=f"{name}/{split}/{index}")
+                assert text.inputs.strip() == text.inputs and text.targets
+                if d.options and template.kind == "forward":
+                    assert text.answer == text.options[text.label] == text.targets
+            count += 1
+    assert count == 24
+
+
+def test_bundled_labels_are_balanced():
+    source = BundledSource()
+    for d in CATALOGUE:
+        if d.options and d.options != FROM_ROW and "train" in d.splits:
+            labels = [d.row(raw)["label"] for _, raw in source.rows(d, "train")]
+            counts = [labels.count(i) for i in range(len(d.options))]
+            assert max(counts) - min(counts) <= 1, (d.name, counts)
+
+
+def test_nli_gold_labels_against_the_raw_class_names(real_rows):
+    """Label names as the TFDS builders list them; the option must say the same."""
+    names = {"anli_r1": ["entailment", "neutral", "contradiction"], "cb": ["entailment", "contradiction", "neutral"],
+             "rte": ["entailment", "not_entailment"], "mnli_matched": ["entailment", "neutral", "contradiction"],
+             "qnli": ["entailment", "not_entailment"], "wnli": ["not_entailment", "entailment"],
+             "snli": ["entailment", "neutral", "contradiction"]}
+    meaning = {"yes": "entailment", "no": "contradiction", "it is impossible to say": "neutral",
+               "it is not possible to tell": "neutral"}
+    for name, classes in names.items():
+        options = CATALOGUE[name].options
+        for option, raw_name in zip(options, classes):
+            expected = "contradiction" if raw_name == "not_entailment" else raw_name
+            assert meaning[option] == expected, (name, option, raw_name)
+    source = JsonlSource(real_rows)
+    for _, raw in list(source.rows(CATALOGUE["rte"], "validation"))[:50]:
+        row = read_row(CATALOGUE["rte"], raw)
+        assert row["options"][row["label"]] == ("yes" if raw["label"] == 0 else "no")

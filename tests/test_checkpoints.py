@@ -1,0 +1,102 @@
+"""Checkpoints: what stays, what is restored, and what is refused; and T5X's own format."""
+
+import golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flan_jax import checkpoints_t5x
+from flan_jax.errors import UserError
+from flan_jax.training import checkpoints, optimizer
+
+
+def make_state(value: float, width: int = 8) -> dict:
+    params = {"encoder": {f"layers_{i}": {"kernel": jnp.full((4, width), value + i)} for i in range(2)}}
+    return {"params": params, "opt_state": (optimizer.adafactor().init(params), ()), "step": jnp.int32(value)}
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    run = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    assert run.latest_step() is None and run.best_step() is None
+    run.save(7, make_state(7.0))
+    run.wait()
+    run.close()
+    again = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    abstract = jax.eval_shape(lambda: make_state(0.0))
+    restored = again.restore(abstract)
+    assert jax.tree.structure(restored) == jax.tree.structure(make_state(7.0))
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(7.0))
+    for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "7"):
+        params = checkpoints.restore_params(path, abstract["params"])
+        jax.tree.map(np.testing.assert_array_equal, params, make_state(7.0)["params"])
+    again.close()
+
+
+def test_donating_what_is_being_saved_is_safe(tmp_path):
+    run = checkpoints.Checkpoints(tmp_path)
+    state = make_state(1.0)
+    run.save(1, state)
+    overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
+    jax.block_until_ready(overwrite(state))
+    run.wait()
+    restored = run.restore(jax.eval_shape(lambda: make_state(0.0)))
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(1.0))
+    run.close()
+
+
+@pytest.mark.parametrize("mode, best", [("max", 2), ("min", 4)])
+def test_the_last_and_the_best_stay(tmp_path, mode, best):
+    run = checkpoints.Checkpoints(tmp_path, keep=2, best_metric="accuracy", best_mode=mode)
+    for step, accuracy in enumerate([50.0, 90.0, 60.0, 10.0, 40.0, 70.0], start=1):
+        run.save(step, make_state(float(step)), {"accuracy": accuracy, "loss": 1.0})
+    run.save(7, make_state(7.0))
+    run.wait()
+    assert run.latest_step() == 7 and run.best_step() == best
+    run.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [best, 6, 7]
+    assert checkpoints.Checkpoints(tmp_path, best_metric="accuracy", best_mode=mode).best_step() == best
+
+
+def test_what_cannot_work_is_said_in_one_sentence(tmp_path):
+    run = checkpoints.Checkpoints(tmp_path / "run")
+    abstract = jax.eval_shape(lambda: make_state(0.0))
+    with pytest.raises(UserError, match="There is no checkpoint in"):
+        run.restore(abstract)
+    run.save(1, make_state(1.0))
+    run.wait()
+    with pytest.raises(UserError, match="no checkpoint of step 5"):
+        run.restore(abstract, step=5)
+    with pytest.raises(UserError, match=r"encoder/layers_0/kernel: \(4, 8\) there, \(4, 9\) here"):
+        run.restore(jax.eval_shape(lambda: make_state(0.0, width=9)))
+    with pytest.raises(UserError, match="step: absent there|step: .* there, absent here"):
+        run.restore({"params": abstract["params"], "opt_state": abstract["opt_state"]})
+    with pytest.raises(UserError, match="give a run's directory"):
+        checkpoints.restore_params(tmp_path / "nowhere", abstract["params"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="another MODEL_DIR"):
+        checkpoints.Checkpoints(tmp_path / "file")
+    run.close()
+
+
+@golden.needs_golden
+def test_t5x_checkpoints_are_read_whole():
+    path = golden.T5_V512 / "legacy/checkpoint_3"
+    assert checkpoints_t5x.is_t5x(path) and not checkpoints_t5x.is_t5x(golden.T5_V512)
+    step, params = checkpoints_t5x.read_t5x(path)
+    lines = (golden.T5_V512 / "model-info.txt").read_text().splitlines()
+    listed = {
+        line.split()[1] for line in lines if line.startswith(("Variable encoder", "Variable decoder", "Variable tok"))
+    }
+    assert step == 3 and listed == golden.named(params).keys()
+    assert sum(x.size for x in jax.tree.leaves(params)) == 12384
+    slots = checkpoints_t5x.read_t5x_slots(path)["token_embedder"]["embedding"]
+    assert slots["v"].shape == (512, 8) and slots["v_row"].shape == (1,)
+
+
+@golden.needs_golden
+def test_what_is_no_t5x_checkpoint_is_refused(tmp_path):
+    with pytest.raises(UserError, match="checkpoint_<step>"):
+        checkpoints_t5x.read_t5x(tmp_path)
+    with pytest.raises(UserError, match="no optimizer state"):
+        checkpoints_t5x.read_t5x_slots(golden.T5_BF16 / "legacy_bf16/checkpoint_100")

@@ -1,0 +1,279 @@
+"""From rows to batches: sources, mixtures, the token cache, the packing plan and what a batch holds."""
+
+import collections
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.data import sources
+from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.catalogue import CATALOGUE, RATE_CAP
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.mixture import check_disjoint, held_out_split
+from flan_jax.data.packing import Member, MissingEpochs, draw_window, make_plan, pack_window, plan_once
+from flan_jax.data.vocabulary import EOS
+from flan_jax.errors import UserError
+from flan_jax.prepare import prepare
+
+RTE = [{"premise": f"Premise number {i} is here.", "hypothesis": f"Number {i}.", "label": i % 2, "idx": i}
+       for i in range(240)]
+
+
+def config(tmp_path, **changes) -> DataConfig:
+    record = dict(held_out="nli", source="bundled", vocabulary="bytes", batch_size=4, train_steps=6,
+                  task_feature_lengths={"inputs": 512, "targets": 128}, cache_dir=str(tmp_path / "cache"),
+                  validation_batches=2, eval_max_rows=2)
+    return DataConfig(**{**record, **changes})
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory) -> Data:
+    return prepare(config(tmp_path_factory.mktemp("bundled")), workers=1)
+
+
+# Sources.
+
+
+@pytest.mark.parametrize("spec, expected", [
+    ("train", range(10)), ("train[:-2]", range(8)), ("train[-2:]", range(8, 10)), ("train[3:5]", range(3, 5))])
+def test_slices_keep_the_position_in_the_raw_split(write_rows, spec, expected):
+    source = sources.JsonlSource(write_rows("rte", "train", RTE[:10]))
+    assert [i for i, _ in source.rows(CATALOGUE["rte"], spec)] == list(expected)
+
+
+def test_a_truncated_line_is_named_with_file_and_line(write_rows):
+    directory = write_rows("rte", "train", RTE[:3])
+    path = directory / "rte/train.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1][:30], lines[2]]) + "\n")
+    with pytest.raises(UserError, match=r"rte/train.jsonl:2: not a whole JSON object"):
+        list(sources.JsonlSource(directory).rows(CATALOGUE["rte"], "train"))
+
+
+def test_a_row_with_raw_line_breaks_is_read_and_counted_once(write_rows):
+    directory = write_rows("rte", "train", RTE[:2])
+    path = directory / "rte/train.jsonl"
+    path.write_text(path.read_text().replace("Premise number 0", "Premise\nnumber\n\n0"))
+    rows = list(sources.JsonlSource(directory).rows(CATALOGUE["rte"], "train[-2:]"))
+    assert [i for i, _ in rows] == [0, 1] and rows[0][1]["premise"].startswith("Premise\nnumber\n\n0")
+
+
+def test_availability_says_why_not(write_rows):
+    source = sources.JsonlSource(write_rows("rte", "train", RTE[:20]))
+    assert "has 20 rows" in source.available(CATALOGUE["rte"], "train")  # train[:-200]
+    assert "no file" in source.available(CATALOGUE["cb"], "train")
+    assert source.available(CATALOGUE["wsc273"], "train") == "has no train split"
+
+
+def test_sources_are_checked_when_opened(tmp_path):
+    with pytest.raises(UserError, match="it is one of tfds, jsonl, bundled"):
+        sources.open_source("csv")
+    with pytest.raises(UserError, match="needs DATA_DIR"):
+        sources.open_source("jsonl")
+    with pytest.raises(UserError, match="is not a directory"):
+        sources.open_source("jsonl", str(tmp_path / "none"))
+
+
+# Held-out sides.
+
+
+@pytest.mark.parametrize("held_out, train, dropped, evaluated", [
+    ("nli", 55, 4, 10), ("paraphrase", 55, 10, 4), ("reading_comprehension", 61, 2, 6), ("commonsense", 63, 2, 4),
+    ("reading_comprehension_with_commonsense", 57, 10, 2), ("summarization", 58, 0, 11), ("translation", 61, 0, 8),
+    ("sentiment", 65, 0, 4), ("closed_book_qa", 65, 0, 4), ("struct_to_text", 65, 0, 4), ("coreference", 66, 0, 4),
+    ("misc", 60, 0, 9), ("none", 69, 0, 0)])
+def test_held_out_sides_have_the_papers_sizes(held_out, train, dropped, evaluated):
+    split = held_out_split(CATALOGUE, held_out)
+    assert (len(split.train), len(split.dropped), len(split.eval)) == (train, dropped, evaluated)
+    clusters = {CATALOGUE[n].cluster for n in split.train}
+    assert held_out not in clusters and not clusters & {CATALOGUE[n].cluster for n in split.dropped}
+
+
+def test_overlap_is_an_error_and_an_unknown_cluster_is_named():
+    with pytest.raises(UserError, match="rte trains while anli_r1"):
+        check_disjoint(CATALOGUE, ["rte"], held_out_split(CATALOGUE, "nli").eval)
+    with pytest.raises(UserError, match="did you mean 'translation'"):
+        held_out_split(CATALOGUE, "translatoin")
+    assert set(CLUSTERS) == {d.cluster for d in CATALOGUE}
+
+
+def test_two_configurations_with_the_same_training_rows_count_once(tmp_path):
+    data = Data(config(tmp_path, held_out="translation"))
+    names = data.train_datasets()
+    assert "mnli_matched" in names and "mnli_mismatched" not in names
+    assert "counts once" in data.left_out["mnli_mismatched"]
+
+
+def test_strict_data_refuses_what_the_other_way_leaves_out(write_rows, tmp_path):
+    directory = str(write_rows("rte", "train", RTE))
+    loose = Data(config(tmp_path, held_out="none", source="jsonl", data_dir=directory))
+    assert loose.train_datasets() == ["rte"] and "no file" in loose.left_out["cb"]
+    with pytest.raises(UserError, match="STRICT_DATA is True"):
+        Data(config(tmp_path, held_out="none", source="jsonl", data_dir=directory, strict=True)).train_datasets()
+
+
+# Token cache.
+
+
+def test_a_prepared_cache_is_ready_and_is_not_built_twice(bundled):
+    assert bundled.ready()
+    stamps = {p: p.stat().st_mtime_ns for p in bundled.directory.rglob("meta.json")}
+    prepare(bundled.config, workers=1)
+    assert {p: p.stat().st_mtime_ns for p in bundled.directory.rglob("meta.json")} == stamps
+
+
+def test_cached_tokens_are_the_rendered_rows(bundled):
+    examples = bundled.eval_examples(CATALOGUE["cb"], CATALOGUE["cb"].template("terse"))
+    assert len(examples.inputs) == 2
+    for ids, options, text in zip(examples.inputs, examples.options, examples.texts):
+        assert bundled.vocabulary.decode(ids) == text["inputs"] and ids[-1] == EOS
+        assert [bundled.vocabulary.decode(o) for o in options] == text["options"] == ["yes", "no",
+                                                                                       "it is impossible to say"]
+        assert text["answer"] == text["options"][text["label"]]
+
+
+@pytest.mark.parametrize("change", [
+    dict(task_feature_lengths={"inputs": 500, "targets": 128}), dict(seed=1), dict(options_style="lettered"),
+    dict(instructions="none")])
+def test_another_rendering_is_another_shard(bundled, change):
+    other = Data(dataclasses.replace(bundled.config, **change))
+    assert other.shard_path("copa", 0) != bundled.shard_path("copa", 0)
+    assert not other.ready()
+
+
+def test_changed_rows_and_templates_are_never_served_stale(write_rows, tmp_path):
+    directory = write_rows("rte", "train", RTE)
+    record = config(tmp_path, held_out="none", source="jsonl", data_dir=str(directory), vocabulary="bytes")
+    before = Data(record).shard_path("rte", 0)
+    write_rows("rte", "train", [{**RTE[0], "premise": "Changed."}, *RTE[1:]])
+    after = Data(record)
+    assert after.shard_path("rte", 0) != before
+    dataset = CATALOGUE["rte"]
+    fewer = dataclasses.replace(dataset, templates=dataset.templates[:-1])
+    assert after.cache.train_path(fewer, 0) != after.cache.train_path(dataset, 0)
+
+
+def test_a_damaged_shard_is_rebuilt(bundled, capsys, tmp_path):
+    data = prepare(config(tmp_path), workers=1)
+    path = data.shard_path("copa", 0)
+    original = (path / "inputs.npy").read_bytes()
+    (path / "inputs.npy").write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    from flan_jax.data import cache
+
+    cache._CHECKED.clear()
+    assert not data.ready() and "is damaged and will be rebuilt" in capsys.readouterr().out
+    prepare(data.config, workers=1)
+    assert (data.shard_path("copa", 0) / "inputs.npy").read_bytes() == original
+
+
+def test_counts_say_what_was_dropped_and_capped(write_rows, tmp_path):
+    rows = [{**row, "label": -1} if i < 5 else row for i, row in enumerate(RTE)]
+    data = Data(config(tmp_path, held_out="none", source="jsonl", data_dir=str(write_rows("rte", "train", rows))))
+    data.build_shard("rte", 0)
+    meta = json.loads((data.shard_path("rte", 0) / "meta.json").read_text())
+    assert meta["counts"]["dropped: no gold label"] == 5 and meta["counts"]["rows"] == 35
+
+
+# Packing.
+
+
+def test_pack_window_places_each_example_once_and_overfills_no_row():
+    random = np.random.default_rng(0)
+    sizes = np.stack([random.integers(3, 900, 3000), random.integers(1, 60, 3000)], 1)
+    bins = pack_window(sizes, (1024, 256))
+    assert sorted(i for row in bins for i in row) == list(range(3000))
+    assert all((sizes[row].sum(0) <= (1024, 256)).all() for row in bins)
+
+
+def test_packing_fills_95_percent_of_the_scarcer_length():
+    random = np.random.default_rng(2)
+    inputs = np.clip(random.lognormal(4.8, 0.9, 8192), 8, 1024).astype(int)
+    targets = np.clip(random.lognormal(2.3, 1.0, 8192), 2, 256).astype(int)
+    sizes = np.stack([inputs, targets], 1)
+    bins = pack_window(sizes, (1024, 256))
+    assert sizes.sum(0)[0] / (len(bins) * 1024) >= 0.95
+
+
+def test_draws_follow_the_rates_and_each_epoch_visits_each_row_once():
+    members = [Member("large", 100_000, RATE_CAP), Member("small", 300, 300)]
+    member, epoch, index = draw_window(members, np.zeros(2, np.int64), 0, 0, 8192)
+    assert abs((member == 1).mean() - 300 / 3300) < 0.02
+    first = index[(member == 1) & (epoch == 0)]
+    assert len(first) == 300 and len(set(first)) == 300
+    assert len(set(index[member == 0])) == (member == 0).sum()
+
+
+def test_a_plan_is_a_prefix_of_a_longer_one():
+    lengths = {"a": np.array([[10, 3], [100, 5], [40, 8]]), "b": np.array([[60, 2], [7, 7]])}
+    members = [Member("a", 3, 3), Member("b", 2, 2)]
+    short, long = (make_plan(members, lambda n, e: lengths[n], (128, 16), 0, rows) for rows in (50, 2000))
+    assert [short.row(r) for r in range(50)] == [long.row(r) for r in range(50)]
+    with pytest.raises(MissingEpochs) as error:
+        make_plan(members, lambda n, e: lengths[n] if e == 0 else None, (128, 16), 0, 50)
+    assert ("a", 1) in error.value.wanted
+
+
+def test_plan_once_takes_every_row_once():
+    lengths = {"a": np.array([[10, 3], [100, 5], [40, 8]]), "b": np.array([[60, 2], [7, 7]])}
+    plan = plan_once([Member("a", 3, 3), Member("b", 2, 2)], lambda n, e: lengths[n], (128, 16), 0, 100)
+    assert sorted(zip(plan.member.tolist(), plan.index.tolist())) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+
+
+# Batches.
+
+
+def test_a_batch_holds_whole_examples_with_their_segments(bundled):
+    batches = bundled.batches()
+    batch = batches.at(3)
+    for row in range(4):
+        for segment, (member, epoch, index) in enumerate(batches.plan.row(3 * 4 + row), 1):
+            shard = batches._shard(member, epoch)
+            there = batch["encoder_segment_ids"][row] == segment
+            assert batch["encoder_input_tokens"][row][there].tolist() == shard.inputs[index].tolist()
+            assert batch["encoder_positions"][row][there].tolist() == list(range(there.sum()))
+            there = batch["decoder_segment_ids"][row] == segment
+            targets = shard.targets[index].tolist()
+            assert batch["decoder_target_tokens"][row][there].tolist() == targets and targets[-1] == EOS
+            assert batch["decoder_input_tokens"][row][there].tolist() == [0, *targets[:-1]]
+    assert (batch["decoder_loss_weights"] == (batch["decoder_segment_ids"] > 0)).all()
+
+
+def test_a_batch_is_the_same_however_many_hosts_make_it(bundled):
+    batches = bundled.batches()
+    whole = batches.at(2)
+    for name, array in whole.items():
+        parts = [batches.at(2, begin, begin + 2)[name] for begin in (0, 2)]
+        assert (np.concatenate(parts) == array).all()
+    again = Data(bundled.config).batches().at(2)
+    assert all((again[name] == whole[name]).all() for name in whole)
+
+
+def test_validation_rows_are_not_training_rows(write_rows, tmp_path):
+    directory = str(write_rows("rte", "train", RTE))
+    data = prepare(config(tmp_path, held_out="none", source="jsonl", data_dir=directory), workers=1)
+    train = collections.Counter(bytes(data.batches().at(s)["encoder_input_tokens"].tobytes()) for s in range(6))
+    assert len(train) == 6
+    numbers = set()
+    for split in ("train", "validation"):
+        batches = data.batches(split)
+        text = " ".join(data.vocabulary.decode([i for i in row if i != EOS])
+                        for s in range(len(batches)) for row in batches.at(s)["encoder_input_tokens"])
+        found = {int(number) for number in re.findall(r"Premise number (\d+) is here", text)}
+        assert found and not found & numbers
+        numbers |= found
+
+
+def test_lengths_that_are_none_are_refused(tmp_path):
+    with pytest.raises(UserError, match="TASK_FEATURE_LENGTHS must look like"):
+        Data(config(tmp_path, task_feature_lengths={"inputs": 512}))
+
+
+def test_real_rows_fill_the_scarcer_length(real_rows, t5_vocabulary, tmp_path):
+    data = prepare(config(tmp_path, source="jsonl", data_dir=str(real_rows), vocabulary=t5_vocabulary, batch_size=8,
+                          train_steps=150, task_feature_lengths={"inputs": 1024, "targets": 256}))
+    filled, room = data.plan().filled
+    assert (filled / room).max() >= 0.95

@@ -1,0 +1,143 @@
+"""Rank scores and greedy answers of a tiny random T5: the same whatever shares a row, a batch or a width."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from flan_jax.data.vocabulary import ByteVocabulary
+from flan_jax.evaluation import buckets
+from flan_jax.evaluation.generation import Generator
+from flan_jax.evaluation.rank import RankScorer
+from flan_jax.models import decoding
+from flan_jax.models.t5 import T5, T5Config
+
+VOCABULARY = ByteVocabulary()
+
+
+@pytest.fixture(scope="module")
+def model_and_params():
+    config = T5Config(vocab_size=384, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, num_encoder_layers=1,
+                      num_decoder_layers=2, dtype="float32")
+    model, ones = T5(config), jnp.ones((1, 8), jnp.int32)
+    batch = {"encoder_input_tokens": ones, "encoder_segment_ids": ones, "decoder_input_tokens": ones,
+             "decoder_segment_ids": ones}
+    return model, nn.unbox(jax.jit(model.init)(jax.random.key(0), batch)["params"])
+
+
+def tokens(text):
+    return np.array([*VOCABULARY.encode(text), 1], np.int32)
+
+
+def rows(count, seed=0):
+    """Inputs of 9 or 50 tokens, each with 1 to 4 options of 3 or 8 tokens."""
+    generator = np.random.default_rng(seed)
+
+    def text(*lengths):
+        return np.array([*generator.integers(3, 259, generator.choice(lengths) - 1), 1], np.int32)
+
+    return ([text(9, 50) for _ in range(count)],
+            [[text(3, 8) for _ in range(generator.integers(1, 5))] for _ in range(count)])
+
+
+@functools.cache
+def plain(model):
+    return jax.jit(lambda params, batch: jax.nn.log_softmax(model.apply({"params": params}, batch)))
+
+
+def alone(model, params, source, option):
+    """Log-probability of one option by the plainest means: no packing, no padding, a batch of one."""
+    given = jnp.array([[0, *option[:-1]]])
+    batch = {"encoder_input_tokens": jnp.array([source]), "encoder_segment_ids": jnp.ones((1, len(source)), jnp.int32),
+             "decoder_input_tokens": given, "decoder_segment_ids": jnp.ones_like(given)}
+    return float(np.asarray(plain(model)(params, batch))[0, np.arange(len(option)), option].sum())
+
+
+def assert_close(scores, expected):
+    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=1e-6)
+
+
+def test_packed_options_score_as_each_does_alone(model_and_params):
+    model, params = model_and_params
+    inputs, options = rows(6)
+    scores = RankScorer(model, batch_tokens=1024).scores(params, inputs, options)
+    for source, choices, of in zip(inputs, options, scores):
+        assert of.dtype == np.float32
+        assert_close(of, [alone(model, params, source, option) for option in choices])
+
+
+def test_neither_batch_nor_width_nor_order_changes_a_score(model_and_params):
+    model, params = model_and_params
+    inputs, options = rows(40)
+    scorer = RankScorer(model, batch_tokens=1024)
+    scores = scorer.scores(params, inputs, options)
+    # At most two batch sizes for 2 widths of inputs and 2 of options.
+    assert [len(of) for of in scores] == [len(choices) for choices in options] and len(scorer.shapes) <= 8
+    before = set(scorer.shapes)
+    backwards = scorer.scores(params, inputs[::-1], options[::-1])[::-1]
+    assert scorer.shapes == before
+    assert_close(np.concatenate(backwards), np.concatenate(scores))
+    # One row a batch, and in a wider one for the sake of an option of 100 tokens.
+    assert_close(RankScorer(model, batch_tokens=1).scores(params, inputs[:1], options[:1])[0], scores[0])
+    assert_close(scorer.scores(params, inputs[:1], [options[0] + [tokens("x" * 99)]])[0][:-1], scores[0])
+
+
+def test_any_number_of_options(model_and_params):
+    model, params = model_and_params
+    many = [tokens(f"option {i}") for i in range(100, 180)]
+    scorer = RankScorer(model, batch_tokens=1024)
+    none, all_of_them, one = scorer.scores(params, [tokens("which?")] * 3, [[], many, many[:1]])
+    assert len(none) == 0 and len(all_of_them) == 80 and max(width for _, _, width in scorer.shapes) == 512
+    for index in (0, 50, 79):
+        assert_close(all_of_them[index], alone(model, params, tokens("which?"), many[index]))
+    assert_close(one, all_of_them[:1])
+
+
+def test_equal_options_tie_exactly(model_and_params):
+    model, params = model_and_params
+    options = [[tokens("no"), tokens("yes"), tokens("no")]]
+    scores = RankScorer(model, batch_tokens=1024).scores(params, [tokens("a b")], options)[0]
+    assert scores[0] == scores[2] != scores[1]
+
+
+def test_batches_cover_every_row_once_within_their_tokens():
+    generator = np.random.default_rng(0)
+    sources, targets = generator.integers(1, 1100, 500), generator.integers(1, 300, 500)
+    seen = []
+    for batch in buckets.batches(sources, targets, batch_tokens=4096, multiple=4):
+        assert batch.size % 4 == 0 and len(batch.rows) <= batch.size
+        assert batch.size == 4 or batch.size * (batch.source_width + batch.target_width) <= 4 * 4096
+        assert (sources[batch.rows] <= batch.source_width).all() and (targets[batch.rows] <= batch.target_width).all()
+        seen += batch.rows.tolist()
+    assert sorted(seen) == list(range(500))
+    ladder = sorted({buckets.source_width(n) for n in range(1, 1025)})
+    assert ladder == [32, 64, 128, 192, 256, 384, 512, 768, 1024]
+
+
+def test_greedy_answers_do_not_depend_on_the_batch(model_and_params):
+    model, params = model_and_params
+    inputs, _ = rows(9)
+    generator = Generator(model, VOCABULARY, max_length=7)
+    together = generator.tokens(params, inputs)
+    widest = max(map(len, inputs))
+    for row in (0, 4, 8):
+        expected = decoding.greedy(model, params, buckets.padded([inputs[row]], 1, widest), max_length=7)[0]
+        assert together[row].tolist() == expected.tolist()
+    assert generator.texts(params, inputs) == [VOCABULARY.decode(ids) for ids in together]
+    assert len(generator.shapes) <= 4
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device: set XLA_FLAGS=--xla_force_host_platform_device_count=8")
+def test_a_mesh_changes_no_score(model_and_params):
+    from flan_jax.training import partitioning
+
+    model, params = model_and_params
+    inputs, options = rows(7)
+    mesh = partitioning.make_mesh({"data": -1})
+    one, split = (RankScorer(model, mesh=m).scores(params, inputs, options) for m in (None, mesh))
+    assert_close(np.concatenate(split), np.concatenate(one))
+    texts = [Generator(model, VOCABULARY, mesh=m, max_length=5).texts(params, inputs) for m in (None, mesh)]
+    assert texts[0] == texts[1]

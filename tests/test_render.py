@@ -1,0 +1,114 @@
+"""Rows as text: options styles, instruction modes, exemplars, template choice, and what fits the length."""
+
+import collections
+
+import numpy as np
+import pytest
+
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
+from flan_jax.data.encode import Encoder, Rendering
+from flan_jax.data.render import choose_template, read_row, render
+from flan_jax.data.vocabulary import EOS, ByteVocabulary, SentencePieceVocabulary
+from flan_jax.errors import UserError
+
+TOY = Dataset(name="toy", paper_dataset="Toy", cluster="sentiment", tfds=None, splits={"train": "train"},
+              fields=("text",), row=lambda raw: raw, options=("bad", "fair", "good"), metrics=("accuracy",),
+              templates=(Template("ask", "Review: {text}\n\n{options}\n\nHow is it?"),), licence="CC0")
+ROW = {"text": "A {fine} film.", "label": 2, "options": ["bad", "fair", "good"]}
+
+
+def text(**changes):
+    return render(TOY, TOY.templates[0], ROW, row_id="toy/train/7", **changes)
+
+
+def test_fixed_options_stand_in_order_and_braces_of_the_row_stay():
+    assert text().inputs == "Review: A {fine} film.\n\nOptions:\n- bad\n- fair\n- good\n\nHow is it?"
+    assert text().targets == text().answer == "good" and text().label == 2
+
+
+def test_lettered_options_are_answered_by_their_letter():
+    shown = text(options_style="lettered")
+    assert "(A) bad\n(B) fair\n(C) good" in shown.inputs
+    assert shown.options == ["(A)", "(B)", "(C)"] and shown.targets == "(C)"
+
+
+def test_no_options_leaves_a_clean_text_that_is_still_ranked():
+    hidden = text(options_style="none")
+    assert hidden.inputs == "Review: A {fine} film.\n\nHow is it?"
+    assert hidden.options == ["bad", "fair", "good"] and hidden.answer == "good"
+
+
+def test_shuffled_options_follow_the_row_and_keep_the_answer():
+    orders = collections.Counter()
+    for i in range(300):
+        shown = render(TOY, TOY.templates[0], ROW, row_id=f"toy/train/{i}", options_style="shuffled")
+        assert shown.options[shown.label] == "good" == shown.targets
+        orders[tuple(shown.options)] += 1
+        again = render(TOY, TOY.templates[0], ROW, row_id=f"toy/train/{i}", options_style="shuffled")
+        assert again == shown
+    assert len(orders) == 6 and min(orders.values()) > 25
+
+
+def test_instruction_modes_of_the_ablation():
+    assert text(instructions="none").inputs == "A {fine} film."
+    assert text(instructions="dataset_name").inputs == "[Sentiment: Toy] A {fine} film."
+
+
+def test_exemplars_come_first_with_their_answers():
+    shot = {"text": "Dull.", "label": 0, "options": ROW["options"]}
+    shown = text(exemplars=[shot])
+    assert shown.inputs.index("Dull.") < shown.inputs.index("Answer: bad") < shown.inputs.index("A {fine} film.")
+    assert shown.inputs.endswith("Answer:")
+
+
+def test_unknown_style_and_mode_are_named():
+    with pytest.raises(UserError, match="unknown options style 'lettred'"):
+        text(options_style="lettred")
+    with pytest.raises(UserError, match="unknown instruction mode"):
+        text(instructions="some")
+
+
+def test_template_choice_depends_on_row_and_epoch_not_on_position():
+    rte = CATALOGUE["rte"]
+    ids = [f"rte/train/{i}" for i in range(2000)]
+    first = [choose_template(rte, i, 0, 0).id for i in ids]
+    assert first == [choose_template(rte, i, 0, 0).id for i in ids]
+    counts = collections.Counter(first)
+    assert len(counts) == len(rte.templates) and min(counts.values()) > 120
+    second = [choose_template(rte, i, 0, 1).id for i in ids]
+    assert 0.8 < np.mean([a != b for a, b in zip(first, second)]) < 0.99
+
+
+def test_a_row_without_its_fields_is_an_error_with_the_dataset():
+    with pytest.raises(UserError, match="a row of rte does not have the fields"):
+        read_row(CATALOGUE["rte"], {"premise": "x"})
+
+
+def test_a_long_text_is_shortened_but_question_and_options_stay():
+    vocabulary = ByteVocabulary()
+    encoder = Encoder(vocabulary, Rendering(input_length=120, target_length=16))
+    long = {**ROW, "text": "word " * 200}
+    example = encoder.encode(TOY, TOY.templates[0], long, "toy/train/1", with_options=True)
+    shown = vocabulary.decode(example.inputs)
+    assert len(example.inputs) <= 120 and example.inputs[-1] == EOS
+    assert shown.endswith("- good\n\nHow is it?") and shown.count("word") > 5
+    assert encoder.counts["inputs shortened"] == 1
+    assert [vocabulary.decode(o) for o in example.options] == ROW["options"]
+
+
+def test_a_long_target_is_cut_counted_and_ends_in_eos():
+    vocabulary = ByteVocabulary()
+    encoder = Encoder(vocabulary, Rendering(input_length=512, target_length=8))
+    summary = CATALOGUE["xsum"]
+    row = {**{name: "Some text." for name in summary.fields}, "answer": "A long summary."}
+    example = encoder.encode(summary, summary.templates[0], row, "xsum/train/0")
+    assert len(example.targets) == 8 and example.targets[-1] == EOS and encoder.counts["targets cut"] == 1
+
+
+def test_vocabularies_round_trip(t5_vocabulary):
+    sentence = "It costs 5 € in Zürich, doesn't it?"
+    assert ByteVocabulary().decode(ByteVocabulary().encode(sentence) + [EOS, 77]) == sentence
+    t5 = SentencePieceVocabulary(t5_vocabulary)
+    assert t5.size == 32_100
+    assert t5.decode(t5.encode("Rank classification works.") + [EOS]) == "Rank classification works."

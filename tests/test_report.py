@@ -1,0 +1,101 @@
+"""The report: what is averaged over what, which baselines stand beside it, and the verb that writes it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flan_jax import report as verb
+from flan_jax.errors import UserError
+from flan_jax.evaluation import figure, report
+from flan_jax.evaluation.results import ResultRow, write_results
+
+
+def row(template, value, *, dataset="rte", model="flan", step=10, split="test", stderr=2.0, run="nli", **more):
+    defaults = {"size": "t5_tiny", "cluster": "nli", "kind": "forward", "shots": 0, "instruction_mode": "template",
+                "scoring": "sum", "metric": "accuracy", "n": 100}
+    return ResultRow(run=run, step=step, model=model, dataset=dataset, split=split, template=template, value=value,
+                     stderr=stderr, **{**defaults, **more})
+
+
+def results():
+    return [
+        *(row(f"t{i}", value) for i, value in enumerate((50.0, 60.0, 70.0))),
+        *(row(f"t{i}", value, dataset="cb", stderr=6.0, n=56) for i, value in enumerate((80.0, 90.0))),
+        *(row(f"t{i}", value, model="untuned", step=0) for i, value in enumerate((30.0, 40.0, 50.0))),
+        row("any", 52.0, model="majority", step=0, scoring="majority", size="", instruction_mode="none"),
+        # None of these may count: another scoring, a second metric, an inverted template, an earlier step.
+        row("t0", 1.0, scoring="per_token"), row("t0", 1.0, metric="f1"), row("t9", 1.0, kind="inverted"),
+        row("t0", 1.0, step=5), row("t7", 1.0, step=5),
+    ]
+
+
+def test_each_number_is_what_it_says():
+    cb, rte, mean = report.compare(results())
+    assert (rte.tuned.mean, rte.tuned.std, rte.tuned.stderr) == (60.0, 10.0, 2.0)
+    assert (rte.tuned.low, rte.tuned.high, rte.tuned.best, rte.tuned.best_template) == (50.0, 70.0, 70.0, "t2")
+    assert (rte.tuned.templates, rte.tuned.n) == (3, 100)
+    assert (rte.untuned.mean, rte.untuned.std, rte.majority.mean, rte.majority.std) == (40.0, 10.0, 52.0, None)
+    assert (cb.dataset, cb.untuned, cb.majority) == ("cb", None, None)
+    assert (mean.dataset, mean.tuned.mean) == ("", 72.5)
+    assert mean.tuned.stderr == pytest.approx((2**2 + 6**2) ** 0.5 / 2)
+    # CB has no baseline here, so a mean of baselines would be about other datasets than the model's.
+    assert mean.untuned is None and mean.majority is None
+
+
+def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
+    validation = [row(f"t{i}", value, split="validation") for i, value in enumerate((9.0, 8.0, 7.0))]
+    rte = report.compare(results() + validation)[1]
+    assert rte.tuned.split == "test"
+    assert (rte.tuned.best, rte.tuned.best_template, rte.tuned.best_by_validation) == (50.0, "t0", True)
+    # A split that was chosen on itself is marked, one chosen on validation rows is not.
+    text = report.table([rte])
+    assert "| 50.0 t0 |" in text and "†" not in text
+    only = report.compare(validation)[0]
+    assert only.tuned.split == "validation" and not only.tuned.best_by_validation
+    assert "| rte (validation) |" in report.table([only])
+
+
+def test_table_shows_each_dataset_once_with_its_baselines():
+    lines = report.table(report.compare(results())).splitlines()
+    assert "## Natural language inference" in lines
+    assert "| rte | accuracy | 100 | 3 | 60.0 | 10.0 | 2.0 | 50.0 | 70.0 | 70.0† t2 | 40.0 ± 10.0 | 52.0 |" in lines
+    assert sum(line.startswith("| rte ") for line in lines) == 1
+    rouge = [row("t0", 20.0, dataset="xsum", cluster="summarization", metric="rouge1", scoring="greedy", stderr=None)]
+    text = report.table(report.compare(rouge))
+    assert "| xsum | rouge1 | 100 | 1 | 20.0 |  |  | 20.0 | 20.0 | 20.0† t0 |  |  |" in text and "stemmer" in text
+
+
+def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
+    rows = results() + [row("t0", 77.0, run="big", size="t5_base"), row("t1", 79.0, run="big", size="t5_base"),
+                        row("t0", 45.0, run="big", size="t5_base", model="untuned", step=0)]
+    small, big = (line for line in report.compare(rows) if line.dataset == "rte")
+    assert (small.label, big.label) == ("t5_tiny, nli", "t5_base, big")
+    assert (small.untuned.mean, big.untuned.mean) == (40.0, 45.0)
+    assert "| rte | t5_base, big | accuracy |" in report.table([small, big])
+
+
+def test_baselines_alone_make_a_report_and_nothing_does_not():
+    untuned = [r for r in results() if r.model != "flan"]
+    line, = report.compare(untuned)
+    assert line.tuned is None and "| 40.0 ± 10.0 | 52.0 |" in report.table([line])
+    assert figure.draw([line]).startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="no row of a forward template"):
+        report.compare([])
+
+
+def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
+    write_results(tmp_path / "run" / "results.csv", results())
+    assert verb.main([str(tmp_path / "run"), f"--output={tmp_path / 'paper'}"]) == 0
+    text = (tmp_path / "paper" / "report.md").read_text()
+    assert "| rte |" in text and text in capsys.readouterr().out
+    png = (tmp_path / "paper" / "report.png").read_bytes()
+    assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1050
+    assert verb.main([str(tmp_path / "run" / "results.csv")]) == 0 and (tmp_path / "run" / "report.md").exists()
+    with pytest.raises(UserError, match="does not exist"):
+        verb.main([str(tmp_path / "absent")])
+
+
+def test_report_needs_neither_jax_nor_tensorflow():
+    code = "import sys, flan_jax.report; print([m for m in ('jax', 'tensorflow', 'seqio', 'nltk') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

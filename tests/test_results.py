@@ -1,0 +1,110 @@
+"""Evaluation into tidy rows: scorings and ties, predictions on disk, the majority class, results.csv and back."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from flan_jax.data.cache import EvalExamples
+from flan_jax.data.catalogue import Dataset
+from flan_jax.errors import UserError
+from flan_jax.evaluation import results
+from flan_jax.evaluation.results import ResultRow, Setting
+
+SETTING = Setting(run="nli", step=100, model="flan", size="t5_tiny")
+
+
+def dataset(name, metrics, options=("no", "yes")):
+    return Dataset(name=name, paper_dataset=name, cluster="nli", tfds=None, splits={"test": "test"}, fields=("text",),
+                   row=lambda raw: raw, options=options, templates=(), metrics=metrics, licence="")
+
+
+DATASETS = {"rte": dataset("rte", ("accuracy", "f1")), "xsum": dataset("xsum", ("exact_match",), None)}
+
+
+def ranked(labels, options=("no", "yes"), template="ask", kind="forward"):
+    """Examples of which `right` finds the label: it is the input's first token."""
+    texts = [{"inputs": f"row {i}", "options": list(options), "label": label, "answer": options[label]}
+             for i, label in enumerate(labels)]
+    ids = [np.arange(len(option) + 1, dtype=np.int32) for option in options]
+    return EvalExamples("rte", "test", template, kind, [f"rte/{i}" for i in range(len(labels))],
+                        [np.array([label, 1], np.int32) for label in labels], [list(ids) for _ in labels], texts)
+
+
+def right(inputs, options):
+    return [np.where(np.arange(len(choices)) == row[0], -1.0, -2.0).astype(np.float32)
+            for row, choices in zip(inputs, options)]
+
+
+def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_path):
+    written = EvalExamples("xsum", "test", "short", "forward", ["a", "b"], [np.array([1])] * 2, None,
+                           [{"inputs": "p", "answer": "x y", "references": ["x y"]}, {"inputs": "q", "answer": "z"}])
+    first, second = results.evaluate([ranked([1, 0, 1]), written], DATASETS, SETTING, right,
+                                     lambda inputs: ["x  y", "?"], tmp_path / "predictions")
+    assert [(r.scoring, r.metric) for r in first] == [
+        (s, m) for s in ("sum", "per_token", "per_char", "per_byte") for m in ("accuracy", "f1")]
+    assert first[0] == ResultRow("nli", 100, "flan", "t5_tiny", "nli", "rte", "test", "ask", "forward", 0, "template",
+                                 "sum", "accuracy", 100.0, 0.0, 3)
+    assert [(r.scoring, r.metric, r.value, r.n) for r in second] == [("greedy", "exact_match", 50.0, 2)]
+    lines = (tmp_path / "predictions/rte.test.ask.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {"row": "rte/0", "prompt": "row 0", "options": ["no", "yes"],
+                                    "scores": [-2.0, -1.0], "prediction": "yes", "answer": "yes"}
+    lines = (tmp_path / "predictions/xsum.test.short.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {"row": "b", "prompt": "q", "prediction": "?", "answer": "z"}
+
+
+def test_inverted_templates_and_empty_splits_are_refused():
+    with pytest.raises(UserError, match="rte/ask.*inverted"):
+        list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None))
+    with pytest.raises(UserError, match="no rows"):
+        list(results.evaluate([ranked([])], DATASETS, SETTING, right, None))
+
+
+def test_scorings_divide_by_tokens_characters_and_bytes_and_the_first_wins_a_tie():
+    texts = [["ab", "éééé", "abcdef"]]
+    tokens = [[np.zeros(n, np.int32) for n in (2, 3, 4)]]
+    # Per token -3, -3, -3.25; per character -3, -2.25, -2.17; per byte -3, -1.125, -2.17.
+    chosen = results.rank_predictions([np.array([-6, -9, -13], np.float32)], tokens, texts)
+    assert chosen == {"sum": [0], "per_token": [0], "per_char": [2], "per_byte": [1]}
+    assert results.rank_predictions([np.array([-7, -5, -5], np.float32)], tokens, texts)["sum"] == [1]
+
+
+def test_majority_class_follows_the_class_not_its_place():
+    rows = results.majority_rows(ranked([1, 0, 1, 1, 0]), DATASETS["rte"], SETTING)
+    assert [(r.metric, r.value) for r in rows] == [("accuracy", 60.0), ("f1", pytest.approx(75.0))]
+    assert {(r.model, r.scoring, r.template, r.step, r.n) for r in rows} == {("majority", "majority", "any", 0, 5)}
+    shuffled = ranked([0, 0, 1])
+    for text, order in zip(shuffled.texts, ([1, 0], [1, 0], [1, 0])):
+        text["order"] = order
+    shuffled.texts[1] |= {"options": ["no", "yes"], "order": [0, 1]}
+    # Classes 1, 0, 0.
+    assert results.majority_rows(shuffled, DATASETS["rte"], SETTING)[0].value == pytest.approx(200 / 3)
+
+
+def test_results_file_reads_back_and_updates(tmp_path):
+    path = tmp_path / "run" / "results.csv"
+    rows = [row for of in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None) for row in of]
+    rows.append(dataclasses.replace(rows[0], template="one, \"quoted\"", stderr=None, value=1 / 3))
+    results.write_results(path, rows)
+    assert path.read_text().splitlines()[0] == (
+        "run,step,model,size,cluster,dataset,split,template,kind,shots,instruction_mode,scoring,metric,value,stderr,n")
+    assert results.read_results(path) == rows
+    newer = [dataclasses.replace(rows[0], value=12.5), dataclasses.replace(rows[0], step=200)]
+    assert results.update_results(path, newer) == [newer[0], *rows[1:], newer[1]] == results.read_results(path)
+    assert [p.name for p in path.parent.iterdir()] == ["results.csv"]
+
+
+def test_unreadable_results_are_explained(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        results.read_results(tmp_path / "results.csv")
+    (tmp_path / "a.csv").write_text("run,value\nx,1\n")
+    with pytest.raises(UserError, match="first line must be run,step"):
+        results.read_results(tmp_path / "a.csv")
+    row = next(results.evaluate([ranked([1])], DATASETS, SETTING, right, None))[0]
+    results.write_results(tmp_path / "b.csv", [dataclasses.replace(row, value="high")])
+    with pytest.raises(UserError, match="line that is no result"):
+        results.read_results(tmp_path / "b.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        results.write_results(tmp_path / "file" / "results.csv", [])

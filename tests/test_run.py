@@ -1,0 +1,214 @@
+"""The program as a user runs it: a whole run, restarts after kill -9 and SIGTERM, devices, and what is refused."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SMALL = ["--gin.T5Config.emb_dim=32", "--gin.T5Config.num_heads=2", "--gin.T5Config.head_dim=16",
+         "--gin.T5Config.mlp_dim=64", "--gin.T5Config.num_encoder_layers=2", "--gin.T5Config.num_decoder_layers=2",
+         "--gin.T5Config.dtype=float32", "--gin.TASK_FEATURE_LENGTHS={'inputs': 160, 'targets': 48}",
+         "--gin.BATCH_SIZE=8", "--gin.Data.validation_batches=1"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(verb: str, cache, model_dir, *arguments: str, gin_file: str = "gin/flan.gin") -> list[str]:
+    return [sys.executable, "-m", f"flan_jax.{verb}", f"--gin_file={gin_file}", *SMALL, f"--gin.CACHE_DIR={cache}",
+            f"--gin.MODEL_DIR={model_dir}", *arguments]
+
+
+def run(arguments: list[str], devices: int = 1, **options) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu",
+                   "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=600, **options)
+
+
+def train(cache, model_dir, *arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
+    result = run(command("train", cache, model_dir, *arguments), devices)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def losses(model_dir) -> dict[int, float]:
+    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1)), "a step is missing or stands twice"
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory) -> pathlib.Path:
+    model_dir = tmp_path_factory.mktemp("runs") / "finished"
+    train(cache, model_dir, "--gin.TRAIN_STEPS=4", "--gin.EVAL_ROWS=2",
+          "--gin.HELD_OUT=reading_comprehension_with_commonsense")
+    return model_dir
+
+
+def test_a_whole_run_leaves_what_a_paper_needs(finished):
+    for name in ("config.gin", "model-info.txt", "mixture.json", "metrics.jsonl", "results.csv", "report.md",
+                 "report.png"):
+        assert (finished / name).stat().st_size > 0, name
+    with open(finished / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    tuned = [r for r in rows if r["model"] == "tuned" and r["scoring"] == "sum" and r["dataset"] == "cosmos_qa"]
+    assert len({r["template"] for r in tuned}) == 10 and all(r["n"] == "2" and r["step"] == "4" for r in tuned)
+    assert {r["model"] for r in rows} == {"tuned", "untuned", "majority"}
+    predictions = (finished / "predictions/tuned").glob("record.test.*.jsonl")
+    line = json.loads(next(predictions).read_text().splitlines()[0])
+    assert {"row", "prompt", "options", "scores", "prediction", "answer"} <= set(line)
+    card = json.loads((finished / "mixture.json").read_text())
+    assert {r["cluster"] for r in card["card"]}.isdisjoint(
+        {"reading_comprehension", "commonsense", "reading_comprehension_with_commonsense"})
+
+
+def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finished, cache):
+    before = (finished / "metrics.jsonl").read_text(), (finished / "results.csv").read_text()
+    arguments = [f"--gin_file={finished / 'config.gin'}"]
+    program = (f"import sys; from flan_jax import train; status = train.main({arguments});"
+               "print('status', status, [m for m in ('tensorflow', 'seqio', 'torch') if m in sys.modules])")
+    result = run([sys.executable, "-c", program])
+    assert "status 0 []" in result.stdout, result.stdout + result.stderr
+    assert "resuming from step 4" in result.stdout
+    assert before == ((finished / "metrics.jsonl").read_text(), (finished / "results.csv").read_text())
+
+
+def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
+    gin_file = f"--gin_file={finished / 'config.gin'}"
+    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--output={tmp_path}", "--name=again"])
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "results.csv", newline="") as file:
+        again = {(r["dataset"], r["template"], r["metric"], r["scoring"]): r["value"]
+                 for r in csv.DictReader(file) if r["model"] == "again"}
+    with open(finished / "results.csv", newline="") as file:
+        tuned = {(r["dataset"], r["template"], r["metric"], r["scoring"]): r["value"]
+                 for r in csv.DictReader(file) if r["model"] == "tuned"}
+    assert again == tuned
+    result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?"])
+    assert result.returncode == 0 and len(result.stdout.splitlines()) >= 1, result.stderr
+    result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
+    assert result.returncode == 2 and "cannot be read" in result.stderr
+
+
+def start_and_signal(arguments: list[str], model_dir: pathlib.Path, step: int, number: int) -> subprocess.Popen:
+    """Starts a run and sends it a signal once `metrics.jsonl` holds a step."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    path, deadline = model_dir / "metrics.jsonl", time.time() + 300
+    while time.time() < deadline and process.poll() is None:
+        if path.exists() and any(json.loads(line)["step"] >= step for line in path.read_text().splitlines()[-1:]):
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait(60)
+    return process
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cache, tmp_path_factory) -> dict[int, float]:
+    model_dir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    train(cache, model_dir, *RESTARTED)
+    return losses(model_dir)
+
+
+RESTARTED = ["--gin.TRAIN_STEPS=120", "--gin.CHECKPOINT_EVERY=20", "--gin.LOG_EVERY=1", "--gin.HELD_OUT=none",
+             "--gin.DROPOUT_RATE=0.1"]
+
+
+def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
+    model_dir = tmp_path / "killed"
+    arguments = command("train", cache, model_dir, *RESTARTED)
+    for step in (33, 71):
+        process = start_and_signal(arguments, model_dir, step, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, process.stdout.read()
+    result = train(cache, model_dir, *RESTARTED)
+    assert "resuming from step" in result.stdout
+    assert losses(model_dir) == uninterrupted
+
+
+def test_sigterm_saves_exits_cleanly_and_changes_no_loss(cache, tmp_path, uninterrupted):
+    model_dir = tmp_path / "terminated"
+    process = start_and_signal(command("train", cache, model_dir, *RESTARTED), model_dir, 27, signal.SIGTERM)
+    output = process.stdout.read()
+    assert process.returncode == 0 and "SIGTERM: saved step" in output, output
+    saved = int(output.rsplit("saved step ", 1)[1].split(";")[0])
+    result = train(cache, model_dir, *RESTARTED)
+    assert f"resuming from step {saved}" in result.stdout
+    assert losses(model_dir) == uninterrupted
+
+
+def test_one_device_and_eight_give_the_same_losses(cache, tmp_path):
+    settings = ["--gin.TRAIN_STEPS=20", "--gin.HELD_OUT=none", "--gin.CHECKPOINT_EVERY=100"]
+    one = tmp_path / "one"
+    train(cache, one, *settings)
+    expected = losses(one)
+    for name, mesh in (("tensor", "{'data': 4, 'model': 2}"), ("sharded", "{'fsdp': 8}")):
+        train(cache, tmp_path / name, *settings, f"--gin.MESH={mesh}", devices=8)
+        found = losses(tmp_path / name)
+        assert max(abs(found[s] - expected[s]) / expected[s] for s in expected) < 1e-5, name
+
+
+def test_a_checkpoint_restores_on_another_mesh(cache, tmp_path):
+    settings = ["--gin.HELD_OUT=none", "--gin.CHECKPOINT_EVERY=5"]
+    train(cache, tmp_path / "moved", *settings, "--gin.TRAIN_STEPS=5")
+    train(cache, tmp_path / "moved", *settings, "--gin.TRAIN_STEPS=8", "--gin.MESH={'data': 4, 'model': 2}", devices=8)
+    train(cache, tmp_path / "stayed", *settings, "--gin.TRAIN_STEPS=8")
+    moved, stayed = losses(tmp_path / "moved"), losses(tmp_path / "stayed")
+    assert max(abs(moved[s] - stayed[s]) / stayed[s] for s in stayed) < 1e-4
+
+
+def test_a_loss_that_is_not_finite_names_step_and_datasets(cache, tmp_path):
+    result = run(command("train", cache, tmp_path / "nan", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=20",
+                         "--gin.LEARNING_RATE=1e30"))
+    assert result.returncode == 2 and "its batch holds" in result.stderr and "lower LEARNING_RATE" in result.stderr
+    assert result.stderr.startswith("flan-jax: error: step "), result.stderr
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--gin.HELD_OTU=nli"], "HELD_OUT"),
+    (["--gin.HELD_OUT=nlj"], "unknown cluster 'nlj'; did you mean 'nli'?"),
+    (["--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=/nowhere/at/all"], "is not a directory"),
+    (["--gin.MESH={'data': 3}"], "does not fit the 1 devices here"),
+    (["--gin.MODEL_DIR=/proc/run"], "cannot be written"),
+    (["--gin.VOCABULARY=words.model"], "neither 'bytes' nor a file"),
+    (["--gin.MIXTURE_OR_TASK_NAME=rte"], "rte trains while"),
+    (["--gin.T5Config.dtype=float16"], "NaN in float16"),
+    (["--gin.INITIAL_CHECKPOINT_PATH=/nowhere"], "no checkpoint"),
+])
+def test_bad_input_is_one_sentence_and_status_two(cache, tmp_path, arguments, says):
+    result = run(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 2 and says in last, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr and last.startswith("flan-jax: error: ")
+
+
+def test_a_checkpoint_of_another_size_and_a_batch_that_does_not_divide(finished, cache, tmp_path):
+    result = run(command("train", cache, tmp_path / "wide", "--gin.TRAIN_STEPS=2", "--gin.T5Config.emb_dim=64",
+                         f"--gin.INITIAL_CHECKPOINT_PATH={finished}"))
+    assert result.returncode == 2 and "is of another model" in result.stderr and "there" in result.stderr
+    result = run(command("train", cache, tmp_path / "odd", "--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=6"), devices=4)
+    assert result.returncode == 2 and "--gin.BATCH_SIZE=8" in result.stderr, result.stderr
+
+
+def test_a_truncated_line_ends_preparation_with_its_place(write_rows, cache, tmp_path):
+    rows = [{"premise": f"Premise {i}.", "hypothesis": "So.", "label": i % 2, "idx": i} for i in range(230)]
+    directory = write_rows("rte", "train", rows)
+    path = directory / "rte/train.jsonl"
+    path.write_text(path.read_text()[:-20])
+    result = run(command("train", cache, tmp_path / "cut", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=2",
+                         "--gin.DATA_SOURCE=jsonl", f"--gin.DATA_DIR={directory}"))
+    assert result.returncode == 2 and f"{path}:230: not a whole JSON object" in result.stderr
+
+
+def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
+    result = run(command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8"))
+    assert result.returncode == 2 and "holds a run with another held_out" in result.stderr

@@ -1,0 +1,194 @@
+"""`flan-jax tasks`: the forms that scripts rely on, on the bundled rows and on rows of the test's own."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flan_jax import cli
+from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.data.clusters import CLUSTERS
+
+
+@pytest.fixture
+def tasks(capsys):
+    """Runs `flan-jax tasks ...`; gives (status, stdout, stderr)."""
+
+    def call(*argv):
+        status = cli.main(["tasks", *argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def rte_rows(tmp_path):
+    """A directory with three rows of RTE, the second without a label."""
+    (tmp_path / "rte").mkdir()
+    rows = [{"premise": f"The {name} sank in March.", "hypothesis": f"The {name} sank.", "label": label, "idx": 0}
+            for name, label in (("Astrid", 0), ("Berta", -1), ("Clara", 1))]
+    (tmp_path / "rte/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_list_for_scripts(tasks):
+    status, out, _ = tasks("list", "--json")
+    records = {record["name"]: record for record in json.loads(out)}
+    assert status == 0
+    assert list(records) == [dataset.name for dataset in CATALOGUE]
+    assert set(records["rte"]) == {"name", "dataset", "cluster", "split_names", "options", "metrics", "licence",
+                                   "sources", "templates"}
+    assert records["anli_r2"]["dataset"] == records["anli_r1"]["dataset"]
+    assert records["rte"]["options"] == ["yes", "no"]
+    assert records["rte"]["sources"]["tfds"].startswith("super_glue/rte:")
+    for record in records.values():
+        assert record["cluster"] in CLUSTERS
+        assert len(record["templates"]) >= 10
+        for template in record["templates"]:
+            assert set(template) == {"id", "kind", "shows_options", "inputs", "targets"}
+            assert template["shows_options"] == ("{options}" in template["inputs"])
+
+
+def test_list_for_eyes(tasks):
+    _, out, _ = tasks("list")
+    assert f"{len(CATALOGUE)} configurations" in out.splitlines()[-1]
+    _, out, _ = tasks("list", "--cluster=sentiment")
+    names = [line.split()[0] for line in out.splitlines()[1:-1]]
+    assert names == [dataset.name for dataset in CATALOGUE.cluster("sentiment")]
+
+
+def test_show(tasks):
+    _, out, _ = tasks("show", "rte")
+    for template in CATALOGUE["rte"].templates:
+        assert template.id in out
+        assert template.inputs.splitlines()[0] in out
+    _, out, _ = tasks("show", "rte", "--json")
+    record = json.loads(out)
+    assert record["splits"]["test"] == "validation"
+    assert record["fields"] == ["premise", "hypothesis"]
+    assert len(record["templates"]) >= 10
+
+
+def test_render_for_scripts(tasks, rte_rows):
+    status, out, err = tasks("render", "rte", "--source=jsonl", f"--data_dir={rte_rows}", "--split=train",
+                             "--num_rows=3", "--template=all", "--json")
+    records = lines(out)
+    assert status == 0
+    assert len(records) == 2 * len(CATALOGUE["rte"].templates)
+    assert set(records[0]) == {"row", "template", "kind", "inputs", "targets", "options", "answer"}
+    assert {record["row"] for record in records} == {0, 2}  # lines of the file: the one without a label is left out ...
+    assert err.startswith("rows left out: 1 ")  # ... and counted
+    forward = [record for record in records if record["kind"] == "forward"]
+    assert {(record["row"], record["targets"]) for record in forward} == {(0, "yes"), (2, "no")}
+    assert all("The Astrid sank." in record["inputs"] for record in forward if record["row"] == 0)
+
+
+def render(tasks, rows, *argv):
+    _, out, _ = tasks("render", "rte", "--source=jsonl", f"--data_dir={rows}", "--template=terse", "--json", *argv)
+    return lines(out)[0]
+
+
+def test_render_in_every_style_and_mode(tasks, rte_rows):
+    fixed = render(tasks, rte_rows)
+    lettered = render(tasks, rte_rows, "--options_style=lettered")
+    assert (lettered["options"], lettered["answer"], lettered["targets"]) == (["(A)", "(B)"], "(A)", "(A)")
+    assert "(A) yes" in lettered["inputs"]
+    hidden = render(tasks, rte_rows, "--options_style=none")
+    assert "- yes" not in hidden["inputs"] and hidden["options"] == ["yes", "no"]
+    orders = {tuple(render(tasks, rte_rows, "--options_style=shuffled", f"--seed={s}")["options"]) for s in range(8)}
+    assert orders == {("yes", "no"), ("no", "yes")}
+    plain = render(tasks, rte_rows, "--instructions=none")["inputs"]
+    assert plain == "The Astrid sank in March.\nThe Astrid sank."
+    named = render(tasks, rte_rows, "--instructions=dataset_name")["inputs"]
+    assert named.endswith(plain) and "RTE" in named
+    assert fixed["inputs"] not in (hidden["inputs"], plain)
+
+
+def test_exemplars_are_other_rows_of_the_training_side(tasks):
+    seen = set()
+    _, out, _ = tasks("render", "rte", "--num_rows=12", "--template=terse", "--shots=11", "--json")
+    _, plain, _ = tasks("render", "rte", "--num_rows=12", "--template=terse", "--json")
+    alone = [record["inputs"] for record in lines(plain)]
+    for record, own in zip(lines(out), alone, strict=True):
+        *shots, last = record["inputs"].split("\n\n")
+        assert last == own + "\nAnswer:"
+        assert len(shots) == 11
+        assert not any(shot.startswith(own) for shot in shots)
+        assert {any(shot.startswith(other) for shot in shots) for other in alone if other != own} == {True}
+        seen.add(tuple(shots))
+    assert len(seen) == 12
+
+
+def test_every_bundled_row_renders_in_every_template(tasks):
+    status, out, _ = tasks("check", "--json")
+    reports = json.loads(out)
+    assert [report["name"] for report in reports] == [dataset.name for dataset in CATALOGUE]
+    assert {report["name"]: (report["problems"], report["unavailable"]) for report in reports
+            if report["status"] != "ok"} == {}
+    assert status == 0
+
+
+def test_check_reports_problems_and_goes_on(tasks, rte_rows):
+    (rte_rows / "cb").mkdir()
+    (rte_rows / "cb/train.jsonl").write_text('{"premise": "It rains.", "label": 0}\n')
+    (rte_rows / "cb/validation.jsonl").write_text('{"premise": "It rains.", "hypo\n')
+    argv = ("check", "cb", "rte", "wnli", "--source=jsonl", f"--data_dir={rte_rows}")
+    (rte_rows / "rte/validation.jsonl").write_text((rte_rows / "rte/train.jsonl").read_text())
+    status, out, _ = tasks(*argv, "--json")
+    cb, rte, wnli = json.loads(out)
+    assert status == 1
+    assert cb["status"] == "failed" and "validation.jsonl:1: not a whole JSON object" in " ".join(cb["problems"])
+    assert rte["status"] == "ok" and rte["rows"]["test"] == 3 and sum(rte["dropped"].values()) >= 1
+    assert wnli["status"] == "unavailable" and "no file" in wnli["unavailable"]["test"]
+    status, out, _ = tasks(*argv)
+    assert status == 1
+    assert "1 ok, 1 failed, 1 without rows in jsonl" in out.splitlines()[-1]
+
+
+def test_split(tasks):
+    status, out, _ = tasks("split", "--held_out=nli", "--json")
+    split = json.loads(out)
+    assert status == 0
+    assert set(split) == {"train", "dropped", "eval"}
+    assert split["eval"] == [dataset.name for dataset in CATALOGUE.cluster("nli")]
+    assert split["dropped"] == [dataset.name for dataset in CATALOGUE.cluster("paraphrase")]
+    assert not {*split["eval"], *split["dropped"]} & {*split["train"]}
+    _, out, _ = tasks("split", "--held_out=nli")
+    assert f"eval ({len(split['eval'])})" in out
+    _, out, _ = tasks("split", "--held_out=none", "--json")
+    assert json.loads(out)["eval"] == []
+
+
+@pytest.mark.parametrize("argv, expected", [
+    (["show", "rtf"], "did you mean 'rte'?"),
+    (["list", "--cluster=nil"], "did you mean 'nli'?"),
+    (["split", "--held_out=sentimant"], "did you mean 'sentiment'?"),
+    (["render", "rte", "--template=ters"], "did you mean 'terse'?"),
+    (["render", "rte", "--templat=terse"], "did you mean --template?"),
+    (["render", "rte", "--num_rows=-1"], "'-1' is not a whole number from 0 up"),
+    (["render", "rte", "--shots=99"], "give at most --shots=11."),
+    (["render", "rte", "--options_style=letter"], "choose from 'fixed', 'shuffled', 'lettered', 'none'"),
+    (["render", "rte", "--source=jsonl"], "needs DATA_DIR"),
+    (["render", "rte", "--source=tfds", "--data_dir=/nowhere"], "--source=bundled needs no download"),
+    (["render", "wsc273", "--shots=1"], "leave --shots out"),
+    ([], "list|show|render|check|split"),
+])
+def test_mistakes_are_answered_in_one_sentence(tasks, argv, expected):
+    status, out, err = tasks(*argv)
+    assert (status, out) == (2, "")
+    assert err.startswith("flan-jax: error: ") and expected in err and err.count("\n") == 1
+
+
+def test_list_is_quick_and_imports_no_engine():
+    code = ("import sys; from flan_jax import cli; cli.main(['tasks', 'list']); "
+            "assert not {'jax', 'tensorflow', 'seqio', 'flax'} & set(sys.modules)")
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert time.perf_counter() - begin < 3  # 0.2 s on an idle core; importing jax or seqio takes far longer
