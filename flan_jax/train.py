@@ -64,13 +64,14 @@ def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Da
     """The data of a configuration; `flan-jax prepare` runs first, in a process of its own, if the cache lacks some.
 
     Raises:
-      UserError: if the preparation failed (its own message is on stderr).
+      SystemExit: if the preparation failed, with its status; it has said why.
     """
     data = Data(config)
     if not (data.eval_ready() if only == "eval" else data.ready()):
         command = [sys.executable, "-m", "flan_jax.prepare", *([f"--only={only}"] if only else []), *argv]
-        if subprocess.run(command, check=False).returncode:
-            raise UserError("the token cache could not be prepared, see the message above.")
+        status = subprocess.run(command, check=False).returncode
+        if status:
+            raise SystemExit(status)  # it has said why
         data = Data(config)
         if not (data.eval_ready() if only == "eval" else data.ready()):
             raise UserError(f"the token cache in {data.directory} changes while it is read; run the same command "

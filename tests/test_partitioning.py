@@ -21,7 +21,8 @@ TESTS = pathlib.Path(__file__).parent
 
 def compare_meshes(directory, *meshes: dict) -> None:
     """Trains on the first mesh and on the others, in a process with 8 devices; all must give the same numbers."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu",
+                   "NPROC": "64"}  # threads enough for collectives that wait for each other
     command = [sys.executable, str(TESTS / "sharded_steps.py"), str(directory), *map(json.dumps, meshes)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -22,7 +22,8 @@ class T5Config:
     """Size and behaviour of a T5: the dials of `gin/size/t5_*.gin`.
 
     `vocab_size` is the number of rows of the embedding (the vocabulary's size padded up to a multiple of 128). `dtype`
-    is that of the computation; parameters, softmax and logits stay float32. `remat` 'full' keeps only each layer's
+    is that of the computation ('auto': bfloat16, and float32 on a CPU, which has no units for bfloat16); parameters,
+    softmax and logits stay float32. `remat` 'full' keeps only each layer's
     input for the backward pass and computes the rest again. Raises UserError for a value that cannot work.
     """
 
@@ -36,7 +37,7 @@ class T5Config:
     dropout_rate: float = 0.1
     mlp_activations: tuple[str, ...] = ("gelu", "linear")
     logits_via_embedding: bool = False
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
     scan_layers: bool = True
@@ -44,10 +45,12 @@ class T5Config:
 
     def __post_init__(self):
         object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
+        if self.dtype == "auto":
+            object.__setattr__(self, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16")
         if self.dtype == "float16":
             raise UserError("T5 gives NaN in float16, so type --gin.T5Config.dtype=bfloat16 (or float32) instead.")
         if self.dtype not in ("bfloat16", "float32"):
-            raise UserError(f"T5Config.dtype is {self.dtype!r}, but must be 'bfloat16' or 'float32'.")
+            raise UserError(f"T5Config.dtype is {self.dtype!r}, but must be 'auto', 'bfloat16' or 'float32'.")
         if self.remat not in ("none", "full"):
             raise UserError(f"T5Config.remat is {self.remat!r}, but must be 'none' or 'full'.")
         unknown = [name for name in self.mlp_activations if name not in layers.ACTIVATIONS]
