@@ -27,6 +27,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.11.30,<0.13",
         "seqio==0.0.20",
         "tensorflow-datasets>=4.9.9,<4.10",
+        "importlib_resources>=6,<8",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "gin-config==0.5.0",
         "sentencepiece>=0.2,<0.3",
         "sacrebleu>=2.4,<3",

@@ -64,7 +64,7 @@ def print_plan(data: Data, plan: Plan) -> None:
 
 
 def _download(data: Data) -> None:
-    for name in dict.fromkeys([*data.split.train, *data.split.eval]):
+    for name in dict.fromkeys([*data.candidates(), *data.split.eval]):
         reason = data.source.download(CATALOGUE[name])
         if reason:
             print(f"not available: {name} ({reason})", flush=True)

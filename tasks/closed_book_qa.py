@@ -63,7 +63,7 @@ _ARC_TEMPLATES = (
         "The correct answer is:"),
     Template(
         id="options_first",
-        inputs="{options}\nScience problem: {question}\nGive the right answer."),
+        inputs="{options}\nFind the right answer to this problem from a science lesson: {question}"),
     Template(
         id="classroom_dialogue",
         inputs="A science teacher calls on a pupil who always does the reading.\n"
@@ -80,7 +80,7 @@ _ARC_TEMPLATES = (
         inputs="Front of the flashcard: {question}\n{options}\nBack of the flashcard:"),
     Template(
         id="homework_help",
-        inputs="My daughter is stuck on a problem in her science homework. It goes: {question}\n{options}\n"
+        inputs='My daughter is stuck on a problem in her science homework. It goes: "{question}"\n{options}\n'
         "What should she write down?"),
     Template(
         id="answer_key",
@@ -88,11 +88,11 @@ _ARC_TEMPLATES = (
         "Exercise: {question}\n{options}\nAnswer key:"),
     Template(
         id="question_first",
-        inputs="{question}\n{options}\n\nThink about the science behind this and say what is right."),
+        inputs='"{question}"\n{options}\n\nThink about the science behind this and say what is right.'),
     Template(
         id="options_before_task",
         inputs="This task comes from a science test for pupils between the third and the ninth grade.\n{options}\n"
-        "Task: {question}\nA pupil with full marks answered:"),
+        "Task: {question}\nAnswer of a pupil with full marks:"),
 )
 
 _ARC_SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "test"}
@@ -189,7 +189,6 @@ TRIVIA_QA = Dataset(
     hub="mandarjoshi/trivia_qa",
     licence="Apache-2.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
-    rows={"train": 87_420},
     fields=("question",),
     row=_trivia_qa_row,
     options=None,
@@ -206,7 +205,7 @@ TRIVIA_QA = Dataset(
             inputs="Host: And now for the final point. {question}\nContestant:"),
         Template(
             id="game_card",
-            inputs="On the front of a card from a board game stands: {question}\nOn its back stands:"),
+            inputs="The front of a card from a board game reads: {question}\nThe back reads:"),
         Template(
             id="expert_role",
             inputs="You know a great deal about history, sport, music, film and geography. Draw on it here: "

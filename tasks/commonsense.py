@@ -141,7 +141,7 @@ HELLASWAG = Dataset(
             "\"{context}\" How should the text carry on?\n{options}"),
         Template(
             "torn_page",
-            "Mia: The page is torn off after the words \"{context}\" What do you think came next?\n"
+            "Mia: After the words \"{context}\" the page is torn off. What do you think came next?\n"
             "Tom: Only one ending makes sense to me.\n{options}"),
         Template(
             "nonsense_aside",
@@ -166,7 +166,9 @@ HELLASWAG = Dataset(
 def _piqa_row(raw):
     solutions = [_spaced(raw["sol1"]), _spaced(raw["sol2"])]
     # The solution that is not right: only the turned-around template shows it, beside the right one.
-    return _choice({"goal": _ended(raw["goal"]), "mistake": solutions[raw["label"] == 0]}, solutions, raw["label"])
+    goal = _ended(raw["goal"])
+    goal = goal[:1].upper() + goal[1:]
+    return _choice({"goal": goal, "mistake": solutions[raw["label"] == 0]}, solutions, raw["label"])
 
 
 PIQA = Dataset(
@@ -187,7 +189,7 @@ PIQA = Dataset(
         Template("practical_way", "{goal} What is a practical way to do this?\n{options}"),
         Template(
             "household_advice",
-            "Household advice wanted. Here is the goal. {goal} Which method would really work?\n{options}"),
+            "Household advice wanted. Here is the goal: {goal} Which method would really work?\n{options}"),
         Template(
             "options_first",
             "{options}\nSomebody who knows how things behave in the real world is asked for help with this: {goal} "
@@ -203,8 +205,8 @@ PIQA = Dataset(
         Template(
             "think_of_materials",
             "Think of the objects involved, their shapes, sizes and materials, and of what happens when they are "
-            "used. {goal} Which solution is right?\n{options}"),
-        Template("my_aim", "My aim is this. {goal}\n{options}\nTell me what I should try."),
+            "used. Task: {goal} Which solution is right?\n{options}"),
+        Template("my_aim", "Here is what I would like to do or to know: {goal}\n{options}\nTell me what I should try."),
         Template("terse", "Goal: {goal}\nSolution that works:\n{options}"),
         Template(
             "forum_moderator",
@@ -213,7 +215,7 @@ PIQA = Dataset(
         Template(
             "goal_from_solution",
             "A manual says what to do: \"{answer}\" It also warns of a way that fails: \"{mistake}\" Write the goal "
-            "that somebody who follows the manual wants to reach.",
+            "that somebody who follows the manual wants to reach, or the question that the manual answers.",
             "{goal}",
             "inverted"),
     ),

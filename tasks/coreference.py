@@ -38,6 +38,11 @@ def _as_in(text, phrase):
     return small if phrase not in text and small in text else phrase
 
 
+def _small_article(phrase):
+    """The phrase without the capital letter that its article has at the head of a sentence."""
+    return re.sub(r"^(?:The|An?)(?= )", lambda found: found.group().lower(), phrase)
+
+
 def _wsc_row(raw):
     text, noun, pronoun = raw["text"], _squeeze(raw["span1_text"]), raw["span2_text"].strip().rstrip(".,;:!?\"'")
     if raw["label"] not in (0, 1):
@@ -69,7 +74,7 @@ def _winogrande_row(raw):
 
 def _dpr_row(raw):
     sentence, pronoun = _squeeze(raw["sentence"]), raw["pronoun"].strip()
-    options = [c.strip() for c in raw["candidates"]]
+    options = [_small_article(c.strip()) for c in raw["candidates"]]
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not (sentence and pronoun and all(options)):
@@ -108,8 +113,8 @@ WSC = Dataset(
             inputs='{sentence}\nIn this text, does the bracketed word "{pronoun}" refer to "{noun}"?\n{options}'),
         Template(
             id="check_claim",
-            inputs='Text: {sentence}\nClaim: the word "{pronoun}" in brackets is about {noun}.\nIs the claim right?\n'
-            "{options}"),
+            inputs='Text: {sentence}\nClaim: the word "{pronoun}" in brackets refers to "{noun}".\n'
+            "Is the claim right?\n{options}"),
         Template(
             id="question_first",
             inputs='Does "{pronoun}" stand for "{noun}" in the passage that follows?\n{options}\nPassage: {sentence}'),
@@ -119,11 +124,12 @@ WSC = Dataset(
             "what its author wanted to say?\n{sentence}\n{options}"),
         Template(
             id="teacher_dialogue",
-            inputs='Pupil: I have read this: "{sentence}" I believe that "{pronoun}" points to {noun}. Is that '
+            inputs='Pupil: I have read this: "{sentence}" I believe that "{pronoun}" points to "{noun}". Is that '
             "correct?\n{options}\nTeacher:"),
         Template(
             id="options_first",
-            inputs='{options}\nDo the phrase "{noun}" and the word "{pronoun}" denote the same here?\n{sentence}'),
+            inputs='{options}\nDo the phrase "{noun}" and the word "{pronoun}" denote the same thing here?\n'
+            "{sentence}"),
         Template(
             id="terse",
             inputs='{sentence} Pronoun: "{pronoun}". Candidate: "{noun}". Match?\n{options}'),
@@ -133,12 +139,12 @@ WSC = Dataset(
             'phrase "{noun}".\nText to annotate: {sentence}\nShould they be linked?\n{options}'),
         Template(
             id="yes_or_no",
-            inputs='Answer with yes or no: by "{pronoun}", set in brackets below, does the writer mean {noun}?\n'
+            inputs='Answer with yes or no: by "{pronoun}", set in brackets below, does the writer mean "{noun}"?\n'
             "{sentence}\n{options}"),
         Template(
             id="translator",
             inputs="A translator has to know what a pronoun means before finding a word for it in another language. "
-            'Here the pronoun is "{pronoun}", between brackets: {sentence} The translator takes it to be {noun}. Is '
+            'Here the pronoun is "{pronoun}", in brackets: {sentence} The translator takes it to mean "{noun}". Is '
             "the translator right about that?\n{options}"),
     ),
 )
@@ -177,7 +183,7 @@ WINOGRANDE = Dataset(
             inputs='{options}\nThe opening words are "{context}"; add the part that a sensible reader would expect.'),
         Template(
             id="editor_dialogue",
-            inputs='Author: The ink is smudged, and I can read my note only as far as "{context}".\n{options}\n'
+            inputs='Author: The ink is smudged, and this is all I can read of my note: "{context}"\n{options}\n'
             "Editor: Then it must have continued like this:"),
         Template(
             id="who_comes_next",
@@ -223,11 +229,12 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
             inputs='Find the antecedent of the pronoun "{pronoun}": {sentence}\n{options}'),
         Template(
             id="parent_dialogue",
-            inputs='Child: I do not get this: "{sentence}" What is "{pronoun}" supposed to be?\n{options}\nParent:'),
+            inputs='Child: I do not get this: "{sentence}" Who or what is "{pronoun}" supposed to be?\n'
+            "{options}\nParent:"),
         Template(
             id="options_first",
             inputs='{options}\nOf everyone and everything in the next sentence, one is mentioned again as "{pronoun}". '
-            "Name it.\n{sentence}"),
+            "Say which.\n{sentence}"),
         Template(
             id="terse",
             inputs="Sentence: {sentence} Pronoun: {pronoun}.\n{options}\nAntecedent:"),
@@ -270,8 +277,8 @@ WSC273 = Dataset(
             "{options}\nSpelled out:"),
         Template(
             id="text_first",
-            inputs='{text} Somebody asks what "{pronoun}" is meant to say here. Explain it with words from the text.\n'
-            "{options}"),
+            inputs='{text} Somebody asks what "{pronoun}" is supposed to mean here. Explain it with words from the '
+            "text.\n{options}"),
         Template(
             id="riddle",
             inputs='Here is a riddle for common sense. {text} Who or what hides behind "{pronoun}"?\n{options}'),

@@ -78,9 +78,9 @@ COQA = Dataset(
         Template("read_everything", "The final question may be unclear on its own, so read everything: first the "
                  "turns, then the passage, then the question.\nTurns: {conversation}\nPassage: {story}\nFinal "
                  "question: {question}\nAnswer to the final question:"),
-        Template("question_before_answer", "{story}\n\nThis was said about the text.\n{conversation}\nThe answer "
-                 "that came next was \"{answer}\". Which question had been asked just before it?",
-                 "{question}", "inverted"),
+        Template("question_before_answer", "{story}\n\nThis was said about the text.\n{conversation}\nAfter that "
+                 "came one more question, to which the reply was \"{answer}\" and nothing else. What was the "
+                 "question?", "{question}", "inverted"),
     ),
 )
 
@@ -147,7 +147,8 @@ QUAC = Dataset(
                  "nothing fits):"),
         Template("what_was_asked", "Under \"{section}\", an article on \"{title}\" says the following. {context}\nA "
                  "student put a question about it to a teacher, who says \"cannot answer\" when the text does not "
-                 "help. The teacher said: {answer}\nWhat may the student have asked?", "{question}", "inverted"),
+                 "help. The teacher said \"{answer}\" in reply. What may the student have asked?", "{question}",
+                 "inverted"),
     ),
 )
 
@@ -166,7 +167,7 @@ WIC = Dataset(
     paper_dataset="WIC",
     cluster="misc",
     tfds="super_glue/wic:1.0.2",
-    hub="aps/super_glue (wic)",
+    hub="aps/super_glue",
     licence="CC BY-NC 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 5220},
@@ -175,31 +176,33 @@ WIC = Dataset(
     row=_wic_row,
     metrics=("accuracy",),
     templates=(
-        Template("same_or_different", "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nIs the meaning of the word "
-                 "\"{word}\" in these sentences the same or different?\n{options}"),
+        Template("same_or_different", "Is the meaning of the word \"{word}\" the same or different in the two "
+                 "sentences that follow?\nSentence 1: {sentence1}\nSentence 2: {sentence2}\n{options}"),
         Template("word_first", "The word \"{word}\" can be used in more than one sense. Compare its sense in these "
                  "two lines.\n{sentence1}\n{sentence2}\n{options}\nThe two senses are:"),
         Template("dictionary_editor", "You edit a dictionary. Two quotations have come in for the entry \"{word}\".\n"
                  "Quotation A: {sentence1}\nQuotation B: {sentence2}\nWill they be filed under the same definition "
                  "or under different ones?\n{options}"),
-        Template("options_first", "{options}\n\nWhich of the two, same or different, describes what \"{word}\" means "
-                 "in the first and in the second example?\nFirst example: {sentence1}\nSecond example: {sentence2}"),
+        Template("options_first", "{options}\n\nWhich of the two, same or different, describes the meanings of "
+                 "\"{word}\" in the first and in the second example?\nFirst example: {sentence1}\nSecond "
+                 "example: {sentence2}"),
         Template("learner_dialogue", "Learner: I came across \"{word}\" twice today. Once it was like this: "
                  "{sentence1}\nTutor: And the other time?\nLearner: {sentence2}\nTutor: Then tell me, is that the "
                  "same meaning or a different one?\n{options}\nLearner:"),
         Template("terse", "{word}: {sentence1}\n{word}: {sentence2}\nSame sense or different?\n{options}"),
         Template("translator", "A translator wonders whether one translation of \"{word}\" could serve in both "
                  "places, which it can only if the sense stays the same.\nFirst place: {sentence1}\nSecond place: "
-                 "{sentence2}\nHow is the sense in the second place, compared with the first?\n{options}"),
+                 "{sentence2}\n{options}\nCompared with the first place, the sense in the second one is:"),
         Template("sentences_then_word", "Read \"{sentence1}\" and then \"{sentence2}\" with an eye on one word that "
                  "they share, in whatever form it appears: {word}. Say whether what it stands for is the same or "
                  "different.\n{options}"),
         Template("write_a_second_sentence", "Here is a sentence with the word \"{word}\": {sentence1}\nWrite another "
-                 "sentence with this word. Compared with the first sentence, its meaning should be: {answer}.",
+                 "sentence with this word. In comparison with the first sentence, the meaning of the word "
+                 "should be: {answer}.",
                  "{sentence2}", "inverted"),
         Template("missing_first_example", "A worksheet shows two examples for the word \"{word}\", of which the "
-                 "first has been torn off. The second one is: {sentence2}\nAccording to the key, the word has the "
-                 "following relation of meanings in the two: {answer}. Supply a first example that agrees with the "
+                 "first has been torn off. The second one is: {sentence2}\nThe key calls the meanings of the word "
+                 "in the two examples \"{answer}\". Supply a first example that agrees with the "
                  "key.", "{sentence1}", "inverted"),
     ),
 )
@@ -232,10 +235,10 @@ TREC = Dataset(
         Template("kind_of_answer", "Question: {text}\nWhat kind of thing does this question ask for?\n{options}"),
         Template("search_route", "A search system sorts questions by the type of answer they need before it looks "
                  "for one. Incoming question: {text}\nWhich type does the system assign?\n{options}"),
-        Template("options_first", "{options}\n\nName the type of answer that someone expects who asks the following. "
+        Template("options_first", "{options}\n\nName the type of answer that is expected by someone who asks this: "
                  "{text}"),
-        Template("do_not_answer", "Do not answer the question below; only say what its answer would be.\n{text}\n"
-                 "{options}"),
+        Template("do_not_answer", "Do not answer the question below; only say what kind of thing its answer would be."
+                 "\n{text}\n{options}"),
         Template("helpdesk_dialogue", "Caller: {text}\nOperator to colleague: What type of information is that a "
                  "request for?\n{options}\nColleague:"),
         Template("classes_in_words", "Questions can ask for a description, an entity, an abbreviation, a person or "
@@ -246,7 +249,7 @@ TREC = Dataset(
                  "new card says: {text}\nWhat does the label of its box say?\n{options}"),
         Template("teacher_of_machines", "To teach a machine how to look for answers, people tag questions with what "
                  "is being looked for. Tag this one.\nQuestion to tag: {text}\n{options}\nTag:"),
-        Template("looking_for", "If you wanted to reply to \"{text}\" then what sort of thing would you have to "
+        Template("looking_for", "If you wanted to reply to \"{text}\", then what sort of thing would you have to "
                  "find?\n{options}"),
     ),
 )
@@ -266,7 +269,7 @@ COLA = Dataset(
     paper_dataset="CoLA",
     cluster="misc",
     tfds="glue/cola:2.0.0",
-    hub="nyu-mll/glue (cola)",
+    hub="nyu-mll/glue",
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 8350},
@@ -314,7 +317,7 @@ MATH_DATASET = Dataset(
     paper_dataset="Math",
     cluster="misc",
     tfds="math_dataset/algebra__linear_1d:1.0.0",
-    hub="deepmind/math_dataset (algebra__linear_1d)",
+    hub="deepmind/math_dataset",
     licence="Apache 2.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 1999780},
@@ -349,7 +352,7 @@ PARA_CRAWL = {
     "paper_dataset": "Fix Punctuation (NLG)",
     "cluster": "misc",
     "tfds": "para_crawl/enda:1.2.0",
-    "hub": "para_crawl (enda)",
+    "hub": "para_crawl",
     "licence": "CC0 1.0",
     "options": None,
     "metrics": ("edit_similarity",),
@@ -443,18 +446,18 @@ FIX_PUNCT = Dataset(
     # No inverted template: its input would be the answer alone.
     templates=(
         Template("add_marks", "Add the missing punctuation marks to this text: {no_punct}"),
-        Template("text_first", "{no_punct}\n\nNobody has punctuated the words above yet. Please do it."),
+        Template("text_first", "\"{no_punct}\"\n\nNobody has punctuated the words above yet. Please do it."),
         Template("dropped_marks", "A faulty program has dropped every comma, full stop, hyphen, apostrophe and the "
                  "like. Damaged text: {no_punct}\nRepaired text:"),
         Template("dictation", "A letter was dictated without a word about punctuation, and the secretary took down: "
-                 "{no_punct}\nWhat does the letter look like once it is punctuated?"),
+                 "\"{no_punct}\"\nWhat does the letter look like once it is punctuated?"),
         Template("reader_needs_pauses", "Help the reader to see where to pause and where to stop. Punctuate the "
                  "following without changing its words.\n{no_punct}"),
         Template("dialogue", "Author: Here is my next line. {no_punct}\nEditor: It could do with some punctuation.\n"
-                 "Author: You are right. Is it better so?"),
+                 "Author: You are right. Here it is again:"),
         Template("terse", "Without punctuation: {no_punct}\nWith punctuation:"),
-        Template("school_exercise", "Exercise for today: copy the words and set all the marks that belong between "
-                 "and after them.\nWords: {no_punct}\nYour copy:"),
+        Template("school_exercise", "Exercise for today: copy the words and put in all the punctuation marks that "
+                 "belong with them.\nWords: {no_punct}\nYour copy:"),
         Template("telegram", "In the style of an old telegram somebody wrote \"{no_punct}\" and left every mark out. "
                  "Write it as it would stand in a book."),
         Template("which_marks", "Where do commas, stops and other marks belong in the line below, and which ones? "
@@ -472,7 +475,7 @@ WORD_SEGMENT = Dataset(
     # No inverted template: its input would be the answer alone.
     templates=(
         Template("put_spaces", "Put the spaces back between the words: {no_space}"),
-        Template("text_first", "{no_space}\n\nWhat does this say, written with blanks between its words?"),
+        Template("text_first", "{no_space}\n\nWhat does this say, written with spaces between its words?"),
         Template("stuck_space_bar", "My space bar got stuck while I was typing, and this came out: {no_space}\nI had "
                  "meant to type:"),
         Template("find_boundaries", "Find the word boundaries in the unbroken string below and return it as normal "

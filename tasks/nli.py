@@ -26,7 +26,7 @@ def _labelled(raw: dict[str, Any], classes: int, **fields: str) -> dict[str, Any
 
 
 def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    parts = [_clean(part) for part in re.split(r"<br\s*/?>", raw["context"])]
+    parts = [_clean(part) for part in re.split(r"<br\s*/?>", raw["context"], flags=re.IGNORECASE)]
     context = " ".join(part for part in parts if part)
     return _labelled(raw, 3, context=context, hypothesis=_clean(raw["hypothesis"]))
 
@@ -381,7 +381,7 @@ QNLI = Dataset(
             "Wanted: {question}\n\nOffered: {sentence}"),
         Template(
             "quiz_cards",
-            "On a set of quiz cards the front asks something and the back has to give the solution. A card whose back "
+            "In a set of quiz cards, the front asks something and the back has to give the solution. A card whose back "
             "leaves the front unanswered is thrown out.\n\nFront: {question}\nBack: {sentence}\n\nShould this card "
             "stay in the set?\n{options}"),
         Template(

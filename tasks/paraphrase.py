@@ -124,8 +124,8 @@ GLUE_QQP = Dataset(
             "Duplicate questions, yes or no?\nFirst question: {question1}\nSecond question: {question2}\n{options}"),
         Template(
             "look_at_intent",
-            "Set the wording aside and look at the intent. Does \"{question2}\" seek the same information as "
-            "\"{question1}\"\n{options}"),
+            "Set the wording aside and look at the intent. Do the questions \"{question2}\" "
+            "and \"{question1}\" seek the same information?\n{options}"),
         Template(
             "merge_threads",
             "Two threads on a forum have these titles. Thread one: {question1} Thread two: {question2}\n{options}\n"
@@ -170,7 +170,7 @@ PAWS_WIKI = Dataset(
             "{sentence1}\n{sentence2}"),
         Template(
             "encyclopedia_edit",
-            "An encyclopedia article contains the sentence: {sentence1} A volunteer wants to replace it by: "
+            "An encyclopedia article contains the sentence: {sentence1} A volunteer wants to replace it with: "
             "{sentence2} Would the article still state the same facts?\n{options}"),
         Template(
             "teacher_and_pupil",
@@ -179,7 +179,7 @@ PAWS_WIKI = Dataset(
         Template(
             "two_notes",
             "Lena and Omar took notes on the same book. Lena wrote: {sentence1} Omar wrote: {sentence2} Do their "
-            "notes tell us exactly the same?\n{options}"),
+            "notes tell us exactly the same thing?\n{options}"),
         Template("terse", "Original: {sentence1}\nRearranged: {sentence2}\nSame meaning, yes or no?\n{options}"),
         Template(
             "who_did_what",
@@ -247,12 +247,12 @@ STSB = Dataset(
         Template("terse", "Similarity from 0 to 5 of \"{sentence1}\" and \"{sentence2}\":\n{options}"),
         Template(
             "search_engine",
-            "A search engine has to know how much of what \"{sentence1}\" says is also said by \"{sentence2}\", with "
-            "5 for everything and 0 for nothing. What is a fair number?\n{options}"),
+            "A search engine has to know how well \"{sentence1}\" and \"{sentence2}\" match in meaning, with 5 for a "
+            "perfect match and 0 for none at all. What is a fair number?\n{options}"),
         Template(
             "options_middle",
             "Weigh the meaning of two short texts, not their words.\nText A: {sentence1}\nText B: {sentence2}\n"
-            "{options}\nWhich whole number, up to 5 for identical meaning, measures how close they are?"),
+            "{options}\nWhich whole number from 0 to 5, where 5 is identical meaning, measures how close they are?"),
         Template(
             "two_speakers",
             "One speaker put it like this: \"{sentence1}\" Another put it like this: \"{sentence2}\" From 0, when "

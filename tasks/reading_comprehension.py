@@ -166,7 +166,7 @@ MULTIRC = Dataset(
     paper_dataset="MultiRC",
     cluster="reading_comprehension",
     tfds="super_glue/multirc:1.0.2",
-    hub="aps/super_glue (multirc)",
+    hub="aps/super_glue",
     licence="custom (research use)",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 27040},
@@ -175,7 +175,7 @@ MULTIRC = Dataset(
     row=_multirc_row,
     metrics=("multirc", "accuracy"),
     templates=(
-        Template("proposed_answer", "{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\nIs the "
+        Template("proposed_answer", "{paragraph}\n\nQuestion: {question}\nProposed answer: \"{response}\"\nIs the "
                  "proposed answer correct according to the paragraph?\n{options}"),
         Template("question_first", "Somebody asked: {question}\nThey were told \"{response}\" in reply. Check this "
                  "against the text that follows. Was it a right answer?\n{options}\n\n{paragraph}"),
@@ -187,17 +187,18 @@ MULTIRC = Dataset(
         Template("options_first", "Answer with yes or no.\n{options}\n\nDoes \"{response}\" correctly answer the "
                  "question below, given the passage?\nQuestion: {question}\nPassage: {paragraph}"),
         Template("one_of_several", "A question about a text can have more than one right answer. Decide whether the "
-                 "candidate is one of them.\nText: {paragraph}\nQuestion: {question}\nCandidate: {response}\nIs the "
-                 "candidate right?\n{options}"),
-        Template("terse", "Text: {paragraph}\nQ: {question}\nA: {response}\nCorrect, yes or no?\n{options}"),
+                 "candidate is one of them.\nText: {paragraph}\nQuestion: {question}\nCandidate: \"{response}\"\nIs "
+                 "the candidate right?\n{options}"),
+        Template("terse", "Text: {paragraph}\nQ: {question}\nA: \"{response}\"\nCorrect, yes or no?\n{options}"),
         Template("fact_checker", "As a fact checker you may rely on this source only: {paragraph}\nA reader was "
                  "asked \"{question}\" and wrote to us with the answer \"{response}\" for publication. Does the "
                  "source back the reader?\n{options}"),
         Template("would_you_accept", "Look at a question and at one attempt to answer it.\nThe question: {question}\n"
-                 "The attempt: {response}\nThen read the paragraph they are about. {paragraph}\nWould you accept the "
-                 "attempt?\n{options}"),
-        Template("write_a_reply", "{paragraph}\n\nQuestion about this text: {question}\nCorrect reply wanted, yes or "
-                 "no? It is \"{answer}\" this time. Write a reply of that kind.", "{response}", "inverted"),
+                 "The attempt: \"{response}\"\nThen read the paragraph they are about. {paragraph}\nWould you accept "
+                 "the attempt?\n{options}"),
+        Template("write_a_reply", "{paragraph}\n\nQuestion about this text: {question}\nMake up a reply that a reader "
+                 "might give. Is it meant to be a correct one, yes or no? This time: {answer}.", "{response}",
+                 "inverted"),
     ),
 )
 
@@ -223,7 +224,7 @@ OPENBOOKQA = Dataset(
     paper_dataset="OBQA",
     cluster="reading_comprehension",
     tfds="openbookqa:0.1.0",
-    hub="allenai/openbookqa (additional)",
+    hub="allenai/openbookqa",
     licence="Apache 2.0",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 4950},
@@ -234,22 +235,22 @@ OPENBOOKQA = Dataset(
     templates=(
         Template("finish_or_answer", "This comes from a science test for primary schools. If it is a question, "
                  "answer it; if it is the beginning of a sentence, finish it.\n{question}\n{options}"),
-        Template("everyday_knowledge", "Use what you know about nature and everyday life on the following.\n\n"
-                 "{question}\n\nWhat fits best?\n{options}"),
+        Template("everyday_knowledge", "Use what you know about nature and everyday life. What fits best "
+                 "here?\n\n{question}\n{options}"),
         Template("science_item", "Science item: {question}\n{options}\nThe best answer or ending is:"),
         Template("options_first", "{options}\n\nWhich answer or ending goes with this piece of general science? "
                  "{question}"),
-        Template("classroom_dialogue", "Teacher: Let us see who remembers our lesson. {question}\nPupil: May I think "
-                 "for a moment?\nTeacher: Of course. And what do you say?\n{options}\nPupil:"),
+        Template("classroom_dialogue", "Teacher: Let us see who remembers our lesson. \"{question}\"\nPupil: May I "
+                 "think for a moment?\nTeacher: Of course. And what do you say?\n{options}\nPupil:"),
         Template("fact_and_sense", "One basic fact of science, together with a little common sense, is enough to "
                  "work this out. Please do so.\nProblem: {question}\n{options}\nSolution:"),
         Template("quiz_show", "Welcome to round two of our science quiz! Here is the next challenge: {question}\n"
-                 "{options}\nThe candidate wins the round by saying:"),
-        Template("homework", "My daughter is stuck on a piece of science homework. It reads: {question}\nWhat should "
-                 "she put down?\n{options}"),
+                 "{options}\nThe contestant wins the round by saying:"),
+        Template("homework", "A worksheet on general science has an empty line after \"{question}\" and nobody has "
+                 "filled it in. What belongs there?\n{options}"),
         Template("how_the_world_works", "Only one reply to, or ending for, the text below agrees with how the world "
                  "works. Give that one.\n{options}\nText: {question}"),
-        Template("terse", "Elementary science.\n{question}\nCorrect response?\n{options}"),
+        Template("terse", "Elementary science, correct response wanted: {question}\n{options}"),
     ),
 )
 

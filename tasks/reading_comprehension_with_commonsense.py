@@ -57,8 +57,8 @@ COSMOS_QA = Dataset(
     # No inverted template: where no offered answer fits, the answer alone does not lead back to the question.
     templates=(
         Template("between_the_lines", "{context}\n\nRead between the lines: {question}\n{options}"),
-        Template("blog_post", "Question: {question}\nThe blog post below does not say so outright, but a sensible "
-                 "reader can tell.\nPost: {context}\n{options}\nMost plausible answer:"),
+        Template("blog_post", "Question: {question}\nThe blog post below does not give the answer outright, but a "
+                 "sensible reader can tell.\nPost: {context}\n{options}\nMost plausible answer:"),
         Template("story_of_a_day", "This is how somebody describes a bit of their life: {context}\nWith some common "
                  "sense, what would you say to this? {question}\n{options}"),
         Template("friends_dialogue", "Mia: A friend of mine wrote this. {context}\nLeo: Interesting. {question}\n"
@@ -90,10 +90,15 @@ def _news(passage):
 
 
 def _record_row(raw):
-    """The options are the names in the passage; all right ones are references, the first one is the label."""
+    """The options are the names in the passage; all right ones are references, the first one is the label.
+
+    Some queries lack their full stop, which is put back.
+    """
     passage, query = _news(raw["passage"]), _tidy(raw["query"])
     if "@placeholder" not in query:
         return Drop("no placeholder in the query")
+    if query[-1].isalnum():
+        query += "."
     options = list(dict.fromkeys(e for e in map(_tidy, raw["entities"]) if e))
     references = [a for a in dict.fromkeys(map(_tidy, raw["answers"])) if a in options]
     if not references:
@@ -115,7 +120,7 @@ RECORD = Dataset(
     paper_dataset="ReCoRD",
     cluster="reading_comprehension_with_commonsense",
     tfds="super_glue/record:1.0.2",
-    hub="aps/super_glue (record)",
+    hub="aps/super_glue",
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 100520},

@@ -52,7 +52,7 @@ IMDB_REVIEWS = Dataset(
         Template(
             "cinema_programmer",
             "You choose the films for a small cinema and sort viewers' reviews into two piles, positive for praise "
-            "and negative for complaint. On which pile does this one go? {text}\n{options}"),
+            "and negative for complaint. Which pile does this one go on? {text}\n{options}"),
         Template(
             "one_word_rating",
             "A website about films replaces the stars of every review by a word for its sentiment. Find the word for "
@@ -235,7 +235,7 @@ YELP_POLARITY_REVIEWS = Dataset(
         Template(
             "tell_a_friend",
             "Someone wrote about a visit to a shop, restaurant or other service. Tell a friend in a word "
-            "whether it was a positive or a negative visit.\n\n{text}\n{options}"),
+            "whether the writer's view of the place is positive or negative.\n\n{text}\n{options}"),
         Template(
             "leaning",
             "Service, price, quality and atmosphere may all come up in a customer's report, yet in the end it leans "

@@ -100,7 +100,7 @@ COMMON_GEN = Dataset(
             inputs="Write one sentence about an everyday scene that uses all of these words: {concepts}."),
         Template(
             id="words_first",
-            inputs="{concepts}\nPut these words together in a sensible sentence. Their order and their endings may "
+            inputs="{concepts}: put these words together in a sensible sentence. Their order and their endings may "
             "change."),
         Template(
             id="picture_question",
@@ -132,8 +132,8 @@ COMMON_GEN = Dataset(
             kind="inverted"),
         Template(
             id="given_words",
-            inputs='A pupil built this sentence from a few given words: "{sentence}" Which words, as they stand in a '
-            "dictionary, was the pupil given?",
+            inputs='A pupil built this sentence from a few given words: "{sentence}" Which words, in the form '
+            "that a dictionary lists, was the pupil given?",
             targets="{concepts}",
             kind="inverted"),
     ),
@@ -159,22 +159,22 @@ DART = Dataset(
             inputs="Turn these facts from a table into fluent English.\nFacts: {facts}\nEnglish:"),
         Template(
             id="records_first",
-            inputs="{facts}\nEach of these records names a thing, one of its properties and the value. Say the same "
+            inputs="[{facts}]\nEach of these records names a thing, one of its properties and the value. Say the same "
             "in ordinary sentences."),
         Template(
             id="question",
             inputs="How would you put these table cells into words: {facts}?"),
         Template(
             id="analyst_dialogue",
-            inputs="Analyst: My table contains {facts}.\nReporter: How shall I tell that to my readers?\n"
+            inputs="Analyst: My table contains the following: {facts}\nReporter: How shall I tell that to my readers?\n"
             "Analyst: Write this:"),
         Template(
             id="unseen_table",
-            inputs="Your listener cannot see the table in front of you. Let the listener know what stands in it.\n"
+            inputs="Your listener cannot see the table in front of you. Let the listener know what it says.\n"
             "Table: {facts}"),
         Template(
             id="terse",
-            inputs="Data: {facts}. In words:"),
+            inputs="Data: {facts}\nIn words:"),
         Template(
             id="nothing_added",
             inputs="Express the data that follows in a sentence or two, and add nothing that is not in it. {facts}"),
@@ -189,8 +189,8 @@ DART = Dataset(
             "Record: {facts}\nSpoken sentence:"),
         Template(
             id="extract_facts",
-            inputs='Extract the facts from the text as statements of the form "subject RELATION value", with the '
-            "relation in capitals and a semicolon between two statements.\nText: {sentence}",
+            inputs='Extract the facts from the text as statements of the form "subject RELATION value", with a '
+            "semicolon between two statements.\nText: {sentence}",
             targets="{facts}",
             kind="inverted"),
     ),
@@ -219,7 +219,7 @@ E2E_NLG = Dataset(
             inputs="Restaurant listing: {attributes}\nDescription:"),
         Template(
             id="details_first",
-            inputs="{attributes}\nWrite a short text for a city guide that includes every one of these details."),
+            inputs="[{attributes}]\nWrite a short text for a city guide that includes every one of these details."),
         Template(
             id="tourist_dialogue",
             inputs="A tour guide has these notes about a venue: {attributes}.\nTourist: What kind of place is that?\n"
@@ -279,21 +279,21 @@ WEB_NLG_EN = Dataset(
             "that tells a reader what they hold.\n{triples}"),
         Template(
             id="triples_first",
-            inputs="{triples}\nThis data has the form subject | property | object. As well-formed prose, it reads:"),
+            inputs="[{triples}]\nThis data has the form subject | property | object. As well-formed prose, it reads:"),
         Template(
             id="question",
             inputs="Which sentence or sentences would convey what is stored here: {triples}?"),
         Template(
             id="encyclopedia",
             inputs="You write for an encyclopedia and may use only what a database holds. For your next passage it "
-            "holds this: {triples}. The passage:"),
+            "holds this: {triples}\nThe passage:"),
         Template(
             id="computer_dialogue",
             inputs="Computer: {triples}\nUser: I cannot read that. What does it mean?\nComputer: It means the "
             "following."),
         Template(
             id="terse",
-            inputs="Category: {category}. Triples: {triples}. Text:"),
+            inputs="Category: {category}. Triples: {triples}\nText:"),
         Template(
             id="wordy",
             inputs="On the semantic web, a fact consists of a subject, a property and an object. Combine all the facts "

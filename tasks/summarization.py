@@ -28,7 +28,7 @@ def _flat(text):
 
 def _email(raw):
     body, subject = _flat(raw["email_body"]), _flat(raw["subject_line"])
-    if not body or not subject:
+    if not body or not re.search(r"\w", subject):
         return Drop("empty body or subject")
     return {"body": body, "answer": subject}
 
@@ -41,7 +41,7 @@ def _unescape(text):
 
 
 def _topic(raw):
-    title, text = _unescape(raw["title"]), _unescape(raw["description"])
+    title, text = _unescape(raw["title"]), _unescape(raw["description"]).lstrip(": ")
     if not title or not text:
         return Drop("empty title or text")
     return {"title": title, "text": text, "label": raw["label"]}
@@ -167,16 +167,16 @@ AG_NEWS_SUBSET = Dataset(
     options=("World", "Sports", "Business", "Science and technology"), licence="custom (non-commercial)",
     templates=(
         Template("section_label", "Title: {title}\nStory: {text}\nSection of the newspaper:\n{options}"),
-        Template("title_after_text", "{text}\n\nThe headline above that story was: {title}\n"
-                 "Which news topic does it belong to?\n{options}"),
+        Template("title_after_text", "{text}\n\nThe headline above that story was \"{title}\".\n"
+                 "Which news topic does the story belong to?\n{options}"),
         Template("options_middle", "Under which topic would an online paper file the following article?\n{options}\n"
                  "Headline: {title}\nArticle: {text}"),
         Template("options_first", "{options}\nAssign the right topic to this news item.\n"
                  "Item: {title}\nDetails: {text}"),
         Template("named_choices", "Is this news story about world affairs, sports, business, or science and "
                  "technology?\n{options}\nStory: {text}"),
-        Template("intern_dialogue", "Intern: Where do I put this one? It is called: {title}\nEditor: Read me the "
-                 "start.\nIntern: {text}\nEditor: That goes under:\n{options}"),
+        Template("intern_dialogue", "Intern: Where do I put this one? It is called \"{title}\".\nEditor: Read me "
+                 "the start.\nIntern: {text}\nEditor: That goes under:\n{options}"),
         Template("feed_channels", "You run a news feed with one channel for each topic. A new item arrives: {text}\n"
                  "To which channel does it go?\n{options}"),
         Template("choosy_reader", "A reader who follows only one subject wants to know whether to open this article. "
@@ -231,9 +231,9 @@ GIGAWORD = Dataset(
                  "the page. Write instead:"),
         Template("core_only", "Compress the lead of this news story until only its core is left, without a full stop "
                  "at the end.\nLead: {text}"),
-        Template("sentence_from_headline", "The headline is: {summary}\nWrite the first sentence of the story.",
+        Template("sentence_from_headline", "Write the first sentence of the news story with this headline: {summary}",
                  "{text}", "inverted"),
-        Template("expand_headline", "{summary}\n\nExpand this headline of a news agency into one full sentence.",
+        Template("expand_headline", "\"{summary}\"\n\nExpand this headline of a news agency into one full sentence.",
                  "{text}", "inverted"),
     ),
 )
@@ -273,17 +273,17 @@ NEWSROOM = Dataset(
     templates=(
         Template("imperative", "Summarise this article from a newspaper site: {text}"),
         Template("three_labels", "Title: {title}\nText: {text}\nSummary:"),
-        Template("search_result", "{text}\n\nThe article above is headed: {title}\nWrite the short description that a "
-                 "search engine would show with it."),
+        Template("search_result", "{text}\n\nThe article above is headed \"{title}\".\nWrite the short description "
+                 "that a search engine would show with it."),
         Template("shared_post", "A newspaper shares its stories online with a sentence or two beneath the headline.\n"
                  "Headline: {title}\nStory: {text}\nSentence or two to share:"),
         Template("what_about", "What is this article about? Tell me in one to three sentences.\n\n{text}"),
-        Template("archive_dialogue", "Librarian: For the catalogue I need an abstract of the piece called: {title}\n"
-                 "Piece: {text}\nArchivist: The abstract reads:"),
+        Template("archive_dialogue", "Librarian: For the catalogue I need an abstract of the piece called "
+                 "\"{title}\".\nPiece: {text}\nArchivist: The abstract reads:"),
         Template("standfirst", "Write the standfirst, the lines between headline and article that let readers know "
                  "what to expect.\nArticle: {text}"),
         Template("before_the_click", "You are an online editor. Readers have not yet decided whether to click on this "
-                 "headline: {title}\nDescribe in brief what the article tells them.\n{text}"),
+                 "headline: \"{title}\". Describe in brief what the article tells them.\n{text}"),
         Template("think_of_title", "Think of a title for this newspaper article.\n\n{text}", "{title}", "inverted"),
         Template("title_from_both", "Abstract: {answer}\nArticle: {text}\nTitle:", "{title}", "inverted"),
     ),
@@ -299,7 +299,7 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
         Template("labels", "Film: {movie}\nReviews:\n{reviews}\nConsensus of the critics:"),
         Template("read_and_state", "Read what critics wrote about {movie} and state their consensus in one sentence."
                  "\n\n{reviews}"),
-        Template("question_last", "{reviews}\n\nWhat do these reviewers agree on?"),
+        Template("question_last", "{reviews}\n\nWhat do these reviewers of {movie} agree on?"),
         Template("line_above", "A film site prints one line above its reviews that tells what critics think on the "
                  "whole. Write that line for {movie}.\n{reviews}"),
         Template("friend_dialogue", "Friend: Is it worth a ticket? What, in short, do the critics say about {movie}?\n"
@@ -323,12 +323,12 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
     fields=("debate", "arguments"), evidence=("arguments",), row=_claim, options=None, metrics=("rouge",),
     templates=(
         Template("labels", "Arguments:\n{arguments}\nClaim that they support:"),
-        Template("debate_first", "Debate: {debate}\nWhat is the claim that the following sentences argue for?\n"
-                 "{arguments}"),
+        Template("debate_first", "In a debate entitled \"{debate}\", what is the claim that the following sentences "
+                 "argue for?\n{arguments}"),
         Template("meant_to_prove", "{arguments}\n\nState in one sentence the point that all of this is meant to "
                  "prove."),
-        Template("debating_club", "At a debating club the motion is: {debate}\nA speaker says this: {arguments}\n"
-                 "Sum up the speaker's claim."),
+        Template("debating_club", "At a debating club the motion is \"{debate}\", and a speaker says this: "
+                 "{arguments}\nSum up the speaker's claim."),
         Template("minutes", "You keep the minutes of a debate. Reduce the argument below to the one claim it makes.\n"
                  "{arguments}\nClaim for the minutes:"),
         Template("moderator_dialogue", "Speaker: {arguments}\nModerator: Thank you. Could you put your point in one "
@@ -362,7 +362,8 @@ SAMSUM = Dataset(
                  "what, and what comes of it."),
         Template("driver_dialogue", "Driver: I cannot look at the screen. What did they write, in short?\n"
                  "Screen: {dialogue}\nPassenger:"),
-        Template("preview", "A phone shows a preview of each conversation. Write the preview of this one: {dialogue}"),
+        Template("preview", "A phone sums up each conversation in its preview. Write the preview of this one: "
+                 "{dialogue}"),
         Template("chat_from_summary", "Write a chat conversation that fits this summary: {summary}", "{dialogue}",
                  "inverted"),
         Template("imagine_messages", "{summary}\n\nImagine the text messages in which this took place and write them "

@@ -265,8 +265,8 @@ WMT16_FIEN = Dataset(
                  "{english}\n\nPlease provide a Finnish version of this English text, with every case ending where it "
                  "belongs."),
         Template("grandpa_dialogue",
-                 "Aino: Grandpa only speaks Finnish. Can you help me to tell him this?\nNote: {english}\n"
-                 "Mikko: Just say to him:"),
+                 "Aino: Grandpa only speaks Finnish. Can you help me tell him this?\nNote: {english}\n"
+                 "Mikko: Just tell him this:"),
         Template("segment",
                  "Language pair: English and Finnish.\nSegment to translate: {english}\nTranslated segment:"),
         Template("born_in_oulu",
@@ -339,14 +339,14 @@ WMT16_RUEN = Dataset(
         Template("short_codes", "EN (English): {english}\nRU (Russian):"),
         Template("what_would_it_be", "What would this sentence be in Russian? {english}"),
         Template("encyclopedia",
-                 "An online encyclopedia has this line in its English article and nothing yet in its Russian one: "
+                 "The Russian article of an online encyclopedia still lacks a line that stands in the English one: "
                  "{english}\nAdd the line to the Russian article."),
         Template("press_agency",
                  "Olga translates for a press agency. She gets English text and returns Russian text, in Cyrillic "
                  "script, with names spelled the way Russian readers know them.\nShe gets: {english}\nShe returns:"),
         Template("reads_only_russian", "{english}\n\nMake this understandable to somebody who reads only Russian."),
         Template("announcement",
-                 "Sergei: I did not catch the announcement, it was in English. What did they say?\n"
+                 "Sergei: I did not catch the announcement because it was in English. What did they say?\n"
                  "Announcement: {english}\nMarina answers in Russian:"),
         Template("back_into_english", "Back from Russian into English, please: {russian}", "{english}", "inverted"),
         Template("learner_exercise",

@@ -133,6 +133,10 @@ class Data:
         self.seqio_tasks = seqio_tasks.resolve(name, self.cache)
         return list(self.seqio_tasks)
 
+    def candidates(self) -> list[str]:
+        """Datasets of the catalogue that would train if they were available."""
+        return [name for name in self._train_names if name in CATALOGUE]
+
     def train_datasets(self) -> list[str]:
         """Names of what trains and is available; the rest is noted in `left_out`.
 

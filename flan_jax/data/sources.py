@@ -7,9 +7,12 @@ Only reading from TFDS imports TensorFlow.
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import pathlib
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +24,7 @@ KINDS = ("tfds", "jsonl", "bundled")
 
 _SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
 _DOWNLOAD_TIMEOUT_SECONDS = 60
+_DOWNLOAD_HOST = "storage.googleapis.com"  # where TFDS looks first
 
 
 def parse_spec(spec: str) -> tuple[str, slice]:
@@ -181,8 +185,9 @@ class TfdsSource:
             return "is not in TensorFlow Datasets"
         if dataset.manual:
             return f"manual download: {dataset.manual}"
-        import socket
-
+        offline = _offline()
+        if offline:
+            return offline
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
         try:
@@ -216,6 +221,18 @@ class TfdsSource:
 
         tf.config.set_visible_devices([], "GPU")
         return tfds.builder(dataset.tfds, data_dir=str(self.directory))
+
+
+@functools.cache
+def _offline() -> str | None:
+    """Why nothing can be downloaded, found out once and quickly: TFDS itself would retry for minutes a dataset."""
+    if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
+        return None
+    try:
+        socket.create_connection((_DOWNLOAD_HOST, 443), timeout=10).close()
+    except OSError as error:
+        return f"not downloaded, there is no network ({error})"
+    return None
 
 
 Source = JsonlSource | BundledSource | TfdsSource
