@@ -35,8 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     saved = checkpoints.Checkpoints(directory / "checkpoints", train_config.keep, "validation_loss", "min")
     fresh = saved.latest_step() is None
     loop.check_same_mixture(directory, record_of(data), fresh)
-    (directory / "config.gin").write_text(gin_config.config_text(), encoding="utf-8")
-    run.describe()
+    run.describe(gin_config.config_text())
 
     # 3. State: the latest checkpoint, else the initial one, else random.
     run.start(saved)
@@ -63,20 +62,34 @@ def main(argv: list[str] | None = None) -> int:
 def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Data:
     """The data of a configuration; `flan-jax prepare` runs first, in a process of its own, if the cache lacks some.
 
+    Of several hosts the first one prepares and the others wait for it.
+
     Raises:
       SystemExit: if the preparation failed, with its status; it has said why.
     """
+    import jax
+    from jax.experimental import multihost_utils
+
+    from flan_jax.training import devices
+
+    devices.set_up(config.cache_directory() / "compiled")
     data = Data(config)
-    if not (data.eval_ready() if only == "eval" else data.ready()):
+    if jax.process_index() == 0 and not _is_ready(data, only):
         command = [sys.executable, "-m", "flan_jax.prepare", *([f"--only={only}"] if only else []), *argv]
         status = subprocess.run(command, check=False).returncode
         if status:
-            raise SystemExit(status)  # it has said why
-        data = Data(config)
-        if not (data.eval_ready() if only == "eval" else data.ready()):
-            raise UserError(f"the token cache in {data.directory} changes while it is read; run the same command "
-                            "again.")
+            raise SystemExit(status)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("token cache")
+    data = Data(config)
+    if not _is_ready(data, only):
+        raise UserError(f"the token cache in {data.directory} lacks what was just prepared: is it on storage that all "
+                        "hosts see, and are the data left alone? Then run the same command again.")
     return data
+
+
+def _is_ready(data: Data, only: str | None) -> bool:
+    return data.eval_ready() if only == "eval" else data.ready()
 
 
 def open_run(data: Data):

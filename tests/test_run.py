@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +45,13 @@ def losses(model_dir) -> dict[int, float]:
     steps = [line["step"] for line in lines if "loss" in line]
     assert steps == list(range(1, len(steps) + 1)), "a step is missing or stands twice"
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def values(model_dir, *models: str) -> dict[tuple, str]:
+    """What `results.csv` says, by what it is about; of these models, or of all."""
+    with open(model_dir / "results.csv", newline="") as file:
+        return {(r["model"] if not models else "", r["dataset"], r["template"], r["metric"], r["scoring"]): r["value"]
+                for r in csv.DictReader(file) if not models or r["model"] in models}
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +94,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     gin_file = f"--gin_file={finished / 'config.gin'}"
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--output={tmp_path}", "--name=again"])
     assert result.returncode == 0, result.stderr
-    with open(tmp_path / "results.csv", newline="") as file:
-        again = {(r["dataset"], r["template"], r["metric"], r["scoring"]): r["value"]
-                 for r in csv.DictReader(file) if r["model"] == "again"}
-    with open(finished / "results.csv", newline="") as file:
-        tuned = {(r["dataset"], r["template"], r["metric"], r["scoring"]): r["value"]
-                 for r in csv.DictReader(file) if r["model"] == "tuned"}
-    assert again == tuned
+    assert values(tmp_path, "again") == values(finished, "tuned")
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?"])
     assert result.returncode == 0 and len(result.stdout.splitlines()) >= 1, result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
@@ -155,6 +157,27 @@ def test_one_device_and_eight_give_the_same_losses(cache, tmp_path):
         train(cache, tmp_path / name, *settings, f"--gin.MESH={mesh}", devices=8)
         found = losses(tmp_path / name)
         assert max(abs(found[s] - expected[s]) / expected[s] for s in expected) < 1e-5, name
+
+
+def test_two_processes_give_the_losses_of_one(cache, tmp_path):
+    """Each process has two devices and makes its own half of every batch; the first one writes."""
+    settings = ["--gin.TRAIN_STEPS=12", "--gin.HELD_OUT=reading_comprehension_with_commonsense", "--gin.EVAL_ROWS=2",
+                "--gin.CHECKPOINT_EVERY=100"]
+    train(cache, tmp_path / "one", *settings)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [subprocess.Popen(
+        command("train", cache, tmp_path / "two", *settings, "--gin.MESH={'fsdp': 4}"), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+             "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}) for i in (0, 1)]
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    assert "process 1 of 2, 4 cpu devices" in outputs[1]
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert max(abs(two[s] - one[s]) / one[s] for s in one) < 1e-5
+    assert values(tmp_path / "one") == values(tmp_path / "two")
 
 
 def test_a_checkpoint_restores_on_another_mesh(cache, tmp_path):

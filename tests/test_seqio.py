@@ -24,12 +24,12 @@ for name in ('copa', 'e2e_nlg', 'cola'):
     from flan_jax.data.cache import open_train_shard
     shard = open_train_shard(data.shard_path(name, 0))
     task = seqio.get_mixture_or_task(f'flan_{name}')
-    examples = list(task.get_dataset({'inputs': 4096, 'targets': 1024}, split='train', shuffle=False).as_numpy_iterator())
+    lengths = {'inputs': 4096, 'targets': 1024}
+    examples = list(task.get_dataset(lengths, split='train', shuffle=False).as_numpy_iterator())
     same = len(examples) == len(shard.inputs) and all(
         e['inputs'].tolist() == shard.inputs[i].tolist() and e['targets'].tolist() == shard.targets[i].tolist()
         for i, e in enumerate(examples))
-    twice = list(task.get_dataset({'inputs': 4096, 'targets': 1024}, split='train', shuffle=False,
-                                  num_epochs=2).as_numpy_iterator())
+    twice = list(task.get_dataset(lengths, split='train', shuffle=False, num_epochs=2).as_numpy_iterator())
     other = sum(a['inputs'].tolist() != b['inputs'].tolist() for a, b in zip(twice, twice[len(examples):]))
     found['same'].append([name, same, len(twice) == 2 * len(examples), other > 0])
 mixture = seqio.get_mixture_or_task('flan_heldout_nli')

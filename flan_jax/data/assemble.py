@@ -68,6 +68,10 @@ class DataConfig:
     eval_max_rows: int | None = None
     cache_dir: str | None = None
 
+    def cache_directory(self) -> pathlib.Path:
+        """Where tokens are kept."""
+        return pathlib.Path(self.cache_dir or DEFAULT_DIRECTORY).expanduser()
+
     def lengths(self) -> tuple[int, int]:
         """(S, T). Raises a UserError if they are not two positive numbers."""
         lengths = self.task_feature_lengths or {"inputs": 1024, "targets": 256}
@@ -114,7 +118,7 @@ class Data:
         self.vocabulary = load_vocabulary(config.vocabulary)
         self.source = open_source(config.source, config.data_dir)
         rendering = Rendering(source_length, target_length, config.options_style, config.instructions, config.seed)
-        self.directory = pathlib.Path(config.cache_dir or DEFAULT_DIRECTORY).expanduser()
+        self.directory = config.cache_directory()
         self.cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
         self.split: Split = held_out_split(CATALOGUE, config.held_out)
         self.seqio_tasks: dict[str, Any] = {}

@@ -57,13 +57,13 @@ class Template:
         return "options" in placeholders(self.inputs)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One configuration of a dataset: its rows, its fields, its options and its templates.
 
     Attributes:
       name: configuration name, e.g. 'anli_r1'.
-      paper_dataset: the dataset of the paper's Figure 3 that it belongs to, e.g. 'ANLI (R1-R3)'.
+      paper_dataset: the dataset of the paper's Figure 3 that it belongs to, e.g. 'ANLI (R1-R3)'; its name if none.
       cluster: one of `clusters.CLUSTERS`.
       tfds: 'builder/config:version' of TensorFlow Datasets, or None.
       hub: id on the Hugging Face hub, or None.
@@ -84,22 +84,25 @@ class Dataset:
     """
 
     name: str
-    paper_dataset: str
     cluster: str
-    tfds: str | None
     splits: Mapping[str, str]
     fields: tuple[str, ...]
     row: Callable[[dict[str, Any]], dict[str, Any] | Drop]
     options: tuple[str, ...] | str | None
     templates: tuple[Template, ...]
-    metrics: tuple[str, ...]
-    licence: str
+    metrics: tuple[str, ...] = ("accuracy",)
+    paper_dataset: str = ""
+    licence: str = "unknown"
+    tfds: str | None = None
     hub: str | None = None
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
     evidence: tuple[str, ...] | None = None
     shares_training_with: str | None = None
     manual: str | None = None
     train_cap: int = TRAIN_CAP
+
+    def __post_init__(self):
+        object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
 
     def template(self, template_id: str) -> Template:
         """The template of that id, or a UserError that suggests the nearest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pathlib
 import re
@@ -22,3 +23,15 @@ def set_up(compiled: pathlib.Path) -> None:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    _join_hosts()
+
+
+def _join_hosts() -> None:
+    """Connects the processes of a run: those of a TPU slice or a SLURM job, or those that JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID name. Does nothing for a process of its own."""
+    if jax.distributed.is_initialized():
+        return
+    slurm = int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    tpu = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")) and jax.config.jax_platforms != "cpu"
+    if "JAX_COORDINATOR_ADDRESS" in os.environ or slurm or tpu:
+        jax.distributed.initialize()

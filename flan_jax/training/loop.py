@@ -28,7 +28,7 @@ from flan_jax.evaluation.results import Setting
 from flan_jax.models.t5 import T5, T5Config
 from flan_jax.training import checkpoints, partitioning
 from flan_jax.training.metrics_log import MetricsLog, NonFinite
-from flan_jax.training.model_info import write_model_info
+from flan_jax.training.model_info import model_info
 from flan_jax.training.optimizer import adafactor
 from flan_jax.training.prefetch import device_batches, put_batch
 from flan_jax.training.step import ShardedState, State, make_eval_step, make_train_step
@@ -88,10 +88,12 @@ class Run:
         """Updates taken so far."""
         return int(self.state["step"])
 
-    def describe(self) -> None:
-        """Writes `model-info.txt` and prints the model's size."""
-        path = self.directory / "model-info.txt"
-        count = write_model_info(path, self.sharded.abstract, self.sharded.shardings)
+    def describe(self, config_text: str) -> None:
+        """Writes `config.gin` and `model-info.txt`, and prints the model's size."""
+        text, count = model_info(self.sharded.abstract, self.sharded.shardings)
+        if jax.process_index() == 0:
+            (self.directory / "config.gin").write_text(config_text, encoding="utf-8")
+            (self.directory / "model-info.txt").write_text(text, encoding="utf-8")
         print(f"model: {self.config.size or 'T5'} with {count:,} parameters, {self.model_config.dtype} compute",
               flush=True)
 
@@ -232,4 +234,5 @@ def check_same_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: b
             raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {', '.join(differing)} (see "
                             "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
         return
-    path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    if jax.process_index() == 0:
+        path.write_text(json.dumps(record, indent=1), encoding="utf-8")

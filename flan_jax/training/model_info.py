@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import jax
 import numpy as np
 from flax import linen as nn
 
 
-def write_model_info(path: pathlib.Path, abstract: dict, shardings: dict) -> int:
-    """Writes the file; gives the number of parameters.
+def model_info(abstract: dict, shardings: dict) -> tuple[str, int]:
+    """The text of the file, and the number of parameters.
 
     Args:
-      path: of the file.
       abstract: boxed shapes of the state, layers stacked.
       shardings: of the same tree.
     """
@@ -30,5 +27,4 @@ def write_model_info(path: pathlib.Path, abstract: dict, shardings: dict) -> int
                      + f" partition spec {tuple(sharding.spec)}")
     lines += [f"Total number of parameters: {totals['params']}",
               f"Total number of optimizer values: {totals['opt_state']}"]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return totals["params"]
+    return "\n".join(lines) + "\n", totals["params"]
