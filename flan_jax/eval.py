@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from flan_jax import cli, report
+from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.cli import ArgumentParser
 from flan_jax.data.assemble import DataConfig
 from flan_jax.prepare import CONFIGURED
-from flan_jax.train import make_model_dir, open_run, prepared
+from flan_jax.train import make_model_dir, open_run, prepared, report_once
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     output = make_model_dir(flags.output or str(run.directory))
     step, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
     run.evaluate(flags.name, params, step, output)
-    return report.main([str(output)])
+    return report_once(output)
 
 
 def gin_arguments(argv: list[str]) -> list[str]:

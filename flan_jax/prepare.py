@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
+import json
 import multiprocessing
 import os
 import sys
@@ -21,6 +23,7 @@ from flan_jax.data.sources import TfdsSource
 # The modules whose parameters a run's gin files may set; training ones too, since the same files configure both.
 CONFIGURED = ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5")
 
+_MOST_WORKERS = 16
 _WORKER: Data | None = None
 
 
@@ -33,13 +36,14 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
       only: 'eval' for the held-out rows alone.
 
     Returns:
-      The data, with `ready()` true.
+      The data, with `ready()` true (`eval_ready()` if `only` is 'eval').
     """
     start = time.time()
     data = Data(config)
     if isinstance(data.source, TfdsSource):
         _download(data)
     _build(data, [("eval", d.name, t.id) for d, t in data.eval_missing()], "held-out rows", workers)
+    print_eval_counts(data)
     for split in () if only == "eval" else ("train", "validation"):
         plan = _plan(data, split, workers)
         if plan is not None and split == "train":
@@ -63,6 +67,19 @@ def print_plan(data: Data, plan: Plan) -> None:
             print(f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; {detail}", flush=True)
 
 
+def print_eval_counts(data: Data) -> None:
+    """What was dropped, shortened or cut of the held-out rows, summed over templates."""
+    lost: dict[str, collections.Counter] = {}
+    for dataset, template in data.eval_jobs():
+        counts = json.loads((data.eval_path(dataset, template) / "meta.json").read_text(encoding="utf-8"))["counts"]
+        lost.setdefault(dataset.name, collections.Counter()).update(
+            {k: v for k, v in counts.items() if k not in ("rows", "rows read")})
+    for name, counts in lost.items():
+        if counts:
+            print(f"  held out, over all templates: {name}: "
+                  + ", ".join(f"{v:,} {k}" for k, v in counts.items()), flush=True)
+
+
 def _download(data: Data) -> None:
     for name in dict.fromkeys([*data.candidates(), *data.split.eval]):
         reason = data.source.download(CATALOGUE[name])
@@ -81,7 +98,8 @@ def _plan(data: Data, split: str, workers: int | None) -> Plan | None:
 def _build(data: Data, jobs: list[tuple[str, str, object]], title: str, workers: int | None) -> None:
     if not jobs:
         return
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(workers or cores, _MOST_WORKERS, len(jobs))
     with tqdm.tqdm(total=len(jobs), desc=title, unit="shard", file=sys.stdout, mininterval=1) as progress:
         if workers == 1 or data.seqio_tasks or len(jobs) < 8:
             for job in jobs:

@@ -6,8 +6,12 @@ import dataclasses
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
+import numpy as np
+
+from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.clusters import CLUSTERS
@@ -20,7 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     """The verb: `--gin_file=F --gin.NAME=value ...`. The same command resumes where the last one ended."""
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
-    gin_config.parse_command_line(argv, CONFIGURED)
+    parser = cli.ArgumentParser(prog="flan-jax train", description=__doc__)
+    gin_config.parse_command_line(argv, CONFIGURED, parser)
     from flan_jax.training import checkpoints, loop
 
     train_config = loop.TrainConfig()
@@ -54,9 +59,16 @@ def main(argv: list[str] | None = None) -> int:
     run.evaluate("tuned", run.state["params"], run.step)
     run.state = None  # frees the device memory for the other parameters
     run.evaluate("untuned", run.initial_state()["params"], 0)
+    return report_once(directory)
+
+
+def report_once(directory: pathlib.Path) -> int:
+    """Table and picture of a run, made by the first of several hosts."""
+    import jax
+
     from flan_jax import report
 
-    return report.main([str(directory)])
+    return report.main([str(directory)]) if jax.process_index() == 0 else 0
 
 
 def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Data:
@@ -74,13 +86,14 @@ def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Da
 
     devices.set_up(config.cache_directory() / "compiled")
     data = Data(config)
-    if jax.process_index() == 0 and not _is_ready(data, only):
+    status = 0
+    if jax.process_index() == 0 and (data.undownloaded() or not _is_ready(data, only)):
         command = [sys.executable, "-m", "flan_jax.prepare", *([f"--only={only}"] if only else []), *argv]
         status = subprocess.run(command, check=False).returncode
-        if status:
-            raise SystemExit(status)
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("token cache")
+        status = int(multihost_utils.broadcast_one_to_all(np.int32(status)))
+    if status:
+        raise SystemExit(status)
     data = Data(config)
     if not _is_ready(data, only):
         raise UserError(f"the token cache in {data.directory} lacks what was just prepared: is it on storage that all "
@@ -111,12 +124,13 @@ def make_model_dir(name: str) -> pathlib.Path:
     Raises:
       UserError: if it cannot be written.
     """
+    if "://" in name:
+        raise UserError(f"{name!r} is no path of a file system; mount the bucket and give the path where it is "
+                        "mounted.")
     directory = pathlib.Path(name).expanduser()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
         raise UserError(f"MODEL_DIR {name!r} cannot be written ({error.strerror}); give another directory.") from error
     return directory
@@ -131,6 +145,8 @@ def print_sides(data: Data) -> None:
     members = data.members()
     for name, reason in data.left_out.items():
         print(f"left out: {name} ({reason})")
+    if held_out in CLUSTERS and data.unchecked():
+        print(f"not checked for overlap with what is held out: SeqIO task {', '.join(data.unchecked())}")
     print(format_card(data.card(members)))
     validation = {m.name for m in data.members("validation")}
     without = [m.name for m in members if m.name not in validation]
@@ -147,12 +163,11 @@ def record_of(data: Data) -> dict:
         "held_out": config.held_out, "eval": data.split.eval, "dropped": data.split.dropped,
         "left_out": data.left_out, "card": [dataclasses.asdict(row) for row in data.card(data.members())],
         "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
-        "seed": config.seed, "batch_size": config.batch_size, "task_feature_lengths": list(config.lengths()),
-        "vocabulary": data.vocabulary.fingerprint,
+        "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
+        "instructions": config.instructions, "batch_size": config.batch_size,
+        "task_feature_lengths": list(config.lengths()), "vocabulary": data.vocabulary.fingerprint,
     }
 
 
 if __name__ == "__main__":
-    from flan_jax.cli import run
-
-    run(main)
+    cli.run(main)

@@ -101,6 +101,19 @@ def test_overlap_is_an_error_and_an_unknown_cluster_is_named():
     assert set(CLUSTERS) == {d.cluster for d in CATALOGUE}
 
 
+@pytest.mark.parametrize("name", ["rte", "glue_mrpc"])
+def test_training_by_name_on_what_is_held_out_or_dropped_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name} trains while"):
+        Data(config(tmp_path, mixture_or_task_name=name))
+
+
+def test_a_held_out_cluster_without_rows_is_said_before_training(write_rows, tmp_path):
+    directory = str(write_rows("sst2", "train", [{"sentence": f"Good {i}.", "label": 1, "idx": i} for i in range(210)]))
+    data = Data(config(tmp_path, held_out="nli", source="jsonl", data_dir=directory))
+    with pytest.raises(UserError, match="no dataset of the held-out cluster nli is available"):
+        data.eval_datasets()
+
+
 def test_two_configurations_with_the_same_training_rows_count_once(tmp_path):
     data = Data(config(tmp_path, held_out="translation"))
     names = data.train_datasets()
@@ -165,7 +178,7 @@ def test_a_damaged_shard_is_rebuilt(bundled, capsys, tmp_path):
     from flan_jax.data import cache
 
     cache._CHECKED.clear()
-    assert not data.ready() and "is damaged and will be rebuilt" in capsys.readouterr().out
+    assert not Data(data.config).ready() and "is damaged and will be rebuilt" in capsys.readouterr().out
     prepare(data.config, workers=1)
     assert (data.shard_path("copa", 0) / "inputs.npy").read_bytes() == original
 

@@ -81,8 +81,17 @@ def test_template_choice_depends_on_row_and_epoch_not_on_position():
 
 
 def test_a_row_without_its_fields_is_an_error_with_the_dataset():
-    with pytest.raises(UserError, match="a row of rte does not have the fields"):
+    with pytest.raises(UserError, match="a row of rte does not have what its row function reads"):
         read_row(CATALOGUE["rte"], {"premise": "x"})
+
+
+@pytest.mark.parametrize("row, says", [
+    ({"text": "x"}, "KeyError: 'label'"), ({"text": "x", "label": "0"}, "TypeError"),
+    ({"text": "x", "label": 3}, "label 3, but there are 3 options")])
+def test_what_a_row_function_gives_is_checked(row, says):
+    with pytest.raises(UserError, match=says):
+        read_row(TOY, row)
+    assert read_row(TOY, {"text": None, "label": 1}).reason == "empty text"
 
 
 def test_a_long_text_is_shortened_but_question_and_options_stay():

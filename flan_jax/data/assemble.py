@@ -13,6 +13,7 @@ from typing import Any
 import gin
 import numpy as np
 
+from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, open_train_shard
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
@@ -20,7 +21,7 @@ from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import digest
 from flan_jax.data.mixture import CardRow, Split, check_disjoint, held_out_split, mixture_card
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
-from flan_jax.data.sources import open_source
+from flan_jax.data.sources import TfdsSource, open_source
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 
@@ -58,7 +59,7 @@ class DataConfig:
     vocabulary: str = "bytes"
     task_feature_lengths: Any = None
     batch_size: int = 8
-    train_steps: int = 0
+    train_steps: int = 300
     seed: int = 0
     options_style: str = "fixed"
     instructions: str = "template"
@@ -71,6 +72,12 @@ class DataConfig:
     def cache_directory(self) -> pathlib.Path:
         """Where tokens are kept."""
         return pathlib.Path(self.cache_dir or DEFAULT_DIRECTORY).expanduser()
+
+    def __post_init__(self):
+        for name in ("batch_size", "train_steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name.upper()} must be a whole number of at least 1, not {value!r}.")
 
     def lengths(self) -> tuple[int, int]:
         """(S, T). Raises a UserError if they are not two positive numbers."""
@@ -93,14 +100,21 @@ def import_module(name: str) -> None:
         if not path.is_file():
             raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} is no file; "
                             "give a module's name or the path of a .py file.")
-        if path.stem not in sys.modules:
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[path.stem])
+        # A name of its own: a file called queue.py must not be taken for the module of that name.
+        module_name = f"{path.stem}_{digest(str(path.resolve()))[:8]}"
+        if module_name in sys.modules:
+            return
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        sys.modules[module_name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[module_name])
+        except (ImportError, SyntaxError, NameError) as error:
+            del sys.modules[module_name]
+            raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} does not run: {error}.") from error
         return
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} cannot be imported ({error}); "
                         "give a module on the path, or the path of a .py file.") from error
 
@@ -124,18 +138,35 @@ class Data:
         self.seqio_tasks: dict[str, Any] = {}
         self._train_names = self._resolve()
         self.left_out: dict[str, str] = {}
+        self._members: dict[str, list[Member]] = {}
+        self._plans: dict[str, Plan] = {}
 
     def _resolve(self) -> list[str]:
         name = self.config.mixture_or_task_name
         if name is None:
             return self.split.train
         if name in CATALOGUE:
-            check_disjoint(CATALOGUE, [name], self.split.eval)
-            return [name]
-        from flan_jax.data import seqio_tasks
+            names = [name]
+        else:
+            from flan_jax.data import seqio_tasks
 
-        self.seqio_tasks = seqio_tasks.resolve(name, self.cache)
-        return list(self.seqio_tasks)
+            self.seqio_tasks = seqio_tasks.resolve(name, self.cache)
+            names = list(self.seqio_tasks)
+        # Our own SeqIO tasks are called flan_<dataset> or flan_<dataset>.<template>.
+        ours = [n.removeprefix("flan_").split(".")[0] for n in names]
+        check_disjoint(CATALOGUE, [n for n in ours if n in CATALOGUE], [*self.split.eval, *self.split.dropped])
+        return names
+
+    def unchecked(self) -> list[str]:
+        """SeqIO tasks of somebody else, of which nobody can say whether they overlap with what is held out."""
+        return [n for n in self.seqio_tasks if n.removeprefix("flan_").split(".")[0] not in CATALOGUE]
+
+    def undownloaded(self) -> list[str]:
+        """What trains or is held out, is in TFDS, and does not lie on disk though it could be downloaded."""
+        if not isinstance(self.source, TfdsSource):
+            return []
+        return [name for name in dict.fromkeys([*self.candidates(), *self.split.eval])
+                if CATALOGUE[name].tfds and not CATALOGUE[name].manual and not self.source.prepared(CATALOGUE[name])]
 
     def candidates(self) -> list[str]:
         """Datasets of the catalogue that would train if they were available."""
@@ -169,6 +200,11 @@ class Data:
                 names.append(name)
             else:
                 self.left_out[name] = reason
+        if self.split.eval and not names:
+            first = self.split.eval[0]
+            raise UserError(f"no dataset of the held-out cluster {self.config.held_out} is available from DATA_SOURCE="
+                            f"{self.config.source} (the first: {first} {self.left_out[first]}); provide one, or set "
+                            "HELD_OUT=none to train without a zero-shot evaluation.")
         return names
 
     def _unavailable(self, name: str, split: str) -> str | None:
@@ -214,6 +250,8 @@ class Data:
         Raises:
           MissingEpochs: if a first epoch is not built.
         """
+        if split in self._members:
+            return self._members[split]
         missing = self.missing(split)
         if missing:
             raise MissingEpochs(set(missing))
@@ -225,6 +263,7 @@ class Data:
                 members.append(Member(name, rows, min(rows, RATE_CAP) if rate is None else rate))
             elif split == "train":
                 self.left_out[name] = "no row is usable"
+        self._members[split] = members
         return members
 
     def card(self, members: list[Member]) -> list[CardRow]:
@@ -239,6 +278,8 @@ class Data:
         Raises:
           MissingEpochs: if it needs shards that are not built.
         """
+        if split in self._plans:
+            return self._plans[split]
         members = self.members(split)
         steps = self.config.train_steps if split == "train" else self.config.validation_batches
         rows = steps * self.config.batch_size
@@ -246,15 +287,16 @@ class Data:
             return None
         capacity = self.config.lengths()
         shards = [str(self.shard_path(m.name, 0, split)) for m in members]
-        key = digest([split, [dataclasses.asdict(m) for m in members], capacity, self.config.seed, rows,
+        key = digest([packing.FORMAT, split, [dataclasses.asdict(m) for m in members], capacity, self.config.seed, rows,
                       self.config.pack, shards])
         path = self.directory / "plans" / f"{key[:16]}.npz"
-        if path.is_file():
-            plan = Plan.load(path)
+        plan = Plan.load(path)
+        if plan is not None:
             needed = {(members[m].name, e) for m, e in set(zip(plan.member.tolist(), plan.epoch.tolist()))}
             absent = {(n, e) for n, e in needed if open_train_shard(self.shard_path(n, e, split)) is None}
             if absent:
                 raise MissingEpochs(absent)
+            self._plans[split] = plan
             return plan
         lengths = functools.partial(self._lengths, split)
         if split == "train":
@@ -262,6 +304,7 @@ class Data:
         else:
             plan = plan_once(members, lengths, capacity, self.config.seed, rows)
         plan.save(path)
+        self._plans[split] = plan
         return plan
 
     def batches(self, split: str = "train") -> Batches | None:
@@ -285,6 +328,10 @@ class Data:
     def eval_examples(self, dataset: Dataset, template: Template) -> EvalExamples | None:
         """The rows of a held-out dataset in a template; None if they are not in the cache."""
         return self.cache.eval_examples(dataset, self.config.eval_split, template, self.config.eval_max_rows)
+
+    def eval_path(self, dataset: Dataset, template: Template) -> pathlib.Path:
+        """The shard of a held-out dataset in a template; its name stands for its contents."""
+        return self.cache.eval_path(dataset, self.config.eval_split, template, self.config.eval_max_rows)
 
     def build_eval(self, dataset: Dataset, template: Template) -> pathlib.Path:
         """Puts the rows of a held-out dataset in a template into the cache."""

@@ -36,6 +36,8 @@ class Batches:
           `FEATURES`, each int32 [end - begin, S or T]; segment ids count from 1, 0 is padding; decoder inputs are
           the targets shifted right within their segment; loss weights are 1 on target tokens.
         """
+        if not 0 <= step < len(self):
+            raise IndexError(f"the plan holds steps 0 to {len(self) - 1}, not {step}")
         end = self.batch_size if end is None else end
         batch = {name: np.zeros((end - begin, self.input_length if name.startswith("encoder") else self.target_length),
                                 np.int32) for name in FEATURES}
@@ -44,9 +46,15 @@ class Batches:
                 self._fill(batch, row - begin, step * self.batch_size + row)
         return batch
 
+    def tokens_at(self, step: int) -> int:
+        """Tokens of the global batch of a step, inputs and targets, without padding."""
+        rows = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self.plan)))
+        shards = [(self._shard(m, e), i) for row in rows for m, e, i in self.plan.row(row)]
+        return sum(len(shard.inputs[i]) + len(shard.targets[i]) for shard, i in shards)
+
     def datasets_at(self, step: int) -> list[str]:
         """Names of the datasets that the batch of a step holds, sorted."""
-        rows = range(step * self.batch_size, (step + 1) * self.batch_size)
+        rows = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self.plan)))
         return sorted({self.members[m].name for row in rows for m, _, _ in self.plan.row(row)})
 
     def _fill(self, batch: dict[str, np.ndarray], slot: int, number: int) -> None:

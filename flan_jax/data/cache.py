@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data import encode, render
+from flan_jax.data import encode, hashing, render
 from flan_jax.data.catalogue import Dataset, Drop, Template, source_of_row
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.hashing import digest, file_digest, stable_hash
@@ -89,7 +89,7 @@ class TokenCache:
         self.vocabulary = vocabulary
         self.rendering = rendering
         self._fingerprints: dict[tuple, str] = {}
-        self._code = digest([inspect.getsource(render), inspect.getsource(encode), _FORMAT])
+        self._code = digest([inspect.getsource(render), inspect.getsource(encode), inspect.getsource(hashing), _FORMAT])
 
     def train_path(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
         """Where the training shard of an epoch lies or will lie."""
@@ -104,7 +104,8 @@ class TokenCache:
         counts, examples, templates = collections.Counter(), [], []
         for name, row in self._rows(dataset, split, counts):
             if len(examples) == dataset.train_cap:
-                counts["not read after the cap of rows"] = dataset.train_cap
+                counts["rows read"] -= 1
+                counts["rows at which reading stopped (the cap)"] = dataset.train_cap
                 break
             template = choose_template(dataset, name, self.rendering.seed, epoch)
             examples.append(encoder.encode(dataset, template, row, name))
@@ -242,7 +243,9 @@ class _Shard:
             return
         self.meta["files"] = {p.name: file_digest(p) for p in sorted(self.temporary.iterdir())}
         (self.temporary / "meta.json").write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists() and not _opened(self.path):
+            os.rename(self.path, self.temporary.with_name(f"{self.temporary.name}.damaged"))
+            shutil.rmtree(self.temporary.with_name(f"{self.temporary.name}.damaged"), ignore_errors=True)
         try:
             os.rename(self.temporary, self.path)
         except OSError:  # another process was first, with the same contents

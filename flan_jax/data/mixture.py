@@ -51,8 +51,8 @@ def check_disjoint(catalogue: Catalogue, train: Iterable[str], evaluated: Iterab
         for other in evaluated:
             mine = catalogue[name]
             if mine.paper_dataset == other.paper_dataset or mine.cluster == other.cluster:
-                raise UserError(f"{name} trains while {other.name} of the same cluster ({other.cluster}) is held out: "
-                                f"set HELD_OUT to another cluster, or take {name} out of the mixture.")
+                raise UserError(f"{name} trains while {other.name} of the same cluster ({other.cluster}) is held out, "
+                                f"or dropped with what is: set HELD_OUT to another cluster, or do not train on {name}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import uuid
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,8 @@ from flan_jax.data.hashing import permutation, random_bits
 
 # Examples drawn and packed together: the mixture's rows, but no fewer than the first and no more than the second.
 WINDOWS = (1_024, 8_192)
+# Part of the key of saved plans: raise it when draws or packing change.
+FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +73,13 @@ class Plan:
         os.replace(temporary, path)
 
     @classmethod
-    def load(cls, path: pathlib.Path) -> Plan:
-        """Reads what `save` wrote."""
-        with np.load(path) as file:
-            return cls(**file)
+    def load(cls, path: pathlib.Path) -> Plan | None:
+        """Reads what `save` wrote; None if there is nothing, or nothing whole."""
+        try:
+            with np.load(path) as file:
+                return cls(**file)
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+            return None
 
 
 def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, int],
@@ -93,9 +99,11 @@ def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
     """
     drawn = np.zeros(len(members), np.int64)
     size = int(np.clip(sum(m.rows for m in members), *WINDOWS))
+    orders: dict[tuple[int, int], np.ndarray] = {}
+    _ask_ahead(members, lengths, capacity, seed, rows, size)
     parts, count, window = [], 0, 0
     while count < rows:
-        member, epoch, index = draw_window(members, drawn, seed, window, size)
+        member, epoch, index = draw_window(members, drawn, seed, window, size, orders)
         sizes = _sizes(members, lengths, member, epoch, index)
         bins = pack_window(sizes, capacity) if pack else [[i] for i in range(size)]
         order = permutation(len(bins), "rows", seed, window)
@@ -135,24 +143,50 @@ def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
                 index[picked].astype(np.int32), filled)
 
 
-def draw_window(members: list[Member], drawn: np.ndarray, seed: int, window: int, size: int):
+def _ask_ahead(members, lengths, capacity, seed, rows, size) -> None:
+    """Raises MissingEpochs for all the epochs that `rows` packed rows will surely need, so that they are built at once.
+
+    First epochs say how long an example is on average, hence how many are drawn.
+    """
+    first = [lengths(m.name, 0) for m in members]
+    if any(table is None for table in first):
+        raise MissingEpochs({(m.name, 0) for m, table in zip(members, first) if table is None})
+    rates = np.array([m.rate for m in members], np.float64)
+    need = rates / rates.sum() @ np.array([table.mean(0) for table in first])
+    examples = 0.9 * rows / max(need / np.array(capacity))
+    drawn = np.zeros(len(members), np.int64)
+    for window in range(int(examples // size)):
+        drawn += np.bincount(_draw_members(rates, seed, window, size), minlength=len(members))
+    wanted = {(m.name, epoch) for m, count in zip(members, drawn) for epoch in range(-(-int(count) // m.rows))}
+    missing = {pair for pair in wanted if lengths(*pair) is None}
+    if missing:
+        raise MissingEpochs(missing)
+
+
+def _draw_members(rates: np.ndarray, seed: int, window: int, size: int) -> np.ndarray:
+    uniform = (random_bits(size, "draw", seed, window) >> np.uint64(11)) * 2.0**-53
+    return np.searchsorted(np.cumsum(rates) / rates.sum(), uniform, side="right")
+
+
+def draw_window(members: list[Member], drawn: np.ndarray, seed: int, window: int, size: int,
+                orders: dict[tuple[int, int], np.ndarray] | None = None):
     """The examples of a window: (member, epoch, index), each int64 [size].
 
     `drawn` [members] is how many examples each member has given before. Draws are independent with probability
-    rate / sum of rates; a member's rows come in a new hashed order each epoch.
+    rate / sum of rates; a member's rows come in a new hashed order each epoch, which `orders` remembers.
     """
-    rates = np.array([m.rate for m in members], np.float64)
-    uniform = (random_bits(size, "draw", seed, window) >> np.uint64(11)) * 2.0**-53
-    member = np.searchsorted(np.cumsum(rates) / rates.sum(), uniform, side="right")
+    orders = {} if orders is None else orders
+    member = _draw_members(np.array([m.rate for m in members], np.float64), seed, window, size)
     epoch, index = np.zeros(size, np.int64), np.zeros(size, np.int64)
     for m in np.unique(member):
         at = np.flatnonzero(member == m)
         position = drawn[m] + np.arange(len(at))
         epoch[at] = position // members[m].rows
         for e in np.unique(epoch[at]):
-            order = permutation(members[m].rows, "epoch", seed, members[m].name, e)
+            if (m, e) not in orders:
+                orders[m, e] = permutation(members[m].rows, "epoch", seed, members[m].name, e)
             inside = at[epoch[at] == e]
-            index[inside] = order[position[epoch[at] == e] % members[m].rows]
+            index[inside] = orders[m, e][position[epoch[at] == e] % members[m].rows]
     return member, epoch, index
 
 

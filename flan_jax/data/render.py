@@ -52,13 +52,15 @@ def read_row(dataset: Dataset, raw: Mapping[str, Any]) -> dict[str, Any] | Drop:
     """
     try:
         row = dataset.row(raw)
+        return row if isinstance(row, Drop) else _checked(dataset, row)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"a row of {dataset.name} does not have the fields its row function reads "
+        raise UserError(f"a row of {dataset.name} does not have what its row function reads or gives "
                         f"({type(error).__name__}: {error}); the row has {', '.join(raw)}.") from error
-    if isinstance(row, Drop):
-        return row
+
+
+def _checked(dataset: Dataset, row: dict[str, Any]) -> dict[str, Any] | Drop:
     for name in dataset.fields:
-        row[name] = str(row[name]).strip()
+        row[name] = "" if row[name] is None else str(row[name]).strip()
         if not row[name]:
             return Drop(f"empty {name}")
     if dataset.options:
@@ -66,11 +68,9 @@ def read_row(dataset: Dataset, raw: Mapping[str, Any]) -> dict[str, Any] | Drop:
         if not 0 <= row["label"] < len(options):
             raise UserError(f"a row of {dataset.name} has label {row['label']}, but there are {len(options)} options.")
         row["options"] = [option.strip() for option in options]
-    elif not row["answer"].strip():
-        return Drop("empty answer")
-    else:
-        row["answer"] = row["answer"].strip()
-    return row
+        return row
+    row["answer"] = "" if row["answer"] is None else str(row["answer"]).strip()
+    return row if row["answer"] else Drop("empty answer")
 
 
 def choose_template(dataset: Dataset, row_id: str, seed: int, epoch: int) -> Template:

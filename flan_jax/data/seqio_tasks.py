@@ -1,8 +1,10 @@
 """The catalogue as SeqIO tasks and mixtures, and any SeqIO task or mixture as training shards. Imports TensorFlow.
 
-`register` gives other engines (stock T5X, a notebook) the same examples that the token cache holds: rows are rendered
-by the same function, encoded by SeqIO's own preprocessors. `resolve` goes the other way: a task that somebody has
-registered with SeqIO in twenty lines is run through SeqIO once an epoch and its tokens are kept in the cache.
+`register` gives other engines (stock T5X, a notebook) the same examples that the token cache holds, as long as they
+fit its lengths: rows are rendered by the same function, encoded by SeqIO's own preprocessors.
+
+`resolve` goes the other way: a task that somebody has registered with SeqIO in twenty lines is run through SeqIO once
+an epoch and its tokens are kept in the cache.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax.data.cache import TokenCache, write_train_shard
+from flan_jax.data.cache import TokenCache, open_train_shard, write_train_shard
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Drop, Template
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.encode import Encoded
@@ -30,6 +32,8 @@ from flan_jax.data.render import choose_template, read_row, render
 from flan_jax.data.sources import Source, row_id
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.errors import UserError
+
+tf.config.set_visible_devices([], "GPU")  # the memory there is for JAX
 
 
 def register(source: Source, vocabulary: Vocabulary, seed: int = 0) -> list[str]:
@@ -112,6 +116,10 @@ class SeqioShards:
         data = self.task.get_dataset(lengths, split="train", shuffle=False, seed=rendering.seed + epoch, num_epochs=1)
         examples = [Encoded(np.asarray(e["inputs"], np.int32), np.asarray(e["targets"], np.int32), None, None)
                     for e in data.as_numpy_iterator()]
+        first = open_train_shard(self.path(0)) if epoch else None
+        if first is not None and len(first.inputs) != len(examples):
+            raise UserError(f"SeqIO task {self.task.name!r} gives {len(first.inputs)} examples in its first epoch and "
+                            f"{len(examples)} in epoch {epoch}; a task that trains must give as many each time.")
         counts = collections.Counter({"rows read": len(examples)})
         write_train_shard(self.path(epoch), examples, [0] * len(examples), counts,
                           {"dataset": self.task.name, "epoch": epoch})
@@ -129,20 +137,37 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
         raise UserError(f"MIXTURE_OR_TASK_NAME {name!r} is neither a configuration of the catalogue (`flan-jax tasks "
                         "list`) nor a registered SeqIO task or mixture; does MIXTURE_OR_TASK_MODULE register it?"
                         ) from error
-    theirs, ours = found.output_features["targets"].vocabulary, cache.vocabulary.seqio()
-    if theirs != ours:
-        raise UserError(f"SeqIO task {name!r} uses the vocabulary {theirs}, but VOCABULARY is {ours}; make them equal.")
+    if set(found.output_features) != {"inputs", "targets"} or "train" not in found.splits:
+        raise UserError(f"SeqIO task {name!r} has the features {', '.join(found.output_features)} and the splits "
+                        f"{', '.join(found.splits)}; training needs 'inputs', 'targets' and the split 'train'.")
+    ours = cache.vocabulary.seqio()
+    for feature in found.output_features.values():
+        if feature.vocabulary != ours:
+            raise UserError(f"SeqIO task {name!r} uses the vocabulary {feature.vocabulary}, but VOCABULARY is {ours}; "
+                            "make them equal.")
     if isinstance(found, seqio.Task):
         return {name: SeqioShards(found, cache, None)}
     return {task.name: SeqioShards(task, cache, found.get_rate(task)) for task in found.tasks}
 
 
 def _code(task: seqio.Task) -> list[Any]:
-    texts = []
-    for step in (*task.preprocessors, getattr(task.source, "_dataset_fn", None)):
-        module = sys.modules.get(getattr(inspect.unwrap(step), "__module__", "") if callable(step) else "")
-        try:
-            texts.append(inspect.getsource(module) if module else repr(step))
-        except (OSError, TypeError):
-            texts.append(repr(type(step)))
-    return [*texts, type(task.source).__name__, repr(getattr(task.source, "tfds_dataset", ""))]
+    """What decides a task's examples, as far as it can be seen: code, arguments, and the files that it reads."""
+    source = task.source
+    files = [file for name in sorted(getattr(source, "splits", None) or ()) if hasattr(source, "list_shards")
+             for file in source.list_shards(name)]
+    states = [(f, p.stat().st_size, p.stat().st_mtime_ns) for f in files if (p := pathlib.Path(f)).is_file()]
+    reads = getattr(source, "_dataset_fn", None)
+    return [*map(_function_code, task.preprocessors), _function_code(reads) if reads else type(source).__name__,
+            files, states, repr(getattr(source, "tfds_dataset", ""))]
+
+
+def _function_code(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return [_function_code(function.func), repr(function.args), repr(sorted(function.keywords.items()))]
+    function = inspect.unwrap(function) if callable(function) else function
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    closure = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    try:
+        return [getattr(function, "__qualname__", ""), closure, inspect.getsource(module)]
+    except (OSError, TypeError):
+        return [repr(type(function)), closure]

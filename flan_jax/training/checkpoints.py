@@ -8,6 +8,7 @@ alone.
 
 import math
 import os
+import uuid
 
 import jax
 import orbax.checkpoint as ocp
@@ -171,7 +172,7 @@ def _writable(directory):
     path = epath.Path(os.path.abspath(directory) if "://" not in str(directory) else directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
+        probe = path / f".writable.{uuid.uuid4().hex[:8]}"  # several hosts try at once
         probe.write_text("")
         probe.unlink()
     except OSError as error:

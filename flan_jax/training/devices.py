@@ -9,6 +9,10 @@ import re
 
 import jax
 
+from flan_jax.errors import UserError
+
+_PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
 
 def set_up(compiled: pathlib.Path) -> None:
     """Settings for training and evaluation: compiled programs are kept in the directory `compiled`.
@@ -33,5 +37,11 @@ def _join_hosts() -> None:
         return
     slurm = int(os.environ.get("SLURM_NTASKS", 1)) > 1
     tpu = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")) and jax.config.jax_platforms != "cpu"
-    if "JAX_COORDINATOR_ADDRESS" in os.environ or slurm or tpu:
+    named = [name for name in _PROCESS_VARIABLES if name in os.environ]
+    if named and len(named) < len(_PROCESS_VARIABLES):
+        raise UserError(f"{', '.join(named)} is set, but several processes need {', '.join(_PROCESS_VARIABLES)}.")
+    if named:
+        address, count, index = (os.environ[name] for name in _PROCESS_VARIABLES)
+        jax.distributed.initialize(address, int(count), int(index))
+    elif slurm or tpu:
         jax.distributed.initialize()

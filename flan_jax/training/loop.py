@@ -17,6 +17,7 @@ from typing import Any
 
 import gin
 import jax
+from jax.experimental import multihost_utils
 
 from flan_jax import checkpoints_t5x
 from flan_jax.data.assemble import Data
@@ -42,7 +43,6 @@ class TrainConfig:
     Attributes:
       model_dir: directory of the run: checkpoints, logs, results.
       initial_checkpoint_path: parameters to start from (a run of ours, or a T5X checkpoint), or None.
-      steps: updates to take.
       mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1.
       seed: of parameters and dropout.
       z_loss, label_smoothing: see `losses.token_loss`.
@@ -55,7 +55,6 @@ class TrainConfig:
 
     model_dir: str = "runs/flan"
     initial_checkpoint_path: str | None = None
-    steps: int = 1_000
     mesh: Any = None
     seed: int = 0
     z_loss: float = 1e-4
@@ -65,6 +64,12 @@ class TrainConfig:
     size: str = ""
     log_every: int = 10
     tensorboard: bool = False
+
+    def __post_init__(self):
+        for name in ("checkpoint_every", "keep", "log_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name.upper()} must be a whole number of at least 1, not {value!r}.")
 
 
 class Run:
@@ -82,6 +87,11 @@ class Run:
         self.state: State | None = None
         self._held_out: HeldOut | None = None
         self._eval_step = jax.jit(make_eval_step(self.model))
+
+    @property
+    def steps(self) -> int:
+        """Updates that the run takes in all."""
+        return self.data.config.train_steps
 
     @property
     def step(self) -> int:
@@ -103,6 +113,9 @@ class Run:
         if latest is not None:
             self.state = self.sharded.stack(saved.restore(self.sharded.on_disk(), latest))
             print(f"resuming from step {latest} in {saved.directory}", flush=True)
+            if latest > self.steps:
+                raise UserError(f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {self.steps}; raise TRAIN_STEPS, "
+                                "or evaluate an earlier step with flan-jax eval --step.")
         else:
             self.state = self.initial_state()
 
@@ -115,13 +128,15 @@ class Run:
 
     def read_params(self, path: str, step: int | None = None) -> tuple[int, Any]:
         """(step, parameters in memory on the mesh) of a checkpoint of ours or of T5X."""
+        path = str(pathlib.Path(path).expanduser())
         abstract = self.sharded.on_disk()["params"]
         if checkpoints_t5x.is_t5x(path):
             found, params = checkpoints_t5x.read_t5x(path)
             checkpoints.check_same_shapes(checkpoints.shapes(params), checkpoints.shapes(abstract), path)
         else:
             place = checkpoints.checkpoint_path(path, step)
-            found, params = int(place.name), checkpoints.restore_params(place, abstract)
+            found = int(place.name) if place.name.isdigit() else 0
+            params = checkpoints.restore_params(place, abstract)
         print(f"parameters of step {found} from {path}", flush=True)
         return found, self.sharded.stack_params(params)
 
@@ -132,20 +147,21 @@ class Run:
           UserError: if a loss is not finite; names the step and the datasets of its batch. Nothing of it is saved.
         """
         batches = self.data.batches()
-        log = MetricsLog(self.directory, self.step, self.config.steps, self.config.log_every, self.config.tensorboard,
+        log = MetricsLog(self.directory, self.step, self.steps, self.config.log_every, self.config.tensorboard,
                          jax.process_index() == 0)
         try:
             with partitioning.use_mesh(self.mesh), _sigterm() as stop:
                 self._steps(batches, saved, log, stop)
         except NonFinite as error:
-            step = int(str(error).split()[1])
-            raise UserError(f"{error}; its batch holds {', '.join(batches.datasets_at(step - 1))}. Nothing after step "
-                            f"{saved.latest_step() or 0} is saved; lower LEARNING_RATE or look at these datasets, then "
-                            "run the same command.") from None
+            saved.wait()
+            names = ", ".join(batches.datasets_at(error.step - 1))
+            raise UserError(f"{error}; its batch holds {names}. Nothing after step {saved.latest_step() or 0} is "
+                            "saved; lower LEARNING_RATE or look at these datasets, then run the same command."
+                            ) from None
         finally:
             log.close()
         saved.wait()
-        return self.step == self.config.steps
+        return self.step == self.steps
 
     def _steps(self, batches: Batches, saved, log: MetricsLog, stop: list[int]) -> None:
         config, begin = self.config, self.step
@@ -154,26 +170,32 @@ class Run:
                             config.label_smoothing),
             donate_argnums=0, out_shardings=(self.sharded.shardings, None))
         validation = self.data.batches("validation")
-        stream = device_batches(batches, partitioning.batch_sharding(self.mesh), begin, config.steps)
+        stream = device_batches(batches, partitioning.batch_sharding(self.mesh), begin, self.steps)
         started = time.perf_counter()
-        for step in range(begin + 1, config.steps + 1):
+        for step in range(begin + 1, self.steps + 1):
             before = time.perf_counter()
             batch, tokens = next(stream)
             waited = time.perf_counter() - before
             self.state, metrics = step_fn(self.state, batch)
+            log.add(step, metrics, tokens, waited)
             if step == begin + 1:
                 jax.block_until_ready(metrics)
                 print(f"first step after {time.perf_counter() - started:.1f} s (compilation included)", flush=True)
                 log.restart_clock()
-            log.add(step, metrics, tokens, waited)
-            last = step == config.steps or bool(stop)
-            if step % config.checkpoint_every == 0 or last:
+            ended = step < self.steps and self._told_to_end(step, stop)
+            if step % config.checkpoint_every == 0 or step == self.steps or ended:
                 log.flush()
-                self._save(step, saved, validation, log)
+                self._save(step, saved, None if ended else validation, log)
                 log.restart_clock()
-            if stop and step != config.steps:
+            if ended:
                 print(f"SIGTERM: saved step {step}; the same command resumes.", flush=True)
                 return
+
+    def _told_to_end(self, step: int, stop: list[int]) -> bool:
+        """Whether SIGTERM came; several hosts agree on the step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return bool(stop)
 
     def _save(self, step: int, saved, validation: Batches | None, log: MetricsLog) -> None:
         metrics = None
@@ -198,10 +220,11 @@ class Run:
 
     def evaluate(self, name: str, params: Any, step: int, output: pathlib.Path | None = None) -> None:
         """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`."""
+        output = output or self.directory
         setting = Setting(run=self.directory.name, step=step, model=name, size=self.config.size,
                           instruction_mode=self.data.config.instructions)
-        if self._held_out is None:
-            self._held_out = HeldOut(self.data, self.model, self.mesh, output or self.directory)
+        if self._held_out is None or self._held_out.directory != output:
+            self._held_out = HeldOut(self.data, self.model, self.mesh, output)
         self._held_out.evaluate(params, setting)
 
 
@@ -229,7 +252,7 @@ def check_same_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: b
     path = directory / "mixture.json"
     if not fresh and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in record if before.get(key) != record[key]]
+        differing = [key for key in record if before.get(key) != record[key] and key != "left_out"]
         if differing:
             raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {', '.join(differing)} (see "
                             "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -15,7 +16,15 @@ from flan_jax.errors import UserError
 
 
 class NonFinite(UserError):
-    """The loss or the gradient of a step is not a number."""
+    """The loss or the gradient of a step is not a number.
+
+    Attributes:
+      step: which one.
+    """
+
+    def __init__(self, step: int, metrics: dict[str, float]):
+        super().__init__(f"step {step} has loss {metrics['loss']} and gradient norm {metrics['grad_norm']}")
+        self.step = step
 
 
 class MetricsLog:
@@ -37,6 +46,7 @@ class MetricsLog:
         self._writer = _tensorboard(directory) if tensorboard and enabled else None
         self._since = time.perf_counter()
         self._waited = 0.0
+        self._untimed = 0
         if enabled:
             _keep_until(self.path, step)
 
@@ -61,23 +71,25 @@ class MetricsLog:
         now = time.perf_counter()
         elapsed, waited = now - self._since, self._waited
         self._since, self._waited = now, 0.0
-        tokens = sum(extra["tokens"] for _, _, extra in steps)
+        tokens = sum(extra["tokens"] for _, _, extra in steps[self._untimed:])
         rate = tokens / max(elapsed, 1e-9)
         for step, metrics, extra in steps:
             if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
-                raise NonFinite(f"step {step} has loss {metrics['loss']} and gradient norm {metrics['grad_norm']}")
+                raise NonFinite(step, metrics)
             self.write(step, {**metrics, **extra})
         last, metrics, _ = steps[-1]
-        seconds = elapsed / len(steps)
-        eta = time.strftime("%H:%M:%S", time.gmtime(seconds * (self.total - last)))
+        seconds = elapsed / max(len(steps) - self._untimed, 1)
+        self._untimed = 0
+        eta = datetime.timedelta(seconds=round(seconds * (self.total - last)))
         if self.enabled:
             print(f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.3f}  "
                   f"{rate:,.0f} tokens/s  {seconds:.2f} s/step  input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}",
                   flush=True)
 
     def restart_clock(self) -> None:
-        """Leaves what took time since the last flush (a checkpoint, an evaluation) out of the next step time."""
-        self._since = time.perf_counter()
+        """Leaves what took time since the last flush (compilation, a checkpoint) out of the next step time."""
+        self._since, self._waited = time.perf_counter(), 0.0
+        self._untimed = len(self._pending)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one line."""

@@ -50,7 +50,7 @@ def device_batches(batches: Batches, sharding: jax.sharding.NamedSharding, begin
 
 
 def put_batch(batches: Batches, sharding: jax.sharding.NamedSharding, step: int) -> tuple[dict[str, jax.Array], int]:
-    """The batch of a step as global arrays [B, ...], and the number of non-padding tokens in this host's rows."""
+    """The batch of a step as global arrays [B, ...], and its number of non-padding tokens."""
     shape = (batches.batch_size, batches.input_length)
     rows = [(index[0].start or 0, batches.batch_size if index[0].stop is None else index[0].stop)
             for index in sharding.addressable_devices_indices_map(shape).values()]
@@ -63,5 +63,4 @@ def put_batch(batches: Batches, sharding: jax.sharding.NamedSharding, step: int)
             return array[start - first:stop - first]
         return jax.make_array_from_callback((batches.batch_size, array.shape[1]), sharding, rows_of)
 
-    tokens = int((local["encoder_segment_ids"] > 0).sum() + (local["decoder_segment_ids"] > 0).sum())
-    return {name: part(array) for name, array in local.items()}, tokens
+    return {name: part(array) for name, array in local.items()}, batches.tokens_at(step)
