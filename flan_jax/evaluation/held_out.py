@@ -22,6 +22,7 @@ from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
 from flan_jax.evaluation.results import ResultRow, Setting
 
+_SECONDS_BETWEEN_LINES = 5
 RESULTS, EVALUATED = "results.csv", "evaluated.json"
 
 
@@ -57,7 +58,7 @@ class HeldOut:
         todo = [(name, *job) for name, job, is_done in zip(keys, jobs, done) if not is_done]
         if len(todo) < len(jobs):
             print(f"[{setting.model}] {len(jobs) - len(todo)} of {len(jobs)} are evaluated already", flush=True)
-        start, majority = time.perf_counter(), set()
+        start, printed, majority = time.perf_counter(), 0.0, set()
         for number, (name, dataset, template) in enumerate(todo, 1):
             examples = self.data.eval_examples(dataset, template)
             groups = results.evaluate(
@@ -70,7 +71,10 @@ class HeldOut:
             if writes:
                 results.update_results(self.directory / RESULTS, rows)
                 self._remember({name: keys[name]})
-            _print_progress(setting, rows[0], number, len(todo), time.perf_counter() - start)
+            now = time.perf_counter()
+            if now - printed > _SECONDS_BETWEEN_LINES or number == len(todo):
+                printed = now
+                _print_progress(setting, rows[0], number, len(todo), now - start)
 
     def _done(self, keys: dict[str, str]) -> list[bool]:
         """Which keys `evaluated.json` holds; what the first host reads counts for all."""
