@@ -6,6 +6,7 @@ INITIAL_CHECKPOINT_PATH, with a fresh optimizer and step 0; else (3) random para
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -17,11 +18,12 @@ from typing import Any
 
 import gin
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from flan_jax import checkpoints_t5x
 from flan_jax.data.assemble import Data
-from flan_jax.data.batches import Batches
+from flan_jax.data.batches import FEATURES, Batches
 from flan_jax.data.vocabulary import padded_size
 from flan_jax.errors import UserError
 from flan_jax.evaluation.held_out import HeldOut
@@ -85,6 +87,7 @@ class Run:
         self.optimizer = adafactor()
         self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.config.lengths(), config.seed)
         self.state: State | None = None
+        self._step_fn: concurrent.futures.Future | None = None
         self._held_out: HeldOut | None = None
         self._eval_step = jax.jit(make_eval_step(self.model))
 
@@ -163,12 +166,31 @@ class Run:
         saved.wait()
         return self.step == self.steps
 
+    def compile_step(self) -> concurrent.futures.Future:
+        """Starts to compile the training step in the background, while the state is made or restored."""
+        def compile_now():
+            config, (source, target) = self.config, self.data.config.lengths()
+            sharding = partitioning.batch_sharding(self.mesh)
+            batch = {name: jax.ShapeDtypeStruct(
+                (self.data.config.batch_size, source if name.startswith("encoder") else target), jnp.int32,
+                sharding=sharding) for name in FEATURES}
+            step = make_train_step(self.model, self.optimizer, config.seed, self.model_config.dropout_rate,
+                                   config.z_loss, config.label_smoothing)
+            with partitioning.use_mesh(self.mesh):
+                state = partitioning.with_shardings(self.sharded.abstract, self.sharded.shardings)
+                jitted = jax.jit(step, donate_argnums=0, out_shardings=(self.sharded.shardings, None))
+                return jitted.lower(state, batch).compile()
+
+        executor = concurrent.futures.ThreadPoolExecutor(1, "compile")
+        self._step_fn = executor.submit(compile_now)
+        executor.shutdown(wait=False)
+        return self._step_fn
+
     def _steps(self, batches: Batches, saved, log: MetricsLog, stop: list[int]) -> None:
         config, begin = self.config, self.step
-        step_fn = jax.jit(
-            make_train_step(self.model, self.optimizer, config.seed, self.model_config.dropout_rate, config.z_loss,
-                            config.label_smoothing),
-            donate_argnums=0, out_shardings=(self.sharded.shardings, None))
+        if begin == self.steps:
+            return
+        step_fn = self._step_fn.result()
         validation = self.data.batches("validation")
         stream = device_batches(batches, partitioning.batch_sharding(self.mesh), begin, self.steps)
         started = time.perf_counter()
