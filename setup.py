@@ -39,8 +39,11 @@ setuptools.setup(
         "etils>=1.9,<2",
     ],
     extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda12": ["jax[cuda12]"],
+        "cuda13": ["jax[cuda13]"],
         "tensorboard": ["tensorboardX>=2.6,<3"],
-        "test": ["pytest>=8,<10", "ruff>=0.8"],
+        "test": ["pytest>=8,<10", "ruff>=0.8", "tensorboardX>=2.6,<3"],
     },
     entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
 )

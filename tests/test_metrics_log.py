@@ -1,0 +1,50 @@
+"""What a run writes about its steps, also after a crash in the middle of a line."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from flan_jax.training.metrics_log import MetricsLog, NonFinite
+
+
+def metrics(loss: float) -> dict:
+    return {"loss": jnp.float32(loss), "accuracy": jnp.float32(0.5), "grad_norm": jnp.float32(1.0)}
+
+
+def log(directory, step=0, tensorboard=False) -> MetricsLog:
+    return MetricsLog(directory, step, total=6, every=2, tensorboard=tensorboard, enabled=True)
+
+
+def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):
+    writer = log(tmp_path)
+    for step in range(1, 5):
+        writer.add(step, metrics(4.0 / step), tokens=100, waited=0.0)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"], line["tokens"]) for line in lines] == [
+        (1, 4.0, 100), (2, 2.0, 100), (3, pytest.approx(4 / 3), 100), (4, 1.0, 100)]
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_restart_takes_out_what_came_after_the_checkpoint(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo')
+    log(tmp_path, step=1)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 3}\n'
+
+
+def test_a_loss_that_is_not_finite_is_named_after_what_came_before_is_written(tmp_path):
+    writer = log(tmp_path)
+    writer.add(1, metrics(1.0), tokens=1, waited=0.0)
+    with pytest.raises(NonFinite, match="step 2 has loss nan") as error:
+        writer.add(2, metrics(float("nan")), tokens=1, waited=0.0)
+    assert error.value.step == 2
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+    writer = log(tmp_path, tensorboard=True)
+    writer.add(1, metrics(1.0), tokens=1, waited=0.0)
+    writer.add(2, metrics(0.5), tokens=1, waited=0.0)
+    writer.close()
+    (events,) = (tmp_path / "tensorboard").glob("events*")
+    assert b"grad_norm" in events.read_bytes()
