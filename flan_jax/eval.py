@@ -6,7 +6,6 @@ import sys
 
 from flan_jax import cli
 from flan_jax import config as gin_config
-from flan_jax.cli import ArgumentParser
 from flan_jax.data.assemble import DataConfig
 from flan_jax.prepare import CONFIGURED
 from flan_jax.train import make_model_dir, open_run, prepared, report_once
@@ -18,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     What is in the output's `results.csv` already is not evaluated again.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = ArgumentParser(prog="flan-jax eval", description=__doc__)
+    parser = cli.ArgumentParser(prog="flan-jax eval", description=__doc__)
     parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its checkpoints, or a T5X checkpoint "
                                                              "(default: the last one in MODEL_DIR)")
     parser.add_argument("--step", type=int, help="the checkpoint of this step")

@@ -43,8 +43,6 @@ def main(argv: list[str] | None = None) -> int:
     run.describe(gin_config.config_text())
 
     # 3. State: the latest checkpoint, else the initial one, else random.
-    if saved.latest_step() != run.steps:
-        run.compile_step()
     run.start(saved)
     print(f"ready to train after {time.perf_counter() - started:.1f} s", flush=True)
 

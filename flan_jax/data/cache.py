@@ -244,8 +244,9 @@ class _Shard:
         self.meta["files"] = {p.name: file_digest(p) for p in sorted(self.temporary.iterdir())}
         (self.temporary / "meta.json").write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
         if self.path.exists() and not _opened(self.path):
-            os.rename(self.path, self.temporary.with_name(f"{self.temporary.name}.damaged"))
-            shutil.rmtree(self.temporary.with_name(f"{self.temporary.name}.damaged"), ignore_errors=True)
+            aside = self.temporary.with_name(f"{self.temporary.name}.damaged")
+            os.rename(self.path, aside)
+            shutil.rmtree(aside, ignore_errors=True)
         try:
             os.rename(self.temporary, self.path)
         except OSError:  # another process was first, with the same contents

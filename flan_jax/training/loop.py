@@ -113,12 +113,14 @@ class Run:
     def start(self, saved: checkpoints.Checkpoints) -> None:
         """Fills `state`, in the order that the module's docstring gives, and prints from where."""
         latest = saved.latest_step()
+        if latest is not None and latest > self.steps:
+            raise UserError(f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {self.steps}; raise TRAIN_STEPS, "
+                            "or evaluate an earlier step with flan-jax eval --step.")
+        if latest != self.steps:
+            self._compile_step()
         if latest is not None:
             self.state = self.sharded.stack(saved.restore(self.sharded.on_disk(), latest))
             print(f"resuming from step {latest} in {saved.directory}", flush=True)
-            if latest > self.steps:
-                raise UserError(f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {self.steps}; raise TRAIN_STEPS, "
-                                "or evaluate an earlier step with flan-jax eval --step.")
         else:
             self.state = self.initial_state()
 
@@ -166,7 +168,7 @@ class Run:
         saved.wait()
         return self.step == self.steps
 
-    def compile_step(self) -> concurrent.futures.Future:
+    def _compile_step(self) -> None:
         """Starts to compile the training step in the background, while the state is made or restored."""
         def compile_now():
             config, (source, target) = self.config, self.data.config.lengths()
@@ -184,16 +186,15 @@ class Run:
         executor = concurrent.futures.ThreadPoolExecutor(1, "compile")
         self._step_fn = executor.submit(compile_now)
         executor.shutdown(wait=False)
-        return self._step_fn
 
     def _steps(self, batches: Batches, saved, log: MetricsLog, stop: list[int]) -> None:
         config, begin = self.config, self.step
         if begin == self.steps:
             return
+        started = time.perf_counter()
         step_fn = self._step_fn.result()
         validation = self.data.batches("validation")
         stream = device_batches(batches, partitioning.batch_sharding(self.mesh), begin, self.steps)
-        started = time.perf_counter()
         for step in range(begin + 1, self.steps + 1):
             before = time.perf_counter()
             batch, tokens = next(stream)
@@ -202,7 +203,8 @@ class Run:
             log.add(step, metrics, tokens, waited)
             if step == begin + 1:
                 jax.block_until_ready(metrics)
-                print(f"first step after {time.perf_counter() - started:.1f} s (compilation included)", flush=True)
+                print(f"first step after {time.perf_counter() - started:.1f} s (the rest of the compilation included)",
+                      flush=True)
                 log.restart_clock()
             ended = step < self.steps and self._told_to_end(step, stop)
             if step % config.checkpoint_every == 0 or step == self.steps or ended:
