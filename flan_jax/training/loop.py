@@ -155,8 +155,9 @@ class Run:
         log = MetricsLog(self.directory, self.step, self.steps, self.config.log_every, self.config.tensorboard,
                          jax.process_index() == 0)
         try:
-            with partitioning.use_mesh(self.mesh), _sigterm() as stop:
-                self._steps(batches, saved, log, stop)
+            stream = device_batches(batches, partitioning.batch_sharding(self.mesh), self.step, self.steps)
+            with partitioning.use_mesh(self.mesh), _sigterm() as stop, contextlib.closing(stream):
+                self._steps(stream, saved, log, stop)
         except NonFinite as error:
             saved.wait()
             names = ", ".join(batches.datasets_at(error.step - 1))
@@ -187,14 +188,13 @@ class Run:
         self._step_fn = executor.submit(compile_now)
         executor.shutdown(wait=False)
 
-    def _steps(self, batches: Batches, saved, log: MetricsLog, stop: list[int]) -> None:
+    def _steps(self, stream: Iterator, saved, log: MetricsLog, stop: list[int]) -> None:
         config, begin = self.config, self.step
         if begin == self.steps:
             return
         started = time.perf_counter()
         step_fn = self._step_fn.result()
         validation = self.data.batches("validation")
-        stream = device_batches(batches, partitioning.batch_sharding(self.mesh), begin, self.steps)
         for step in range(begin + 1, self.steps + 1):
             before = time.perf_counter()
             batch, tokens = next(stream)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,26 +18,28 @@ def device_batches(batches: Batches, sharding: jax.sharding.NamedSharding, begin
                    ahead: int = 2) -> Iterator[tuple[dict[str, jax.Array], int]]:
     """(global batch on the devices, its non-padding tokens) for steps begin..end-1; each host makes its own rows.
 
+    Close it (`contextlib.closing`) when not all steps are taken: its thread ends then, and not with the process.
+
     Raises:
       Exception: whatever making a batch raised, at the step that it belongs to.
     """
     ready: queue.Queue = queue.Queue(ahead)
     stop = threading.Event()
 
+    def offer(item: Any) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
     def produce() -> None:
         try:
             for step in range(begin, end):
-                item = put_batch(batches, sharding, step)
-                while not stop.is_set():
-                    try:
-                        ready.put(item, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
                 if stop.is_set():
                     return
+                offer(put_batch(batches, sharding, step))
         except Exception as error:  # handed to the consumer
-            ready.put(error)
+            offer(error)
 
     thread = threading.Thread(target=produce, daemon=True, name="batches")
     thread.start()
@@ -45,8 +49,9 @@ def device_batches(batches: Batches, sharding: jax.sharding.NamedSharding, begin
             if isinstance(item, Exception):
                 raise item
             yield item
-    finally:
+    finally:  # a thread that is inside XLA when Python ends would abort the process
         stop.set()
+        thread.join()
 
 
 def put_batch(batches: Batches, sharding: jax.sharding.NamedSharding, step: int) -> tuple[dict[str, jax.Array], int]:
