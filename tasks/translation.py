@@ -87,7 +87,7 @@ PARA_CRAWL_ENES = Dataset(
 
 WMT14_ENFR = Dataset(
     name="wmt14_enfr",
-    paper_dataset="(WMT-14 EN/FR; Figure 3 instead prints ParaCrawl EN/FR)",
+    paper_dataset="WMT-14 EN/FR",
     cluster="translation",
     tfds="wmt14_translate/fr-en:1.0.0",
     hub="wmt/wmt14",
