@@ -15,7 +15,7 @@ from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.mixture import format_card
+from flan_jax.data.mixture import UNSEEN, format_card
 from flan_jax.errors import UserError
 from flan_jax.prepare import CONFIGURED
 
@@ -139,13 +139,15 @@ def make_model_dir(name: str) -> pathlib.Path:
 def print_sides(data: Data) -> None:
     """Who trains (the mixture card), who is held out, who is dropped with it, and who is missing."""
     held_out = data.config.held_out
-    print(f"held out: {CLUSTERS.get(held_out, 'nothing')}: {', '.join(data.eval_datasets()) or '-'}")
-    if data.split.dropped:
-        print(f"dropped with it: {', '.join(data.split.dropped)}")
+    print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.eval_datasets()) or '-'}")
+    if data.split.eval:
+        print(f"evaluated as unseen: {UNSEEN[data.split.unseen]}")
+    for why in dict.fromkeys(data.split.why.values()):
+        print(f"dropped ({why}): {', '.join(n for n in data.split.dropped if data.split.why[n] == why)}")
     members = data.members()
     for name, reason in data.left_out.items():
         print(f"left out: {name} ({reason})")
-    if held_out in CLUSTERS and data.unchecked():
+    if data.split.eval and data.unchecked():
         print(f"not checked for overlap with what is held out: SeqIO task {', '.join(data.unchecked())}")
     print(format_card(data.card(members)))
     validation = {m.name for m in data.members("validation")}
@@ -164,7 +166,7 @@ def record_of(data: Data) -> dict:
         "left_out": data.left_out, "card": [dataclasses.asdict(row) for row in data.card(data.members())],
         "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
         "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
-        "instructions": config.instructions, "batch_size": config.batch_size,
+        "instructions": config.instructions, "shots": config.shots, "batch_size": config.batch_size,
         "task_feature_lengths": list(config.lengths()), "vocabulary": data.vocabulary.fingerprint,
     }
 

@@ -19,14 +19,11 @@ from typing import Any
 from flan_jax import cli
 from flan_jax.data import sources
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Drop, Template
-from flan_jax.data.clusters import CLUSTERS, check_cluster
-from flan_jax.data.hashing import permutation
-from flan_jax.data.mixture import held_out_split
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.exemplars import ExemplarPool
+from flan_jax.data.mixture import HELD_OUT_FORMS, UNSEEN, held_out_split
 from flan_jax.data.render import INSTRUCTIONS, STYLES, Rendered, read_row, render
 from flan_jax.errors import UserError
-
-# Exemplars are drawn from this many rows at the start of the training side.
-_EXEMPLAR_POOL = 200
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,7 +60,10 @@ def _parser() -> cli.ArgumentParser:
     _add_source_flags(checking)
     checking.add_argument("--num_rows", type=_count, default=100, help="at most this many rows a split (default 100)")
     splitting = verb("split", _split, "who trains, who is dropped and who is evaluated")
-    splitting.add_argument("--held_out", required=True, help="a cluster, or none")
+    splitting.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
+    splitting.add_argument("--train_clusters", type=_count, help="only the first 1 to 7 training clusters, in the "
+                                                                 "paper's order")
+    splitting.add_argument("--datasets_per_cluster", type=_count, help="only so many training datasets a cluster")
     return parser
 
 
@@ -144,10 +144,10 @@ def _render(flags: argparse.Namespace) -> None:
     if flags.source == "tfds" and (why := source.available(dataset, next(iter(dataset.splits)))):
         raise UserError(f"{dataset.name}: {why}; `flan-jax prepare` downloads, --source=bundled needs no download.")
     spec = flags.split or sources.parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
-    pool = _exemplar_pool(source, dataset) if flags.shots else []
+    pool = ExemplarPool(dataset, source, flags.seed) if flags.shots else None
     dropped: collections.Counter[str] = collections.Counter()
     for index, row_id, row in itertools.islice(_usable_rows(source, dataset, spec, dropped), flags.num_rows):
-        exemplars = _exemplars(dataset, pool, row, row_id, flags)
+        exemplars = pool.draw(row, row_id, flags.shots) if pool else []
         for template in templates:
             text = render(dataset, template, row, row_id=row_id, options_style=flags.options_style,
                           instructions=flags.instructions, exemplars=exemplars, seed=flags.seed)
@@ -170,28 +170,6 @@ def _usable_rows(source, dataset: Dataset, spec: str, dropped) -> Iterator[tuple
             dropped[row.reason] += 1
         else:
             yield index, sources.row_id(dataset, spec, index), row
-
-
-def _exemplar_pool(source, dataset: Dataset) -> list[tuple[str, dict[str, Any]]]:
-    """(row id, fields) of the first rows of the training side."""
-    why = source.available(dataset, "train")
-    if why:
-        raise UserError(f"there is nothing to take exemplars from ({dataset.name}: {why}); leave --shots out.")
-    rows = _usable_rows(source, dataset, source.spec(dataset, "train"), collections.Counter())
-    return [(row_id, row) for _, row_id, row in itertools.islice(rows, _EXEMPLAR_POOL)]
-
-
-def _exemplars(dataset: Dataset, pool, row: dict[str, Any], row_id: str, flags: argparse.Namespace) -> list[dict]:
-    """The exemplars of a row, by hash; never the row itself, nor one with the same text."""
-    if not flags.shots:
-        return []
-    text = [row[name] for name in dataset.fields]
-    order = [pool[i] for i in permutation(len(pool), "exemplars", row_id, flags.seed)]
-    others = [other for name, other in order if name != row_id and [other[n] for n in dataset.fields] != text]
-    if len(others) < flags.shots:
-        raise UserError(f"exemplars of {dataset.name} are drawn from {len(others)} rows here; "
-                        f"give at most --shots={len(others)}.")
-    return others[: flags.shots]
 
 
 @dataclasses.dataclass
@@ -292,16 +270,17 @@ def _first_line(error: Exception) -> str:
 
 
 def _split(flags: argparse.Namespace) -> None:
-    if flags.held_out != "none":
-        check_cluster(flags.held_out)
-    split = held_out_split(CATALOGUE, flags.held_out)
+    split = held_out_split(CATALOGUE, flags.held_out, flags.train_clusters, flags.datasets_per_cluster)
     if flags.json:
         print(json.dumps({"train": split.train, "dropped": split.dropped, "eval": split.eval}, indent=1))
         return
     for title, names in (("train", split.train), ("dropped", split.dropped), ("eval", split.eval)):
-        print(f"{title} ({len(names)})")
+        datasets = {CATALOGUE[name].paper_dataset for name in names}
+        print(f"{title} ({len(names)} configurations of {len(datasets)} datasets)")
         for name in names:
-            print(f"  {name:<36}{CATALOGUE[name].cluster}" + (f"  {split.why[name]}" if name in split.why else ""))
+            print(f"  {name:<36}{CATALOGUE[name].cluster:<40}{split.why.get(name, '')}".rstrip())
+    if split.eval:
+        print(f"evaluated as unseen: {UNSEEN[split.unseen]}")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,51 @@ def test_held_out_sides_have_the_papers_sizes(held_out, train, dropped, evaluate
     assert held_out not in clusters and not clusters & {CATALOGUE[n].cluster for n in split.dropped}
 
 
+NLI_COMMONSENSE_CLOSED = "nli+commonsense+closed_book_qa"
+
+
+@pytest.mark.parametrize("arguments, train, evaluated, unseen", [
+    ((NLI_COMMONSENSE_CLOSED,), 45, 18, "cluster"), (("superglue",), 61, 8, "dataset"), (("all",), 69, 70, "nothing"),
+    *[((NLI_COMMONSENSE_CLOSED, n), train, 18, "cluster")
+      for n, train in enumerate((11, 19, 25, 29, 33, 36, 38), start=1)],
+    *[((NLI_COMMONSENSE_CLOSED, 7, n), train, 18, "cluster") for n, train in enumerate((7, 14, 20, 25), start=1)]])
+def test_ablation_sides_have_the_originals_sizes(arguments, train, evaluated, unseen):
+    """Counts of the original's mixtures: inter-cluster, SuperGLUE, all, number of clusters, tasks per cluster."""
+    split = held_out_split(CATALOGUE, *arguments)
+    assert (len(split.train), len(split.eval), split.unseen) == (train, evaluated, unseen)
+    assert set(split.dropped) == set(split.why) and not set(split.dropped) & {*split.train, *split.eval}
+    if len(arguments) > 1:
+        assert {d.name for d in CATALOGUE if "train" in d.splits} == {*split.train, *split.dropped, *split.eval}
+
+
+def test_splits_within_clusters_hold_out_one_dataset_of_each():
+    chosen = set()
+    for number in range(10):
+        split = held_out_split(CATALOGUE, f"intra_{number}")
+        held = {(CATALOGUE[n].cluster, CATALOGUE[n].paper_dataset) for n in split.eval}
+        assert len(held) == 12 == len({cluster for cluster, _ in held}) and not split.dropped
+        assert not {d for _, d in held} & {CATALOGUE[n].paper_dataset for n in split.train}
+        chosen |= held
+    assert len(chosen) > 50  # ten splits reach nearly all of the 62
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("intra_10",), "intra_0 to intra_9"), (("superglu",), "or 'none'"), ((NLI_COMMONSENSE_CLOSED, 8), "from 1 to 7"),
+    (("nli", 0), "from 1 to 7"), (("nli", None, 0), "DATASETS_PER_CLUSTER must be None or a whole number from 1 up")])
+def test_a_split_that_is_out_of_range_is_refused(arguments, says):
+    with pytest.raises(UserError, match=says):
+        held_out_split(CATALOGUE, *arguments)
+
+
+def test_an_explicit_task_must_not_come_from_what_is_held_out():
+    superglue = held_out_split(CATALOGUE, "superglue")
+    superglue.check(CATALOGUE, ["anli_r1"])  # another dataset of a seen cluster
+    with pytest.raises(UserError, match="rte trains while rte"):
+        superglue.check(CATALOGUE, ["rte"])
+    with pytest.raises(UserError, match="glue_mrpc trains while"):  # related to NLI
+        held_out_split(CATALOGUE, "nli").check(CATALOGUE, ["glue_mrpc"])
+
+
 def test_overlap_is_an_error_and_an_unknown_cluster_is_named():
     with pytest.raises(UserError, match="rte trains while anli_r1"):
         check_disjoint(CATALOGUE, ["rte"], held_out_split(CATALOGUE, "nli").eval)

@@ -173,11 +173,11 @@ def test_split(tasks):
     (["render", "rte", "--template=ters"], "did you mean 'terse'?"),
     (["render", "rte", "--templat=terse"], "did you mean --template?"),
     (["render", "rte", "--num_rows=-1"], "'-1' is not a whole number from 0 up"),
-    (["render", "rte", "--shots=99"], "give at most --shots=11."),
+    (["render", "rte", "--shots=99"], "ask for at most 11 shots."),
     (["render", "rte", "--options_style=letter"], "choose from 'fixed', 'shuffled', 'lettered', 'none'"),
     (["render", "rte", "--source=jsonl"], "needs DATA_DIR"),
     (["render", "rte", "--source=tfds", "--data_dir=/nowhere"], "--source=bundled needs no download"),
-    (["render", "wsc273", "--shots=1"], "leave --shots out"),
+    (["render", "wsc273", "--shots=1"], "do without shots"),
     ([], "list|show|render|check|split"),
 ])
 def test_mistakes_are_answered_in_one_sentence(tasks, argv, expected):

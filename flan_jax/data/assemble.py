@@ -19,7 +19,7 @@ from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, ope
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import digest
-from flan_jax.data.mixture import CardRow, Split, check_disjoint, held_out_split, mixture_card
+from flan_jax.data.mixture import CardRow, Split, held_out_split, mixture_card
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
 from flan_jax.data.sources import TfdsSource, open_source
 from flan_jax.data.vocabulary import load_vocabulary
@@ -32,7 +32,10 @@ class DataConfig:
     """What to train on and what to hold out; bound in `gin/flan.gin`.
 
     Attributes:
-      held_out: cluster kept for zero-shot evaluation, or 'none'.
+      held_out: what is kept for zero-shot evaluation: a cluster, 'none', or another of `mixture.HELD_OUT_FORMS`.
+      train_clusters, datasets_per_cluster: train on so many clusters, and datasets of each; see
+        `mixture.held_out_split`; None for all.
+      templates: train with so many templates of each dataset (its first ones); None for all.
       mixture_or_task_name: what trains instead of the held-out mixture: a configuration of the catalogue, or the name
         of any SeqIO task or mixture; None for the held-out mixture.
       mixture_or_task_module: module ('my_tasks') or file ('my_tasks.py') that registers datasets or SeqIO tasks.
@@ -44,6 +47,7 @@ class DataConfig:
       train_steps: steps of the run.
       seed: decides template choice, draws and orders.
       options_style, instructions: see `render.render`.
+      shots: exemplars before each row, in training and evaluation, as many as fit in the input.
       pack: whether several examples share a row.
       validation_batches: batches of the training datasets' validation splits on which a checkpoint's loss is taken.
       eval_split, eval_max_rows: which rows of the held-out datasets are scored; None for all.
@@ -51,6 +55,9 @@ class DataConfig:
     """
 
     held_out: str | None = "nli"
+    train_clusters: int | None = None
+    datasets_per_cluster: int | None = None
+    templates: int | None = None
     mixture_or_task_name: str | None = None
     mixture_or_task_module: str | None = None
     source: str = "bundled"
@@ -63,6 +70,7 @@ class DataConfig:
     seed: int = 0
     options_style: str = "fixed"
     instructions: str = "template"
+    shots: int = 0
     pack: bool = True
     validation_batches: int = 8
     eval_split: str = "test"
@@ -78,6 +86,10 @@ class DataConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name.upper()} must be a whole number of at least 1, not {value!r}.")
+        if not isinstance(self.shots, int) or self.shots < 0:
+            raise UserError(f"SHOTS must be a whole number from 0 up, not {self.shots!r}.")
+        if self.templates is not None and (not isinstance(self.templates, int) or self.templates < 1):
+            raise UserError(f"TEMPLATES must be None or a whole number from 1 up, not {self.templates!r}.")
 
     def lengths(self) -> tuple[int, int]:
         """(S, T). Raises a UserError if they are not two positive numbers."""
@@ -131,10 +143,12 @@ class Data:
         source_length, target_length = config.lengths()
         self.vocabulary = load_vocabulary(config.vocabulary)
         self.source = open_source(config.source, config.data_dir)
-        rendering = Rendering(source_length, target_length, config.options_style, config.instructions, config.seed)
+        rendering = Rendering(source_length, target_length, config.options_style, config.instructions, config.seed,
+                              config.shots)
         self.directory = config.cache_directory()
         self.cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
-        self.split: Split = held_out_split(CATALOGUE, config.held_out)
+        self.split: Split = held_out_split(CATALOGUE, config.held_out, config.train_clusters,
+                                           config.datasets_per_cluster)
         self.seqio_tasks: dict[str, Any] = {}
         self._train_names = self._resolve()
         self.left_out: dict[str, str] = {}
@@ -154,7 +168,7 @@ class Data:
             names = list(self.seqio_tasks)
         # Our own SeqIO tasks are called flan_<dataset> or flan_<dataset>.<template>.
         ours = [n.removeprefix("flan_").split(".")[0] for n in names]
-        check_disjoint(CATALOGUE, [n for n in ours if n in CATALOGUE], [*self.split.eval, *self.split.dropped])
+        self.split.check(CATALOGUE, [n for n in ours if n in CATALOGUE])
         return names
 
     def unchecked(self) -> list[str]:
@@ -214,9 +228,16 @@ class Data:
         if split == "train" and dataset.shares_training_with in self._train_names:
             return f"has the training rows of {dataset.shares_training_with} and counts once"
         reason = self.source.available(dataset, split)
+        if reason is None and self.config.shots and (why := self.source.available(dataset, "train")):
+            reason = f"has no exemplars: its training side {why}"
         if reason is not None and self.config.strict:
             raise UserError(f"{name} {reason}, and STRICT_DATA is True; provide it, or set STRICT_DATA=False.")
         return reason
+
+    def training_dataset(self, name: str) -> Dataset:
+        """A dataset of the catalogue with the templates that it trains with."""
+        dataset = CATALOGUE[name]
+        return dataclasses.replace(dataset, templates=dataset.templates[: self.config.templates])
 
     # Training side. `split` is 'train', or 'validation' for the loss that chooses the best checkpoint.
 
@@ -224,14 +245,14 @@ class Data:
         """Where the shard of (dataset, epoch) lies or will lie."""
         if name in self.seqio_tasks:
             return self.seqio_tasks[name].path(epoch)
-        return self.cache.train_path(CATALOGUE[name], epoch, split)
+        return self.cache.train_path(self.training_dataset(name), epoch, split)
 
     def build_shard(self, name: str, epoch: int, split: str = "train") -> None:
         """Builds the shard of (dataset, epoch), unless it is there."""
         if name in self.seqio_tasks:
             self.seqio_tasks[name].build(epoch)
         else:
-            self.cache.build_train(CATALOGUE[name], epoch, split)
+            self.cache.build_train(self.training_dataset(name), epoch, split)
 
     def names(self, split: str = "train") -> list[str]:
         """What trains; for 'validation' those of them that have such a split here."""
@@ -269,7 +290,8 @@ class Data:
     def card(self, members: list[Member]) -> list[CardRow]:
         """The mixture card of the members."""
         clusters = {m.name: CATALOGUE[m.name].cluster if m.name in CATALOGUE else "SeqIO" for m in members}
-        templates = {m.name: len(CATALOGUE[m.name].templates) if m.name in CATALOGUE else 0 for m in members}
+        templates = {m.name: len(self.training_dataset(m.name).templates) if m.name in CATALOGUE else 0
+                     for m in members}
         return mixture_card(clusters, {m.name: m.rows for m in members}, {m.name: m.rate for m in members}, templates)
 
     def plan(self, split: str = "train") -> Plan | None:
@@ -322,8 +344,13 @@ class Data:
     # Held-out side.
 
     def eval_jobs(self) -> list[tuple[Dataset, Template]]:
-        """Every available held-out dataset with each of its forward templates."""
-        return [(CATALOGUE[name], template) for name in self.eval_datasets() for template in CATALOGUE[name].forward()]
+        """Every available held-out dataset with each of its forward templates.
+
+        Without natural-language instructions all templates read the same: there is one then, the first.
+        """
+        most = None if self.config.instructions == "template" else 1
+        return [(CATALOGUE[name], template) for name in self.eval_datasets()
+                for template in CATALOGUE[name].forward()[:most]]
 
     def eval_examples(self, dataset: Dataset, template: Template) -> EvalExamples | None:
         """The rows of a held-out dataset in a template; None if they are not in the cache."""

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data import encode, hashing, render
+from flan_jax.data import encode, exemplars, hashing, render
 from flan_jax.data.catalogue import Dataset, Drop, Template, source_of_row
 from flan_jax.data.encode import Encoded, Encoder, Rendering
+from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.hashing import digest, file_digest, stable_hash
 from flan_jax.data.render import choose_template, read_row
 from flan_jax.data.sources import Source, row_id
@@ -89,7 +90,8 @@ class TokenCache:
         self.vocabulary = vocabulary
         self.rendering = rendering
         self._fingerprints: dict[tuple, str] = {}
-        self._code = digest([inspect.getsource(render), inspect.getsource(encode), inspect.getsource(hashing), _FORMAT])
+        self._pools: dict[str, ExemplarPool] = {}
+        self._code = digest([*map(inspect.getsource, (render, encode, exemplars, hashing)), _FORMAT])
 
     def train_path(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
         """Where the training shard of an epoch lies or will lie."""
@@ -100,7 +102,7 @@ class TokenCache:
         path = self.train_path(dataset, epoch, split)
         if _opened(path):
             return path
-        encoder = Encoder(self.vocabulary, self.rendering)
+        encoder = self._encoder(dataset)
         counts, examples, templates = collections.Counter(), [], []
         for name, row in self._rows(dataset, split, counts):
             if len(examples) == dataset.train_cap:
@@ -150,7 +152,7 @@ class TokenCache:
         path = self.eval_path(dataset, split, template, max_rows)
         if _opened(path):
             return path
-        encoder = Encoder(self.vocabulary, self.rendering)
+        encoder = self._encoder(dataset)
         counts: collections.Counter[str] = collections.Counter()
         rows = list(self._rows(dataset, split, counts))
         if max_rows is not None and len(rows) > max_rows:
@@ -169,6 +171,13 @@ class TokenCache:
             shard.lines("texts", texts)
         return path
 
+    def _encoder(self, dataset: Dataset) -> Encoder:
+        if not self.rendering.shots:
+            return Encoder(self.vocabulary, self.rendering)
+        if dataset.name not in self._pools:
+            self._pools[dataset.name] = ExemplarPool(dataset, self.source, self.rendering.seed)
+        return Encoder(self.vocabulary, self.rendering, self._pools[dataset.name])
+
     def _rows(self, dataset: Dataset, split: str, counts: collections.Counter):
         spec = self.source.spec(dataset, split)
         for index, raw in self.source.rows(dataset, spec):
@@ -185,10 +194,16 @@ class TokenCache:
         if mark not in self._fingerprints:
             self._fingerprints[mark] = digest([_record(dataset), source_of_row(dataset), self._code, spec,
                                                self.vocabulary.fingerprint, dataclasses.asdict(self.rendering),
-                                               self.source.kind, self.source.fingerprint(dataset, spec)])
+                                               self.source.kind, self._rows_fingerprint(dataset, spec)])
         key = digest([self._fingerprints[mark], choice])[:16]
         parts = [dataset.name, split, *(f"{name}={value}" for name, value in choice.items() if value is not None), key]
         return self.directory / dataset.name / "-".join(parts[1:])
+
+
+    def _rows_fingerprint(self, dataset: Dataset, spec: str) -> list[str]:
+        """Digests of the rows themselves and of those that exemplars are drawn from."""
+        specs = [spec, *([self.source.spec(dataset, "train")] if self.rendering.shots else [])]
+        return [self.source.fingerprint(dataset, s) for s in specs]
 
 
 def open_train_shard(path: pathlib.Path) -> TrainShard | None:

@@ -32,10 +32,11 @@ RELATED = {
 }
 
 
-def check_cluster(name: str) -> str:
-    """The name itself, or a UserError that suggests the nearest cluster."""
+def check_cluster(name: str, forms: str = "") -> str:
+    """The name itself, or a UserError that suggests the nearest cluster; `forms` says what else it may be."""
     if name in CLUSTERS:
         return name
     near = difflib.get_close_matches(name, CLUSTERS, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"unknown cluster {name!r}{hint} The clusters are {', '.join(CLUSTERS)}.")
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise UserError(f"unknown cluster {name!r}{hint} The clusters are {', '.join(CLUSTERS)}."
+                    + (f" {forms}" if forms else ""))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.data.catalogue import Dataset, Template, placeholders
+from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.render import Rendered, render
 from flan_jax.data.vocabulary import EOS, Vocabulary
 
@@ -20,7 +21,8 @@ class Rendering:
     Attributes:
       input_length, target_length: most tokens of an example, EOS included.
       options_style, instructions: see `render.render`.
-      seed: decides template choice and shuffled options.
+      seed: decides template choice, shuffled options and exemplars.
+      shots: exemplars before each row, as many of them as fit beside it.
     """
 
     input_length: int = 1024
@@ -28,6 +30,7 @@ class Rendering:
     options_style: str = "fixed"
     instructions: str = "template"
     seed: int = 0
+    shots: int = 0
 
 
 @dataclasses.dataclass
@@ -41,11 +44,18 @@ class Encoded:
 
 
 class Encoder:
-    """Renders and encodes rows; `counts` says how many inputs were shortened and how many targets cut."""
+    """Renders and encodes rows; `counts` says how many inputs were shortened, how many targets cut, and so on.
 
-    def __init__(self, vocabulary: Vocabulary, rendering: Rendering):
+    Args:
+      vocabulary: text to ids.
+      rendering: how.
+      pool: where exemplars are drawn from; needed if `rendering.shots` is not 0.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, rendering: Rendering, pool: ExemplarPool | None = None):
         self.vocabulary = vocabulary
         self.rendering = rendering
+        self.pool = pool
         self.counts: collections.Counter[str] = collections.Counter()
 
     def encode(self, dataset: Dataset, template: Template, row: dict[str, Any], row_id: str,
@@ -56,12 +66,27 @@ class Encoder:
         if len(ids) >= self.rendering.input_length:
             self.counts["inputs shortened"] += 1
             text, ids = self._shorten(dataset, template, row, row_id, ids)
+        elif self.rendering.shots:
+            text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids)
         options = [self._target(option) for option in text.options] if with_options and text.options else None
         return Encoded(np.asarray([*ids, EOS], np.int32), self._target(text.targets), options, text)
 
-    def _render(self, dataset, template, row, row_id) -> Rendered:
+    def _render(self, dataset, template, row, row_id, exemplars=()) -> Rendered:
         return render(dataset, template, row, row_id=row_id, options_style=self.rendering.options_style,
-                      instructions=self.rendering.instructions, seed=self.rendering.seed)
+                      instructions=self.rendering.instructions, exemplars=exemplars, seed=self.rendering.seed)
+
+    def _with_exemplars(self, dataset, template, row, row_id, text, ids) -> tuple[Rendered, list[int]]:
+        """Puts those of the row's exemplars before it, in the order drawn, that still fit beside it."""
+        shown: list[dict[str, Any]] = []
+        for exemplar in self.pool.draw(row, row_id, self.rendering.shots):
+            longer = self._render(dataset, template, row, row_id, [*shown, exemplar])
+            longer_ids = self.vocabulary.encode(longer.inputs)
+            if len(longer_ids) < self.rendering.input_length:
+                shown.append(exemplar)
+                text, ids = longer, longer_ids
+        if len(shown) < self.rendering.shots:
+            self.counts["exemplars that did not fit"] += self.rendering.shots - len(shown)
+        return text, ids
 
     def _target(self, text: str) -> np.ndarray:
         ids = self.vocabulary.encode(text)

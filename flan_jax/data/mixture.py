@@ -1,58 +1,166 @@
-"""Who trains, who is held out, and how often each dataset is drawn (sections 2.2 and 2.4 of the paper)."""
+"""Who trains, who is held out, and how often each dataset is drawn (sections 2.2, 2.4 and 4 of the paper)."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 
-from flan_jax.data.catalogue import Catalogue
+from flan_jax.data.catalogue import Catalogue, Dataset
 from flan_jax.data.clusters import CLUSTERS, RELATED, check_cluster
+from flan_jax.data.hashing import permutation
 from flan_jax.errors import UserError
+
+SUPERGLUE = ("bool_q", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
+
+# The paper's Figure 6 adds clusters in this order while NLI, commonsense and closed-book QA are held out; the seventh
+# is a part of the paper's miscellaneous cluster.
+ABLATION_ORDER = ("summarization", "translation", "reading_comprehension", "sentiment", "struct_to_text",
+                  "coreference", "conversational_qa")
+CONVERSATIONAL_QA = ("coqa", "quac")
+INTRA_CLUSTER_SPLITS = 10
+
+HELD_OUT_FORMS = ("HELD_OUT is a cluster ('nli'), several ('nli+commonsense'), 'superglue', 'intra_0' to "
+                  f"'intra_{INTRA_CLUSTER_SPLITS - 1}', 'all' or 'none'")
+
+# What each value of `Split.unseen` promises of the evaluated datasets.
+UNSEEN = {"cluster": "nothing of their clusters, nor of related ones, trains",
+          "dataset": "they do not train, though others of their clusters do",
+          "nothing": "no promise, they train as well"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Configuration names by side; `why` says for each dropped one what it is related to."""
+    """Configuration names by side.
+
+    Attributes:
+      train, eval: what trains and what is evaluated.
+      dropped: what does neither; `why` gives the reason of each.
+      unseen: what may be said of `eval`: a key of `UNSEEN`.
+    """
 
     train: list[str]
     dropped: list[str]
     eval: list[str]
     why: dict[str, str]
+    unseen: str = "cluster"
+
+    def check(self, catalogue: Catalogue, names: Iterable[str]) -> None:
+        """Raises a UserError if one of `names`, were it to train, made `eval` less unseen than it is called."""
+        related = [n for n in self.dropped if catalogue[n].cluster in _related(catalogue[e] for e in self.eval)]
+        check_disjoint(catalogue, names, [*self.eval, *related], self.unseen)
 
 
-def held_out_split(catalogue: Catalogue, held_out: str | None) -> Split:
-    """Train and evaluation sides for a held-out cluster; the clusters related to it do neither.
+def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: int | None = None,
+                   datasets_per_cluster: int | None = None) -> Split:
+    """Train and evaluation sides; what is related to a held-out cluster does neither.
 
     Args:
       catalogue: the datasets there are.
-      held_out: a cluster, or None or 'none' to train on everything.
+      held_out: one of `HELD_OUT_FORMS`. A cluster, or several joined by '+'; 'superglue' holds out its eight
+        datasets and nothing else, 'intra_K' one dataset of each cluster that has several (another for each K):
+        these two are unseen datasets of seen clusters; 'all' trains and evaluates everything; 'none' (or None)
+        evaluates nothing.
+      train_clusters: only the first so many clusters of `ABLATION_ORDER` that are neither held out nor related train.
+      datasets_per_cluster: only the first so many datasets (as the paper counts them) of each cluster train.
 
     Raises:
-      UserError: for an unknown cluster, or if a paper's dataset stands on both sides.
+      UserError: for an unknown cluster or form, or numbers that are out of range.
     """
-    if held_out in (None, "none"):
-        return Split([d.name for d in catalogue if "train" in d.splits], [], [], {})
-    check_cluster(held_out)
-    related = RELATED.get(held_out, ())
-    split = Split(
-        train=[d.name for d in catalogue if d.cluster not in (held_out, *related) and "train" in d.splits],
-        dropped=[d.name for d in catalogue if d.cluster in related],
-        eval=[d.name for d in catalogue.cluster(held_out)],
-        why={d.name: f"{CLUSTERS[d.cluster]} is related to {CLUSTERS[held_out]}"
-             for d in catalogue if d.cluster in related})
-    check_disjoint(catalogue, split.train, split.eval)
+    evaluated, unseen = _evaluated(catalogue, held_out or "none")
+    held_clusters = {d.cluster for d in evaluated} if unseen == "cluster" else set()
+    related = _related(evaluated) if unseen == "cluster" else set()
+    kept_back = {d.paper_dataset for d in evaluated} if unseen != "nothing" else set()
+    why = {d.name: f"{CLUSTERS[d.cluster]} is related to {_names_related_to(d.cluster, held_clusters)}"
+           for d in catalogue if d.cluster in related}
+    train = [d for d in catalogue if d.cluster not in held_clusters | related and d.paper_dataset not in kept_back
+             and "train" in d.splits]
+    why |= _cut(train, train_clusters, datasets_per_cluster)
+    names = [d.name for d in train if d.name not in why]
+    if not names:
+        raise UserError(f"nothing is left to train on with HELD_OUT={held_out}; hold out less.")
+    split = Split(names, [d.name for d in catalogue if d.name in why], [d.name for d in evaluated], why, unseen)
+    split.check(catalogue, names)
     return split
 
 
-def check_disjoint(catalogue: Catalogue, train: Iterable[str], evaluated: Iterable[str]) -> None:
+def check_disjoint(catalogue: Catalogue, train: Iterable[str], evaluated: Iterable[str],
+                   unseen: str = "cluster") -> None:
     """Raises a UserError if a dataset of the paper, or a cluster, is both trained on and called held out."""
-    evaluated = [catalogue[name] for name in evaluated]
+    evaluated = [catalogue[name] for name in evaluated] if unseen != "nothing" else []
     for name in train:
         for other in evaluated:
             mine = catalogue[name]
-            if mine.paper_dataset == other.paper_dataset or mine.cluster == other.cluster:
+            same_cluster = unseen == "cluster" and mine.cluster == other.cluster
+            if mine.paper_dataset == other.paper_dataset or same_cluster:
                 raise UserError(f"{name} trains while {other.name} of the same cluster ({other.cluster}) is held out, "
                                 f"or dropped with what is: set HELD_OUT to another cluster, or do not train on {name}.")
+
+
+def _evaluated(catalogue: Catalogue, held_out: str) -> tuple[list[Dataset], str]:
+    """The datasets that are evaluated, and what is unseen about them."""
+    if held_out == "none":
+        return [], "cluster"
+    if held_out == "all":
+        return list(catalogue), "nothing"
+    if held_out == "superglue":
+        return [d for d in catalogue if d.name in SUPERGLUE], "dataset"
+    if match := re.fullmatch(r"intra_(\d+)", held_out):
+        return _intra_cluster(catalogue, int(match.group(1))), "dataset"
+    clusters = held_out.split("+")
+    for name in clusters:
+        check_cluster(name, f"{HELD_OUT_FORMS}.")
+    return [d for d in catalogue if d.cluster in clusters], "cluster"
+
+
+def _intra_cluster(catalogue: Catalogue, number: int) -> list[Dataset]:
+    if number >= INTRA_CLUSTER_SPLITS:
+        raise UserError(f"HELD_OUT=intra_{number}: the splits within clusters are intra_0 to "
+                        f"intra_{INTRA_CLUSTER_SPLITS - 1}.")
+    chosen = set()
+    for cluster in CLUSTERS:
+        datasets = list(dict.fromkeys(d.paper_dataset for d in catalogue.cluster(cluster)))
+        if len(datasets) > 1:
+            order = permutation(len(datasets), "intra", cluster)
+            chosen.add((cluster, datasets[order[number % len(datasets)]]))
+    return [d for d in catalogue if (d.cluster, d.paper_dataset) in chosen]
+
+
+def _related(evaluated: Iterable[Dataset]) -> set[str]:
+    clusters = {d.cluster for d in evaluated}
+    return {other for name in clusters for other in RELATED.get(name, ())} - clusters
+
+
+def _names_related_to(cluster: str, held_out: set[str]) -> str:
+    return ", ".join(CLUSTERS[name] for name in CLUSTERS if name in held_out and cluster in RELATED.get(name, ()))
+
+
+def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster: int | None) -> dict[str, str]:
+    """Why each training dataset that the ablations take away does not train."""
+    groups: dict[str, list[Dataset]] = {}
+    for d in train:
+        groups.setdefault("conversational_qa" if train_clusters is not None and d.name in CONVERSATIONAL_QA else d.cluster,
+                          []).append(d)
+    why = {}
+    if train_clusters is not None:
+        order = [name for name in ABLATION_ORDER if name in groups]
+        _check_number("TRAIN_CLUSTERS", train_clusters, len(order))
+        chosen = order[:train_clusters]
+        why = {d.name: f"not of the first {train_clusters} training clusters ({', '.join(chosen)})"
+               for name, datasets in groups.items() if name not in chosen for d in datasets}
+    if datasets_per_cluster is not None:
+        _check_number("DATASETS_PER_CLUSTER", datasets_per_cluster)
+        for datasets in groups.values():
+            first = list(dict.fromkeys(d.paper_dataset for d in datasets))[:datasets_per_cluster]
+            why |= {d.name: f"beyond the first {datasets_per_cluster} datasets of its cluster" for d in datasets
+                    if d.paper_dataset not in first and d.name not in why}
+    return why
+
+
+def _check_number(name: str, value: object, most: int | None = None) -> None:
+    if not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        upper = f"to {most}" if most is not None else "up"
+        raise UserError(f"{name} must be None or a whole number from 1 {upper}, not {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -246,7 +246,7 @@ class Run:
         """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`."""
         output = output or self.directory
         setting = Setting(run=self.directory.name, step=step, model=name, size=self.config.size,
-                          instruction_mode=self.data.config.instructions)
+                          shots=self.data.config.shots, instruction_mode=self.data.config.instructions)
         if self._held_out is None or self._held_out.directory != output:
             self._held_out = HeldOut(self.data, self.model, self.mesh, output)
         self._held_out.evaluate(params, setting)

@@ -1,0 +1,59 @@
+"""Few-shot exemplars: rows of a dataset's training side, shown with their answers before the row that is asked."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from flan_jax.data.catalogue import Dataset, Drop
+from flan_jax.data.hashing import permutation, stable_hash
+from flan_jax.data.render import read_row
+from flan_jax.data.sources import Source, row_id
+from flan_jax.errors import UserError
+
+# Exemplars are drawn from this many rows, taken by hash over the whole training side (files may be sorted by label).
+POOL_ROWS = 256
+
+
+class ExemplarPool:
+    """The rows that a dataset's exemplars are drawn from.
+
+    Args:
+      dataset: whose exemplars.
+      source: where its training rows are.
+      seed: changes pool and draws.
+
+    Raises:
+      UserError: if the dataset has no training rows here.
+    """
+
+    def __init__(self, dataset: Dataset, source: Source, seed: int = 0):
+        why = source.available(dataset, "train")
+        if why:
+            raise UserError(f"there is nothing to take exemplars from ({dataset.name}: {why}); "
+                            "do without shots, or provide its training rows.")
+        self.dataset, self.seed = dataset, seed
+        spec = source.spec(dataset, "train")
+        raw_rows = ((row_id(dataset, spec, index), raw) for index, raw in source.rows(dataset, spec))
+        chosen = heapq.nsmallest(POOL_ROWS, raw_rows, key=lambda item: stable_hash("pool", item[0], seed))
+        rows = [(name, read_row(dataset, raw)) for name, raw in chosen]
+        self._rows = [(name, row) for name, row in rows if not isinstance(row, Drop)]
+
+    def draw(self, row: dict[str, Any], name: str, count: int) -> list[dict[str, Any]]:
+        """`count` exemplars for the row called `name`, by hash: never the row itself, nor one with the same text.
+
+        Raises:
+          UserError: if there are not so many.
+        """
+        text, drawn = self._text(row), []
+        for index in permutation(len(self._rows), "exemplars", name, self.seed):
+            other_name, other = self._rows[index]
+            if len(drawn) < count and other_name != name and self._text(other) != text:
+                drawn.append(other)
+        if len(drawn) < count:
+            raise UserError(f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; ask for at most "
+                            f"{len(drawn)} shots.")
+        return drawn
+
+    def _text(self, row: dict[str, Any]) -> list[str]:
+        return [row[name] for name in self.dataset.fields]

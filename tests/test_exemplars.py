@@ -1,0 +1,130 @@
+"""Few-shot exemplars, template subsets and instruction modes, as the token cache holds them."""
+
+import collections
+import dataclasses
+
+import pytest
+
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.cache import open_train_shard
+from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
+from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.errors import UserError
+from flan_jax.prepare import prepare
+
+RTE = [{"premise": f"There are {i} ducks on the pond.", "hypothesis": f"The pond has {i} ducks.", "label": i % 2}
+       for i in range(700)]
+
+
+def config(tmp_path, **changes) -> DataConfig:
+    record = dict(held_out="none", mixture_or_task_name="rte", source="bundled", vocabulary="bytes", batch_size=2,
+                  train_steps=2, task_feature_lengths={"inputs": 2048, "targets": 64},
+                  cache_dir=str(tmp_path / "cache"), validation_batches=1, eval_max_rows=4)
+    return DataConfig(**{**record, **changes})
+
+
+def training_texts(data: Data, name: str = "rte") -> list[str]:
+    data.build_shard(name, 0)
+    shard = open_train_shard(data.shard_path(name, 0))
+    return [data.vocabulary.decode(shard.inputs[i][:-1].tolist()) for i in range(len(shard.inputs))]
+
+
+def test_exemplars_come_from_training_rows_and_never_are_the_row_itself(tmp_path):
+    texts = training_texts(Data(config(tmp_path, shots=2)))
+    premises = [raw["premise"] for _, raw in BundledSource().rows(CATALOGUE["rte"], "train")]
+    assert len(texts) == len(premises)
+    for text, own in zip(texts, premises):
+        assert text.count("Answer:") == 3 and text.endswith("Answer:")
+        assert text.count(own) == 1, "the row is one of its own exemplars"
+        assert sum(premise in text for premise in premises) == 3
+
+
+def test_a_pool_is_spread_over_sorted_rows_and_draws_are_stable(write_rows):
+    rows = sorted(RTE, key=lambda row: row["label"])
+    pool = ExemplarPool(CATALOGUE["rte"], JsonlSource(write_rows("rte", "train", rows)))
+    drawn = [pool.draw({"premise": "x", "hypothesis": "y"}, f"rte/train/{i}", 5) for i in range(40)]
+    labels = collections.Counter(row["label"] for shots in drawn for row in shots)
+    assert min(labels.values()) > 50, "files sorted by label must not give exemplars of one label"
+    assert drawn[0] == pool.draw({"premise": "x", "hypothesis": "y"}, "rte/train/0", 5) != drawn[1]
+    assert len({row["premise"] for shots in drawn for row in shots}) > POOL_ROWS // 3
+
+
+def test_a_row_with_the_same_text_is_no_exemplar(write_rows):
+    twins = [dict(RTE[0]) for _ in range(201)] + RTE[1:4] * 100
+    pool = ExemplarPool(CATALOGUE["rte"], JsonlSource(write_rows("rte", "train", twins)))
+    row = {"premise": RTE[0]["premise"], "hypothesis": RTE[0]["hypothesis"]}
+    assert all(shot["premise"] != row["premise"] for shot in pool.draw(row, "rte/train/7000", 8))
+
+
+def test_exemplars_that_do_not_fit_are_left_out_and_counted(tmp_path):
+    data = Data(config(tmp_path, shots=5, task_feature_lengths={"inputs": 900, "targets": 64}))
+    texts = training_texts(data)
+    counts = open_train_shard(data.shard_path("rte", 0)).meta["counts"]
+    shown = [text.count("Answer:") - 1 for text in texts if "Answer:" in text]
+    assert counts["exemplars that did not fit"] > 0 and max(shown) >= 1
+    assert all(len(data.vocabulary.encode(text)) < 900 for text in texts)
+
+
+def test_held_out_rows_get_exemplars_of_their_own_dataset(tmp_path):
+    data = Data(config(tmp_path, held_out="paraphrase", mixture_or_task_name="cola", shots=2))
+    for dataset, template in data.eval_jobs()[:12]:
+        data.build_eval(dataset, template)
+        for text in data.eval_examples(dataset, template).texts:
+            assert text["inputs"].count("Answer:") >= 2 and text["inputs"].endswith("Answer:")
+
+
+def test_a_dataset_without_training_rows_is_left_out_of_a_few_shot_evaluation(tmp_path):
+    data = Data(config(tmp_path, held_out="coreference", mixture_or_task_name="cola", shots=1))
+    assert "wsc273" not in data.eval_datasets() and "no exemplars" in data.left_out["wsc273"]
+    with pytest.raises(UserError, match="nothing to take exemplars from .wsc273"):
+        ExemplarPool(CATALOGUE["wsc273"], BundledSource())
+
+
+def test_more_shots_than_rows_are_refused(tmp_path):
+    with pytest.raises(UserError, match="ask for at most 11 shots"):
+        training_texts(Data(config(tmp_path, shots=12)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7, 10])
+def test_a_run_may_train_with_the_first_templates_only(tmp_path, count):
+    data = prepare(config(tmp_path, templates=count, train_steps=40, task_feature_lengths={"inputs": 1024,
+                                                                                           "targets": 64}), workers=1)
+    used = set()
+    for epoch in sorted(set(data.plan().epoch.tolist())):
+        used |= set(open_train_shard(data.shard_path("rte", epoch)).templates.tolist())
+    assert used <= set(range(count)) and len(used) == count
+    assert data.card(data.members())[0].templates == count
+    assert data.shard_path("rte", 0) != Data(config(tmp_path)).shard_path("rte", 0)
+
+
+@pytest.mark.parametrize("mode", ["none", "dataset_name"])
+def test_without_instructions_a_held_out_dataset_is_asked_once(tmp_path, mode):
+    data = Data(config(tmp_path, held_out="nli", mixture_or_task_name="cola", instructions=mode))
+    jobs = data.eval_jobs()
+    assert len(jobs) == len(data.eval_datasets()) == 10
+    dataset, template = jobs[0]
+    data.build_eval(dataset, template)
+    text = data.eval_examples(dataset, template).texts[0]["inputs"]
+    assert text.startswith("[Natural language inference: ANLI (R1-R3)] ") == (mode == "dataset_name")
+    assert "Options" not in text and "?" not in text.split("\n")[-1]
+
+
+@pytest.mark.parametrize("changes, says", [
+    (dict(shots=-1), "SHOTS must be a whole number from 0 up"), (dict(templates=0), "TEMPLATES must be None or"),
+    (dict(shots="two"), "SHOTS")])
+def test_numbers_out_of_range_are_refused(tmp_path, changes, says):
+    with pytest.raises(UserError, match=says):
+        config(tmp_path, **changes)
+
+
+def test_other_exemplar_rows_are_another_shard(write_rows, tmp_path):
+    directory = str(write_rows("rte", "train", RTE))
+    write_rows("rte", "validation", RTE[:20])
+    few = config(tmp_path, source="jsonl", data_dir=directory, held_out="nli", mixture_or_task_name="cola", shots=1)
+    rte, template = CATALOGUE["rte"], CATALOGUE["rte"].templates[0]
+    before = {shots: Data(dataclasses.replace(few, shots=shots)).eval_path(rte, template) for shots in (0, 1)}
+    write_rows("rte", "train", RTE[:600])
+    after = {shots: Data(dataclasses.replace(few, shots=shots)).eval_path(rte, template) for shots in (0, 1)}
+    assert before[0] == after[0] and before[1] != after[1]
