@@ -161,7 +161,7 @@ def test_split(tasks):
     assert split["dropped"] == [dataset.name for dataset in CATALOGUE.cluster("paraphrase")]
     assert not {*split["eval"], *split["dropped"]} & {*split["train"]}
     _, out, _ = tasks("split", "--held_out=nli")
-    assert f"eval ({len(split['eval'])})" in out
+    assert f"eval ({len(split['eval'])} configurations of 7 datasets)" in out
     _, out, _ = tasks("split", "--held_out=none", "--json")
     assert json.loads(out)["eval"] == []
 

@@ -139,8 +139,8 @@ def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster:
     """Why each training dataset that the ablations take away does not train."""
     groups: dict[str, list[Dataset]] = {}
     for d in train:
-        groups.setdefault("conversational_qa" if train_clusters is not None and d.name in CONVERSATIONAL_QA else d.cluster,
-                          []).append(d)
+        conversational = train_clusters is not None and d.name in CONVERSATIONAL_QA
+        groups.setdefault("conversational_qa" if conversational else d.cluster, []).append(d)
     why = {}
     if train_clusters is not None:
         order = [name for name in ABLATION_ORDER if name in groups]
