@@ -33,8 +33,8 @@ def _words(name):
 
 
 def _value(text):
-    """A cell of a triple without underscores and the quotes of a string."""
-    text = _squeeze(text.replace("_", " "))
+    """A cell of a triple without underscores and the quotes of a string; '"52.0"(minutes)' is '52.0 (minutes)'."""
+    text = re.sub(r'^"([^"]*)"(\(\w+\))$', r"\1 \2", _squeeze(text.replace("_", " ")))
     if len(text) > 1 and text.startswith('"') and text.endswith('"'):
         text = text[1:-1].strip()
     return text
@@ -177,7 +177,7 @@ DART = Dataset(
             inputs="Data: {facts}\nIn words:"),
         Template(
             id="nothing_added",
-            inputs="Express the data that follows in a sentence or two, and add nothing that is not in it. {facts}"),
+            inputs="Express the data that follows in plain English, and add nothing that is not in it. {facts}"),
         Template(
             id="wordy",
             inputs="Below is structured information, made of one or more statements with semicolons between them. "
@@ -185,8 +185,8 @@ DART = Dataset(
             "{facts}"),
         Template(
             id="screen_reader",
-            inputs="A screen reader comes across a data record and should speak a full sentence in its place.\n"
-            "Record: {facts}\nSpoken sentence:"),
+            inputs="A screen reader comes across a data record and should speak natural English in its place.\n"
+            "Record: {facts}\nSpoken text:"),
         Template(
             id="extract_facts",
             inputs='Extract the facts from the text as statements of the form "subject RELATION value", with a '
@@ -230,7 +230,7 @@ E2E_NLG = Dataset(
         Template(
             id="information_desk",
             inputs="You work at the tourist information desk. A caller asks about an address in town, and your screen "
-            "shows the following: {attributes}. Pass all of it on in one or two sentences."),
+            "shows the following: {attributes}. Pass all of it on in brief."),
         Template(
             id="complete_and_true",
             inputs="Put the particulars of this venue into flowing English. Leave nothing out and make nothing up.\n"

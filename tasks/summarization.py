@@ -26,8 +26,16 @@ def _flat(text):
     return " ".join((text or "").split())
 
 
+def _mail_text(text):
+    """Mail without the left-overs of quoted-printable: '=20' or '=09' for a blank, '= ' where a line was broken."""
+    blank = r"=(?:20|09)(?!\d)"
+    if re.search(blank, text or ""):
+        text = re.sub(blank, " ", re.sub(r"=\s+", "", text)).replace("=01,", "'").replace("=3D", "=")
+    return _flat(text)
+
+
 def _email(raw):
-    body, subject = _flat(raw["email_body"]), _flat(raw["subject_line"])
+    body, subject = _mail_text(raw["email_body"]), _mail_text(raw["subject_line"])
     if not body or not re.search(r"\w", subject):
         return Drop("empty body or subject")
     return {"body": body, "answer": subject}
@@ -51,11 +59,11 @@ def _sentences(text):
     """Lines that end in ' .' as sentences on one line."""
     lines = [line.strip() for line in re.sub(r"(?<=[.!?:;,]) \.(?=\s|$)", "", text).splitlines()]
     lines = [re.sub(r" ([.,;:!?])(?=\s|$)", r"\1", line) for line in lines if line]
-    return _flat(" ".join(line if line[-1] in ".!?\"'”’" else line + "." for line in lines))
+    return _flat(" ".join(line if re.search(r"[.!?…]\s*['\"”’)]*$", line) else line + "." for line in lines))
 
 
 def _article(raw):
-    article = raw["article"].strip()
+    article = re.sub(r"\bE-mail to a friend\s*(?:\.|$)", "", raw["article"]).strip()  # a link below old CNN stories
     for pattern in _DATELINES:
         article = pattern.sub("", article, count=1)
     article, highlights = _sentences(article), _sentences(raw["highlights"])
@@ -67,7 +75,7 @@ def _article(raw):
 def _headline(raw):
     text, summary = (
         _flat(raw[key]).replace("-lrb-", "(").replace("-rrb-", ")") for key in ("document", "summary"))
-    if re.search(r"UNK|#", text + summary):
+    if re.search(r"UNK|<unk>|#", text + summary):
         return Drop("masked word or number")
     if not text or not summary:
         return Drop("empty text or headline")
@@ -75,7 +83,8 @@ def _headline(raw):
 
 
 def _articles(raw):
-    parts = [_flat(part) for part in raw["document"].replace("NEWLINE_CHAR", " ").split("|||||")]
+    document = re.sub(r"</?(?:a|b|i|p|br|em|strong|span|div|img)\b[^<>]*>", " ", raw["document"])
+    parts = [_flat(part) for part in document.replace("NEWLINE_CHAR", " ").split("|||||")]
     parts, summary = [part for part in parts if part], _flat(raw["summary"]).removeprefix("–").strip()
     if not parts or not summary:
         return Drop("no article or no summary")
@@ -122,9 +131,10 @@ def _chat(raw):
 
 
 def _guide(raw):
-    # Some guides hold the address of an icon as JSON, and some texts begin with a stray full stop.
-    guide = _flat(re.sub(r"\{\"smallUrl\".*?\}", " ", raw["source"])).lstrip(". ")
-    steps = _flat(raw["target"]).lstrip(". ")
+    # Some guides hold the address of an icon as JSON, and full stops stray where parts of the page were joined.
+    guide, steps = (
+        re.sub(r"(?<=[.!?]) \.(?=\s|$)", "", _flat(re.sub(r"\{\"smallUrl\".*?\}", " ", raw[key]))).lstrip(". ")
+        for key in ("source", "target"))
     if not guide or not steps:
         return Drop("empty guide or steps")
     return {"guide": guide, "steps": steps, "answer": steps}
@@ -310,7 +320,7 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
         Template("cinema_monthly", "You edit a monthly for cinemas and have room for a single sentence about each new "
                  "picture. The picture is {movie}, and reviewers had this to say: {reviews}\nYour sentence:"),
         Template("review_from_consensus", "Critics on the whole said of {movie}: {answer}\n"
-                 "Write a review that one of those critics could have written.", "{first_review}", "inverted"),
+                 "One of those critics put it like this in a line of the review:", "{first_review}", "inverted"),
         Template("fitting_excerpt", "Write a short excerpt from a press review of the film {movie} that fits this "
                  "overall verdict: {answer}", "{first_review}", "inverted"),
     ),
@@ -353,7 +363,7 @@ SAMSUM = Dataset(
     templates=(
         Template("imperative", "Summarise this chat.\n\n{dialogue}"),
         Template("two_labels", "Messages:\n{dialogue}\nWhat the messages say, in brief:"),
-        Template("what_happens", "{dialogue}\n\nTell in one or two sentences what happens in this conversation."),
+        Template("what_happens", "{dialogue}\n\nTell in brief what happens in this conversation."),
         Template("missed_messages", "You were away from your phone and missed a conversation. Here it is: {dialogue}\n"
                  "What did you miss?"),
         Template("third_person_note", "Write a short note in the third person about the following exchange of text "
@@ -378,7 +388,7 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
     fields=("guide", "steps"), evidence=("guide",), row=_guide, options=None, metrics=("rouge",),
     licence="CC BY-NC-SA 3.0",
     templates=(
-        Template("imperative", "Summarise this how-to guide as a list of short steps.\n\n{guide}"),
+        Template("imperative", "Summarise this how-to guide as a series of short steps.\n\n{guide}"),
         Template("two_labels", "Guide: {guide}\nSteps in short:"),
         Template("question_last", "{guide}\n\nWhat are the main instructions in the text above?"),
         Template("lost_openings", "Each paragraph of a help page opened with a brief instruction, but these openings "

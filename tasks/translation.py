@@ -304,7 +304,7 @@ WMT16_ROEN = Dataset(
                  "A news portal publishes each of its stories twice, in English and in Romanian. The Romanian reporter "
                  "is away today, so her part falls to you. One sentence of the English story is: {english}\n"
                  "Write that sentence for the Romanian story."),
-        Template("diacritics", "Mind the diacritics and write this in Romanian: {english}"),
+        Template("as_in_cluj", "Write this in Romanian, as somebody from Cluj would put it: {english}"),
         Template("question_answer",
                  "Question: How should this English sentence be translated into Romanian?\nSentence: {english}\n"
                  "Answer:"),
@@ -338,9 +338,9 @@ WMT16_RUEN = Dataset(
         Template("write_in", "Write the following sentence in Russian.\n\n{english}"),
         Template("short_codes", "EN (English): {english}\nRU (Russian):"),
         Template("what_would_it_be", "What would this sentence be in Russian? {english}"),
-        Template("encyclopedia",
-                 "The Russian article of an online encyclopedia still lacks a line that stands in the English one: "
-                 "{english}\nAdd the line to the Russian article."),
+        Template("missing_line",
+                 "The Russian version of an article still lacks a line that stands in the English one: {english}\n"
+                 "Add the line to the Russian version."),
         Template("press_agency",
                  "Olga translates for a press agency. She gets English text and returns Russian text, in Cyrillic "
                  "script, with names spelled the way Russian readers know them.\nShe gets: {english}\nShe returns:"),
