@@ -43,7 +43,8 @@ setuptools.setup(
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
         "tensorboard": ["tensorboardX>=2.6,<3"],
-        "test": ["pytest>=8,<10", "ruff>=0.8", "tensorboardX>=2.6,<3"],
+        "hf": ["datasets>=4.0,<6"],
+        "test": ["pytest>=8,<10", "ruff>=0.8", "tensorboardX>=2.6,<3", "datasets>=4.0,<6"],
     },
     entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
 )

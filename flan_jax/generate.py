@@ -12,7 +12,6 @@ import numpy as np
 from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.vocabulary import EOS
 from flan_jax.errors import UserError
 from flan_jax.prepare import CONFIGURED
 from flan_jax.train import open_run
@@ -40,11 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     source_length, target_length = data.config.lengths()
     ids = [data.vocabulary.encode(prompt) for prompt in prompts]
     for prompt, tokens in zip(prompts, ids):
-        if len(tokens) >= source_length:
+        most = source_length - len(data.vocabulary.input_end)
+        if len(tokens) > most:
             raise UserError(f"the prompt {prompt[:40]!r}... has {len(tokens)} tokens, but TASK_FEATURE_LENGTHS allows "
-                            f"{source_length - 1}; shorten it.")
+                            f"{most}; shorten it.")
     generator = Generator(run.model, data.vocabulary, run.mesh, target_length)
-    answers = generator.texts(params, [np.asarray([*tokens, EOS], np.int32) for tokens in ids])
+    answers = generator.texts(params, [np.asarray([*tokens, *data.vocabulary.input_end], np.int32) for tokens in ids])
     write_answers(prompts, answers, flags.output)
     return 0
 

@@ -18,7 +18,6 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import open_train_shard
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
-from flan_jax.data.sources import TfdsSource
 
 # The modules whose parameters a run's gin files may set; training ones too, since the same files configure both.
 CONFIGURED = ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5")
@@ -40,7 +39,7 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
     """
     start = time.time()
     data = Data(config)
-    if isinstance(data.source, TfdsSource):
+    if data.source.kind in ("tfds", "hf"):
         _download(data)
     _build(data, [("eval", d.name, t.id) for d, t in data.eval_missing()], "held-out rows", workers)
     print_eval_counts(data)
@@ -56,9 +55,7 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
 
 def print_plan(data: Data, plan: Plan) -> None:
     """How full the rows are, and what was shortened, cut or dropped on the way."""
-    inputs, targets = plan.filled[0] / plan.filled[1]
-    print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {inputs:.1%} of input tokens and "
-          f"{targets:.1%} of target tokens filled", flush=True)
+    print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
     for member in data.members():
         counts = open_train_shard(data.shard_path(member.name, 0)).meta["counts"]
         lost = {k: v for k, v in counts.items() if k not in ("rows", "rows read")}

@@ -154,8 +154,7 @@ def print_sides(data: Data) -> None:
     without = [m.name for m in members if m.name not in validation]
     if without:
         print(f"without validation rows: {', '.join(without)}")
-    inputs, targets = data.plan().filled[0] / data.plan().filled[1]
-    print(f"packing fills {inputs:.1%} of input tokens and {targets:.1%} of target tokens", flush=True)
+    print(f"packing fills {data.plan().filled_text()}", flush=True)
 
 
 def record_of(data: Data) -> dict:
@@ -166,8 +165,10 @@ def record_of(data: Data) -> dict:
         "left_out": data.left_out, "card": [dataclasses.asdict(row) for row in data.card(data.members())],
         "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
         "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
-        "instructions": config.instructions, "shots": config.shots, "batch_size": config.batch_size,
-        "task_feature_lengths": list(config.lengths()), "vocabulary": data.vocabulary.fingerprint,
+        "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
+        "architecture": config.architecture, "batch_size": config.batch_size,
+        "task_feature_lengths": list(config.lengths()),
+        "vocabulary": data.vocabulary.fingerprint,
     }
 
 

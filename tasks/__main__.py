@@ -1,8 +1,8 @@
 """`flan-jax tasks`: the catalogue for eyes and, with --json, for scripts.
 
 list shows all datasets, show one of them, render its rows as instructions, check loads rows of every dataset and
-renders every template, split says who trains and who is held out. The package that this module belongs to fills the
-catalogue when it is imported.
+renders every template, split says who trains and who is held out, overlap which held-out rows stand in training rows.
+The package that this module belongs to fills the catalogue when it is imported.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flan_jax import cli
-from flan_jax.data import sources
-from flan_jax.data.catalogue import CATALOGUE, Dataset, Drop, Template
+from flan_jax.data import check, sources
+from flan_jax.data.catalogue import CATALOGUE, Dataset, Drop
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.mixture import HELD_OUT_FORMS, UNSEEN, held_out_split
-from flan_jax.data.render import INSTRUCTIONS, STYLES, Rendered, read_row, render
+from flan_jax.data.overlap import held_out_overlap
+from flan_jax.data.render import INSTRUCTIONS, STYLES, read_row, render
 from flan_jax.errors import UserError
 
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(prog="flan-jax tasks", description=__doc__.split("\n", 1)[0], allow_abbrev=False)
-    verbs = parser.add_subparsers(required=True, metavar="list|show|render|check|split")
+    verbs = parser.add_subparsers(required=True, metavar="list|show|render|check|split|overlap")
 
     def verb(name: str, do, summary: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -64,12 +65,19 @@ def _parser() -> cli.ArgumentParser:
     splitting.add_argument("--train_clusters", type=_count, help="only the first 1 to 7 training clusters, in the "
                                                                  "paper's order")
     splitting.add_argument("--datasets_per_cluster", type=_count, help="only so many training datasets a cluster")
+    overlapping = verb("overlap", _overlap, "which held-out rows stand, word for word, in the training rows")
+    overlapping.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
+    _add_source_flags(overlapping)
+    overlapping.add_argument("--split", choices=("test", "validation", "train"), default="test",
+                             help="which rows of the held-out datasets (default test)")
+    overlapping.add_argument("--max_rows", type=_count, help="only the first so many rows of each dataset")
     return parser
 
 
 def _add_source_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=sources.KINDS, default="bundled", help="where rows come from")
-    parser.add_argument("--data_dir", help="directory of the rows (jsonl: <dataset>/<split>.jsonl)")
+    parser.add_argument("--data_dir", help="directory of the rows (jsonl: <dataset>/<split>.jsonl; hf: "
+                                             "<hub id>/<config>/<split>/*.parquet)")
 
 
 def _count(text: str) -> int:
@@ -96,7 +104,8 @@ def _list(flags: argparse.Namespace) -> None:
 
 def _summary(dataset: Dataset) -> dict[str, Any]:
     """The record of `tasks list --json`."""
-    places = {"tfds": dataset.tfds, "hf": dataset.hub, "jsonl": dataset.name, "bundled": dataset.name}
+    places = {"tfds": dataset.tfds, "hf": dataset.hub and dataset.hub.id, "jsonl": dataset.name,
+              "bundled": dataset.name}
     return {
         "name": dataset.name, "dataset": dataset.paper_dataset, "cluster": dataset.cluster,
         "split_names": list(dataset.splits), "options": dataset.options, "metrics": dataset.metrics,
@@ -141,7 +150,7 @@ def _render(flags: argparse.Namespace) -> None:
     dataset = CATALOGUE[flags.name]
     source = sources.open_source(flags.source, flags.data_dir)
     templates = dataset.templates if flags.template == "all" else (dataset.template(flags.template),)
-    if flags.source == "tfds" and (why := source.available(dataset, next(iter(dataset.splits)))):
+    if flags.source in ("tfds", "hf") and (why := source.available(dataset, next(iter(dataset.splits)))):
         raise UserError(f"{dataset.name}: {why}; `flan-jax prepare` downloads, --source=bundled needs no download.")
     spec = flags.split or sources.parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
     pool = ExemplarPool(dataset, source, flags.seed) if flags.shots else None
@@ -172,101 +181,22 @@ def _usable_rows(source, dataset: Dataset, spec: str, dropped) -> Iterator[tuple
             yield index, sources.row_id(dataset, spec, index), row
 
 
-@dataclasses.dataclass
-class _Report:
-    """What `check` found out about a dataset; `unavailable` gives the reason by split."""
-
-    name: str
-    cluster: str
-    status: str = "ok"
-    rows: dict[str, int] = dataclasses.field(default_factory=dict)
-    dropped: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    templates: int = 0
-    unavailable: dict[str, str] = dataclasses.field(default_factory=dict)
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-
 def _check(flags: argparse.Namespace) -> int:
     source = sources.open_source(flags.source, flags.data_dir)
     datasets = [CATALOGUE[name] for name in flags.names] or list(CATALOGUE)
     reports = []
+    if not flags.json:
+        print(check.HEADER)
     for dataset in datasets:
-        reports.append(_check_dataset(source, dataset, flags.num_rows))
+        reports.append(check.check_dataset(source, dataset, flags.num_rows))
         if not flags.json:
-            print(_report_line(reports[-1]), flush=True)
-    count = collections.Counter(report.status for report in reports)
+            print(check.table_row(reports[-1]), flush=True)
     if flags.json:
         print(json.dumps([vars(report) for report in reports], indent=1, ensure_ascii=False))
     else:
-        print(f"{count['ok']} ok, {count['failed']} failed, {count['unavailable']} without rows in {flags.source}; "
-              f"{sum(sum(r.rows.values()) for r in reports):,} rows, each in every template")
-    return 0 if count["ok"] and not count["failed"] else 1
-
-
-def _report_line(report: _Report) -> str:
-    rows = ", ".join(f"{split} {count}" for split, count in report.rows.items())
-    dropped = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
-    reasons = [f"{split}: {why}" for split, why in report.unavailable.items()]
-    details = report.problems + (reasons[:1] if report.status == "unavailable" else reasons)
-    line = f"{report.status:<12}{report.name:<36}{rows}" + (f" (left out: {dropped})" if dropped else "")
-    return "\n".join([line.rstrip(), *(f"{'':<12}{detail}" for detail in details)])
-
-
-def _check_dataset(source, dataset: Dataset, num_rows: int) -> _Report:
-    """Renders the first rows of each split in every template and looks at the results."""
-    report = _Report(dataset.name, dataset.cluster, templates=len(dataset.templates))
-    for split in dataset.splits:
-        place = split
-        try:
-            if why := source.available(dataset, split):
-                report.unavailable[split] = why
-                continue
-            report.rows[split] = 0
-            for index, raw in itertools.islice(source.rows(dataset, source.spec(dataset, split)), num_rows):
-                place = f"{split}/{index}"
-                _check_row(dataset, raw, place, report)
-                report.rows[split] += 1
-        except Exception as error:  # One dataset that cannot be read must not hide the others.
-            report.problems.append(f"{place}: {_first_line(error)}")
-    report.status = "failed" if report.problems else "ok" if any(report.rows.values()) else "unavailable"
-    return report
-
-
-def _check_row(dataset: Dataset, raw: dict[str, Any], place: str, report: _Report) -> None:
-    row = read_row(dataset, raw)
-    if isinstance(row, Drop):
-        report.dropped[row.reason] += 1
-        return
-    seen: dict[str, str] = {}
-    for template in dataset.templates:
-        text = render(dataset, template, row, row_id=place)
-        problem = _problem(template, text)
-        twin = seen.setdefault(text.inputs, template.id)
-        if not problem and twin != template.id:
-            problem = f"has the same input as {twin}"
-        # The first row with a problem stands for all.
-        if problem and not any(known.endswith(f"{template.id} {problem}") for known in report.problems):
-            report.problems.append(f"{place} {template.id} {problem}")
-
-
-def _problem(template: Template, text: Rendered) -> str | None:
-    """What is wrong with a rendered row, if anything."""
-    if not text.inputs.strip() or not text.targets.strip():
-        return "is empty"
-    if text.inputs != text.inputs.strip() or text.targets != text.targets.strip():
-        return "begins or ends with white space"
-    if text.options is not None and text.answer not in text.options:
-        return f"has the answer {text.answer!r}, which is no option"
-    if text.options is not None and any(not option for option in text.options):
-        return "has an empty option"
-    if template.kind == "forward" and text.targets != text.answer:
-        return f"asks for {text.targets!r}, not for the answer"
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip() or "failed").splitlines()[0]
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+        print(check.summary(reports, flags.source))
+    statuses = {report.status for report in reports}
+    return 0 if "ok" in statuses and "failed" not in statuses else 1
 
 
 def _split(flags: argparse.Namespace) -> None:
@@ -281,6 +211,34 @@ def _split(flags: argparse.Namespace) -> None:
             print(f"  {name:<36}{CATALOGUE[name].cluster:<40}{split.why.get(name, '')}".rstrip())
     if split.eval:
         print(f"evaluated as unseen: {UNSEEN[split.unseen]}")
+
+
+def _overlap(flags: argparse.Namespace) -> None:
+    source = sources.open_source(flags.source, flags.data_dir)
+    report, left_out = held_out_overlap(CATALOGUE, source, flags.held_out, flags.split, flags.max_rows)
+    limits = {name: min(CATALOGUE[name].train_cap, flags.max_rows or sys.maxsize) for name in report.train}
+    capped = [name for name, rows in report.train.items() if rows >= limits[name]]
+    if flags.json:
+        print(json.dumps(dataclasses.asdict(report) | {"read_up_to_limit": {n: limits[n] for n in capped},
+                                                       "max_rows": flags.max_rows, "left_out": left_out},
+                         indent=1, ensure_ascii=False))
+        return
+    print(f"{'held out':<36}{'rows':>9}{'N words':>9}{'overlapping':>13}{'share':>9}{'only phrases':>14}")
+    for total in report.held_out:
+        print(f"{total.name:<36}{total.rows:>9,}{total.words:>9}{total.overlapping:>13,}"
+              f"{total.overlapping / max(total.rows, 1):>9.2%}{total.phrases_only:>14,}")
+        for pair in sorted((p for p in report.pairs if p.held_out == total.name), key=lambda p: -p.held_out_rows):
+            where = ", ".join(f"{name} {count:,}" for name, count in pair.texts.items())
+            print(f"  {pair.train}: {pair.held_out_rows:,} rows ({where}) with {pair.train_rows:,} training rows\n"
+                  f"    {pair.held_out_row} and {pair.train_row}: {pair.example}")
+    print(f"{sum(t.overlapping for t in report.held_out):,} of {sum(t.rows for t in report.held_out):,} held-out rows "
+          f"share words with {sum(report.train.values()):,} rows of {len(report.train)} training datasets")
+    if flags.max_rows is not None:
+        print(f"only the first {flags.max_rows:,} rows of each dataset were read")
+    elif capped:
+        print(f"read up to the training cap, as a run does: {', '.join(capped)}")
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Closed-book question answering: ARC (easy and challenge), Natural Questions and TriviaQA."""
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+import re
+
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 
 
 def _distinct(texts):
@@ -8,16 +10,31 @@ def _distinct(texts):
     return list(dict.fromkeys(t.strip() for t in texts if t.strip()))
 
 
-def _question(text):
-    """The question without the doubled quotes of CSV files, and with a question mark where it ends without a mark."""
+# First words of trivia items that ask without being questions.
+_REQUESTS = ("complete", "correct", "give", "identify", "list", "name", "solve")
+
+
+def _without_csv_quotes(text):
+    """The text, white space tidied, without the quotes that CSV files put around it and doubled within it."""
     text = " ".join(text.split())
-    if '""' in text:
-        if text.startswith('"') and text.endswith('"'):
-            text = text[1:-1]
-        text = text.replace('""', '"').strip()
-    if text and (text[-1].isalnum() or text[-1] in "\"'’”)%"):
-        text += "?"
-    return text
+    if '""' not in text:
+        return text
+    # Some cells are cut short and have lost the quote at their end.
+    if text.startswith('"""') or (text.startswith('"') and text.endswith('"')):
+        text = text[1:].removesuffix('"')
+    return text.replace('""', '"').strip()
+
+
+def _question(text):
+    """The question without the quotes of CSV files, and with a mark at its end."""
+    text = _without_csv_quotes(text)
+    if not text or not (text[-1].isalnum() or text[-1] in "\"'’”)%"):
+        return text
+    # It may end in a quotation with a mark of its own, or in a hint in brackets after the question mark.
+    if text.rstrip("\"'’”) ")[-1:] in (".", "?", "!") or (text.endswith(")") and "?" in text):
+        return text
+    starts = {sentence.split(" ")[0].lower() for sentence in (text, text.split(". ")[-1])}
+    return text + ("." if starts & set(_REQUESTS) else "?")
 
 
 def _arc_row(raw):
@@ -46,13 +63,27 @@ def _natural_questions_row(raw):
     return {"question": question, "answer": answers[0], "references": answers}
 
 
+# Aliases include slips such as 'ToKyo' and 'JOrdan'; McCartney is none.
+_STRAY_CAPITAL = re.compile(r"(?<!Mc)(?<!Mac)(?<=[a-z])[A-Z]|[A-Z]{2}[a-z]")
+
+
+def _ordinary_case(value, aliases):
+    """One answer in four is all capitals; where an alias is the same but for case, it has the right capitals."""
+    if not value.isupper() or len(value) < 5:
+        return value
+    same = [alias for alias in aliases
+            if alias.lower() == value.lower() and not alias.isupper() and not _STRAY_CAPITAL.search(alias)]
+    return max(same, key=lambda alias: sum(map(str.isupper, alias)), default=value)
+
+
 def _trivia_qa_row(raw):
-    question, value = _question(raw["question"]), raw["answer"]["value"].strip()
+    question, value = _question(raw["question"]), _without_csv_quotes(raw["answer"]["value"])
     if not question:
         return Drop("empty question")
     if value in ("", "<unk>"):
         return Drop("no answer")
-    return {"question": question, "answer": value, "references": _distinct([value, *raw["answer"]["aliases"]])}
+    answer = _ordinary_case(value, raw["answer"]["aliases"])
+    return {"question": question, "answer": answer, "references": _distinct([answer, value, *raw["answer"]["aliases"]])}
 
 
 # A question of ARC may also be an unfinished statement or hold a blank, and the answer then completes it.
@@ -102,7 +133,7 @@ ARC_CHALLENGE = Dataset(
     paper_dataset="ARC (easy/chal.)",
     cluster="closed_book_qa",
     tfds="ai2_arc/ARC-Challenge:1.0.0",
-    hub="allenai/ai2_arc",
+    hub=Hub("allenai/ai2_arc", "ARC-Challenge"),
     licence="CC BY-SA 4.0",
     splits=_ARC_SPLITS,
     rows={"train": 910},
@@ -118,7 +149,7 @@ ARC_EASY = Dataset(
     paper_dataset="ARC (easy/chal.)",
     cluster="closed_book_qa",
     tfds="ai2_arc/ARC-Easy:1.0.0",
-    hub="allenai/ai2_arc",
+    hub=Hub("allenai/ai2_arc", "ARC-Easy"),
     licence="CC BY-SA 4.0",
     splits=_ARC_SPLITS,
     rows={"train": 2040},
@@ -134,7 +165,7 @@ NATURAL_QUESTIONS = Dataset(
     paper_dataset="NQ",
     cluster="closed_book_qa",
     tfds="natural_questions_open:1.0.0",
-    hub="google-research-datasets/nq_open",
+    hub=Hub("google-research-datasets/nq_open", "nq_open"),
     licence="CC BY-SA 3.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 87_720},
@@ -165,7 +196,7 @@ NATURAL_QUESTIONS = Dataset(
             inputs="Without looking anything up, tell me: {question}"),
         Template(
             id="question_first",
-            inputs="{question} State just the person, place, time or amount that is asked for and leave out any "
+            inputs="{question} State just the name, thing, time or amount that is asked for and leave out any "
             "explanation."),
         Template(
             id="library_desk",
@@ -181,12 +212,14 @@ NATURAL_QUESTIONS = Dataset(
     ),
 )
 
+# The builder's rc has one row for each question and part of the collection (Web, Wikipedia, and in validation the
+# verified subsets of both), not for each document: most questions come twice, also across train and validation below.
 TRIVIA_QA = Dataset(
     name="trivia_qa",
     paper_dataset="TQA",
     cluster="closed_book_qa",
     tfds="trivia_qa/rc:1.1.0",
-    hub="mandarjoshi/trivia_qa",
+    hub=Hub("mandarjoshi/trivia_qa", "rc.nocontext"),
     licence="Apache-2.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     fields=("question",),
@@ -212,7 +245,7 @@ TRIVIA_QA = Dataset(
             "{question}"),
         Template(
             id="question_first",
-            inputs="{question}\nName the person, place, title or thing that this trivia question is after."),
+            inputs="{question}\nName the person, place, title, number or thing that this trivia question is after."),
         Template(
             id="quiz_book",
             inputs="A quiz book prints its solutions on the last page. What is the solution to the entry below?\n"

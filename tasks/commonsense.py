@@ -6,10 +6,14 @@ a goal, StoryCloze two last sentences.
 
 import re
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 
 # The section marks that HellaSwag keeps from its how-to guides.
 _GUIDE_MARK = re.compile(r"\[(?:header|title|step|substeps?)\]")
+# The first letter of the sentence in which a HellaSwag text about a video breaks off: it comes in lower case.
+_LAST_START = re.compile(r"(?<=[.!?] )[a-z](?=[^.!?]*$)")
+# Last words of PIQA goals that the solutions continue.
+_UNFINISHED = re.compile(r"\b(?:can|could|should|must|will|may|you|is|are|by|to|the|a|an|and|or)$")
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 
 
@@ -47,7 +51,7 @@ COPA = Dataset(
     paper_dataset="CoPA",
     cluster="commonsense",
     tfds="super_glue/copa:1.0.2",
-    hub="aps/super_glue",
+    hub=Hub("aps/super_glue", "copa"),
     licence="BSD 2-Clause",
     splits={"train": "train[:-50]", "validation": "train[-50:]", "test": "validation"},
     rows={"train": 350},
@@ -103,9 +107,15 @@ def _plain_guide(text):
 
 
 def _hellaswag_row(raw):
-    fields = {"context": _plain_guide(raw["context"]), "topic": _spaced(raw["activity_label"])}
+    context = _LAST_START.sub(lambda letter: letter[0].upper(), _plain_guide(raw["context"]))
+    fields = {"context": context, "topic": _spaced(raw["activity_label"])}
     endings = [_plain_guide(ending).lstrip(" ,") for ending in raw["endings"]]
     return _choice(fields, endings, raw["label"])
+
+
+def _hellaswag_hub_row(raw):
+    # The hub's label is a text, empty where there is none.
+    return {**raw, "label": int(raw["label"] or -1)}
 
 
 HELLASWAG = Dataset(
@@ -113,7 +123,7 @@ HELLASWAG = Dataset(
     paper_dataset="HellaSwag",
     cluster="commonsense",
     tfds="hellaswag:1.1.0",
-    hub="Rowan/hellaswag",
+    hub=Hub("Rowan/hellaswag", rename={"context": "ctx"}, row=_hellaswag_hub_row),
     licence="MIT",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 39700},
@@ -125,7 +135,7 @@ HELLASWAG = Dataset(
     templates=(
         Template(
             "how_it_goes_on",
-            "What is the most likely way for this description to go on?\n\n{context}\n{options}"),
+            "What is the most likely way for this text to go on?\n\n{context}\n{options}"),
         Template(
             "breaks_off",
             "A text breaks off after these words: \"{context}\"\n{options}\n"
@@ -166,7 +176,8 @@ HELLASWAG = Dataset(
 def _piqa_row(raw):
     solutions = [_spaced(raw["sol1"]), _spaced(raw["sol2"])]
     # The solution that is not right: only the turned-around template shows it, beside the right one.
-    goal = _ended(raw["goal"])
+    goal = _spaced(raw["goal"])
+    goal = f"{goal} ..." if _UNFINISHED.search(goal) else _ended(goal)
     goal = goal[:1].upper() + goal[1:]
     return _choice({"goal": goal, "mistake": solutions[raw["label"] == 0]}, solutions, raw["label"])
 
@@ -176,8 +187,8 @@ PIQA = Dataset(
     paper_dataset="PiQA",
     cluster="commonsense",
     tfds="piqa:1.0.0",
-    hub="ybisk/piqa",
-    licence="unknown",
+    hub=Hub("baber/piqa"),
+    licence="AFL 3.0",
     splits={"train": "train[:-100]", "validation": "train[-100:]", "test": "validation"},
     rows={"train": 16010},
     fields=("goal", "mistake"),
@@ -232,7 +243,7 @@ STORY_CLOZE = Dataset(
     paper_dataset="StoryCloze",
     cluster="commonsense",
     tfds="story_cloze/2016:1.0.0",
-    hub="LSDSem/story_cloze",
+    hub=None,
     licence="custom (on request)",
     splits={"train": "validation[:-200]", "validation": "validation[-200:]", "test": "test"},
     rows={"train": 1670},

@@ -6,13 +6,18 @@ the same pronoun occurs more than once.
 
 import re
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 
 
 def _squeeze(text):
     """The text with every run of white space as one blank, and none before a punctuation mark."""
     text = re.sub(r" (?=[.,;:!?](?:\s|$|\"))", "", " ".join(text.split()))
     return re.sub(r" (?='s\b|n't\b)", "", text)
+
+
+def _closed(text):
+    """The text with a full stop where it has no mark at its end: the line break after it may become a blank."""
+    return text + "." if text[-1:].isalnum() or text.endswith((")", "]")) else text
 
 
 def _mark(text, pronoun):
@@ -52,6 +57,7 @@ def _wsc_row(raw):
     sentence = _squeeze(_mark_word(text, pronoun, raw["span2_index"]))
     if "[" not in sentence:
         return Drop("the pronoun is not in the text")
+    sentence = _closed(sentence)
     return {"sentence": sentence, "noun": _as_in(_squeeze(text), noun), "pronoun": pronoun, "label": raw["label"]}
 
 
@@ -63,7 +69,7 @@ def _winogrande_row(raw):
         return Drop("no blank in the sentence")
     if len(after) > 1:
         return Drop("more than one blank in the sentence")
-    context = " ".join(before.split())
+    context = _squeeze(before)
     options = [_squeeze(raw[name].strip() + after[0]) for name in ("option1", "option2")]
     if not context or not raw["option1"].strip() or not raw["option2"].strip():
         return Drop("empty context or option")
@@ -72,8 +78,13 @@ def _winogrande_row(raw):
     return {"context": context, "options": options, "label": raw["label"]}
 
 
+def _winogrande_hub_row(raw):
+    # The hub names the right option '1' or '2', and gives '' where that is a secret.
+    return {**raw, "label": int(raw["answer"] or 0) - 1}
+
+
 def _dpr_row(raw):
-    sentence, pronoun = _squeeze(raw["sentence"]), raw["pronoun"].strip()
+    sentence, pronoun = _closed(_squeeze(raw["sentence"])), raw["pronoun"].strip()
     options = [_small_article(c.strip()) for c in raw["candidates"]]
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -91,7 +102,18 @@ def _wsc273_row(raw):
         return Drop("no gold label")
     if not (pronoun and all(options)):
         return Drop("empty pronoun or option")
-    return {"text": _squeeze(text), "pronoun": pronoun, "options": options, "label": raw["label"]}
+    return {"text": _closed(_squeeze(text)), "pronoun": pronoun, "options": options, "label": raw["label"]}
+
+
+def _wsc273_hub_row(raw):
+    """The hub gives where the pronoun begins, and the options as a sentence would begin with them."""
+    options = [option.strip() for option in raw["options"]]
+    if raw["pronoun"][:1].islower():
+        options = [re.sub(r"^(?:The|An?|My|Your|His|Her|Our|Their)(?= )", lambda found: found.group().lower(), option)
+                   for option in options]
+    return {**raw, "pronoun_text": raw["pronoun"], "pronoun_start": raw["pronoun_loc"],
+            "pronoun_end": raw["pronoun_loc"] + len(raw["pronoun"]),
+            "option1_normalized": options[0], "option2_normalized": options[1]}
 
 
 WSC = Dataset(
@@ -99,7 +121,7 @@ WSC = Dataset(
     paper_dataset="WSC273",
     cluster="coreference",
     tfds="super_glue/wsc:1.0.2",
-    hub="aps/super_glue",
+    hub=Hub("aps/super_glue", "wsc"),
     licence="CC BY 4.0",
     splits={"train": "train[:-50]", "validation": "train[-50:]", "test": "validation"},
     rows={"train": 500, "test": 104},
@@ -120,16 +142,16 @@ WSC = Dataset(
             inputs='Does "{pronoun}" stand for "{noun}" in the passage that follows?\n{options}\nPassage: {sentence}'),
         Template(
             id="replacement_test",
-            inputs='Suppose the bracketed pronoun "{pronoun}" were spelled out as "{noun}". Would the text still mean '
-            "what its author wanted to say?\n{sentence}\n{options}"),
+            inputs='Suppose that "{noun}", in whatever form the grammar asks for, took the place of the bracketed '
+            'pronoun "{pronoun}". Would the text still mean what its author wanted to say?\n{sentence}\n{options}'),
         Template(
             id="teacher_dialogue",
             inputs='Pupil: I have read this: "{sentence}" I believe that "{pronoun}" points to "{noun}". Is that '
             "correct?\n{options}\nTeacher:"),
         Template(
             id="options_first",
-            inputs='{options}\nDo the phrase "{noun}" and the word "{pronoun}" denote the same thing here?\n'
-            "{sentence}"),
+            inputs='{options}\nDo the phrase "{noun}" and the word "{pronoun}" in brackets denote the same person or '
+            "thing here?\n{sentence}"),
         Template(
             id="terse",
             inputs='{sentence} Pronoun: "{pronoun}". Candidate: "{noun}". Match?\n{options}'),
@@ -154,7 +176,7 @@ WINOGRANDE = Dataset(
     paper_dataset="Winogrande",
     cluster="coreference",
     tfds="winogrande:1.2.0",
-    hub="allenai/winogrande",
+    hub=Hub("allenai/winogrande", "winogrande_xl", splits={"train_xl": "train"}, row=_winogrande_hub_row),
     licence="CC BY",
     splits={"train": "train_xl[:-200]", "validation": "train_xl[-200:]", "test": "validation"},
     rows={"train": 40_190, "test": 1_267},
@@ -205,7 +227,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     paper_dataset="DPR",
     cluster="coreference",
     tfds="definite_pronoun_resolution:1.1.0",
-    hub="community-datasets/definite_pronoun_resolution",
+    hub=Hub("community-datasets/definite_pronoun_resolution", "plain_text"),
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 1_120, "test": 564},
@@ -222,7 +244,7 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
             inputs='To whom or to what does "{pronoun}" refer in the sentence below?\n{options}\nSentence: {sentence}'),
         Template(
             id="avoid_pronoun",
-            inputs='This sentence would be clearer with a noun in place of "{pronoun}". Which noun belongs there?\n'
+            inputs='This sentence would be clearer with a name or a noun in place of "{pronoun}". Which one is it?\n'
             "{sentence}\n{options}"),
         Template(
             id="find_antecedent",
@@ -258,7 +280,7 @@ WSC273 = Dataset(
     paper_dataset="WSC273",
     cluster="coreference",
     tfds="wsc273:1.0.0",
-    hub="ErnestSDavis/winograd_wsc",
+    hub=Hub("ErnestSDavis/winograd_wsc", "wsc273", row=_wsc273_hub_row),
     licence="CC BY 4.0",
     splits={"test": "test"},
     rows={"test": 273},

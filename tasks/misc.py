@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from flan_jax.data.catalogue import Dataset, Drop, Template
+from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
 
 # What a QuAC question without an answer in its section is answered with; the templates announce it.
 CANNOT_ANSWER = "cannot answer"
@@ -49,7 +49,7 @@ COQA = Dataset(
     paper_dataset="CoQA",
     cluster="misc",
     tfds="coqa:1.0.0",
-    hub="stanfordnlp/coqa",
+    hub=Hub("stanfordnlp/coqa", splits={"test": "validation"}),
     licence="mixed (CC BY-SA 4.0, MSR-LA, RACE, Apache 2.0)",
     splits={"train": "train[:-100]", "validation": "train[-100:]", "test": "test"},
     rows={"train": 7090},
@@ -58,25 +58,25 @@ COQA = Dataset(
     row=_coqa_row,
     metrics=("squad",),
     templates=(
-        Template("next_turn", "{story}\n\nA conversation about the story above:\n{conversation}\nQ: {question} A:"),
-        Template("two_people_talk", "Two people talk about a text. The text: {story}\nWhat they have said so far: "
+        Template("next_turn", "{story}\n\nA conversation about the text above:\n{conversation}\nQ: {question} A:"),
+        Template("two_people_talk", "Two people talk about a text. The text: {story}\nWhat they have said so far:\n"
                  "{conversation}\nThe next question is: {question}\nHow should it be answered, in a few words?"),
         Template("question_first", "You will be asked this: {question}\nThe question comes at the end of a "
-                 "conversation, so words such as he, she or it may point back to earlier turns.\nConversation: "
+                 "conversation, so words such as he, she or it may point back to earlier turns.\nConversation:\n"
                  "{conversation}\nText that it is about: {story}\nAnswer in a few words:"),
         Template("chat_with_reader", "You are chatting with someone who knows nothing of this text but would like "
-                 "to: {story}\nYour chat up to now: {conversation}\nThey now write: {question}\nYou write back:"),
-        Template("conversation_first", "Earlier questions and answers: {conversation}\nLatest question: {question}\n"
+                 "to: {story}\nYour chat up to now:\n{conversation}\nThey now write: {question}\nYou write back:"),
+        Template("conversation_first", "Earlier questions and answers:\n{conversation}\nLatest question: {question}\n"
                  "All of them are about this passage: {story}\nShort answer to the latest question:"),
-        Template("keep_it_going", "Keep the conversation going with a brief reply that the story supports.\nStory: "
-                 "{story}\nTurns so far: {conversation}\nNew turn: {question}\nReply:"),
+        Template("keep_it_going", "Keep the conversation going with a brief reply that the text supports.\nText: "
+                 "{story}\nTurns so far:\n{conversation}\nNew turn: {question}\nReply:"),
         Template("teacher_asks", "A class has read a text, and the teacher asks one question after another.\nText: "
-                 "{story}\nQuestions and answers up to this point: {conversation}\nThe teacher goes on: {question}\n"
+                 "{story}\nQuestions and answers up to this point:\n{conversation}\nThe teacher goes on: {question}\n"
                  "What is the right answer?"),
         Template("expert_interview", "Notes of an interview with an expert on the following. {story}\n\nNoted so "
-                 "far: {conversation}\nInterviewer: {question}\nExpert, briefly:"),
+                 "far:\n{conversation}\nInterviewer: {question}\nExpert, briefly:"),
         Template("read_everything", "The final question may be unclear on its own, so read everything: first the "
-                 "turns, then the passage, then the question.\nTurns: {conversation}\nPassage: {story}\nFinal "
+                 "turns, then the passage, then the question.\nTurns:\n{conversation}\nPassage: {story}\nFinal "
                  "question: {question}\nAnswer to the final question:"),
         Template("question_before_answer", "{story}\n\nThis was said about the text.\n{conversation}\nAfter that "
                  "came one more question, to which the reply was \"{answer}\" and nothing else. What was the "
@@ -112,7 +112,7 @@ QUAC = Dataset(
     paper_dataset="QuAC",
     cluster="misc",
     tfds="quac:1.0.0",
-    hub="allenai/quac",
+    hub=None,
     licence="CC BY-SA 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 83360},
@@ -122,7 +122,7 @@ QUAC = Dataset(
     row=_quac_row,
     metrics=("trivia_qa",),
     templates=(
-        Template("quote_the_article", "{context}\n\nQuote the words of this article that answer \"{question}\" or "
+        Template("quote_the_article", "{context}\n\nQuote the words of this article that answer \"{question}\", or "
                  "say \"cannot answer\" if there are none."),
         Template("curious_student", "An article on \"{title}\" has a section \"{section}\": {context}\nA student who "
                  "cannot see it is curious: {question}\nRead out a suitable piece of the section. If it has none, "
@@ -167,7 +167,7 @@ WIC = Dataset(
     paper_dataset="WIC",
     cluster="misc",
     tfds="super_glue/wic:1.0.2",
-    hub="aps/super_glue",
+    hub=Hub("aps/super_glue", "wic"),
     licence="CC BY-NC 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 5220},
@@ -223,7 +223,8 @@ TREC = Dataset(
     paper_dataset="TREC",
     cluster="misc",
     tfds="trec:1.0.0",
-    hub="CogComp/trec",
+    hub=Hub("CogComp/trec", rename={"label-coarse": "coarse_label"},
+            classes={"label-coarse": ("DESC", "ENTY", "ABBR", "HUM", "NUM", "LOC")}),
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 5250},
@@ -269,7 +270,7 @@ COLA = Dataset(
     paper_dataset="CoLA",
     cluster="misc",
     tfds="glue/cola:2.0.0",
-    hub="nyu-mll/glue",
+    hub=Hub("nyu-mll/glue", "cola"),
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 8350},
@@ -312,12 +313,18 @@ def _math_dataset_row(raw):
     return {"equation": match[1], "unknown": match[2], "answer": raw["answer"].strip()}
 
 
+def _math_dataset_hub_row(raw):
+    # The hub's texts are bytes as Python prints them: "b'Solve 2*x = 6 for x.\\n'".
+    texts = {name: re.fullmatch(r"(?s)(?:b')?(.*?)(?:(?:\\n)?')?", raw[name])[1] for name in ("question", "answer")}
+    return {**raw, **texts}
+
+
 MATH_DATASET = Dataset(
     name="math_dataset",
     paper_dataset="Math",
     cluster="misc",
     tfds="math_dataset/algebra__linear_1d:1.0.0",
-    hub="deepmind/math_dataset",
+    hub=Hub("deepmind/math_dataset", "algebra__linear_1d", row=_math_dataset_hub_row),
     licence="Apache 2.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 1999780},
@@ -352,7 +359,6 @@ PARA_CRAWL = {
     "paper_dataset": "Fix Punctuation (NLG)",
     "cluster": "misc",
     "tfds": "para_crawl/enda:1.2.0",
-    "hub": "para_crawl",
     "licence": "CC0 1.0",
     "options": None,
     "metrics": ("edit_similarity",),

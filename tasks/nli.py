@@ -7,12 +7,20 @@ first. Three-way questions are put so that 'no' means "it is false" and never "i
 import re
 from typing import Any
 
-from flan_jax.data.catalogue import Dataset, Drop, Template
+from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+
+
+def _joined(text: str) -> str:
+    """The text on one line, without what tokenisers leave: blanks before punctuation, `` and '' for quotes, &amp;."""
+    text = re.sub("``|''", '"', text.replace("&amp;", "&"))
+    # Two blanks before an 's are a gap where a word is missing: they stay.
+    text = re.sub(r"(?<=\w) (?=(?:n't|'(?:s|ve|ll|re|d|m))\b(?!['-]))", "", text)
+    return re.sub(r"(?<![?!…]) (?=[.,;:?!](?:[ \"]|$))", "", " ".join(text.split()))
 
 
 def _clean(text: str, mark: str = ".") -> str:
-    """The text on one line, with `mark` at its end where it has none: line breaks may be folded into blanks."""
-    text = " ".join(text.split())
+    """The text as `_joined` gives it, with `mark` at its end where it has none: line breaks may become blanks."""
+    text = _joined(text)
     return text + mark if text and (text[-1].isalnum() or text[-1] in ")]%$") else text
 
 
@@ -26,16 +34,17 @@ def _labelled(raw: dict[str, Any], classes: int, **fields: str) -> dict[str, Any
 
 
 def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    parts = [_clean(part) for part in re.split(r"<br\s*/?>", raw["context"], flags=re.IGNORECASE)]
+    # What wiki markup has left: tags such as <nowiki>, and the arguments {'1': ", '2': ...} of a lost macro.
+    context = re.sub(r"</?(?:nowiki|ref)\b[^>]*>|\{'1':[^}]*\}", "", raw["context"])
+    parts = [_clean(part) for part in re.split(r"<br\s*/?>", context, flags=re.IGNORECASE)]
     context = " ".join(part for part in parts if part)
     return _labelled(raw, 3, context=context, hypothesis=_clean(raw["hypothesis"]))
 
 
 def _cb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    """CB writes quotation marks as pairs of ` and '; its hypothesis is a clause without a full stop."""
-    premise, hypothesis = (re.sub("``|''", '"', raw[name]) for name in ("premise", "hypothesis"))
-    hypothesis = " ".join(hypothesis.split()).rstrip(".")
-    return _labelled(raw, 3, premise=_clean(premise), hypothesis=hypothesis)
+    """CB's hypothesis is a clause without a full stop, and without its 'that', which is left before a name once."""
+    hypothesis = re.sub(r"^that (?=[A-Z])", "", _joined(raw["hypothesis"])).rstrip(".")
+    return _labelled(raw, 3, premise=_clean(raw["premise"]), hypothesis=hypothesis)
 
 
 def _rte_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
@@ -118,7 +127,9 @@ def _anli(number: int, rows: int) -> Dataset:
         paper_dataset="ANLI (R1-R3)",
         cluster="nli",
         tfds=f"anli/r{number}:0.1.0",
-        hub="facebook/anli",
+        hub=Hub("facebook/anli", "plain_text", rename={"context": "premise"},
+                splits={ours: f"{theirs}_r{number}"
+                        for ours, theirs in (("train", "train"), ("validation", "dev"), ("test", "test"))}),
         licence="CC BY-NC 4.0",
         splits={"train": "train", "validation": "validation[:200]", "test": "test"},
         rows={"train": rows},
@@ -140,8 +151,8 @@ CB = Dataset(
     paper_dataset="CB",
     cluster="nli",
     tfds="super_glue/cb:1.0.2",
-    hub="aps/super_glue",
-    licence="unknown",
+    hub=Hub("aps/super_glue", "cb"),
+    licence="custom (research use)",
     splits={"train": "train[:-50]", "validation": "train[-50:]", "test": "validation"},
     rows={"train": 200},
     fields=("premise", "hypothesis"),
@@ -205,8 +216,8 @@ RTE = Dataset(
     paper_dataset="RTE",
     cluster="nli",
     tfds="super_glue/rte:1.0.2",
-    hub="aps/super_glue",
-    licence="unknown",
+    hub=Hub("aps/super_glue", "rte"),
+    licence="custom (research use)",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 2_290},
     fields=("premise", "hypothesis"),
@@ -230,8 +241,8 @@ RTE = Dataset(
             "Text: {premise}\nHypothesis: {hypothesis}\nEntailed, yes or no?\n{options}"),
         Template(
             "options_first",
-            "{options}\n\nSay whether the news item entails the conclusion that was drawn from it.\n\n"
-            "News item: {premise}\n\nConclusion: {hypothesis}"),
+            "{options}\n\nSay whether the passage entails the conclusion that was drawn from it.\n\n"
+            "Passage: {premise}\n\nConclusion: {hypothesis}"),
         Template(
             "essay_dialogue",
             "Student: The newspaper says: {premise}\nStudent: So in my essay I wrote: {hypothesis}\nStudent: Does my "
@@ -257,8 +268,8 @@ RTE = Dataset(
             "{options}\n\nPassage: {premise}"),
         Template(
             "write_hypothesis",
-            "Here is a piece of news: {premise}\n\nMake up one short sentence to set beside it. Asked whether the "
-            "sentence follows from the news, a careful reader has to reply: {answer}.\n\nSentence:",
+            "Here is a short text: {premise}\n\nMake up one sentence to set beside it. Asked whether the sentence "
+            "follows from the text, a careful reader has to reply: {answer}.\n\nSentence:",
             "{hypothesis}", "inverted"),
     ),
 )
@@ -321,7 +332,7 @@ def _mnli(kind: str, shares_training_with: str | None) -> Dataset:
         paper_dataset="MNLI (m/mm)",
         cluster="nli",
         tfds="glue/mnli:2.0.0",
-        hub="nyu-mll/glue",
+        hub=Hub("nyu-mll/glue", "mnli"),
         licence="mixed by genre (OANC, Creative Commons)",
         splits={"train": "train[:-200]", "validation": "train[-200:]", "test": f"validation_{kind}"},
         rows={"train": 392_500},
@@ -342,7 +353,7 @@ QNLI = Dataset(
     paper_dataset="QNLI",
     cluster="nli",
     tfds="glue/qnli:2.0.0",
-    hub="nyu-mll/glue",
+    hub=Hub("nyu-mll/glue", "qnli"),
     licence="CC BY-SA 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 104_540},
@@ -406,7 +417,7 @@ WNLI = Dataset(
     paper_dataset="WNLI",
     cluster="nli",
     tfds="glue/wnli:2.0.0",
-    hub="nyu-mll/glue",
+    hub=Hub("nyu-mll/glue", "wnli"),
     licence="unknown",
     splits={"train": "train[:-30]", "validation": "train[-30:]", "test": "validation"},
     rows={"train": 600},
@@ -472,7 +483,7 @@ SNLI = Dataset(
     paper_dataset="SNLI",
     cluster="nli",
     tfds="snli:1.1.0",
-    hub="stanfordnlp/snli",
+    hub=Hub("stanfordnlp/snli", "plain_text"),
     licence="CC BY-SA 4.0",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 549_360},

@@ -5,20 +5,40 @@ for yes or no. STS-B asks for a grade from 0 to 5; its raw score is kept as `val
 """
 
 import math
+import re
 
-from flan_jax.data.catalogue import Dataset, Drop, Template
+from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
 
 _NO_YES = ("no", "yes")
 _GRADES = ("0", "1", "2", "3", "4", "5")
 
 
-def _spaced(text):
-    return " ".join(text.split())
+def _closed(text, mark="."):
+    """The text on one line, with `mark` at its end where it has none: line breaks may be folded into blanks."""
+    text = " ".join(text.split())
+    return text + mark if text and (text[-1].isalnum() or text[-1] in ")]%") else text
 
 
-def _pair_row(raw, first="sentence1", second="sentence2"):
+def _joined(text):
+    """The text without the blanks that a tokeniser puts around punctuation, and with " for its `` and ''."""
+    text = re.sub("``|''", '"', " ".join(text.split()))
+    text = re.sub(r'(?<!\S)" (.*?) "(?!\S)', r'"\1"', text)
+    # A mark without a partner closes after punctuation and opens elsewhere; a lone ' after an s is a possessive.
+    text = re.sub(r'(?<=[.,?!]) (?="(?: |$))|(?<=(?<![.,?!]) ") |(?<=^") ', "", text)
+    text = text.replace("s ' ", "s' ") if text.count(" ' ") == 1 else text
+    text = re.sub(r"(?<=[(\[]) | (?=[)\]])|(?<=\$) (?=\d)", "", text)
+    text = re.sub(r" (?=[.,;:?!%](?:[ \")]|$))", "", text)
+    return re.sub(r"(?<=\w) (?=(?:n't|'(?:s|t|ve|ll|re|d|m))\b(?!['-]))", "", text)
+
+
+def _sentences_row(raw):
+    """The row of MRPC and PAWS, whose sentences are tokenised in some of their sources."""
+    return _pair_row({**raw, **{name: _joined(raw[name]) for name in ("sentence1", "sentence2")}})
+
+
+def _pair_row(raw, first="sentence1", second="sentence2", mark="."):
     """The row of two texts with a class id, or why it cannot be used."""
-    pair = {name: _spaced(raw[name]) for name in (first, second)}
+    pair = {name: _closed(raw[name], mark) for name in (first, second)}
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     return {**pair, "label": int(raw["label"])} if all(pair.values()) else Drop("empty text")
@@ -29,12 +49,12 @@ GLUE_MRPC = Dataset(
     paper_dataset="MRPC",
     cluster="paraphrase",
     tfds="glue/mrpc:2.0.0",
-    hub="nyu-mll/glue",
+    hub=Hub("nyu-mll/glue", "mrpc"),
     licence="custom (MSR research licence)",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 3460},
     fields=("sentence1", "sentence2"),
-    row=_pair_row,
+    row=_sentences_row,
     options=_NO_YES,
     metrics=("accuracy", "f1"),
     templates=(
@@ -83,7 +103,7 @@ GLUE_MRPC = Dataset(
 def _qqp_row(raw):
     # The source file doubles the double quotes inside a question.
     raw = {**raw, **{name: raw[name].replace('""', '"') for name in ("question1", "question2")}}
-    return _pair_row(raw, "question1", "question2")
+    return _pair_row(raw, "question1", "question2", mark="?")
 
 
 GLUE_QQP = Dataset(
@@ -91,7 +111,7 @@ GLUE_QQP = Dataset(
     paper_dataset="QQP",
     cluster="paraphrase",
     tfds="glue/qqp:2.0.0",
-    hub="nyu-mll/glue",
+    hub=Hub("nyu-mll/glue", "qqp"),
     licence="custom (Quora terms)",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 363640},
@@ -148,12 +168,12 @@ PAWS_WIKI = Dataset(
     paper_dataset="PAWS",
     cluster="paraphrase",
     tfds="paws_wiki/labeled_final_raw:1.1.0",
-    hub="google-research-datasets/paws",
+    hub=Hub("google-research-datasets/paws", "labeled_final"),
     licence="custom (free with attribution)",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 49400},
     fields=("sentence1", "sentence2"),
-    row=_pair_row,
+    row=_sentences_row,
     options=_NO_YES,
     metrics=("accuracy",),
     templates=(
@@ -192,7 +212,7 @@ PAWS_WIKI = Dataset(
         Template(
             "reuse_the_words",
             "Write a new sentence that reuses almost all the words of this one: {sentence1}\n"
-            "Must the new sentence keep the meaning? The answer is {answer}.",
+            "Is the meaning to stay the same? The answer is {answer}.",
             "{sentence2}",
             "inverted"),
     ),
@@ -201,7 +221,7 @@ PAWS_WIKI = Dataset(
 
 def _stsb_row(raw):
     score = float(raw["label"])
-    pair = {name: _spaced(raw[name]) for name in ("sentence1", "sentence2")}
+    pair = {name: _closed(raw[name]) for name in ("sentence1", "sentence2")}
     if not 0 <= score <= 5:
         return Drop("no gold label")
     # Rounded half up, so that 2.5 is graded 3.
@@ -213,7 +233,7 @@ STSB = Dataset(
     paper_dataset="STS-B",
     cluster="paraphrase",
     tfds="glue/stsb:2.0.0",
-    hub="nyu-mll/glue",
+    hub=Hub("nyu-mll/glue", "stsb"),
     licence="CC BY-SA 4.0",
     splits={"train": "train[:-100]", "validation": "train[-100:]", "test": "validation"},
     rows={"train": 5640},
@@ -228,8 +248,8 @@ STSB = Dataset(
             "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n{options}"),
         Template(
             "rate_the_pair",
-            "\"{sentence1}\" and \"{sentence2}\" are to be compared. Rate from 0 to 5 how close they are in "
-            "meaning.\n{options}"),
+            "Compare this: {sentence1}\nWith this: {sentence2}\nRate from 0, for nothing shared, to 5, for full "
+            "agreement, how close they are in meaning.\n{options}"),
         Template(
             "options_first",
             "{options}\nGrade the similarity of two texts, where 5 stands for full equivalence and 0 for no overlap "
@@ -241,7 +261,7 @@ STSB = Dataset(
             "and 0 if nothing is. Which grade does this pair get?\nLeft: {sentence1}\nRight: {sentence2}\n{options}"),
         Template(
             "card_game",
-            "Player: My first card says: \"{sentence1}\"\nPlayer: My second card says: \"{sentence2}\"\n"
+            "Player: My first card says: {sentence1}\nPlayer: My second card says: {sentence2}\n"
             "Referee: Between 0 and 5 points are given for likeness of meaning. How many are these cards worth?\n"
             "{options}"),
         Template("terse", "Similarity from 0 to 5 of \"{sentence1}\" and \"{sentence2}\":\n{options}"),
@@ -255,12 +275,12 @@ STSB = Dataset(
             "{options}\nWhich whole number from 0 to 5, where 5 is identical meaning, measures how close they are?"),
         Template(
             "two_speakers",
-            "One speaker put it like this: \"{sentence1}\" Another put it like this: \"{sentence2}\" From 0, when "
+            "One speaker put it like this: {sentence1} Another put it like this: {sentence2} From 0, when "
             "they speak of entirely different things, to 5, when they say the same in other words, how well do they "
             "agree?\n{options}"),
         Template(
             "write_at_distance",
-            "Reference sentence: \"{sentence1}\" Write a sentence whose similarity in meaning to it is {answer}, on a "
+            "Reference sentence: {sentence1} Write a sentence whose similarity in meaning to it is {answer}, on a "
             "scale that runs from 0 (nothing in common) to 5 (equivalent).",
             "{sentence2}",
             "inverted"),

@@ -1,8 +1,9 @@
 """Reading comprehension: BoolQ, DROP, MultiRC, OpenBookQA, SQuAD 1.1 and 2.0."""
 
+import html
 import re
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 
 # What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce it.
 UNANSWERABLE = "unanswerable"
@@ -36,8 +37,8 @@ def _distinct(texts):
 
 
 def _bool_q_row(raw):
-    """Questions come in lower case and without their question mark: both are put right."""
-    question = _detokenised(raw["question"]).rstrip(" ?.")
+    """Questions come in lower case and without their question mark: it, the first letter and 'I' are put right."""
+    question = re.sub(r"\bi\b", "I", _detokenised(raw["question"]).rstrip(" ?."))
     passage = _detokenised(raw["passage"])
     if not question or not passage:
         return Drop("empty text")
@@ -49,12 +50,18 @@ def _bool_q_row(raw):
     }
 
 
+def _bool_q_hub_row(raw):
+    """SuperGLUE's copy, the only one on the hub with titles, begins its passages with 'Title -- '."""
+    title, _, passage = raw["passage"].partition(" -- ")
+    return {**raw, "title": title, "passage": passage, "answer": raw["label"]}
+
+
 BOOL_Q = Dataset(
     name="bool_q",
     paper_dataset="BoolQ",
     cluster="reading_comprehension",
     tfds="bool_q:1.0.0",
-    hub="google/boolq",
+    hub=Hub("aps/super_glue", "boolq", row=_bool_q_hub_row),
     licence="CC BY-SA 3.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 9220},
@@ -88,9 +95,14 @@ BOOL_Q = Dataset(
 # DROP
 
 
+def _unescaped(text):
+    """Passages of DROP keep entities of HTML, such as '94&#160;yards'."""
+    return _tidy(html.unescape(text))
+
+
 def _drop_answer(text):
     """A DROP answer as text; the builder writes dates as '1967-June-13', here '13 June 1967'."""
-    text = _tidy(text)
+    text = _unescaped(text)
     date = re.fullmatch(r"(\d*)-([A-Z][a-z]+)-(\d{1,2})", text)
     return " ".join(part for part in reversed(date.groups()) if part) if date else text
 
@@ -102,11 +114,17 @@ def _drop_row(raw):
         return Drop("no answer")
     others = [_drop_answer(a) for a in raw.get("validated_answers") or ()]
     return {
-        "context": _tidy(raw["passage"]),
-        "question": _tidy(raw["question"]),
+        "context": _unescaped(raw["passage"]),
+        "question": _unescaped(raw["question"]),
         "answer": answer,
         "references": _distinct([answer, *others]),
     }
+
+
+def _drop_hub_row(raw):
+    """The hub gives all right answers in one list, that of the question's author or of its first judge foremost."""
+    first, *others = raw["answers_spans"]["spans"]
+    return {**raw, "answer": first, "validated_answers": others}
 
 
 DROP = Dataset(
@@ -114,7 +132,7 @@ DROP = Dataset(
     paper_dataset="DROP",
     cluster="reading_comprehension",
     tfds="drop:2.0.0",
-    hub="ucinlp/drop",
+    hub=Hub("ucinlp/drop", splits={"dev": "validation"}, row=_drop_hub_row),
     licence="CC BY-SA 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "dev"},
     rows={"train": 77200},
@@ -126,8 +144,8 @@ DROP = Dataset(
         Template("work_it_out", "{context}\n\nWork out the answer to this question from the text: {question}"),
         Template("count_or_compare", "Question: {question}\nYou may have to count, add, subtract or compare things "
                  "that the passage mentions.\nPassage: {context}\nResult:"),
-        Template("caption_dialogue", "Editor: I need one figure, date or name for a caption. {question}\nAssistant: "
-                 "The report says the following. {context}\nEditor: So what do I put?\nAssistant:"),
+        Template("caption_dialogue", "Editor: I need a figure, date, name or phrase for a caption. {question}\n"
+                 "Assistant: The report says the following. {context}\nEditor: So what do I put?\nAssistant:"),
         Template("details_that_matter", "Here is a passage full of details. {context}\nPick out the details that "
                  "matter and answer with a number, a date or a few words: {question}"),
         Template("terse", "{question}\nSource: {context}\nOutcome, as short as possible:"),
@@ -147,12 +165,17 @@ DROP = Dataset(
 # MultiRC
 
 
+def _unquoted(text):
+    """The text without a pair of quotation marks around all of it; templates quote it themselves."""
+    return text[1:-1] if re.fullmatch('"[^"]+"', text) else text
+
+
 def _multirc_row(raw):
     """One row is one candidate answer; the metric joins the candidates of a question."""
     fields = {
         "paragraph": _detokenised(raw["paragraph"]),
         "question": _detokenised(raw["question"]),
-        "response": _detokenised(raw["answer"]),
+        "response": _unquoted(_detokenised(raw["answer"])),
     }
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -166,7 +189,7 @@ MULTIRC = Dataset(
     paper_dataset="MultiRC",
     cluster="reading_comprehension",
     tfds="super_glue/multirc:1.0.2",
-    hub="aps/super_glue",
+    hub=Hub("aps/super_glue", "multirc"),
     licence="custom (research use)",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 27040},
@@ -219,12 +242,18 @@ def _openbookqa_row(raw):
     return {"question": stem, "options": options, "label": raw["answerKey"]}
 
 
+def _openbookqa_hub_row(raw):
+    choices = zip(raw["choices"]["label"], raw["choices"]["text"], strict=True)
+    question = {"stem": raw["question_stem"], **{f"choice_{label}": text for label, text in choices}}
+    return {**raw, "question": question, "answerKey": "ABCD".find(raw["answerKey"])}
+
+
 OPENBOOKQA = Dataset(
     name="openbookqa",
     paper_dataset="OBQA",
     cluster="reading_comprehension",
     tfds="openbookqa:0.1.0",
-    hub="allenai/openbookqa",
+    hub=Hub("allenai/openbookqa", "main", row=_openbookqa_hub_row),
     licence="Apache 2.0",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 4950},
@@ -285,7 +314,7 @@ SQUAD_V1 = Dataset(
     paper_dataset="SQuAD",
     cluster="reading_comprehension",
     tfds="squad/v1.1:3.0.0",
-    hub="rajpurkar/squad",
+    hub=Hub("rajpurkar/squad", "plain_text"),
     licence="CC BY-SA 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 87390},
@@ -321,7 +350,7 @@ SQUAD_V2 = Dataset(
     paper_dataset="SQuAD",
     cluster="reading_comprehension",
     tfds="squad/v2.0:3.0.0",
-    hub="rajpurkar/squad_v2",
+    hub=Hub("rajpurkar/squad_v2", "squad_v2"),
     licence="CC BY-SA 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 130110},

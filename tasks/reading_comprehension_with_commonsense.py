@@ -2,7 +2,7 @@
 
 import re
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 
 # Stands for the missing name in a ReCoRD query; the templates speak of it.
 BLANK = "[blank]"
@@ -14,8 +14,10 @@ def _tidy(text):
 
 
 def _detokenised(text):
-    """The text without the blanks that a tokeniser leaves before punctuation."""
-    return re.sub(r" +([.,;:!?])(?=\s|$)", r"\1", _tidy(text))
+    """The text without the blanks that a tokeniser leaves before punctuation, in brackets and in contractions."""
+    text = re.sub(r" +([.,;:!?)])(?=\s|$)", r"\1", _tidy(text))
+    text = re.sub(r"(?<=\s)\( +", "(", text)
+    return re.sub(r" +(n't|'(?:s|re|ve|ll|d|m))\b", r"\1", text)
 
 
 # CosmosQA
@@ -46,7 +48,7 @@ COSMOS_QA = Dataset(
     paper_dataset="CosmosQA",
     cluster="reading_comprehension_with_commonsense",
     tfds="cosmos_qa:1.0.0",
-    hub="allenai/cosmos_qa",
+    hub=Hub("allenai/cosmos_qa"),
     licence="CC BY 4.0",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 25060},
@@ -120,8 +122,8 @@ RECORD = Dataset(
     paper_dataset="ReCoRD",
     cluster="reading_comprehension_with_commonsense",
     tfds="super_glue/record:1.0.2",
-    hub="aps/super_glue",
-    licence="unknown",
+    hub=Hub("aps/super_glue", "record"),
+    licence="custom (research use)",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 100520},
     fields=("passage", "query"),

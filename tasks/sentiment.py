@@ -8,10 +8,12 @@ cannot be found from its sentiment alone.
 import html
 import re
 
-from flan_jax.data.catalogue import Dataset, Drop, Template
+from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
 
 _OPTIONS = ("negative", "positive")
 _HTML_BREAKS = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
+# Dashes, dots and quotation marks of Windows-1252 that were read as control characters of Latin-1.
+_WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 
 
 def _labelled(field, text, label):
@@ -23,7 +25,7 @@ def _labelled(field, text, label):
 
 
 def _imdb_row(raw):
-    return _labelled("text", _HTML_BREAKS.sub("\n", raw["text"]), raw["label"])
+    return _labelled("text", _HTML_BREAKS.sub("\n", raw["text"].translate(_WINDOWS_1252)), raw["label"])
 
 
 IMDB_REVIEWS = Dataset(
@@ -31,7 +33,7 @@ IMDB_REVIEWS = Dataset(
     paper_dataset="IMDB",
     cluster="sentiment",
     tfds="imdb_reviews/plain_text:1.0.0",
-    hub="stanfordnlp/imdb",
+    hub=Hub("stanfordnlp/imdb", "plain_text"),
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 24800},
@@ -88,7 +90,7 @@ SENTIMENT140 = Dataset(
     paper_dataset="Sent140",
     cluster="sentiment",
     tfds="sentiment140:1.0.0",
-    hub="stanfordnlp/sentiment140",
+    hub=Hub("stanfordnlp/sentiment140", "sentiment140", rename={"polarity": "sentiment"}),
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 1599800},
@@ -110,8 +112,8 @@ SENTIMENT140 = Dataset(
             "Post: \"{text}\"\nTag:\n{options}"),
         Template(
             "missing_smiley",
-            "A smiley was removed from this message. Was it a happy one (positive) or a sad one (negative)? "
-            "Message: {text}\n{options}"),
+            "A smiley is to go with this message. Which one suits it, a happy one (positive) or a sad one "
+            "(negative)? Message: {text}\n{options}"),
         Template("terse", "Twitter sentiment check: {text}\n{options}"),
         Template(
             "attitude_last",
@@ -130,7 +132,15 @@ SENTIMENT140 = Dataset(
 
 
 def _sst2_row(raw):
-    return _labelled("sentence", raw["sentence"], raw["label"])
+    """SST-2 is tokenised: blanks around punctuation, `` and '' for quotation marks, \\/ for a slash."""
+    text = re.sub("``|''", '"', re.sub(r"\\(?=[/*])", "", raw["sentence"]))
+    text = re.sub(r'(?<!\S)" (.*?) "(?!\S)', r'"\1"', text)
+    text = re.sub(r"(?<!\S)` (.*?) '(?!\S)", r"'\1'", text)
+    text = text.replace("s ' ", "s' ") if text.count(" ' ") == 1 else text
+    text = re.sub(r"(?<=[(\[]) | (?=[)\]])|(?<=\$) (?=\d)", "", text)
+    text = re.sub(r" (?=[.,;:?!%](?:[\s\"')]|$))", "", text)
+    text = re.sub(r"(?<=\w) (?=(?:n't|'(?:s|ve|ll|re|d|m))\b(?!['-]))", "", text)
+    return _labelled("sentence", text, raw["label"])
 
 
 SST2 = Dataset(
@@ -138,7 +148,7 @@ SST2 = Dataset(
     paper_dataset="SST-2",
     cluster="sentiment",
     tfds="glue/sst2:2.0.0",
-    hub="nyu-mll/glue",
+    hub=Hub("nyu-mll/glue", "sst2"),
     licence="unknown",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 67140},
@@ -196,7 +206,7 @@ YELP_POLARITY_REVIEWS = Dataset(
     paper_dataset="Yelp",
     cluster="sentiment",
     tfds="yelp_polarity_reviews:0.2.0",
-    hub="fancyzhx/yelp_polarity",
+    hub=Hub("fancyzhx/yelp_polarity", "plain_text"),
     licence="custom (Yelp dataset terms)",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 559800},
@@ -210,7 +220,8 @@ YELP_POLARITY_REVIEWS = Dataset(
             "{text}\n\nWas the experience that this customer describes positive or negative?\n{options}"),
         Template(
             "would_they_return",
-            "Would the writer go back there? Judge by the review and give its sentiment.\n\n{text}\n{options}"),
+            "Ask yourself if this customer would go there again, and then give the sentiment of the review.\n\n"
+            "{text}\n{options}"),
         Template(
             "options_first",
             "{options}\nBelow is what somebody posted on Yelp about a local business. Classify it by sentiment.\n"

@@ -5,7 +5,7 @@ The answer is also a field of its own (`sentence` or `text`), so that inverted t
 
 import re
 
-from flan_jax.data.catalogue import Dataset, Drop, Template
+from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
 
 _SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"}
 
@@ -85,7 +85,7 @@ COMMON_GEN = Dataset(
     paper_dataset="CommonGen",
     cluster="struct_to_text",
     tfds="gem/common_gen:1.1.0",
-    hub="GEM/common_gen",
+    hub=Hub("GEM/gem", "common_gen"),
     licence="MIT",
     splits=_SPLITS,
     rows={"train": 67_180},
@@ -144,7 +144,7 @@ DART = Dataset(
     paper_dataset="DART",
     cluster="struct_to_text",
     tfds="gem/dart:1.1.0",
-    hub="GEM/dart",
+    hub=Hub("GEM/gem", "dart"),
     licence="MIT",
     splits=_SPLITS,
     rows={"train": 62_450},
@@ -201,7 +201,7 @@ E2E_NLG = Dataset(
     paper_dataset="E2ENLG",
     cluster="struct_to_text",
     tfds="gem/e2e_nlg:1.1.0",
-    hub="GEM/e2e_nlg",
+    hub=Hub("GEM/gem", "e2e_nlg"),
     licence="CC BY-SA 4.0",
     splits=_SPLITS,
     rows={"train": 33_320},
@@ -260,7 +260,7 @@ WEB_NLG_EN = Dataset(
     paper_dataset="WEBNLG",
     cluster="struct_to_text",
     tfds="gem/web_nlg_en:1.1.0",
-    hub="GEM/web_nlg",
+    hub=Hub("GEM/gem", "web_nlg_en"),
     licence="CC BY-NC-SA 4.0",
     splits=_SPLITS,
     rows={"train": 35_220},

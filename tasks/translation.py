@@ -4,7 +4,7 @@ English is the source and the other language the answer; inverted templates go t
 fields, so that an inverted template can show the one and ask for the other.
 """
 
-from flan_jax.data.catalogue import Dataset, Drop, Template
+from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
 
 
 def _pair(raw, code, name):
@@ -53,7 +53,7 @@ PARA_CRAWL_ENES = Dataset(
     paper_dataset="ParaCrawl EN/ES",
     cluster="translation",
     tfds="para_crawl/enes:1.2.0",
-    hub="para_crawl",
+    hub=None,
     splits={"train": "train[:-1200]", "validation": "train[-1200:-1000]", "test": "train[-1000:]"},
     rows={"train": 30_000},
     fields=("english", "spanish"),
@@ -90,7 +90,7 @@ WMT14_ENFR = Dataset(
     paper_dataset="WMT-14 EN/FR",
     cluster="translation",
     tfds="wmt14_translate/fr-en:1.0.0",
-    hub="wmt/wmt14",
+    hub=Hub("wmt/wmt14", "fr-en"),
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
     rows={"train": 40_835_840},
     fields=("english", "french"),
@@ -128,7 +128,7 @@ WMT16_DEEN = Dataset(
     paper_dataset="WMT-16 EN/DE",
     cluster="translation",
     tfds="wmt16_translate/de-en:1.0.0",
-    hub="wmt/wmt16",
+    hub=Hub("wmt/wmt16", "de-en"),
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
     rows={"train": 4_548_800},
     fields=("english", "german"),
@@ -167,7 +167,7 @@ WMT16_TREN = Dataset(
     paper_dataset="WMT-16 EN/TR",
     cluster="translation",
     tfds="wmt16_translate/tr-en:1.0.0",
-    hub="wmt/wmt16",
+    hub=Hub("wmt/wmt16", "tr-en"),
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
     rows={"train": 205_750},
     fields=("english", "turkish"),
@@ -206,7 +206,7 @@ WMT16_CSEN = Dataset(
     paper_dataset="WMT-16 EN/CS",
     cluster="translation",
     tfds="wmt16_translate/cs-en:1.0.0",
-    hub="wmt/wmt16",
+    hub=Hub("wmt/wmt16", "cs-en"),
     manual="Register at http://ufal.mff.cuni.cz/czeng/czeng16pre, download "
            "czeng16pre.deduped-ignoring-sections.txt.gz and put it into the manual directory of TFDS.",
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
@@ -245,7 +245,7 @@ WMT16_FIEN = Dataset(
     paper_dataset="WMT-16 EN/FI",
     cluster="translation",
     tfds="wmt16_translate/fi-en:1.0.0",
-    hub="wmt/wmt16",
+    hub=Hub("wmt/wmt16", "fi-en"),
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
     rows={"train": 2_073_360},
     fields=("english", "finnish"),
@@ -285,7 +285,7 @@ WMT16_ROEN = Dataset(
     paper_dataset="WMT-16 EN/RO",
     cluster="translation",
     tfds="wmt16_translate/ro-en:1.0.0",
-    hub="wmt/wmt16",
+    hub=Hub("wmt/wmt16", "ro-en"),
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
     rows={"train": 610_320},
     fields=("english", "romanian"),
@@ -323,7 +323,7 @@ WMT16_RUEN = Dataset(
     paper_dataset="WMT-16 EN/RU",
     cluster="translation",
     tfds="wmt16_translate/ru-en:1.0.0",
-    hub="wmt/wmt16",
+    hub=Hub("wmt/wmt16", "ru-en"),
     manual="Ask for the corpus at https://translate.yandex.ru/corpus?lang=en, download 1mcorpus.zip and put it into "
            "the manual directory of TFDS.",
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},

@@ -70,7 +70,7 @@ def test_availability_says_why_not(write_rows):
 
 
 def test_sources_are_checked_when_opened(tmp_path):
-    with pytest.raises(UserError, match="it is one of tfds, jsonl, bundled"):
+    with pytest.raises(UserError, match="it is one of tfds, hf, jsonl, bundled"):
         sources.open_source("csv")
     with pytest.raises(UserError, match="needs DATA_DIR"):
         sources.open_source("jsonl")

@@ -1,57 +1,297 @@
-"""The catalogue through SeqIO: the same tokens as the cache holds, and somebody's own SeqIO task in training."""
+"""The catalogue under SeqIO's names: offered without importing it, the cache's tokens, evaluation, own tasks."""
 
 import json
 import subprocess
 import sys
 
-# TensorFlow and SeqIO are imported in a process of their own: no other test may depend on them being loaded.
-PROGRAM = """
+import pytest
+
+from flan_jax.data import seqio_tasks
+from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.seqio_registry import LazyRegistry
+from flan_jax.errors import UserError
+
+
+def run(program: str, *arguments: str) -> dict:
+    """What a program prints after 'FOUND '; TensorFlow is imported in a process of its own, never in that of tests."""
+    result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600)
+    line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
+    assert line, result.stdout + result.stderr
+    return json.loads(line.removeprefix("FOUND ")) | {"printed": result.stdout}
+
+
+# --- Names, without SeqIO ---------------------------------------------------------------------------------------------
+
+
+def test_importing_the_catalogue_imports_no_seqio():
+    found = run("import sys, json, flan_jax.tasks\n"
+                "print('FOUND ' + json.dumps({'loaded': [m for m in ('seqio', 'tensorflow') if m in sys.modules]}))")
+    assert found["loaded"] == []
+
+
+def test_every_dataset_forward_template_and_cluster_has_its_names():
+    import flan_jax.tasks  # noqa: F401
+
+    names = seqio_tasks.task_recipes()
+    assert {f"flan_{d.name}" for d in CATALOGUE if "train" in d.splits} <= set(names) and "flan_wsc273" not in names
+    for dataset in CATALOGUE:
+        for template in dataset.templates:
+            name = f"flan_{dataset.name}.{template.id}"
+            forward = template.kind == "forward"
+            assert (name in names, f"{name}.rank" in names) == (forward, forward and bool(dataset.options)), name
+    mixtures = set(seqio_tasks.mixture_recipes())
+    assert mixtures == {f"flan_heldout_{c}" for c in (*CLUSTERS, "none")} | {f"flan_heldout_{c}_eval" for c in CLUSTERS}
+
+
+def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
+    built = []
+    registry = LazyRegistry({"theirs": 0, "b": 1}, lambda: {"a": "A", "b": "B"},
+                            lambda name, recipe: built.append(name) or [recipe])
+    assert list(registry) == list(registry.keys()) == ["theirs", "b", "a"] and len(registry) == 3
+    assert "a" in registry and "c" not in registry and not built
+    assert registry["a"] is registry["a"] and registry["a"] == ["A"] and built == ["a"]
+    assert registry["b"] == 1
+    with pytest.raises(KeyError):
+        registry["c"]
+    before = registry["a"]
+    registry.forget()
+    assert registry["a"] is not before and registry["theirs"] == 0
+    del registry["a"]
+    assert "a" not in registry and list(registry) == ["theirs", "b"]
+    registry["a"] = 2
+    assert registry["a"] == 2 and sorted(registry) == ["a", "b", "theirs"]
+
+
+@pytest.mark.parametrize("setting, said", [({"vocabulari": "bytes"}, "did you mean 'vocabulary'"),
+                                           ({"options_style": "numbered"}, "must be one of fixed, shuffled"),
+                                           ({"instructions": "no"}, "must be one of template, none")])
+def test_a_wrong_setting_is_refused(setting, said):
+    with pytest.raises(UserError, match=said):
+        seqio_tasks.configure(**setting)
+
+
+# --- Through SeqIO ----------------------------------------------------------------------------------------------------
+
+TRAINING = """
 import dataclasses, json, sys
-import numpy as np
+import gin
+import flan_jax.tasks
 import seqio
 from flan_jax.data import seqio_tasks
 from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.cache import open_train_shard
 from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
-config = DataConfig(held_out='nli', vocabulary='bytes', task_feature_lengths={'inputs': 4096, 'targets': 1024},
-                    cache_dir=sys.argv[1], batch_size=2, train_steps=1, eval_max_rows=None)
-data = Data(config)
-names = seqio_tasks.register(data.source, data.vocabulary)
-found = {'names': len(names), 'same': []}
-for name in ('copa', 'e2e_nlg', 'cola'):
-    data.build_shard(name, 0)
-    from flan_jax.data.cache import open_train_shard
-    shard = open_train_shard(data.shard_path(name, 0))
-    task = seqio.get_mixture_or_task(f'flan_{name}')
-    lengths = {'inputs': 4096, 'targets': 1024}
-    examples = list(task.get_dataset(lengths, split='train', shuffle=False).as_numpy_iterator())
-    same = len(examples) == len(shard.inputs) and all(
-        e['inputs'].tolist() == shard.inputs[i].tolist() and e['targets'].tolist() == shard.targets[i].tolist()
-        for i, e in enumerate(examples))
-    twice = list(task.get_dataset(lengths, split='train', shuffle=False, num_epochs=2).as_numpy_iterator())
-    other = sum(a['inputs'].tolist() != b['inputs'].tolist() for a, b in zip(twice, twice[len(examples):]))
-    found['same'].append([name, same, len(twice) == 2 * len(examples), other > 0])
+cache, rows, vocabulary = sys.argv[1:]
+found = {'same': []}
+
+def examples(name, lengths=None, **more):
+    data = seqio.get_mixture_or_task(name).get_dataset(lengths, split='train', shuffle=False, **more)
+    return list(data.as_numpy_iterator())
+
+def tokens(rows):
+    return [(e['inputs'].tolist(), e['targets'].tolist()) for e in rows]
+
+# The tokens of the cache, epoch by epoch, at full length and where inputs are shortened.
+wide, narrow = {'inputs': 4096, 'targets': 1024}, {'inputs': 120, 'targets': 24}
+for name, lengths in (('copa', wide), ('e2e_nlg', wide), ('cola', narrow), ('squad_v1', narrow)):
+    data = Data(DataConfig(held_out='none', task_feature_lengths=lengths, cache_dir=cache, batch_size=2, train_steps=1))
+    cached = []
+    for epoch in range(2):
+        data.build_shard(name, epoch)
+        shard = open_train_shard(data.shard_path(name, epoch))
+        cached += [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(shard.inputs))]
+    twice = tokens(examples(f'flan_{name}', lengths, num_epochs=2))
+    half = len(cached) // 2
+    found['same'].append([name, twice == cached, twice[:half] != twice[half:],
+                          twice[:half] == tokens(examples(f'flan_{name}', lengths))])
+
+# Shards: together the whole, each epoch numbered by itself.
+whole = tokens(examples('flan_cola', num_epochs=2))
+parts = [tokens(examples('flan_cola', num_epochs=2, shard_info=seqio.ShardInfo(i, 2))) for i in (0, 1)]
+found['shards'] = [sorted(parts[0] + parts[1]) == sorted(whole), bool(parts[0]), bool(parts[1])]
+try:
+    examples('flan_cola', shard_info=seqio.ShardInfo(1000, 1001))
+except Exception as error:
+    found['too_many_shards'] = str(error)
+
+# The mixture, packed.
 mixture = seqio.get_mixture_or_task('flan_heldout_nli')
 clusters = {CATALOGUE[t.name.removeprefix('flan_')].cluster for t in mixture.tasks}
-found['mixture'] = ['nli' not in clusters and 'paraphrase' not in clusters, mixture.get_rate(mixture.tasks[0])]
-first = next(iter(mixture.get_dataset({'inputs': 512, 'targets': 128}, split='train', seed=0).as_numpy_iterator()))
-found['first'] = sorted(first)
-own = dataclasses.replace(config, mixture_or_task_name='flan_copa', held_out='none', train_steps=3,
-                          task_feature_lengths={'inputs': 512, 'targets': 128})
-batches = prepare(own).batches()
-found['own'] = batches.datasets_at(0)
+cola = seqio.get_mixture_or_task('flan_cola')
+found['mixture'] = ['nli' not in clusters and 'paraphrase' not in clusters, mixture.get_rate(cola),
+                    seqio.mixing_rate_num_examples(cola), cola.num_input_examples('train'), len(examples('flan_cola'))]
+lengths = {'inputs': 512, 'targets': 128}
+drawn = mixture.get_dataset(lengths, split='train', shuffle=False, seed=0)  # shuffling reads a thousand rows of each
+packed = seqio.EncDecFeatureConverter(pack=True)(drawn, lengths)
+batch = next(iter(packed.batch(4).as_numpy_iterator()))
+found['packed'] = {name: list(value.shape) for name, value in batch.items()}
+found['segments'] = int(batch['encoder_segment_ids'].max())
+everything = {t.name for t in seqio.get_mixture_or_task('flan_heldout_none').tasks}
+found['none'] = [len(everything), 'flan_mnli_matched' in everything, 'flan_mnli_mismatched' in everything]
+
+# The registry behaves as SeqIO's own.
+found['names'] = [len(seqio.TaskRegistry.names()), 'flan_rte' in seqio.TaskRegistry.names()]
+try:
+    seqio.TaskRegistry.add('flan_rte', source=cola.source, output_features=cola.output_features)
+except ValueError as error:
+    found['duplicate'] = str(error)
+seqio.MixtureRegistry.add('mine', [('flan_rte', 1.0), ('flan_copa', 2.0)])
+found['mine'] = sorted(t.name for t in seqio.get_mixture_or_task('mine').tasks)
+
+# One of them as somebody's own task in our training.
+own = DataConfig(mixture_or_task_name='flan_copa', held_out='none', batch_size=2, train_steps=3, cache_dir=cache,
+                 task_feature_lengths=lengths)
+found['own'] = prepare(own).batches().datasets_at(0)
+data = Data(own)
+data.build_shard('flan_copa', 1)
+shard = open_train_shard(data.shard_path('flan_copa', 1))
+second = tokens(examples('flan_copa', lengths, num_epochs=2))[len(shard.inputs):]
+found['own_second'] = second == [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))]
+elsewhere = dataclasses.replace(own, source='jsonl', data_dir=rows, mixture_or_task_name='flan_rte')
+found['own_rows'] = [m.rows for m in prepare(elsewhere).members()]
+seqio_tasks.configure()
+try:
+    Data(dataclasses.replace(elsewhere, mixture_or_task_name='mine'))
+except UserError as error:
+    found['own_mixed_up'] = str(error)
+
+# Settings: from gin at the first look-up, and from Python.
+gin.parse_config(f"flan_jax.data.seqio_tasks.SeqioTasks.vocabulary = '{vocabulary}'")
+seqio_tasks.configure(source='jsonl', data_dir=rows)
+task = seqio.get_mixture_or_task('flan_rte')
+found['configured'] = [task is seqio.get_mixture_or_task('flan_rte'), task.num_input_examples('train'),
+                       list(task.splits), task.output_features['inputs'].vocabulary.vocab_size]
+print('MIXTURE')
+found['left'] = [t.name for t in seqio.get_mixture_or_task('flan_heldout_sentiment').tasks]
+for name in ('flan_cola', 'flan_rte_eval', 'flan_heldout_coreference_eval'):
+    try:
+        seqio.get_mixture_or_task(name)
+    except (UserError, ValueError) as error:
+        found[name] = str(error)
+seqio.TaskRegistry.reset()
+found['reset'] = len(seqio.TaskRegistry.names())
+gin.clear_config()
+seqio_tasks.configure(shots=1)
+text = examples('flan_cola')[0]['inputs_pretokenized'].decode()
+found['shots'] = text.count('Answer:')
 print('FOUND ' + json.dumps(found))
 """
 
 
-def test_seqio_gives_the_tokens_of_the_cache(tmp_path):
-    result = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=600)
-    line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, result.stdout + result.stderr
-    found = json.loads(line.removeprefix("FOUND "))
-    assert found["same"] == [[name, True, True, True] for name in ("copa", "e2e_nlg", "cola")]
-    assert found["mixture"] == [True, 12.0]
-    assert {"inputs", "targets"} <= set(found["first"])
-    assert found["own"] == ["flan_copa"]
-    assert found["names"] > 70 + 12
+@pytest.fixture
+def small_vocabulary(tmp_path) -> str:
+    """A SentencePiece model of a few pieces, with T5's ids for padding and EOS."""
+    import sentencepiece
+
+    lines = ["the man walks in the park", "a woman reads a book", "yes no true false it is what it is"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=str(tmp_path / "small"), vocab_size=60, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+    return str(tmp_path / "small.model")
+
+
+def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
+    rows = [{"premise": f"There are {i} birds.", "hypothesis": f"{i} birds.", "label": 0, "idx": i} for i in range(205)]
+    found = run(TRAINING, str(tmp_path / "cache"), str(write_rows("rte", "train", rows)), small_vocabulary)
+    assert found["same"] == [[name, True, True, True] for name in ("copa", "e2e_nlg", "cola", "squad_v1")]
+    assert found["shards"] == [True, True, True]
+    assert "cola has fewer train rows than the 1001 shards" in found["too_many_shards"]
+    heldout_apart, *counts = found["mixture"]
+    assert heldout_apart and len(set(counts)) == 1 and counts[0] > 0
+    assert found["packed"]["encoder_input_tokens"] == [4, 512] and found["packed"]["decoder_target_tokens"] == [4, 128]
+    assert found["segments"] > 1
+    assert found["none"] == [68, True, False]
+    assert "mnli_mismatched: has the training rows of mnli_matched" in found["printed"]
+    assert found["names"] == [len(seqio_tasks.task_recipes()), True]
+    assert "duplicate provider: flan_rte" in found["duplicate"] and found["mine"] == ["flan_copa", "flan_rte"]
+    assert found["own"] == ["flan_copa"] and found["own_second"] and found["own_rows"] == [5]
+    assert "'flan_copa' reads bundled rows, but DATA_SOURCE is jsonl" in found["own_mixed_up"]
+    same_object, count, splits, pieces = found["configured"]
+    assert same_object and count == 5 and splits == ["train", "validation"] and pieces < 259
+    assert found["left"] == ["flan_rte"]
+    assert "flan_heldout_sentiment leaves out cola: no file" in found["printed"].split("MIXTURE")[1]
+    assert "'flan_cola' has no rows: cola no file" in found["flan_cola"] and "configure(source=" in found["flan_cola"]
+    assert "No Task or Mixture found" in found["flan_rte_eval"]
+    assert "'flan_heldout_coreference_eval' is empty" in found["flan_heldout_coreference_eval"]
+    assert found["reset"] == 0 and found["shots"] == 2
+
+
+EVALUATION = """
+import json, sys
+import numpy as np
+import seqio
+import flan_jax.tasks
+from flan_jax.data.catalogue import CATALOGUE
+
+found = {}
+
+def answers(task, right):
+    # What the task's metrics say to a model that always answers right, or always wrong.
+    examples = list(task.get_dataset(None, split='test', shuffle=False).as_numpy_iterator())
+    targets = [task.postprocess_fn(e['targets_pretokenized'].decode(), example=e, is_target=True) for e in examples]
+    if task.score_metric_fns:
+        values = [float((t['option'] == t['label']) == right) for t in targets]
+    else:
+        written = [e['targets_pretokenized'].decode() if right else 'zyx' for e in examples]
+        values = [task.postprocess_fn(text, example=e, is_target=False) for text, e in zip(written, examples)]
+    measure, = task.score_metric_fns or task.predict_metric_fns
+    return measure(targets, values)
+
+for dataset in CATALOGUE:
+    template = dataset.forward()[0].id
+    for ending in ('', '.rank') if dataset.options else ('',):
+        task = seqio.get_mixture_or_task(f'flan_{dataset.name}.{template}{ending}')
+        found[dataset.name + ending] = [answers(task, right) for right in (True, False)]
+
+# The same through SeqIO's evaluator, as T5X calls it: tokens or scores with the position of their example.
+def perfect_tokens(data, shapes=None):
+    return [(int(i), e['decoder_target_tokens'].tolist()) for i, e in data.as_numpy_iterator()]
+
+class Scores:
+    # Scores of a model that likes some options: of the Evaluator's tasks in order, right ones or all alike.
+    def __init__(self, evaluator, alike):
+        self.tasks, self.evaluator, self.alike = iter(evaluator.eval_tasks), evaluator, alike
+
+    def __call__(self, data, shapes=None):
+        task = next(t for t in self.tasks if t.score_metric_fns)
+        examples = self.evaluator.cached_task_datasets[task.name].as_numpy_iterator()
+        golds = [json.loads(e['gold']) | {'option': e['option']} for e in examples]
+        return [(i, 0.0 if self.alike else float(g['option'] == g['label'])) for i, g in enumerate(golds)]
+
+def evaluated(name, alike=False, **more):
+    evaluator = seqio.Evaluator(name, seqio.EncDecFeatureConverter(pack=False), eval_split='test', **more)
+    result, _ = evaluator.evaluate(compute_metrics=True, predict_fn=perfect_tokens, score_fn=Scores(evaluator, alike))
+    return result.result()
+
+found['mixture'] = evaluated('flan_heldout_reading_comprehension_with_commonsense_eval')
+found['nli'] = [t.name for t in seqio.get_mixture_or_task('flan_heldout_nli_eval').tasks]
+rte = f"flan_rte.{CATALOGUE['rte'].forward()[0].id}"
+found['tie'] = evaluated(f'{rte}.rank', alike=True, num_examples=5)[f'{rte}.rank']['accuracy']
+rows = seqio.get_mixture_or_task(rte).get_dataset(None, split='test', shuffle=False).take(2)
+found['labels'] = [json.loads(e['gold'])['label'] for e in rows.as_numpy_iterator()]
+print('FOUND ' + json.dumps(found))
+"""
+# These hold rounded answers against unrounded values.
+ROUNDED = ("pearson_value", "spearman_value")
+
+
+def test_evaluation_through_seqio_gives_100_to_perfect_answers():
+    found = run(EVALUATION)
+    for dataset in CATALOGUE:
+        for name in (dataset.name, f"{dataset.name}.rank") if dataset.options else (dataset.name,):
+            right, wrong = found[name]
+            exact = {key: value for key, value in right.items() if key not in ROUNDED}
+            assert exact and all(value == pytest.approx(100) for value in exact.values()), (name, right)
+            assert all(wrong[key] < 100 for key in exact), (name, wrong)
+    for results, cluster in ((found["mixture"], "reading_comprehension_with_commonsense"), (found["nli"], "nli")):
+        expected = {f"flan_{d.name}.{t.id}" + (".rank" if d.options else "")
+                    for d in CATALOGUE.cluster(cluster) for t in d.forward()}
+        assert set(results) == expected
+    for name, numbers in found["mixture"].items():
+        assert all(value == pytest.approx(100) for value in numbers.values()), (name, numbers)
+    # In a tie the first option counts; of five examples (two options a row) the half row is left out.
+    assert found["tie"] == pytest.approx(100 * found["labels"].count(0) / 2)

@@ -17,11 +17,13 @@ from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, open_train_shard
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
+from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import digest
+from flan_jax.data.layouts import make_layout
 from flan_jax.data.mixture import CardRow, Split, held_out_split, mixture_card
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
-from flan_jax.data.sources import TfdsSource, open_source
+from flan_jax.data.sources import open_source
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 
@@ -39,15 +41,18 @@ class DataConfig:
       mixture_or_task_name: what trains instead of the held-out mixture: a configuration of the catalogue, or the name
         of any SeqIO task or mixture; None for the held-out mixture.
       mixture_or_task_module: module ('my_tasks') or file ('my_tasks.py') that registers datasets or SeqIO tasks.
-      source, data_dir: 'tfds', 'jsonl' or 'bundled', and where it reads.
+      architecture: 't5' or 'decoder': how examples lie in a packed row; see `layouts`.
+      source, data_dir: 'tfds', 'hf', 'jsonl' or 'bundled', and where it reads.
       strict: True makes a dataset that is not available an error; False leaves it out with a printed line.
-      vocabulary: 'bytes' or a SentencePiece file.
-      task_feature_lengths: {'inputs': S, 'targets': T}, tokens of a packed row.
+      vocabulary: 'bytes', a SentencePiece file, or a tokenizer.json; see `vocabulary.load_vocabulary`.
+      task_feature_lengths: {'inputs': S, 'targets': T}, most tokens of an example; a packed row holds S and T tokens,
+        that of a decoder S + T.
       batch_size: packed rows in a global batch.
       train_steps: steps of the run.
       seed: decides template choice, draws and orders.
       options_style, instructions: see `render.render`.
       shots: exemplars before each row, in training and evaluation, as many as fit in the input.
+      decontaminate: leave out training rows that share words with a held-out row; see `decontaminate`.
       pack: whether several examples share a row.
       validation_batches: batches of the training datasets' validation splits on which a checkpoint's loss is taken.
       eval_split, eval_max_rows: which rows of the held-out datasets are scored; None for all.
@@ -60,6 +65,7 @@ class DataConfig:
     templates: int | None = None
     mixture_or_task_name: str | None = None
     mixture_or_task_module: str | None = None
+    architecture: str = "t5"
     source: str = "bundled"
     data_dir: str | None = None
     strict: bool = False
@@ -71,6 +77,7 @@ class DataConfig:
     options_style: str = "fixed"
     instructions: str = "template"
     shots: int = 0
+    decontaminate: bool = False
     pack: bool = True
     validation_batches: int = 8
     eval_split: str = "test"
@@ -142,6 +149,7 @@ class Data:
         self.config = config
         source_length, target_length = config.lengths()
         self.vocabulary = load_vocabulary(config.vocabulary)
+        self.layout = make_layout(config.architecture, source_length, target_length, self.vocabulary.bos_id)
         self.source = open_source(config.source, config.data_dir)
         rendering = Rendering(source_length, target_length, config.options_style, config.instructions, config.seed,
                               config.shots)
@@ -154,6 +162,9 @@ class Data:
         self.left_out: dict[str, str] = {}
         self._members: dict[str, list[Member]] = {}
         self._plans: dict[str, Plan] = {}
+        if config.decontaminate:
+            held_out = [CATALOGUE[name] for name in self.eval_datasets()]
+            self.cache.held_out_filter = HeldOutFilter(held_out, self.source, config.eval_split)
 
     def _resolve(self) -> list[str]:
         name = self.config.mixture_or_task_name
@@ -162,9 +173,9 @@ class Data:
         if name in CATALOGUE:
             names = [name]
         else:
-            from flan_jax.data import seqio_tasks
+            from flan_jax.data import seqio_shards
 
-            self.seqio_tasks = seqio_tasks.resolve(name, self.cache)
+            self.seqio_tasks = seqio_shards.resolve(name, self.cache)
             names = list(self.seqio_tasks)
         # Our own SeqIO tasks are called flan_<dataset> or flan_<dataset>.<template>.
         ours = [n.removeprefix("flan_").split(".")[0] for n in names]
@@ -176,11 +187,11 @@ class Data:
         return [n for n in self.seqio_tasks if n.removeprefix("flan_").split(".")[0] not in CATALOGUE]
 
     def undownloaded(self) -> list[str]:
-        """What trains or is held out, is in TFDS, and does not lie on disk though it could be downloaded."""
-        if not isinstance(self.source, TfdsSource):
+        """What trains or is held out and does not lie on disk, though the source could download it."""
+        if self.source.kind not in ("tfds", "hf"):
             return []
         return [name for name in dict.fromkeys([*self.candidates(), *self.split.eval])
-                if CATALOGUE[name].tfds and not CATALOGUE[name].manual and not self.source.prepared(CATALOGUE[name])]
+                if self.source.downloadable(CATALOGUE[name])]
 
     def candidates(self) -> list[str]:
         """Datasets of the catalogue that would train if they were available."""
@@ -307,7 +318,7 @@ class Data:
         rows = steps * self.config.batch_size
         if not members or not rows:
             return None
-        capacity = self.config.lengths()
+        capacity = self.layout.capacity
         shards = [str(self.shard_path(m.name, 0, split)) for m in members]
         key = digest([packing.FORMAT, split, [dataclasses.asdict(m) for m in members], capacity, self.config.seed, rows,
                       self.config.pack, shards])
@@ -334,12 +345,12 @@ class Data:
         plan = self.plan(split)
         if plan is None:
             return None
-        return Batches(plan, self.members(split), functools.partial(self.shard_path, split=split),
-                       *self.config.lengths(), self.config.batch_size)
+        return Batches(plan, self.members(split), functools.partial(self.shard_path, split=split), self.layout,
+                       self.config.batch_size)
 
     def _lengths(self, split: str, name: str, epoch: int) -> np.ndarray | None:
         shard = open_train_shard(self.shard_path(name, epoch, split))
-        return None if shard is None else np.stack([shard.inputs.lengths, shard.targets.lengths], axis=1)
+        return None if shard is None else self.layout.sizes(shard)
 
     # Held-out side.
 

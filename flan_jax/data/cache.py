@@ -19,12 +19,14 @@ import os
 import pathlib
 import shutil
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from flan_jax.data import encode, exemplars, hashing, render
 from flan_jax.data.catalogue import Dataset, Drop, Template, source_of_row
+from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.hashing import digest, file_digest, stable_hash
@@ -82,38 +84,45 @@ class EvalExamples:
 
 
 class TokenCache:
-    """Opens and builds shards below a directory for one source, vocabulary and rendering."""
+    """Opens and builds shards below a directory for one source, vocabulary and rendering.
+
+    Attributes:
+      held_out_filter: what training rows pass through, or None.
+    """
 
     def __init__(self, directory: str | pathlib.Path, source: Source, vocabulary: Vocabulary, rendering: Rendering):
         self.directory = pathlib.Path(directory).expanduser()
         self.source = source
         self.vocabulary = vocabulary
         self.rendering = rendering
+        self.held_out_filter: HeldOutFilter | None = None
         self._fingerprints: dict[tuple, str] = {}
         self._pools: dict[str, ExemplarPool] = {}
         self._code = digest([*map(inspect.getsource, (render, encode, exemplars, hashing)), _FORMAT])
 
     def train_path(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
         """Where the training shard of an epoch lies or will lie."""
-        return self._path(dataset, split, {"epoch": epoch})
+        guard = {} if self.held_out_filter is None else {"filter": self.held_out_filter.key[:8]}
+        return self._path(dataset, split, {"epoch": epoch, **guard})
 
     def build_train(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
         """Builds the training shard of an epoch, unless it is there."""
         path = self.train_path(dataset, epoch, split)
         if _opened(path):
             return path
-        encoder = self._encoder(dataset)
-        counts, examples, templates = collections.Counter(), [], []
-        for name, row in self._rows(dataset, split, counts):
-            if len(examples) == dataset.train_cap:
-                counts["rows read"] -= 1
-                counts["rows at which reading stopped (the cap)"] = dataset.train_cap
-                break
+        encoder, counts = self._encoder(dataset), collections.Counter()
+        inputs, targets, templates = [], [], []
+        rows = _capped(dataset, self._rows(dataset, split, counts), counts)
+        if self.held_out_filter is not None:
+            rows = self.held_out_filter.kept(dataset, rows, counts)
+        for name, row in rows:
             template = choose_template(dataset, name, self.rendering.seed, epoch)
-            examples.append(encoder.encode(dataset, template, row, name))
+            example = encoder.encode(dataset, template, row, name)
+            inputs.append(example.inputs)
+            targets.append(example.targets)
             templates.append(dataset.templates.index(template))
         counts.update(encoder.counts)
-        return write_train_shard(path, examples, templates, counts, {"dataset": dataset.name, "epoch": epoch})
+        return write_train_shard(path, inputs, targets, templates, counts, {"dataset": dataset.name, "epoch": epoch})
 
     def eval_path(self, dataset: Dataset, split: str, template: Template, max_rows: int | None) -> pathlib.Path:
         """Where the evaluation shard of a template lies or will lie."""
@@ -214,15 +223,25 @@ def open_train_shard(path: pathlib.Path) -> TrainShard | None:
     return TrainShard(_ragged(path, "inputs"), _ragged(path, "targets"), np.load(path / "templates.npy"), meta)
 
 
-def write_train_shard(path: pathlib.Path, examples: list[Encoded], templates: list[int],
+def write_train_shard(path: pathlib.Path, inputs: list[np.ndarray], targets: list[np.ndarray], templates: list[int],
                       counts: collections.Counter, meta: dict[str, Any]) -> pathlib.Path:
     """Writes a training shard, whole or not at all."""
-    counts["rows"] = len(examples)
+    counts["rows"] = len(inputs)
     with _Shard(path, counts, meta) as shard:
-        shard.ragged("inputs", [e.inputs for e in examples])
-        shard.ragged("targets", [e.targets for e in examples])
+        shard.ragged("inputs", inputs)
+        shard.ragged("targets", targets)
         shard.array("templates", np.asarray(templates, np.uint16))
     return path
+
+
+def _capped(dataset: Dataset, rows: Iterator, counts: collections.Counter) -> Iterator:
+    """The first `train_cap` rows."""
+    for number, item in enumerate(rows):
+        if number == dataset.train_cap:
+            counts["rows read"] -= 1
+            counts["rows at which reading stopped (the cap)"] = dataset.train_cap
+            return
+        yield item
 
 
 class _Shard:
@@ -301,5 +320,13 @@ def _text(name: str, row: dict[str, Any], example: Encoded) -> dict[str, Any]:
     if example.text.options is not None:
         text |= {"options": example.text.options, "label": example.text.label,
                  "order": example.text.order}
-    text["references"] = row.get("references") or [example.text.answer]
+    text["references"] = _shown(row.get("references"), row, example) or [example.text.answer]
     return text | {key: row[key] for key in ("group", "value") if key in row}
+
+
+def _shown(references: list[str] | None, row: dict[str, Any], example: Encoded) -> list[str] | None:
+    """References that are options, as the row shows them: a letter where options are lettered."""
+    if not references or example.text.options is None:
+        return references
+    shown = dict(zip((row["options"][i] for i in example.text.order), example.text.options))
+    return [shown.get(reference, reference) for reference in references]

@@ -57,6 +57,28 @@ class Template:
         return "options" in placeholders(self.inputs)
 
 
+@dataclasses.dataclass(frozen=True)
+class Hub:
+    """Where a dataset lies on the Hugging Face hub, and how its rows become those that the row function reads.
+
+    Attributes:
+      id: the repository, e.g. 'facebook/anli'.
+      config: the folder of its parquet files, e.g. 'plain_text'.
+      splits: our raw split -> split on the hub, where the two have different names.
+      rename: field as the row function reads it -> field on the hub, where the two have different names.
+      classes: field -> names of its classes in the order in which the row function counts them, where the hub counts
+        them in another; the files must carry the names.
+      row: row of the hub, renamed -> row as the row function reads it; for what renaming cannot do.
+    """
+
+    id: str
+    config: str = "default"
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    row: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One configuration of a dataset: its rows, its fields, its options and its templates.
@@ -66,7 +88,7 @@ class Dataset:
       paper_dataset: the dataset of the paper's Figure 3 that it belongs to, e.g. 'ANLI (R1-R3)'; its name if none.
       cluster: one of `clusters.CLUSTERS`.
       tfds: 'builder/config:version' of TensorFlow Datasets, or None.
-      hub: id on the Hugging Face hub, or None.
+      hub: its copy on the Hugging Face hub in parquet or JSON files, or None.
       splits: our split ('train', 'validation', 'test') -> slice of a raw split, e.g. 'train[:-200]'.
       fields: names of the text fields that `row` produces, besides the answer and the options.
       row: raw row -> dict of `fields`; plus `label` (index of the right option) where there are options, and
@@ -94,7 +116,7 @@ class Dataset:
     paper_dataset: str = ""
     licence: str = "unknown"
     tfds: str | None = None
-    hub: str | None = None
+    hub: Hub | None = None
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
     evidence: tuple[str, ...] | None = None
     shares_training_with: str | None = None
@@ -221,6 +243,8 @@ def _check_record(dataset: Dataset) -> None:
         raise UserError(f"{where}: evidence {min(missing)!r} is not one of its fields ({', '.join(dataset.fields)}).")
     if isinstance(dataset.options, str) and dataset.options != FROM_ROW:
         raise UserError(f"{where}: options are a tuple of strings, FROM_ROW or None, not {dataset.options!r}.")
+    if dataset.hub is not None:
+        _check_hub(dataset)
     if not dataset.metrics:
         raise UserError(f"{where} has no metric; 'accuracy' is the usual one for options.")
     ids = [t.id for t in dataset.templates]
@@ -232,6 +256,17 @@ def _check_record(dataset: Dataset) -> None:
             raise UserError(f"{where} has two templates called {template_id!r}; rename one.")
     if sum(t.kind == "inverted" for t in dataset.templates) > 3:
         raise UserError(f"{where} has more than three inverted templates; the paper allows up to three.")
+
+
+def _check_hub(dataset: Dataset) -> None:
+    where = f"dataset {dataset.name!r}"
+    if not isinstance(dataset.hub, Hub) or not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset.hub.id):
+        raise UserError(f"{where}: hub is a Hub('owner/name', ...), not {dataset.hub!r}.")
+    raw_splits = {spec.split("[")[0] for spec in dataset.splits.values()}
+    unknown = set(dataset.hub.splits) - raw_splits
+    if unknown:
+        raise UserError(f"{where}: its Hub renames the split {min(unknown)!r}, which is none of its raw splits "
+                        f"({', '.join(sorted(raw_splits))}).")
 
 
 def _check_template(dataset: Dataset, template: Template) -> None:

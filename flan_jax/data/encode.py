@@ -11,7 +11,7 @@ import numpy as np
 from flan_jax.data.catalogue import Dataset, Template, placeholders
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.render import Rendered, render
-from flan_jax.data.vocabulary import EOS, Vocabulary
+from flan_jax.data.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Rendering:
 
 @dataclasses.dataclass
 class Encoded:
-    """Token ids of one example (int32, each ending in EOS) beside its text."""
+    """Token ids of one example (int32; inputs end in the vocabulary's `input_end`, targets in EOS) beside its text."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -57,19 +57,21 @@ class Encoder:
         self.rendering = rendering
         self.pool = pool
         self.counts: collections.Counter[str] = collections.Counter()
+        self._most_inputs = rendering.input_length - len(vocabulary.input_end)
 
     def encode(self, dataset: Dataset, template: Template, row: dict[str, Any], row_id: str,
                with_options: bool = False) -> Encoded:
         """One row in one template, within the lengths."""
         text = self._render(dataset, template, row, row_id)
         ids = self.vocabulary.encode(text.inputs)
-        if len(ids) >= self.rendering.input_length:
+        if len(ids) > self._most_inputs:
             self.counts["inputs shortened"] += 1
             text, ids = self._shorten(dataset, template, row, row_id, ids)
         elif self.rendering.shots:
             text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids)
         options = [self._target(option) for option in text.options] if with_options and text.options else None
-        return Encoded(np.asarray([*ids, EOS], np.int32), self._target(text.targets), options, text)
+        inputs = np.asarray([*ids, *self.vocabulary.input_end], np.int32)
+        return Encoded(inputs, self._target(text.targets), options, text)
 
     def _render(self, dataset, template, row, row_id, exemplars=()) -> Rendered:
         return render(dataset, template, row, row_id=row_id, options_style=self.rendering.options_style,
@@ -81,7 +83,7 @@ class Encoder:
         for exemplar in self.pool.draw(row, row_id, self.rendering.shots):
             longer = self._render(dataset, template, row, row_id, [*shown, exemplar])
             longer_ids = self.vocabulary.encode(longer.inputs)
-            if len(longer_ids) < self.rendering.input_length:
+            if len(longer_ids) <= self._most_inputs:
                 shown.append(exemplar)
                 text, ids = longer, longer_ids
         if len(shown) < self.rendering.shots:
@@ -93,11 +95,11 @@ class Encoder:
         if len(ids) >= self.rendering.target_length:
             self.counts["targets cut"] += 1
             ids = ids[: self.rendering.target_length - 1]
-        return np.asarray([*ids, EOS], np.int32)
+        return np.asarray([*ids, self.vocabulary.eos_id], np.int32)
 
     def _shorten(self, dataset, template, row, row_id, ids) -> tuple[Rendered, list[int]]:
         """Cuts the end of the longest field shown, as often as it takes, so that question and options stay whole."""
-        limit = self.rendering.input_length - 1
+        limit = self._most_inputs
         shown = set(placeholders(template.inputs))
         fields = [n for n in dataset.fields if n in shown or self.rendering.instructions != "template"]
         row = dict(row)

@@ -8,6 +8,7 @@ row r of the plan is a pure function of (mixture, seed, lengths, r).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import uuid
@@ -48,7 +49,7 @@ class Plan:
     Attributes:
       begins: int64 [rows + 1].
       member, epoch, index: int32 [examples]: position in the mixture, epoch, and row within the epoch's shard.
-      filled: tokens in the planned rows, (inputs, targets), and the room they had.
+      filled: tokens in the planned rows and the room they had: int64 [2, D], D 2 for (inputs, targets) apart, or 1.
     """
 
     begins: np.ndarray
@@ -64,6 +65,13 @@ class Plan:
         """(member, epoch, index) of each example in a packed row."""
         part = slice(self.begins[number], self.begins[number + 1])
         return list(zip(self.member[part].tolist(), self.epoch[part].tolist(), self.index[part].tolist()))
+
+    def filled_text(self) -> str:
+        """How full the rows are, in words."""
+        shares = (self.filled[0] / self.filled[1]).tolist()
+        if len(shares) == 1:
+            return f"{shares[0]:.1%} of tokens"
+        return f"{shares[0]:.1%} of input tokens and {shares[1]:.1%} of target tokens"
 
     def save(self, path: pathlib.Path) -> None:
         """Writes the plan to an .npz file, whole or not at all."""
@@ -82,14 +90,14 @@ class Plan:
             return None
 
 
-def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, int],
+def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, ...],
               seed: int, rows: int, pack: bool = True) -> Plan:
     """Draws and packs examples until there are `rows` packed rows.
 
     Args:
       members: the mixture, in a fixed order.
-      lengths: (dataset, epoch) -> int [rows, 2], input and target tokens of each example; None if not built yet.
-      capacity: tokens that a row holds, (inputs, targets).
+      lengths: (dataset, epoch) -> int [rows, D], what each example takes of `capacity`; None if not built yet.
+      capacity: tokens that a row holds, D numbers: (inputs, targets) or (both together,).
       seed: decides draws and orders.
       rows: how many packed rows are needed.
       pack: False puts one example in each row.
@@ -104,7 +112,7 @@ def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
     parts, count, window = [], 0, 0
     while count < rows:
         member, epoch, index = draw_window(members, drawn, seed, window, size, orders)
-        sizes = _sizes(members, lengths, member, epoch, index)
+        sizes = _sizes(members, lengths, member, epoch, index, len(capacity))
         bins = pack_window(sizes, capacity) if pack else [[i] for i in range(size)]
         order = permutation(len(bins), "rows", seed, window)
         picked = np.concatenate([bins[i] for i in order]).astype(np.int64)
@@ -121,7 +129,7 @@ def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
                 filled)
 
 
-def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, int],
+def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, ...],
               seed: int, rows: int) -> Plan:
     """Every row of every member once, in a hashed order, packed; at most `rows` packed rows. Arguments as `make_plan`.
 
@@ -132,7 +140,7 @@ def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
     index = np.concatenate([np.arange(m.rows) for m in members])
     order = permutation(len(member), "once", seed)
     member, index = member[order], index[order]
-    sizes = _sizes(members, lengths, member, np.zeros_like(member), index)
+    sizes = _sizes(members, lengths, member, np.zeros_like(member), index, len(capacity))
     bins = [[int(i) + begin for i in row] for begin in range(0, len(member), WINDOWS[1])
             for row in pack_window(sizes[begin:begin + WINDOWS[1]], capacity)]
     bins = [bins[i] for i in permutation(len(bins), "once rows", seed)[:rows]]
@@ -190,8 +198,8 @@ def draw_window(members: list[Member], drawn: np.ndarray, seed: int, window: int
     return member, epoch, index
 
 
-def _sizes(members, lengths, member, epoch, index) -> np.ndarray:
-    sizes, missing = np.zeros((len(member), 2), np.int64), set()
+def _sizes(members, lengths, member, epoch, index, columns: int) -> np.ndarray:
+    sizes, missing = np.zeros((len(member), columns), np.int64), set()
     for m, e in sorted(set(zip(member.tolist(), epoch.tolist()))):
         table = lengths(members[m].name, e)
         if table is None:
@@ -204,17 +212,17 @@ def _sizes(members, lengths, member, epoch, index) -> np.ndarray:
     return sizes
 
 
-def pack_window(sizes: np.ndarray, capacity: tuple[int, int]) -> list[list[int]]:
-    """Packs examples into rows in two dimensions (vector bin packing).
+def pack_window(sizes: np.ndarray, capacity: tuple[int, ...]) -> list[list[int]]:
+    """Packs examples into rows (vector bin packing in D dimensions, one for each length that a row has).
 
-    As many rows are opened as the scarcer of the two lengths needs at the least. The largest example (by its larger
-    share of either length) goes first, each into the row whose room matches it best: the largest dot product of room
-    and need, weighted by how scarce each length is (Panigrahy et al. 2011, "Heuristics for vector bin packing"). On
-    real rows this fills the scarcer length to 97 to 98 %, where best-fit decreasing left 84 to 96 %.
+    As many rows are opened as the scarcest length needs at the least. The largest example (by its largest share of a
+    length) goes first, each into the row whose room matches it best: the largest dot product of room and need, weighted
+    by how scarce each length is (Panigrahy et al. 2011, "Heuristics for vector bin packing"). On real rows this fills
+    the scarcer of two lengths to 97 to 98 %, where best-fit decreasing left 84 to 96 %.
 
     Args:
-      sizes: int [N, 2], input and target tokens of each example, none larger than `capacity`.
-      capacity: tokens that a row holds, (inputs, targets).
+      sizes: int [N, D], tokens of each example, none larger than `capacity`.
+      capacity: tokens that a row holds, D numbers.
 
     Returns:
       The rows, each a list of example positions.
@@ -224,16 +232,22 @@ def pack_window(sizes: np.ndarray, capacity: tuple[int, int]) -> list[list[int]]
     scarcity = demand / demand.max() / np.array(capacity)
     order = np.argsort(-shares.max(1), kind="stable")
     count = int(np.ceil(demand.max()))
-    inputs, targets = (np.full(len(sizes), c, np.int64) for c in capacity)
+    rooms = [np.full(len(sizes), c, np.int64) for c in capacity]
     bins: list[list[int]] = [[] for _ in range(count)]
-    for example, need, want in zip(order.tolist(), sizes[order].tolist(), (shares * scarcity)[order].tolist()):
-        room0, room1 = inputs[:count], targets[:count]
-        match = np.where((room0 >= need[0]) & (room1 >= need[1]), room0 * want[0] + room1 * want[1], -1.0)
-        best = int(match.argmax())
-        if match[best] < 0:
+    for example, needs, wants in zip(order.tolist(), sizes[order].tolist(), (shares * scarcity)[order].tolist()):
+        open_rooms = [room[:count] for room in rooms]
+        fits = functools.reduce(np.logical_and, (room >= need for room, need in zip(open_rooms, needs)))
+        match = np.where(fits, sum(room * want for room, want in zip(open_rooms, wants)), -1.0)
+        best = int(match.argmax()) if len(capacity) > 1 else _tightest(open_rooms[0], fits)
+        if not (count and fits[best]):
             best, count = count, count + 1
             bins.append([])
-        inputs[best] -= need[0]
-        targets[best] -= need[1]
+        for room, need in zip(rooms, needs):
+            room[best] -= need
         bins[best].append(example)
     return [row for row in bins if row]
+
+
+def _tightest(room: np.ndarray, fits: np.ndarray) -> int:
+    """With one length, the fullest row that still fits (best-fit decreasing)."""
+    return int(np.where(fits, room, np.iinfo(np.int64).max).argmin())

@@ -1,173 +1,172 @@
-"""The catalogue as SeqIO tasks and mixtures, and any SeqIO task or mixture as training shards. Imports TensorFlow.
+"""The catalogue under SeqIO's names, for other engines (stock T5X, a notebook) and our own: tasks are built on look-up.
 
-`register` gives other engines (stock T5X, a notebook) the same examples that the token cache holds, as long as they
-fit its lengths: rows are rendered by the same function, encoded by SeqIO's own preprocessors.
+  flan_<dataset>                  trains: a template by hash of row, seed and epoch; the tokens of our own cache
+  flan_<dataset>.<template>       the rows in one forward template; metrics compare what a model writes
+  flan_<dataset>.<template>.rank  the same where there are options: an example an option, and the likeliest one counts
+  flan_heldout_<cluster>          the mixture that trains while the cluster (or 'none') is held out
+  flan_heldout_<cluster>_eval     the held-out datasets in their forward templates; ranked where there are options
 
-`resolve` goes the other way: a task that somebody has registered with SeqIO in twenty lines is run through SeqIO once
-an epoch and its tokens are kept in the cache.
+`import flan_jax.tasks` offers these names to SeqIO, whichever of the two is imported first, without importing it.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import difflib
 import functools
-import inspect
-import itertools
-import pathlib
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
-import seqio
-import tensorflow as tf
+import gin
 
-from flan_jax.data.cache import TokenCache, open_train_shard, write_train_shard
-from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Drop, Template
+from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.encode import Encoded
-from flan_jax.data.hashing import digest
-from flan_jax.data.mixture import held_out_split
-from flan_jax.data.render import choose_template, read_row, render
-from flan_jax.data.sources import Source, row_id
-from flan_jax.data.vocabulary import Vocabulary
+from flan_jax.data.render import INSTRUCTIONS, STYLES
+from flan_jax.data.seqio_registry import LazyRegistry, when_imported
+from flan_jax.data.sources import Source, open_source
+from flan_jax.data.vocabulary import Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
 
-tf.config.set_visible_devices([], "GPU")  # the memory there is for JAX
+# Where SeqIO keeps its registries.
+_PROVIDERS = "seqio.dataset_providers"
 
 
-def register(source: Source, vocabulary: Vocabulary, seed: int = 0) -> list[str]:
-    """Registers with SeqIO what the source has: returns the new names.
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class SeqioTasks:
+    """What the tasks are made of; bind it in gin, or call `configure`.
 
-    `flan_<dataset>` trains, with a template by hash for each row and epoch; `flan_<dataset>.<template>` holds the
-    splits of one template; `flan_heldout_<cluster>` mixes what trains while the cluster is held out.
+    Attributes:
+      source, data_dir: 'tfds', 'jsonl' or 'bundled', and where it reads.
+      vocabulary: 'bytes' or a SentencePiece file.
+      options_style, instructions: see `render.render`.
+      seed: decides template choice, shuffled options and exemplars.
+      shots: exemplars before each row, as many as fit in the input.
     """
-    import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 
-    feature = seqio.Feature(vocabulary.seqio(), add_eos=True)
-    names = []
-    for dataset in CATALOGUE:
-        splits = [s for s in ("train", "validation", "test") if source.available(dataset, s) is None]
-        if not splits:
-            continue
-        for template in (None, *dataset.forward()):
-            name = f"flan_{dataset.name}" + (f".{template.id}" if template else "")
-            seqio.TaskRegistry.add(
-                name, source=_rows_source(dataset, template, source, splits, seed),
-                preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-                output_features={"inputs": feature, "targets": feature}, metric_fns=[])
-            names.append(name)
-    for cluster in CLUSTERS:
-        train = [n for n in held_out_split(CATALOGUE, cluster).train if f"flan_{n}" in names
-                 and source.available(CATALOGUE[n], "train") is None and not CATALOGUE[n].shares_training_with]
-        if train:
-            rates = [(f"flan_{n}", functools.partial(_rate, dataset=CATALOGUE[n], source=source)) for n in train]
-            seqio.MixtureRegistry.add(f"flan_heldout_{cluster}", rates)
-            names.append(f"flan_heldout_{cluster}")
-    return names
+    source: str = "bundled"
+    data_dir: str | None = None
+    vocabulary: str = "bytes"
+    options_style: str = "fixed"
+    instructions: str = "template"
+    seed: int = 0
+    shots: int = 0
 
+    def __post_init__(self):
+        for name, known in (("options_style", STYLES), ("instructions", INSTRUCTIONS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"SeqioTasks.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
 
-def _rows_source(dataset: Dataset, template: Template | None, source: Source, splits: list[str],
-                 seed: int) -> seqio.FunctionDataSource:
-    def dataset_fn(split: str, shuffle_files: bool, seed: int | None = seed) -> tf.data.Dataset:
-        del shuffle_files, seed
-        epochs = itertools.count()
-        return tf.data.Dataset.from_generator(lambda: generate(split, next(epochs)), output_signature={
-            "inputs": tf.TensorSpec([], tf.string), "targets": tf.TensorSpec([], tf.string)})
+    @functools.cached_property
+    def opened_source(self) -> Source:
+        """Where rows are read."""
+        return open_source(self.source, self.data_dir)
 
-    def generate(split: str, epoch: int):
-        spec = source.spec(dataset, split)
-        rows = ((row_id(dataset, spec, i), read_row(dataset, raw)) for i, raw in source.rows(dataset, spec))
-        rows = ((name, row) for name, row in rows if not isinstance(row, Drop))
-        for name, row in itertools.islice(rows, dataset.train_cap if split == "train" else None):
-            chosen = template or choose_template(dataset, name, seed, epoch)
-            text = render(dataset, chosen, row, row_id=name, seed=seed)
-            yield {"inputs": text.inputs, "targets": text.targets}
-
-    return seqio.FunctionDataSource(dataset_fn, splits=splits)
+    @functools.cached_property
+    def loaded_vocabulary(self) -> Vocabulary:
+        """What makes tokens of them."""
+        return load_vocabulary(self.vocabulary)
 
 
-def _rate(task: seqio.Task, dataset: Dataset, source: Source) -> float:
-    del task
-    spec = source.spec(dataset, "train")
-    usable = sum(not isinstance(read_row(dataset, raw), Drop) for _, raw in source.rows(dataset, spec))
-    return float(min(usable, dataset.train_cap, RATE_CAP))
+class TaskRecipe(NamedTuple):
+    """A task by name: `template` is None where it changes with the epoch."""
+
+    dataset: str
+    template: str | None = None
+    ranked: bool = False
 
 
-@dataclasses.dataclass
-class SeqioShards:
-    """The training shards of somebody's SeqIO task: `path(epoch)`, `build(epoch)`, `rate` (None: its rows, capped)."""
+class MixtureRecipe(NamedTuple):
+    """A mixture by name: what trains while `held_out` is held out, or the held-out side."""
 
-    task: seqio.Task
-    cache: TokenCache
-    rate: float | None
-
-    def path(self, epoch: int) -> pathlib.Path:
-        """Where the shard of an epoch lies; named after the task, its code, vocabulary and lengths."""
-        rendering = self.cache.rendering
-        key = digest([self.task.name, _code(self.task), self.cache.vocabulary.fingerprint, rendering.input_length,
-                      rendering.target_length, rendering.seed, epoch])
-        return self.cache.directory / f"seqio.{self.task.name}" / f"train-epoch={epoch}-{key[:16]}"
-
-    def build(self, epoch: int) -> None:
-        """Runs the task's pipeline over its train split and keeps the tokens."""
-        rendering = self.cache.rendering
-        lengths = {"inputs": rendering.input_length, "targets": rendering.target_length}
-        data = self.task.get_dataset(lengths, split="train", shuffle=False, seed=rendering.seed + epoch, num_epochs=1)
-        examples = [Encoded(np.asarray(e["inputs"], np.int32), np.asarray(e["targets"], np.int32), None, None)
-                    for e in data.as_numpy_iterator()]
-        first = open_train_shard(self.path(0)) if epoch else None
-        if first is not None and len(first.inputs) != len(examples):
-            raise UserError(f"SeqIO task {self.task.name!r} gives {len(first.inputs)} examples in its first epoch and "
-                            f"{len(examples)} in epoch {epoch}; a task that trains must give as many each time.")
-        counts = collections.Counter({"rows read": len(examples)})
-        write_train_shard(self.path(epoch), examples, [0] * len(examples), counts,
-                          {"dataset": self.task.name, "epoch": epoch})
+    held_out: str
+    evaluated: bool = False
 
 
-def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
-    """The leaf tasks of a registered SeqIO task or mixture, by name.
+_settings: SeqioTasks | None = None
+
+
+def settings() -> SeqioTasks:
+    """The settings in force: read from gin at the first look-up and kept until `configure`."""
+    global _settings
+    _settings = _settings or SeqioTasks()
+    return _settings
+
+
+def configure(**values: Any) -> None:
+    """Settles the attributes of `SeqioTasks`; what is not given comes from gin. Tasks looked up before are forgotten.
 
     Raises:
-      UserError: if nothing of that name is registered, or its vocabulary is not VOCABULARY.
+      UserError: for an unknown name or value.
     """
-    try:
-        found = seqio.get_mixture_or_task(name)
-    except ValueError as error:
-        raise UserError(f"MIXTURE_OR_TASK_NAME {name!r} is neither a configuration of the catalogue (`flan-jax tasks "
-                        "list`) nor a registered SeqIO task or mixture; does MIXTURE_OR_TASK_MODULE register it?"
-                        ) from error
-    if set(found.output_features) != {"inputs", "targets"} or "train" not in found.splits:
-        raise UserError(f"SeqIO task {name!r} has the features {', '.join(found.output_features)} and the splits "
-                        f"{', '.join(found.splits)}; training needs 'inputs', 'targets' and the split 'train'.")
-    ours = cache.vocabulary.seqio()
-    for feature in found.output_features.values():
-        if feature.vocabulary != ours:
-            raise UserError(f"SeqIO task {name!r} uses the vocabulary {feature.vocabulary}, but VOCABULARY is {ours}; "
-                            "make them equal.")
-    if isinstance(found, seqio.Task):
-        return {name: SeqioShards(found, cache, None)}
-    return {task.name: SeqioShards(task, cache, found.get_rate(task)) for task in found.tasks}
+    global _settings
+    known = [field.name for field in dataclasses.fields(SeqioTasks)]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            raise UserError(f"the SeqIO tasks have no setting {name!r}{hint} They are {', '.join(known)}.")
+    _settings = SeqioTasks(**values)
+    if _PROVIDERS in sys.modules:
+        _install(sys.modules[_PROVIDERS])  # a SeqIO that has been reset gets the names back
+        for registry in _registries(sys.modules[_PROVIDERS]):
+            registry._REGISTRY.forget()
 
 
-def _code(task: seqio.Task) -> list[Any]:
-    """What decides a task's examples, as far as it can be seen: code, arguments, and the files that it reads."""
-    source = task.source
-    files = [file for name in sorted(getattr(source, "splits", None) or ()) if hasattr(source, "list_shards")
-             for file in source.list_shards(name)]
-    states = [(f, p.stat().st_size, p.stat().st_mtime_ns) for f in files if (p := pathlib.Path(f)).is_file()]
-    reads = getattr(source, "_dataset_fn", None)
-    return [*map(_function_code, task.preprocessors), _function_code(reads) if reads else type(source).__name__,
-            files, states, repr(getattr(source, "tfds_dataset", ""))]
+def register() -> None:
+    """Offers the names to SeqIO: now, if it is imported, else as soon as it is."""
+    when_imported(_PROVIDERS, _install)
 
 
-def _function_code(function: Any) -> Any:
-    if isinstance(function, functools.partial):
-        return [_function_code(function.func), repr(function.args), repr(sorted(function.keywords.items()))]
-    function = inspect.unwrap(function) if callable(function) else function
-    module = sys.modules.get(getattr(function, "__module__", ""))
-    closure = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    try:
-        return [getattr(function, "__qualname__", ""), closure, inspect.getsource(module)]
-    except (OSError, TypeError):
-        return [repr(type(function)), closure]
+def task_recipes() -> Mapping[str, TaskRecipe]:
+    """Every task that the catalogue offers, by name; inverted templates train but are nothing to evaluate with."""
+    return _task_recipes(len(CATALOGUE))
+
+
+def mixture_recipes() -> Mapping[str, MixtureRecipe]:
+    """Every mixture, by name."""
+    return _mixture_recipes()
+
+
+@functools.lru_cache(maxsize=1)
+def _task_recipes(datasets: int) -> Mapping[str, TaskRecipe]:
+    recipes = {}
+    for dataset in CATALOGUE:
+        if "train" in dataset.splits:
+            recipes[f"flan_{dataset.name}"] = TaskRecipe(dataset.name)
+        for template in dataset.forward():
+            name = f"flan_{dataset.name}.{template.id}"
+            recipes[name] = TaskRecipe(dataset.name, template.id)
+            if dataset.options:
+                recipes[f"{name}.rank"] = TaskRecipe(dataset.name, template.id, ranked=True)
+    return recipes
+
+
+@functools.cache
+def _mixture_recipes() -> Mapping[str, MixtureRecipe]:
+    trained = {f"flan_heldout_{held_out}": MixtureRecipe(held_out) for held_out in (*CLUSTERS, "none")}
+    return trained | {f"flan_heldout_{cluster}_eval": MixtureRecipe(cluster, evaluated=True) for cluster in CLUSTERS}
+
+
+def _registries(providers) -> tuple[Any, Any]:
+    return providers.TaskRegistry, providers.MixtureRegistry
+
+
+def _install(providers) -> None:
+    recipes, builders = (task_recipes, mixture_recipes), (_build_task, _build_mixture)
+    for registry, names, build in zip(_registries(providers), recipes, builders):
+        if not isinstance(registry._REGISTRY, LazyRegistry):
+            registry._REGISTRY = LazyRegistry(registry._REGISTRY, names, build)
+
+
+def _build_task(name: str, recipe: TaskRecipe):
+    from flan_jax.data import seqio_build
+
+    return seqio_build.build_task(name, recipe, settings())
+
+
+def _build_mixture(name: str, recipe: MixtureRecipe):
+    from flan_jax.data import seqio_build
+
+    return seqio_build.build_mixture(name, recipe, settings())

@@ -1,4 +1,4 @@
-"""Where raw rows come from: TensorFlow Datasets, a directory of JSON lines, or the rows bundled with the package.
+"""Where raw rows come from: TensorFlow Datasets, JSON lines, the rows bundled with the package; `hub` has one more.
 
 A source answers four questions about a dataset: is it available, which slice of which raw split is our 'train' or
 'test', what are its rows, and what is its fingerprint (so that a token cache made from other rows is never used).
@@ -14,13 +14,16 @@ import pathlib
 import re
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flan_jax.data.catalogue import Dataset
 from flan_jax.data.hashing import digest, file_digest
 from flan_jax.errors import UserError
 
-KINDS = ("tfds", "jsonl", "bundled")
+if TYPE_CHECKING:
+    from flan_jax.data.hub import HubSource
+
+KINDS = ("tfds", "hf", "jsonl", "bundled")
 
 _SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
 _DOWNLOAD_TIMEOUT_SECONDS = 60
@@ -177,6 +180,10 @@ class TfdsSource:
             return f"{dataset.tfds} is not prepared in {self.directory}{manual}"
         return None
 
+    def downloadable(self, dataset: Dataset) -> bool:
+        """Whether the dataset does not lie on disk though its builder could download it."""
+        return bool(dataset.tfds) and not dataset.manual and self.prepared(dataset) is None
+
     def download(self, dataset: Dataset) -> str | None:
         """Downloads and prepares a dataset that is not on disk; None, or why it could not. Imports TensorFlow."""
         if self.prepared(dataset) is not None:
@@ -185,9 +192,9 @@ class TfdsSource:
             return "is not in TensorFlow Datasets"
         if dataset.manual:
             return f"manual download: {dataset.manual}"
-        offline = _offline()
+        offline = no_network(_DOWNLOAD_HOST)
         if offline:
-            return offline
+            return f"not downloaded, {offline}"
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
         try:
@@ -224,21 +231,21 @@ class TfdsSource:
 
 
 @functools.cache
-def _offline() -> str | None:
-    """Why nothing can be downloaded, found out once and quickly: TFDS itself would retry for minutes a dataset."""
+def no_network(host: str, port: int = 443) -> str | None:
+    """Why a host cannot be reached, found out once and quickly: TFDS itself would retry for minutes a dataset."""
     if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
         return None
     try:
-        socket.create_connection((_DOWNLOAD_HOST, 443), timeout=10).close()
+        socket.create_connection((host, port), timeout=10).close()
     except OSError as error:
-        return f"not downloaded, there is no network ({error})"
+        return f"there is no network ({error})"
     return None
 
 
 Source = JsonlSource | BundledSource | TfdsSource
 
 
-def open_source(kind: str, data_dir: str | None = None) -> Source:
+def open_source(kind: str, data_dir: str | None = None) -> Source | HubSource:
     """The source that DATA_SOURCE and DATA_DIR name.
 
     Raises:
@@ -246,6 +253,10 @@ def open_source(kind: str, data_dir: str | None = None) -> Source:
     """
     if kind == "tfds":
         return TfdsSource(data_dir)
+    if kind == "hf":
+        from flan_jax.data.hub import HubSource
+
+        return HubSource(data_dir)
     if kind == "bundled":
         return BundledSource()
     if kind == "jsonl":

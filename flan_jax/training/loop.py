@@ -23,12 +23,12 @@ from jax.experimental import multihost_utils
 
 from flan_jax import checkpoints_t5x
 from flan_jax.data.assemble import Data
-from flan_jax.data.batches import FEATURES, Batches
+from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
 from flan_jax.errors import UserError
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
-from flan_jax.models.t5 import T5, T5Config
+from flan_jax.models.architectures import make_model
 from flan_jax.training import checkpoints, partitioning
 from flan_jax.training.metrics_log import MetricsLog, NonFinite
 from flan_jax.training.model_info import model_info
@@ -51,6 +51,7 @@ class TrainConfig:
       checkpoint_every: steps between checkpoints; the last step is always saved.
       keep: how many of the last checkpoints stay; the one with the best validation loss stays too.
       size: name of the model's size in results, e.g. 't5_tiny'.
+      embedding_rows: rows of the embedding; None for the vocabulary's size up to the next multiple of 128.
       log_every: steps between printed lines.
       tensorboard: whether to write event files.
     """
@@ -64,6 +65,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep: int = 3
     size: str = ""
+    embedding_rows: int | None = None
     log_every: int = 10
     tensorboard: bool = False
 
@@ -82,10 +84,10 @@ class Run:
         self.directory = pathlib.Path(config.model_dir).expanduser()
         self.mesh = partitioning.make_mesh(config.mesh or {"fsdp": -1})
         partitioning.check_batch_size(data.config.batch_size, self.mesh)
-        self.model_config = T5Config(vocab_size=padded_size(data.vocabulary))
-        self.model = T5(self.model_config)
+        self.model = make_model(data.config.architecture, config.embedding_rows or padded_size(data.vocabulary))
+        self.model_config = self.model.config
         self.optimizer = adafactor()
-        self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.config.lengths(), config.seed)
+        self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed)
         self.state: State | None = None
         self._step_fn: concurrent.futures.Future | None = None
         self._held_out: HeldOut | None = None
@@ -107,8 +109,8 @@ class Run:
         if jax.process_index() == 0:
             (self.directory / "config.gin").write_text(config_text, encoding="utf-8")
             (self.directory / "model-info.txt").write_text(text, encoding="utf-8")
-        print(f"model: {self.config.size or 'T5'} with {count:,} parameters, {self.model_config.dtype} compute",
-              flush=True)
+        print(f"model: {self.config.size or self.data.config.architecture} with {count:,} parameters, "
+              f"{self.model_config.dtype} compute", flush=True)
 
     def start(self, saved: checkpoints.Checkpoints) -> None:
         """Fills `state`, in the order that the module's docstring gives, and prints from where."""
@@ -172,11 +174,9 @@ class Run:
     def _compile_step(self) -> None:
         """Starts to compile the training step in the background, while the state is made or restored."""
         def compile_now():
-            config, (source, target) = self.config, self.data.config.lengths()
-            sharding = partitioning.batch_sharding(self.mesh)
-            batch = {name: jax.ShapeDtypeStruct(
-                (self.data.config.batch_size, source if name.startswith("encoder") else target), jnp.int32,
-                sharding=sharding) for name in FEATURES}
+            config, sharding = self.config, partitioning.batch_sharding(self.mesh)
+            batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+                     for name, shape in self.data.layout.shapes(self.data.config.batch_size).items()}
             step = make_train_step(self.model, self.optimizer, config.seed, self.model_config.dropout_rate,
                                    config.z_loss, config.label_smoothing)
             with partitioning.use_mesh(self.mesh):

@@ -56,7 +56,7 @@ def device_batches(batches: Batches, sharding: jax.sharding.NamedSharding, begin
 
 def put_batch(batches: Batches, sharding: jax.sharding.NamedSharding, step: int) -> tuple[dict[str, jax.Array], int]:
     """The batch of a step as global arrays [B, ...], and its number of non-padding tokens."""
-    shape = (batches.batch_size, batches.input_length)
+    shape = next(iter(batches.layout.shapes(batches.batch_size).values()))
     rows = [(index[0].start or 0, batches.batch_size if index[0].stop is None else index[0].stop)
             for index in sharding.addressable_devices_indices_map(shape).values()]
     first, last = min(begin for begin, _ in rows), max(end for _, end in rows)

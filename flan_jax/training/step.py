@@ -20,13 +20,11 @@ from flan_jax.training import partitioning
 State = dict[str, Any]
 
 
-def init_state(model: nn.Module, optimizer: optax.GradientTransformation, lengths: tuple[int, int],
+def init_state(model: nn.Module, optimizer: optax.GradientTransformation, shapes: dict[str, tuple[int, int]],
                seed: int) -> Callable[[], State]:
     """A function of nothing that makes the state of step 0, boxed with logical axes; jit it with its shardings."""
     def init() -> State:
-        batch = {name: jnp.ones((1, lengths[0]), jnp.int32) for name in ("encoder_input_tokens", "encoder_segment_ids")}
-        batch |= {name: jnp.ones((1, lengths[1]), jnp.int32)
-                  for name in ("decoder_input_tokens", "decoder_target_tokens", "decoder_segment_ids")}
+        batch = {name: jnp.ones(shape, jnp.int32) for name, shape in shapes.items()}
         params = model.init(jax.random.key(seed), batch)["params"]
         return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros([], jnp.int32)}
 
@@ -84,12 +82,15 @@ class ShardedState:
     Attributes:
       shardings: of the state in memory (layers stacked).
       abstract: boxed shapes of the state in memory.
+
+    Args:
+      shapes: of the features of a batch of one row.
     """
 
     def __init__(self, model: nn.Module, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh,
-                 lengths: tuple[int, int], seed: int):
+                 shapes: dict[str, tuple[int, int]], seed: int):
         self.mesh = mesh
-        self._init = init_state(model, optimizer, lengths, seed)
+        self._init = init_state(model, optimizer, shapes, seed)
         with partitioning.use_mesh(mesh):
             self.abstract = jax.eval_shape(self._init)
             self.shardings = partitioning.state_shardings(self.abstract, mesh)

@@ -1,0 +1,134 @@
+"""The check of a source: the first rows of every split of a dataset, rendered in every template.
+
+A dataset is 'ok', 'manual' (its rows must be fetched by hand, and the steps are given), 'unavailable' (with the
+reason) or 'failed': rows that cannot be read, or that a template makes nothing of.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from flan_jax.data.catalogue import Dataset, Drop, Template
+from flan_jax.data.render import Rendered, read_row, render
+from flan_jax.errors import UserError
+
+HEADER = f"{'status':<12}{'dataset':<36}rows read"
+
+
+@dataclasses.dataclass
+class Report:
+    """What a check found out about a dataset.
+
+    Attributes:
+      name, cluster: of the dataset.
+      status: 'ok', 'manual', 'unavailable' or 'failed'.
+      rows: rows read of each of our splits.
+      dropped: how many of them are not usable, by reason.
+      templates: how many each row was rendered in.
+      unavailable: why a split has no rows here.
+      manual: the steps to fetch the rows by hand, for status 'manual'.
+      problems: what failed, one line each with split, row and template.
+    """
+
+    name: str
+    cluster: str
+    status: str = "ok"
+    rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    dropped: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    templates: int = 0
+    unavailable: dict[str, str] = dataclasses.field(default_factory=dict)
+    manual: str | None = None
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def table_row(report: Report) -> str:
+    """The report as a row under `HEADER`, with what is missing or wrong indented below it."""
+    rows = ", ".join(f"{split} {count}" for split, count in report.rows.items())
+    dropped = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+    reasons = [f"{split}: {why}" for split, why in report.unavailable.items()]
+    if report.status == "manual":
+        reasons = [report.manual]
+    elif report.status == "unavailable":
+        reasons = list(report.unavailable.values())[:1]
+    line = f"{report.status:<12}{report.name:<36}{rows}" + (f" (left out: {dropped})" if dropped else "")
+    return "\n".join([line.rstrip(), *(f"{'':<12}{detail}" for detail in report.problems + reasons)])
+
+
+def summary(reports: Sequence[Report], source: str) -> str:
+    """The line below the table: how many datasets have which status."""
+    count = collections.Counter(report.status for report in reports)
+    by_hand = f", {count['manual']} to be fetched by hand" if count["manual"] else ""
+    return (f"{count['ok']} ok, {count['failed']} failed, {count['unavailable']} without rows in {source}{by_hand}; "
+            f"{sum(sum(r.rows.values()) for r in reports):,} rows, each in every template")
+
+
+def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
+    """Renders the first `num_rows` rows of each split in every template and looks at the results."""
+    report = Report(dataset.name, dataset.cluster, templates=len(dataset.templates))
+    for split in dataset.splits:
+        place = split
+        try:
+            if why := source.available(dataset, split):
+                report.unavailable[split] = why
+                continue
+            report.rows[split] = 0
+            for index, raw in itertools.islice(source.rows(dataset, source.spec(dataset, split)), num_rows):
+                place = f"{split}/{index}"
+                _check_row(dataset, raw, place, report)
+                report.rows[split] += 1
+        except Exception as error:  # One dataset that cannot be read must not hide the others.
+            report.problems.append(f"{place}: {_first_line(error)}")
+    if report.problems:
+        report.status = "failed"
+    elif not any(report.rows.values()):
+        report.manual = _steps(source, dataset)
+        report.status = "manual" if report.manual else "unavailable"
+    return report
+
+
+def _steps(source, dataset: Dataset) -> str | None:
+    """The steps that bring the rows to a source which cannot download them; None where there are none."""
+    if source.kind == "hf" and dataset.hub is None and dataset.manual:
+        return f"only with --source=tfds: {dataset.manual}"
+    return dataset.manual if source.kind == "tfds" else None
+
+
+def _check_row(dataset: Dataset, raw: dict[str, Any], place: str, report: Report) -> None:
+    row = read_row(dataset, raw)
+    if isinstance(row, Drop):
+        report.dropped[row.reason] += 1
+        return
+    seen: dict[str, str] = {}
+    for template in dataset.templates:
+        text = render(dataset, template, row, row_id=place)
+        problem = _problem(template, text)
+        twin = seen.setdefault(text.inputs, template.id)
+        if not problem and twin != template.id:
+            problem = f"has the same input as {twin}"
+        # The first row with a problem stands for all.
+        if problem and not any(known.endswith(f"{template.id} {problem}") for known in report.problems):
+            report.problems.append(f"{place} {template.id} {problem}")
+
+
+def _problem(template: Template, text: Rendered) -> str | None:
+    """What is wrong with a rendered row, if anything."""
+    if not text.inputs.strip() or not text.targets.strip():
+        return "is empty"
+    if text.inputs != text.inputs.strip() or text.targets != text.targets.strip():
+        return "begins or ends with white space"
+    if text.options is not None and text.answer not in text.options:
+        return f"has the answer {text.answer!r}, which is no option"
+    if text.options is not None and any(not option for option in text.options):
+        return "has an empty option"
+    if template.kind == "forward" and text.targets != text.answer:
+        return f"asks for {text.targets!r}, not for the answer"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip() or "failed").splitlines()[0]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,122 @@
+"""Any SeqIO task or mixture as training shards. Imports TensorFlow.
+
+A task that somebody has registered with SeqIO in twenty lines is run through SeqIO once an epoch and its tokens are
+kept in the cache.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import inspect
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from flan_jax.data.cache import TokenCache, open_train_shard, write_train_shard
+from flan_jax.data.hashing import digest
+from flan_jax.data.seqio_build import from_epoch
+from flan_jax.data.seqio_tasks import SeqioTasks, configure, mixture_recipes, task_recipes
+from flan_jax.errors import UserError
+
+tf.config.set_visible_devices([], "GPU")  # the memory there is for JAX
+
+
+@dataclasses.dataclass
+class SeqioShards:
+    """The training shards of somebody's SeqIO task: `path(epoch)`, `build(epoch)`, `rate` (None: its rows, capped)."""
+
+    task: seqio.Task
+    cache: TokenCache
+    rate: float | None
+
+    def path(self, epoch: int) -> pathlib.Path:
+        """Where the shard of an epoch lies; named after the task, its code, vocabulary and lengths."""
+        rendering = self.cache.rendering
+        key = digest([self.task.name, _code(self.task), self.cache.vocabulary.fingerprint, rendering.input_length,
+                      rendering.target_length, rendering.seed, epoch])
+        return self.cache.directory / f"seqio.{self.task.name}" / f"train-epoch={epoch}-{key[:16]}"
+
+    def build(self, epoch: int) -> None:
+        """Runs the task's pipeline over its train split and keeps the tokens."""
+        rendering = self.cache.rendering
+        lengths = {"inputs": rendering.input_length, "targets": rendering.target_length}
+        task = from_epoch(self.task, epoch)
+        data = task.get_dataset(lengths, split="train", shuffle=False, seed=rendering.seed + epoch, num_epochs=1)
+        inputs, targets = [], []
+        for example in data.as_numpy_iterator():
+            inputs.append(np.asarray(example["inputs"], np.int32))
+            targets.append(np.asarray(example["targets"], np.int32))
+        first = open_train_shard(self.path(0)) if epoch else None
+        if first is not None and len(first.inputs) != len(inputs):
+            raise UserError(f"SeqIO task {self.task.name!r} gives {len(first.inputs)} examples in its first epoch and "
+                            f"{len(inputs)} in epoch {epoch}; a task that trains must give as many each time.")
+        counts = collections.Counter({"rows read": len(inputs)})
+        write_train_shard(self.path(epoch), inputs, targets, [0] * len(inputs), counts,
+                          {"dataset": self.task.name, "epoch": epoch})
+
+
+def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
+    """The leaf tasks of a registered SeqIO task or mixture, by name.
+
+    A name of the catalogue's own is built with the settings of the cache, whatever `SeqioTasks` says.
+
+    Raises:
+      UserError: if nothing of that name is registered, or its vocabulary or source is not that of the cache.
+    """
+    if name in task_recipes() or name in mixture_recipes():
+        rendering = cache.rendering
+        configure(source=cache.source.kind, data_dir=str(cache.source.directory),
+                  vocabulary=getattr(cache.vocabulary, "path", "bytes"), options_style=rendering.options_style,
+                  instructions=rendering.instructions, seed=rendering.seed, shots=rendering.shots)
+    try:
+        found = seqio.get_mixture_or_task(name)
+    except ValueError as error:
+        raise UserError(f"MIXTURE_OR_TASK_NAME {name!r} is neither a configuration of the catalogue (`flan-jax tasks "
+                        "list`) nor a registered SeqIO task or mixture; does MIXTURE_OR_TASK_MODULE register it?"
+                        ) from error
+    if set(found.output_features) != {"inputs", "targets"} or "train" not in found.splits:
+        raise UserError(f"SeqIO task {name!r} has the features {', '.join(found.output_features)} and the splits "
+                        f"{', '.join(found.splits)}; training needs 'inputs', 'targets' and the split 'train'.")
+    ours = cache.vocabulary.seqio()
+    for feature in found.output_features.values():
+        if feature.vocabulary != ours:
+            raise UserError(f"SeqIO task {name!r} uses the vocabulary {feature.vocabulary}, but VOCABULARY is {ours}; "
+                            "make them equal.")
+    for task in seqio.get_subtasks(found):
+        settings = getattr(task.source, "settings", None)
+        if isinstance(settings, SeqioTasks) and settings.source != cache.source.kind:
+            raise UserError(f"SeqIO task {task.name!r} reads {settings.source} rows, but DATA_SOURCE is "
+                            f"{cache.source.kind}; call flan_jax.data.seqio_tasks.configure(source={cache.source.kind!r}, "
+                            "data_dir=...) before it is made.")
+    if isinstance(found, seqio.Task):
+        return {name: SeqioShards(found, cache, None)}
+    return {task.name: SeqioShards(task, cache, found.get_rate(task)) for task in found.tasks}
+
+
+def _code(task: seqio.Task) -> list[Any]:
+    """What decides a task's examples, as far as it can be seen: code, arguments, and the files that it reads."""
+    source = task.source
+    files = [file for name in sorted(getattr(source, "splits", None) or ()) if hasattr(source, "list_shards")
+             for file in source.list_shards(name)]
+    states = [(f, p.stat().st_size, p.stat().st_mtime_ns) for f in files if (p := pathlib.Path(f)).is_file()]
+    reads = getattr(source, "_dataset_fn", None)
+    return [*map(_function_code, task.preprocessors), _function_code(reads) if reads else type(source).__name__,
+            files, states, repr(getattr(source, "tfds_dataset", "")), getattr(source, "fingerprint", "")]
+
+
+def _function_code(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return [_function_code(function.func), repr(function.args), repr(sorted(function.keywords.items()))]
+    function = inspect.unwrap(function) if callable(function) else function
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    closure = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    try:
+        return [getattr(function, "__qualname__", ""), closure, inspect.getsource(module)]
+    except (OSError, TypeError):
+        return [repr(type(function)), closure]

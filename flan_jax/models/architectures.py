@@ -1,0 +1,23 @@
+"""The model of an architecture: `t5` (encoder-decoder) or `decoder` (decoder-only), sized by gin."""
+
+from __future__ import annotations
+
+from flax import linen as nn
+
+from flan_jax.data.layouts import check_architecture
+
+
+def make_model(architecture: str, vocab_size: int) -> nn.Module:
+    """The network of ARCHITECTURE with `vocab_size` rows in its embedding; `model.config` says the rest.
+
+    Raises:
+      UserError: for an unknown architecture, or a size that cannot work.
+    """
+    check_architecture(architecture)
+    if architecture == "decoder":
+        from flan_jax.models.decoder import Decoder, DecoderConfig
+
+        return Decoder(DecoderConfig(vocab_size=vocab_size))
+    from flan_jax.models.t5 import T5, T5Config
+
+    return T5(T5Config(vocab_size=vocab_size))
