@@ -3,12 +3,7 @@
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-
-
-def _distinct(texts):
-    """The non-empty texts, stripped, each once, in order."""
-    return list(dict.fromkeys(t.strip() for t in texts if t.strip()))
-
+from flan_jax.tasks.cleaning import distinct, one_line
 
 # First words of trivia items that ask without being questions.
 _REQUESTS = ("complete", "correct", "give", "identify", "list", "name", "solve")
@@ -16,7 +11,7 @@ _REQUESTS = ("complete", "correct", "give", "identify", "list", "name", "solve")
 
 def _without_csv_quotes(text):
     """The text, white space tidied, without the quotes that CSV files put around it and doubled within it."""
-    text = " ".join(text.split())
+    text = one_line(text)
     if '""' not in text:
         return text
     # Some cells are cut short and have lost the quote at their end.
@@ -55,7 +50,7 @@ def _arc_row(raw):
 
 
 def _natural_questions_row(raw):
-    question, answers = _question(raw["question"]), _distinct(raw["answer"])
+    question, answers = _question(raw["question"]), distinct(raw["answer"])
     if not question:
         return Drop("empty question")
     if not answers:
@@ -83,7 +78,7 @@ def _trivia_qa_row(raw):
     if value in ("", "<unk>"):
         return Drop("no answer")
     answer = _ordinary_case(value, raw["answer"]["aliases"])
-    return {"question": question, "answer": answer, "references": _distinct([answer, value, *raw["answer"]["aliases"]])}
+    return {"question": question, "answer": answer, "references": distinct([answer, value, *raw["answer"]["aliases"]])}
 
 
 # A question of ARC may also be an unfinished statement or hold a blank, and the answer then completes it.

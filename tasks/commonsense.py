@@ -7,6 +7,7 @@ a goal, StoryCloze two last sentences.
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import one_line
 
 # The section marks that HellaSwag keeps from its how-to guides.
 _GUIDE_MARK = re.compile(r"\[(?:header|title|step|substeps?)\]")
@@ -17,13 +18,9 @@ _UNFINISHED = re.compile(r"\b(?:can|could|should|must|will|may|you|is|are|by|to|
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 
 
-def _spaced(text):
-    return " ".join(text.split())
-
-
 def _ended(text):
     """The text with a full stop, unless it ends in a mark of its own; a comma at the end gives way."""
-    text = _spaced(text).rstrip(" ,")
+    text = one_line(text).rstrip(" ,")
     return text if not text or text[-1] in ".?!:;\"'" else text + "."
 
 
@@ -43,7 +40,7 @@ def _copa_row(raw):
     if relation not in _COPA_QUESTIONS:
         return Drop("neither cause nor effect")
     fields = {"premise": _ended(raw["premise"]), "question": _COPA_QUESTIONS[relation], "relation": relation}
-    return _choice(fields, [_spaced(raw["choice1"]), _spaced(raw["choice2"])], raw["label"])
+    return _choice(fields, [one_line(raw["choice1"]), one_line(raw["choice2"])], raw["label"])
 
 
 COPA = Dataset(
@@ -103,12 +100,12 @@ def _plain_guide(text):
     """A HellaSwag text without its section marks; each section ends as a sentence."""
     parts = [part.strip() for part in _GUIDE_MARK.split(text)]
     parts = [part for part in parts if part]
-    return " ".join([_ended(part) for part in parts[:-1]] + [_spaced(part) for part in parts[-1:]])
+    return " ".join([_ended(part) for part in parts[:-1]] + [one_line(part) for part in parts[-1:]])
 
 
 def _hellaswag_row(raw):
     context = _LAST_START.sub(lambda letter: letter[0].upper(), _plain_guide(raw["context"]))
-    fields = {"context": context, "topic": _spaced(raw["activity_label"])}
+    fields = {"context": context, "topic": one_line(raw["activity_label"])}
     endings = [_plain_guide(ending).lstrip(" ,") for ending in raw["endings"]]
     return _choice(fields, endings, raw["label"])
 
@@ -174,9 +171,9 @@ HELLASWAG = Dataset(
 
 
 def _piqa_row(raw):
-    solutions = [_spaced(raw["sol1"]), _spaced(raw["sol2"])]
+    solutions = [one_line(raw["sol1"]), one_line(raw["sol2"])]
     # The solution that is not right: only the turned-around template shows it, beside the right one.
-    goal = _spaced(raw["goal"])
+    goal = one_line(raw["goal"])
     goal = f"{goal} ..." if _UNFINISHED.search(goal) else _ended(goal)
     goal = goal[:1].upper() + goal[1:]
     return _choice({"goal": goal, "mistake": solutions[raw["label"] == 0]}, solutions, raw["label"])
@@ -235,7 +232,7 @@ PIQA = Dataset(
 
 def _story_cloze_row(raw):
     # The label counts from one; -1 stands for none.
-    return _choice({"context": _spaced(raw["context"])}, [_spaced(e) for e in raw["endings"]], raw["label"] - 1)
+    return _choice({"context": one_line(raw["context"])}, [one_line(e) for e in raw["endings"]], raw["label"] - 1)
 
 
 STORY_CLOZE = Dataset(

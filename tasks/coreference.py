@@ -7,17 +7,7 @@ the same pronoun occurs more than once.
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-
-
-def _squeeze(text):
-    """The text with every run of white space as one blank, and none before a punctuation mark."""
-    text = re.sub(r" (?=[.,;:!?](?:\s|$|\"))", "", " ".join(text.split()))
-    return re.sub(r" (?='s\b|n't\b)", "", text)
-
-
-def _closed(text):
-    """The text with a full stop where it has no mark at its end: the line break after it may become a blank."""
-    return text + "." if text[-1:].isalnum() or text.endswith((")", "]")) else text
+from flan_jax.tasks.cleaning import detokenised, ended
 
 
 def _mark(text, pronoun):
@@ -49,28 +39,28 @@ def _small_article(phrase):
 
 
 def _wsc_row(raw):
-    text, noun, pronoun = raw["text"], _squeeze(raw["span1_text"]), raw["span2_text"].strip().rstrip(".,;:!?\"'")
+    text, noun, pronoun = raw["text"], detokenised(raw["span1_text"]), raw["span2_text"].strip().rstrip(".,;:!?\"'")
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not (text.strip() and noun and pronoun):
         return Drop("empty text, noun or pronoun")
-    sentence = _squeeze(_mark_word(text, pronoun, raw["span2_index"]))
+    sentence = detokenised(_mark_word(text, pronoun, raw["span2_index"]))
     if "[" not in sentence:
         return Drop("the pronoun is not in the text")
-    sentence = _closed(sentence)
-    return {"sentence": sentence, "noun": _as_in(_squeeze(text), noun), "pronoun": pronoun, "label": raw["label"]}
+    sentence = ended(sentence)
+    return {"sentence": sentence, "noun": _as_in(detokenised(text), noun), "pronoun": pronoun, "label": raw["label"]}
 
 
 def _winogrande_row(raw):
-    before, *after = raw["sentence"].split("_")
+    before, *after = detokenised(raw["sentence"]).split("_")
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not after:
         return Drop("no blank in the sentence")
     if len(after) > 1:
         return Drop("more than one blank in the sentence")
-    context = _squeeze(before)
-    options = [_squeeze(raw[name].strip() + after[0]) for name in ("option1", "option2")]
+    context = before.strip()
+    options = [raw[name].strip() + after[0] for name in ("option1", "option2")]
     if not context or not raw["option1"].strip() or not raw["option2"].strip():
         return Drop("empty context or option")
     if options[0] == options[1]:
@@ -84,7 +74,7 @@ def _winogrande_hub_row(raw):
 
 
 def _dpr_row(raw):
-    sentence, pronoun = _closed(_squeeze(raw["sentence"])), raw["pronoun"].strip()
+    sentence, pronoun = ended(detokenised(raw["sentence"])), raw["pronoun"].strip()
     options = [_small_article(c.strip()) for c in raw["candidates"]]
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -102,7 +92,7 @@ def _wsc273_row(raw):
         return Drop("no gold label")
     if not (pronoun and all(options)):
         return Drop("empty pronoun or option")
-    return {"text": _closed(_squeeze(text)), "pronoun": pronoun, "options": options, "label": raw["label"]}
+    return {"text": ended(detokenised(text)), "pronoun": pronoun, "options": options, "label": raw["label"]}
 
 
 def _wsc273_hub_row(raw):

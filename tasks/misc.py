@@ -4,21 +4,10 @@ import re
 import unicodedata
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import column, detokenised, labelled, one_line
 
 # What a QuAC question without an answer in its section is answered with; the templates announce it.
 CANNOT_ANSWER = "cannot answer"
-
-
-def _tidy(text):
-    """The text with every run of white space as one blank."""
-    return " ".join(text.split())
-
-
-def _column(sequence, key):
-    """One column of a sequence of records: a dict of lists, a list of dicts, or the list itself."""
-    if isinstance(sequence, dict):
-        return list(sequence.get(key) or ())
-    return [item[key] if isinstance(item, dict) else item for item in sequence]
 
 
 # CoQA: a raw row is a story with a whole conversation. It becomes one example, as in the paper's code, which however
@@ -28,8 +17,8 @@ def _column(sequence, key):
 
 def _coqa_row(raw):
     """A last question without an answer in the story ('unknown') is passed over for the one before it."""
-    questions = [_tidy(q) for q in raw["questions"]]
-    answers = [_tidy(a) for a in _column(raw["answers"], "input_text")]
+    questions = [one_line(q) for q in raw["questions"]]
+    answers = [one_line(a) for a in column(raw["answers"], "input_text")]
     turns = list(zip(questions, answers, strict=False))
     while turns and turns[-1][1].lower().rstrip(".") in ("", "unknown"):
         turns.pop()
@@ -37,7 +26,7 @@ def _coqa_row(raw):
         return Drop("fewer than two turns")
     *earlier, (question, answer) = turns
     return {
-        "story": _tidy(raw["story"]),
+        "story": one_line(raw["story"]),
         "conversation": "\n".join(f"Q: {q} A: {a}" for q, a in earlier),
         "question": question,
         "answer": answer,
@@ -89,21 +78,21 @@ COQA = Dataset(
 
 def _quac_text(text):
     """Sections end in the word CANNOTANSWER, which is also the answer where there is none."""
-    text = _tidy(text)
+    text = one_line(text)
     return CANNOT_ANSWER if text == "CANNOTANSWER" else text.removesuffix("CANNOTANSWER").rstrip()
 
 
 def _quac_row(raw):
     fields = {
-        "title": _tidy(raw["title"]),
-        "section": _tidy(raw["section_title"]),
+        "title": one_line(raw["title"]),
+        "section": one_line(raw["section_title"]),
         "context": _quac_text(raw["context"]),
-        "question": _tidy(raw["question"]),
+        "question": one_line(raw["question"]),
         "answer": _quac_text(raw["orig_answer"]["text"]),
     }
     if not all(fields.values()):
         return Drop("empty text")
-    references = [fields["answer"], *map(_quac_text, _column(raw["answers"], "text"))]
+    references = [fields["answer"], *map(_quac_text, column(raw["answers"], "text"))]
     return {**fields, "references": list(dict.fromkeys(r for r in references if r))}
 
 
@@ -156,10 +145,8 @@ QUAC = Dataset(
 
 
 def _wic_row(raw):
-    fields = {name: _tidy(raw[name]) for name in ("word", "sentence1", "sentence2")}
-    if raw["label"] not in (0, 1):
-        return Drop("no gold label")
-    return {**fields, "label": raw["label"]} if all(fields.values()) else Drop("empty text")
+    fields = {name: one_line(raw[name]) for name in ("word", "sentence1", "sentence2")}
+    return labelled(raw["label"], 2, **fields)
 
 
 WIC = Dataset(
@@ -212,9 +199,7 @@ WIC = Dataset(
 
 def _trec_row(raw):
     """Questions are tokenised ('What 's ... ?'); they are put together again. The six coarse classes are used."""
-    text = re.sub(r"\s*''", '"', re.sub(r"``\s*", '"', raw["text"]))
-    text = re.sub(r"\s+('(?:s|re|ve|ll|d|m)\b)", r"\1", text)
-    text = _tidy(re.sub(r"\s+([.,;:!?])(?=\s|$)", r"\1", text))
+    text = detokenised(raw["text"])
     return {"text": text, "label": raw["label-coarse"]} if text else Drop("empty text")
 
 
@@ -259,10 +244,7 @@ TREC = Dataset(
 
 
 def _cola_row(raw):
-    sentence = _tidy(raw["sentence"])
-    if raw["label"] not in (0, 1):
-        return Drop("no gold label")
-    return {"sentence": sentence, "label": raw["label"]} if sentence else Drop("empty text")
+    return labelled(raw["label"], 2, sentence=one_line(raw["sentence"]))
 
 
 COLA = Dataset(
@@ -307,7 +289,7 @@ COLA = Dataset(
 
 def _math_dataset_row(raw):
     """Every question of algebra__linear_1d has one form, 'Solve <equation> for <unknown>.'"""
-    match = re.fullmatch(r"Solve (.+=.+) for ([A-Za-z])\.", _tidy(raw["question"]))
+    match = re.fullmatch(r"Solve (.+=.+) for ([A-Za-z])\.", one_line(raw["question"]))
     if not match or not raw["answer"].strip():
         return Drop("not an equation to solve")
     return {"equation": match[1], "unknown": match[2], "answer": raw["answer"].strip()}
@@ -385,11 +367,11 @@ def _without_punctuation(text):
             kept.append(char)
         elif not (char in _WITHOUT_GAP and before.isalnum()):
             kept.append(" ")
-    return _tidy("".join(kept))
+    return one_line("".join(kept))
 
 
 def _true_case_row(raw):
-    text = _tidy(raw["en"])
+    text = one_line(raw["en"])
     lower = text.lower()
     if not text:
         return Drop("empty text")
@@ -397,7 +379,7 @@ def _true_case_row(raw):
 
 
 def _fix_punct_row(raw):
-    text = _tidy(raw["en"])
+    text = one_line(raw["en"])
     no_punct = _without_punctuation(text)
     if not no_punct:
         return Drop("empty text")
@@ -405,7 +387,7 @@ def _fix_punct_row(raw):
 
 
 def _word_segment_row(raw):
-    text = _tidy(raw["en"])
+    text = one_line(raw["en"])
     no_space = text.replace(" ", "")
     if not text:
         return Drop("empty text")

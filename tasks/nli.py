@@ -8,29 +8,12 @@ import re
 from typing import Any
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
-
-
-def _joined(text: str) -> str:
-    """The text on one line, without what tokenisers leave: blanks before punctuation, `` and '' for quotes, &amp;."""
-    text = re.sub("``|''", '"', text.replace("&amp;", "&"))
-    # Two blanks before an 's are a gap where a word is missing: they stay.
-    text = re.sub(r"(?<=\w) (?=(?:n't|'(?:s|ve|ll|re|d|m))\b(?!['-]))", "", text)
-    return re.sub(r"(?<![?!…]) (?=[.,;:?!](?:[ \"]|$))", "", " ".join(text.split()))
+from flan_jax.tasks.cleaning import detokenised, ended, labelled
 
 
 def _clean(text: str, mark: str = ".") -> str:
-    """The text as `_joined` gives it, with `mark` at its end where it has none: line breaks may become blanks."""
-    text = _joined(text)
-    return text + mark if text and (text[-1].isalnum() or text[-1] in ")]%$") else text
-
-
-def _labelled(raw: dict[str, Any], classes: int, **fields: str) -> dict[str, Any] | Drop:
-    """The fields with the row's label, or a Drop where the label or a text is missing."""
-    if not 0 <= raw["label"] < classes:
-        return Drop("no gold label")
-    if not all(fields.values()):
-        return Drop("empty text")
-    return {**fields, "label": int(raw["label"])}
+    """The text as people write it, with a mark at its end."""
+    return ended(detokenised(text.replace("&amp;", "&")), mark)
 
 
 def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
@@ -38,29 +21,29 @@ def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     context = re.sub(r"</?(?:nowiki|ref)\b[^>]*>|\{'1':[^}]*\}", "", raw["context"])
     parts = [_clean(part) for part in re.split(r"<br\s*/?>", context, flags=re.IGNORECASE)]
     context = " ".join(part for part in parts if part)
-    return _labelled(raw, 3, context=context, hypothesis=_clean(raw["hypothesis"]))
+    return labelled(raw["label"], 3, context=context, hypothesis=_clean(raw["hypothesis"]))
 
 
 def _cb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     """CB's hypothesis is a clause without a full stop, and without its 'that', which is left before a name once."""
-    hypothesis = re.sub(r"^that (?=[A-Z])", "", _joined(raw["hypothesis"])).rstrip(".")
-    return _labelled(raw, 3, premise=_clean(raw["premise"]), hypothesis=hypothesis)
+    hypothesis = re.sub(r"^that (?=[A-Z])", "", detokenised(raw["hypothesis"])).rstrip(".")
+    return labelled(raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=hypothesis)
 
 
 def _rte_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return _labelled(raw, 2, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"]))
+    return labelled(raw["label"], 2, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"]))
 
 
 def _three_way_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return _labelled(raw, 3, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"]))
+    return labelled(raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"]))
 
 
 def _qnli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return _labelled(raw, 2, question=_clean(raw["question"], "?"), sentence=_clean(raw["sentence"]))
+    return labelled(raw["label"], 2, question=_clean(raw["question"], "?"), sentence=_clean(raw["sentence"]))
 
 
 def _wnli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return _labelled(raw, 2, sentence1=_clean(raw["sentence1"]), sentence2=_clean(raw["sentence2"]))
+    return labelled(raw["label"], 2, sentence1=_clean(raw["sentence1"]), sentence2=_clean(raw["sentence2"]))
 
 
 _ANLI_TEMPLATES = (

@@ -5,43 +5,22 @@ for yes or no. STS-B asks for a grade from 0 to 5; its raw score is kept as `val
 """
 
 import math
-import re
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import detokenised, ended, labelled, one_line
 
 _NO_YES = ("no", "yes")
 _GRADES = ("0", "1", "2", "3", "4", "5")
 
 
-def _closed(text, mark="."):
-    """The text on one line, with `mark` at its end where it has none: line breaks may be folded into blanks."""
-    text = " ".join(text.split())
-    return text + mark if text and (text[-1].isalnum() or text[-1] in ")]%") else text
-
-
-def _joined(text):
-    """The text without the blanks that a tokeniser puts around punctuation, and with " for its `` and ''."""
-    text = re.sub("``|''", '"', " ".join(text.split()))
-    text = re.sub(r'(?<!\S)" (.*?) "(?!\S)', r'"\1"', text)
-    # A mark without a partner closes after punctuation and opens elsewhere; a lone ' after an s is a possessive.
-    text = re.sub(r'(?<=[.,?!]) (?="(?: |$))|(?<=(?<![.,?!]) ") |(?<=^") ', "", text)
-    text = text.replace("s ' ", "s' ") if text.count(" ' ") == 1 else text
-    text = re.sub(r"(?<=[(\[]) | (?=[)\]])|(?<=\$) (?=\d)", "", text)
-    text = re.sub(r" (?=[.,;:?!%](?:[ \")]|$))", "", text)
-    return re.sub(r"(?<=\w) (?=(?:n't|'(?:s|t|ve|ll|re|d|m))\b(?!['-]))", "", text)
-
-
 def _sentences_row(raw):
     """The row of MRPC and PAWS, whose sentences are tokenised in some of their sources."""
-    return _pair_row({**raw, **{name: _joined(raw[name]) for name in ("sentence1", "sentence2")}})
+    return _pair_row({**raw, **{name: detokenised(raw[name]) for name in ("sentence1", "sentence2")}})
 
 
 def _pair_row(raw, first="sentence1", second="sentence2", mark="."):
     """The row of two texts with a class id, or why it cannot be used."""
-    pair = {name: _closed(raw[name], mark) for name in (first, second)}
-    if raw["label"] not in (0, 1):
-        return Drop("no gold label")
-    return {**pair, "label": int(raw["label"])} if all(pair.values()) else Drop("empty text")
+    return labelled(raw["label"], 2, **{name: ended(one_line(raw[name]), mark) for name in (first, second)})
 
 
 GLUE_MRPC = Dataset(
@@ -221,7 +200,7 @@ PAWS_WIKI = Dataset(
 
 def _stsb_row(raw):
     score = float(raw["label"])
-    pair = {name: _closed(raw[name]) for name in ("sentence1", "sentence2")}
+    pair = {name: ended(one_line(raw[name])) for name in ("sentence1", "sentence2")}
     if not 0 <= score <= 5:
         return Drop("no gold label")
     # Rounded half up, so that 2.5 is graded 3.

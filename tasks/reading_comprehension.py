@@ -4,33 +4,10 @@ import html
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import column, detokenised, distinct, one_line
 
 # What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce it.
 UNANSWERABLE = "unanswerable"
-
-
-def _tidy(text):
-    """The text with every run of white space as one blank."""
-    return " ".join(text.split())
-
-
-def _detokenised(text):
-    """The text of a tokenised corpus with ordinary quotation marks and no blanks before punctuation."""
-    text = re.sub(r"\s*''", '"', re.sub(r"``\s*", '"', text))
-    text = re.sub(r"\s+([.,;:!?])(?=\s|$)", r"\1", text)
-    return _tidy(re.sub(r"\s+('(?:s|re|ve|ll|d|m)\b)", r"\1", text))
-
-
-def _column(sequence, key):
-    """One column of a sequence of records, which comes as a dict of lists or as a list of dicts."""
-    if isinstance(sequence, dict):
-        return list(sequence.get(key) or ())
-    return [item[key] for item in sequence]
-
-
-def _distinct(texts):
-    """The texts, tidy, without empty ones and repetitions, in their order."""
-    return list(dict.fromkeys(t for t in map(_tidy, texts) if t))
 
 
 # BoolQ
@@ -38,12 +15,12 @@ def _distinct(texts):
 
 def _bool_q_row(raw):
     """Questions come in lower case and without their question mark: it, the first letter and 'I' are put right."""
-    question = re.sub(r"\bi\b", "I", _detokenised(raw["question"]).rstrip(" ?."))
-    passage = _detokenised(raw["passage"])
+    question = re.sub(r"\bi\b", "I", detokenised(raw["question"]).rstrip(" ?."))
+    passage = detokenised(raw["passage"])
     if not question or not passage:
         return Drop("empty text")
     return {
-        "title": _tidy(raw["title"]),
+        "title": one_line(raw["title"]),
         "passage": passage,
         "question": question[0].upper() + question[1:] + "?",
         "label": int(raw["answer"]),
@@ -97,7 +74,7 @@ BOOL_Q = Dataset(
 
 def _unescaped(text):
     """Passages of DROP keep entities of HTML, such as '94&#160;yards'."""
-    return _tidy(html.unescape(text))
+    return one_line(html.unescape(text))
 
 
 def _drop_answer(text):
@@ -117,7 +94,7 @@ def _drop_row(raw):
         "context": _unescaped(raw["passage"]),
         "question": _unescaped(raw["question"]),
         "answer": answer,
-        "references": _distinct([answer, *others]),
+        "references": distinct([answer, *others]),
     }
 
 
@@ -173,9 +150,9 @@ def _unquoted(text):
 def _multirc_row(raw):
     """One row is one candidate answer; the metric joins the candidates of a question."""
     fields = {
-        "paragraph": _detokenised(raw["paragraph"]),
-        "question": _detokenised(raw["question"]),
-        "response": _unquoted(_detokenised(raw["answer"])),
+        "paragraph": detokenised(raw["paragraph"]),
+        "question": detokenised(raw["question"]),
+        "response": _unquoted(detokenised(raw["answer"])),
     }
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -231,8 +208,8 @@ MULTIRC = Dataset(
 def _openbookqa_row(raw):
     """The stem is a question or the beginning of a sentence; the core fact (fact1) is left out, some rows lack it."""
     question = raw["question"]
-    stem = _tidy(question["stem"])
-    options = [_tidy(question[f"choice_{letter}"]) for letter in "ABCD"]
+    stem = one_line(question["stem"])
+    options = [one_line(question[f"choice_{letter}"]) for letter in "ABCD"]
     if raw["answerKey"] not in range(len(options)):
         return Drop("no gold label")
     if not stem or not all(options):
@@ -287,23 +264,23 @@ OPENBOOKQA = Dataset(
 
 
 def _squad_v1_row(raw):
-    references = _distinct(_column(raw["answers"], "text"))
+    references = distinct(column(raw["answers"], "text"))
     if not references:
         return Drop("no answer")
     return {
-        "context": _tidy(raw["context"]),
-        "question": _tidy(raw["question"]),
+        "context": one_line(raw["context"]),
+        "question": one_line(raw["question"]),
         "answer": references[0],
         "references": references,
     }
 
 
 def _squad_v2_row(raw):
-    references = [] if raw.get("is_impossible") else _distinct(_column(raw["answers"], "text"))
+    references = [] if raw.get("is_impossible") else distinct(column(raw["answers"], "text"))
     references = references or [UNANSWERABLE]
     return {
-        "context": _tidy(raw["context"]),
-        "question": _tidy(raw["question"]),
+        "context": one_line(raw["context"]),
+        "question": one_line(raw["question"]),
         "answer": references[0],
         "references": references,
     }

@@ -1,38 +1,23 @@
 """Reading comprehension with commonsense: CosmosQA and ReCoRD."""
 
-import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import detokenised, one_line
 
 # Stands for the missing name in a ReCoRD query; the templates speak of it.
 BLANK = "[blank]"
 
 
-def _tidy(text):
-    """The text with every run of white space as one blank."""
-    return " ".join(text.split())
-
-
-def _detokenised(text):
-    """The text without the blanks that a tokeniser leaves before punctuation, in brackets and in contractions."""
-    text = re.sub(r" +([.,;:!?)])(?=\s|$)", r"\1", _tidy(text))
-    text = re.sub(r"(?<=\s)\( +", "(", text)
-    return re.sub(r" +(n't|'(?:s|re|ve|ll|d|m))\b", r"\1", text)
-
-
-# CosmosQA
-
-
 def _cosmos_option(text):
     """An answer as an option; 'above' would be wrong as soon as options are shuffled or not shown."""
-    text = _detokenised(text)
+    text = detokenised(text)
     if text.lower().rstrip(".") == "none of the above choices":
         return "None of the other answers."
     return text
 
 
 def _cosmos_qa_row(raw):
-    context, question = _detokenised(raw["context"]), _detokenised(raw["question"])
+    context, question = detokenised(raw["context"]), detokenised(raw["question"])
     options = [_cosmos_option(raw[f"answer{i}"]) for i in range(4)]
     if raw["label"] not in range(len(options)):
         return Drop("no gold label")
@@ -86,7 +71,7 @@ COSMOS_QA = Dataset(
 
 def _news(passage):
     """The passage with its highlights, which carry names of their own, as sentences at the end."""
-    text, *highlights = [_tidy(part) for part in passage.split("@highlight")]
+    text, *highlights = [one_line(part) for part in passage.split("@highlight")]
     sentences = [h if h.endswith((".", "!", "?")) else h + "." for h in highlights if h]
     return " ".join([text, "In brief:", *sentences] if sentences else [text])
 
@@ -96,13 +81,13 @@ def _record_row(raw):
 
     Some queries lack their full stop, which is put back.
     """
-    passage, query = _news(raw["passage"]), _tidy(raw["query"])
+    passage, query = _news(raw["passage"]), one_line(raw["query"])
     if "@placeholder" not in query:
         return Drop("no placeholder in the query")
     if query[-1].isalnum():
         query += "."
-    options = list(dict.fromkeys(e for e in map(_tidy, raw["entities"]) if e))
-    references = [a for a in dict.fromkeys(map(_tidy, raw["answers"])) if a in options]
+    options = list(dict.fromkeys(e for e in map(one_line, raw["entities"]) if e))
+    references = [a for a in dict.fromkeys(map(one_line, raw["answers"])) if a in options]
     if not references:
         return Drop("no answer among the entities")
     if not passage or len(options) < 2:

@@ -9,6 +9,7 @@ import html
 import re
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import detokenised, labelled, one_line
 
 _OPTIONS = ("negative", "positive")
 _HTML_BREAKS = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
@@ -16,16 +17,13 @@ _HTML_BREAKS = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
 _WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 
 
-def _labelled(field, text, label):
-    """The row of a text with a class id, or why it cannot be used."""
-    if label not in (0, 1):
-        return Drop("no gold label")
-    text = "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
-    return {field: text, "label": int(label)} if text else Drop("empty text")
+def _lines(text):
+    """The text without empty lines and needless blanks."""
+    return "\n".join(line for line in map(one_line, text.splitlines()) if line)
 
 
 def _imdb_row(raw):
-    return _labelled("text", _HTML_BREAKS.sub("\n", raw["text"].translate(_WINDOWS_1252)), raw["label"])
+    return labelled(raw["label"], 2, text=_lines(_HTML_BREAKS.sub("\n", raw["text"].translate(_WINDOWS_1252))))
 
 
 IMDB_REVIEWS = Dataset(
@@ -82,7 +80,7 @@ def _sentiment140_row(raw):
         return Drop("neutral tweet")
     if polarity not in (0, 4):
         return Drop("no gold label")
-    return _labelled("text", html.unescape(raw["text"]), polarity // 4)
+    return labelled(polarity // 4, 2, text=_lines(html.unescape(raw["text"])))
 
 
 SENTIMENT140 = Dataset(
@@ -132,15 +130,8 @@ SENTIMENT140 = Dataset(
 
 
 def _sst2_row(raw):
-    """SST-2 is tokenised: blanks around punctuation, `` and '' for quotation marks, \\/ for a slash."""
-    text = re.sub("``|''", '"', re.sub(r"\\(?=[/*])", "", raw["sentence"]))
-    text = re.sub(r'(?<!\S)" (.*?) "(?!\S)', r'"\1"', text)
-    text = re.sub(r"(?<!\S)` (.*?) '(?!\S)", r"'\1'", text)
-    text = text.replace("s ' ", "s' ") if text.count(" ' ") == 1 else text
-    text = re.sub(r"(?<=[(\[]) | (?=[)\]])|(?<=\$) (?=\d)", "", text)
-    text = re.sub(r" (?=[.,;:?!%](?:[\s\"')]|$))", "", text)
-    text = re.sub(r"(?<=\w) (?=(?:n't|'(?:s|ve|ll|re|d|m))\b(?!['-]))", "", text)
-    return _labelled("sentence", text, raw["label"])
+    # A sentence is one line; this source also puts a backslash before a slash and an asterisk.
+    return labelled(raw["label"], 2, sentence=detokenised(re.sub(r"\\(?=[/*])", "", raw["sentence"])))
 
 
 SST2 = Dataset(
@@ -198,7 +189,7 @@ SST2 = Dataset(
 def _yelp_row(raw):
     # The source file writes a line break as \n and a double quote as \"".
     text = raw["text"].replace("\\n", "\n").replace('\\""', '"').replace('\\"', '"').replace('""', '"')
-    return _labelled("text", text, raw["label"])
+    return labelled(raw["label"], 2, text=_lines(text))
 
 
 YELP_POLARITY_REVIEWS = Dataset(

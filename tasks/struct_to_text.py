@@ -6,35 +6,31 @@ The answer is also a field of its own (`sentence` or `text`), so that inverted t
 import re
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import one_line
 
 _SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"}
 
 
-def _squeeze(text):
-    """The text with every run of white space as one blank."""
-    return " ".join(text.split())
-
-
 def _row(raw, text_field, **fields):
     """The row of a generation dataset: its fields, its target and the right answers, each once."""
-    target = _squeeze(raw["target"])
+    target = one_line(raw["target"])
     if not target:
         return Drop("empty target")
     if not all(fields.values()):
         return Drop("empty input")
-    references = dict.fromkeys([target, *(_squeeze(r) for r in raw["references"] if r and r.strip())])
+    references = dict.fromkeys([target, *(one_line(r) for r in raw["references"] if r and r.strip())])
     return {**fields, text_field: target, "answer": target, "references": list(references)}
 
 
 def _words(name):
     """An identifier as words: 'cityServed' and 'city_served' become 'city served'; abbreviations stay."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name.replace("_", " ").strip())
-    return _squeeze(" ".join(w.lower() if w[1:].islower() or len(w) == 1 else w for w in name.split()))
+    return one_line(" ".join(w.lower() if w[1:].islower() or len(w) == 1 else w for w in name.split()))
 
 
 def _value(text):
     """A cell of a triple without underscores and the quotes of a string; '"52.0"(minutes)' is '52.0 (minutes)'."""
-    text = re.sub(r'^"([^"]*)"(\(\w+\))$', r"\1 \2", _squeeze(text.replace("_", " ")))
+    text = re.sub(r'^"([^"]*)"(\(\w+\))$', r"\1 \2", one_line(text.replace("_", " ")))
     if len(text) > 1 and text.startswith('"') and text.endswith('"'):
         text = text[1:-1].strip()
     return text
@@ -49,7 +45,7 @@ def _dart_statement(triple):
     if not isinstance(triple, str):
         triple = " ".join(triple)
     text = triple.replace("[TABLECONTEXT]", "").replace("[TITLE]", "TABLE TITLE").replace("_", " ")
-    return re.sub(r'(^| )"([^"]*)"$', r"\1\2", _squeeze(text))
+    return re.sub(r'(^| )"([^"]*)"$', r"\1\2", one_line(text))
 
 
 def _dart_row(raw):
@@ -62,7 +58,7 @@ _E2E_NAMES = {"eatType": "type", "priceRange": "price range", "familyFriendly": 
 
 def _e2e_nlg_row(raw):
     pairs = re.findall(r"([^\[\],][^\[\]]*?)\s*\[([^\]]*)\]", raw["meaning_representation"])
-    named = [(_E2E_NAMES.get(name.strip(), name.strip()), _squeeze(value)) for name, value in pairs]
+    named = [(_E2E_NAMES.get(name.strip(), name.strip()), one_line(value)) for name, value in pairs]
     return _row(raw, "text", attributes="; ".join(f"{name}: {value}" for name, value in named if value))
 
 

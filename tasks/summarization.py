@@ -4,6 +4,7 @@ import html
 import re
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import column, one_line
 
 # How CNN/DailyMail articles begin: what stands before the end of such a match is no part of the text.
 _DATELINES = tuple(map(re.compile, (
@@ -21,17 +22,12 @@ _DATELINES = tuple(map(re.compile, (
 )))
 
 
-def _flat(text):
-    """The text with every run of white space made one blank; '' for None."""
-    return " ".join((text or "").split())
-
-
 def _mail_text(text):
-    """Mail without the left-overs of quoted-printable: '=20' or '=09' for a blank, '= ' where a line was broken."""
+    """Mail without the left-overs of quoted-printable: '=20' or '=09' for a blank, '=' where a line was broken."""
     blank = r"=(?:20|09)(?!\d)"
     if re.search(blank, text or ""):
-        text = re.sub(blank, " ", re.sub(r"=\s+", "", text)).replace("=01,", "'").replace("=3D", "=")
-    return _flat(text)
+        text = re.sub(blank, " ", re.sub(r"=\s", "", text)).replace("=01,", "'").replace("=3D", "=")
+    return one_line(text)
 
 
 def _email(raw):
@@ -44,8 +40,8 @@ def _email(raw):
 def _unescape(text):
     """News text without the left-overs of HTML: there a blank stands for '&' and a backslash for a line break."""
     text = html.unescape(re.sub(r" (?=(?:#\d{2,4}|amp|quot|lt|gt|nbsp);)", "&", text or ""))
-    text = re.sub(r"<[^<>]*>", " ", text).replace("\\$", "$").replace("\\", " ")
-    return re.sub(r" (?=[,.](?:\s|$))", "", _flat(text))
+    text = re.sub(r"</?[A-Za-z][^<>]*>", " ", text).replace("\\$", "$").replace("\\", " ")
+    return re.sub(r" (?=[,.](?:\s|$))", "", one_line(text))
 
 
 def _topic(raw):
@@ -64,7 +60,7 @@ def _sentences(text):
     """Lines that end in ' .' as sentences on one line."""
     lines = [line.strip() for line in re.sub(r"(?<=[.!?:;,]) \.(?=\s|$)", "", text).splitlines()]
     lines = [re.sub(r" ([.,;:!?])(?=\s|$)", r"\1", line) for line in lines if line]
-    return _flat(" ".join(line if re.search(r"[.!?…]\s*['\"”’)]*$", line) else line + "." for line in lines))
+    return one_line(" ".join(line if re.search(r"[.!?…]\s*['\"”’)]*$", line) else line + "." for line in lines))
 
 
 def _article(raw):
@@ -79,7 +75,7 @@ def _article(raw):
 
 def _headline(raw):
     text, summary = (
-        _flat(raw[key]).replace("-lrb-", "(").replace("-rrb-", ")") for key in ("document", "summary"))
+        one_line(raw[key]).replace("-lrb-", "(").replace("-rrb-", ")") for key in ("document", "summary"))
     if re.search(r"UNK|<unk>|#", text + summary):
         return Drop("masked word or number")
     if not text or not summary:
@@ -89,8 +85,8 @@ def _headline(raw):
 
 def _articles(raw):
     document = re.sub(r"</?(?:a|b|i|p|br|em|strong|span|div|img)\b[^<>]*>", " ", raw["document"])
-    parts = [_flat(part) for part in document.replace("NEWLINE_CHAR", " ").split("|||||")]
-    parts, summary = [part for part in parts if part], _flat(raw["summary"]).removeprefix("–").strip()
+    parts = [one_line(part) for part in document.replace("NEWLINE_CHAR", " ").split("|||||")]
+    parts, summary = [part for part in parts if part], one_line(raw["summary"]).removeprefix("–").strip()
     if not parts or not summary:
         return Drop("no article or no summary")
     articles = "\n\n".join(f"Article {number}: {part}" for number, part in enumerate(parts, 1))
@@ -98,21 +94,20 @@ def _articles(raw):
 
 
 def _story(raw):
-    story = {"title": _flat(raw["title"]), "text": _flat(raw["text"]), "answer": _flat(raw["summary"])}
+    story = {"title": one_line(raw["title"]), "text": one_line(raw["text"]), "answer": one_line(raw["summary"])}
     return story if all(story.values()) else Drop("empty title, text or summary")
 
 
 def _numbered(sequence):
-    """The first ten opinions, and them as a numbered list; TFDS gives a dict of lists, JSON a list of dicts."""
-    values = sequence["value"] if isinstance(sequence, dict) else [item["value"] for item in sequence]
-    values = [value for value in map(_flat, values) if value][:10]
+    """The first ten opinions, and them as a numbered list."""
+    values = [value for value in map(one_line, column(sequence, "value")) if value][:10]
     return values, "\n".join(f"{number}. {value}" for number, value in enumerate(values, 1))
 
 
 def _consensus(raw):
     values, reviews = _numbered(raw["_critics"])
-    movie = _flat(raw["_movie_name"].replace("_", " "))
-    consensus = _flat(re.sub(r"</?\w+>", "", raw["_critic_consensus"]))
+    movie = one_line(raw["_movie_name"].replace("_", " "))
+    consensus = one_line(re.sub(r"</?\w+>", "", raw["_critic_consensus"]))
     if not values or not movie or not consensus:
         return Drop("no review, title or consensus")
     return {"movie": movie, "reviews": reviews, "first_review": values[0], "answer": consensus}
@@ -120,7 +115,7 @@ def _consensus(raw):
 
 def _claim(raw):
     values, arguments = _numbered(raw["_argument_sentences"])
-    debate, claim = _flat(raw["_debate_name"].replace("_", " ")), _flat(raw["_claim"])
+    debate, claim = one_line(raw["_debate_name"].replace("_", " ")), one_line(raw["_claim"])
     if not values or not debate or not claim:
         return Drop("no argument, debate or claim")
     return {"debate": debate, "arguments": arguments, "answer": claim}
@@ -128,8 +123,8 @@ def _claim(raw):
 
 def _chat(raw):
     text = re.sub(r"<file_(\w+)>", r"(\1)", raw["dialogue"])
-    lines = [_flat(line) for line in re.sub(r"<(\w+)>", r"(\1)", text).splitlines()]
-    dialogue, summary = "\n".join(line for line in lines if line), _flat(raw["summary"])
+    lines = [one_line(line) for line in re.sub(r"<(\w+)>", r"(\1)", text).splitlines()]
+    dialogue, summary = "\n".join(line for line in lines if line), one_line(raw["summary"])
     if not dialogue or not summary:
         return Drop("empty dialogue or summary")
     return {"dialogue": dialogue, "summary": summary, "answer": summary}
@@ -138,7 +133,7 @@ def _chat(raw):
 def _guide(raw):
     # Some guides hold the address of an icon as JSON, and full stops stray where parts of the page were joined.
     guide, steps = (
-        re.sub(r"(?<=[.!?]) \.(?=\s|$)", "", _flat(re.sub(r"\{\"smallUrl\".*?\}", " ", raw[key]))).lstrip(". ")
+        re.sub(r"(?<=[.!?]) \.(?=\s|$)", "", one_line(re.sub(r"\{\"smallUrl\".*?\}", " ", raw[key]))).lstrip(". ")
         for key in ("source", "target"))
     if not guide or not steps:
         return Drop("empty guide or steps")
@@ -146,7 +141,7 @@ def _guide(raw):
 
 
 def _report(raw):
-    document, summary = _flat(raw["document"]), _flat(raw["summary"])
+    document, summary = one_line(raw["document"]), one_line(raw["summary"])
     if not document or not summary:
         return Drop("empty document or summary")
     return {"document": document, "answer": summary}

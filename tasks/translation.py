@@ -5,12 +5,13 @@ fields, so that an inverted template can show the one and ask for the other.
 """
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.tasks.cleaning import one_line
 
 
 def _pair(raw, code, name):
     """Fields of one aligned pair: `english`, the other language under its name, which is also the answer."""
     pair = raw.get("translation", raw)
-    english, other = (" ".join((pair[key] or "").split()) for key in ("en", code))
+    english, other = (one_line(pair[key]) for key in ("en", code))
     if not english or not other:
         return Drop("one side of the pair is empty")
     return {"english": english, name: other, "answer": other}

@@ -215,10 +215,18 @@ def register(*datasets: Dataset) -> None:
 
 
 def source_of_row(dataset: Dataset) -> str:
-    """The Python text of the module that defines the dataset's row function; part of the cache's key."""
+    """The Python text that decides what becomes of a row; part of the cache's key.
+
+    It is that of the module that defines the row function, and of the modules beside it (of the same package) from
+    which that one takes functions, such as `flan_jax.tasks.cleaning`.
+    """
     module = inspect.getmodule(dataset.row)
+    if module is None:
+        return inspect.getsource(dataset.row)
+    used = {inspect.getmodule(value) for value in vars(module).values() if inspect.isfunction(value)}
+    beside = {m.__name__: m for m in used if m and m.__package__ == module.__package__} | {module.__name__: module}
     try:
-        return inspect.getsource(module or dataset.row)
+        return "".join(inspect.getsource(beside[name]) for name in sorted(beside))
     except (OSError, TypeError):
         return inspect.getsource(dataset.row)
 
