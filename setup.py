@@ -7,6 +7,8 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flan_jax/__init__.py").read_text()).group(1)
+# Files of Hugging Face and llama.cpp: rows in parquet, tokenizer.json, GGUF weights.
+HUGGING_FACE = ["datasets>=4.0,<6", "tokenizers>=0.20,<0.24", "gguf>=0.10,<0.20"]
 
 setuptools.setup(
     name="flan_jax",
@@ -43,8 +45,8 @@ setuptools.setup(
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
         "tensorboard": ["tensorboardX>=2.6,<3"],
-        "hf": ["datasets>=4.0,<6"],
-        "test": ["pytest>=8,<10", "ruff>=0.8", "tensorboardX>=2.6,<3", "datasets>=4.0,<6"],
+        "hf": HUGGING_FACE,
+        "test": ["pytest>=8,<10", "ruff>=0.8", "tensorboardX>=2.6,<3", *HUGGING_FACE],
     },
     entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
 )

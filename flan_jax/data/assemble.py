@@ -258,12 +258,11 @@ class Data:
             return self.seqio_tasks[name].path(epoch)
         return self.cache.train_path(self.training_dataset(name), epoch, split)
 
-    def build_shard(self, name: str, epoch: int, split: str = "train") -> None:
-        """Builds the shard of (dataset, epoch), unless it is there."""
+    def build_shard(self, name: str, epoch: int, split: str = "train") -> pathlib.Path:
+        """Builds the shard of (dataset, epoch), unless it is there; gives where it lies."""
         if name in self.seqio_tasks:
-            self.seqio_tasks[name].build(epoch)
-        else:
-            self.cache.build_train(self.training_dataset(name), epoch, split)
+            return self.seqio_tasks[name].build(epoch)
+        return self.cache.build_train(self.training_dataset(name), epoch, split)
 
     def names(self, split: str = "train") -> list[str]:
         """What trains; for 'validation' those of them that have such a split here."""

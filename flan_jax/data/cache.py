@@ -223,6 +223,11 @@ def open_train_shard(path: pathlib.Path) -> TrainShard | None:
     return TrainShard(_ragged(path, "inputs"), _ragged(path, "targets"), np.load(path / "templates.npy"), meta)
 
 
+def rows_in(path: pathlib.Path) -> int:
+    """Rows of a shard that is there."""
+    return json.loads((path / "meta.json").read_text(encoding="utf-8"))["counts"]["rows"]
+
+
 def write_train_shard(path: pathlib.Path, inputs: list[np.ndarray], targets: list[np.ndarray], templates: list[int],
                       counts: collections.Counter, meta: dict[str, Any]) -> pathlib.Path:
     """Writes a training shard, whole or not at all."""

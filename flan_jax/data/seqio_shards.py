@@ -42,8 +42,8 @@ class SeqioShards:
                       rendering.target_length, rendering.seed, epoch])
         return self.cache.directory / f"seqio.{self.task.name}" / f"train-epoch={epoch}-{key[:16]}"
 
-    def build(self, epoch: int) -> None:
-        """Runs the task's pipeline over its train split and keeps the tokens."""
+    def build(self, epoch: int) -> pathlib.Path:
+        """Runs the task's pipeline over its train split and keeps the tokens; gives where they lie."""
         rendering = self.cache.rendering
         lengths = {"inputs": rendering.input_length, "targets": rendering.target_length}
         task = from_epoch(self.task, epoch)
@@ -57,8 +57,8 @@ class SeqioShards:
             raise UserError(f"SeqIO task {self.task.name!r} gives {len(first.inputs)} examples in its first epoch and "
                             f"{len(inputs)} in epoch {epoch}; a task that trains must give as many each time.")
         counts = collections.Counter({"rows read": len(inputs)})
-        write_train_shard(self.path(epoch), inputs, targets, [0] * len(inputs), counts,
-                          {"dataset": self.task.name, "epoch": epoch})
+        return write_train_shard(self.path(epoch), inputs, targets, [0] * len(inputs), counts,
+                                 {"dataset": self.task.name, "epoch": epoch})
 
 
 def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
@@ -91,9 +91,9 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
     for task in seqio.get_subtasks(found):
         settings = getattr(task.source, "settings", None)
         if isinstance(settings, SeqioTasks) and settings.source != cache.source.kind:
-            raise UserError(f"SeqIO task {task.name!r} reads {settings.source} rows, but DATA_SOURCE is "
-                            f"{cache.source.kind}; call flan_jax.data.seqio_tasks.configure(source={cache.source.kind!r}, "
-                            "data_dir=...) before it is made.")
+            wanted = cache.source.kind
+            raise UserError(f"SeqIO task {task.name!r} reads {settings.source} rows, but DATA_SOURCE is {wanted}; call "
+                            f"flan_jax.data.seqio_tasks.configure(source={wanted!r}, data_dir=...) before it is made.")
     if isinstance(found, seqio.Task):
         return {name: SeqioShards(found, cache, None)}
     return {task.name: SeqioShards(task, cache, found.get_rate(task)) for task in found.tasks}
