@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all lint clean
+.PHONY: help quickstart test test-all lint docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,9 @@ test-all: $(INSTALLED)  ## every test, the slow ones too
 
 lint: $(INSTALLED)  ## ruff over everything
 	$(BIN)/ruff check .
+
+docs: $(INSTALLED)  ## write docs/catalogue.md and docs/templates.md from the code
+	$(BIN)/python docs/make_catalogue.py
 
 clean:  ## delete .venv and what builds and tests left behind; runs stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

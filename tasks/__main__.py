@@ -30,6 +30,10 @@ from flan_jax.errors import UserError
 def main(argv: Sequence[str]) -> int:
     """Runs `flan-jax tasks` with arguments; 1 if `check` found a problem, else 0."""
     flags = _parser().parse_args(argv)
+    if flags.module:
+        from flan_jax.data.assemble import import_module
+
+        import_module(flags.module)
     return flags.do(flags) or 0
 
 
@@ -40,6 +44,7 @@ def _parser() -> cli.ArgumentParser:
     def verb(name: str, do, summary: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.add_argument("--module", help="module or .py file that registers datasets of your own")
         sub.set_defaults(do=do)
         return sub
 

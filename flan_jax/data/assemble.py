@@ -117,7 +117,7 @@ def import_module(name: str) -> None:
     path = pathlib.Path(name).expanduser()
     if path.suffix == ".py":
         if not path.is_file():
-            raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} is no file; "
+            raise UserError(f"The module {name!r} is no file; "
                             "give a module's name or the path of a .py file.")
         # A name of its own: a file called queue.py must not be taken for the module of that name.
         module_name = f"{path.stem}_{digest(str(path.resolve()))[:8]}"
@@ -129,12 +129,12 @@ def import_module(name: str) -> None:
             spec.loader.exec_module(sys.modules[module_name])
         except (ImportError, SyntaxError, NameError) as error:
             del sys.modules[module_name]
-            raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} does not run: {error}.") from error
+            raise UserError(f"The module {name!r} does not run: {error}.") from error
         return
     try:
         importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"MIXTURE_OR_TASK_MODULE {name!r} cannot be imported ({error}); "
+        raise UserError(f"The module {name!r} cannot be imported ({error}); "
                         "give a module on the path, or the path of a .py file.") from error
 
 

@@ -85,8 +85,8 @@ class SentencePieceVocabulary:
 class HuggingFaceVocabulary:
     """A `tokenizer.json` of Hugging Face's `tokenizers` (extra `[hf]`).
 
-    EOS and BOS are those that `tokenizer_config.json` beside it names; a
-    file that stands alone must hold one of the usual EOS tokens.
+    EOS and BOS are those that `tokenizer_config.json` beside it names; a file that stands alone must hold one of the
+    usual EOS tokens.
 
     Raises:
       UserError: if the package is not installed, the file is no tokenizer, or its EOS cannot be told.
@@ -107,7 +107,7 @@ class HuggingFaceVocabulary:
         if self.eos_id is None:
             raise UserError(f"VOCABULARY {path!r}: no EOS token is known; put tokenizer_config.json with 'eos_token' "
                             "beside it.")
-        bos = self._id(special.get("bos_token"), ())
+        bos = self._id(special.get("bos_token"), _USUAL_BOS)
         self.bos_id = self.eos_id if bos is None else bos
         self.input_end = tuple(self.encode("\n"))
         self.size = self._model.get_vocab_size(with_added_tokens=True)
@@ -133,6 +133,7 @@ class HuggingFaceVocabulary:
 
 
 # What ends a text in the models people use, the first that a vocabulary has; chat models end a turn with the first.
+_USUAL_BOS = ("<|begin_of_text|>", "<|endoftext|>", "<s>", "<bos>")
 _USUAL_EOS = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")
 
 

@@ -1,0 +1,176 @@
+"""The pages of docs/: the generated ones are what the code gives, links lead somewhere, examples run as they stand."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from flan_jax import config as gin_config
+from flan_jax.data import catalogue
+from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.mixture import held_out_split
+from flan_jax.errors import UserError
+from flan_jax.prepare import CONFIGURED
+from flan_jax.tasks.__main__ import main as tasks_verb
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = ["--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=2", "--gin.CACHE_DIR=cache", "--gin.T5Config.emb_dim=32",
+         "--gin.T5Config.num_encoder_layers=1", "--gin.T5Config.num_decoder_layers=1", "--gin.EVAL_ROWS=1",
+         "--gin.Data.validation_batches=1",
+         "--gin.TASK_FEATURE_LENGTHS={'inputs': 256, 'targets': 64}"]
+
+
+def section(page: str, title: str) -> str:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a text; `language` is '' for commands."""
+    return [body for found, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+            if found == language]
+
+
+def commands(text: str) -> list[list[str]]:
+    return [shlex.split(line) for block in blocks(text, "") for line in block.replace("\\\n", " ").splitlines()]
+
+
+def run(command: list[str], directory: pathlib.Path) -> str:
+    """What a command of a page prints; `flan-jax` and `python` are those of these tests."""
+    flan_jax = [sys.executable, "-c", "import sys; from flan_jax import cli; sys.exit(cli.main())"]
+    program = {"python": [sys.executable], "flan-jax": flan_jax}[command[0]]
+    result = subprocess.run([*program, *command[1:]], cwd=directory, capture_output=True, text=True, timeout=300,
+                            env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+# --- The generated pages and the links --------------------------------------------------------------------------------
+
+
+def test_the_catalogue_pages_are_what_the_code_gives(tmp_path):
+    subprocess.run([sys.executable, ROOT / "docs/make_catalogue.py", tmp_path], check=True, capture_output=True)
+    for made in tmp_path.iterdir():
+        committed = (ROOT / "docs" / made.name).read_text(encoding="utf-8")
+        assert committed == made.read_text(encoding="utf-8"), f"docs/{made.name} is behind the code: run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(([^()\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, heading = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), f"{page.name} links to {target}, which is not there"
+        if heading:
+            assert heading in anchors(file), f"{page.name} links to {target}, a heading that is not there"
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """What a page's headings are called in links, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_gin_files_of_the_commands_are_there(page):
+    for name in re.findall(r"--gin_file=(gin/\S+?\.gin)", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).is_file(), name
+
+
+# --- Add a dataset ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ferry(tmp_path) -> pathlib.Path:
+    """A directory with the page's module and rows."""
+    text = section("add_a_dataset.md", "The module")
+    (tmp_path / "ferry.py").write_text(blocks(text, "python")[0], encoding="utf-8")
+    (tmp_path / "gin").symlink_to(ROOT / "gin")
+    (tmp_path / "rows/ferry").mkdir(parents=True)
+    for split, rows in zip(("train", "test"), blocks(text, "json"), strict=True):
+        (tmp_path / f"rows/ferry/{split}.jsonl").write_text(rows, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_new_dataset_is_checked_and_shown_as_the_page_says(ferry):
+    text = section("add_a_dataset.md", "Check it and look at it")
+    for command, printed in zip(commands(text), blocks(text, "text"), strict=True):
+        assert run(command, ferry) == printed, shlex.join(command)
+
+
+def test_a_new_dataset_trains_and_is_held_out_as_the_page_says(ferry):
+    alone, held_out = commands(section("add_a_dataset.md", "Train on it, or hold it out"))
+    run([*alone, *SMALL], ferry)
+    assert (ferry / "runs/ferry/checkpoints/2").is_dir()
+    other = ferry / "rows/ag_news_subset"
+    other.mkdir()
+    (other / "train.jsonl").write_text((ROOT / "tasks/rows/ag_news_subset/train.jsonl").read_text() * 30)
+    assert "ferry" in run([held_out[0], "prepare", *held_out[2:], *SMALL], ferry)
+
+
+def test_the_page_quotes_what_registration_says(ferry, monkeypatch):
+    registered = []
+    monkeypatch.setattr(catalogue, "register", registered.append)
+    runpy.run_path(str(ferry / "ferry.py"))
+    refused = re.findall(r"^\| `(.+?)` \| (.+?) \|$", section("add_a_dataset.md", "What is refused"), re.MULTILINE)
+    assert len(refused) > 10
+    for code, message in refused:
+        change = eval(code, {"Template": catalogue.Template})
+        changes = change if isinstance(change, dict) else {"templates": (change,)}
+        with pytest.raises(UserError) as error:
+            catalogue.Catalogue().register(dataclasses.replace(registered[0], **changes))
+        assert str(error.value) == message, code
+
+
+def test_a_seqio_task_is_prepared_as_the_page_says(ferry):
+    text = section("add_a_dataset.md", "A SeqIO task instead")
+    (ferry / "hours.py").write_text(blocks(text, "python")[0], encoding="utf-8")
+    (command,) = commands(text)
+    run([command[0], "prepare", *command[2:], *SMALL], ferry)
+    assert list((ferry / "cache/seqio.hours").glob("train-epoch=0-*"))
+
+
+# --- Splits and ablations ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_splits_is_what_the_code_gives():
+    rows = re.findall(r"^\| `(\w[\w+]*)` \| (\d+) \| (\d+).*? \| (\d+) \|$",
+                      section("ablations.md", "One cluster held out"), re.MULTILINE)
+    assert {name for name, *_ in rows} >= set(CLUSTERS)
+    for name, *counts in rows:
+        split = held_out_split(catalogue.CATALOGUE, name)
+        assert [len(split.train), len(split.dropped), len(split.eval)] == list(map(int, counts)), name
+
+
+def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
+    """The blocks run in a shell where `flan-jax` only notes its arguments; each run is then configured, none trains."""
+    noted = tmp_path / "noted"
+    stub = f"flan-jax() {{ printf '%s\\t' \"$@\" >> {noted}; echo >> {noted}; }}\n"
+    text = (ROOT / "docs/ablations.md").read_text(encoding="utf-8")
+    subprocess.run(["bash", "-c", stub + "".join(blocks(text, ""))], check=True)
+    lines = [line.rstrip("\t").split("\t") for line in noted.read_text().splitlines()]
+    runs = [line for line in lines if line[0] in ("train", "eval")]
+    assert len(runs) > 30
+    sides = {}
+    for verb, *arguments in runs:
+        arguments = [re.sub(r"^--gin_file=(runs/\w+/config|gin/flan)\.gin$", f"--gin_file={ROOT}/gin/flan.gin", a)
+                     for a in arguments if not a.startswith("--output=")]
+        gin_config.parse_command_line(arguments, CONFIGURED)
+        data = Data(DataConfig())
+        if verb == "train":
+            sides[pathlib.Path(gin_config.macro("MODEL_DIR")).name] = len(data.split.train)
+    assert [sides[f"clusters_{n}"] for n in range(1, 8)] == [11, 19, 25, 29, 33, 36, 38]
+    assert [sides[f"datasets_{n}_templates_10"] for n in range(1, 5)] == [7, 14, 20, 25]
+    for line in lines:
+        if line[:2] == ["tasks", "split"]:
+            assert tasks_verb(line[1:]) == 0
