@@ -8,7 +8,7 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flan_jax/__init__.py").read_text()).group(1)
 # Files of Hugging Face and llama.cpp: rows in parquet, tokenizer.json, GGUF weights.
-HUGGING_FACE = ["datasets>=4.0,<6", "tokenizers>=0.20,<0.24", "gguf>=0.10,<0.20"]
+HUGGING_FACE = ["datasets>=4.0,<6", "tokenizers>=0.20,<0.24", "gguf>=0.17,<0.20"]
 
 setuptools.setup(
     name="flan_jax",

@@ -22,6 +22,7 @@ VERBS = {
     "generate": ("flan_jax.generate", "answer a prompt, or a file of prompts, from a checkpoint"),
     "prepare": ("flan_jax.prepare", "build or check the token cache"),
     "tasks": ("flan_jax.tasks.__main__", "look at the catalogue: list, show, render, check, split"),
+    "convert": ("flan_jax.convert", "checkpoints of T5X, Hugging Face and GGUF into ours, and ours into theirs"),
     "report": ("flan_jax.report", "tables and figures from results.csv"),
 }
 

@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = cli.ArgumentParser(prog="flan-jax eval", description=__doc__)
-    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its checkpoints, or a T5X checkpoint "
-                                                             "(default: the last one in MODEL_DIR)")
+    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
+                                                             "another program (default: the last in MODEL_DIR)")
     parser.add_argument("--step", type=int, help="the checkpoint of this step")
     parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
     parser.add_argument("--name", default="tuned", help="column `model` of the results (default: tuned)")

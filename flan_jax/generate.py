@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("prompts", nargs="*", help="prompts; none: lines of --file, or of standard input")
     parser.add_argument("--file", metavar="FILE", help="one prompt a line")
     parser.add_argument("--output", metavar="FILE", help="JSON lines {prompt, answer} instead of plain answers")
-    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its checkpoints, or a T5X checkpoint "
-                                                             "(default: the last one in MODEL_DIR)")
+    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
+                                                             "another program (default: the last in MODEL_DIR)")
     parser.add_argument("--step", type=int, help="the checkpoint of this step")
     flags = gin_config.parse_command_line(argv, CONFIGURED, parser)
     prompts = flags.prompts or read_prompts(flags.file)
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         if len(tokens) > most:
             raise UserError(f"the prompt {prompt[:40]!r}... has {len(tokens)} tokens, but TASK_FEATURE_LENGTHS allows "
                             f"{most}; shorten it.")
-    generator = Generator(run.model, data.vocabulary, run.mesh, target_length)
+    generator = Generator(run.model, data.vocabulary, run.mesh, target_length, bos_id=data.vocabulary.bos_id)
     answers = generator.texts(params, [np.asarray([*tokens, *data.vocabulary.input_end], np.int32) for tokens in ids])
     write_answers(prompts, answers, flags.output)
     return 0

@@ -9,18 +9,20 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 import tqdm
 
 from flan_jax import config as gin_config
 from flan_jax.cli import ArgumentParser, run
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.cache import open_train_shard
+from flan_jax.data.cache import open_train_shard, rows_in
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
 
 # The modules whose parameters a run's gin files may set; training ones too, since the same files configure both.
-CONFIGURED = ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5")
+CONFIGURED = ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5",
+              "flan_jax.models.decoder")
 
 _MOST_WORKERS = 16
 _WORKER: Data | None = None
@@ -41,12 +43,13 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
     data = Data(config)
     if data.source.kind in ("tfds", "hf"):
         _download(data)
-    _build(data, [("eval", d.name, t.id) for d, t in data.eval_missing()], "held-out rows", workers)
-    print_eval_counts(data)
-    for split in () if only == "eval" else ("train", "validation"):
-        plan = _plan(data, split, workers)
-        if plan is not None and split == "train":
-            print_plan(data, plan)
+    with _Builders(data, workers) as builders:
+        builders.build([("eval", d.name, t.id) for d, t in data.eval_missing()], "held-out rows")
+        print_eval_counts(data)
+        for split in () if only == "eval" else ("train", "validation"):
+            plan = _plan(data, split, builders)
+            if plan is not None and split == "train":
+                print_plan(data, plan)
     for name, reason in data.left_out.items():
         print(f"left out: {name} ({reason})", flush=True)
     print(f"token cache ready in {time.time() - start:.1f} s: {data.directory}", flush=True)
@@ -84,30 +87,51 @@ def _download(data: Data) -> None:
             print(f"not available: {name} ({reason})", flush=True)
 
 
-def _plan(data: Data, split: str, workers: int | None) -> Plan | None:
+def _plan(data: Data, split: str, builders: _Builders) -> Plan | None:
     while True:
         try:
             return data.plan(split)
         except MissingEpochs as error:
-            _build(data, [(split, name, epoch) for name, epoch in sorted(error.wanted)], f"{split} rows", workers)
+            builders.build([(split, name, epoch) for name, epoch in sorted(error.wanted)], f"{split} rows")
 
 
-def _build(data: Data, jobs: list[tuple[str, str, object]], title: str, workers: int | None) -> None:
-    if not jobs:
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = min(workers or cores, _MOST_WORKERS, len(jobs))
-    with tqdm.tqdm(total=len(jobs), desc=title, unit="shard", file=sys.stdout, mininterval=1) as progress:
-        if workers == 1 or data.seqio_tasks or len(jobs) < 8:
-            for job in jobs:
-                _run_job(data, job)
-                progress.update()
+class _Builders:
+    """Builds shards, many at once in processes of their own, which start when they are first worth it."""
+
+    def __init__(self, data: Data, workers: int | None):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.data, self.workers = data, min(workers or cores, _MOST_WORKERS)
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> _Builders:
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def build(self, jobs: list[tuple[str, str, object]], title: str) -> None:
+        """Builds (side, dataset, template or epoch) for each job, with a progress bar."""
+        if not jobs:
             return
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (data.config,)) as pool:
-            for future in concurrent.futures.as_completed([pool.submit(_work, job) for job in jobs]):
-                future.result()
+        start, rows = time.perf_counter(), 0
+        with tqdm.tqdm(total=len(jobs), desc=title, unit="shard", file=sys.stdout, mininterval=1) as progress:
+            for built in self._rows_built(jobs):
+                rows += built
                 progress.update()
+        seconds = time.perf_counter() - start
+        print(f"{title}: {rows:,} examples in {seconds:.1f} s, {rows / seconds:,.0f} a second", flush=True)
+
+    def _rows_built(self, jobs: list[tuple[str, str, object]]) -> Iterator[int]:
+        if self.workers == 1 or self.data.seqio_tasks or (self._pool is None and len(jobs) < 8):
+            yield from (_run_job(self.data, job) for job in jobs)
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = concurrent.futures.ProcessPoolExecutor(self.workers, context, _start_worker,
+                                                                (self.data.config,))
+        for future in concurrent.futures.as_completed([self._pool.submit(_work, job) for job in jobs]):
+            yield future.result()
 
 
 def _start_worker(config: DataConfig) -> None:
@@ -115,16 +139,16 @@ def _start_worker(config: DataConfig) -> None:
     _WORKER = Data(config)
 
 
-def _work(job: tuple[str, str, object]) -> None:
-    _run_job(_WORKER, job)
+def _work(job: tuple[str, str, object]) -> int:
+    return _run_job(_WORKER, job)
 
 
-def _run_job(data: Data, job: tuple[str, str, object]) -> None:
+def _run_job(data: Data, job: tuple[str, str, object]) -> int:
+    """Builds one shard; the number of its rows."""
     side, name, choice = job
     if side == "eval":
-        data.build_eval(CATALOGUE[name], CATALOGUE[name].template(choice))
-    else:
-        data.build_shard(name, choice, side)
+        return rows_in(data.build_eval(CATALOGUE[name], CATALOGUE[name].template(choice)))
+    return rows_in(data.build_shard(name, choice, side))
 
 
 def main(argv: list[str] | None = None) -> int:

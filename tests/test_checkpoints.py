@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax import checkpoints_t5x
 from flan_jax.errors import UserError
+from flan_jax.interchange import t5x
 from flan_jax.training import checkpoints, optimizer
 
 
@@ -82,21 +82,21 @@ def test_what_cannot_work_is_said_in_one_sentence(tmp_path):
 @golden.needs_golden
 def test_t5x_checkpoints_are_read_whole():
     path = golden.T5_V512 / "legacy/checkpoint_3"
-    assert checkpoints_t5x.is_t5x(path) and not checkpoints_t5x.is_t5x(golden.T5_V512)
-    step, params = checkpoints_t5x.read_t5x(path)
+    assert t5x.is_t5x(path) and not t5x.is_t5x(golden.T5_V512)
+    step, params = t5x.read_t5x(path)
     lines = (golden.T5_V512 / "model-info.txt").read_text().splitlines()
     listed = {
         line.split()[1] for line in lines if line.startswith(("Variable encoder", "Variable decoder", "Variable tok"))
     }
     assert step == 3 and listed == golden.named(params).keys()
     assert sum(x.size for x in jax.tree.leaves(params)) == 12384
-    slots = checkpoints_t5x.read_t5x_slots(path)["token_embedder"]["embedding"]
+    slots = t5x.read_t5x_slots(path)["token_embedder"]["embedding"]
     assert slots["v"].shape == (512, 8) and slots["v_row"].shape == (1,)
 
 
 @golden.needs_golden
 def test_what_is_no_t5x_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="checkpoint_<step>"):
-        checkpoints_t5x.read_t5x(tmp_path)
+        t5x.read_t5x(tmp_path)
     with pytest.raises(UserError, match="no optimizer state"):
-        checkpoints_t5x.read_t5x_slots(golden.T5_BF16 / "legacy_bf16/checkpoint_100")
+        t5x.read_t5x_slots(golden.T5_BF16 / "legacy_bf16/checkpoint_100")

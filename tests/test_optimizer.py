@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from flan_jax import checkpoints_t5x
 from flan_jax.errors import UserError
+from flan_jax.interchange import t5x
 from flan_jax.models import losses, stacking, t5
 from flan_jax.training import optimizer
 
@@ -44,8 +44,8 @@ def test_three_training_steps_equal_t5x(scan_layers):
     numbers = np.load(golden.T5_V512 / "golden.npz")
     batch = golden.batch(numbers, "train")
     path = golden.T5_V512 / "legacy/checkpoint_3"
-    step, params = checkpoints_t5x.read_t5x(path)
-    slots = checkpoints_t5x.read_t5x_slots(path)
+    step, params = t5x.read_t5x(path)
+    slots = t5x.read_t5x_slots(path)
     moments = {
         slot: jax.tree.map(lambda leaf: leaf[slot], slots, is_leaf=lambda x: "v_row" in x)  # noqa: B023
         for slot in ("v_row", "v_col", "v")

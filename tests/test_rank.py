@@ -1,4 +1,4 @@
-"""Rank scores and greedy answers of a tiny random T5: the same whatever shares a row, a batch or a width."""
+"""Rank scores and greedy answers of tiny random models: the same whatever shares a row, a batch or a width."""
 
 import functools
 
@@ -9,22 +9,28 @@ import pytest
 from flax import linen as nn
 
 from flan_jax.data.vocabulary import ByteVocabulary
+from flan_jax.errors import UserError
 from flan_jax.evaluation import buckets
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
 from flan_jax.models import decoding
+from flan_jax.models.decoder import DecoderConfig, DecoderLM
 from flan_jax.models.t5 import T5, T5Config
 
 VOCABULARY = ByteVocabulary()
 
 
-@pytest.fixture(scope="module")
-def model_and_params():
-    config = T5Config(vocab_size=384, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, num_encoder_layers=1,
-                      num_decoder_layers=2, dtype="float32")
-    model, ones = T5(config), jnp.ones((1, 8), jnp.int32)
-    batch = {"encoder_input_tokens": ones, "encoder_segment_ids": ones, "decoder_input_tokens": ones,
-             "decoder_segment_ids": ones}
+@pytest.fixture(scope="module", params=["t5", "decoder"])
+def model_and_params(request):
+    if request.param == "t5":
+        model = T5(T5Config(vocab_size=384, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, num_encoder_layers=1,
+                            num_decoder_layers=2, dtype="float32"))
+    else:
+        model = DecoderLM(DecoderConfig(vocab_size=384, emb_dim=16, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=32,
+                                        num_layers=2, positions="rotary", prefix="bidirectional", dtype="float32"))
+    ones = jnp.ones((1, 8), jnp.int32)
+    batch = dict.fromkeys(["encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens", "decoder_segment_ids",
+                           "decoder_positions", "decoder_causal_attention"], ones)
     return model, nn.unbox(jax.jit(model.init)(jax.random.key(0), batch)["params"])
 
 
@@ -48,12 +54,20 @@ def plain(model):
     return jax.jit(lambda params, batch: jax.nn.log_softmax(model.apply({"params": params}, batch)))
 
 
-def alone(model, params, source, option):
+def alone(model, params, source, option, bos_id=0):
     """Log-probability of one option by the plainest means: no packing, no padding, a batch of one."""
-    given = jnp.array([[0, *option[:-1]]])
-    batch = {"encoder_input_tokens": jnp.array([source]), "encoder_segment_ids": jnp.ones((1, len(source)), jnp.int32),
-             "decoder_input_tokens": given, "decoder_segment_ids": jnp.ones_like(given)}
-    return float(np.asarray(plain(model)(params, batch))[0, np.arange(len(option)), option].sum())
+    if isinstance(model, DecoderLM):
+        prompt = [*([] if bos_id is None else [bos_id]), *source]
+        given = jnp.array([[*prompt, *option[:-1]]])
+        places = jnp.arange(given.shape[1])[None]
+        batch = {"decoder_positions": places, "decoder_causal_attention": (places < len(prompt)).astype(jnp.int32)}
+    else:
+        given = jnp.array([[0, *option[:-1]]])
+        batch = {"encoder_input_tokens": jnp.array([source]),
+                 "encoder_segment_ids": jnp.ones((1, len(source)), jnp.int32)}
+    batch |= {"decoder_input_tokens": given, "decoder_segment_ids": jnp.ones_like(given)}
+    told = np.asarray(plain(model)(params, batch))[0, -len(option):]
+    return float(told[np.arange(len(option)), option].sum())
 
 
 def assert_close(scores, expected):
@@ -67,6 +81,22 @@ def test_packed_options_score_as_each_does_alone(model_and_params):
     for source, choices, of in zip(inputs, options, scores):
         assert of.dtype == np.float32
         assert_close(of, [alone(model, params, source, option) for option in choices])
+
+
+@pytest.mark.parametrize("model_and_params", ["decoder"], indirect=True)
+def test_a_decoder_reads_the_bos_it_is_told_or_none(model_and_params):
+    model, params = model_and_params
+    inputs, options = rows(1)
+    for bos_id in (7, None):
+        scores = RankScorer(model, bos_id=bos_id).scores(params, inputs, options)[0]
+        assert_close(scores, [alone(model, params, inputs[0], option, bos_id) for option in options[0]])
+        answer = Generator(model, VOCABULARY, max_length=4, bos_id=bos_id).tokens(params, inputs)[0]
+        prompt = np.array([[*([] if bos_id is None else [bos_id]), *inputs[0]]])
+        assert answer.tolist() == decoding.greedy(model, params, prompt, 4, lengths=np.array([prompt.size]))[0].tolist()
+    empty = [np.array([], np.int32)]
+    assert len(RankScorer(model).scores(params, empty, options)[0]) == len(options[0])
+    with pytest.raises(UserError, match="bos_id"):
+        RankScorer(model, bos_id=None).scores(params, empty, options)
 
 
 def test_neither_batch_nor_width_nor_order_changes_a_score(model_and_params):
@@ -122,9 +152,11 @@ def test_greedy_answers_do_not_depend_on_the_batch(model_and_params):
     inputs, _ = rows(9)
     generator = Generator(model, VOCABULARY, max_length=7)
     together = generator.tokens(params, inputs)
-    widest = max(map(len, inputs))
+    given = buckets.prompts(model, inputs, 0)
+    widest = max(map(len, given))
     for row in (0, 4, 8):
-        expected = decoding.greedy(model, params, buckets.padded([inputs[row]], 1, widest), max_length=7)[0]
+        one = buckets.padded([given[row]], 1, widest)
+        expected = decoding.greedy(model, params, one, max_length=7, lengths=np.array([len(given[row])]))[0]
         assert together[row].tolist() == expected.tolist()
     assert generator.texts(params, inputs) == [VOCABULARY.decode(ids) for ids in together]
     assert len(generator.shapes) <= 4

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from flan_jax import checkpoints_t5x
 from flan_jax.errors import UserError
+from flan_jax.interchange import t5x
 from flan_jax.models import decoding, losses, stacking, t5
 
 SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
 
 
 def model_and_params(scan_layers: bool):
-    _, params = checkpoints_t5x.read_t5x(golden.T5_V512 / "legacy/checkpoint_3")
+    _, params = t5x.read_t5x(golden.T5_V512 / "legacy/checkpoint_3")
     return t5.T5(golden.config(scan_layers=scan_layers)), stacking.stack(params) if scan_layers else params
 
 
@@ -93,7 +93,7 @@ def test_greedy_tokens_equal_t5x(scan_layers):
 @golden.needs_golden
 def test_a_bfloat16_checkpoint_gives_t5x_scores():
     numbers = np.load(golden.T5_BF16 / "golden.npz")
-    step, params = checkpoints_t5x.read_t5x(golden.T5_BF16 / "legacy_bf16/checkpoint_100")
+    step, params = t5x.read_t5x(golden.T5_BF16 / "legacy_bf16/checkpoint_100")
     assert step == 100 and params["token_embedder"]["embedding"].dtype == jnp.bfloat16
     params = stacking.stack(jax.tree.map(lambda x: x.astype(np.float32), params))
     batch = golden.batch(numbers, "score")

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flan_jax.errors import UserError
+from flan_jax.models.decoder import DecoderLM
 from flan_jax.training import partitioning
 
 # The smaller batch size, as a part of the full one: what is left over is padded to it.
@@ -73,6 +75,27 @@ def padded(rows: Sequence[np.ndarray], size: int, width: int) -> np.ndarray:
     for place, row in enumerate(rows):
         array[place, :len(row)] = row
     return array
+
+
+def lengths(rows: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """How many tokens each row has: int32 [size], 0 for the rows that fill up a batch."""
+    return np.array([*map(len, rows), *[0] * (size - len(rows))], np.int32)
+
+
+def prompts(model, inputs: Sequence[np.ndarray], bos_id: int | None) -> Sequence[np.ndarray]:
+    """What a model reads: a decoder `bos_id` first (None: nothing), a T5 the inputs as they are.
+
+    Raises:
+      UserError: if a decoder would read nothing.
+    """
+    if not isinstance(model, DecoderLM):
+        return inputs
+    if bos_id is not None:
+        return [np.concatenate([[bos_id], row]).astype(np.int32) for row in inputs]
+    if not all(map(len, inputs)):
+        raise UserError("An input has no token, and a decoder that begins without a BOS token needs at least one; "
+                        "give the input a word or the model a bos_id.")
+    return inputs
 
 
 def row_multiple(mesh: jax.sharding.Mesh | None) -> int:

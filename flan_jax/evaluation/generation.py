@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flan_jax.data.vocabulary import EOS, Vocabulary
+from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.evaluation import buckets
 from flan_jax.models import decoding
 
@@ -21,32 +21,39 @@ class Generator:
     """
 
     def __init__(self, model, vocabulary: Vocabulary, mesh: jax.sharding.Mesh | None = None, max_length: int = 256,
-                 batch_tokens: int = 8192):
-        """Sets up for a `T5` on a mesh (None: one device).
+                 batch_tokens: int = 8192, bos_id: int | None = 0):
+        """Sets up for a `T5` or a `DecoderLM` on a mesh (None: one device).
 
         Args:
-          model: the model; vocabulary: turns its tokens into text.
+          model: the model; vocabulary: turns its tokens into text, and its `eos_id` ends them.
           mesh: where the parameters are.
           max_length: most tokens of an answer, EOS included.
           batch_tokens: most tokens, read and written, a batch and device.
+          bos_id: what a decoder reads before the input; None: nothing. A T5 is not concerned.
         """
         self.model, self.vocabulary, self.mesh = model, vocabulary, mesh
-        self.max_length, self.batch_tokens = max_length, batch_tokens
+        self.max_length, self.batch_tokens, self.bos_id = max_length, batch_tokens, bos_id
         self.shapes: set[tuple[int, int, int]] = set()
 
     def texts(self, params: Any, inputs: Sequence[np.ndarray]) -> list[str]:
-        """The model's answer to each of the inputs (int32 token ids ending in EOS), in their order."""
+        """The model's answer to each of the inputs, in their order.
+
+        Inputs are int32 token ids; ending in EOS for a T5, and as the text goes on for a decoder.
+        """
         return [self.vocabulary.decode(ids.tolist()) for ids in self.tokens(params, inputs)]
 
     def tokens(self, params: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The same as token ids: int32 [max_length] for each row, 0 after EOS."""
         found: dict[int, np.ndarray] = {}
+        inputs = buckets.prompts(self.model, inputs, self.bos_id)
         lengths = [len(row) for row in inputs], [self.max_length] * len(inputs)
         with buckets.on_mesh(self.mesh):
             for batch in buckets.batches(*lengths, self.batch_tokens, buckets.row_multiple(self.mesh)):
                 self.shapes.add((batch.size, batch.source_width, self.max_length))
-                source = buckets.padded([inputs[row] for row in batch.rows], batch.size, batch.source_width)
-                source = buckets.to_devices(self.mesh, source)
-                written = decoding.greedy(self.model, params, source, max_length=self.max_length, eos_id=EOS)
+                given = [inputs[row] for row in batch.rows]
+                arrays = buckets.padded(given, batch.size, batch.source_width), buckets.lengths(given, batch.size)
+                source, here = (buckets.to_devices(self.mesh, array) for array in arrays)
+                written = decoding.greedy(self.model, params, source, max_length=self.max_length,
+                                          eos_id=self.vocabulary.eos_id, lengths=here)
                 found.update(zip(batch.rows.tolist(), buckets.to_host(self.mesh, written)))
         return [found[row] for row in range(len(inputs))]

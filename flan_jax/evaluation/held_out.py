@@ -35,8 +35,9 @@ class HeldOut:
 
     def __init__(self, data: Data, model, mesh: jax.sharding.Mesh, directory: pathlib.Path):
         self.data, self.directory = data, directory
-        self._scorer = RankScorer(model, mesh)
-        self._generator = Generator(model, data.vocabulary, mesh, max_length=data.config.lengths()[1])
+        self._scorer = RankScorer(model, mesh, bos_id=data.vocabulary.bos_id)
+        self._generator = Generator(model, data.vocabulary, mesh, max_length=data.config.lengths()[1],
+                                    bos_id=data.vocabulary.bos_id)
 
     def evaluate(self, params: Any, setting: Setting) -> None:
         """Adds to `results.csv` what is not in it yet: the model's numbers and those of the majority class.

@@ -15,9 +15,9 @@ def make_model(architecture: str, vocab_size: int) -> nn.Module:
     """
     check_architecture(architecture)
     if architecture == "decoder":
-        from flan_jax.models.decoder import Decoder, DecoderConfig
+        from flan_jax.models.decoder import DecoderConfig, DecoderLM
 
-        return Decoder(DecoderConfig(vocab_size=vocab_size))
+        return DecoderLM(DecoderConfig(vocab_size=vocab_size))
     from flan_jax.models.t5 import T5, T5Config
 
     return T5(T5Config(vocab_size=vocab_size))

@@ -1,8 +1,9 @@
-"""The layers of T5 1.1: dense, norm, embedding, relative position bias, attention, feed-forward.
+"""The layers of T5 1.1 and of decoder-only models: dense, norm, embedding, positions, attention, feed-forward.
 
-Parameter names, shapes and initial distributions are those of T5X's `t5` example network, so that its checkpoints
-load. Parameters are float32; they are cast to the compute dtype where they are used. Shape letters: B batch, L, Q and
-K lengths (Q of the queries, K of the keys), D model width, H heads, C head width, F feed-forward width, V vocabulary.
+Parameter names, shapes and initial distributions are those of T5X's example networks, so that their checkpoints load;
+what other families change is a field that T5 leaves alone. Parameters are float32; they are cast to the compute dtype
+where they are used. Shape letters: B batch, L, Q and K lengths (Q of the queries, K of the keys), D model width, H
+heads, C head width, F feed-forward width, V vocabulary; G is the number of heads of keys and values.
 """
 
 import functools
@@ -18,7 +19,12 @@ from flax import linen as nn
 # Added where attention is masked. A row with no allowed key then attends evenly, as in T5X, instead of giving NaN.
 MASKED_SCORE = -1e10
 
-ACTIVATIONS = {"gelu": functools.partial(nn.gelu, approximate=True), "linear": lambda x: x, "relu": nn.relu}
+ACTIVATIONS = {
+    "gelu": functools.partial(nn.gelu, approximate=True),
+    "linear": lambda x: x,
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
 
 attention_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 dense_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -47,19 +53,52 @@ def dropout_factors(
     return [part.reshape(batch, *shape) for part, shape in zip(parts, shapes)]
 
 
+def layer_stack(layer_class, config, num_layers: int):
+    """Gives one layer to scan over, or a list of layers; assigned to `layers` in `setup` both get T5X's names."""
+    return layer_class(config) if config.scan_layers else [layer_class(config) for _ in range(num_layers)]
+
+
+def run_layers(config, stack, num_layers: int, body, carry, scanned=None):
+    """Runs `carry, out = body(layer, carry, scanned[i])` over the layers of a `layer_stack`.
+
+    `scanned` is a tree of arrays with a leading axis N, or None; gives the last carry and the outs stacked likewise.
+    """
+    if config.remat == "full":
+        body = nn.remat(body, prevent_cse=not config.scan_layers)
+    if config.scan_layers:
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return scan(stack, carry, scanned)
+    outs = []
+    for i, layer in enumerate(stack):
+        carry, out = body(layer, carry, jax.tree.map(lambda x, i=i: x[i], scanned))
+        outs.append(out)
+    return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)
+
+
 class Dense(nn.Module):
-    """A linear map without bias over the last axis: [..., D] -> [..., features] in `dtype`."""
+    """A linear map over the last axis, without bias as T5 has it: [..., D] -> [..., features] in `dtype`."""
 
     features: int
     axes: tuple[str, str]
     dtype: str
     init: Callable = dense_init
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.with_logical_partitioning(self.init, self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        return jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+            y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
+        return y
 
 
 class RMSNorm(nn.Module):
@@ -69,13 +108,14 @@ class RMSNorm(nn.Module):
     """
 
     dtype: str
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
         x = x.astype(jnp.float32)
-        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
         return x.astype(self.dtype) * scale.astype(self.dtype)
 
 
@@ -85,9 +125,12 @@ class Embedding(nn.Module):
     vocab_size: int
     emb_dim: int
     dtype: str
+    scale_logits: bool = True
 
     def setup(self):
-        init = nn.with_logical_partitioning(nn.initializers.normal(stddev=1.0), ("vocab", "embed"))
+        # Where logits are not scaled, the table is: fresh logits are of the same size.
+        stddev = 1.0 if self.scale_logits else self.emb_dim**-0.5
+        init = nn.with_logical_partitioning(nn.initializers.normal(stddev=stddev), ("vocab", "embed"))
         self.embedding = self.param("embedding", init, (self.vocab_size, self.emb_dim), jnp.float32)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -98,7 +141,8 @@ class Embedding(nn.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Gives float32 logits [B, L, V] through the table itself, scaled by 1/sqrt(D) as tied T5 models have it."""
-        return jnp.dot(x.astype(jnp.float32), self.embedding.T) / np.sqrt(self.emb_dim)
+        logits = jnp.dot(x.astype(jnp.float32), self.embedding.T)
+        return logits / np.sqrt(self.emb_dim) if self.scale_logits else logits
 
 
 def relative_buckets(distances: np.ndarray, bidirectional: bool, num_buckets: int, max_distance: int) -> np.ndarray:
@@ -131,60 +175,130 @@ class RelativePositionBias(nn.Module):
     max_distance: int
     bidirectional: bool
 
-    @nn.compact
-    def __call__(self, query_positions: jax.Array, num_keys: int) -> jax.Array:
-        """Gives the float32 bias [1, H, Q, K] of queries at int positions [Q] (all < K) to the keys 0..K-1."""
+    def setup(self):
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
         init = nn.with_logical_partitioning(init, ("heads", "relpos_buckets"))
-        table = self.param("rel_embedding", init, (self.num_heads, self.num_buckets), jnp.float32)
+        self.rel_embedding = self.param("rel_embedding", init, (self.num_heads, self.num_buckets), jnp.float32)
+
+    def _by_distance(self, num_keys: int) -> jax.Array:
+        """Gives the bucket of each distance -(num_keys - 1) .. num_keys - 1."""
         distances = np.arange(-(num_keys - 1), num_keys)
-        by_distance = relative_buckets(distances, self.bidirectional, self.num_buckets, self.max_distance)
+        return jnp.asarray(relative_buckets(distances, self.bidirectional, self.num_buckets, self.max_distance))
+
+    def __call__(self, query_positions: jax.Array, num_keys: int) -> jax.Array:
+        """Gives the float32 bias [1, H, Q, K] of queries at int positions [Q] (all < K) to the keys 0..K-1."""
         index = jnp.arange(num_keys)[None, :] - query_positions[:, None] + (num_keys - 1)
-        buckets = jnp.asarray(by_distance)[index]
         # A contraction, because the gradient of a gather is a slow scatter.
-        one_hot = jax.nn.one_hot(buckets, self.num_buckets, dtype=jnp.float32)
-        return jnp.einsum("hn,qkn->hqk", table, one_hot)[None]
+        one_hot = jax.nn.one_hot(self._by_distance(num_keys)[index], self.num_buckets, dtype=jnp.float32)
+        return jnp.einsum("hn,qkn->hqk", self.rel_embedding, one_hot)[None]
+
+    def between(self, query_positions: jax.Array, key_positions: jax.Array, most: int) -> jax.Array:
+        """Gives the float32 bias [B, H, Q, K] between int positions [B, Q] and [B, K], all < `most`.
+
+        For rows whose positions are not the places in the row; as large as the scores, and a gather: not to train with.
+        """
+        index = key_positions[:, None, :] - query_positions[:, :, None] + (most - 1)
+        return jnp.moveaxis(jnp.take(self.rel_embedding, self._by_distance(most)[index], axis=1), 0, 1)
+
+
+def rotary_angles(positions, head_dim: int, theta: float, scaling=None) -> tuple[jax.Array, jax.Array]:
+    """Gives the cosines and sines, float32 [B, L, C/2], by which `rotate` turns heads at int positions [B, L].
+
+    Su et al., RoFormer, 2021. `scaling` is Llama 3.1's, which slows the turns that are slower than the original context
+    by `factor`, leaves the fast ones and goes smoothly between: a dict with `factor`, `low_freq_factor`,
+    `high_freq_factor` and `original_max_position_embeddings`.
+    """
+    frequencies = theta ** -(np.arange(0, head_dim, 2) / head_dim)
+    if scaling is not None:
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        turns = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequencies = frequencies * (kept + (1.0 - kept) / scaling["factor"])
+    angles = positions[..., None].astype(jnp.float32) * frequencies.astype(np.float32)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Gives [B, L, H, C] with the halves of each head's width turned against each other, as Hugging Face pairs them."""
+    cos, sin = (of[:, :, None, :] for of in angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head attention without bias terms and without 1/sqrt(C): T5 folds that into the query's initial values."""
+    """Multi-head attention; as T5 has it without biases and without 1/sqrt(C), which its initial query kernel holds.
+
+    `num_kv_heads` (G) heads of keys and values serve H / G query heads each (Ainslie et al., GQA, 2023); None: H.
+    `scale_queries` divides scores by sqrt(C), `qkv_bias` adds biases to queries, keys and values.
+    """
 
     num_heads: int
     head_dim: int
     emb_dim: int
     dtype: str
+    num_kv_heads: int | None = None
+    scale_queries: bool = False
+    qkv_bias: bool = False
 
     def setup(self):
         def query_init(*args):
             return attention_init(*args) / np.sqrt(self.head_dim)
 
-        joined = self.num_heads * self.head_dim
-        self.query = Dense(joined, ("embed", "joined_kv"), self.dtype, query_init)
-        self.key = Dense(joined, ("embed", "joined_kv"), self.dtype, attention_init)
-        self.value = Dense(joined, ("embed", "joined_kv"), self.dtype, attention_init)
+        def dense(heads, init):
+            return Dense(heads * self.head_dim, ("embed", "joined_kv"), self.dtype, init, self.qkv_bias)
+
+        kv_heads = self.num_kv_heads or self.num_heads
+        self.query = dense(self.num_heads, attention_init if self.scale_queries else query_init)
+        self.key = dense(kv_heads, attention_init)
+        self.value = dense(kv_heads, attention_init)
         self.out = Dense(self.emb_dim, ("joined_kv", "embed"), self.dtype, attention_init)
 
     def _heads(self, x: jax.Array) -> jax.Array:
-        return constrain(x.reshape(*x.shape[:-1], self.num_heads, self.head_dim), "batch", "length", "heads", None)
+        return constrain(x.reshape(*x.shape[:-1], -1, self.head_dim), "batch", "length", "heads", None)
 
-    def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Gives keys and values, both [B, K, H, C], of [B, K, D]."""
-        return self._heads(self.key(x)), self._heads(self.value(x))
+    def keys_values(self, x: jax.Array, angles=None) -> tuple[jax.Array, jax.Array]:
+        """Gives keys and values, both [B, K, G, C], of [B, K, D]; `angles` of `rotary_angles` turn the keys."""
+        keys = self._heads(self.key(x))
+        return keys if angles is None else rotate(keys, angles), self._heads(self.value(x))
 
-    def __call__(self, x, keys_values, mask, bias, dropout=1.0) -> jax.Array:
+    def __call__(self, x, keys_values, mask, bias, dropout=1.0, angles=None) -> jax.Array:
         """Gives [B, Q, D] for queries from x [B, Q, D].
 
-        `mask` is a bool that broadcasts to [B, H, Q, K], `bias` a float32 [1, H, Q, K] or None, `dropout` a factor
-        [B, H, 1, K] on the weights. Scores and softmax are float32 whatever the compute dtype.
+        `mask` is a bool that broadcasts to [B, H, Q, K], `bias` a float32 that does or None, `dropout` a factor
+        [B, H, 1, K] on the weights; `angles` turn the queries. Scores and softmax are float32 whatever the compute
+        dtype.
         """
         keys, values = keys_values
         query = self._heads(self.query(x))
-        scores = jnp.einsum("bqhc,bkhc->bhqk", query, keys, preferred_element_type=jnp.float32)
+        if angles is not None:
+            query = rotate(query, angles)
+        scores = _scores(query, keys)
+        if self.scale_queries:
+            scores = scores / np.sqrt(self.head_dim)
         if bias is not None:
             scores = scores + bias
         weights = jax.nn.softmax(jnp.where(mask, scores, MASKED_SCORE)).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhc->bqhc", weights * dropout, values)
+        mixed = _mix(weights * dropout, values)
         return self.out(mixed.reshape(*mixed.shape[:-2], -1))
+
+
+def _scores(query: jax.Array, keys: jax.Array) -> jax.Array:
+    """Gives float32 [B, H, Q, K] of [B, Q, H, C] and [B, K, G, C]: head h reads the keys of h // (H / G)."""
+    (batch, queries, heads, width), kv_heads = query.shape, keys.shape[2]
+    if heads == kv_heads:
+        return jnp.einsum("bqhc,bkhc->bhqk", query, keys, preferred_element_type=jnp.float32)
+    query = query.reshape(batch, queries, kv_heads, heads // kv_heads, width)
+    scores = jnp.einsum("bqgrc,bkgc->bgrqk", query, keys, preferred_element_type=jnp.float32)
+    return scores.reshape(batch, heads, queries, -1)
+
+
+def _mix(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Gives [B, Q, H, C]: the values [B, K, G, C] mixed by weights [B, H, Q, K]."""
+    (batch, heads, queries, num_keys), kv_heads = weights.shape, values.shape[2]
+    if heads == kv_heads:
+        return jnp.einsum("bhqk,bkhc->bqhc", weights, values)
+    weights = weights.reshape(batch, kv_heads, heads // kv_heads, queries, num_keys)
+    return jnp.einsum("bgrqk,bkgc->bqgrc", weights, values).reshape(batch, queries, heads, -1)
 
 
 class FeedForward(nn.Module):

@@ -67,34 +67,6 @@ def _feed_forward(config: T5Config) -> layers.FeedForward:
     return layers.FeedForward(config.mlp_dim, config.mlp_activations, config.dtype)
 
 
-def _layer_stack(layer_class, config: T5Config, num_layers: int):
-    """Gives one layer to scan over, or a list of layers; assigned to `layers` in `setup` both get T5X's names."""
-    return layer_class(config) if config.scan_layers else [layer_class(config) for _ in range(num_layers)]
-
-
-def _run_layers(config: T5Config, stack, num_layers: int, body, carry, scanned=None):
-    """Runs `carry, out = body(layer, carry, scanned[i])` over the layers of a stack.
-
-    `scanned` is a tree of arrays with a leading axis N, or None; gives the last carry and the outs stacked likewise.
-    """
-    if config.remat == "full":
-        body = nn.remat(body, prevent_cse=not config.scan_layers)
-    if config.scan_layers:
-        scan = nn.scan(
-            body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=num_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        return scan(stack, carry, scanned)
-    outs = []
-    for i, layer in enumerate(stack):
-        carry, out = body(layer, carry, jax.tree.map(lambda x, i=i: x[i], scanned))
-        outs.append(out)
-    return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)
-
-
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each after a norm and added to its input."""
 
@@ -174,7 +146,7 @@ class Encoder(nn.Module):
     def setup(self):
         c = self.config
         self.relpos_bias = layers.RelativePositionBias(c.num_heads, c.relpos_buckets, c.relpos_max_distance, True)
-        self.layers = _layer_stack(EncoderLayer, c, c.num_encoder_layers)
+        self.layers = layers.layer_stack(EncoderLayer, c, c.num_encoder_layers)
         self.encoder_norm = layers.RMSNorm(c.dtype)
 
     def __call__(self, x, mask, deterministic: bool) -> jax.Array:
@@ -187,7 +159,7 @@ class Encoder(nn.Module):
 
         shapes = [(1, x.shape[2])] * 2
         on_input, on_output = layers.dropout_factors(self, self.config, deterministic, x.shape[0], shapes)
-        x, _ = _run_layers(self.config, self.layers, self.config.num_encoder_layers, body, x * on_input)
+        x, _ = layers.run_layers(self.config, self.layers, self.config.num_encoder_layers, body, x * on_input)
         return self.encoder_norm(x) * on_output
 
 
@@ -199,7 +171,7 @@ class Decoder(nn.Module):
     def setup(self):
         c = self.config
         self.relpos_bias = layers.RelativePositionBias(c.num_heads, c.relpos_buckets, c.relpos_max_distance, False)
-        self.layers = _layer_stack(DecoderLayer, c, c.num_decoder_layers)
+        self.layers = layers.layer_stack(DecoderLayer, c, c.num_decoder_layers)
         self.decoder_norm = layers.RMSNorm(c.dtype)
         if not c.logits_via_embedding:
             self.logits_dense = layers.Dense(c.vocab_size, ("embed", "vocab"), "float32")
@@ -214,7 +186,7 @@ class Decoder(nn.Module):
 
         shapes = [(1, x.shape[2])] * 2
         on_input, on_output = layers.dropout_factors(self, self.config, deterministic, x.shape[0], shapes)
-        x, _ = _run_layers(self.config, self.layers, self.config.num_decoder_layers, body, x * on_input)
+        x, _ = layers.run_layers(self.config, self.layers, self.config.num_decoder_layers, body, x * on_input)
         return self.decoder_norm(x) * on_output
 
     def cross_keys_values(self, encoded):
@@ -223,7 +195,7 @@ class Decoder(nn.Module):
         def body(layer, encoded, _):
             return encoded, layer.cross_keys_values(encoded)
 
-        return _run_layers(self.config, self.layers, self.config.num_decoder_layers, body, encoded)[1]
+        return layers.run_layers(self.config, self.layers, self.config.num_decoder_layers, body, encoded)[1]
 
     def step(self, x, cache: dict, index, cross_mask):
         """Gives the normed [B, 1, D] of one position, and the cache with that position's keys and values in it."""
@@ -232,7 +204,7 @@ class Decoder(nn.Module):
         def body(layer, x, layer_cache):
             return layer.step(x, layer_cache, index, cross_mask, bias)
 
-        x, new = _run_layers(self.config, self.layers, self.config.num_decoder_layers, body, x, cache)
+        x, new = layers.run_layers(self.config, self.layers, self.config.num_decoder_layers, body, x, cache)
         # Written once for all layers: inside the scan the whole cache would be copied at every step.
         own = tuple(
             jax.lax.dynamic_update_slice_in_dim(old, one, index, axis=2) for old, one in zip(cache["self"], new)

@@ -130,11 +130,6 @@ def check_same_shapes(found: dict[str, tuple], wanted: dict[str, tuple], where) 
         )
 
 
-def shapes(tree) -> dict[str, tuple]:
-    """Gives the shape of every leaf of a tree by its path, as `check_same_shapes` compares them."""
-    return {name: tuple(leaf.shape) for name, leaf in _named(tree).items()}
-
-
 def _say(shapes: dict[str, tuple], name: str) -> str:
     return str(shapes[name]) if name in shapes else "absent"
 

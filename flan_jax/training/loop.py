@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from flan_jax import checkpoints_t5x
+from flan_jax import interchange
 from flan_jax.data.assemble import Data
 from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
@@ -44,7 +44,8 @@ class TrainConfig:
 
     Attributes:
       model_dir: directory of the run: checkpoints, logs, results.
-      initial_checkpoint_path: parameters to start from (a run of ours, or a T5X checkpoint), or None.
+      initial_checkpoint_path: parameters to start from (a run of ours, a T5X checkpoint, a Hugging Face directory or a
+        GGUF file), or None.
       mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1.
       seed: of parameters and dropout.
       z_loss, label_smoothing: see `losses.token_loss`.
@@ -130,22 +131,16 @@ class Run:
         """The state of step 0: given parameters or random ones."""
         state = self.sharded.fresh()
         if self.config.initial_checkpoint_path:
+            state["params"] = None  # Freed before the others come: where one copy fits, two may not.
             _, state["params"] = self.read_params(self.config.initial_checkpoint_path)
         return state
 
     def read_params(self, path: str, step: int | None = None) -> tuple[int, Any]:
-        """(step, parameters in memory on the mesh) of a checkpoint of ours or of T5X."""
-        path = str(pathlib.Path(path).expanduser())
-        abstract = self.sharded.on_disk()["params"]
-        if checkpoints_t5x.is_t5x(path):
-            found, params = checkpoints_t5x.read_t5x(path)
-            checkpoints.check_same_shapes(checkpoints.shapes(params), checkpoints.shapes(abstract), path)
-        else:
-            place = checkpoints.checkpoint_path(path, step)
-            found = int(place.name) if place.name.isdigit() else 0
-            params = checkpoints.restore_params(place, abstract)
+        """(step, parameters in memory on the mesh) of a checkpoint of ours, of T5X, Hugging Face or GGUF."""
+        abstract = partitioning.with_shardings(self.sharded.abstract["params"], self.sharded.shardings["params"])
+        found, params = interchange.read_parameters(path, abstract, step)
         print(f"parameters of step {found} from {path}", flush=True)
-        return found, self.sharded.stack_params(params)
+        return found, params
 
     def train(self, saved: checkpoints.Checkpoints) -> bool:
         """Takes the steps that are left; True if all are done, False if SIGTERM ended the run early (saved).
@@ -195,6 +190,9 @@ class Run:
         started = time.perf_counter()
         step_fn = self._step_fn.result()
         validation = self.data.batches("validation")
+        if begin == 0 and config.initial_checkpoint_path and validation is not None:
+            log.write(0, self._validated(0, validation))
+            log.restart_clock()
         for step in range(begin + 1, self.steps + 1):
             before = time.perf_counter()
             batch, tokens = next(stream)
@@ -224,11 +222,15 @@ class Run:
     def _save(self, step: int, saved, validation: Batches | None, log: MetricsLog) -> None:
         metrics = None
         if validation is not None:
-            metrics = self.validate(validation)
+            metrics = self._validated(step, validation)
             log.write(step, metrics)
-            print(f"step {step}  validation loss {metrics['validation_loss']:.4f}  "
-                  f"accuracy {metrics['validation_accuracy']:.3f}", flush=True)
         saved.save(step, self.sharded.unstack(self.state), metrics)
+
+    def _validated(self, step: int, validation: Batches) -> dict[str, float]:
+        metrics = self.validate(validation)
+        print(f"step {step}  validation loss {metrics['validation_loss']:.4f}  "
+              f"accuracy {metrics['validation_accuracy']:.3f}", flush=True)
+        return metrics
 
     def validate(self, batches: Batches) -> dict[str, float]:
         """Loss per target token and next-token accuracy on the training clusters' validation batches."""

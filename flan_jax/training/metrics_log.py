@@ -48,7 +48,7 @@ class MetricsLog:
         self._waited = 0.0
         self._untimed = 0
         if enabled:
-            _keep_until(self.path, step)
+            _keep_until(self.path, step or -1)  # a run that begins has no lines yet, not of step 0 either
 
     def add(self, step: int, metrics: dict[str, jax.Array], tokens: int, waited: float) -> None:
         """Notes the metrics of a step, its non-padding tokens, and the seconds it waited for its batch."""

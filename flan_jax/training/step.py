@@ -111,7 +111,3 @@ class ShardedState:
     def stack(self, tree: State) -> State:
         """The state in memory from one that a checkpoint held."""
         return jax.jit(stacking.stack, out_shardings=self.shardings)(tree)
-
-    def stack_params(self, params: Any) -> Any:
-        """Parameters in memory from unstacked ones, of the host or sharded."""
-        return jax.jit(stacking.stack, out_shardings=self.shardings["params"])(params)

@@ -1,0 +1,127 @@
+"""`flan-jax convert`: checkpoints of T5X, Hugging Face and GGUF into ours, and any into T5X's and Hugging Face's."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+
+import tqdm
+
+from flan_jax import cli
+from flan_jax.errors import UserError
+from flan_jax.interchange import gguf_tokenizer, gin_fields, huggingface, model_card, ours, t5x
+from flan_jax.interchange.load import FORMS, open_checkpoint
+from flan_jax.interchange.parameters import parameter_shapes
+from flan_jax.interchange.source import DTYPES, Source, check_tensors
+from flan_jax.interchange.staging import staged
+
+_TARGETS = ("t5x", "hf", "flan")
+# The files that VOCABULARY can name, the best first.
+_VOCABULARIES = ("tokenizer.json", "spiece.model", "tokenizer.model")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The verb: `--from=FORM --to=FORM --input=PATH --output=DIR`. Tensors are converted one at a time."""
+    flags = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    started = time.perf_counter()
+    source = open_checkpoint(flags.input, flags.form, flags.step)
+    check_tensors({name: tensor.shape for name, tensor in source.tensors.items()},
+                  parameter_shapes(source.model, source.fields), source.path,
+                  '"here" is what its gin file says; put the right config.gin or model.gin beside it.')
+    _keep_slots(source, flags)
+    source.tokenizer = _find_tokenizer(source, flags.form, flags.tokenizer)
+    output = pathlib.Path(flags.output).expanduser()
+    with staged(output) as directory:
+        for name, contents in source.tokenizer.items():
+            (directory / name).write_bytes(contents)
+        _write(source, flags, directory, output)
+    kind = {"t5": "T5", "decoder": "decoder-only"}[source.model]
+    print(f"converted {len(source.tensors)} arrays of a {kind} model at step {source.step} from {source.path} to "
+          f"{output} in {time.perf_counter() - started:.1f} s")
+    for note in source.notes:
+        print(f"note: {note}")
+    return 0
+
+
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(prog="flan-jax convert", description=__doc__)
+    parser.add_argument("--from", dest="form", choices=FORMS, required=True, help="form of the input")
+    parser.add_argument("--to", choices=_TARGETS, required=True, help="form of the output")
+    parser.add_argument("--input", required=True, metavar="PATH",
+                        help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory or a GGUF file")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a directory that is not there yet")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)")
+    parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the last)")
+    parser.add_argument("--with_optimizer", action="store_true", help="Adafactor's state too (t5x and flan)")
+    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer file, or a directory of such, to go with it "
+                                                            "(default: what lies beside the input)")
+    return parser
+
+
+def _keep_slots(source: Source, flags) -> None:
+    """Drops the optimizer's slots unless they are asked for."""
+    if not flags.with_optimizer:
+        source.slots = None
+    elif flags.to == "hf":
+        raise UserError("a Hugging Face model has no optimizer state; leave --with_optimizer out.")
+    elif source.slots is None:
+        raise UserError(f"{source.path} holds no optimizer state that fits; leave --with_optimizer out.")
+
+
+def _find_tokenizer(source: Source, form: str, given: str | None) -> dict[str, bytes]:
+    """The tokenizer's files: those given, else those in the checkpoint, beside it, or where the run's VOCABULARY is."""
+    if given:
+        path = pathlib.Path(given).expanduser()
+        files = huggingface.tokenizer_files(path) if path.is_dir() else _one_file(path) if path.is_file() else {}
+        if not files:
+            raise UserError(f"--tokenizer={given} is neither a tokenizer's file nor a directory that has one "
+                            f"({', '.join(huggingface.TOKENIZER_FILES[:2])}, ...).")
+        return files
+    if form == "gguf":
+        files, note = gguf_tokenizer.tokenizer_of(source.path)
+        source.notes.append(note)
+        return files
+    run = source.path if form == "hf" else run_directory(source.path)
+    files = huggingface.tokenizer_files(run) if run else {}
+    if not files and run and (run / "config.gin").is_file():
+        path = pathlib.Path(str(gin_fields.read_macros(run / "config.gin").get("VOCABULARY"))).expanduser()
+        if path.is_dir() or path.is_file():
+            files = huggingface.tokenizer_files(path if path.is_dir() else path.parent) or _one_file(path)
+    return files
+
+
+def _one_file(path: pathlib.Path) -> dict[str, bytes]:
+    """A tokenizer of a single file, a SentencePiece model under the name that T5's tokenizer looks for."""
+    known = path.name in huggingface.TOKENIZER_FILES or path.suffix != ".model"
+    return {path.name if known else "spiece.model": path.read_bytes()}
+
+
+def run_directory(path: pathlib.Path) -> pathlib.Path | None:
+    """The directory at or above a checkpoint that holds the run's gin file, or None."""
+    for directory in (path, *path.absolute().parents[:2]):
+        if any((directory / name).is_file() for name in gin_fields.GIN_FILES):
+            return directory
+    return None
+
+
+def _write(source: Source, flags, directory: pathlib.Path, output: pathlib.Path) -> None:
+    dtype = DTYPES[flags.dtype] if flags.dtype else None
+    name = output.absolute().name
+    with tqdm.tqdm(total=len(source.tensors), unit="array", file=sys.stdout, mininterval=1) as progress:
+        if flags.to == "hf":
+            huggingface.write_huggingface(directory, source, dtype, lambda _: progress.update())
+            card = model_card.model_card(source, name, run_directory(source.path))
+            (directory / "README.md").write_text(card, encoding="utf-8")
+            return
+        write = t5x.write_t5x if flags.to == "t5x" else ours.write_ours
+        write(directory, source, dtype, lambda _: progress.update())
+    text = gin_fields.gin_text(source.model, source.fields, name)
+    vocabulary = next((file for file in _VOCABULARIES if file in source.tokenizer), None)
+    if vocabulary:
+        text += f"VOCABULARY = {str(output.absolute() / vocabulary)!r}\n"
+    (directory / "model.gin").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,101 @@
+"""The size of a model as gin text, and the way back: the fields of `parameters.FIELDS` from a run's `config.gin`."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from gin import config_parser
+
+from flan_jax.errors import UserError
+from flan_jax.interchange.parameters import DEFAULTS, FIELDS
+
+CONFIG_CLASS = {"t5": "T5Config", "decoder": "DecoderConfig"}
+GIN_FILES = ("model.gin", "config.gin")
+
+
+def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
+    """A gin file with the size of a model, to be given after `gin/flan.gin`; `name` goes into results as its size."""
+    lines = [f"# The size of the converted model {name}.",
+             "# Command: flan-jax train --gin_file=gin/flan.gin --gin_file=<here>/model.gin "
+             "--gin.INITIAL_CHECKPOINT_PATH=<here>", ""]
+    for field in FIELDS[model]:
+        value = fields.get(field, DEFAULTS[model].get(field))
+        if field not in DEFAULTS[model] or value != DEFAULTS[model][field]:
+            lines.append(f"{CONFIG_CLASS[model]}.{field} = {value!r}")
+    return "\n".join([*lines, "", f"ARCHITECTURE = {model!r}", f"SIZE = {name!r}", ""])
+
+
+def fields_beside(path: pathlib.Path) -> dict[str, Any]:
+    """The fields that the nearest `model.gin` or `config.gin` gives: in `path` or one of the two directories above."""
+    for directory in (path, *path.absolute().parents[:2]):
+        for name in GIN_FILES:
+            if (directory / name).is_file():
+                return read_fields(directory / name)
+    return {}
+
+
+def read_fields(path: pathlib.Path) -> dict[str, Any]:
+    """The fields of T5Config or DecoderConfig that a gin file binds to literals or to macros that it sets.
+
+    Raises:
+      UserError: if it is no gin file.
+    """
+    macros, bound = _read(path)
+    resolved = {name: _resolve(value, macros) for name, value in bound.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in resolved.items()
+            if not isinstance(value, _Reference)}
+
+
+def read_macros(path: pathlib.Path) -> dict[str, Any]:
+    """The macros that a gin file sets, e.g. `TRAIN_STEPS`.
+
+    Raises:
+      UserError: if it is no gin file.
+    """
+    macros, _ = _read(path)
+    resolved = {name: _resolve(value, macros) for name, value in macros.items()}
+    return {name: value for name, value in resolved.items() if not isinstance(value, _Reference)}
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(macros, fields) of a file, of T5X's too: nothing is imported, and no configuration of the process changes."""
+    macros: dict[str, Any] = {}
+    bound: dict[str, Any] = {}
+    try:
+        for statement in config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Literals()):
+            if not isinstance(statement, config_parser.BindingStatement):
+                continue
+            selector, parameter = statement.selector.rsplit(".", 1)[-1], statement.arg_name
+            if not parameter:
+                macros[statement.selector] = statement.value
+            elif any(selector == CONFIG_CLASS[model] and parameter in FIELDS[model] for model in FIELDS):
+                bound[parameter] = statement.value
+    except SyntaxError as error:
+        raise UserError(f"{path} is not readable as gin ({str(error).splitlines()[0]}).") from None
+    return macros, bound
+
+
+class _Reference:
+    """`%NAME` or `@name` in a gin file."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+class _Literals(config_parser.ParserDelegate):
+    """Leaves references alone instead of looking them up."""
+
+    def configurable_reference(self, scoped_name: str, evaluate: bool) -> _Reference:
+        return _Reference(scoped_name)
+
+    def macro(self, name: str) -> _Reference:
+        return _Reference(name)
+
+
+def _resolve(value: Any, macros: dict[str, Any]) -> Any:
+    seen = set()
+    while isinstance(value, _Reference) and value.name in macros and value.name not in seen:
+        seen.add(value.name)
+        value = macros[value.name]
+    return value

@@ -1,0 +1,146 @@
+"""A model's directory in Hugging Face's form: `config.json`, safetensors, tokenizer files, opened and written."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from flan_jax.errors import UserError
+from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
+from flan_jax.interchange.parameters import parameter_shapes
+from flan_jax.interchange.source import Source, Tensor, cast, check_tensors
+
+_FAMILIES = {"t5": huggingface_t5, "mt5": huggingface_t5, "llama": huggingface_llama, "qwen2": huggingface_llama}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                   "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+                   "generation_config.json")
+_SPECIAL = ("bos", "eos", "pad")
+
+
+def is_huggingface(path: pathlib.Path) -> bool:
+    """Tells whether `path` is a model's directory: `config.json` and weights."""
+    return (path / "config.json").is_file()
+
+
+def tokenizer_files(directory: pathlib.Path) -> dict[str, bytes]:
+    """The files of a tokenizer that are in `directory`, by name."""
+    return {name: (directory / name).read_bytes() for name in TOKENIZER_FILES if (directory / name).is_file()}
+
+
+def open_huggingface(path: pathlib.Path) -> Source:
+    """The opened model.
+
+    Raises:
+      UserError: for a model that neither of ours can be, or files that lack, add or misshape tensors.
+    """
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    family = _FAMILIES.get(config.get("model_type"))
+    if family is None:
+        raise UserError(f"{path} is a model of type {config.get('model_type')!r}, but can be one of "
+                        f"{', '.join(_FAMILIES)}.")
+    stored = {name: tensor for name, tensor in safetensors_files.open_directory(path).items()
+              if not family.UNREAD.fullmatch(name)}
+    is_t5 = family is huggingface_t5
+    notes: list[str] = []
+    if is_t5:
+        _drop_aliases(stored, path)
+    table = "shared.weight" if is_t5 else "model.embed_tokens.weight"
+    tied = huggingface_t5.is_scaled(config) if is_t5 else config.get("tie_word_embeddings", False)
+    if tied and table in stored and "lm_head.weight" in stored and _same(stored[table], stored["lm_head.weight"]):
+        del stored["lm_head.weight"]  # The embedding once more.
+    if is_t5:
+        fields = family.fields_of(config, "lm_head.weight" in stored, path)
+        if not tied and table in stored and "lm_head.weight" not in stored:
+            stored["lm_head.weight"] = stored[table]
+            notes.append("the logits are tied to the embedding but not scaled, so the embedding is written twice")
+    else:
+        fields = family.fields_of(config, path)
+    tensors = _by_our_names(stored, family, fields, path)
+    return Source(path, 0, tensors, "t5" if is_t5 else "decoder", fields, notes=notes)
+
+
+def _drop_aliases(stored: dict[str, Tensor], path: pathlib.Path) -> None:
+    """Leaves the shared embedding under one name, `shared.weight`."""
+    for alias in huggingface_t5.EMBEDDING_ALIASES:
+        if alias not in stored:
+            continue
+        copy = stored.pop(alias)
+        if "shared.weight" not in stored:
+            stored["shared.weight"] = copy
+        elif not _same(copy, stored["shared.weight"]):
+            raise UserError(f"{path} has an embedding {alias} that differs from shared.weight, but encoder and decoder "
+                            "share one here.")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and np.array_equal(one.read(), other.read())
+
+
+def _by_our_names(stored: dict[str, Tensor], family: types.ModuleType, fields: dict[str, Any],
+                  path) -> dict[str, Tensor]:
+    shapes = parameter_shapes("t5" if family is huggingface_t5 else "decoder", fields)
+    names = family.names(fields)
+    expected = {names[name]: shape[::-1] if family.is_turned(name) else shape for name, shape in shapes.items()}
+    check_tensors({name: tensor.shape for name, tensor in stored.items()}, expected, path,
+                  "\"there\" is the weights' files, \"here\" is what config.json says.")
+    return {name: stored[theirs].transposed() if family.is_turned(name) else stored[theirs]
+            for name, theirs in names.items()}
+
+
+def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype | None, progress: Callable[[str], None],
+                      shard_bytes: int | None = None) -> None:
+    """Writes the weights, `generation_config.json` and, last, `config.json`.
+
+    Special tokens are read from the source's tokenizer files, where they are.
+
+    Raises:
+      UserError: for a model that has no counterpart there.
+    """
+    family = huggingface_t5 if source.model == "t5" else huggingface_llama
+    config = family.config_of(source.fields, source.path)
+    names = family.names(source.fields)
+    ours = {theirs: name for name, theirs in names.items()}
+    dtypes = {name: np.dtype(dtype or tensor.dtype) for name, tensor in source.tensors.items()}
+    shapes = {theirs: (source.tensors[name].shape[:: -1 if family.is_turned(name) else 1], dtypes[name])
+              for theirs, name in ours.items()}
+
+    def read(theirs: str) -> np.ndarray:
+        name = ours[theirs]
+        tensor = source.tensors[name]
+        progress(name)
+        return cast((tensor.transposed() if family.is_turned(name) else tensor).read(), dtypes[name])
+
+    sizes = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
+    safetensors_files.write_directory(directory, shapes, read, **sizes)
+    special = special_tokens(source.tokenizer)
+    if source.model == "decoder":
+        config |= {f"{kind}_token_id": special.get(f"{kind}_token_id") for kind in _SPECIAL}
+    kept = {key: value for key, value in config.items() if key.endswith("_token_id") and value is not None}
+    _write_json(directory / "generation_config.json", kept)
+    _write_json(directory / "config.json", {**config, "torch_dtype": next(iter(dtypes.values())).name})
+
+
+def special_tokens(files: dict[str, bytes]) -> dict[str, Any]:
+    """`bos_token_id`, `eos_token_id` and `pad_token_id`, as far as a tokenizer's files tell them."""
+    result: dict[str, Any] = {}
+    if "tokenizer_config.json" in files:
+        config = json.loads(files["tokenizer_config.json"])
+        ids = {entry["content"]: int(number) for number, entry in config.get("added_tokens_decoder", {}).items()}
+        for kind in _SPECIAL:
+            token = config.get(f"{kind}_token")
+            token = token["content"] if isinstance(token, dict) else token
+            if token in ids:
+                result[f"{kind}_token_id"] = ids[token]
+    if "generation_config.json" in files:
+        given = json.loads(files["generation_config.json"])
+        result |= {name: given[name] for kind in _SPECIAL if given.get(name := f"{kind}_token_id") is not None}
+    return result
+
+
+def _write_json(path: pathlib.Path, contents: dict[str, Any]) -> None:
+    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,130 @@
+"""Hugging Face's Llama and Qwen2: names, and `config.json` both ways.
+
+Matrices are stored the other way round there ([out, in]). Rotary positions turn halves in both, so weights stay as they
+are. Touvron et al., LLaMA, 2023; the Qwen team, Qwen2 Technical Report, 2024 (biases on queries, keys and values).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flan_jax.errors import UserError
+from flan_jax.interchange.parameters import DEFAULTS, parameter_shapes
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu"}
+_THEIRS = {"silu": "silu", "relu": "relu", "gelu": "gelu_pytorch_tanh"}
+_SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+# Frequencies that early checkpoints carry; they follow from rope_theta.
+UNREAD = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+
+_TOP = {
+    "decoder/token_embedder/embedding": "model.embed_tokens.weight",
+    "decoder/decoder_norm/scale": "model.norm.weight",
+    "decoder/logits_dense/kernel": "lm_head.weight",
+}
+_IN_LAYER = {
+    "pre_self_attention_layer_norm/scale": "input_layernorm.weight",
+    "pre_mlp_layer_norm/scale": "post_attention_layernorm.weight",
+    "self_attention/query/kernel": "self_attn.q_proj.weight",
+    "self_attention/key/kernel": "self_attn.k_proj.weight",
+    "self_attention/value/kernel": "self_attn.v_proj.weight",
+    "self_attention/out/kernel": "self_attn.o_proj.weight",
+    "self_attention/query/bias": "self_attn.q_proj.bias",
+    "self_attention/key/bias": "self_attn.k_proj.bias",
+    "self_attention/value/bias": "self_attn.v_proj.bias",
+    "mlp/wi_0/kernel": "mlp.gate_proj.weight",
+    "mlp/wi_1/kernel": "mlp.up_proj.weight",
+    "mlp/wo/kernel": "mlp.down_proj.weight",
+}
+_LAYER = re.compile(r"decoder/layers_(\d+)/(.+)")
+
+
+def names(fields: dict[str, Any]) -> dict[str, str]:
+    """Our name of every parameter -> theirs."""
+    result = {}
+    for name in parameter_shapes("decoder", fields):
+        match = _LAYER.fullmatch(name)
+        result[name] = f"model.layers.{match[1]}.{_IN_LAYER[match[2]]}" if match else _TOP[name]
+    return result
+
+
+def is_turned(name: str) -> bool:
+    """Whether a parameter of ours, by its name, has its axes exchanged there."""
+    return name.endswith("kernel")
+
+
+def fields_of(config: dict[str, Any], path) -> dict[str, Any]:
+    """The fields of `DecoderConfig` for a `config.json`.
+
+    Raises:
+      UserError: for what our decoder cannot be.
+    """
+    for setting in ("mlp_bias", "use_sliding_window", "attention_bias"):
+        if config.get(setting):
+            raise UserError(f"{path} has {setting}, which the decoder here does not have; convert a model without it.")
+    if config["hidden_act"] not in _ACTIVATIONS:
+        raise UserError(f"{path} has hidden_act {config['hidden_act']!r}, but a decoder here has one of "
+                        f"{', '.join(sorted(_ACTIVATIONS))}.")
+    heads = config["num_attention_heads"]
+    theta, scaling = _rope(config, path)
+    return llama_fields(
+        vocab_size=config["vocab_size"], emb_dim=config["hidden_size"], num_heads=heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads, mlp_dim=config["intermediate_size"],
+        num_layers=config["num_hidden_layers"], num_kv_heads=config.get("num_key_value_heads") or heads,
+        rope_theta=theta, rope_scaling=scaling, mlp_activations=(_ACTIVATIONS[config["hidden_act"]], "linear"),
+        logits_via_embedding=config.get("tie_word_embeddings", False), qkv_bias=config["model_type"] == "qwen2",
+        norm_epsilon=config.get("rms_norm_eps", 1e-6))
+
+
+def llama_fields(**fields: Any) -> dict[str, Any]:
+    """Fields of `DecoderConfig` with what all of this family have."""
+    return {**DEFAULTS["decoder"], "positions": "rotary", "scale_tied_logits": False, "scale_queries": True, **fields}
+
+
+def _rope(config: dict[str, Any], path) -> tuple[float, dict[str, Any] | None]:
+    """(theta, Llama 3's scaling or None); `transformers` 5 has both in `rope_parameters`."""
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    theta = float(given.get("rope_theta", config.get("rope_theta", 10000.0)))
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind not in ("default", "llama3") or given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UserError(f"{path} has rotary positions of type {kind!r}, but a decoder here has 'default' or 'llama3', "
+                        "over whole heads.")
+    return theta, {name: given[name] for name in _SCALING} if kind == "llama3" else None
+
+
+def config_of(fields: dict[str, Any], path) -> dict[str, Any]:
+    """The `config.json` of a Llama or Qwen2, dtype and special tokens aside.
+
+    Raises:
+      UserError: for a decoder that neither of them can be.
+    """
+    kinds = tuple(fields["mlp_activations"])
+    scaled = fields["logits_via_embedding"] and fields["scale_tied_logits"]
+    fitting = {
+        "rotary positions": fields["positions"] == "rotary",
+        "scaled queries": fields["scale_queries"],
+        "unscaled logits": not scaled,
+        "a gated feed-forward layer": kinds[1:] == ("linear",),
+        f"an activation of {', '.join(_THEIRS)}": kinds[0] in _THEIRS,
+        "a causal prefix": fields["prefix"] == "causal",
+        "emb_dim divisible by num_heads": fields["emb_dim"] % fields["num_heads"] == 0,
+    }
+    lacking = [what for what, holds in fitting.items() if not holds]
+    if lacking:
+        raise UserError(f"{path} has no counterpart in Hugging Face's Llama or Qwen2, which have {', '.join(lacking)}; "
+                        "convert it to t5x or flan.")
+    kind = "qwen2" if fields["qkv_bias"] else "llama"
+    scaling = fields["rope_scaling"]
+    config = {
+        "architectures": [ARCHITECTURES[kind]], "model_type": kind, "vocab_size": fields["vocab_size"],
+        "hidden_size": fields["emb_dim"], "intermediate_size": fields["mlp_dim"],
+        "num_hidden_layers": fields["num_layers"], "num_attention_heads": fields["num_heads"],
+        "num_key_value_heads": fields["num_kv_heads"] or fields["num_heads"], "head_dim": fields["head_dim"],
+        "hidden_act": _THEIRS[kinds[0]], "rms_norm_eps": fields["norm_epsilon"], "rope_theta": fields["rope_theta"],
+        "rope_scaling": {"rope_type": "llama3", **scaling} if scaling else None,
+        "tie_word_embeddings": fields["logits_via_embedding"], "use_cache": True, "max_position_embeddings":
+        int(scaling["factor"] * scaling["original_max_position_embeddings"]) if scaling else 4096,
+    }
+    return config if kind == "qwen2" else {**config, "attention_bias": False, "mlp_bias": False}

@@ -1,0 +1,108 @@
+"""Opening a checkpoint of whatever form, and its parameters straight onto a mesh, array by array."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from flan_jax.errors import UserError
+from flan_jax.interchange.gguf import is_gguf, open_gguf
+from flan_jax.interchange.gin_fields import fields_beside
+from flan_jax.interchange.huggingface import is_huggingface, open_huggingface
+from flan_jax.interchange.ours import open_ours
+from flan_jax.interchange.parameters import fields_of
+from flan_jax.interchange.source import Source, Tensor, check_tensors
+from flan_jax.interchange.t5x import find_t5x, open_t5x
+
+FORMS = ("t5x", "hf", "gguf", "flan")
+_STACKED = re.compile(r"(.+/)?layers/(.+)")
+
+
+def open_checkpoint(path, form: str | None = None, step: int | None = None) -> Source:
+    """The opened checkpoint at `path`; its form (one of FORMS) is told from its files unless it is given.
+
+    What the shapes of a tree leave open is read from a `model.gin` or `config.gin` beside it.
+
+    Raises:
+      UserError: if there is none of that form, one that is not whole, or of a model that is neither of ours.
+    """
+    source = _open(path, form, step)
+    if source.model is None:
+        shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
+        source.model, source.fields = fields_of(shapes, fields_beside(source.path), source.path)
+    return source
+
+
+def _open(path, form: str | None, step: int | None) -> Source:
+    path = pathlib.Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"There is no checkpoint at {path}: nothing is there.")
+    form = form or form_of(path)
+    if form == "gguf":
+        if not is_gguf(path):
+            raise UserError(f"{path} is no GGUF file; give the path of one.")
+        return open_gguf(path)
+    if form == "hf":
+        if not is_huggingface(path):
+            raise UserError(f"{path} holds no config.json; give the directory of a Hugging Face model.")
+        return open_huggingface(path)
+    if form == "t5x":
+        return open_t5x(find_t5x(path, step) or path)
+    return open_ours(path, step)
+
+
+def form_of(path: pathlib.Path) -> str:
+    """The form of a checkpoint, told from its files; 'flan' where it is none of the others."""
+    if is_gguf(path):
+        return "gguf"
+    if is_huggingface(path):
+        return "hf"
+    return "t5x" if find_t5x(path) else "flan"
+
+
+def read_parameters(path, abstract: Any, step: int | None = None) -> tuple[int, Any]:
+    """(step, parameters) of a checkpoint of any form, in the shapes, dtypes and shardings of `abstract`.
+
+    `abstract` is a tree of ShapeDtypeStructs, its layers stacked or not. Each device's part of an array is read when
+    the array is made, so that the host holds one part of one array at a time.
+
+    Raises:
+      UserError: if there is no checkpoint, or it is of another model; lists all differences.
+    """
+    source = _open(path, None, step)
+    leaves = jax.tree_util.tree_leaves_with_path(abstract)
+    named = {jax.tree_util.keystr(key, simple=True, separator="/"): leaf for key, leaf in leaves}
+    expected = {single: shape for name, leaf in named.items() for single, shape in _singles(name, leaf.shape).items()}
+    found = {name: tensor.shape for name, tensor in source.tensors.items()}
+    check_tensors(found, expected, source.path, "give the gin files it was trained with, or another checkpoint.")
+    arrays = [_make_array(leaf, [source.tensors[single] for single in _singles(name, leaf.shape)],
+                          _STACKED.fullmatch(name) is not None) for name, leaf in named.items()]
+    return source.step, jax.tree.unflatten(jax.tree.structure(abstract), arrays)
+
+
+def _singles(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The parameters, unstacked, that an array in memory consists of, with their shapes."""
+    match = _STACKED.fullmatch(name)
+    if not match:
+        return {name: tuple(shape)}
+    return {f"{match[1] or ''}layers_{i}/{match[2]}": tuple(shape[1:]) for i in range(shape[0])}
+
+
+def _make_array(leaf: jax.ShapeDtypeStruct, tensors: list[Tensor], stacked: bool) -> jax.Array:
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        if not stacked:
+            return np.ascontiguousarray(tensors[0].read(index).astype(leaf.dtype))
+        layers = tensors[index[0]]
+        shape = tuple(len(range(*rest.indices(size))) for rest, size in zip(index[1:], leaf.shape[1:]))
+        result = np.empty((len(layers), *shape), leaf.dtype)
+        for i, tensor in enumerate(layers):
+            result[i] = tensor.read(index[1:])
+        return result
+
+    if leaf.sharding is None:
+        return jax.numpy.asarray(part((slice(None),) * len(leaf.shape)))
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)

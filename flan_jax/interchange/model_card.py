@@ -1,0 +1,84 @@
+"""The model card (README.md) of an export, written from the run's own record: settings, mixture, results, licences."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from flan_jax import __version__
+from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.evaluation import report
+from flan_jax.evaluation.results import read_results
+from flan_jax.interchange.gin_fields import read_macros
+from flan_jax.interchange.parameters import FIELDS
+from flan_jax.interchange.source import Source
+
+_SETTINGS = ("INITIAL_CHECKPOINT_PATH", "TRAIN_STEPS", "BATCH_SIZE", "TASK_FEATURE_LENGTHS", "LEARNING_RATE",
+             "DROPOUT_RATE", "VOCABULARY", "SEED")
+
+
+def model_card(source: Source, name: str, run: pathlib.Path | None) -> str:
+    """The text of README.md; `run` is the directory with the run's record, where there is one."""
+    header = ["---", "library_name: transformers", "tags: [flan, instruction-tuning, flan_jax]", "---", "", f"# {name}",
+              "", f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.", ""]
+    sections = [_model(source)]
+    record = _record(run)
+    if record:
+        sections.append(_training(record, read_macros(run / "config.gin") if (run / "config.gin").is_file() else {}))
+    if run and (run / "results.csv").is_file():
+        table = report.table(report.compare(read_results(run / "results.csv")))
+        sections.append(table.replace("\n## ", "\n### ").replace("# Results", "## Zero-shot results", 1).strip())
+    if record:
+        sections.append(_licences(record))
+    else:
+        sections.append("## Training\n\nNo record of a run lay beside the checkpoint, so nothing is said here of what "
+                        "it was trained on.")
+    return "\n".join(header) + "\n\n".join(sections) + "\n"
+
+
+def _record(run: pathlib.Path | None) -> dict[str, Any]:
+    path = run / "mixture.json" if run else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
+def _model(source: Source) -> str:
+    kind = "Encoder-decoder (T5)" if source.model == "t5" else "Decoder-only"
+    count = sum(_size(tensor.shape) for tensor in source.tensors.values())
+    fields = ", ".join(f"{field} {source.fields[field]}" for field in FIELDS[source.model]
+                       if source.fields.get(field) is not None)
+    return f"## Model\n\n{kind}, {count:,} parameters, {source.fields['vocab_size']:,} rows of embedding.\n\n{fields}."
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
+    unseen = ", ".join(record.get("eval", [])) or "no dataset"
+    lines = ["## What it was tuned on", "",
+             "Instruction tuning as in [Finetuned Language Models Are Zero-Shot Learners]"
+             "(https://arxiv.org/abs/2109.01652).", "",
+             f"Held out: {record.get('held_out') or 'nothing'} ({unseen}).  ",
+             f"Dropped with it: {', '.join(record.get('dropped', [])) or 'nothing'}.", "",
+             *(f"- {setting}: `{macros[setting]}`" for setting in _SETTINGS if macros.get(setting) is not None), "",
+             "| dataset | cluster | rows | share |", "| --- | --- | --: | --: |"]
+    lines += [f"| {row['dataset']} | {row['cluster']} | {row['rows']:,} | {row['share']:.2%} |"
+              for row in record["card"]]
+    return "\n".join(lines)
+
+
+def _licences(record: dict[str, Any]) -> str:
+    import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+
+    by_licence: dict[str, list[str]] = {}
+    for row in record["card"]:
+        known = row["dataset"] in CATALOGUE
+        licence = CATALOGUE[row["dataset"]].licence if known else "unknown"
+        by_licence.setdefault(licence, []).append(row["dataset"])
+    lines = [f"- {licence}: {', '.join(names)}" for licence, names in sorted(by_licence.items())]
+    note = "As the datasets' authors state them; a model tuned on them may have to respect them."
+    return "\n".join(["## Licences of the data", "", note, "", *lines])

@@ -1,0 +1,82 @@
+"""A checkpoint of any form, opened: what its model is, and its tensors by our names, none of them in memory yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from flan_jax.errors import UserError
+
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+class Tensor(NamedTuple):
+    """A tensor on disk. `open` gives what can be sliced and made an array, such as a memory map."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    open: Callable[[], Any]
+
+    def read(self, index=...) -> np.ndarray:
+        """The tensor, or the part of it at `index`."""
+        return np.asarray(self.open()[index])
+
+    def transposed(self) -> Tensor:
+        """The same matrix with its axes exchanged, still on disk."""
+        return Tensor(self.shape[::-1], self.dtype, lambda: self.open().T)
+
+    def layer(self, axis: int, i: int) -> Tensor:
+        """Layer `i` of a tensor that holds all layers along `axis`."""
+        shape = self.shape[:axis] + self.shape[axis + 1 :]
+        return Tensor(shape, self.dtype, lambda: self.open()[(slice(None),) * axis + (i,)])
+
+
+@dataclasses.dataclass
+class Source:
+    """An opened checkpoint.
+
+    Attributes:
+      path: where it is.
+      step: updates it has seen (0 where its form does not say).
+      tensors: parameters by the path in our tree, unstacked: `encoder/layers_0/attention/query/kernel`.
+      model: 't5' or 'decoder'; None while nobody has told (`load.open_checkpoint` does).
+      fields: of `T5Config` or `DecoderConfig`, `vocab_size` included.
+      slots: Adafactor's, by `v/<parameter>`, `v_row/<parameter>` and `v_col/<parameter>`; None if there are none.
+      tokenizer: the files of its tokenizer, by name; filled by who asks for them.
+      notes: what the reader should know, one sentence each.
+    """
+
+    path: pathlib.Path
+    step: int
+    tensors: dict[str, Tensor]
+    model: str | None = None
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    slots: dict[str, Tensor] | None = None
+    tokenizer: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def check_tensors(found: dict[str, tuple], expected: dict[str, tuple], path, advice: str) -> None:
+    """Compares the shapes of a checkpoint's tensors, by name, with those that its model has.
+
+    Raises:
+      UserError: one that lists every name that is missing, unexpected or of another shape, and ends with `advice`.
+    """
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    misshaped = [f"{name}: {tuple(found[name])} there, {tuple(shape)} here" for name, shape in expected.items()
+                 if name in found and tuple(found[name]) != tuple(shape)]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    if listed:
+        raise UserError(f"The checkpoint {path} is of another model ({listed}); {advice}")
+
+
+def cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array in C order and `dtype`; integers, such as step counts, stay what they are."""
+    return np.ascontiguousarray(array if array.dtype.kind in "iu" else array.astype(dtype, order="C", copy=False))

@@ -1,0 +1,304 @@
+"""A decoder-only Transformer in two families, told apart by configuration.
+
+LaMDA-like: gated GELU, T5's relative position bias, tied logits; its parameter tree is that of T5X's `decoder_only`
+example. Llama-like: rotary positions, SwiGLU, grouped heads. Inputs and targets lie in one row, several examples packed
+as segments; padding is told by segment id 0, never by a token. Shape letters: B batch, S width of prompts, L length, D
+model width, H heads, K heads of keys and values, C head width, V vocabulary, N layers.
+"""
+
+import dataclasses
+
+import gin
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from flan_jax.errors import UserError
+from flan_jax.models import layers
+
+_ROPE_SCALING = ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings")
+
+
+@gin.configurable(denylist=["vocab_size"])
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Size and behaviour of a decoder-only model: the dials of `gin/size/decoder_*.gin`, `smollm2_*` and `llama3_*`.
+
+    `positions` is 'relative' (T5's bias, one table for all layers) or 'rotary' (`rope_theta`, and Llama 3.1's
+    `rope_scaling`). `num_kv_heads` None is one per head. `logits_via_embedding` ties the logits to the embedding, which
+    `scale_tied_logits` divides by sqrt(D) as T5X does. `scale_queries` divides scores by sqrt(C), where T5 has that in
+    the query kernel's initial values. `prefix` 'bidirectional' lets the inputs of an example see each other both ways.
+    `vocab_size`, `dtype`, `remat` and `scan_layers` are as in `T5Config`. Raises UserError for a value that cannot
+    work.
+    """
+
+    vocab_size: int
+    emb_dim: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    num_layers: int
+    num_kv_heads: int | None = None
+    positions: str = "relative"
+    relpos_buckets: int = 32
+    relpos_max_distance: int = 128
+    rope_theta: float = 10000.0
+    rope_scaling: dict | None = None
+    mlp_activations: tuple[str, ...] = ("gelu", "linear")
+    logits_via_embedding: bool = True
+    scale_tied_logits: bool = True
+    scale_queries: bool = False
+    qkv_bias: bool = False
+    norm_epsilon: float = 1e-6
+    prefix: str = "causal"
+    dropout_rate: float = 0.0
+    dtype: str = "auto"
+    scan_layers: bool = True
+    remat: str = "none"
+
+    def __post_init__(self):
+        object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
+        if self.rope_scaling is not None:
+            object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))  # so that a model can be hashed
+        if self.dtype == "auto":
+            object.__setattr__(self, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16")
+        for field, choices in {
+            "dtype": ("bfloat16", "float32"),
+            "remat": ("none", "full"),
+            "positions": ("relative", "rotary"),
+            "prefix": ("causal", "bidirectional"),
+        }.items():
+            _check_choice(field, getattr(self, field), choices)
+        for activation in self.mlp_activations:
+            _check_choice("mlp_activations", activation, sorted(layers.ACTIVATIONS))
+        self._check_heads()
+
+    def _check_heads(self):
+        if self.kv_heads < 1 or self.num_heads % self.kv_heads:
+            raise UserError(
+                f"DecoderConfig.num_kv_heads is {self.kv_heads}, but must divide num_heads, which is {self.num_heads}."
+            )
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise UserError(f"DecoderConfig.head_dim is {self.head_dim}, but rotary positions need an even one.")
+        if self.rope_scaling is not None and sorted(self.rope_scaling) != list(_ROPE_SCALING):
+            raise UserError(
+                f"DecoderConfig.rope_scaling has {', '.join(sorted(self.rope_scaling)) or 'nothing'}, but must have "
+                f"exactly {', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1)."
+            )
+
+    @property
+    def kv_heads(self) -> int:
+        """The number of heads of keys and values, K."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+
+def _check_choice(field: str, value, choices):
+    if value not in choices:
+        raise UserError(f"DecoderConfig.{field} has {value!r}, but must have one of {', '.join(choices)}.")
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention and feed-forward, each after a norm and added to its input."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        self.pre_self_attention_layer_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
+        self.self_attention = layers.Attention(
+            c.num_heads, c.head_dim, c.emb_dim, c.dtype, c.kv_heads, c.scale_queries, c.qkv_bias
+        )
+        self.pre_mlp_layer_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
+        self.mlp = layers.FeedForward(c.mlp_dim, c.mlp_activations, c.dtype)
+
+    def __call__(self, x, mask, bias, angles, deterministic: bool):
+        """Gives [B, L, D], and this layer's keys and values [B, L, K, C].
+
+        `mask` is a bool [B, 1, L, L], `bias` a float32 that broadcasts to [B, H, L, L] or None, `angles` those of
+        `rotary_angles` or None.
+        """
+        c, (batch, length, width) = self.config, x.shape
+        shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
+        on_weights, *on_rest = layers.dropout_factors(self, c, deterministic, batch, shapes)
+        y = self.pre_self_attention_layer_norm(x)
+        keys_values = self.self_attention.keys_values(y, angles)
+        mixed = self.self_attention(y, keys_values, mask, bias, on_weights, angles)
+        return self._after_attention(x, mixed, on_rest), keys_values
+
+    def step(self, x, cache, slot, mask, bias, angles):
+        """Gives [B, 1, D] for one token, and its own keys and values [B, 1, K, C] to be put in the cache at `slot`.
+
+        `cache` holds this layer's keys and values [B, slots, K, C]; mask [B, 1, 1, slots].
+        """
+        y = self.pre_self_attention_layer_norm(x)
+        new = self.self_attention.keys_values(y, angles)
+        own = tuple(jax.lax.dynamic_update_slice_in_dim(old, one, slot, axis=1) for old, one in zip(cache, new))
+        return self._after_attention(x, self.self_attention(y, own, mask, bias, angles=angles)), new
+
+    def _after_attention(self, x, mixed, dropout=(1.0, 1.0, 1.0)) -> jax.Array:
+        on_mixed, on_hidden, on_out = dropout
+        x = x + mixed * on_mixed
+        x = x + self.mlp(self.pre_mlp_layer_norm(x), on_hidden) * on_out
+        return layers.constrain(x, "batch", "length", "embed")
+
+
+class Decoder(nn.Module):
+    """The embedding, the layers, what they know of positions, the last norm and the map to logits."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        self.token_embedder = layers.Embedding(
+            c.vocab_size, c.emb_dim, c.dtype, c.scale_tied_logits or not c.logits_via_embedding
+        )
+        if c.positions == "relative":
+            self.relpos_bias = layers.RelativePositionBias(c.num_heads, c.relpos_buckets, c.relpos_max_distance, False)
+        self.layers = layers.layer_stack(DecoderLayer, c, c.num_layers)
+        self.decoder_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
+        if not c.logits_via_embedding:
+            self.logits_dense = layers.Dense(c.vocab_size, ("embed", "vocab"), "float32")
+
+    def __call__(self, tokens, positions, mask, bias, deterministic: bool = True, keep: bool = False):
+        """Gives the normed [B, L, D] of int32 tokens [B, L], and all keys and values [N, B, L, K, C] if `keep`."""
+        angles = self._angles(positions)
+
+        def body(layer, x, _):
+            x, keys_values = layer(x, mask, bias, angles, deterministic)
+            return x, keys_values if keep else None
+
+        shapes = [(1, self.config.emb_dim)] * 2
+        on_input, on_output = layers.dropout_factors(self, self.config, deterministic, tokens.shape[0], shapes)
+        x = self.token_embedder(tokens) * on_input
+        x, keys_values = layers.run_layers(self.config, self.layers, self.config.num_layers, body, x)
+        return self.decoder_norm(x) * on_output, keys_values
+
+    def step(self, tokens, positions, cache, slot, mask, bias):
+        """Gives the normed [B, 1, D] of one token a row, int32 [B, 1], and the keys and values with its own in them."""
+        angles = self._angles(positions)
+
+        def body(layer, x, layer_cache):
+            return layer.step(x, layer_cache, slot, mask, bias, angles)
+
+        x = self.token_embedder(tokens)
+        x, new = layers.run_layers(self.config, self.layers, self.config.num_layers, body, x, cache)
+        # Written once for all layers: inside the scan the whole cache would be copied at every step.
+        cache = tuple(jax.lax.dynamic_update_slice_in_dim(old, one, slot, axis=2) for old, one in zip(cache, new))
+        return self.decoder_norm(x), cache
+
+    def _angles(self, positions):
+        c = self.config
+        if c.positions == "relative":
+            return None
+        return layers.rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling)
+
+    def bias_in_row(self, length: int):
+        """Gives the bias [1, H, L, L] where distances in the row are those in the text, or None."""
+        return self.relpos_bias(jnp.arange(length), length) if self.config.positions == "relative" else None
+
+    def bias_between(self, query_positions, key_positions, most: int):
+        """Gives the bias [B, H, Q, K] between int positions [B, Q] and [B, K] below `most`, or None."""
+        if self.config.positions != "relative":
+            return None
+        return self.relpos_bias.between(query_positions, key_positions, most)
+
+    def logits(self, x) -> jax.Array:
+        """Gives float32 logits [B, L, V] of [B, L, D]."""
+        logits = self.token_embedder.attend(x) if self.config.logits_via_embedding else self.logits_dense(x)
+        return layers.constrain(logits, "batch", "length", "vocab")
+
+
+class DecoderLM(nn.Module):
+    """A decoder-only model: tokens in, float32 logits out. Dropout needs the rng `dropout` if not `deterministic`."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        _check_mesh(self.config)
+        self.decoder = Decoder(self.config)
+
+    def __call__(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
+        """Gives logits [B, L, V] of a packed batch, int32 [B, L] each.
+
+        `decoder_input_tokens` are shifted already, `decoder_segment_ids` are 0 on padding, `decoder_positions` (read
+        for rotary positions) begin at 0 in each segment; `decoder_causal_attention` (read for a bidirectional prefix)
+        is 1 on what reads the inputs: the first token and the inputs' own. Other keys are not read.
+        """
+        tokens, segments = batch["decoder_input_tokens"], batch["decoder_segment_ids"]
+        prefix = batch["decoder_causal_attention"] > 0 if self.config.prefix == "bidirectional" else None
+        positions = batch["decoder_positions"] if self.config.positions == "rotary" else None
+        bias = self.decoder.bias_in_row(tokens.shape[1])
+        x, _ = self.decoder(tokens, positions, _visible(segments, prefix), bias, deterministic)
+        return self.decoder.logits(x)
+
+    def branch_logits(self, tokens, positions, segment_ids, branch_ids, at=None) -> jax.Array:
+        """Gives logits [B, L, V] of rows in which several continuations follow one prefix.
+
+        A token attends to itself and to earlier tokens in the row of its segment whose branch is 0, the prefix, or its
+        own. All arguments are int32 [B, L]; `positions` (below L) continue from the prefix in each branch. With `at`
+        [B, P], places in the row, only their logits are given: [B, P, V].
+        """
+        prefix = branch_ids == 0
+        mask = _visible(segment_ids, prefix if self.config.prefix == "bidirectional" else None)
+        mask &= (branch_ids[:, None, :, None] == branch_ids[:, None, None, :]) | prefix[:, None, None, :]
+        bias = self.decoder.bias_between(positions, positions, tokens.shape[1])
+        x, _ = self.decoder(tokens, positions, mask, bias)
+        return self.decoder.logits(x if at is None else jnp.take_along_axis(x, at[..., None], axis=1))
+
+    def prefill(self, tokens, lengths, max_length: int) -> tuple[jax.Array, dict]:
+        """Gives the logits [B, V] that follow each prompt, and the cache for `max_length` more tokens.
+
+        Prompts are int32 tokens [B, S], the first `lengths` [B] of each row. Cache: `keys_values`, a pair [N, B,
+        S + max_length, K, C] in the compute dtype, `lengths`, and `start`, the slot S of the first token to come.
+        """
+        batch, width = tokens.shape
+        given = jnp.arange(width) < lengths[:, None]
+        mask = _visible(given.astype(jnp.int32), given if self.config.prefix == "bidirectional" else None)
+        positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
+        x, keys_values = self.decoder(tokens, positions, mask, self.decoder.bias_in_row(width), keep=True)
+        room = [(0, 0), (0, 0), (0, max_length), (0, 0), (0, 0)]
+        last = jnp.maximum(lengths - 1, 0)[:, None, None]
+        cache = {
+            "keys_values": tuple(jnp.pad(of, room) for of in keys_values),
+            "lengths": lengths,
+            "start": jnp.int32(width),
+        }
+        return self.decoder.logits(jnp.take_along_axis(x, last, axis=1))[:, 0], cache
+
+    def decode_step(self, tokens, index, cache: dict) -> tuple[jax.Array, dict]:
+        """Gives the logits [B, V] that follow int32 tokens [B], the `index`-th after the prompts, and the new cache.
+
+        `index` is a scalar; a token lies in slot S + index and has position `lengths` + index.
+        """
+        lengths, start, num_slots = cache["lengths"][:, None], cache["start"], cache["keys_values"][0].shape[2]
+        slots = jnp.arange(num_slots)
+        mask = (slots < lengths) | ((slots >= start) & (slots <= start + index))
+        key_positions = jnp.where(slots < start, slots, lengths + slots - start)
+        positions = lengths + index
+        bias = self.decoder.bias_between(positions, key_positions, num_slots)
+        x, keys_values = self.decoder.step(
+            tokens[:, None], positions, cache["keys_values"], start + index, mask[:, None, None, :], bias
+        )
+        return self.decoder.logits(x)[:, 0], {**cache, "keys_values": keys_values}
+
+
+def _visible(segment_ids, prefix=None) -> jax.Array:
+    """Gives the bool mask [B, 1, L, L]: earlier or the same place in one segment, and within a bool `prefix` later."""
+    length = segment_ids.shape[1]
+    seen = jnp.arange(length)[:, None] >= jnp.arange(length)
+    if prefix is not None:
+        seen = seen | (prefix[:, None, :, None] & prefix[:, None, None, :])
+    queries, keys = segment_ids[:, None, :, None], segment_ids[:, None, None, :]
+    return (queries == keys) & (keys > 0) & seen
+
+
+def _check_mesh(config: DecoderConfig) -> None:
+    """Raises UserError when heads, which no parameter has as an axis of its own, do not divide over the mesh."""
+    parts = dict(jax.sharding.get_abstract_mesh().shape).get("model", 1)
+    for heads, kind in [(config.num_heads, "heads"), (config.kv_heads, "heads of keys and values")]:
+        if heads % parts:
+            raise UserError(
+                f"The model has {heads} {kind}, which do not divide over model={parts}; give the mesh an axis model "
+                f"that divides {heads}, and fsdp the rest."
+            )

@@ -1,0 +1,164 @@
+"""GGUF files, written here by the `gguf` package: the same logits as the same weights in Hugging Face's form."""
+
+import json
+
+import numpy as np
+import pytest
+from converting import convert, decoder_batch, our_logits
+
+from flan_jax import cli
+from flan_jax.interchange import huggingface_llama, safetensors_files
+from flan_jax.interchange.load import open_checkpoint
+from flan_jax.interchange.parameters import parameter_shapes
+
+gguf = pytest.importorskip("gguf", reason="NOT CHECKED: reading GGUF needs the extra [hf]")
+
+WIDTH, HEADS, KV_HEADS, HIDDEN, LAYERS, VOCABULARY = 32, 4, 2, 64, 2, 96
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}
+IN_LAYER = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+            "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+            "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+
+
+def random_model(path, kind="llama", tied=True, rope=None):
+    """A Hugging Face directory with random weights; gives them by their names there."""
+    path.mkdir()
+    config = {"model_type": kind, "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": HIDDEN,
+              "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
+              "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 1e5, "rope_scaling": rope,
+              "tie_word_embeddings": tied}
+    (path / "config.json").write_text(json.dumps(config))
+    fields = huggingface_llama.fields_of(config, path)
+    rng = np.random.default_rng(0)
+    names, arrays = huggingface_llama.names(fields), {}
+    for name, shape in parameter_shapes("decoder", fields).items():
+        center = 1.0 if name.endswith("scale") else 0.0
+        theirs = shape[::-1] if huggingface_llama.is_turned(name) else shape
+        arrays[names[name]] = (center + 0.2 * rng.standard_normal(theirs)).astype(np.float32)
+    shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    safetensors_files.write_directory(path, shapes, arrays.__getitem__)
+    return arrays
+
+
+def neighbours(array, heads):
+    """Rows as llama.cpp's rotary positions want them: the two of a pair, half a head apart, side by side."""
+    pairs = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
+
+
+def write_gguf(path, arrays, kind="llama", quantise=None, frequencies=None, leave_out=(), tokenizer=None):
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_block_count(LAYERS)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(HIDDEN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e5)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_tokenizer_model("gpt2")
+    tokens, merges = tokenizer or ([f"token{i}" for i in range(VOCABULARY)], [])
+    writer.add_token_list(tokens)
+    writer.add_eos_token_id(2)
+    if tokenizer:
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_merges(merges)
+        writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
+        writer.add_bos_token_id(1)
+        writer.add_chat_template("{{ messages }}")
+    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for name, array in arrays.items():
+        stem, _, end = name.rpartition(".")
+        if stem.startswith("model.layers."):
+            i, _, rest = stem.removeprefix("model.layers.").partition(".")
+            theirs = f"blk.{i}.{IN_LAYER[rest]}.{end}"
+        else:
+            theirs = f"{top[stem]}.{end}"
+        if kind == "llama" and (".q_proj" in name or ".k_proj" in name):
+            array = neighbours(array, HEADS if ".q_proj" in name else KV_HEADS)
+        if theirs in leave_out:
+            continue
+        if quantise and array.ndim == 2:
+            writer.add_tensor(theirs, gguf.quantize(array, quantise), raw_dtype=quantise)
+        else:
+            writer.add_tensor(theirs, array)
+    if frequencies is not None:
+        writer.add_tensor("rope_freqs.weight", frequencies)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("kind, tied", [("llama", True), ("llama", False), ("qwen2", True)])
+def test_a_gguf_file_is_the_model_it_was_made_from(tmp_path, capsys, kind, tied):
+    arrays = random_model(tmp_path / "hf", kind, tied)
+    write_gguf(tmp_path / "model.gguf", arrays, kind)
+    batch = decoder_batch(VOCABULARY)
+    expected = our_logits(tmp_path / "hf", batch)
+    np.testing.assert_allclose(our_logits(tmp_path / "model.gguf", batch), expected, atol=1e-5)
+
+    convert("gguf", "hf", tmp_path / "model.gguf", tmp_path / "back")
+    back = safetensors_files.open_directory(tmp_path / "back")
+    assert back.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name].read(), array, err_msg=name)
+    said = capsys.readouterr().out
+    assert "stored as F32" in said and "type 'gpt2', splits text like None and has 96 tokens; it cannot" in said
+
+
+def test_quantised_weights_come_out_near_what_they_were(tmp_path):
+    arrays = random_model(tmp_path / "hf")
+    write_gguf(tmp_path / "model.gguf", arrays, quantise=gguf.GGMLQuantizationType.Q8_0)
+    convert("gguf", "flan", tmp_path / "model.gguf", tmp_path / "ours", "--dtype=bfloat16")
+    source, original = open_checkpoint(tmp_path / "ours"), open_checkpoint(tmp_path / "hf")
+    assert source.tensors.keys() == original.tensors.keys()
+    for name, tensor in source.tensors.items():
+        assert tensor.dtype.name == "bfloat16", name
+        np.testing.assert_allclose(tensor.read().astype(np.float32), original.tensors[name].read(), atol=0.02)
+
+
+def test_the_rotary_scaling_of_llama_3_is_recognised(tmp_path, capsys):
+    arrays = random_model(tmp_path / "hf", rope=LLAMA3)
+    half = np.arange(0, WIDTH // HEADS, 2) / (WIDTH // HEADS)
+    wavelengths = 2 * np.pi * 1e5**half
+    smooth = (8192 / wavelengths - 1) / 3
+    middle = 1 / ((1 - smooth) / 8 + smooth)
+    factors = np.where(wavelengths < 8192 / 4, 1.0, np.where(wavelengths > 8192, 8.0, middle)).astype(np.float32)
+    assert factors.max() > 1.0 and factors.min() == 1.0
+    write_gguf(tmp_path / "model.gguf", arrays, frequencies=factors)
+    found = open_checkpoint(tmp_path / "model.gguf").fields
+    assert found == open_checkpoint(tmp_path / "hf").fields
+
+    write_gguf(tmp_path / "other.gguf", arrays, frequencies=factors * 1.1)
+    assert cli.main(["convert", "--from=gguf", "--to=hf", f"--input={tmp_path / 'other.gguf'}",
+                     f"--output={tmp_path / 'no'}"]) == 2
+    assert "another way than Llama 3" in capsys.readouterr().err
+
+
+def test_a_file_that_lacks_tensors_is_refused_with_all_their_names(tmp_path, capsys):
+    arrays = random_model(tmp_path / "hf")
+    write_gguf(tmp_path / "cut.gguf", arrays, leave_out=("blk.1.ffn_up.weight", "output_norm.weight"))
+    assert cli.main(["convert", "--from=gguf", "--to=flan", f"--input={tmp_path / 'cut.gguf'}",
+                     f"--output={tmp_path / 'no'}"]) == 2
+    assert "missing: blk.1.ffn_up.weight, output_norm.weight" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_byte_level_tokenizer_comes_out_of_the_file(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers", reason="NOT CHECKED: tokenizer.json needs the extra [hf]")
+    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdehlmnorstw0123456789", "Ġ", "he", "ll", "hell",
+             "hello", "Ġw", "or", "Ġwor"]
+    merges = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or"]
+    tokenizer = words + [f"unused{i}" for i in range(VOCABULARY - len(words))], merges
+    write_gguf(tmp_path / "model.gguf", random_model(tmp_path / "hf"), tokenizer=tokenizer)
+    convert("gguf", "hf", tmp_path / "model.gguf", tmp_path / "out")
+    found = tokenizers.Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    encoded = found.encode("hello world 12<|im_end|>")
+    assert encoded.tokens == ["hello", "Ġwor", "l", "d", "Ġ", "1", "2", "<|im_end|>"]
+    assert found.decode(encoded.ids) == "hello world 12"
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (1, 2, None)
+    said = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert (said["eos_token"], said["chat_template"]) == ("<|im_end|>", "{{ messages }}")

@@ -1,0 +1,352 @@
+"""Conversion from and to Hugging Face against `transformers` itself: names, shapes, logits, and bytes back again.
+
+Needs torch and transformers, which flan_jax does not: without them the parity tests are skipped, and say so.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+from converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
+from safetensors.numpy import load_file
+
+from flan_jax import cli
+from flan_jax.errors import UserError
+from flan_jax.evaluation.results import ResultRow
+from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
+from flan_jax.interchange.load import open_checkpoint
+from flan_jax.interchange.parameters import parameter_shapes
+
+NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
+T5_ODD = {"vocab_size": 120, "d_model": 24, "d_kv": 5, "d_ff": 37, "num_layers": 2, "num_decoder_layers": 3,
+          "num_heads": 3}
+LLAMA_ODD = {"vocab_size": 101, "hidden_size": 24, "intermediate_size": 37, "num_hidden_layers": 2,
+             "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 512}
+LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+
+
+@pytest.fixture
+def transformers():
+    pytest.importorskip("torch", reason=NOT_CHECKED)
+    return pytest.importorskip("transformers", reason=NOT_CHECKED)
+
+
+def save_t5(transformers, path, tied, **sizes):
+    """A random T5, spread enough that a wrong detail shows; untied as Flan-T5 is on the hub."""
+    import torch
+
+    torch.manual_seed(0)
+    config = transformers.T5Config(**{**T5_ODD, **sizes}, tie_word_embeddings=tied)
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    _spread(model)
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
+    model.save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    config["tie_word_embeddings"] = tied  # as T5 1.1 on the hub has it; transformers 5 writes another setting
+    config.pop("scale_decoder_outputs", None)
+    (path / "config.json").write_text(json.dumps(config))
+    if not tied:
+        with_head = {name: value.detach().numpy() for name, value in model.state_dict().items()
+                     if not name.endswith("embed_tokens.weight")}
+        _save(path, with_head)
+    return transformers.T5ForConditionalGeneration.from_pretrained(path).eval()
+
+
+def _save(path, arrays):
+    safetensors_files.write_directory(path, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.__getitem__)
+
+
+def _spread(model):
+    import torch
+
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "norm" in name:
+                value.copy_(1.0 + 0.3 * torch.randn_like(value))
+            elif value.ndim == 1:
+                value.copy_(0.5 * torch.randn_like(value))
+            else:
+                value.copy_(0.2 * torch.randn_like(value))
+
+
+def their_t5_logits(model, batch):
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(batch["encoder_input_tokens"]).long(),
+                     attention_mask=torch.tensor(batch["encoder_segment_ids"]).long(),
+                     decoder_input_ids=torch.tensor(batch["decoder_input_tokens"]).long()).logits.numpy()
+
+
+def loaded_without_remark(cls, path):
+    """The model that `transformers` loads; every name has to be there, and no other."""
+    model, said = cls.from_pretrained(path, output_loading_info=True)
+    assert not any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), said
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind, tied", [("gated-gelu", False), ("relu", True), ("gated-silu", False)])
+def test_a_t5_gives_the_logits_of_transformers_there_and_back(transformers, tmp_path, kind, tied):
+    theirs = save_t5(transformers, tmp_path / "hf", tied, feed_forward_proj=kind)
+    batch = t5_batch(120)
+    expected = their_t5_logits(theirs, batch)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(our_logits(tmp_path / "hf", batch), expected, atol=1e-4)
+
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
+    np.testing.assert_allclose(our_logits(tmp_path / "ours", batch), expected, atol=1e-4)
+    convert("flan", "t5x", tmp_path / "ours", tmp_path / "t5x")
+    convert("t5x", "hf", tmp_path / "t5x", tmp_path / "back")
+    same_tensors(tmp_path / "hf", tmp_path / "back")
+    again = loaded_without_remark(transformers.T5ForConditionalGeneration, tmp_path / "back")
+    np.testing.assert_allclose(their_t5_logits(again, batch), expected, atol=1e-6)
+    assert json.loads((tmp_path / "back/config.json").read_text())["tie_word_embeddings"] is tied
+
+
+def test_mt5_and_tied_logits_without_scale(transformers, tmp_path):
+    import torch
+
+    torch.manual_seed(1)
+    model = transformers.MT5ForConditionalGeneration(transformers.MT5Config(**T5_ODD)).eval()
+    _spread(model)
+    model.save_pretrained(tmp_path / "hf")
+    batch = t5_batch(120)
+    expected = their_t5_logits(model, batch)
+    np.testing.assert_allclose(our_logits(tmp_path / "hf", batch), expected, atol=1e-4)
+    convert("hf", "hf", tmp_path / "hf", tmp_path / "back")
+    again = loaded_without_remark(transformers.T5ForConditionalGeneration, tmp_path / "back")
+    np.testing.assert_allclose(their_t5_logits(again, batch), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [
+    {"tie_word_embeddings": False},
+    {"tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+    {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 10, "rope_parameters": LLAMA3_ROPE},
+    {"num_key_value_heads": 1, "head_dim": 2, "hidden_act": "gelu_pytorch_tanh"},
+    {"qwen2": True, "tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    {"qwen2": True, "tie_word_embeddings": False, "num_key_value_heads": 3},
+], ids=str)
+def test_a_decoder_gives_the_logits_of_transformers_there_and_back(transformers, tmp_path, config):
+    import torch
+
+    config = {**LLAMA_ODD, **config}
+    kind = "Qwen2" if config.pop("qwen2", False) else "Llama"
+    torch.manual_seed(0)
+    cls = getattr(transformers, f"{kind}ForCausalLM")
+    model = cls(getattr(transformers, f"{kind}Config")(**config)).eval()
+    _spread(model)
+    model.save_pretrained(tmp_path / "hf")
+    batch = decoder_batch(101)
+
+    def theirs(model):
+        with torch.no_grad():
+            return model(torch.tensor(batch["decoder_input_tokens"]).long()).logits.numpy()
+
+    expected = theirs(model)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(our_logits(tmp_path / "hf", batch), expected, atol=1e-4)
+    convert("hf", "t5x", tmp_path / "hf", tmp_path / "t5x")
+    convert("t5x", "flan", tmp_path / "t5x", tmp_path / "ours")
+    np.testing.assert_allclose(our_logits(tmp_path / "ours", batch), expected, atol=1e-4)
+    convert("flan", "hf", tmp_path / "ours", tmp_path / "back")
+    same_tensors(tmp_path / "hf", tmp_path / "back")
+    again = loaded_without_remark(cls, tmp_path / "back")
+    np.testing.assert_allclose(theirs(again), expected, atol=1e-6)
+
+
+def random_llama(path, dtype=np.float32, shard_bytes=10**9, **changes):
+    """A Hugging Face directory of random numbers, written without `transformers`; gives its config.json."""
+    path.mkdir()
+    config = {"model_type": "llama", "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24,
+              "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_act": "silu",
+              "rms_norm_eps": 1e-5, "tie_word_embeddings": False, **changes}
+    (path / "config.json").write_text(json.dumps(config))
+    fields = huggingface_llama.fields_of(config, path)
+    rng, names, arrays = np.random.default_rng(0), huggingface_llama.names(fields), {}
+    for name, shape in parameter_shapes("decoder", fields).items():
+        theirs = shape[::-1] if huggingface_llama.is_turned(name) else shape
+        arrays[names[name]] = rng.standard_normal(theirs).astype(dtype)
+    shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    safetensors_files.write_directory(path, shapes, arrays.__getitem__, shard_bytes)
+    return config
+
+
+def test_shards_with_an_index_in_bfloat16_are_those_of_the_safetensors_package(tmp_path):
+    random_llama(tmp_path / "hf", ml_dtypes.bfloat16, shard_bytes=3000)
+    shards = sorted(path.name for path in (tmp_path / "hf").glob("*.safetensors"))
+    assert len(shards) > 2 and shards[0] == f"model-00001-of-{len(shards):05d}.safetensors"
+    index = json.loads((tmp_path / "hf/model.safetensors.index.json").read_text())
+    opened = safetensors_files.open_directory(tmp_path / "hf")
+    for shard in shards:
+        theirs = load_file(tmp_path / "hf" / shard)
+        assert set(theirs) == {name for name, file in index["weight_map"].items() if file == shard}
+        for name, array in theirs.items():
+            np.testing.assert_array_equal(opened[name].read(), array)
+    assert index["metadata"]["total_size"] == sum(tensor.read().nbytes for tensor in opened.values())
+
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
+    convert("flan", "hf", tmp_path / "ours", tmp_path / "back")
+    same_tensors(tmp_path / "hf", tmp_path / "back")
+    assert json.loads((tmp_path / "back/config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
+    """Both stacks carry the embedding, and a table that nothing reads; the shared name may be missing."""
+    config = {"model_type": "t5", "vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1,
+              "num_heads": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    fields = huggingface_t5.fields_of(config, True, "here")
+    rng, names = np.random.default_rng(0), huggingface_t5.names(fields)
+    arrays = {names[name]: rng.standard_normal(shape[::-1] if huggingface_t5.is_turned(name) else shape)
+              .astype(np.float32) for name, shape in parameter_shapes("t5", fields).items()}
+    table = arrays["shared.weight"]
+    old = {name: array for name, array in arrays.items() if name != "shared.weight"}
+    old |= dict.fromkeys(huggingface_t5.EMBEDDING_ALIASES, table)
+    old["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = np.zeros((32, 2), np.float32)
+    for directory, tensors in (("new", arrays), ("old", old)):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "config.json").write_text(json.dumps(config))
+        _save(tmp_path / directory, tensors)
+        convert("hf", "hf", tmp_path / directory, tmp_path / f"{directory}_out")
+    same_tensors(tmp_path / "new_out", tmp_path / "old_out")
+
+    _save(tmp_path / "old", {**old, huggingface_t5.EMBEDDING_ALIASES[1]: table + 1})
+    with pytest.raises(UserError, match="differs from shared.weight"):
+        open_checkpoint(tmp_path / "old")
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"model_type": "gpt2"}, "of type 'gpt2'"),
+    ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+    ({"attention_bias": True}, "attention_bias"),
+    ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "type 'yarn'"),
+    ({"num_hidden_layers": 3}, "missing: model.layers.2.input_layernorm.weight, "),
+    ({"num_hidden_layers": 1}, "unexpected: model.layers.1.input_layernorm.weight, "),
+    ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) there, \(65, 16\) here"),
+    ({"tie_word_embeddings": True}, "unexpected: lm_head.weight"),
+])
+def test_a_model_that_does_not_fit_is_refused_with_the_reason(tmp_path, changes, message):
+    config = random_llama(tmp_path / "hf")
+    (tmp_path / "hf/config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UserError, match=message):
+        open_checkpoint(tmp_path / "hf")
+
+
+def test_files_that_are_cut_short_or_missing_are_refused(tmp_path):
+    random_llama(tmp_path / "hf", shard_bytes=6000)
+    shard = sorted((tmp_path / "hf").glob("*.safetensors"))[-1]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(UserError, match="cut short at"):
+        open_checkpoint(tmp_path / "hf")
+    shard.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        open_checkpoint(tmp_path / "hf")
+    shard.write_bytes(b"<html>")
+    with pytest.raises(UserError, match="no safetensors file"):
+        open_checkpoint(tmp_path / "hf")
+
+
+def test_what_hugging_face_cannot_hold_is_refused(tmp_path, capsys):
+    random_llama(tmp_path / "hf")
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
+    with (tmp_path / "ours/model.gin").open("a") as file:
+        file.write("DecoderConfig.prefix = 'bidirectional'\nDecoderConfig.scale_queries = False\n")
+    assert cli.main(["convert", "--from=flan", "--to=hf", f"--input={tmp_path}/ours", f"--output={tmp_path}/no"]) == 2
+    assert "which have scaled queries, a causal prefix" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_tokenizer_goes_along_and_names_the_special_tokens(tmp_path):
+    random_llama(tmp_path / "hf")
+    (tmp_path / "hf/tokenizer.json").write_text("{}")
+    (tmp_path / "hf/tokenizer_config.json").write_text(json.dumps(
+        {"eos_token": {"content": "<end>"}, "bos_token": "<start>",
+         "added_tokens_decoder": {"5": {"content": "<start>"}, "6": {"content": "<end>"}}}))
+    (tmp_path / "hf/generation_config.json").write_text('{"eos_token_id": [6, 7]}')
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
+    convert("flan", "hf", tmp_path / "ours", tmp_path / "back")
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (5, [6, 7], None)
+    assert json.loads((tmp_path / "back/generation_config.json").read_text())["eos_token_id"] == [6, 7]
+    assert (tmp_path / "back/tokenizer.json").read_text() == "{}"
+    assert f"VOCABULARY = '{tmp_path}/ours/tokenizer.json'" in (tmp_path / "ours/model.gin").read_text()
+
+
+def test_the_model_card_says_what_the_run_did(tmp_path):
+    random_llama(tmp_path / "hf")
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
+    (tmp_path / "run/config.gin").write_text((tmp_path / "run/model.gin").read_text() + "TRAIN_STEPS = 250\n")
+    (tmp_path / "run/model.gin").unlink()
+    card = [{"dataset": "piqa", "cluster": "commonsense", "rows": 12, "rate": 12, "share": 0.25, "templates": 10},
+            {"dataset": "of_their_own", "cluster": "misc", "rows": 36, "rate": 36, "share": 0.75, "templates": 2}]
+    (tmp_path / "run/mixture.json").write_text(json.dumps(
+        {"held_out": "nli", "eval": ["rte"], "dropped": ["stsb"], "card": card}))
+    row = {"run": "run", "step": 250, "model": "tuned", "size": "tiny", "cluster": "nli", "dataset": "rte",
+           "split": "validation", "kind": "forward", "shots": 0, "instruction_mode": "template", "scoring": "sum",
+           "metric": "accuracy", "value": 61.5, "stderr": 1.0, "n": 277, "template": "plain"}
+    columns = [field.name for field in dataclasses.fields(ResultRow)]
+    lines = [",".join(columns), ",".join(str(row[column]) for column in columns)]
+    (tmp_path / "run/results.csv").write_text("\n".join(lines) + "\n")
+    convert("flan", "hf", tmp_path / "run", tmp_path / "out")
+    text = (tmp_path / "out/README.md").read_text()
+    for said in ("Held out: nli (rte).", "Dropped with it: stsb.", "TRAIN_STEPS: `250`", "| piqa | commonsense | 12 | ",
+                 "| accuracy | 277 | 1 | 61.5 |", "- AFL 3.0: piqa", "- unknown: of_their_own"):
+        assert said in text, said
+
+
+ONTO_A_MESH = """
+import json, sys, jax, numpy as np
+from flan_jax import interchange
+from flan_jax.interchange.load import open_checkpoint
+from flan_jax.models import decoder, stacking
+from flan_jax.training import partitioning
+
+source = open_checkpoint(sys.argv[1])
+model = decoder.DecoderLM(decoder.DecoderConfig(**source.fields))
+ones = np.ones((1, 4), np.int32)
+batch = {f"decoder_{name}": ones for name in ("input_tokens", "segment_ids", "positions", "causal_attention")}
+mesh = partitioning.make_mesh({"fsdp": 2, "model": 2})
+with partitioning.use_mesh(mesh):
+    abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    shardings = partitioning.state_shardings(abstract, mesh)
+_, params = interchange.read_parameters(sys.argv[1], partitioning.with_shardings(abstract, shardings))
+assert all(jax.tree.leaves(jax.tree.map(lambda x, s: x.sharding == s, params, shardings)))
+split = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
+for key, leaf in jax.tree_util.tree_leaves_with_path(stacking.unstack(params)):
+    name = jax.tree_util.keystr(key, simple=True, separator="/")
+    np.testing.assert_array_equal(leaf, source.tensors[name].read(), err_msg=name)
+print(split)
+"""
+
+
+def test_parameters_come_onto_a_mesh_with_the_shardings_asked_for(tmp_path):
+    random_llama(tmp_path / "hf")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    result = subprocess.run([sys.executable, "-c", ONTO_A_MESH, str(tmp_path / "hf")], capture_output=True, text=True,
+                            env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) == 9  # all matrices: two tables, four of attention, three of the feed-forward layer
+
+
+@pytest.mark.parametrize("to", ["flan", "t5x", "hf"])
+def test_killed_half_way_it_leaves_nothing_that_looks_complete(tmp_path, to):
+    random_llama(tmp_path / "hf", hidden_size=128, intermediate_size=256, num_hidden_layers=60)
+    process = subprocess.Popen([sys.executable, "-m", "flan_jax.convert", "--from=hf", f"--to={to}",
+                                f"--input={tmp_path}/hf", f"--output={tmp_path}/out"], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not any(path.is_file() for path in tmp_path.glob(".out.incomplete-*/**/*")):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".out.incomplete-{process.pid}", "hf"]
+    left = {path.name for path in tmp_path.glob(".out.incomplete-*/**/*")}
+    assert left and not left & {"_METADATA", "checkpoint", "config.json", "model.gin"}
+    convert("hf", to, tmp_path / "hf", tmp_path / "out")
+    assert len(open_checkpoint(tmp_path / "out").tensors) == 60 * 9 + 3

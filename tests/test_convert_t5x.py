@@ -1,0 +1,240 @@
+"""T5X's checkpoints: what is written is what T5X writes, to the byte; what is read comes from each of its forms."""
+
+import pathlib
+
+import golden
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from converting import convert, our_logits
+from flax import traverse_util
+
+from flan_jax import cli, interchange
+from flan_jax.errors import UserError
+from flan_jax.interchange import parameters, t5x, zarr_files
+from flan_jax.interchange.load import open_checkpoint
+from flan_jax.interchange.source import Source, Tensor
+from flan_jax.models import decoder, stacking, t5
+from flan_jax.training import checkpoints, optimizer, partitioning
+
+DECODER_V512 = golden.ROOT / "decoder_only_tiny_v512"
+LEGACY = [golden.T5_V512 / "legacy/checkpoint_3", DECODER_V512 / "legacy/checkpoint_3",
+          golden.T5_BF16 / "legacy_bf16/checkpoint_100"]
+SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
+
+
+def source_of(arrays, model="t5", step=7, slots=None):
+    """An opened checkpoint of arrays in memory."""
+    tensors = {name: Tensor(x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()}
+    return Source(pathlib.Path("memory"), step, tensors, model, slots=slots)
+
+
+def small_arrays(config=SMALL):
+    """Random parameters of a small T5, unstacked, by name."""
+    rng = np.random.default_rng(0)
+    shapes = parameters.parameter_shapes("t5", vars(config))
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@golden.needs_golden
+@pytest.mark.parametrize("path", LEGACY, ids=lambda path: path.parts[-3])
+def test_what_is_written_is_what_t5x_wrote_to_the_byte(tmp_path, path):
+    convert("t5x", "t5x", path, tmp_path / "out", *(["--with_optimizer"] if "bf16" not in str(path) else []))
+    written = tmp_path / "out" / path.name
+    files = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    assert files == sorted(file.relative_to(written) for file in written.rglob("*") if file.is_file())
+    for file in files:
+        assert (written / file).read_bytes() == (path / file).read_bytes(), file
+
+
+@golden.needs_golden
+@pytest.mark.parametrize("root", [golden.T5_V512, DECODER_V512], ids=lambda path: path.name)
+def test_the_orbax_form_of_t5x_holds_the_same(tmp_path, root):
+    convert("t5x", "t5x", root / "orbax/checkpoint_3", tmp_path / "out", "--with_optimizer")
+    index = root / "legacy/checkpoint_3/checkpoint"
+    assert (tmp_path / "out/checkpoint_3/checkpoint").read_bytes() == index.read_bytes()
+    arrays = [file for file in index.parent.rglob("*") if file.is_file() and file != index]
+    for file in arrays:
+        assert (tmp_path / "out/checkpoint_3" / file.relative_to(index.parent)).read_bytes() == file.read_bytes()
+
+
+@golden.needs_golden
+def test_scores_survive_the_way_through_our_form_and_back(tmp_path):
+    numbers = np.load(golden.T5_V512 / "golden.npz")
+    batch = golden.batch(numbers, "score")
+    convert("t5x", "flan", golden.T5_V512 / "legacy/checkpoint_3", tmp_path / "ours", "--with_optimizer")
+    np.testing.assert_allclose(our_logits(tmp_path / "ours", batch), numbers["score/logits"], atol=1e-5)
+    convert("flan", "t5x", tmp_path / "ours", tmp_path / "back", "--with_optimizer")
+    index = golden.T5_V512 / "legacy/checkpoint_3/checkpoint"
+    assert (tmp_path / "back/checkpoint_3/checkpoint").read_bytes() == index.read_bytes()
+
+
+def test_a_run_resumes_from_a_converted_checkpoint_with_its_optimizer(tmp_path):
+    params = traverse_util.unflatten_dict(small_arrays(), sep="/")
+    state = jax.jit(optimizer.adafactor().init)(params)
+    state = state._replace(count=np.int32(5), v=jax.tree.map(lambda x: x + 0.5, state.v))
+    tree = {"params": params, "opt_state": state, "step": np.int32(5)}
+    run = checkpoints.Checkpoints(tmp_path / "run/checkpoints")
+    run.save(5, tree)
+    run.close()
+    convert("flan", "t5x", tmp_path / "run", tmp_path / "t5x", "--with_optimizer")
+    convert("t5x", "flan", tmp_path / "t5x", tmp_path / "again", "--with_optimizer")
+
+    again = checkpoints.Checkpoints(tmp_path / "again/checkpoints")
+    assert again.latest_step() == 5
+    restored = again.restore(jax.eval_shape(lambda: tree))
+    again.close()
+    for name, value in golden.named(tree).items():
+        np.testing.assert_array_equal(golden.named(restored)[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parameters_are_stored_in_the_dtype_asked_for_and_read_into_the_models(tmp_path, dtype):
+    arrays = small_arrays()
+    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    convert("t5x", "flan", tmp_path / "in", tmp_path / "out", f"--dtype={dtype}")
+    rounded = {name: x.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else x for name, x in arrays.items()}
+    for name, tensor in open_checkpoint(tmp_path / "out").tensors.items():
+        assert tensor.dtype.name == dtype
+        np.testing.assert_array_equal(tensor.read(), rounded[name], err_msg=name)
+    abstract = traverse_util.unflatten_dict(
+        {name: jax.ShapeDtypeStruct(x.shape, np.float32) for name, x in arrays.items()}, sep="/")
+    restored = golden.named(checkpoints.restore_params(tmp_path / "out", abstract))
+    for name, x in rounded.items():
+        assert restored[name].dtype == np.float32
+        np.testing.assert_array_equal(restored[name], x.astype(np.float32), err_msg=name)
+
+
+def scanned_as_scalable_t5(arrays, same_bias=True):
+    """The arrays as T5X's `scalable_t5` keeps them: layers on axis 1, a position table in each."""
+    result = {name: x for name, x in arrays.items() if "/layers_" not in name and "relpos_bias" not in name}
+    for stack, layers in (("encoder", 3), ("decoder", 2)):
+        for name in [n for n in arrays if n.startswith(f"{stack}/layers_0/")]:
+            each = [arrays[name.replace("layers_0", f"layers_{i}")] for i in range(layers)]
+            result[name.replace(f"{stack}/layers_0", f"{stack}/{stack}")] = np.stack(each, axis=1)
+        table = arrays[f"{stack}/relpos_bias/rel_embedding"]
+        tables = [table + (0 if same_bias else i) for i in range(layers)]
+        result[f"{stack}/{stack}/relpos_bias/rel_embedding"] = np.stack(tables, axis=1)
+    return result
+
+
+def test_scanned_layers_come_apart(tmp_path):
+    arrays = small_arrays()
+    t5x.write_t5x(tmp_path / "in", source_of(scanned_as_scalable_t5(arrays)), None, lambda name: None)
+    convert("t5x", "t5x", tmp_path / "in", tmp_path / "out")
+    _, params = t5x.read_t5x(tmp_path / "out/checkpoint_7")
+    for name, x in golden.named(params).items():
+        np.testing.assert_array_equal(x, arrays[name], err_msg=name)
+    assert golden.named(params).keys() == arrays.keys()
+    stacked = golden.named(stacking.stack(traverse_util.unflatten_dict(arrays, sep="/")))
+    t5x.write_t5x(tmp_path / "stacked", source_of(stacked), None, lambda name: None)
+    assert open_checkpoint(tmp_path / "stacked").tensors.keys() == arrays.keys()
+
+
+def test_scanned_layers_with_tables_of_their_own_are_refused(tmp_path, capsys):
+    arrays = scanned_as_scalable_t5(small_arrays(), same_bias=False)
+    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    assert cli.main(["convert", "--from=t5x", "--to=flan", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 2
+    assert "another position table in each layer" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+@pytest.mark.parametrize("shape, itemsize, expected", [
+    ((32128, 8), 4, [32128, 8]), ((32128, 4096), 4, [4016, 4096]), ((4096, 10240), 4, [4096, 2560]),
+    ((64, 1024, 1024), 2, [64, 512, 1024]), ((), 4, [])])
+def test_chunks_are_those_of_t5x(shape, itemsize, expected):
+    """The expected chunks are T5X's own function's (`_choose_chunk_shape`, 64 MiB)."""
+    assert zarr_files.chunk_shape(shape, itemsize) == expected
+
+
+CONFIGS = [
+    (t5.T5Config(128, 16, 2, 8, 32, 3, 2), "t5"),
+    (t5.T5Config(128, 16, 2, 8, 32, 1, 2, mlp_activations=("relu",), logits_via_embedding=True), "t5"),
+    (decoder.DecoderConfig(128, 16, 4, 8, 32, 3), "decoder"),
+    (decoder.DecoderConfig(128, 16, 4, 8, 32, 3, num_kv_heads=2, positions="rotary", qkv_bias=True,
+                           mlp_activations=("silu", "linear"), logits_via_embedding=False), "decoder"),
+]
+
+
+@pytest.mark.parametrize("config, name", CONFIGS)
+def test_the_table_of_parameters_is_that_of_the_networks(config, name):
+    ones = np.ones((1, 4), np.int32)
+    batch = {f"{side}_{what}": ones for side in ("encoder", "decoder")
+             for what in ("input_tokens", "segment_ids", "positions", "causal_attention")}
+    model = t5.T5(config) if name == "t5" else decoder.DecoderLM(config)
+    shapes = jax.eval_shape(lambda: partitioning.unbox(model.init(jax.random.key(0), batch)["params"]))
+    found = {key: leaf.shape for key, leaf in golden.named(stacking.unstack(shapes)).items()}
+    fields = {field: getattr(config, field) for field in ("vocab_size", *parameters.FIELDS[name])}
+    assert parameters.parameter_shapes(name, fields) == found
+    known = {key: fields[key] for key in fields if key != "vocab_size"} if "positions" in fields else {}
+    assert parameters.fields_of(found, known, "here") == (name, fields)
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_every_difference(tmp_path):
+    arrays = small_arrays()
+    del arrays["decoder/decoder_norm/scale"]
+    arrays["encoder/extra"] = np.zeros(3, np.float32)
+    arrays["decoder/logits_dense/kernel"] = np.zeros((16, 64), np.float32)
+    t5x.write_t5x(tmp_path, source_of(arrays), None, lambda name: None)
+    abstract = traverse_util.unflatten_dict(
+        {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in small_arrays().items()}, sep="/")
+    with pytest.raises(UserError) as error:
+        interchange.read_parameters(tmp_path, abstract)
+    assert ("missing: decoder/decoder_norm/scale; unexpected: encoder/extra; of another shape: "
+            "decoder/logits_dense/kernel: (16, 64) there, (16, 128) here") in str(error.value)
+
+
+def test_what_cannot_be_converted_says_why(tmp_path, capsys):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("")
+    for arguments, message in {
+        ("--from=t5x", "--to=hf", f"--output={tmp_path}/full"): "is there already",
+        ("--from=t5x", "--to=flan", f"--output={tmp_path}/o", "--with_optimizer"): "no optimizer state",
+        ("--from=t5x", "--to=hf", f"--output={tmp_path}/o", "--with_optimizer"): "leave --with_optimizer out",
+        ("--from=t5x", "--to=flan", f"--output={tmp_path}/o", "--step=8"): "no step 8",
+        ("--from=hf", "--to=flan", f"--output={tmp_path}/o"): "no config.json",
+        ("--from=gguf", "--to=flan", f"--output={tmp_path}/o"): "no GGUF file",
+        ("--from=t5x", "--to=flan", f"--output={tmp_path}/o", "--tokenizer=nowhere"): "neither a tokenizer's file",
+    }.items():
+        assert cli.main(["convert", *arguments, f"--input={tmp_path}/in"]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "in"]
+
+
+def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
+    from flan_jax import config as gin_config
+    from flan_jax.models.t5 import T5Config
+
+    config = t5.T5Config(128, 16, 2, 8, 32, 3, 2, mlp_activations=("silu", "linear"), logits_via_embedding=True)
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays(config)), None, lambda name: None)
+    (tmp_path / "in/config.gin").write_text("WIDE = ('silu', 'linear')\nnetwork.T5Config.mlp_activations = %WIDE\n")
+    (tmp_path / "in/spiece.model").write_text("a tokenizer")
+    convert("t5x", "flan", tmp_path / "in", tmp_path / "out")
+    gin_config.parse_command_line(
+        ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/out/model.gin", "--gin.T5Config.dtype=float32"],
+        ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5",
+         "flan_jax.models.decoder"))
+    found = T5Config(vocab_size=128)
+    assert all(getattr(found, field) == getattr(config, field) for field in parameters.FIELDS["t5"])
+    assert gin_config.macro("VOCABULARY") == str(tmp_path / "out/spiece.model")
+    assert (tmp_path / "out/spiece.model").read_text() == "a tokenizer"
+
+
+def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch):
+    """Cut off half-way, what is there does not look like a checkpoint: neither the directory's name nor its files."""
+    from flan_jax.interchange import staging
+
+    seen = {}
+    monkeypatch.setattr(staging.shutil, "rmtree", lambda path, ignore_errors: seen.update(left=path))
+    arrays = small_arrays()
+    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    part = tmp_path / "in/checkpoint_7/target.encoder.encoder_norm.scale/0"
+    part.write_bytes(b"broken")
+    for to in ("flan", "t5x", "hf"):
+        with pytest.raises(ValueError):
+            cli.main(["convert", "--from=t5x", f"--to={to}", f"--input={tmp_path}/in", f"--output={tmp_path}/{to}"])
+        assert not (tmp_path / to).exists()
+        left = [file.name for file in seen["left"].rglob("*")]
+        assert not {"_METADATA", "checkpoint", "config.json", "model.gin"} & set(left), left
