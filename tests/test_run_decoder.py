@@ -49,7 +49,8 @@ def test_a_whole_run_and_the_same_losses_and_results_on_eight_devices(finished, 
     assert result.returncode == 0, result.stderr
     one, eight = losses(finished), losses(tmp_path / "eight")
     assert eight == pytest.approx(one, rel=1e-5)
-    tables = [list(csv.DictReader((d / "results.csv").read_text().splitlines())) for d in (finished, tmp_path / "eight")]
+    texts = [(directory / "results.csv").read_text() for directory in (finished, tmp_path / "eight")]
+    tables = [list(csv.DictReader(text.splitlines())) for text in texts]
     assert len(tables[0]) == len(tables[1]) > 100
     with open(next((finished / "predictions/tuned").glob("record.test.*.jsonl"))) as file:
         assert {"scores", "options", "prediction"} <= set(json.loads(file.readline()))

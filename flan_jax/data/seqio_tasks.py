@@ -94,6 +94,11 @@ def settings() -> SeqioTasks:
     return _settings
 
 
+def seqio_vocabulary():
+    """The tasks' vocabulary as SeqIO's own: what a model of stock T5X reads and writes. Imports TensorFlow."""
+    return settings().loaded_vocabulary.seqio()
+
+
 def configure(**values: Any) -> None:
     """Settles the attributes of `SeqioTasks`; what is not given comes from gin. Tasks looked up before are forgotten.
 

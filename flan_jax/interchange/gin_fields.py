@@ -23,7 +23,8 @@ def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
         value = fields.get(field, DEFAULTS[model].get(field))
         if field not in DEFAULTS[model] or value != DEFAULTS[model][field]:
             lines.append(f"{CONFIG_CLASS[model]}.{field} = {value!r}")
-    return "\n".join([*lines, "", f"ARCHITECTURE = {model!r}", f"SIZE = {name!r}", ""])
+    rows = [f"Train.embedding_rows = {fields['vocab_size']}"] if "vocab_size" in fields else []
+    return "\n".join([*lines, *rows, "", f"ARCHITECTURE = {model!r}", f"SIZE = {name!r}", ""])
 
 
 def fields_beside(path: pathlib.Path) -> dict[str, Any]:

@@ -85,7 +85,11 @@ class Run:
         self.directory = pathlib.Path(config.model_dir).expanduser()
         self.mesh = partitioning.make_mesh(config.mesh or {"fsdp": -1})
         partitioning.check_batch_size(data.config.batch_size, self.mesh)
-        self.model = make_model(data.config.architecture, config.embedding_rows or padded_size(data.vocabulary))
+        rows = config.embedding_rows or padded_size(data.vocabulary)
+        if rows < data.vocabulary.size:
+            raise UserError(f"the model has {rows} rows in its embedding, but VOCABULARY has {data.vocabulary.size} ids; "
+                            "give the vocabulary that belongs to the model.")
+        self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
         self.optimizer = adafactor()
         self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed)
