@@ -81,7 +81,7 @@ def print_eval_counts(data: Data) -> None:
 
 
 def _download(data: Data) -> None:
-    for name in dict.fromkeys([*data.candidates(), *data.split.eval]):
+    for name in dict.fromkeys([*data.candidates(), *data.evaluated]):
         reason = data.source.download(CATALOGUE[name])
         if reason:
             print(f"not available: {name} ({reason})", flush=True)

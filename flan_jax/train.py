@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     # 5. The held-out cluster, tuned and untuned, and the report.
-    if not data.split.eval:
+    if not data.evaluated:
         print("no cluster is held out, so there is nothing to evaluate zero-shot", flush=True)
         return 0
     run.evaluate("tuned", run.state["params"], run.step)
@@ -139,9 +139,12 @@ def make_model_dir(name: str) -> pathlib.Path:
 def print_sides(data: Data) -> None:
     """Who trains (the mixture card), who is held out, who is dropped with it, and who is missing."""
     held_out = data.config.held_out
-    print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.eval_datasets()) or '-'}")
-    if data.split.eval:
-        print(f"evaluated as unseen: {UNSEEN[data.split.unseen]}")
+    print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.split.eval) or '-'}")
+    print(f"evaluated: {', '.join(data.eval_datasets()) or '-'}")
+    if data.evaluated:
+        trained = [name for name in data.evaluated if name not in data.split.eval]
+        promise = f"no promise, {', '.join(trained)} is not held out" if trained else UNSEEN[data.split.unseen]
+        print(f"evaluated as unseen: {promise}")
     for why in dict.fromkeys(data.split.why.values()):
         print(f"dropped ({why}): {', '.join(n for n in data.split.dropped if data.split.why[n] == why)}")
     members = data.members()
@@ -161,7 +164,7 @@ def record_of(data: Data) -> dict:
     """What must stay the same when a run is resumed, and the card that is saved with it."""
     config = data.config
     return {
-        "held_out": config.held_out, "eval": data.split.eval, "dropped": data.split.dropped,
+        "held_out": config.held_out, "eval": data.evaluated, "dropped": data.split.dropped,
         "left_out": data.left_out, "card": [dataclasses.asdict(row) for row in data.card(data.members())],
         "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
         "seed": config.seed, "pack": config.pack, "options_style": config.options_style,

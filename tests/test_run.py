@@ -95,6 +95,17 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--output={tmp_path}", "--name=again"])
     assert result.returncode == 0, result.stderr
     assert values(tmp_path, "again") == values(finished, "tuned")
+    chosen = [gin_file, f"--output={tmp_path / 'chosen'}", "--gin.EVAL_DATASETS=copa+cola", "--gin.EVAL_TEMPLATES=2",
+              "--gin.EVAL_SPLIT=validation"]
+    result = run([sys.executable, "-m", "flan_jax.eval", *chosen])
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "chosen/results.csv", newline="") as file:
+        pairs = {(r["dataset"], r["template"]) for r in csv.DictReader(file) if r["model"] == "tuned"}
+    assert len(pairs) == 4 and {name for name, _ in pairs} == {"copa", "cola"}
+    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])
+    assert result.returncode == 2 and "did you mean 'copa'?" in result.stderr
+    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"])
+    assert result.returncode == 2 and "has no template 'ters'" in result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?"])
     assert result.returncode == 0 and len(result.stdout.splitlines()) >= 1, result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])

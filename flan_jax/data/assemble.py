@@ -55,7 +55,10 @@ class DataConfig:
       decontaminate: leave out training rows that share words with a held-out row; see `decontaminate`.
       pack: whether several examples share a row.
       validation_batches: batches of the training datasets' validation splits on which a checkpoint's loss is taken.
-      eval_split, eval_max_rows: which rows of the held-out datasets are scored; None for all.
+      eval_datasets: what is evaluated instead of what is held out: names of configurations joined by '+'.
+      eval_templates: the ids, joined by '+', of the templates that are evaluated where a dataset has them, or how many
+        of its forward templates, the first ones; None for all of them.
+      eval_split, eval_max_rows: which rows are evaluated; None for all of the split.
       cache_dir: where tokens are kept; None for ~/.cache/flan_jax.
     """
 
@@ -80,6 +83,8 @@ class DataConfig:
     decontaminate: bool = False
     pack: bool = True
     validation_batches: int = 8
+    eval_datasets: str | None = None
+    eval_templates: str | int | None = None
     eval_split: str = "test"
     eval_max_rows: int | None = None
     cache_dir: str | None = None
@@ -97,6 +102,8 @@ class DataConfig:
             raise UserError(f"SHOTS must be a whole number from 0 up, not {self.shots!r}.")
         if self.templates is not None and (not isinstance(self.templates, int) or self.templates < 1):
             raise UserError(f"TEMPLATES must be None or a whole number from 1 up, not {self.templates!r}.")
+        if isinstance(self.eval_templates, int) and self.eval_templates < 1:
+            raise UserError(f"EVAL_TEMPLATES must be None, ids or a number from 1 up, not {self.eval_templates!r}.")
 
     def lengths(self) -> tuple[int, int]:
         """(S, T). Raises a UserError if they are not two positive numbers."""
@@ -182,6 +189,16 @@ class Data:
         self.split.check(CATALOGUE, [n for n in ours if n in CATALOGUE])
         return names
 
+    @property
+    def evaluated(self) -> list[str]:
+        """Names of what is to be evaluated, available or not.
+
+        Raises:
+          UserError: if EVAL_DATASETS names a dataset that there is not.
+        """
+        names = self.config.eval_datasets
+        return [CATALOGUE[name].name for name in names.split("+")] if names else self.split.eval
+
     def unchecked(self) -> list[str]:
         """SeqIO tasks of somebody else, of which nobody can say whether they overlap with what is held out."""
         return [n for n in self.seqio_tasks if n.removeprefix("flan_").split(".")[0] not in CATALOGUE]
@@ -190,7 +207,7 @@ class Data:
         """What trains or is held out and does not lie on disk, though the source could download it."""
         if self.source.kind not in ("tfds", "hf"):
             return []
-        return [name for name in dict.fromkeys([*self.candidates(), *self.split.eval])
+        return [name for name in dict.fromkeys([*self.candidates(), *self.evaluated])
                 if self.source.downloadable(CATALOGUE[name])]
 
     def candidates(self) -> list[str]:
@@ -217,19 +234,21 @@ class Data:
         return names
 
     def eval_datasets(self) -> list[str]:
-        """Names of the held-out datasets that are available; the rest is noted in `left_out`."""
+        """Names of what is evaluated and available; the rest is noted in `left_out`."""
         names = []
-        for name in self.split.eval:
+        for name in self.evaluated:
             reason = self._unavailable(name, self.config.eval_split)
             if reason is None:
                 names.append(name)
             else:
                 self.left_out[name] = reason
-        if self.split.eval and not names:
-            first = self.split.eval[0]
-            raise UserError(f"no dataset of the held-out cluster {self.config.held_out} is available from DATA_SOURCE="
-                            f"{self.config.source} (the first: {first} {self.left_out[first]}); provide one, or set "
-                            "HELD_OUT=none to train without a zero-shot evaluation.")
+        if self.evaluated and not names:
+            first = self.evaluated[0]
+            what = "dataset of EVAL_DATASETS" if self.config.eval_datasets else \
+                f"dataset of the held-out cluster {self.config.held_out}"
+            raise UserError(f"no {what} is available from DATA_SOURCE={self.config.source} (the first: {first} "
+                            f"{self.left_out[first]}); provide one, or set HELD_OUT=none to train without a zero-shot "
+                            "evaluation.")
         return names
 
     def _unavailable(self, name: str, split: str) -> str | None:
@@ -354,13 +373,24 @@ class Data:
     # Held-out side.
 
     def eval_jobs(self) -> list[tuple[Dataset, Template]]:
-        """Every available held-out dataset with each of its forward templates.
+        """Every available dataset that is evaluated, with each of its forward templates that EVAL_TEMPLATES allows.
 
         Without natural-language instructions all templates read the same: there is one then, the first.
         """
-        most = None if self.config.instructions == "template" else 1
         return [(CATALOGUE[name], template) for name in self.eval_datasets()
-                for template in CATALOGUE[name].forward()[:most]]
+                for template in self._eval_templates(CATALOGUE[name])]
+
+    def _eval_templates(self, dataset: Dataset) -> tuple[Template, ...]:
+        if self.config.instructions != "template":
+            return dataset.forward()[:1]
+        wanted = self.config.eval_templates
+        if not isinstance(wanted, str):
+            return dataset.forward()[:wanted]
+        chosen = tuple(t for t in dataset.forward() if t.id in wanted.split("+"))
+        if not chosen:
+            dataset.template(wanted.split("+")[0])  # says which there are, if there is none of that id
+            raise UserError(f"EVAL_TEMPLATES={wanted} names no forward template of {dataset.name}.")
+        return chosen
 
     def eval_examples(self, dataset: Dataset, template: Template) -> EvalExamples | None:
         """The rows of a held-out dataset in a template; None if they are not in the cache."""

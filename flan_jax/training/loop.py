@@ -87,8 +87,8 @@ class Run:
         partitioning.check_batch_size(data.config.batch_size, self.mesh)
         rows = config.embedding_rows or padded_size(data.vocabulary)
         if rows < data.vocabulary.size:
-            raise UserError(f"the model has {rows} rows in its embedding, but VOCABULARY has {data.vocabulary.size} ids; "
-                            "give the vocabulary that belongs to the model.")
+            raise UserError(f"the model has {rows} rows in its embedding, but VOCABULARY has {data.vocabulary.size} "
+                            "ids; give the vocabulary that belongs to the model.")
         self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
         self.optimizer = adafactor()
