@@ -32,8 +32,11 @@ def ranked(labels, options=("no", "yes"), template="ask", kind="forward"):
                         [np.array([label, 1], np.int32) for label in labels], [list(ids) for _ in labels], texts)
 
 
+EMPTY = np.array([], np.int32)
+
+
 def right(inputs, options):
-    return [np.where(np.arange(len(choices)) == row[0], -1.0, -2.0).astype(np.float32)
+    return [np.where(np.arange(len(choices)) == row[:1].sum(), -1.0, -2.0).astype(np.float32)
             for row, choices in zip(inputs, options)]
 
 
@@ -41,9 +44,9 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
     written = EvalExamples("xsum", "test", "short", "forward", ["a", "b"], [np.array([1])] * 2, None,
                            [{"inputs": "p", "answer": "x y", "references": ["x y"]}, {"inputs": "q", "answer": "z"}])
     first, second = results.evaluate([ranked([1, 0, 1]), written], DATASETS, SETTING, right,
-                                     lambda inputs: ["x  y", "?"], tmp_path / "predictions")
+                                     lambda inputs: ["x  y", "?"], EMPTY, tmp_path / "predictions")
     assert [(r.scoring, r.metric) for r in first] == [
-        (s, m) for s in ("sum", "per_token", "per_char", "per_byte") for m in ("accuracy", "f1")]
+        (s, m) for s in ("sum", "per_token", "per_char", "per_byte", "unconditional") for m in ("accuracy", "f1")]
     assert first[0] == ResultRow("nli", 100, "flan", "t5_tiny", "nli", "rte", "test", "ask", "forward", 0, "template",
                                  "sum", "accuracy", 100.0, 0.0, 3)
     assert [(r.scoring, r.metric, r.value, r.n) for r in second] == [("greedy", "exact_match", 50.0, 2)]
@@ -56,18 +59,30 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
 
 def test_inverted_templates_and_empty_splits_are_refused():
     with pytest.raises(UserError, match="rte/ask.*inverted"):
-        list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None))
+        list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, EMPTY))
     with pytest.raises(UserError, match="no rows"):
-        list(results.evaluate([ranked([])], DATASETS, SETTING, right, None))
+        list(results.evaluate([ranked([])], DATASETS, SETTING, right, None, EMPTY))
 
 
-def test_scorings_divide_by_tokens_characters_and_bytes_and_the_first_wins_a_tie():
+def test_scorings_normalise_and_the_first_wins_a_tie():
     texts = [["ab", "éééé", "abcdef"]]
     tokens = [[np.zeros(n, np.int32) for n in (2, 3, 4)]]
-    # Per token -3, -3, -3.25; per character -3, -2.25, -2.17; per byte -3, -1.125, -2.17.
-    chosen = results.rank_predictions([np.array([-6, -9, -13], np.float32)], tokens, texts)
-    assert chosen == {"sum": [0], "per_token": [0], "per_char": [2], "per_byte": [1]}
-    assert results.rank_predictions([np.array([-7, -5, -5], np.float32)], tokens, texts)["sum"] == [1]
+    alone = [np.array([-2, -8, -8.5], np.float32)]
+    # Per token -3, -3, -3.25; per character -3, -2.25, -2.17; per byte -3, -1.125, -2.17; given the input -4, -1, -4.5.
+    chosen = results.rank_predictions([np.array([-6, -9, -13], np.float32)], alone, tokens, texts)
+    assert chosen == {"sum": [0], "per_token": [0], "per_char": [2], "per_byte": [1], "unconditional": [1]}
+    assert results.rank_predictions([np.array([-7, -5, -5], np.float32)], alone, tokens, texts)["sum"] == [1]
+
+
+def test_an_option_is_scored_unconditionally_once_whatever_rows_and_templates_show_it():
+    asked = []
+
+    def rank(inputs, options):
+        asked.append((len(inputs), [len(choices) for choices in options], len(inputs[0])))
+        return right(inputs, options)
+
+    list(results.evaluate([ranked([1, 0, 1]), ranked([0, 1], template="other")], DATASETS, SETTING, rank, None, EMPTY))
+    assert asked == [(3, [2, 2, 2], 2), (1, [2], 0), (2, [2, 2], 2)]
 
 
 def test_majority_class_follows_the_class_not_its_place():
@@ -84,7 +99,7 @@ def test_majority_class_follows_the_class_not_its_place():
 
 def test_results_file_reads_back_and_updates(tmp_path):
     path = tmp_path / "run" / "results.csv"
-    rows = [row for of in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None) for row in of]
+    rows = [row for of in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None, EMPTY) for row in of]
     rows.append(dataclasses.replace(rows[0], template="one, \"quoted\"", stderr=None, value=1 / 3))
     results.write_results(path, rows)
     assert path.read_text().splitlines()[0] == (
@@ -101,7 +116,7 @@ def test_unreadable_results_are_explained(tmp_path):
     (tmp_path / "a.csv").write_text("run,value\nx,1\n")
     with pytest.raises(UserError, match="first line must be run,step"):
         results.read_results(tmp_path / "a.csv")
-    row = next(results.evaluate([ranked([1])], DATASETS, SETTING, right, None))[0]
+    row = next(results.evaluate([ranked([1])], DATASETS, SETTING, right, None, EMPTY))[0]
     results.write_results(tmp_path / "b.csv", [dataclasses.replace(row, value="high")])
     with pytest.raises(UserError, match="line that is no result"):
         results.read_results(tmp_path / "b.csv")

@@ -60,15 +60,15 @@ class HeldOut:
         if len(todo) < len(jobs):
             print(f"[{setting.model}] {len(jobs) - len(todo)} of {len(jobs)} are evaluated already", flush=True)
         start, printed, majority = time.perf_counter(), 0.0, set()
-        for number, (name, dataset, template) in enumerate(todo, 1):
-            examples = self.data.eval_examples(dataset, template)
-            groups = results.evaluate(
-                [examples], CATALOGUE, setting, lambda inputs, options: self._scorer.scores(params, inputs, options),
-                lambda inputs: self._generator.texts(params, inputs), predictions)
-            rows = [row for group in groups for row in group]
+        groups = results.evaluate(
+            (self.data.eval_examples(dataset, template) for _, dataset, template in todo), CATALOGUE, setting,
+            lambda inputs, options: self._scorer.scores(params, inputs, options),
+            lambda inputs: self._generator.texts(params, inputs),
+            np.array(self.data.vocabulary.input_end, np.int32), predictions)
+        for number, ((name, dataset, template), rows) in enumerate(zip(todo, groups), 1):
             if dataset.name not in majority:
                 majority.add(dataset.name)
-                rows += results.majority_rows(examples, dataset, setting)
+                rows += results.majority_rows(self.data.eval_examples(dataset, template), dataset, setting)
             if writes:
                 results.update_results(self.directory / RESULTS, rows)
                 self._remember({name: keys[name]})

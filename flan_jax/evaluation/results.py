@@ -11,7 +11,7 @@ import os
 import pathlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,31 @@ if TYPE_CHECKING:
 # Values of the column `model` with a meaning of their own; any other names a tuned model.
 MAJORITY, UNTUNED = "majority", "untuned"
 
-# How the options of a row compare: (summed log-probabilities [O], token counts with EOS [O], texts) -> scores [O].
-# 'sum' is the log-probability of the literal option and what tables show.
-SCORINGS: dict[str, Callable[[np.ndarray, np.ndarray, Sequence[str]], np.ndarray]] = {
-    "sum": lambda sums, tokens, texts: sums,
-    "per_token": lambda sums, tokens, texts: sums / tokens,
-    "per_char": lambda sums, tokens, texts: sums / [max(len(text), 1) for text in texts],
-    "per_byte": lambda sums, tokens, texts: sums / [max(len(text.encode()), 1) for text in texts],
+
+class Scored(NamedTuple):
+    """The options of a row, O of them.
+
+    Attributes:
+      sums: summed log-probability of each literal option after the row's input, EOS included, float32 [O].
+      unconditional: the same after an empty input.
+      tokens: number of tokens of each, EOS included.
+      texts: the options themselves.
+    """
+
+    sums: np.ndarray
+    unconditional: np.ndarray
+    tokens: np.ndarray
+    texts: Sequence[str]
+
+
+# How the options of a row compare. 'sum' is the log-probability of the literal option and what tables show;
+# 'unconditional' takes off how likely the option is by itself (Brown et al. 2020, section 2.4).
+SCORINGS: dict[str, Callable[[Scored], np.ndarray]] = {
+    "sum": lambda of: of.sums,
+    "per_token": lambda of: of.sums / of.tokens,
+    "per_char": lambda of: of.sums / [max(len(text), 1) for text in of.texts],
+    "per_byte": lambda of: of.sums / [max(len(text.encode()), 1) for text in of.texts],
+    "unconditional": lambda of: of.sums - of.unconditional,
 }
 
 
@@ -44,7 +62,7 @@ class ResultRow:
       run: name of the run; step: of the checkpoint; model: 'majority', 'untuned' or a name; size: of the model.
       cluster, dataset, split, template, kind: what was evaluated; the majority class has template 'any'.
       shots: number of exemplars; instruction_mode: 'template', 'none' or 'dataset_name'.
-      scoring: 'sum', 'per_token', 'per_char', 'per_byte' (ranked options), 'greedy' (generated text) or 'majority'.
+      scoring: one of `SCORINGS` (ranked options), 'greedy' (generated text) or 'majority'.
       metric: a key that one of `metrics.METRICS` gives; the first of a dataset is the one that tables show.
       value, stderr: in percent; the standard error is None below two rows.
       n: number of rows evaluated.
@@ -86,7 +104,7 @@ class Setting:
 
 def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], setting: Setting,
              rank: Callable[[Sequence[np.ndarray], Sequence[Sequence[np.ndarray]]], list[np.ndarray]],
-             generate: Callable[[Sequence[np.ndarray]], list[str]],
+             generate: Callable[[Sequence[np.ndarray]], list[str]], empty_input: np.ndarray,
              predictions_dir: str | pathlib.Path | None = None) -> Iterator[list[ResultRow]]:
     """Scores datasets one template at a time; yields the result rows of each, once its predictions are on disk.
 
@@ -96,11 +114,13 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
       setting: the columns that all rows share.
       rank: inputs and options (int32 ids each) -> summed log-probabilities of each row's options; see `RankScorer`.
       generate: inputs -> texts; see `Generator`.
+      empty_input: int32 ids of an input without text, after which options are scored unconditionally.
       predictions_dir: where to write `<dataset>.<split>.<template>.jsonl`; None writes nothing.
 
     Raises:
       UserError: for an inverted template, which asks another question than the dataset's metrics answer, or no rows.
     """
+    known: dict[bytes, np.float32] = {}
     for example in examples:
         where = f"{example.dataset}/{example.template} ({example.split})"
         if example.kind != "forward":
@@ -111,7 +131,8 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
             predictions, scores = {"greedy": generate(example.inputs)}, None
         else:
             scores = rank(example.inputs, example.options)
-            predictions = rank_predictions(scores, example.options, [text["options"] for text in example.texts])
+            predictions = rank_predictions(scores, _unconditional(rank, empty_input, example.options, known),
+                                           example.options, [text["options"] for text in example.texts])
         if predictions_dir is not None:
             name = f"{example.dataset}.{example.split}.{example.template}.jsonl"
             write_lines(pathlib.Path(predictions_dir) / name, _prediction_lines(example, predictions, scores))
@@ -119,18 +140,27 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
                for row in _rows(example, datasets[example.dataset], setting, scoring, chosen)]
 
 
-def rank_predictions(scores: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]],
-                     texts: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+def rank_predictions(scores: Sequence[np.ndarray], unconditional: Sequence[np.ndarray],
+                     options: Sequence[Sequence[np.ndarray]], texts: Sequence[Sequence[str]]) -> dict[str, list[int]]:
     """The best option of each row under each scoring, 'sum' first; the first option wins a tie.
 
     Args:
-      scores: per row, the options' summed log-probabilities, float32 [O].
+      scores, unconditional: per row, `Scored.sums` and `Scored.unconditional`.
       options: per row, the options' token ids.
       texts: per row, the options' texts.
     """
     tokens = [np.array([len(ids) for ids in row]) for row in options]
-    return {scoring: [int(np.argmax(normalise(*row))) for row in zip(scores, tokens, texts)]
-            for scoring, normalise in SCORINGS.items()}
+    rows = [Scored(*of) for of in zip(scores, unconditional, tokens, texts)]
+    return {name: [int(np.argmax(scoring(row))) for row in rows] for name, scoring in SCORINGS.items()}
+
+
+def _unconditional(rank, empty_input: np.ndarray, options: Sequence[Sequence[np.ndarray]],
+                   known: dict[bytes, np.float32]) -> list[np.ndarray]:
+    """Scores of all rows' options after an empty input; `known` keeps them, since templates share their options."""
+    new = list({ids.tobytes(): ids for row in options for ids in row if ids.tobytes() not in known}.values())
+    if new:
+        known.update(zip((ids.tobytes() for ids in new), rank([empty_input], [new])[0]))
+    return [np.array([known[ids.tobytes()] for ids in row]) for row in options]
 
 
 def majority_rows(examples: EvalExamples, dataset: Dataset, setting: Setting) -> list[ResultRow]:
