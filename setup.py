@@ -46,6 +46,7 @@ setuptools.setup(
         "cuda13": ["jax[cuda13]"],
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "hf": HUGGING_FACE,
+        "lm-eval": ["lm-eval>=0.4.13,<0.5"],
         "test": ["pytest>=8,<10", "ruff>=0.8", "tensorboardX>=2.6,<3", *HUGGING_FACE],
     },
     entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
