@@ -1,11 +1,18 @@
-"""`flan-jax generate`: prompt in, answer out, greedily; a file of prompts too."""
+"""`flan-jax generate`: prompt in, answer out, greedily, drawn or by beam search; a file of prompts too.
+
+With --output the answers go to JSON lines, and the same command goes on after a kill.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
+import os
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,40 +20,89 @@ from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
+from flan_jax.models.decoding_method import METHODS, Decoding
 from flan_jax.prepare import CONFIGURED
 from flan_jax.train import open_run
+
+# Prompts, a device, that are answered before their answers are written: enough to fill batches of like lengths.
+_CHUNK = 256
+
+# (prompts in a row, the place of the first) -> their answers
+Answer = Callable[[list[str], int], list[str]]
 
 
 def main(argv: list[str] | None = None) -> int:
     """The verb. Prompts are the arguments, the lines of `--file`, or those of standard input."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = cli.ArgumentParser(prog="flan-jax generate", description=__doc__)
-    parser.add_argument("prompts", nargs="*", help="prompts; none: lines of --file, or of standard input")
-    parser.add_argument("--file", metavar="FILE", help="one prompt a line")
-    parser.add_argument("--output", metavar="FILE", help="JSON lines {prompt, answer} instead of plain answers")
-    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
-                                                             "another program (default: the last in MODEL_DIR)")
-    parser.add_argument("--step", type=int, help="the checkpoint of this step")
-    flags = gin_config.parse_command_line(argv, CONFIGURED, parser)
+    flags = gin_config.parse_command_line(argv, CONFIGURED, _parser())
+    method = chosen_decoding(flags)
     prompts = flags.prompts or read_prompts(flags.file)
 
+    import jax
+
+    from flan_jax.evaluation.buckets import row_multiple
     from flan_jax.evaluation.generation import Generator
+    from flan_jax.evaluation.held_out import parameters_digest
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
         data = Data(DataConfig())
         run = open_run(data)
         _, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
     source_length, target_length = data.config.lengths()
-    ids = [data.vocabulary.encode(prompt) for prompt in prompts]
-    for prompt, tokens in zip(prompts, ids):
-        most = source_length - len(data.vocabulary.input_end)
-        if len(tokens) > most:
-            raise UserError(f"the prompt {prompt[:40]!r}... has {len(tokens)} tokens, but TASK_FEATURE_LENGTHS allows "
-                            f"{most}; shorten it.")
-    generator = Generator(run.model, data.vocabulary, run.mesh, target_length, bos_id=data.vocabulary.bos_id)
-    answers = generator.texts(params, [np.asarray([*tokens, *data.vocabulary.input_end], np.int32) for tokens in ids])
-    write_answers(prompts, answers, flags.output)
+    inputs = dict(zip(prompts, encoded(prompts, data.vocabulary, source_length)))
+    generator = Generator(run.model, data.vocabulary, run.mesh, target_length, bos_id=data.vocabulary.bos_id,
+                          method=method)
+
+    def answer(some: list[str], first: int) -> list[str]:
+        return generator.texts(params, [inputs[prompt] for prompt in some], first)
+
+    chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
+    if flags.output is None:
+        for first in range(0, len(prompts), chunk):
+            print("\n".join(answer(prompts[first:first + chunk], first)), flush=True)
+        return 0
+    identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params)}
+    write_answers(pathlib.Path(flags.output), prompts, answer, identity, chunk, writes)
     return 0
+
+
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(prog="flan-jax generate", description=__doc__)
+    parser.add_argument("prompts", nargs="*", help="prompts; none: lines of --file, or of standard input")
+    parser.add_argument("--file", metavar="FILE", help="one prompt a line")
+    parser.add_argument("--output", metavar="FILE", help="JSON lines {prompt, answer} instead of plain answers, "
+                                                         "written as they come; the same command resumes")
+    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
+                                                             "another program (default: the last in MODEL_DIR)")
+    parser.add_argument("--step", type=int, help="the checkpoint of this step")
+    parser.add_argument("--method", default="greedy", help=f"{', '.join(METHODS)} (default: greedy)")
+    parser.add_argument("--temperature", type=float, help="sample: logits are divided by it (default: 1)")
+    parser.add_argument("--top_k", type=int, help="sample: draw from the k likeliest tokens (default: 0, all)")
+    parser.add_argument("--top_p", type=float, help="sample: draw from the likeliest tokens that reach this "
+                                                    "probability together (default: 1, all)")
+    parser.add_argument("--seed", type=int, help="sample: another seed, other answers (default: 0)")
+    parser.add_argument("--beams", type=int, help="beam: hypotheses kept (default: 4)")
+    parser.add_argument("--length_penalty", type=float, help="beam: scores are log-probability / tokens to the power "
+                                                             "of it; more favours longer answers (default: 1)")
+    return parser
+
+
+def chosen_decoding(flags: argparse.Namespace) -> Decoding:
+    """How the flags want answers to be written.
+
+    Raises:
+      UserError: for a value that cannot work, or a flag that the method does not read.
+    """
+    given = {}
+    for method, names in METHODS.items():
+        for name in names:
+            value = getattr(flags, name)
+            if value is not None and flags.method in METHODS and method != flags.method:
+                raise UserError(f"--{name} says nothing to the method {flags.method}; add --method={method}, or leave "
+                                "it out.")
+            if value is not None:
+                given[name] = value
+    return Decoding(flags.method, **given)
 
 
 def read_prompts(name: str | None) -> list[str]:
@@ -65,13 +121,91 @@ def read_prompts(name: str | None) -> list[str]:
     return prompts
 
 
-def write_answers(prompts: list[str], answers: list[str], output: str | None) -> None:
-    """Prints the answers, or writes JSON lines."""
-    if output is None:
-        print("\n".join(answers))
-        return
-    lines = [json.dumps({"prompt": p, "answer": a}, ensure_ascii=False) + "\n" for p, a in zip(prompts, answers)]
-    pathlib.Path(output).write_text("".join(lines), encoding="utf-8")
+def encoded(prompts: list[str], vocabulary, source_length: int) -> list[np.ndarray]:
+    """What the model reads for each prompt, int32.
+
+    Raises:
+      UserError: if a prompt has more tokens than the model is to read.
+    """
+    most = source_length - len(vocabulary.input_end)
+    result = []
+    for prompt in prompts:
+        tokens = vocabulary.encode(prompt)
+        if len(tokens) > most:
+            raise UserError(f"the prompt {prompt[:40]!r}... has {len(tokens)} tokens, but TASK_FEATURE_LENGTHS allows "
+                            f"{most}; shorten it.")
+        result.append(np.asarray([*tokens, *vocabulary.input_end], np.int32))
+    return result
+
+
+def write_answers(output: pathlib.Path, prompts: list[str], answer: Answer, identity: dict[str, Any], chunk: int,
+                  writes: bool = True) -> None:
+    """Writes a line {prompt, answer} for each prompt in their order, after those that are there already.
+
+    What the answers depend on is kept beside them, in `<output>.settings.json`, so that those of other parameters or
+    settings are never taken for them.
+
+    Args:
+      output: the file; only whole lines of it count, and what follows the last one is cut off.
+      prompts: all of them; answer: gives answers to `chunk` of them at a time.
+      identity: the settings and the parameters that answer.
+      writes: whether this host is the one that writes.
+
+    Raises:
+      UserError: if the file has answers to other prompts, or by something else, or cannot be written.
+    """
+    record = output.with_name(f"{output.name}.settings.json")
+    with _failing_as_user_error(output):
+        whole = output.read_bytes() if output.exists() else b""
+        kept = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    whole = whole[:whole.rfind(b"\n") + 1]
+    done = _answered(output, whole, prompts)
+    changed = [name for name in identity if kept.get(name) != identity[name]]
+    if done and changed:
+        raise UserError(f"{output} has answers that were written with another {' and '.join(changed)}; remove it, or "
+                        "give another --output.")
+    if done:
+        print(f"{done} of {len(prompts)} answers are in {output} already", file=sys.stderr, flush=True)
+    if writes:
+        with _failing_as_user_error(output):
+            output.touch()
+            os.truncate(output, len(whole))
+            part = record.with_suffix(".part")
+            part.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+            part.replace(record)
+    for first in range(done, len(prompts), chunk):
+        some = prompts[first:first + chunk]
+        lines = [json.dumps({"prompt": prompt, "answer": text}, ensure_ascii=False) + "\n"
+                 for prompt, text in zip(some, answer(some, first))]
+        if writes:
+            with _failing_as_user_error(output), output.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+
+@contextlib.contextmanager
+def _failing_as_user_error(output: pathlib.Path):
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--output {str(output)!r} cannot be written ({error.strerror}); give another file.") from error
+
+
+def _answered(output: pathlib.Path, whole: bytes, prompts: list[str]) -> int:
+    """How many of the prompts have their line.
+
+    Raises:
+      UserError: at the first line that is not about the prompt in its place.
+    """
+    lines = whole.split(b"\n")[:-1]
+    for number, line in enumerate(lines, 1):
+        try:
+            prompt = json.loads(line)["prompt"]
+        except (ValueError, TypeError, KeyError):
+            prompt = None
+        if number > len(prompts) or prompt != prompts[number - 1]:
+            raise UserError(f"line {number} of {output} answers another prompt than the one in that place; remove the "
+                            "file, or give another --output.")
+    return len(lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Greedy answers for datasets without options, in batches of few shapes."""
+"""Answers to any number of inputs, greedy, drawn or by beam search, in batches of few shapes."""
 
 from __future__ import annotations
 
@@ -10,39 +10,45 @@ import numpy as np
 
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.evaluation import buckets
-from flan_jax.models import decoding
+from flan_jax.models import beam, decoding
+from flan_jax.models.decoding_method import Decoding
+
+_GREEDY = Decoding()
 
 
 class Generator:
-    """Writes the most likely token after the other until EOS.
+    """Writes one token after the other until EOS.
 
     Attributes:
       shapes: the (B, S, T) met so far; each of them is compiled once.
     """
 
     def __init__(self, model, vocabulary: Vocabulary, mesh: jax.sharding.Mesh | None = None, max_length: int = 256,
-                 batch_tokens: int = 8192, bos_id: int | None = 0):
+                 batch_tokens: int = 8192, bos_id: int | None = 0, method: Decoding = _GREEDY):
         """Sets up for a `T5` or a `DecoderLM` on a mesh (None: one device).
 
         Args:
           model: the model; vocabulary: turns its tokens into text, and its `eos_id` ends them.
           mesh: where the parameters are.
           max_length: most tokens of an answer, EOS included.
-          batch_tokens: most tokens, read and written, a batch and device.
+          batch_tokens: most tokens, read and written, a batch and device; each beam counts.
           bos_id: what a decoder reads before the input; None: nothing. A T5 is not concerned.
+          method: how the tokens are chosen.
         """
         self.model, self.vocabulary, self.mesh = model, vocabulary, mesh
-        self.max_length, self.batch_tokens, self.bos_id = max_length, batch_tokens, bos_id
+        self.max_length, self.bos_id, self.method = max_length, bos_id, method
+        self.batch_tokens = batch_tokens // method.beams if method.method == "beam" else batch_tokens
         self.shapes: set[tuple[int, int, int]] = set()
 
-    def texts(self, params: Any, inputs: Sequence[np.ndarray]) -> list[str]:
+    def texts(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[str]:
         """The model's answer to each of the inputs, in their order.
 
-        Inputs are int32 token ids; ending in EOS for a T5, and as the text goes on for a decoder.
+        Inputs are int32 token ids; ending in EOS for a T5, and as the text goes on for a decoder. `first` is the place
+        of the first in a longer list: what is drawn for an input depends on its place, not on how a list is cut.
         """
-        return [self.vocabulary.decode(ids.tolist()) for ids in self.tokens(params, inputs)]
+        return [self.vocabulary.decode(ids.tolist()) for ids in self.tokens(params, inputs, first)]
 
-    def tokens(self, params: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def tokens(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[np.ndarray]:
         """The same as token ids: int32 [max_length] for each row, 0 after EOS."""
         found: dict[int, np.ndarray] = {}
         inputs = buckets.prompts(self.model, inputs, self.bos_id)
@@ -51,9 +57,21 @@ class Generator:
             for batch in buckets.batches(*lengths, self.batch_tokens, buckets.row_multiple(self.mesh)):
                 self.shapes.add((batch.size, batch.source_width, self.max_length))
                 given = [inputs[row] for row in batch.rows]
-                arrays = buckets.padded(given, batch.size, batch.source_width), buckets.lengths(given, batch.size)
-                source, here = (buckets.to_devices(self.mesh, array) for array in arrays)
-                written = decoding.greedy(self.model, params, source, max_length=self.max_length,
-                                          eos_id=self.vocabulary.eos_id, lengths=here)
+                places = np.resize(batch.rows + first, batch.size).astype(np.uint32)
+                arrays = (buckets.padded(given, batch.size, batch.source_width), buckets.lengths(given, batch.size),
+                          places)
+                written = self._write(params, *(buckets.to_devices(self.mesh, array) for array in arrays))
                 found.update(zip(batch.rows.tolist(), buckets.to_host(self.mesh, written)))
         return [found[row] for row in range(len(inputs))]
+
+    def _write(self, params: Any, source: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
+        """The answers int32 [B, max_length] to a batch [B, S]."""
+        method = self.method
+        given = {"max_length": self.max_length, "eos_id": self.vocabulary.eos_id, "lengths": lengths}
+        if method.method == "greedy":
+            return decoding.greedy(self.model, params, source, **given)
+        if method.method == "sample":
+            return decoding.sample(self.model, params, source, seed=np.uint32(method.seed), places=places,
+                                   temperature=method.temperature, top_k=method.top_k, top_p=method.top_p, **given)
+        return beam.beam_search(self.model, params, source, beams=method.beams, length_penalty=method.length_penalty,
+                                **given)[0][:, 0]

@@ -1,6 +1,12 @@
-"""Decoding token by token with a key/value cache; what is read, by encoder or decoder, is computed once."""
+"""Decoding token by token with a key/value cache: the likeliest token, or one drawn; `beam.py` has beam search.
+
+What is read, by encoder or decoder, is computed once. Shape letters: B batch, S width of what is read, K beams, H heads
+of keys and values, C head width, V vocabulary, N layers.
+"""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +22,46 @@ def greedy(model, params, tokens, max_length: int, eos_id: int = 1, lengths=None
     first `lengths` [B] of each row; None, for T5: those that are not 0. A row of length 0 gives 0s. Stops as soon as
     every row has ended. Compiled once per shape; call it inside `use_mesh` when `params` are sharded.
     """
-    if lengths is None and isinstance(model, DecoderLM):
-        raise ValueError("greedy needs the lengths of a decoder's prompts: in its vocabulary 0 may be a real token.")
-    lengths = jnp.sum(tokens > 0, axis=1) if lengths is None else lengths
-    apply = functools.partial(model.apply, {"params": params})
+    return _write(model, params, tokens, max_length, eos_id, lengths,
+                  lambda index, logits: jnp.argmax(logits, axis=-1).astype(jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "max_length", "top_k", "top_p", "eos_id"))
+def sample(model, params, tokens, max_length: int, seed, places, temperature=1.0, top_k: int = 0, top_p: float = 1.0,
+           eos_id: int = 1, lengths=None) -> jax.Array:
+    """Gives tokens drawn from the model's distribution: int32 [B, max_length], 0 after the first EOS.
+
+    See `greedy` for the arguments they share, and `decoding_method.Decoding` for the others. A draw depends on `seed`,
+    on the row's `places` int [B] and on the position in the answer alone: rows may share a batch with any others.
+    """
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(places)
+
+    def choose(index, logits):
+        now = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+        return _draw(now, logits / temperature, top_k, top_p)
+
+    return _write(model, params, tokens, max_length, eos_id, lengths, choose)
+
+
+def _draw(keys, logits, top_k: int, top_p: float) -> jax.Array:
+    """Gives int32 [B], one token a row of logits [B, V] with its own key of [B]."""
+    draw = jax.vmap(jax.random.categorical)
+    if not top_k and top_p == 1:
+        return draw(keys, logits).astype(jnp.int32)
+    likeliest, ids = jax.lax.top_k(logits, min(top_k or logits.shape[-1], logits.shape[-1]))
+    if top_p < 1:
+        chances = jax.nn.softmax(likeliest)
+        likelier = jnp.cumsum(chances, axis=-1) - chances
+        likeliest = jnp.where(likelier < top_p, likeliest, -jnp.inf)
+    return jnp.take_along_axis(ids, draw(keys, likeliest)[:, None], axis=1)[:, 0].astype(jnp.int32)
+
+
+def _write(model, params, tokens, max_length: int, eos_id: int, lengths, choose) -> jax.Array:
+    """Gives int32 [B, max_length], each token by `choose(index, logits [B, V]) -> int32 [B]` until all rows end."""
+    lengths = given_lengths(model, tokens, lengths)
 
     def write(index, logits, written, ended):
-        chosen = jnp.where(ended, 0, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+        chosen = jnp.where(ended, 0, choose(index, logits))
         written = jax.lax.dynamic_update_slice(written, chosen[:, None], (0, index))
         return index + 1, chosen, written, ended | (chosen == eos_id)
 
@@ -32,28 +71,62 @@ def greedy(model, params, tokens, max_length: int, eos_id: int = 1, lengths=None
 
     def step(state):
         index, last, written, ended, cache = state
-        logits, cache = read(last, index, cache)
+        logits, cache = start.read(last, index, cache)
         return *write(index, logits, written, ended), cache
 
     # A row without input is padding of the batch: it has ended before it begins.
     written, ended = jnp.zeros((tokens.shape[0], max_length), jnp.int32), lengths == 0
-    if isinstance(model, DecoderLM):
-        read, logits, cache = _begin_decoder(apply, tokens, lengths, max_length)
-        start = write(jnp.int32(0), logits, written, ended)
+    start = begin(model, params, tokens, lengths, max_length)
+    if start.logits is None:
+        first = jnp.int32(0), jnp.zeros_like(written[:, 0]), written, ended
     else:
-        read, cache = _begin_t5(apply, tokens, lengths, max_length)
-        start = jnp.int32(0), jnp.zeros_like(written[:, 0]), written, ended
-    return jax.lax.while_loop(unfinished, step, (*start, cache))[2]
+        first = write(jnp.int32(0), start.logits, written, ended)
+    return jax.lax.while_loop(unfinished, step, (*first, start.cache))[2]
 
 
-def _begin_decoder(apply, tokens, lengths, max_length: int):
-    """Gives the step `(last token, how many are written, cache) -> (logits, cache)`, the first logits and the cache."""
-    logits, cache = apply(tokens, lengths, max_length, method="prefill")
-    return lambda last, index, cache: apply(last, index - 1, cache, method="decode_step"), logits, cache
+class Start(NamedTuple):
+    """Where decoding begins, once the input is read.
+
+    Attributes:
+      read: (last token [B], how many are written, cache) -> (logits [B, V] that follow, cache).
+      logits: those of the first token [B, V]; None where they come of a step as well, whose last token is 0.
+      cache: keys and values, arrays [N, B, slots, H, C]; those of the answer begin at slot `own` of `own_name`.
+      own_name, own: the part of the cache that grows with the answer.
+    """
+
+    read: Callable
+    logits: jax.Array | None
+    cache: dict
+    own_name: str
+    own: int
 
 
-def _begin_t5(apply, tokens, lengths, max_length: int):
-    """Gives the same step and the cache; the first logits come of a step too, whose token is 0."""
+def given_lengths(model, tokens, lengths) -> jax.Array:
+    """Gives `lengths` [B], or for a T5 how many tokens of each row are not 0.
+
+    Raises:
+      ValueError: if a decoder's lengths are None.
+    """
+    if lengths is None and isinstance(model, DecoderLM):
+        raise ValueError("A decoder's prompts need their lengths: in its vocabulary 0 may be a real token.")
+    return jnp.sum(tokens > 0, axis=1) if lengths is None else lengths
+
+
+def begin(model, params, tokens, lengths, max_length: int, copies: int = 1) -> Start:
+    """Reads the inputs [B, S] once, and gives the start of `copies` answers to each, a row's next to each other."""
+    apply = functools.partial(model.apply, {"params": params})
+    repeat = functools.partial(jnp.repeat, repeats=copies)
+    if isinstance(model, DecoderLM):
+        logits, cache = apply(tokens, lengths, max_length, method="prefill")
+        cache = {**cache, "keys_values": jax.tree.map(lambda x: repeat(x, axis=1), cache["keys_values"]),
+                 "lengths": repeat(cache["lengths"], axis=0)}
+
+        def read(last, index, cache):
+            return apply(last, index - 1, cache, method="decode_step")
+
+        return Start(read, repeat(logits, axis=0), cache, "keys_values", tokens.shape[1])
     segments = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
     cache = apply(apply(tokens, segments, method="encode"), max_length, method="start_cache")
-    return lambda last, index, cache: apply(last, index, cache, segments, method="decode_step"), cache
+    cache, segments = jax.tree.map(lambda x: repeat(x, axis=1), cache), repeat(segments, axis=0)
+    return Start(lambda last, index, cache: apply(last, index, cache, segments, method="decode_step"), None, cache,
+                 "self", 0)

@@ -1,0 +1,172 @@
+"""Drawing and beam search: what T5X found, what no batch or padding changes, and the settings that are refused."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import T5_V512, config, needs_golden
+from test_rank import VOCABULARY, model_and_params, rows  # noqa: F401
+
+from flan_jax.errors import UserError
+from flan_jax.evaluation import buckets
+from flan_jax.evaluation.generation import Generator
+from flan_jax.interchange import t5x
+from flan_jax.models import beam, decoding, stacking
+from flan_jax.models.decoder import DecoderLM
+from flan_jax.models.decoding_method import Decoding
+from flan_jax.models.t5 import T5
+
+SAMPLE = Decoding("sample", temperature=1.3, top_k=50, top_p=0.95, seed=3)
+BEAM = Decoding("beam", beams=3, length_penalty=2.0)
+
+
+@pytest.fixture(scope="module")
+def golden_t5():
+    """T5X's model and prompts with what it decoded."""
+    params = stacking.stack(t5x.read_t5x(T5_V512 / "legacy/checkpoint_3")[1])
+    return T5(config()), params, np.load(T5_V512 / "golden.npz")
+
+
+@needs_golden
+def test_beam_search_gives_t5x_tokens_and_scores(golden_t5):
+    model, params, numbers = golden_t5
+    # No hypothesis ends here, and then T5X gives log-probabilities without its penalty, the best last.
+    written, scores = beam.beam_search(model, params, numbers["greedy_batch/encoder_input_tokens"], 16, 4, 0.0)
+    np.testing.assert_array_equal(written, numbers["beam4/tokens"][:, ::-1])
+    np.testing.assert_allclose(scores, numbers["beam4/scores"][:, ::-1], atol=1e-4)
+
+
+@needs_golden
+def test_one_beam_and_draws_from_one_token_are_greedy(golden_t5):
+    model, params, numbers = golden_t5
+    prompts, expected = numbers["greedy_batch/encoder_input_tokens"], numbers["greedy/tokens"]
+    written, scores = beam.beam_search(model, params, prompts, 16, 1, 0.0)
+    np.testing.assert_array_equal(written[:, 0], expected)
+    np.testing.assert_allclose(scores[:, 0], numbers["greedy/scores"], atol=1e-4)
+    expected = numbers["greedy_temperature_sample/tokens"]
+    for one in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6}):
+        np.testing.assert_array_equal(decoding.sample(model, params, prompts, 16, 5, np.arange(4), **one), expected)
+
+
+def log_probabilities(model, params, prompt, answers) -> np.ndarray:
+    """Gives [M, n, V], what may stand at each place of answers [M, n], by the plainest means."""
+    answers = np.asarray(answers, np.int32)
+    prompts = np.tile(prompt, (len(answers), 1))
+    if isinstance(model, DecoderLM):
+        row = np.concatenate([prompts, answers], axis=1)
+        places = np.tile(np.arange(row.shape[1]), (len(row), 1))
+        batch = {"decoder_input_tokens": row, "decoder_segment_ids": np.ones_like(row), "decoder_positions": places,
+                 "decoder_causal_attention": (places < len(prompt)).astype(np.int32)}
+        logits = jax.jit(model.apply)({"params": params}, batch)[:, len(prompt) - 1:-1]
+    else:
+        target = np.pad(answers[:, :-1], ((0, 0), (1, 0)))
+        logits = jax.jit(model.apply)({"params": params}, {
+            "encoder_input_tokens": prompts, "encoder_segment_ids": np.ones_like(prompts),
+            "decoder_input_tokens": target, "decoder_segment_ids": np.ones_like(target)})
+    return np.asarray(jax.nn.log_softmax(logits))
+
+
+def test_the_scores_of_beams_are_those_of_their_tokens(model_and_params):  # noqa: F811
+    model, params = model_and_params
+    inputs, _ = rows(3)
+    given = buckets.prompts(model, inputs, 0)
+    tokens, lengths = buckets.padded(given, 4, 64), buckets.lengths(given, 4)
+    eos_id = int(decoding.greedy(model, params, tokens, 6, eos_id=-1, lengths=lengths)[0, 2])
+    written, scores = map(np.asarray, beam.beam_search(model, params, tokens, 6, 3, 0.6, eos_id, lengths))
+    assert (np.diff(scores[:3]) <= 0).all() and not written[3].any(), "best first, and nothing for padding"
+    seen_end = False
+    each = [log_probabilities(model, params, prompt, answers) for prompt, answers in zip(given, written)]
+    for row, place in itertools.product(range(3), range(3)):
+        answer = written[row, place].tolist()
+        if eos_id in answer:
+            seen_end, end = True, answer.index(eos_id) + 1
+            assert not any(answer[end:])
+            answer = answer[:end]
+        expected = each[row][place, np.arange(len(answer)), answer].sum() / len(answer) ** 0.6
+        assert scores[row, place] == pytest.approx(expected, abs=1e-4)
+    assert seen_end
+    greedy, _ = beam.beam_search(model, params, tokens, 6, 1, 0.6, eos_id, lengths)
+    np.testing.assert_array_equal(greedy[:, 0], decoding.greedy(model, params, tokens, 6, eos_id, lengths))
+
+
+def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):  # noqa: F811
+    model, params = model_and_params
+    prompt = buckets.prompts(model, rows(1)[0], 0)[0]
+    written, scores = beam.beam_search(model, params, prompt[None], 2, 384, 0.0, -1, np.array([len(prompt)]))
+    each = log_probabilities(model, params, prompt, [[first, 0] for first in range(384)])
+    of_all = each[0, 0][:, None] + each[:, 1]  # every answer of two tokens
+    assert float(scores[0, 0]) == pytest.approx(of_all.max(), abs=1e-4)
+    assert tuple(written[0, 0].tolist()) == np.unravel_index(of_all.argmax(), of_all.shape)
+
+
+@pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)
+def test_answers_depend_on_neither_batch_nor_padding_nor_cut(model_and_params, method):  # noqa: F811
+    model, params = model_and_params
+    inputs, _ = rows(9)
+    generator = Generator(model, VOCABULARY, max_length=7, method=method)
+    together = np.array(generator.tokens(params, inputs))
+    narrow = Generator(model, VOCABULARY, max_length=7, batch_tokens=1, method=method)
+    np.testing.assert_array_equal(narrow.tokens(params, inputs), together)
+    np.testing.assert_array_equal(generator.tokens(params, inputs[5:], first=5), together[5:])
+    assert len({tuple(answer) for answer in together.tolist()}) > 2
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device: set XLA_FLAGS=--xla_force_host_platform_device_count=8")
+@pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)
+def test_a_mesh_changes_no_answer(model_and_params, method):  # noqa: F811
+    from flan_jax.training import partitioning
+
+    model, params = model_and_params
+    inputs, _ = rows(9)
+    meshes = None, partitioning.make_mesh({"data": -1}), partitioning.make_mesh({"fsdp": 4, "model": 2})
+    one, *others = (np.array(Generator(model, VOCABULARY, mesh=m, max_length=7, method=method).tokens(params, inputs))
+                    for m in meshes)
+    for other in others:
+        np.testing.assert_array_equal(other, one)
+
+
+def test_equal_prompts_get_their_own_draws_and_a_seed_repeats_them(model_and_params):  # noqa: F811
+    model, params = model_and_params
+    inputs = rows(1)[0] * 8
+
+    def answers(seed):
+        method = Decoding("sample", temperature=9.0, seed=seed)  # so hot that few end at once
+        tokens = Generator(model, VOCABULARY, max_length=6, method=method).tokens(params, inputs)
+        return [tuple(answer.tolist()) for answer in tokens]
+
+    assert len(set(answers(1))) == 8
+    assert answers(1) == answers(1) and not set(answers(1)) & set(answers(2**32 - 1))
+
+
+@pytest.mark.parametrize("settings, allowed", [
+    ({}, {0: 0.4, 1: 0.3, 2: 0.2, 3: 0.1}),
+    ({"top_k": 3}, {0: 4 / 9, 1: 3 / 9, 2: 2 / 9}),
+    ({"top_p": 0.65}, {0: 4 / 7, 1: 3 / 7}),
+    ({"top_k": 3, "top_p": 0.7}, {0: 4 / 7, 1: 3 / 7}),  # of the three, the first two have 0.78
+    ({"top_k": 9, "top_p": 0.75}, {0: 4 / 9, 1: 3 / 9, 2: 2 / 9}),
+])
+def test_tokens_are_drawn_as_often_as_they_are_likely(settings, allowed):
+    count = 20000
+    logits = jnp.log(jnp.tile(jnp.array([0.4, 0.3, 0.2, 0.1]), (count, 1)))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(count))
+    drawn = np.bincount(decoding._draw(keys, logits, **{"top_k": 0, "top_p": 1.0, **settings}), minlength=4) / count
+    np.testing.assert_allclose(drawn, [allowed.get(token, 0.0) for token in range(4)], atol=0.015)
+    assert set(np.flatnonzero(drawn)) == set(allowed)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"method": "nucleus"}, "must be one of greedy, sample, beam"),
+    ({"temperature": 0.0}, "choose the method greedy"),
+    ({"temperature": float("nan")}, "must be above 0"),
+    ({"top_k": -1}, "top_k is -1"),
+    ({"top_p": 0.0}, "top_p is 0.0"),
+    ({"top_p": 1.5}, "top_p is 1.5"),
+    ({"seed": -1}, "seed is -1"),
+    ({"beams": 0}, "beams is 0"),
+    ({"length_penalty": float("inf")}, "finite"),
+])
+def test_a_setting_that_cannot_work_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Decoding(**settings)

@@ -1,0 +1,115 @@
+"""`flan-jax generate`: flags that do not fit are refused, and a file of answers goes on where a kill left it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flan_jax import cli, generate
+from flan_jax.data.vocabulary import ByteVocabulary
+from flan_jax.errors import UserError
+
+PROMPTS = [f"number {i}, größer" for i in range(11)]
+IDENTITY = {"method": "sample", "seed": 1, "parameters": "abc"}
+
+
+class Model:
+    """Answers with the prompt and its place, and counts; stops like a killed process after `most` answers."""
+
+    def __init__(self, most=1000):
+        self.answered, self.most = 0, most
+
+    def __call__(self, prompts, first):
+        self.answered += len(prompts)
+        if self.answered > self.most:
+            raise KeyboardInterrupt
+        return [f"{first + i}:\n{prompt.upper()}" for i, prompt in enumerate(prompts)]
+
+
+def write(output, model, prompts=PROMPTS, chunk=3, **changes):
+    generate.write_answers(output, prompts, model, {**IDENTITY, **changes}, chunk)
+    return output.read_text(encoding="utf-8")
+
+
+def test_answers_are_lines_in_the_order_of_the_prompts(tmp_path):
+    text = write(tmp_path / "answers.jsonl", Model())
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"prompt": prompt, "answer": f"{i}:\n{prompt.upper()}"} for i, prompt in enumerate(PROMPTS)]
+    assert write(tmp_path / "other.jsonl", Model(), chunk=100) == text
+
+
+@pytest.mark.parametrize("most", [2, 3, 7, 9])
+def test_killed_it_has_what_was_answered_and_goes_on_from_there(tmp_path, most):
+    whole, output = write(tmp_path / "whole.jsonl", Model()), tmp_path / "answers.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        write(output, Model(most))
+    assert len(output.read_text().splitlines()) == most // 3 * 3
+    rest = Model()
+    assert write(output, rest) == whole
+    assert rest.answered == len(PROMPTS) - most // 3 * 3
+
+
+def test_cut_anywhere_it_ends_up_the_same_and_answers_only_what_is_missing(tmp_path):
+    output = tmp_path / "answers.jsonl"
+    whole = write(output, Model()).encode()
+    for length in range(0, len(whole) + 1, 7):
+        output.write_bytes(whole[:length])
+        rest = Model()
+        assert write(output, rest).encode() == whole
+        assert rest.answered == len(PROMPTS) - whole[:length].count(b"\n")
+
+
+def test_nothing_is_answered_twice(tmp_path, capsys):
+    write(tmp_path / "answers.jsonl", Model())
+    again = Model()
+    write(tmp_path / "answers.jsonl", again)
+    assert again.answered == 0 and "11 of 11 answers are in" in capsys.readouterr().err
+
+
+def test_answers_to_other_prompts_or_by_others_are_never_continued(tmp_path):
+    output = tmp_path / "answers.jsonl"
+    before = write(output, Model(), PROMPTS[:6])
+    with pytest.raises(UserError, match="line 3 of .* answers another prompt"):
+        write(output, Model(), [*PROMPTS[:2], "else", *PROMPTS[3:]])
+    with pytest.raises(UserError, match="line 6 of .* answers another prompt"):
+        write(output, Model(), PROMPTS[:5])
+    with pytest.raises(UserError, match="another seed and parameters; remove it"):
+        write(output, Model(), seed=2, parameters="abd")
+    assert output.read_text(encoding="utf-8") == before
+    output.write_text("not ours\n" + before, encoding="utf-8")
+    with pytest.raises(UserError, match="line 1 of "):
+        write(output, Model())
+    with pytest.raises(UserError, match="cannot be written"):
+        write(tmp_path / "nowhere/answers.jsonl", Model())
+
+
+def test_a_host_that_does_not_write_answers_what_the_others_answer(tmp_path):
+    model = Model()
+    generate.write_answers(tmp_path / "answers.jsonl", PROMPTS, model, IDENTITY, 4, writes=False)
+    assert model.answered == len(PROMPTS) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--temperature=0.7"], "--temperature says nothing to the method greedy; add --method=sample"),
+    (["--method=sample", "--beams=2"], "--beams says nothing to the method sample; add --method=beam"),
+    (["--method=beam", "--seed=2"], "--seed says nothing to the method beam; add --method=sample"),
+    (["--method=sampel"], "must be one of greedy, sample, beam"),
+    (["--method=sample", "--temperature=0"], "temperature is 0.0, but must be above 0"),
+    (["--method=sample", "--top_p=90"], "top_p is 90.0"),
+    (["--method=beam", "--beams=0"], "beams is 0"),
+    (["--method=beam", "--beam_size=3"], "unrecognized arguments"),
+    (["--method=sample", "--top_k=half"], "invalid int value: 'half'"),
+])
+def test_flags_that_do_not_fit_are_one_sentence_before_anything_is_loaded(flags, message, capsys):
+    assert cli.main(["generate", "--gin_file=gin/flan.gin", "Is water wet?", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_prompts_are_encoded_as_the_model_reads_them():
+    vocabulary = ByteVocabulary()
+    one, two = generate.encoded(["ab", "c"], vocabulary, 2 + len(vocabulary.input_end))
+    assert one.dtype == np.int32 and one.tolist() == [*vocabulary.encode("ab"), *vocabulary.input_end]
+    assert len(two) == len(one) - 1
+    with pytest.raises(UserError, match="has 3 tokens, but TASK_FEATURE_LENGTHS allows 2"):
+        generate.encoded(["ab", "abc"], vocabulary, 2 + len(vocabulary.input_end))
