@@ -112,14 +112,15 @@ class TokenCache:
             return path
         encoder, counts = self._encoder(dataset), collections.Counter()
         inputs, targets, templates = [], [], []
+        compact = np.uint16 if self.vocabulary.size <= 2**16 else np.int32  # 30,000 long rows lie in memory
         rows = _capped(dataset, self._rows(dataset, split, counts), counts)
         if self.held_out_filter is not None:
             rows = self.held_out_filter.kept(dataset, rows, counts)
         for name, row in rows:
             template = choose_template(dataset, name, self.rendering.seed, epoch)
             example = encoder.encode(dataset, template, row, name)
-            inputs.append(example.inputs)
-            targets.append(example.targets)
+            inputs.append(example.inputs.astype(compact))
+            targets.append(example.targets.astype(compact))
             templates.append(dataset.templates.index(template))
         counts.update(encoder.counts)
         return write_train_shard(path, inputs, targets, templates, counts, {"dataset": dataset.name, "epoch": epoch})
@@ -269,7 +270,8 @@ class _Shard:
 
     def ragged(self, name: str, items: list[np.ndarray]) -> None:
         flat = np.concatenate(items) if items else np.zeros(0, np.int32)
-        self.array(f"{name}", flat.astype(np.uint16 if flat.size == 0 or flat.max() < 2**16 else np.int32))
+        small = flat.size == 0 or flat.max() < 2**16
+        self.array(name, flat.astype(np.uint16 if small else np.int32, copy=False))
         self.array(f"{name}_ends", np.cumsum([len(item) for item in items], dtype=np.int64))
 
     def lines(self, name: str, values: list[dict[str, Any]]) -> None:
