@@ -121,13 +121,13 @@ def test_smollm2_tokenizer_gives_the_text_of_real_rows_back(real_rows):
     for name in ("rte", "bool_q", "wmt16_translate_ruen", "e2e_nlg", "cnn_dailymail"):
         dataset = CATALOGUE[name]
         spec = source.spec(dataset, "test")
-        for index, raw in list(source.rows(dataset, spec))[:100]:
+        for index, raw in list(source.rows(dataset, spec))[:120]:
             row = read_row(dataset, raw)
             if isinstance(row, dict):
                 text = render(dataset, dataset.templates[index % 10], row, row_id=str(index)).inputs
                 assert vocabulary.decode(vocabulary.encode(text)) == text
                 count += 1
-    assert count >= 450
+    assert count >= 500
 
 
 def test_seqio_encodes_as_the_vocabulary_does(directory):
