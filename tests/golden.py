@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax.models import t5
+from flan_jax.models import losses, stacking, t5
 
 ROOT = pathlib.Path(__file__).parents[1].parent / "shared" / "golden"
 T5_V512 = ROOT / "t5_1_1_tiny_v512"
@@ -34,3 +34,15 @@ def named(tree) -> dict:
     """Gives the leaves of a tree by their path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def assert_gradients(model, params, batch, numbers) -> None:
+    """Compares the gradient of the summed loss, for parameters in memory, with T5X's `grad_step3/*`: all names."""
+    def loss(params):
+        logits = model.apply({"params": params}, batch)
+        return losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])[0]
+
+    grads = named(stacking.unstack(jax.jit(jax.grad(loss))(params)))
+    assert {f"grad_step3/{name}" for name in grads} == {name for name in numbers.files if name.startswith("grad_step3")}
+    for name, grad in grads.items():
+        np.testing.assert_allclose(grad, numbers[f"grad_step3/{name}"], rtol=1e-5, atol=2e-5, err_msg=name)

@@ -69,15 +69,7 @@ def test_gradients_equal_t5x(scan_layers):
     numbers = np.load(golden.T5_V512 / "golden.npz")
     batch = golden.batch(numbers, "train")
     model, params = model_and_params(scan_layers)
-
-    def loss(params):
-        logits = model.apply({"params": params}, batch)
-        return losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])[0]
-
-    grads = golden.named(stacking.unstack(jax.jit(jax.grad(loss))(params)))
-    assert {f"grad_step3/{name}" for name in grads} == {name for name in numbers.files if name.startswith("grad_step3")}
-    for name, grad in grads.items():
-        np.testing.assert_allclose(grad, numbers[f"grad_step3/{name}"], rtol=1e-5, atol=2e-5, err_msg=name)
+    golden.assert_gradients(model, params, batch, numbers)
 
 
 @golden.needs_golden
