@@ -2,10 +2,16 @@
 
   python benchmarks/input.py [--data_dir=ROWS] [--vocabulary=FILE] [--json=FILE]
 
-Without --data_dir the bundled rows are repeated. Medians of --repeats runs; tokens are inputs and targets with EOS.
+Without --data_dir the bundled rows are repeated. Tokens are inputs and targets with EOS, without padding. Building is
+timed by the clock, in one process, in turns with SeqIO's iteration over the tasks of the same datasets; batches are
+those of all datasets that are there, rows of 1,024/256 tokens, by the processor's time of one thread (per core); the
+comparison there is SeqIO's mixture of the same datasets, packed by its feature converter, by the clock and by the
+processor's time of all its threads. The first batch is from a ready cache, from the opening of the configuration on.
 """
 
 import argparse
+import dataclasses
+import itertools
 import json
 import pathlib
 import statistics
@@ -15,12 +21,15 @@ import time
 import numpy as np
 
 from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.batches import Batches
 from flan_jax.data.cache import open_train_shard
 from flan_jax.data.packing import WINDOWS, pack_window
 from flan_jax.data.sources import BundledSource
 from flan_jax.prepare import prepare
 
 DATASETS = ("e2e_nlg", "cola", "bool_q", "sst2")
+BATCH_SIZES = (8, 128)
+ROWS = 8 * 300
 
 
 def repeated_rows(directory: pathlib.Path, times: int) -> str:
@@ -41,7 +50,7 @@ def plain(data: Data) -> tuple[int, int]:
     for name in DATASETS:
         data.build_shard(name, 0)
         shard = open_train_shard(data.shard_path(name, 0))
-        rows, tokens = rows + len(shard.inputs), tokens + len(shard.inputs.flat) + len(shard.targets.flat)
+        rows, tokens = rows + len(shard.inputs), tokens + int(shard.tokens.sum())
     return rows, tokens
 
 
@@ -57,59 +66,97 @@ def through_seqio() -> tuple[int, int]:
     return rows, tokens
 
 
-def timed(function, *arguments) -> tuple[float, object]:
+def timed(function, *arguments, clock=time.perf_counter) -> tuple[float, object]:
     """(seconds, result) of a call."""
-    start = time.perf_counter()
+    start = clock()
     result = function(*arguments)
-    return time.perf_counter() - start, result
+    return clock() - start, result
+
+
+def measure_building(root: pathlib.Path, config: DataConfig, repeats: int) -> dict[str, float]:
+    """Rows and tokens per second of the cache and of SeqIO's graph, in turns."""
+    rates: dict[str, list] = {"cache": [], "SeqIO": []}
+    for repeat in range(repeats):
+        data = Data(dataclasses.replace(config, cache_dir=str(root / f"plain{repeat}")))
+        for name, (seconds, counts) in (("cache", timed(plain, data)), ("SeqIO", timed(through_seqio))):
+            rates[name].append(np.array(counts) / seconds)
+    results = {f"{name}, {unit}/s": statistics.median(rate[i] for rate in of)
+               for name, of in rates.items() for i, unit in enumerate(("rows", "tokens"))}
+    ratios = [ours[0] / theirs[0] for ours, theirs in zip(*rates.values())]
+    return results | {"cache / SeqIO, rows/s": statistics.median(ratios)}
+
+
+def measure_batches(config: DataConfig, repeats: int) -> dict[str, float]:
+    """The batches' tokens per second and core, the time to the first one, and the packing's fill and speed."""
+    data = prepare(config)
+    batches = Data(config).batches()
+    results = {f"first batch, {config.architecture}, s": statistics.median(
+        timed(lambda: Data(config).batches().at(0))[0] for _ in range(repeats))}
+    for size in BATCH_SIZES:
+        of_size = Batches(batches.plan, batches.members, data.shard_path, batches.layout, size)
+        steps = range(len(batches.plan) // size)
+        tokens = sum(map(of_size.tokens_at, steps))
+        seconds = [timed(lambda: [of_size.at(step) for step in steps], clock=time.process_time)[0]  # noqa: B023
+                   for _ in range(repeats)]
+        results[f"batches of {size}, {config.architecture}, tokens/s per core"] = tokens / statistics.median(seconds)
+    filled, room = batches.plan.filled
+    results |= {f"{kind} tokens filled, {config.architecture}, %": 100 * share
+                for kind, share in zip(("input", "target") if len(filled) == 2 else ("all",), filled / room)}
+    sizes = np.concatenate([data.layout.sizes(open_train_shard(data.shard_path(m.name, 0))) for m in data.members()])
+    sizes = np.resize(sizes[:WINDOWS[1]], (WINDOWS[1], sizes.shape[1]))
+    seconds = timed(pack_window, sizes, data.layout.capacity)[0]
+    return results | {f"packing, {config.architecture}, examples/s": len(sizes) / seconds}
+
+
+def measure_seqio_batches(config: DataConfig, steps: int) -> dict[str, float]:
+    """The same of SeqIO's mixture, packed by SeqIO: so many batches that what it makes ahead does not count."""
+    import seqio
+
+    def opened():
+        return seqio.get_dataset("flan_heldout_none", dict(zip(("inputs", "targets"), config.lengths())),
+                                 dataset_split="train", shuffle=True, num_epochs=None, seed=0,
+                                 feature_converter=seqio.EncDecFeatureConverter(pack=True),
+                                 batch_size=config.batch_size).as_numpy_iterator()
+
+    def first():
+        stream = opened()
+        return stream, next(stream)
+
+    seconds, (stream, _) = timed(first)
+    clock, cpu = time.perf_counter(), time.process_time()
+    tokens = sum(int((batch[name] > 0).sum()) for batch in itertools.islice(stream, steps)
+                 for name in ("encoder_segment_ids", "decoder_segment_ids"))
+    return {"SeqIO: first batch, t5, s": seconds,
+            f"SeqIO: batches of {config.batch_size}, t5, tokens/s": tokens / (time.perf_counter() - clock),
+            f"SeqIO: batches of {config.batch_size}, t5, tokens/s per core": tokens / (time.process_time() - cpu)}
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir")
     parser.add_argument("--vocabulary", default="bytes")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seqio_steps", type=int, default=100)
     parser.add_argument("--json")
     flags = parser.parse_args()
-    results: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as directory:
         import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+        from flan_jax.data import seqio_tasks
 
         root = pathlib.Path(directory)
         data_dir = flags.data_dir or repeated_rows(root / "rows", 200)
-        config = dict(held_out="none", source="jsonl", data_dir=data_dir, vocabulary=flags.vocabulary, batch_size=8,
-                      validation_batches=0)
-        from flan_jax.data import seqio_tasks
-
+        config = DataConfig(held_out="none", source="jsonl", data_dir=data_dir, vocabulary=flags.vocabulary,
+                            batch_size=BATCH_SIZES[0], train_steps=ROWS // BATCH_SIZES[0], validation_batches=0,
+                            cache_dir=str(root / "batches"))
         seqio_tasks.configure(source="jsonl", data_dir=data_dir, vocabulary=flags.vocabulary)
-        plain_rates, seqio_rates = [], []
-        for repeat in range(flags.repeats):
-            seconds, (_, tokens) = timed(plain, Data(DataConfig(cache_dir=str(root / f"plain{repeat}"), **config)))
-            plain_rates.append(tokens / seconds)
-            seconds, (_, tokens) = timed(through_seqio)
-            seqio_rates.append(tokens / seconds)
-        results["cache, tokens/s"] = statistics.median(plain_rates)
-        results["SeqIO graph, tokens/s"] = statistics.median(seqio_rates)
-        results["cache / SeqIO"] = statistics.median(np.array(plain_rates) / np.array(seqio_rates))
-        measure_batches(DataConfig(cache_dir=str(root / "batches"), train_steps=300, **config), results)
-    print("\n".join(f"{name:<36}{value:>14,.2f}" for name, value in results.items()))
+        results = measure_building(root, config, flags.repeats)
+        for architecture in ("t5", "decoder"):
+            results |= measure_batches(dataclasses.replace(config, architecture=architecture), flags.repeats)
+        results |= measure_seqio_batches(config, flags.seqio_steps)
+    print("\n".join(f"{name:<52}{value:>16,.2f}" for name, value in results.items()))
     if flags.json:
-        pathlib.Path(flags.json).write_text(json.dumps(results, indent=1))
-
-
-def measure_batches(config: DataConfig, results: dict[str, float]) -> None:
-    """Adds the packing's fill and speed, and the batches' tokens per second, to `results`."""
-    data = prepare(config)
-    seconds, batches = timed(lambda: Data(config).batches())
-    results["first batch from a ready cache, s"] = seconds + timed(batches.at, 0)[0]
-    filled, room = batches.plan.filled
-    results["input tokens filled, %"], results["target tokens filled, %"] = 100 * filled / room
-    seconds, _ = timed(lambda: [batches.at(step) for step in range(100)])
-    results["batches, tokens/s"] = filled.sum() / len(batches) * 100 / seconds
-    sizes = np.concatenate([data._lengths("train", m.name, 0) for m in data.members()])[:WINDOWS[1]]
-    sizes = np.resize(sizes, (WINDOWS[1], 2))
-    results["packing, examples/s"] = len(sizes) / timed(pack_window, sizes, data.config.lengths())[0]
+        pathlib.Path(flags.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -21,12 +22,17 @@ VERBS = {
     "eval": ("flan_jax.eval", "evaluate a checkpoint on the held-out datasets, or on any, into results.csv"),
     "generate": ("flan_jax.generate", "answer a prompt, or a file of prompts, from a checkpoint"),
     "prepare": ("flan_jax.prepare", "build or check the token cache"),
+    "precompile": ("flan_jax.precompile", "compile the step for a slice that is not here: does it fit, how fast is it"),
     "tasks": ("flan_jax.tasks.__main__", "look at the catalogue: list, show, render, check, split"),
     "convert": ("flan_jax.convert", "checkpoints of T5X, Hugging Face and GGUF into ours, and ours into theirs"),
     "report": ("flan_jax.report", "tables and figures from results.csv"),
+    "launch": ("flan_jax.launch", "the command lines or manifests that train on several hosts: TPU VM, GKE, SLURM"),
 }
 
 Main = Callable[[Sequence[str]], int | None]
+
+# What a file system says that takes no more.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -77,7 +83,7 @@ def _dispatch(argv: Sequence[str]) -> int | None:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<12}{summary}" for verb, (_, summary) in VERBS.items())
     return f"""Instruction tuning of language models (FLAN) in JAX.
 
 usage: flan-jax VERB ...
@@ -95,13 +101,26 @@ def _status(verb_main: Main, argv: Sequence[str]) -> int:
         status = verb_main(list(argv)) or 0
         sys.stdout.flush()
         return status
-    except UserError as error:
-        # gin adds lines to an error that passes through a configurable function.
-        print(f"flan-jax: error: {str(error).split(chr(10) + '  In call to configurable ')[0]}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # The reader of a pipe, such as `head`, has had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        status = explained(error)
+        if status is None:
+            raise
+        return status
+
+
+def explained(error: BaseException) -> int | None:
+    """The exit status of an error that one sentence explains, after printing it on stderr; None for any other."""
+    if isinstance(error, KeyboardInterrupt):
         print("flan-jax: interrupted", file=sys.stderr)
         return 130
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        error = UserError(f"{error.filename or 'a file of this run'} cannot be written ({error.strerror}); make room, "
+                          "or give another directory. The same command goes on with what is there.")
+    if isinstance(error, UserError):
+        # gin adds lines to an error that passes through a configurable function.
+        print(f"flan-jax: error: {str(error).split(chr(10) + '  In call to configurable ')[0]}", file=sys.stderr)
+        return 2
+    return None

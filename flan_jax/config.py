@@ -91,6 +91,18 @@ def parse_command_line(
     return flags
 
 
+def gin_arguments(argv: list[str]) -> list[str]:
+    """The arguments of `argv` that gin reads, in the form `--name=value`."""
+    kept, rest = [], list(argv)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not equals and name.startswith("--") and rest:
+            value = rest.pop(0)
+        if name.startswith("--gin"):
+            kept.append(f"{name}={value}")
+    return kept
+
+
 def macro(name: str) -> Any:
     """The value of a macro, e.g. `macro('MODEL_DIR')`, with the macros inside it filled in."""
     try:

@@ -8,9 +8,11 @@ from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import DataConfig
 from flan_jax.prepare import CONFIGURED
-from flan_jax.train import make_model_dir, open_run, prepared, report_once
+from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once
+from flan_jax.training import processes
 
 
+@processes.end_together
 def main(argv: list[str] | None = None) -> int:
     """The verb. Takes the gin arguments of the run: `--gin_file=RUN/config.gin`, or those it was trained with.
 
@@ -23,26 +25,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="the checkpoint of this step")
     parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
     parser.add_argument("--name", default="tuned", help="column `model` of the results (default: tuned)")
+    processes.add_flags(parser)
     flags = gin_config.parse_command_line(argv, CONFIGURED, parser)
 
-    data = prepared(DataConfig(), gin_arguments(argv), only="eval")
+    open_devices(DataConfig().cache_directory(), flags)
+    data = prepared(DataConfig(), gin_config.gin_arguments(argv), only="eval")
     run = open_run(data)
     output = make_model_dir(flags.output or str(run.directory))
     step, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
     run.evaluate(flags.name, params, step, output)
     return report_once(output)
-
-
-def gin_arguments(argv: list[str]) -> list[str]:
-    """The arguments of `argv` that gin reads, in the form `--name=value`."""
-    kept, rest = [], list(argv)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not equals and name.startswith("--") and rest:
-            value = rest.pop(0)
-        if name.startswith("--gin"):
-            kept.append(f"{name}={value}")
-    return kept
 
 
 if __name__ == "__main__":

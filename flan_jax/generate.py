@@ -22,7 +22,8 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.models.decoding_method import METHODS, Decoding
 from flan_jax.prepare import CONFIGURED
-from flan_jax.train import open_run
+from flan_jax.train import open_devices, open_run
+from flan_jax.training import processes
 
 # Prompts, a device, that are answered before their answers are written: enough to fill batches of like lengths.
 _CHUNK = 256
@@ -31,6 +32,7 @@ _CHUNK = 256
 Answer = Callable[[list[str], int], list[str]]
 
 
+@processes.end_together
 def main(argv: list[str] | None = None) -> int:
     """The verb. Prompts are the arguments, the lines of `--file`, or those of standard input."""
     argv = sys.argv[1:] if argv is None else argv
@@ -45,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     from flan_jax.evaluation.held_out import parameters_digest
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
+        open_devices(DataConfig().cache_directory(), flags)
         data = Data(DataConfig())
         run = open_run(data)
         _, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
@@ -84,6 +87,7 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument("--beams", type=int, help="beam: hypotheses kept (default: 4)")
     parser.add_argument("--length_penalty", type=float, help="beam: scores are log-probability / tokens to the power "
                                                              "of it; more favours longer answers (default: 1)")
+    processes.add_flags(parser)
     return parser
 
 

@@ -44,7 +44,8 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
     if data.source.kind in ("tfds", "hf"):
         _download(data)
     with _Builders(data, workers) as builders:
-        builders.build([("eval", d.name, t.id) for d, t in data.eval_missing()], "held-out rows")
+        missing = data.eval_missing([data.asked] if only == "eval" else None)
+        builders.build([("eval", d.name, (t.id, asked)) for d, t, asked in missing], "held-out rows")
         print_eval_counts(data)
         for split in () if only == "eval" else ("train", "validation"):
             plan = _plan(data, split, builders)
@@ -111,7 +112,7 @@ class _Builders:
             self._pool.shutdown(cancel_futures=True)
 
     def build(self, jobs: list[tuple[str, str, object]], title: str) -> None:
-        """Builds (side, dataset, template or epoch) for each job, with a progress bar."""
+        """Builds (side, dataset, (template, protocol) or epoch) for each job, with a progress bar."""
         if not jobs:
             return
         start, rows = time.perf_counter(), 0
@@ -147,7 +148,8 @@ def _run_job(data: Data, job: tuple[str, str, object]) -> int:
     """Builds one shard; the number of its rows."""
     side, name, choice = job
     if side == "eval":
-        return rows_in(data.build_eval(CATALOGUE[name], CATALOGUE[name].template(choice)))
+        template, asked = choice
+        return rows_in(data.build_eval(CATALOGUE[name], CATALOGUE[name].template(template), asked))
     return rows_in(data.build_shard(name, choice, side))
 
 

@@ -35,8 +35,9 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path) -> tu
     Raises:
       UserError: if the rows hold nothing to report, or the directory cannot be written.
     """
+    rows = list(rows)
     lines = report.compare(rows)
-    text = report.table(lines)
+    text = report.table(lines) + report.progress(rows)
     files = [pathlib.Path(directory) / name for name in ("report.md", "report.png")]
     for file, contents in zip(files, (text.encode(), figure.draw(lines))):
         write_file(file, contents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import pathlib
 import subprocess
@@ -18,25 +19,31 @@ from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import UNSEEN, format_card
 from flan_jax.errors import UserError
 from flan_jax.prepare import CONFIGURED
+from flan_jax.training import processes
 
 
+@processes.end_together
 def main(argv: list[str] | None = None) -> int:
     """The verb: `--gin_file=F --gin.NAME=value ...`. The same command resumes where the last one ended."""
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
     parser = cli.ArgumentParser(prog="flan-jax train", description=__doc__)
-    gin_config.parse_command_line(argv, CONFIGURED, parser)
+    parser.add_argument("--profile", type=int, default=0, metavar="STEPS",
+                        help="trace so many steps for a profiler, into MODEL_DIR/profile")
+    processes.add_flags(parser)
+    flags = gin_config.parse_command_line(argv, CONFIGURED, parser)
     from flan_jax.training import checkpoints, loop
 
     train_config = loop.TrainConfig()
     directory = make_model_dir(train_config.model_dir)
 
     # 1. Data: who trains, who is held out; tokens from the cache, or made now.
-    data = prepared(DataConfig(), argv)
+    open_devices(DataConfig().cache_directory(), flags)
+    data = prepared(DataConfig(), gin_config.gin_arguments(argv))
     print_sides(data)
 
     # 2. Model on its mesh.
-    run = open_run(data)
+    run = open_run(data, flags.profile)
     saved = checkpoints.Checkpoints(directory / "checkpoints", train_config.keep, "validation_loss", "min")
     fresh = saved.latest_step() is None
     loop.check_same_mixture(directory, record_of(data), fresh)
@@ -58,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     run.evaluate("tuned", run.state["params"], run.step)
     run.state = None  # frees the device memory for the other parameters
-    run.evaluate("untuned", run.initial_state()["params"], 0)
+    run.evaluate("untuned", run.initial_state()["params"], 0, asked=data.asked_untuned)
     return report_once(directory)
 
 
@@ -69,6 +76,23 @@ def report_once(directory: pathlib.Path) -> int:
     from flan_jax import report
 
     return report.main([str(directory)]) if jax.process_index() == 0 else 0
+
+
+def open_devices(directory: pathlib.Path, flags: argparse.Namespace | None = None) -> None:
+    """Joins the other processes, if any, and prints the first line of the log: which process this is, devices, mesh.
+
+    Args:
+      directory: of the token cache; compiled programs are kept there.
+      flags: with those of `processes.add_flags`.
+    """
+    import jax
+
+    from flan_jax.training import devices, loop, partitioning
+
+    devices.set_up(directory / "compiled", flags)
+    mesh = partitioning.make_mesh(loop.TrainConfig().mesh or {"fsdp": -1})
+    print(f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} {jax.default_backend()} "
+          f"devices, mesh {dict(mesh.shape)}", flush=True)
 
 
 def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Data:
@@ -82,15 +106,13 @@ def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Da
     import jax
     from jax.experimental import multihost_utils
 
-    from flan_jax.training import devices
-
-    devices.set_up(config.cache_directory() / "compiled")
     data = Data(config)
     status = 0
     if jax.process_index() == 0 and (data.undownloaded() or not _is_ready(data, only)):
         command = [sys.executable, "-m", "flan_jax.prepare", *([f"--only={only}"] if only else []), *argv]
         status = subprocess.run(command, check=False).returncode
     if jax.process_count() > 1:
+        processes.wait_for_all("the token cache")
         status = int(multihost_utils.broadcast_one_to_all(np.int32(status)))
     if status:
         raise SystemExit(status)
@@ -105,17 +127,11 @@ def _is_ready(data: Data, only: str | None) -> bool:
     return data.eval_ready() if only == "eval" else data.ready()
 
 
-def open_run(data: Data):
-    """The `loop.Run` that gin configures, on this process's devices; says which these are."""
-    import jax
+def open_run(data: Data, profile_steps: int = 0):
+    """The `loop.Run` that gin configures, on the devices that `open_devices` opened."""
+    from flan_jax.training import loop
 
-    from flan_jax.training import devices, loop
-
-    devices.set_up(data.directory / "compiled")
-    run = loop.Run(loop.TrainConfig(), data)
-    print(f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} {jax.default_backend()} "
-          f"devices, mesh {dict(run.mesh.shape)}", flush=True)
-    return run
+    return loop.Run(loop.TrainConfig(profile_steps=profile_steps), data)
 
 
 def make_model_dir(name: str) -> pathlib.Path:

@@ -1,7 +1,7 @@
 """Translation (8 datasets): ParaCrawl English-Spanish, WMT-14 English-French and six pairs of WMT-16.
 
-English is the source and the other language the answer; inverted templates go the other way. Both sides are
-fields, so that an inverted template can show the one and ask for the other.
+English is the source and the other language the answer; inverted templates go the other way, which the paper evaluates
+as well. Both sides are fields, so that an inverted template can show the one and ask for the other.
 """
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
@@ -62,6 +62,7 @@ PARA_CRAWL_ENES = Dataset(
     row=_spanish,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="CC0",
     templates=(
         Template("web_page_imperative", "Translate this text from a web page into Spanish: {english}"),
@@ -99,6 +100,7 @@ WMT14_ENFR = Dataset(
     row=_french,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="custom (research use)",
     templates=(
         Template("say_it", "Say it in French: {english}"),
@@ -137,6 +139,7 @@ WMT16_DEEN = Dataset(
     row=_german,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="custom (research use)",
     templates=(
         Template("polite_request", "Please translate into German.\n\n{english}"),
@@ -176,6 +179,7 @@ WMT16_TREN = Dataset(
     row=_turkish,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="custom (research use)",
     templates=(
         Template("turn_below", "Turn the English below into Turkish.\n\n{english}"),
@@ -217,6 +221,7 @@ WMT16_CSEN = Dataset(
     row=_czech,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="custom (research use)",
     templates=(
         Template("from_to", "Translate from English to Czech: {english}"),
@@ -254,6 +259,7 @@ WMT16_FIEN = Dataset(
     row=_finnish,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="custom (research use)",
     templates=(
         Template("express_in", "Express in Finnish what this English sentence says: {english}"),
@@ -294,6 +300,7 @@ WMT16_ROEN = Dataset(
     row=_romanian,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="custom (research use)",
     templates=(
         Template("equivalent", "Give the Romanian equivalent of this English text: {english}"),
@@ -334,6 +341,7 @@ WMT16_RUEN = Dataset(
     row=_russian,
     options=None,
     metrics=("bleu",),
+    inverted_metrics=("bleu",),
     licence="custom (research use)",
     templates=(
         Template("write_in", "Write the following sentence in Russian.\n\n{english}"),

@@ -1,83 +1,81 @@
-"""Trains, saves, restores and decodes on meshes of simulated CPU devices; prints one JSON line per mesh.
+"""Trains, saves, restores and decodes on meshes of simulated CPU devices; prints one JSON line per variant.
 
-Run as `sharded_steps.py DIRECTORY MESH_AS_JSON ...` in a process of its own by test_partitioning.py, because the number
-of devices is fixed when JAX starts.
+Run as `sharded_steps.py DIRECTORY VARIANT_AS_JSON ...` in a process of its own by test_partitioning.py, because the
+number of devices is fixed when JAX starts; as several processes when JAX_NUM_PROCESSES says so. A variant has `mesh`,
+and where they differ from the defaults below `devices`, fields of the model and arguments of the step.
 """
 
+import dataclasses
 import json
+import os
 import sys
 
 import jax
 import numpy as np
-import optax
 
-from flan_jax.models import decoding, losses, stacking, t5
+from flan_jax.models import decoding, t5
 from flan_jax.training import checkpoints, optimizer, partitioning
+from flan_jax.training.step import ShardedState, make_train_step
 
 CONFIG = t5.T5Config(256, 128, 4, 32, 256, 2, 2, dropout_rate=0.0, dtype="float32")
+ROWS, STEPS = 16, 20
 
 
 def make_batch() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    segments = np.repeat([[1] * 10 + [2] * 4 + [0] * 2], 8, axis=0).astype(np.int32)
-    tokens = {name: rng.integers(2, 256, (8, 16)).astype(np.int32) for name in ("encoder_input_tokens", "targets")}
+    segments = np.repeat([[1] * 10 + [2] * 4 + [0] * 2], ROWS, axis=0).astype(np.int32)
+    tokens = {name: rng.integers(2, 256, (ROWS, 16)).astype(np.int32) for name in ("encoder_input_tokens", "targets")}
     return {
         "encoder_input_tokens": tokens["encoder_input_tokens"],
         "encoder_segment_ids": segments,
         "decoder_input_tokens": np.roll(tokens["targets"], 1, axis=1),
         "decoder_target_tokens": tokens["targets"],
         "decoder_segment_ids": segments,
+        # Rows have different numbers of targets, so that microbatches weigh differently.
+        "decoder_loss_weights": (np.arange(16) < 4 + np.arange(ROWS)[:, None] % 8).astype(np.int32) * (segments > 0),
     }
 
 
-def take_steps(shape: dict, directory: str) -> dict:
-    """Gives what a run on a mesh of `shape` computes; the first saves its end state and every one reads it back."""
-    mesh = partitioning.make_mesh(shape, jax.devices()[: 1 if shape == {"data": 1} else 8])
-    model, adafactor, batch = t5.T5(CONFIG), optimizer.adafactor(learning_rate=1e-2), make_batch()
-
-    def init():
-        params = model.init(jax.random.key(0), batch)["params"]
-        return {"params": params, "opt_state": adafactor.init(params)}
-
-    def loss(params, batch):
-        logits = model.apply({"params": params}, batch)
-        return losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_segment_ids"] > 0)[0]
-
-    def step(state, batch):
-        value, grads = jax.value_and_grad(loss)(state["params"], batch)
-        updates, opt_state = adafactor.update(grads, state["opt_state"], state["params"])
-        return {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}, value
-
+def take_steps(directory: str, mesh: dict, devices: int | None = None, microbatches: int = 1, loss_chunks: int = 1,
+               **model_fields) -> dict:
+    """Gives what a run on a mesh computes; the first saves its end state and every one with its tree reads it back."""
+    mesh = partitioning.make_mesh(mesh, jax.devices()[:devices])
+    model, adafactor = t5.T5(dataclasses.replace(CONFIG, **model_fields)), optimizer.adafactor(learning_rate=1e-3)
+    numpy_batch = make_batch()
+    shapes = {name: (1, 16) for name in numpy_batch}
+    sharded = ShardedState(model, adafactor, mesh, shapes, seed=0)
+    step = make_train_step(model, adafactor, 0, 0.0, 1e-4, 0.0, microbatches, loss_chunks, sharded.shardings["params"])
+    sharding = partitioning.batch_sharding(mesh)
+    batch = {name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])
+             for name, array in numpy_batch.items()}
+    state = sharded.fresh()
     with partitioning.use_mesh(mesh):
-        abstract = jax.eval_shape(init)
-        shardings = partitioning.state_shardings(abstract, mesh)
-        state = jax.jit(lambda: partitioning.unbox(init()), out_shardings=shardings)()
-        train_step = jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
-        sharded_batch = jax.device_put(batch, partitioning.batch_sharding(mesh))
+        train_step = jax.jit(step, out_shardings=(sharded.shardings, None), donate_argnums=0)
         values = []
-        for _ in range(2):
-            state, value = train_step(state, sharded_batch)
-            values.append(float(value))
+        for _ in range(STEPS):
+            state, metrics = train_step(state, batch)
+            values.append(float(metrics["loss"]))
+        kernel = max(jax.tree.leaves(state["params"]["decoder"]), key=lambda x: x.size)
+        result = {"losses": values, "kernel_shards": len({str(shard.index) for shard in kernel.global_shards})}
         saved = checkpoints.Checkpoints(directory)
         if saved.latest_step() is None:
-            saved.save(2, jax.jit(stacking.unstack)(state))
+            saved.save(STEPS, sharded.unstack(state))
             saved.wait()
-        restored = saved.restore(stacking.unstack(partitioning.with_shardings(abstract, shardings)))
-        restored = jax.jit(stacking.stack, out_shardings=shardings)(restored)
+        restored = sharded.stack(saved.restore(sharded.on_disk()))
         saved.close()
-        restored_like_state = jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, state))
-        restored, value = train_step(restored, sharded_batch)
-        source = sharded_batch["encoder_input_tokens"]
-        kernel = state["params"]["decoder"]["layers"]["mlp"]["wo"]["kernel"]
-        return {
-            "losses": values,
-            "loss_after_restore": float(value),
-            "greedy": np.asarray(decoding.greedy(model, restored["params"], source, 5)).tolist(),
-            "kernel_shards": len({str(shard.index) for shard in kernel.addressable_shards}),
-            "restored_like_state": restored_like_state,
-        }
+        result["restored_like_state"] = jax.tree.all(
+            jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, state))
+        _, metrics = train_step(restored, batch)
+        result["loss_after_restore"] = float(metrics["loss"])
+        if jax.process_count() == 1:
+            result["greedy"] = np.asarray(
+                decoding.greedy(model, state["params"], batch["encoder_input_tokens"], 5)).tolist()
+    return result
 
 
 if __name__ == "__main__":
-    for shape in map(json.loads, sys.argv[2:]):
-        print(json.dumps(take_steps(shape, sys.argv[1])), flush=True)
+    if "JAX_NUM_PROCESSES" in os.environ:
+        jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], int(os.environ["JAX_NUM_PROCESSES"]),
+                                   int(os.environ["JAX_PROCESS_ID"]))
+    for variant in map(json.loads, sys.argv[2:]):
+        print(json.dumps(take_steps(sys.argv[1], **variant)), flush=True)

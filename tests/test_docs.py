@@ -1,5 +1,6 @@
 """The pages of docs/: the generated ones are what the code gives, links lead somewhere, examples run as they stand."""
 
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -174,3 +175,20 @@ def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
     for line in lines:
         if line[:2] == ["tasks", "split"]:
             assert tasks_verb(line[1:]) == 0
+
+
+# --- Evaluation -------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_of_the_evaluation_page_is_one_that_the_verbs_read():
+    runs = [command for command in commands((ROOT / "docs/evaluation.md").read_text(encoding="utf-8"))
+            if command[1] in ("train", "eval")]
+    assert len(runs) > 8
+    for _, verb, *arguments in runs:
+        parser = argparse.ArgumentParser()
+        for flag in ("--checkpoint", "--step", "--output", "--name") if verb == "eval" else ():
+            parser.add_argument(flag)
+        arguments = [re.sub(r"^--gin_file=(runs/\w+/config|gin/flan)\.gin$", f"--gin_file={ROOT}/gin/flan.gin", a)
+                     for a in arguments]
+        gin_config.parse_command_line(arguments, CONFIGURED, parser)
+        assert Data(DataConfig()).eval_jobs()

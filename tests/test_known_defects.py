@@ -105,10 +105,12 @@ def test_no_row_is_lost_and_each_keeps_its_own_target(write_rows, tmp_path, coun
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_inverted_templates_are_never_evaluated(cluster, tmp_path):
+def test_inverted_templates_are_never_evaluated_but_for_translation_into_english(cluster, tmp_path):
     jobs = Data(DataConfig(held_out=cluster, cache_dir=str(tmp_path))).eval_jobs()
-    assert jobs and all(t.kind == "forward" for _, t in jobs)
-    assert len(jobs) == sum(len(d.forward()) for d in CATALOGUE.cluster(cluster))
+    inverted = [(d, t) for d, t in jobs if t.kind != "forward"]
+    assert len(jobs) - len(inverted) == sum(len(d.forward()) for d in CATALOGUE.cluster(cluster)) > 0
+    assert {t.targets for _, t in inverted} == ({"{english}"} if cluster == "translation" else set())
+    assert all(d.options is None and d.inverted_metrics for d, _ in inverted)
 
 
 def test_without_options_and_without_instructions_are_conditions_of_their_own():

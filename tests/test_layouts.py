@@ -29,11 +29,9 @@ def examples() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def filled(name: str, rows) -> dict[str, np.ndarray]:
-    layout, of = layout_of(name), examples()
-    batch = {key: np.zeros(shape, np.int32) for key, shape in layout.shapes(len(rows)).items()}
-    for place, members in enumerate(rows):
-        layout.fill({key: array[place] for key, array in batch.items()}, [of[i] for i in members])
-    return batch
+    of = [examples()[i] for members in rows for i in members]
+    return layout_of(name).batch([inputs for inputs, _ in of], [targets for _, targets in of],
+                                 [len(members) for members in rows])
 
 
 @pytest.mark.parametrize("name", MODELS)

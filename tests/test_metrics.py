@@ -60,6 +60,17 @@ def test_f1_counts_the_class_with_label_1():
     assert metrics.score("f1", CHOICES, [0] * 5)["f1"] == 0
 
 
+def test_a_text_that_is_no_option_is_wrong_in_both_classes():
+    # Targets 1, 0, 1, 0, 1: 2 hits, a false hit (the invalid answer to a 0), a miss (that to a 1).
+    said = ["yes", "maybe", "perhaps", "no", "yes"]
+    assert metrics.score("f1", CHOICES, said)["f1"] == pytest.approx(100 * 4 / 6)
+    grouped = [{**t, "group": i // 2} for i, t in enumerate(CHOICES)]
+    got = metrics.score("multirc", grouped, said)
+    assert got["f1a"] == pytest.approx(100 * 4 / 6) and got["em"] == pytest.approx(100 / 3)
+    # tp 2, tn 1, fp 1, fn 1.
+    assert metrics.score("matthews", CHOICES, said)["matthews"] == pytest.approx(100 / 6)
+
+
 def test_macro_f1_means_over_the_classes_that_occur():
     targets = [choice(i, "abcd") for i in (0, 0, 1, 2)]
     # a: 1 hit, 1 miss = 2/3; b: 1 hit, 1 false = 2/3; c: 1.
@@ -128,6 +139,12 @@ def test_record_means_over_groups():
                choice(1, cities, group="b")]
     assert metrics.score("record", targets, [2, 2, 0])["em"] == 50
     assert metrics.score("record", targets, [2, 1, 1])["em"] == 75
+    # One of three words of a name: F1 1/2; the mean over the rows of 'a' and then over groups.
+    targets[0]["references"] = ["Rome Lazio Italy"]
+    got = metrics.score("record", targets, [2, 2, 0])
+    assert got["f1"] == pytest.approx(100 * ((0 + 1) / 2 + 0) / 2)
+    assert metrics.score("record", targets, [0, 1, 0])["f1"] == pytest.approx(100 * ((1 + 0) / 2 + 0) / 2)
+    assert got["em"].stderr == pytest.approx(100 * 0.25)
 
 
 def test_bleu_is_sacrebleus_corpus_score():
@@ -139,15 +156,42 @@ def test_bleu_is_sacrebleus_corpus_score():
     assert "tok:intl" in metrics.SIGNATURES["bleu"] and sacrebleu.__version__ in metrics.SIGNATURES["bleu"]
 
 
+def test_bleu_takes_matches_from_all_references_of_a_row_and_the_nearest_length():
+    # 'a b c d e' against 'a b c d x' and 'a b c y e': 5 of 5 words, 3 of 4, 2 of 3 and 1 of 2 runs; no brevity penalty.
+    target = text("a b c d x", "a b c y e")
+    assert metrics.score("bleu", [target], ["a b c d e"])["bleu"] == pytest.approx(
+        100 * (1 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+    # 4 words against 5: all runs are right, and the brevity penalty is exp(1 - 5 / 4).
+    assert metrics.score("bleu", [text("a b c d e")], ["a b c d"])["bleu"] == pytest.approx(100 * math.exp(1 - 5 / 4))
+    # No run of four words is right: exponential smoothing gives it half a match.
+    assert metrics.score("bleu", [text("a b c d")], ["a b c e"])["bleu"] == pytest.approx(
+        100 * (3 / 4 * 2 / 3 * 1 / 2 * (1 / 2) / 1) ** 0.25)
+
+
+def test_word_f1_of_several_references_and_of_nothing_to_find():
+    # 'red bus stop' against 'bus' (1/3 and 1/1: 1/2) and 'the bus stop now' (2/3 and 2/3: 2/3).
+    for name in ("squad", "trivia_qa"):
+        got = metrics.score(name, [text("bus", "the bus stop now")], ["red bus stop"])
+        assert got["f1"] == pytest.approx(100 * 2 / 3) and got["em"] == 0
+        # A reference of articles and punctuation alone has no word to find.
+        assert metrics.score(name, [text("The!")], ["a"])["f1"] == 100
+        assert metrics.score(name, [text("The!")], ["bus"])["f1"] == 0
+
+
 def test_rouge_by_hand():
-    got = metrics.score("rouge", [text("the cats sat down")], ["the cat sat"])
-    # Stemmed: 3 of 3 and 3 of 4 words; 2 of 2 and 2 of 3 bigrams; longest common subsequence 3.
+    got = metrics.score("rouge", [text("the cat sat down")], ["The cat sat!"])
+    # 3 of 3 and 3 of 4 words; 2 of 2 and 2 of 3 bigrams; longest common subsequence 3.
     assert list(got) == ["rouge1", "rouge2", "rougeLsum"]
     assert got["rouge1"] == pytest.approx(100 * 6 / 7)
     assert got["rouge2"] == pytest.approx(100 * 4 / 5)
     assert got["rougeLsum"] == pytest.approx(100 * 6 / 7)
     # Sentences may change places in rougeLsum.
     assert metrics.score("rouge", [text("One came. Two left.")], ["Two left. One came."])["rougeLsum"] == 100
+    # Words are not stemmed: 2 of 3 words.
+    assert metrics.score("rouge", [text("the cats sat")], ["the cat sat"])["rouge1"] == pytest.approx(100 * 2 / 3)
+    # Of several references each kind takes its best: 2 of 2 words of the first, 1 of 1 bigram of the second.
+    got = metrics.score("rouge", [text("b a", "a b c")], ["a b"])
+    assert got["rouge1"] == 100 and got["rouge2"] == pytest.approx(100 * 2 / 3)
 
 
 def test_edit_similarity_is_one_minus_the_distance_over_the_longer_text():
@@ -155,6 +199,7 @@ def test_edit_similarity_is_one_minus_the_distance_over_the_longer_text():
         100 * (1 - 3 / 7))
     assert metrics.score("edit_similarity", [text("abc"), text("abc")], ["", "abd"])["edit_similarity"] == (
         pytest.approx(100 / 3))
+    assert metrics.score("edit_similarity", [text("abcd", "wxyz", "wxy")], ["wxy"])["edit_similarity"] == 100
 
 
 def test_bootstrap_agrees_with_a_formula_and_repeats():

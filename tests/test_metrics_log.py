@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from flan_jax.training.metrics_log import MetricsLog, NonFinite
+from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 
 
 def metrics(loss: float) -> dict:
@@ -13,7 +13,7 @@ def metrics(loss: float) -> dict:
 
 
 def log(directory, step=0, tensorboard=False) -> MetricsLog:
-    return MetricsLog(directory, step, total=6, every=2, tensorboard=tensorboard, enabled=True)
+    return MetricsLog(directory, step, total=6, every=2, tensorboard=tensorboard, enabled=True, work=Work(1e9, None))
 
 
 def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -19,31 +20,83 @@ from flan_jax.training import partitioning
 TESTS = pathlib.Path(__file__).parent
 
 
-def compare_meshes(directory, *meshes: dict) -> None:
-    """Trains on the first mesh and on the others, in a process with 8 devices; all must give the same numbers."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu",
-                   "NPROC": "64"}  # threads enough for collectives that wait for each other
-    command = [sys.executable, str(TESTS / "sharded_steps.py"), str(directory), *map(json.dumps, meshes)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    one, *sharded = map(json.loads, result.stdout.splitlines())
-    for mesh, run in zip(meshes[1:], sharded, strict=True):
-        assert run["kernel_shards"] == mesh.get("fsdp", 1) * mesh.get("model", 1)
-        np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-5)
-        np.testing.assert_allclose(run["loss_after_restore"], one["loss_after_restore"], rtol=1e-5)
+ONE = {"mesh": {"data": 1}, "devices": 1}
+THREE_AXES = {"data": 2, "fsdp": 2, "model": 2}
+
+
+def start(directory, variants, devices: int, **environment: str) -> subprocess.Popen:
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                   "JAX_PLATFORMS": "cpu", "NPROC": "64", **environment}  # enough threads for collectives that wait
+    command = [sys.executable, str(TESTS / "sharded_steps.py"), str(directory), *map(json.dumps, variants)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def results(process: subprocess.Popen) -> list[dict]:
+    printed, problems = process.communicate(timeout=550)
+    assert process.returncode == 0, problems[-3000:]
+    assert "Involuntary full rematerialization" not in problems
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+
+
+def assert_same(one: dict, run: dict, variant: dict, tolerance: float = 1e-5) -> None:
+    mesh = variant["mesh"]
+    assert run["kernel_shards"] == mesh.get("fsdp", 1) * mesh.get("model", 1)
+    np.testing.assert_allclose(run["losses"], one["losses"], rtol=tolerance)
+    np.testing.assert_allclose(run["loss_after_restore"], one["loss_after_restore"], rtol=1e-5)
+    assert run["restored_like_state"]
+
+
+def compare(directory, *variants: dict) -> None:
+    """Takes 20 steps on one device and in the variants, in a process with 8; all must give the same losses."""
+    one, *others = results(start(directory, [ONE, *variants], 8))
+    for variant, run in zip(variants, others, strict=True):
+        assert_same(one, run, variant)
         assert run["greedy"] == one["greedy"]
-        assert run["restored_like_state"]
-    assert one["loss_after_restore"] < one["losses"][1] < one["losses"][0]
-    assert "Involuntary full rematerialization" not in result.stderr
+    assert one["loss_after_restore"] < one["losses"][10] < one["losses"][0]
 
 
-def test_eight_devices_train_restore_and_decode_like_one(tmp_path):
-    compare_meshes(tmp_path, {"data": 1}, {"data": 4, "model": 2}, {"fsdp": 8})
+def test_meshes_and_what_saves_memory_give_the_losses_of_one_device(tmp_path):
+    compare(tmp_path, {"mesh": {"fsdp": 8}, "microbatches": 2, "remat": "full"},
+            {"mesh": THREE_AXES, "microbatches": 4, "loss_chunks": 4})
 
 
 @pytest.mark.slow
-def test_all_three_axes_at_once_give_the_same_numbers(tmp_path):
-    compare_meshes(tmp_path, {"data": 1}, {"data": 2, "fsdp": 2, "model": 2}, {"fsdp": 4, "model": 2})
+def test_each_alone_gives_the_losses_of_one_device(tmp_path):
+    compare(tmp_path, *({"mesh": mesh} for mesh in ({"data": 8}, {"fsdp": 8}, THREE_AXES, {"data": 4, "model": 2})),
+            *({"mesh": {"data": 1}, "devices": 1, **option} for option in (
+                {"microbatches": 2}, {"microbatches": 4}, {"loss_chunks": 4}, {"remat": "full"}, {"remat": "dots"})))
+
+
+@pytest.mark.slow
+def test_unscanned_layers_give_the_same_losses(tmp_path):
+    # Random parameters differ without a scan: both start from what the first has saved.
+    one, unscanned = results(start(tmp_path, [ONE, {**ONE, "scan_layers": False}], 1))
+    np.testing.assert_allclose(unscanned["loss_after_restore"], one["loss_after_restore"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_bfloat16_gives_the_same_losses_within_a_hundredth(tmp_path):
+    low = {**ONE, "dtype": "bfloat16"}
+    one, *others = results(start(tmp_path, [low, {**low, "mesh": {"fsdp": 8}, "devices": 8},
+                                            {**low, "microbatches": 4, "loss_chunks": 4, "remat": "full"}], 8))
+    exact, = results(start(tmp_path / "exact", [ONE], 8))
+    for run in (*others, exact):
+        np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one_and_its_checkpoint_moves(tmp_path):
+    variant = {"mesh": THREE_AXES, "microbatches": 2}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    two = [start(tmp_path / "two", [variant], 4, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2",
+                 JAX_PROCESS_ID=str(index)) for index in range(2)]
+    (first,), (second,) = map(results, two)
+    # The process alone finds the checkpoint of the two and goes on from it.
+    one, = results(start(tmp_path / "two", [ONE], 1))
+    assert first == second
+    assert_same(one, first, variant)
 
 
 def test_the_mesh_fits_the_devices():

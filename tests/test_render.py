@@ -9,6 +9,7 @@ import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.render import choose_template, read_row, render
+from flan_jax.data.sources import open_source
 from flan_jax.data.vocabulary import EOS, ByteVocabulary, SentencePieceVocabulary
 from flan_jax.errors import UserError
 
@@ -53,6 +54,37 @@ def test_shuffled_options_follow_the_row_and_keep_the_answer():
 def test_instruction_modes_of_the_ablation():
     assert text(instructions="none").inputs == "A {fine} film."
     assert text(instructions="dataset_name").inputs == "[Sentiment: Toy] A {fine} film."
+
+
+def test_a_baseline_prompt_names_the_fields_and_what_is_asked_for():
+    def baseline(name, template=None, **changes):
+        dataset = CATALOGUE[name]
+        row_id, row = next(iter(bundled_rows(name)))
+        template = dataset.template(template) if template else dataset.forward()[0]
+        return render(dataset, template, row, row_id=row_id, instructions="baseline", **changes), row
+
+    shown, row = baseline("anli_r1")
+    assert shown.inputs == (f"Context: {row['context']}\nHypothesis: {row['hypothesis']}\n"
+                            "yes, it is impossible to say or no?\nAnswer:")
+    assert baseline("anli_r1", options_style="none")[0].inputs.endswith(f"{row['hypothesis']}\nAnswer:")
+    assert "(A) yes\n(B)" in baseline("anli_r1", options_style="lettered")[0].inputs
+    # A text that its options go on with is left as it is; a question is not.
+    shown, row = baseline("hellaswag")
+    assert shown.inputs == row["context"]
+    assert baseline("arc_easy")[0].inputs.endswith("\nAnswer:")
+    there, row = baseline("wmt14_enfr")
+    back, _ = baseline("wmt14_enfr", "into_english")
+    assert (there.inputs, there.targets) == (f"English: {row['english']}\nFrench:", row["french"])
+    assert (back.inputs, back.targets) == (f"French: {row['french']}\nEnglish:", row["english"])
+    few, _ = baseline("wmt14_enfr", exemplars=[{"english": "Yes.", "french": "Oui.", "answer": "Oui."}])
+    assert few.inputs == f"English: Yes.\nFrench: Oui.\n\n{there.inputs}"
+
+
+def bundled_rows(name):
+    """(id, row) of the training rows that come with the package."""
+    dataset, source = CATALOGUE[name], open_source("bundled", None)
+    for index, raw in source.rows(dataset, source.spec(dataset, "train")):
+        yield f"{name}/train/{index}", read_row(dataset, raw)
 
 
 def test_exemplars_come_first_with_their_answers():

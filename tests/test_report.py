@@ -24,9 +24,9 @@ def results():
         *(row(f"t{i}", value, dataset="cb", stderr=6.0, n=56) for i, value in enumerate((80.0, 90.0))),
         *(row(f"t{i}", value, model="untuned", step=0) for i, value in enumerate((30.0, 40.0, 50.0))),
         row("any", 52.0, model="majority", step=0, scoring="majority", size="", instruction_mode="none"),
-        # None of these may count: another scoring, a second metric, an inverted template, an earlier step.
-        row("t0", 1.0, scoring="per_token"), row("t0", 1.0, metric="f1"), row("t9", 1.0, kind="inverted"),
-        row("t0", 1.0, step=5), row("t7", 1.0, step=5),
+        # None of these may count: another scoring, a second metric, an earlier step, a later one with fewer rows.
+        row("t0", 1.0, scoring="per_token"), row("t0", 1.0, metric="f1"),
+        row("t0", 1.0, step=5), row("t7", 1.0, step=5), row("t0", 1.0, step=15, n=32),
     ]
 
 
@@ -75,12 +75,39 @@ def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
     assert "| rte | t5_base, big | accuracy |" in report.table([small, big])
 
 
+def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
+    there = [row("t0", value, dataset=name, cluster="translation", metric="bleu", scoring="greedy")
+             for name, value in (("wmt14", 30.0), ("wmt16", 20.0))]
+    back = [row("t9", value, dataset=name, cluster="translation", metric="bleu", scoring="greedy", kind="inverted")
+            for name, value in (("wmt14", 36.0), ("wmt16", 40.0))]
+    lines = report.compare([*back, *there])
+    assert [(line.dataset, line.tuned.mean) for line in lines] == [
+        ("wmt14", 30.0), ("wmt16", 20.0), ("", 25.0), ("wmt14", 36.0), ("wmt16", 40.0), ("", 38.0)]
+    text = report.table(lines)
+    assert text.index("## Translation\n") < text.index("## Translation, inverted templates\n")
+    assert figure.draw(lines).startswith(b"\x89PNG")
+
+
+def test_steps_are_shown_where_there_are_several():
+    assert report.progress(results()[:5]) == ""
+    early = [row("t0", 20.0, step=5, n=32), row("t1", 40.0, step=5, n=32), row("t0", 60.0, dataset="cb", step=5, n=16)]
+    text = report.progress([*results()[:5], *early])
+    assert text.splitlines()[5:] == [
+        "| flan | Natural language inference | test | 5 | 2 | 48 | accuracy | 45.0 |",
+        "| flan | Natural language inference | test | 10 | 2 | 156 | accuracy | 72.5 |"]
+
+
+def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
+    rows = [row("t0", 50.0), row("t0", 40.0, model="untuned", step=0, instruction_mode="baseline")]
+    assert "| 40.0 (baseline) |" in report.table(report.compare(rows))
+
+
 def test_baselines_alone_make_a_report_and_nothing_does_not():
     untuned = [r for r in results() if r.model != "flan"]
     line, = report.compare(untuned)
     assert line.tuned is None and "| 40.0 ± 10.0 | 52.0 |" in report.table([line])
     assert figure.draw([line]).startswith(b"\x89PNG")
-    with pytest.raises(UserError, match="no row of a forward template"):
+    with pytest.raises(UserError, match="no row that a table shows"):
         report.compare([])
 
 

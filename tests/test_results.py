@@ -57,7 +57,12 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
     assert json.loads(lines[1]) == {"row": "b", "prompt": "q", "prediction": "?", "answer": "z"}
 
 
-def test_inverted_templates_and_empty_splits_are_refused():
+def test_inverted_templates_are_measured_by_their_own_metrics_or_refused_and_so_are_empty_splits():
+    back = EvalExamples("wmt", "test", "back", "inverted", ["a", "b"], [np.array([1])] * 2, None,
+                        [{"inputs": "p", "answer": "x"}, {"inputs": "q", "answer": "y"}])
+    both_ways = {"wmt": dataclasses.replace(dataset("wmt", ("rouge",), None), inverted_metrics=("exact_match",))}
+    rows = next(results.evaluate([back], both_ways, SETTING, right, lambda inputs: ["x", "?"], EMPTY))
+    assert [(r.kind, r.metric, r.value) for r in rows] == [("inverted", "exact_match", 50.0)]
     with pytest.raises(UserError, match="rte/ask.*inverted"):
         list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, EMPTY))
     with pytest.raises(UserError, match="no rows"):

@@ -8,14 +8,15 @@ import importlib
 import importlib.util
 import pathlib
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import gin
 import numpy as np
 
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, open_train_shard
+from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, are_whole, open_train_shard, rows_in
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
@@ -23,9 +24,17 @@ from flan_jax.data.hashing import digest
 from flan_jax.data.layouts import make_layout
 from flan_jax.data.mixture import CardRow, Split, held_out_split, mixture_card
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
+from flan_jax.data.render import INSTRUCTIONS
 from flan_jax.data.sources import open_source
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
+
+
+class Protocol(NamedTuple):
+    """How held-out rows are asked: the instruction mode (see `render.render`), and at most how many of a dataset."""
+
+    instructions: str
+    max_rows: int | None
 
 
 @gin.configurable("Data")
@@ -59,6 +68,9 @@ class DataConfig:
       eval_templates: the ids, joined by '+', of the templates that are evaluated where a dataset has them, or how many
         of its forward templates, the first ones; None for all of them.
       eval_split, eval_max_rows: which rows are evaluated; None for all of the split.
+      eval_every, eval_every_rows: while training, evaluate every so many steps on so many rows of each dataset; None
+        for at the end alone.
+      untuned_instructions: the instruction mode in which the untuned model is asked; None for that of the tuned one.
       cache_dir: where tokens are kept; None for ~/.cache/flan_jax.
     """
 
@@ -87,6 +99,9 @@ class DataConfig:
     eval_templates: str | int | None = None
     eval_split: str = "test"
     eval_max_rows: int | None = None
+    eval_every: int | None = None
+    eval_every_rows: int = 32
+    untuned_instructions: str | None = None
     cache_dir: str | None = None
 
     def cache_directory(self) -> pathlib.Path:
@@ -94,7 +109,7 @@ class DataConfig:
         return pathlib.Path(self.cache_dir or DEFAULT_DIRECTORY).expanduser()
 
     def __post_init__(self):
-        for name in ("batch_size", "train_steps"):
+        for name in ("batch_size", "train_steps", "eval_every_rows"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name.upper()} must be a whole number of at least 1, not {value!r}.")
@@ -102,6 +117,11 @@ class DataConfig:
             raise UserError(f"SHOTS must be a whole number from 0 up, not {self.shots!r}.")
         if self.templates is not None and (not isinstance(self.templates, int) or self.templates < 1):
             raise UserError(f"TEMPLATES must be None or a whole number from 1 up, not {self.templates!r}.")
+        if self.eval_every is not None and (not isinstance(self.eval_every, int) or self.eval_every < 1):
+            raise UserError(f"EVAL_EVERY must be None or a whole number from 1 up, not {self.eval_every!r}.")
+        if self.untuned_instructions not in (None, *INSTRUCTIONS):
+            raise UserError(f"UNTUNED_INSTRUCTIONS must be None or one of {', '.join(INSTRUCTIONS)}, not "
+                            f"{self.untuned_instructions!r}.")
         if isinstance(self.eval_templates, int) and self.eval_templates < 1:
             raise UserError(f"EVAL_TEMPLATES must be None, ids or a number from 1 up, not {self.eval_templates!r}.")
 
@@ -162,6 +182,7 @@ class Data:
                               config.shots)
         self.directory = config.cache_directory()
         self.cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
+        self._eval_caches = {config.instructions: self.cache}
         self.split: Split = held_out_split(CATALOGUE, config.held_out, config.train_clusters,
                                            config.datasets_per_cluster)
         self.seqio_tasks: dict[str, Any] = {}
@@ -292,7 +313,11 @@ class Data:
 
     def missing(self, split: str = "train") -> list[tuple[str, int]]:
         """(dataset, 0) of each training dataset whose first epoch is not in the cache."""
-        return [(n, 0) for n in self.names(split) if open_train_shard(self.shard_path(n, 0, split)) is None]
+        return self._not_built([(n, 0) for n in self.names(split)], split)
+
+    def _not_built(self, wanted: list[tuple[str, int]], split: str) -> list[tuple[str, int]]:
+        whole = are_whole([self.shard_path(*pair, split) for pair in wanted])
+        return [pair for pair, there in zip(wanted, whole) if not there]
 
     def members(self, split: str = "train") -> list[Member]:
         """The mixture; datasets of which no row is usable are left out.
@@ -307,7 +332,7 @@ class Data:
             raise MissingEpochs(set(missing))
         members = []
         for name in self.names(split):
-            rows = len(open_train_shard(self.shard_path(name, 0, split)).inputs)
+            rows = rows_in(self.shard_path(name, 0, split))
             if rows:
                 rate = getattr(self.seqio_tasks.get(name), "rate", None)
                 members.append(Member(name, rows, min(rows, RATE_CAP) if rate is None else rate))
@@ -343,10 +368,9 @@ class Data:
         path = self.directory / "plans" / f"{key[:16]}.npz"
         plan = Plan.load(path)
         if plan is not None:
-            needed = {(members[m].name, e) for m, e in set(zip(plan.member.tolist(), plan.epoch.tolist()))}
-            absent = {(n, e) for n, e in needed if open_train_shard(self.shard_path(n, e, split)) is None}
+            absent = self._not_built([(members[m].name, epoch) for m, epoch in plan.epochs()], split)
             if absent:
-                raise MissingEpochs(absent)
+                raise MissingEpochs(set(absent))
             self._plans[split] = plan
             return plan
         lengths = functools.partial(self._lengths, split)
@@ -372,37 +396,68 @@ class Data:
 
     # Held-out side.
 
-    def eval_jobs(self) -> list[tuple[Dataset, Template]]:
-        """Every available dataset that is evaluated, with each of its forward templates that EVAL_TEMPLATES allows.
+    @property
+    def asked(self) -> Protocol:
+        """How a checkpoint is asked, unless another protocol is given."""
+        return Protocol(self.config.instructions, self.config.eval_max_rows)
+
+    @property
+    def asked_untuned(self) -> Protocol:
+        """How a run asks the model before tuning."""
+        return self.asked._replace(instructions=self.config.untuned_instructions or self.config.instructions)
+
+    @property
+    def asked_while_training(self) -> Protocol:
+        """How a run asks every EVAL_EVERY steps."""
+        rows = self.config.eval_every_rows
+        return self.asked._replace(max_rows=min(rows, self.config.eval_max_rows or rows))
+
+    def eval_jobs(self, asked: Protocol | None = None) -> list[tuple[Dataset, Template]]:
+        """Every available dataset that is evaluated, with each of the templates that EVAL_TEMPLATES allows.
 
         Without natural-language instructions all templates read the same: there is one then, the first.
         """
+        instructions = (asked or self.asked).instructions
         return [(CATALOGUE[name], template) for name in self.eval_datasets()
-                for template in self._eval_templates(CATALOGUE[name])]
+                for template in self._eval_templates(CATALOGUE[name], instructions)]
 
-    def _eval_templates(self, dataset: Dataset) -> tuple[Template, ...]:
-        if self.config.instructions != "template":
+    def _eval_templates(self, dataset: Dataset, instructions: str) -> tuple[Template, ...]:
+        """Forward templates, then the inverted ones that are evaluated as a task of their own."""
+        if instructions == "baseline":
+            return dataset.forward()[:1] + dataset.inverted()[:1]
+        if instructions != "template":
             return dataset.forward()[:1]
         wanted = self.config.eval_templates
         if not isinstance(wanted, str):
-            return dataset.forward()[:wanted]
-        chosen = tuple(t for t in dataset.forward() if t.id in wanted.split("+"))
+            return dataset.forward()[:wanted] + dataset.inverted()[:wanted]
+        chosen = tuple(t for t in dataset.forward() + dataset.inverted() if t.id in wanted.split("+"))
         if not chosen:
             dataset.template(wanted.split("+")[0])  # says which there are, if there is none of that id
-            raise UserError(f"EVAL_TEMPLATES={wanted} names no forward template of {dataset.name}.")
+            raise UserError(f"EVAL_TEMPLATES={wanted} names no template of {dataset.name} that is evaluated.")
         return chosen
 
-    def eval_examples(self, dataset: Dataset, template: Template) -> EvalExamples | None:
+    def eval_examples(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> EvalExamples | None:
         """The rows of a held-out dataset in a template; None if they are not in the cache."""
-        return self.cache.eval_examples(dataset, self.config.eval_split, template, self.config.eval_max_rows)
+        cache, *which = self._eval_shard(dataset, template, asked)
+        return cache.eval_examples(*which)
 
-    def eval_path(self, dataset: Dataset, template: Template) -> pathlib.Path:
+    def eval_path(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> pathlib.Path:
         """The shard of a held-out dataset in a template; its name stands for its contents."""
-        return self.cache.eval_path(dataset, self.config.eval_split, template, self.config.eval_max_rows)
+        cache, *which = self._eval_shard(dataset, template, asked)
+        return cache.eval_path(*which)
 
-    def build_eval(self, dataset: Dataset, template: Template) -> pathlib.Path:
+    def build_eval(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> pathlib.Path:
         """Puts the rows of a held-out dataset in a template into the cache."""
-        return self.cache.build_eval(dataset, self.config.eval_split, template, self.config.eval_max_rows)
+        cache, *which = self._eval_shard(dataset, template, asked)
+        return cache.build_eval(*which)
+
+    def _eval_shard(self, dataset: Dataset, template: Template, asked: Protocol | None) -> tuple:
+        """The cache that holds a shard, and what it is called with there."""
+        asked = asked or self.asked
+        if asked.instructions not in self._eval_caches:
+            rendering = dataclasses.replace(self.cache.rendering, instructions=asked.instructions)
+            self._eval_caches[asked.instructions] = TokenCache(self.directory, self.source, self.vocabulary, rendering)
+        return self._eval_caches[asked.instructions], dataset, self.config.eval_split, template, asked.max_rows
 
     def ready(self) -> bool:
         """Whether the cache holds everything the run needs."""
@@ -411,13 +466,21 @@ class Data:
             self.plan("validation")
         except MissingEpochs:
             return False
-        return self.eval_ready()
-
-    def eval_ready(self) -> bool:
-        """Whether the cache holds every held-out dataset in every template."""
         return not self.eval_missing()
 
-    def eval_missing(self) -> list[tuple[Dataset, Template]]:
-        """The held-out datasets and templates that are not in the cache."""
-        return [(dataset, template) for dataset, template in self.eval_jobs()
-                if not self.cache.has_eval(dataset, self.config.eval_split, template, self.config.eval_max_rows)]
+    def eval_ready(self) -> bool:
+        """Whether the cache holds every held-out dataset in every template, as a checkpoint is asked."""
+        return not self.eval_missing([self.asked])
+
+    def eval_missing(self, protocols: Iterable[Protocol] | None = None) -> list[tuple[Dataset, Template, Protocol]]:
+        """The held-out datasets and templates that are not in the cache, for these protocols or all those of a run."""
+        if protocols is None:
+            on_the_way = [self.asked_while_training] if self.config.eval_every else []
+            protocols = dict.fromkeys([self.asked, self.asked_untuned, *on_the_way])
+        missing = []
+        for asked in protocols:
+            for dataset, template in self.eval_jobs(asked):
+                cache, *which = self._eval_shard(dataset, template, asked)
+                if not cache.has_eval(*which):
+                    missing.append((dataset, template, asked))
+        return missing

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from flan_jax.data.cache import TrainShard, open_train_shard
-from flan_jax.data.layouts import Example, Layout
+from flan_jax.data.layouts import Layout
 from flan_jax.data.packing import Member, Plan
 
 
@@ -41,29 +41,30 @@ class Batches:
         """
         if not 0 <= step < len(self):
             raise IndexError(f"the plan holds steps 0 to {len(self) - 1}, not {step}")
-        end = self.batch_size if end is None else end
-        batch = {name: np.zeros(shape, np.int32) for name, shape in self.layout.shapes(end - begin).items()}
-        for row in range(begin, end):
-            if step * self.batch_size + row < len(self.plan):
-                there = {name: array[row - begin] for name, array in batch.items()}
-                self.layout.fill(there, self._examples(step * self.batch_size + row))
-        return batch
+        begins = self._begins(step, begin, end)
+        examples = self._examples(begins)
+        return self.layout.batch([shard.inputs[index] for shard, index in examples],
+                                 [shard.targets[index] for shard, index in examples], np.diff(begins))
 
     def tokens_at(self, step: int) -> int:
         """Tokens of the global batch of a step, inputs and targets, without padding."""
-        rows = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self.plan)))
-        shards = [(self._shard(m, e), i) for row in rows for m, e, i in self.plan.row(row)]
-        return sum(len(shard.inputs[i]) + len(shard.targets[i]) for shard, i in shards)
+        return int(sum(shard.tokens[index] for shard, index in self._examples(self._begins(step))))
 
     def datasets_at(self, step: int) -> list[str]:
         """Names of the datasets that the batch of a step holds, sorted."""
-        rows = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self.plan)))
-        return sorted({self.members[m].name for row in rows for m, _, _ in self.plan.row(row)})
+        begins = self._begins(step)
+        return sorted({self.members[m].name for m in set(self.plan.member[begins[0]:begins[-1]].tolist())})
 
-    def _examples(self, number: int) -> Iterator[Example]:
-        for member, epoch, index in self.plan.row(number):
-            shard = self._shard(member, epoch)
-            yield shard.inputs[index], shard.targets[index]
+    def _begins(self, step: int, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Where the examples of the rows begin:end lie in the plan: int64 [end - begin + 1]."""
+        rows = step * self.batch_size + np.arange(begin, (self.batch_size if end is None else end) + 1)
+        return self.plan.begins[np.minimum(rows, len(self.plan))]
+
+    def _examples(self, begins: np.ndarray) -> list[tuple[TrainShard, int]]:
+        """The shard, and the row in it, of each example of these rows."""
+        part = slice(begins[0], begins[-1])
+        columns = (self.plan.member, self.plan.epoch, self.plan.index)
+        return [(self._shard(m, e), i) for m, e, i in zip(*(column[part].tolist() for column in columns))]
 
     def _shard(self, member: int, epoch: int) -> TrainShard:
         key = (member, epoch)

@@ -100,6 +100,8 @@ class Dataset:
       licence: of the data, as its authors state it.
       rows: published number of rows of our splits, where known (after slices, before `train_cap`).
       evidence: the fields without which the answer cannot be found; None means all of `fields`.
+      inverted_metrics: metrics of the inverted templates, where these are a task of their own that is evaluated too,
+        such as translation into English; empty where inverted templates only train.
       shares_training_with: name of a configuration that has the same training rows and trains in its place.
       manual: the steps to download the data by hand, where its builder cannot.
       train_cap: at most this many training rows are used.
@@ -119,6 +121,7 @@ class Dataset:
     hub: Hub | None = None
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
     evidence: tuple[str, ...] | None = None
+    inverted_metrics: tuple[str, ...] = ()
     shares_training_with: str | None = None
     manual: str | None = None
     train_cap: int = TRAIN_CAP
@@ -137,8 +140,12 @@ class Dataset:
         raise UserError(f"{self.name} has no template {template_id!r}{hint} Its templates are {', '.join(ids)}.")
 
     def forward(self) -> tuple[Template, ...]:
-        """The templates that answer the dataset's own task: those that an evaluation uses."""
+        """The templates that answer the dataset's own task."""
         return tuple(t for t in self.templates if t.kind == "forward")
+
+    def inverted(self) -> tuple[Template, ...]:
+        """The templates that are evaluated as the dataset's other task; empty without `inverted_metrics`."""
+        return tuple(t for t in self.templates if t.kind == "inverted") if self.inverted_metrics else ()
 
 
 def placeholders(text: str) -> tuple[str, ...]:

@@ -6,14 +6,14 @@ Feature names are those of SeqIO's feature converters. Shape letters: B batch, S
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
 from flan_jax.data.cache import TrainShard
 from flan_jax.errors import UserError
 
-Example = tuple[np.ndarray, np.ndarray]  # token ids of inputs and targets, int32
+Tokens = Sequence[np.ndarray]  # token ids of each example, integers of any size
 ARCHITECTURES = ("t5", "decoder")
 
 
@@ -46,18 +46,21 @@ class EncoderDecoderLayout:
         return {name: (batch_size, self.input_length if name.startswith("encoder") else self.target_length)
                 for name in self.features}
 
-    def fill(self, row: dict[str, np.ndarray], examples: Iterable[Example]) -> None:
-        """Writes examples into one row of zeros, features [S] and [T]."""
-        source, target = 0, 0
-        for segment, (inputs, targets) in enumerate(examples, 1):
-            here = slice(source, source + len(inputs))
-            row["encoder_input_tokens"][here] = inputs
-            row["encoder_segment_ids"][here] = segment
-            row["encoder_positions"][here] = np.arange(len(inputs))
-            here = slice(target, target + len(targets))
-            _fill_decoder(row, here, targets, segment, self.bos_id)
-            row["decoder_loss_weights"][here] = 1
-            source, target = source + len(inputs), target + len(targets)
+    def batch(self, inputs: Tokens, targets: Tokens, counts: Sequence[int]) -> dict[str, np.ndarray]:
+        """The features of B rows: row b holds the next `counts[b]` examples.
+
+        Args:
+          inputs, targets: the tokens of each example.
+          counts: B numbers.
+
+        Returns:
+          `features`, each int32 of its shape in `shapes(B)`.
+        """
+        source = _lay(inputs, _lengths(inputs), counts, self.input_length)
+        target = _lay(targets, _lengths(targets), counts, self.target_length)
+        return {"encoder_input_tokens": source.tokens, "encoder_segment_ids": source.segments,
+                "encoder_positions": source.positions, **target.decoder_features(self.bos_id),
+                "decoder_loss_weights": np.minimum(target.segments, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +91,13 @@ class DecoderLayout:
         """Shape of each feature of a batch: [B, L]."""
         return dict.fromkeys(self.features, (batch_size, *self.capacity))
 
-    def fill(self, row: dict[str, np.ndarray], examples: Iterable[Example]) -> None:
-        """Writes examples into one row of zeros, features [L]."""
-        begin = 0
-        for segment, (inputs, targets) in enumerate(examples, 1):
-            here = slice(begin, begin + len(inputs) + len(targets))
-            _fill_decoder(row, here, np.concatenate([inputs, targets]), segment, self.bos_id)
-            row["decoder_loss_weights"][begin + len(inputs):here.stop] = 1
-            row["decoder_causal_attention"][begin:begin + len(inputs) + 1] = 1
-            begin = here.stop
+    def batch(self, inputs: Tokens, targets: Tokens, counts: Sequence[int]) -> dict[str, np.ndarray]:
+        """The features of B rows, as `EncoderDecoderLayout.batch`."""
+        prefixes = _lengths(inputs)
+        pieces = [piece for example in zip(inputs, targets) for piece in example]
+        laid = _lay(pieces, prefixes + _lengths(targets), counts, *self.capacity)
+        return {**laid.decoder_features(self.bos_id), "decoder_loss_weights": laid.parted(prefixes, 0, 1),
+                "decoder_causal_attention": laid.parted(prefixes + 1, 1, 0)}
 
 
 Layout = EncoderDecoderLayout | DecoderLayout
@@ -119,8 +120,72 @@ def check_architecture(name: str) -> None:
         raise UserError(f"ARCHITECTURE {name!r} must be one of {', '.join(ARCHITECTURES)}; a file of gin/size sets it.")
 
 
-def _fill_decoder(row: dict[str, np.ndarray], here: slice, tokens: np.ndarray, segment: int, bos_id: int) -> None:
-    row["decoder_target_tokens"][here] = tokens
-    row["decoder_input_tokens"][here] = [bos_id, *tokens[:-1]]
-    row["decoder_segment_ids"][here] = segment
-    row["decoder_positions"][here] = np.arange(len(tokens))
+@dataclasses.dataclass
+class _Laid:
+    """Examples one after the other in B rows of L tokens, each row ending in padding.
+
+    Attributes:
+      tokens, segments, positions: int32 [B, L], zero in padding.
+      is_padding: bool [runs]; a run is an example or the padding that ends a row.
+      starts, lengths: int64 [runs], in the flat [B * L].
+    """
+
+    tokens: np.ndarray
+    segments: np.ndarray
+    positions: np.ndarray
+    is_padding: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    def parted(self, heads: np.ndarray, of_head: int, of_rest: int) -> np.ndarray:
+        """One value on the first `heads` [examples] tokens of each example, another on the rest: int32 [B, L]."""
+        values = np.array([of_head, of_rest], np.int32) * ~self.is_padding[:, None]
+        parts = np.zeros((len(self.lengths), 2), np.int64)
+        parts[~self.is_padding, 0] = heads
+        parts[:, 0] = np.minimum(parts[:, 0], self.lengths)
+        parts[:, 1] = self.lengths - parts[:, 0]
+        return np.repeat(values.reshape(-1), parts.reshape(-1)).reshape(self.tokens.shape)
+
+    def decoder_features(self, bos_id: int) -> dict[str, np.ndarray]:
+        """What both layouts have: the tokens to be predicted, and those shifted right within their segments."""
+        shifted = np.empty(self.tokens.size, np.int32)
+        shifted[1:] = self.tokens.reshape(-1)[:-1]
+        begins = self.lengths > 0
+        shifted[self.starts[begins]] = np.where(self.is_padding[begins], 0, bos_id)
+        return {"decoder_input_tokens": shifted.reshape(self.tokens.shape), "decoder_target_tokens": self.tokens,
+                "decoder_segment_ids": self.segments, "decoder_positions": self.positions}
+
+
+def _lengths(pieces: Tokens) -> np.ndarray:
+    return np.fromiter(map(len, pieces), np.int64, len(pieces))
+
+
+def _lay(pieces: Tokens, lengths: np.ndarray, counts: Sequence[int], row_length: int) -> _Laid:
+    """Lays examples of these lengths into rows, `counts` of them in each.
+
+    An example is one piece or two, the same number for all. A run of padding follows the examples of each row, so that
+    every array is one `concatenate` or `repeat` over runs.
+    """
+    counts = np.asarray(counts, np.int64)
+    rows, first = len(counts), np.concatenate([[0], np.cumsum(counts)])
+    paddings = first[1:] + np.arange(rows)
+    is_padding = np.zeros(len(lengths) + rows, bool)
+    is_padding[paddings] = True
+    runs = np.empty(len(is_padding), np.int64)
+    runs[~is_padding] = lengths
+    runs[paddings] = row_length - np.diff(np.concatenate([[0], np.cumsum(lengths)])[first])
+    starts = np.cumsum(runs) - runs
+    numbers = np.arange(1, len(runs) + 1) - np.repeat(first[:-1] + np.arange(rows), counts + 1)
+    numbers[paddings] = 0
+
+    zeros, per_example = np.zeros(row_length, np.int32), len(pieces) // max(len(lengths), 1)
+    bounds, parts = (first * per_example).tolist(), []
+    for begin, end, padding in zip(bounds, bounds[1:], runs[paddings].tolist()):
+        parts += [*pieces[begin:end], zeros[:padding]]
+    tokens = np.concatenate(parts, dtype=np.int32)
+    segments = np.repeat(numbers.astype(np.int32), runs)
+    positions = np.arange(rows * row_length, dtype=np.int32)
+    positions -= np.repeat(starts.astype(np.int32), runs)
+    positions *= segments > 0
+    return _Laid(*(array.reshape(rows, row_length) for array in (tokens, segments, positions)), is_padding, starts,
+                 runs)

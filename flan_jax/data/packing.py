@@ -66,6 +66,12 @@ class Plan:
         part = slice(self.begins[number], self.begins[number + 1])
         return list(zip(self.member[part].tolist(), self.epoch[part].tolist(), self.index[part].tolist()))
 
+    def epochs(self) -> list[tuple[int, int]]:
+        """(member, epoch) of every shard that the plan takes examples from."""
+        width = int(self.epoch.max(initial=0)) + 1
+        used = np.flatnonzero(np.bincount(self.member.astype(np.int64) * width + self.epoch))
+        return [divmod(number, width) for number in used.tolist()]
+
     def filled_text(self) -> str:
         """How full the rows are, in words."""
         shares = (self.filled[0] / self.filled[1]).tolist()

@@ -11,13 +11,13 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template
+from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template, placeholders
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.hashing import permutation, stable_hash
 from flan_jax.errors import UserError
 
 STYLES = ("fixed", "shuffled", "lettered", "none")
-INSTRUCTIONS = ("template", "none", "dataset_name")
+INSTRUCTIONS = ("template", "none", "dataset_name", "baseline")
 
 _FIELD = re.compile(r"\{(\w+)\}")
 _OPTIONS_LINE = re.compile(r"\n*\{options\}\n*")
@@ -91,7 +91,8 @@ def render(dataset: Dataset, template: Template, row: Mapping[str, Any], *, row_
       options_style: 'fixed' (a list), 'shuffled' (a list in an order of the row's own), 'lettered' ((A), (B), ...;
         the answer is the letter), 'none' (not shown, still ranked).
       instructions: 'template', 'none' (the row's text alone) or 'dataset_name' (the same after the names of task and
-        dataset), the three conditions of the paper's Figure 8.
+        dataset), the three conditions of the paper's Figure 8; or 'baseline', a text that a language model without any
+        tuning goes on from, in the manner of Brown et al. 2020, Appendix G.
       exemplars: rows of the training side to show first, each with its answer, in the same template.
       seed: changes the shuffled orders.
 
@@ -109,19 +110,22 @@ def render(dataset: Dataset, template: Template, row: Mapping[str, Any], *, row_
     if instructions == "template":
         inputs = _fill(template.inputs, values, _options_block(row, order, options_style))
         targets = _fill(template.targets, values, None)
+    elif instructions == "baseline":
+        inputs, targets = _baseline(dataset, template, values, row, order, options_style), \
+            _fill(template.targets, values, None)
     else:
         inputs, targets = _plain(dataset, values, instructions), answer
     if exemplars:
         shown = [_exemplar(dataset, template, shot, f"{row_id}/shot{i}", options_style, instructions, seed)
                  for i, shot in enumerate(exemplars)]
-        inputs = "\n\n".join([*shown, inputs + "\nAnswer:"])
+        inputs = "\n\n".join([*shown, inputs if instructions == "baseline" else inputs + "\nAnswer:"])
     return Rendered(inputs, targets, options, answer, label, order)
 
 
 def _exemplar(dataset, template, row, row_id, options_style, instructions, seed) -> str:
     shot = render(dataset, template, row, row_id=row_id, options_style=options_style, instructions=instructions,
                   seed=seed)
-    return f"{shot.inputs}\nAnswer: {shot.targets}"
+    return f"{shot.inputs} {shot.targets}" if instructions == "baseline" else f"{shot.inputs}\nAnswer: {shot.targets}"
 
 
 def _order(row, row_id, options_style, seed) -> list[int] | None:
@@ -168,3 +172,27 @@ def _plain(dataset: Dataset, values: Mapping[str, str], instructions: str) -> st
     if instructions == "dataset_name":
         return f"[{CLUSTERS[dataset.cluster]}: {dataset.paper_dataset}] {text}"
     return text
+
+
+def _baseline(dataset: Dataset, template: Template, values: Mapping[str, str], row, order, options_style: str) -> str:
+    """What is known after the names of its fields, the classes as a question, and the name of what is asked for.
+
+    A single text whose options come from the row is left as it is: they go on with it.
+    """
+    fields = tuple(dataset.fields if dataset.evidence is None else dataset.evidence)
+    asked = next((name for name in dataset.fields if name not in fields and values[name] == values["answer"]), "answer")
+    if template.kind == "inverted":
+        fields, asked = dict.fromkeys(placeholders(template.inputs)), placeholders(template.targets)[0]
+    elif len(fields) == 1 and dataset.options == FROM_ROW and fields != ("question",) and options_style != "lettered":
+        return values[fields[0]]
+    lines = [f"{_label(name)}: {values[name]}" for name in fields]
+    if options_style == "lettered":
+        lines += [block] if (block := _options_block(row, order, options_style)) else []
+    elif isinstance(dataset.options, tuple) and options_style != "none" and template.kind == "forward":
+        *others, last = (row["options"][i] for i in order)
+        lines.append(f"{', '.join(others)} or {last}?")
+    return "\n".join([*lines, f"{_label(asked)}:"])
+
+
+def _label(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=\d)|_", " ", name).capitalize()

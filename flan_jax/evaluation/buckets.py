@@ -1,26 +1,37 @@
 """Rows of any length in batches of few shapes, and their way onto a mesh and back.
 
-Widths come from a short ladder and a width has two batch sizes, so an evaluation compiles a handful of programs
-whatever its rows are. What a row scores does not depend on the batch or width that it falls into.
+Rows that are scored are packed, several in one row of a batch; rows that are answered have one each. Widths come from
+a ladder and a width has two batch sizes, so an evaluation compiles a handful of programs whatever its rows are. What a
+row scores does not depend on what it shares a batch with.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flan_jax.data.packing import pack_window
 from flan_jax.errors import UserError
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.training import partitioning
 
 # The smaller batch size, as a part of the full one: what is left over is padded to it.
 _SMALL_BATCH = 8
+# Packed rows may be that much smaller: they are wide, and there are few of them.
+_SMALL_PACKED_BATCH = 16
+# In a packed row so wide, attention is counted as expensive as all the rest. For T5 1.1 on a CPU that is so at 200
+# (tiny) and 2,500 (small).
+_COSTLY_ATTENTION = 2048
+# Widths are chosen by packing so many rows in each way; rows that are packed together are at most so many.
+_SAMPLE, _WINDOW = 128, 4096
+# The share of rows that a width must hold; the others get one of their own.
+_MOST = 0.95
 
 
 class Batch(NamedTuple):
@@ -36,6 +47,87 @@ class Batch(NamedTuple):
     size: int
     source_width: int
     target_width: int
+
+
+class PackedBatch(NamedTuple):
+    """Rows of a batch that hold several of the given rows each.
+
+    Attributes:
+      rows: which of the given rows lie in each row of the batch, at most B.
+      size: B, the number of rows after padding.
+      source_width, target_width: S and T, the tokens of a row after padding.
+    """
+
+    rows: list[list[int]]
+    size: int
+    source_width: int
+    target_width: int
+
+
+def packed_batches(sizes: np.ndarray, batch_tokens: int, multiple: int,
+                   known: Collection[tuple[int, int]] = ()) -> Iterator[PackedBatch]:
+    """Packs rows into rows of a batch, widest first, so that a lack of memory shows at once.
+
+    Args:
+      sizes: tokens of each row in encoder and decoder, int [N, 2].
+      batch_tokens: most tokens (B / multiple) (S + T) of a batch, unless a single row has more.
+      multiple: B is a multiple of it: the number of devices over which rows are split.
+      known: the (S, T) that are compiled already, and are taken if others are hardly better.
+    """
+    packings, left = [], np.lexsort(sizes.T[::-1])
+    while len(left):
+        widths = _best_widths(sizes[left], set(known), batch_tokens)
+        fits = (sizes[left] <= widths).all(axis=1)
+        rows, left = left[fits], left[~fits]
+        windows = -(-len(rows) // _WINDOW)
+        packings.append((widths, [part[row].tolist() for part in (rows[begin::windows] for begin in range(windows))
+                                  for row in pack_window(sizes[part], widths)]))
+    for widths, rows in sorted(packings, reverse=True):
+        full = multiple * _power_of_two_below(max(batch_tokens // sum(widths), 1))
+        small = multiple * max(full // multiple // _SMALL_PACKED_BATCH, 1)
+        while rows:
+            size = full if len(rows) > full - small else small
+            yield PackedBatch(rows[:size], size, *widths)
+            rows = rows[size:]
+
+
+def _best_widths(sizes: np.ndarray, known: set[tuple[int, int]], batch_tokens: int) -> tuple[int, int]:
+    """The (S, T) in which rows of these sizes [N, 2], in the order of their inputs, cost the least."""
+    sample = sizes[np.linspace(0, len(sizes) - 1, min(len(sizes), _SAMPLE)).astype(int)]
+    best, least = None, np.inf
+    for widths in sorted({*_candidates(sample), *known}):
+        fits = (sample <= widths).all(axis=1)
+        if fits.mean() < _MOST:
+            continue
+        # What does not fit is packed later, less well.
+        tokens = len(pack_window(sample[fits], widths)) * _cost(*widths) + 1.5 * _cost(*sample[~fits].T).sum()
+        cost = tokens * len(sizes) / len(sample) + (0 if widths in known else batch_tokens / _SMALL_PACKED_BATCH)
+        if cost < least:
+            best, least = widths, cost
+    return best
+
+
+def _candidates(sample: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Widths that hold from one to some six of these rows, and targets as the inputs need them or a little more."""
+    (source, target), most = sample.mean(axis=0), np.quantile(sample, 0.9, axis=0, method="higher")
+    last = max(sample[:, 0].max(), int(min(6 * source, 2 * _COSTLY_ATTENTION)))
+    width = _step_up(max(int(np.median(sample[:, 0])), 1), 16)
+    while width <= _step_up(last, 16):
+        for room in (1.0, 1.1):
+            yield width, max(_step_up(int(np.ceil(room * width * target / source)), 8), _step_up(int(most[1]), 8))
+        width = _step_up(width + 1, 16)
+    yield _step_up(int(sample[:, 0].max()), 16), _step_up(int(sample[:, 1].max()), 8)
+
+
+def _cost(source, target):
+    """What a row costs, in tokens that attend to nothing."""
+    return (source + target) * (1 + np.maximum(source, target) / _COSTLY_ATTENTION)
+
+
+def _step_up(length: int, step: int) -> int:
+    """The least width for `length` tokens: multiples of `step`, from 16 steps on in 8 steps to each power of two."""
+    step = max(step, _power_of_two_above(length) // 16)
+    return -(-length // step) * step
 
 
 def batches(source_lengths: Sequence[int], target_lengths: Sequence[int], batch_tokens: int,

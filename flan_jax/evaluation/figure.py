@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from flan_jax.data.clusters import CLUSTERS
-from flan_jax.evaluation.report import Comparison, Summary
+from flan_jax.evaluation.report import Comparison, Summary, heading
 
 # Tuned models in their order; readable in grey and by colour-blind eyes (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -35,8 +34,8 @@ def draw(lines: Sequence[Comparison]) -> bytes:
     for cluster in dict.fromkeys(line.cluster for line in lines):
         own = [line for line in lines if line.cluster == cluster]
         metrics = {line.any.metric for line in own}
-        heading = CLUSTERS.get(cluster, cluster) + (f" ({min(metrics)})" if len(metrics) == 1 else "")
-        axes.text(0.8, top + 0.55, heading, fontsize=9, fontweight="bold", va="center", color=_INK)
+        title = heading(cluster) + (f" ({min(metrics)})" if len(metrics) == 1 else "")
+        axes.text(0.8, top + 0.55, title, fontsize=9, fontweight="bold", va="center", color=_INK)
         top += _HEADING
         for dataset in dict.fromkeys(line.dataset for line in own):
             group = [line for line in own if line.dataset == dataset]

@@ -1,4 +1,4 @@
-"""The held-out cluster, zero-shot: every dataset, every template, for the model at hand; into `results.csv`."""
+"""The held-out cluster: every dataset in every template, for the model at hand; into `results.csv`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import datetime
 import json
 import pathlib
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from flan_jax.data.assemble import Data
-from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.data.assemble import Data, Protocol
+from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.hashing import digest
 from flan_jax.evaluation import results
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
-from flan_jax.evaluation.results import ResultRow, Setting
+from flan_jax.evaluation.results import UNTUNED, ResultRow, Setting
 
 _SECONDS_BETWEEN_LINES = 5
 RESULTS, EVALUATED = "results.csv", "evaluated.json"
@@ -30,7 +31,7 @@ class HeldOut:
     """Evaluates parameters of one model on the held-out rows of one configuration; programs are compiled once.
 
     Attributes:
-      directory: `results.csv` and `predictions/<model>/` lie below it.
+      directory: `results.csv` and `predictions/` lie below it.
     """
 
     def __init__(self, data: Data, model, mesh: jax.sharding.Mesh, directory: pathlib.Path):
@@ -39,56 +40,85 @@ class HeldOut:
         self._generator = Generator(model, data.vocabulary, mesh, max_length=data.config.lengths()[1],
                                     bos_id=data.vocabulary.bos_id)
 
-    def evaluate(self, params: Any, setting: Setting) -> None:
+    def evaluate(self, params: Any, setting: Setting, asked: Protocol, while_training: bool = False,
+                 stop: Callable[[], object] = lambda: False) -> bool:
         """Adds to `results.csv` what is not in it yet: the model's numbers and those of the majority class.
 
         What is in it is told by `evaluated.json`, which remembers for each number the rows and parameters behind it.
 
         Args:
           params: the parameters in memory.
-          setting: run, step, model and size columns of the results.
+          setting: the columns that all numbers share.
+          asked: which rows, and how they are asked.
+          while_training: numbers alone: without predictions and the majority class.
+          stop: asked after each template of a dataset; what is not evaluated then is left for another time.
+
+        Returns:
+          Whether everything is evaluated.
         """
         writes = jax.process_index() == 0
-        predictions = self.directory / "predictions" / setting.model if writes else None
-        identity = parameters_digest(params)
-        jobs, keys = self.data.eval_jobs(), {}
-        for dataset, template in jobs:
-            keys[f"{setting.model}/{dataset.name}/{template.id}/{self.data.config.eval_split}"] = digest(
-                [self.data.eval_path(dataset, template).name, identity, dataclasses.asdict(setting)])
+        predictions = self.directory / "predictions" / self._predictions_name(setting)
+        jobs, identity = self.data.eval_jobs(asked), parameters_digest(params)
+        keys = [self._key(setting, *job, asked, [identity, None if while_training else predictions.name])
+                for job in jobs]
         done = self._done(keys)
-        todo = [(name, *job) for name, job, is_done in zip(keys, jobs, done) if not is_done]
+        if while_training:  # Numbers of all rows, where somebody evaluated this step, do not give way to those of some.
+            done |= self._done([self._key(setting, *job, self.data.asked, [identity, predictions.name])
+                                for job in jobs])
+        todo = [(key, *job) for key, job, is_done in zip(keys, jobs, done) if not is_done]
         if len(todo) < len(jobs):
-            print(f"[{setting.model}] {len(jobs) - len(todo)} of {len(jobs)} are evaluated already", flush=True)
+            print(f"[{setting.model}] step {setting.step}: {len(jobs) - len(todo)} of {len(jobs)} are evaluated "
+                  "already", flush=True)
         start, printed, majority = time.perf_counter(), 0.0, set()
         groups = results.evaluate(
-            (self.data.eval_examples(dataset, template) for _, dataset, template in todo), CATALOGUE, setting,
+            (self.data.eval_examples(dataset, template, asked) for _, dataset, template in todo), CATALOGUE, setting,
             lambda inputs, options: self._scorer.scores(params, inputs, options),
             lambda inputs: self._generator.texts(params, inputs),
-            np.array(self.data.vocabulary.input_end, np.int32), predictions)
-        for number, ((name, dataset, template), rows) in enumerate(zip(todo, groups), 1):
-            if dataset.name not in majority:
+            np.array(self.data.vocabulary.input_end, np.int32), predictions if writes and not while_training else None)
+        for number, ((key, dataset, template), rows) in enumerate(zip(todo, groups), 1):
+            if not while_training and dataset.name not in majority:
                 majority.add(dataset.name)
-                rows += results.majority_rows(self.data.eval_examples(dataset, template), dataset, setting)
+                rows += results.majority_rows(self.data.eval_examples(dataset, template, asked), dataset, setting)
             if writes:
                 results.update_results(self.directory / RESULTS, rows)
-                self._remember({name: keys[name]})
+                self._remember(*key)
             now = time.perf_counter()
             if now - printed > _SECONDS_BETWEEN_LINES or number == len(todo):
                 printed = now
                 _print_progress(setting, rows[0], number, len(todo), now - start)
+            if number < len(todo) and stop():
+                return False
+        return True
 
-    def _done(self, keys: dict[str, str]) -> list[bool]:
-        """Which keys `evaluated.json` holds; what the first host reads counts for all."""
+    def _key(self, setting: Setting, dataset: Dataset, template: Template, asked: Protocol,
+             behind: Sequence[Any]) -> tuple[str, str]:
+        """(name, digest) in `evaluated.json`: the rows of `results.csv` that it stands for, and what they come from."""
+        name = "/".join([setting.model, f"step {setting.step}", setting.instruction_mode, f"{setting.shots} shots",
+                         dataset.name, self.data.config.eval_split, template.id])
+        shard = self.data.eval_path(dataset, template, asked).name
+        return name, digest([shard, dataclasses.asdict(setting), *behind])
+
+    def _predictions_name(self, setting: Setting) -> str:
+        """The folder of the predictions: the model's name, and what is not as at the end of a usual run."""
+        at_end = setting.step == self.data.config.train_steps or setting.model == UNTUNED
+        parts = [setting.model, *([] if at_end else [f"step_{setting.step}"])]
+        mode = setting.instruction_mode.replace(", ", ".").replace(" ", "_")
+        parts += [mode] if mode != "template" else []
+        parts += [f"{setting.shots}_shots"] if setting.shots else []
+        return ".".join(parts)
+
+    def _done(self, keys: Sequence[tuple[str, str]]) -> np.ndarray:
+        """Which keys `evaluated.json` holds, bool [keys]; what the first host reads counts for all."""
         known = self._known() if (self.directory / RESULTS).exists() else {}
-        done = np.array([known.get(name) == key for name, key in keys.items()], bool)
-        return multihost_utils.broadcast_one_to_all(done).tolist() if jax.process_count() > 1 else done.tolist()
+        done = np.array([known.get(name) == key for name, key in keys], bool)
+        return np.array(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
 
     def _known(self) -> dict[str, str]:
         path = self.directory / EVALUATED
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def _remember(self, keys: dict[str, str]) -> None:
-        results.write_file(self.directory / EVALUATED, json.dumps({**self._known(), **keys}, indent=0).encode())
+    def _remember(self, name: str, key: str) -> None:
+        results.write_file(self.directory / EVALUATED, json.dumps({**self._known(), name: key}, indent=0).encode())
 
 
 @jax.jit
@@ -103,5 +133,5 @@ def parameters_digest(params: Any) -> str:
 
 def _print_progress(setting: Setting, row: ResultRow, number: int, count: int, elapsed: float) -> None:
     eta = datetime.timedelta(seconds=round(elapsed / number * (count - number)))
-    print(f"[{setting.model}] {number}/{count}  {row.dataset}/{row.template}  {row.metric} {row.value:.1f}  "
-          f"n={row.n}  ETA {eta}", flush=True)
+    print(f"[{setting.model}] step {setting.step}: {number}/{count}  {row.dataset}/{row.template}  "
+          f"{row.metric} {row.value:.1f}  n={row.n}  ETA {eta}", flush=True)

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flan_jax import config as gin_config
@@ -23,9 +21,8 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
 from flan_jax.models.decoder import DecoderLM
-from flan_jax.models.t5 import T5
 from flan_jax.prepare import CONFIGURED
-from flan_jax.train import open_run
+from flan_jax.train import open_devices, open_run
 
 try:
     from lm_eval.api.model import LM
@@ -38,8 +35,6 @@ PROTOCOLS = ("harness", "flan")
 
 # Requests between two lines of progress; what is done is in the harness's cache (`--use_cache`) after each.
 _AT_ONCE = 4096
-# What a token that is not the most likely one costs under `_argmax_logits`, in nats.
-_NOT_GREEDY = 1e6
 
 # What tasks call the most tokens of an answer.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -84,6 +79,7 @@ class FlanLM(LM):
         argv, checkpoint = _sources(run, checkpoint, gin_file, settings)
         with contextlib.redirect_stdout(sys.stderr):  # the harness prints its table on standard output
             gin_config.parse_command_line(argv, CONFIGURED)
+            open_devices(DataConfig().cache_directory())
             data = Data(DataConfig())
             opened = open_run(data)
             _, self._params = opened.read_params(checkpoint, step)
@@ -93,8 +89,7 @@ class FlanLM(LM):
         self._is_decoder = isinstance(opened.model, DecoderLM)
         self.max_length = max_length or source_length + (self._target_length if self._is_decoder else 0)
         # Contexts hold the BOS that a decoder reads first, hence no `bos_id` here.
-        self._scorer, self._argmax_scorer = (RankScorer(model, self._mesh, batch_tokens, bos_id=None)
-                                             for model in (opened.model, _argmax_model(opened.model)))
+        self._scorer = RankScorer(opened.model, self._mesh, batch_tokens, bos_id=None)
         self._generators: dict[int, Generator] = {}
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
@@ -103,9 +98,7 @@ class FlanLM(LM):
             pairs = [self._pair(*texts) for texts in arguments]
             continuations = [continuation for _, continuation in pairs]
             contexts = self._fitting([context for context, _ in pairs], map(len, continuations))
-            sums, at_zero = (self._scores(scorer, list(zip(contexts, continuations)))
-                             for scorer in (self._scorer, self._argmax_scorer))
-            return [(score, zero > -_NOT_GREEDY / 2) for score, zero in zip(sums, at_zero)]
+            return self._told(list(zip(contexts, continuations)))
 
         return self._answered("loglikelihood", requests, answer)
 
@@ -125,7 +118,7 @@ class FlanLM(LM):
                     windows.append(make_disjoint_window(window))
                     owners.append(owner)
             sums = np.zeros(len(arguments))
-            np.add.at(sums, np.array(owners, int), self._scores(self._scorer, windows))
+            np.add.at(sums, np.array(owners, int), [score for score, _ in self._told(windows)])
             return sums.tolist()
 
         return self._answered("loglikelihood_rolling", requests, answer)
@@ -196,8 +189,11 @@ class FlanLM(LM):
                                                 "beginning.", cut, self.max_length)
         return fitting
 
-    def _scores(self, scorer: RankScorer, pairs: Sequence[Pair]) -> list[float]:
-        """Log-probability of each continuation after its context; 0 for one without a token."""
+    def _told(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation after its context, and whether each of its tokens is the most likely.
+
+        One without a token has 0 and True.
+        """
         rows: dict[bytes, int] = {}
         contexts, options, places = [], [], []
         for context, continuation in pairs:
@@ -211,8 +207,9 @@ class FlanLM(LM):
                 options.append([])
             places.append((row, len(options[row])))
             options[row].append(np.asarray(continuation, np.int32))
-        found = scorer.scores(self._params, contexts, options) if contexts else []
-        return [0.0 if place is None else float(found[place[0]][place[1]]) for place in places]
+        found = self._scorer.told(self._params, contexts, options) if contexts else []
+        return [(0.0, True) if place is None else
+                (float(found[place[0]].sums[place[1]]), bool(found[place[0]].likeliest[place[1]])) for place in places]
 
     def _generator(self, max_length: int) -> Generator:
         if max_length not in self._generators:
@@ -248,22 +245,3 @@ def _before(text: str, until: str | Iterable[str] | None) -> str:
     for stop in [until] if isinstance(until, str) else until or ():
         text = text.split(stop, 1)[0] if stop else text
     return text
-
-
-def _argmax_model(model: T5 | DecoderLM) -> T5 | DecoderLM:
-    """The model at temperature zero: the most likely token has probability one (shared by tokens that tie)."""
-    return (_ArgmaxDecoder if isinstance(model, DecoderLM) else _ArgmaxT5)(model.config)
-
-
-class _ArgmaxT5(T5):
-    def decode(self, *args, **kwargs) -> jax.Array:
-        return _argmax_logits(super().decode(*args, **kwargs))
-
-
-class _ArgmaxDecoder(DecoderLM):
-    def branch_logits(self, *args, **kwargs) -> jax.Array:
-        return _argmax_logits(super().branch_logits(*args, **kwargs))
-
-
-def _argmax_logits(logits: jax.Array) -> jax.Array:
-    return jnp.where(logits == logits.max(axis=-1, keepdims=True), 0.0, -_NOT_GREEDY)

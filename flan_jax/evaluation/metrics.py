@@ -39,7 +39,7 @@ _ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
 # What to quote beside a published number.
 SIGNATURES = {
     "bleu": f"sacrebleu nrefs:var|case:mixed|eff:no|tok:intl|smooth:exp|version:{sacrebleu.__version__}",
-    "rouge": "rouge-score 0.1.2, stemmer, mean of F over rows, best reference, rougeLsum with a sentence a line",
+    "rouge": "rouge-score 0.1.2, no stemmer, mean of F over rows, best reference, rougeLsum with a sentence a line",
 }
 
 
@@ -94,7 +94,7 @@ def multirc(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dic
     Rows of one 'group' are the answers of one question; it is questions that the standard errors resample.
     Khashabi et al. 2018, "Looking Beyond the Surface", section 4.
     """
-    labels, guesses = _labels(targets, predictions)
+    labels, guesses = _binary_labels(targets, predictions)
     counts = _positive_counts(labels, guesses)
     groups = _groups(targets)
     per_group = np.stack([counts[rows].sum(0) for rows in groups])
@@ -108,8 +108,8 @@ def multirc(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dic
 
 
 def f1(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
-    """F1 of the class with label 1."""
-    counts = _positive_counts(*_labels(targets, predictions))
+    """F1 of the class with label 1, of two; a text that is neither option is wrong."""
+    counts = _positive_counts(*_binary_labels(targets, predictions))
     return {"f1": _bootstrapped(lambda rows: _f1(counts[rows].sum(0)), len(counts))}
 
 
@@ -127,7 +127,7 @@ def macro_f1(targets: Sequence[Target], predictions: Sequence[Prediction]) -> di
 
 def matthews(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """Matthews' correlation of two classes, times 100; 0 for predictions or targets of one class, unless all right."""
-    labels, guesses = _labels(targets, predictions)
+    labels, guesses = _binary_labels(targets, predictions)
     x, y = (labels == 1).astype(float), (guesses == 1).astype(float)
     return {"matthews": _bootstrapped(lambda rows: _correlation(x[rows], y[rows]), len(x))}
 
@@ -203,7 +203,7 @@ def rouge(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[
     # Here and not above: it brings nltk, which takes longer to import than everything else of an evaluation.
     from rouge_score import rouge_scorer
 
-    scorer = rouge_scorer.RougeScorer(_ROUGE_TYPES, use_stemmer=True)
+    scorer = rouge_scorer.RougeScorer(_ROUGE_TYPES)
     values = []
     for target, prediction in zip(targets, predictions):
         text, references = _sentence_a_line(_text(target, prediction)), [*map(_sentence_a_line, _references(target))]
@@ -266,6 +266,12 @@ def _labels(targets: Sequence[Target], predictions: Sequence[Prediction]) -> tup
     """True and predicted classes, int64 [rows] each; -1 for a text that is no option."""
     guesses = [class_of(t, _option_index(t, p)) for t, p in zip(targets, predictions)]
     return np.array([class_of(t, t["label"]) for t in targets], np.int64), np.array(guesses, np.int64)
+
+
+def _binary_labels(targets: Sequence[Target], predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted classes of two; a text that is no option is the wrong one, or it would be a right "no"."""
+    labels, guesses = _labels(targets, predictions)
+    return labels, np.where(guesses < 0, 1 - labels, guesses)
 
 
 def _is_right(target: Target, prediction: Prediction) -> bool:

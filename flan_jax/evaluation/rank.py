@@ -1,15 +1,16 @@
 """Rank classification: how likely the model finds each option of a row.
 
-A row's input is read once, and all its options follow it in one decoder row, so that every option sees the input and
-none sees another: a segment each behind a T5's encoder, a branch each after a decoder's prefix. Rank classification:
-Wei et al. 2022, section 2.3.
+A row's input is read once, and all its options follow it, so that every option sees the input and none sees another: a
+segment each behind a T5's encoder, a branch each after a decoder's prefix. Several rows lie in one row of a batch, so
+that hardly any padding is computed. Rank classification: Wei et al. 2022, section 2.3.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,28 @@ from flan_jax.models.decoder import DecoderLM
 
 # A row whose options have more tokens than this together is spread over several decoder rows: attention costs T x T.
 _MOST_OPTION_TOKENS = 512
+# Option tokens whose logits are held at a time: on a CPU they then fit into its cache.
+_LOGITS_AT_ONCE = 256
+
+
+class Told(NamedTuple):
+    """What the model tells of a row's options, O of them.
+
+    Attributes:
+      sums: log-probability of each option's tokens together, float32 [O].
+      likeliest: whether each token of an option is the most likely one in its place, bool [O].
+    """
+
+    sums: np.ndarray
+    likeliest: np.ndarray
 
 
 class RankScorer:
     """Scores options with a model on a mesh.
 
     Attributes:
-      shapes: the (B, S, T) met so far; each of them is compiled once.
+      shapes: the (B, S, T) met so far; each of them is compiled once. S holds a decoder's inputs and options.
+      tokens: how many tokens were computed so far, and how many places they and padding took: int64 [2].
     """
 
     def __init__(self, model, mesh: jax.sharding.Mesh | None = None, batch_tokens: int = 8192,
@@ -41,6 +57,7 @@ class RankScorer:
         """
         self.model, self.mesh, self.batch_tokens, self.bos_id = model, mesh, batch_tokens, bos_id
         self.shapes: set[tuple[int, int, int]] = set()
+        self.tokens = np.zeros(2, np.int64)
 
     def scores(self, params: Any, inputs: Sequence[np.ndarray],
                options: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
@@ -51,32 +68,41 @@ class RankScorer:
           inputs: per row, int32 token ids; ending in EOS for a T5, and as the text goes on for a decoder.
           options: per row, any number of options of int32 token ids ending in EOS.
         """
+        return [told.sums for told in self.told(params, inputs, options)]
+
+    def told(self, params: Any, inputs: Sequence[np.ndarray],
+             options: Sequence[Sequence[np.ndarray]]) -> list[Told]:
+        """The same, and whether an option is what greedy decoding would write."""
         # Equal options are scored once: they tie exactly, whatever their places would have done to the last digit.
         distinct = [list({option.tobytes(): option for option in choices}.values()) for choices in options]
         inputs = buckets.prompts(self.model, inputs, self.bos_id)
         parts = [(row, part) for row, choices in enumerate(distinct) for part in _parts(choices)]
-        sums = self._scores_of_parts(params, [inputs[row] for row, _ in parts], [part for _, part in parts])
-        found: list[dict[bytes, np.float32]] = [{} for _ in inputs]
-        for (row, part), of in zip(parts, sums):
-            found[row].update((option.tobytes(), score) for option, score in zip(part, of))
-        return [np.array([of[option.tobytes()] for option in choices], np.float32)
-                for of, choices in zip(found, options)]
+        found: list[dict[bytes, tuple]] = [{} for _ in inputs]
+        for (row, part), of in zip(parts, self._parts_told(params, [(inputs[row], part) for row, part in parts])):
+            found[row].update((option.tobytes(), pair) for option, pair in zip(part, zip(*of)))
+        return [Told(*(np.array([of[option.tobytes()][which] for option in choices], dtype)
+                       for which, dtype in enumerate((np.float32, bool)))) for of, choices in zip(found, options)]
 
-    def _scores_of_parts(self, params, inputs, options) -> list[np.ndarray]:
-        lengths = [len(row) for row in inputs], [sum(map(len, part)) for part in options]
-        running = []
+    def _parts_told(self, params, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[Told]:
+        size, layout = (_decoder_size, _decoder_row) if isinstance(self.model, DecoderLM) else (_t5_size, _t5_row)
+        sizes = np.array([size(*part) for part in parts], np.int64).reshape(-1, 2)
+        running, found = [], {}
         with buckets.on_mesh(self.mesh):
-            for batch in buckets.batches(*lengths, self.batch_tokens, buckets.row_multiple(self.mesh)):
+            for batch in buckets.packed_batches(sizes, self.batch_tokens, buckets.row_multiple(self.mesh),
+                                                {shape[1:] for shape in self.shapes}):
                 self.shapes.add(batch[1:])
-                source = buckets.padded([inputs[row] for row in batch.rows], batch.size, batch.source_width)
-                target, segments = _pack([options[row] for row in batch.rows], batch.size, batch.target_width)
-                source_lengths = buckets.lengths([inputs[row] for row in batch.rows], batch.size)
-                arrays = [buckets.to_devices(self.mesh, array) for array in (source, source_lengths, target, segments)]
+                self.tokens += [sizes[sum(batch.rows, [])].sum(), batch.size * sum(batch[2:])]
+                rows = [layout([parts[part] for part in row]) for row in batch.rows]
+                arrays = [buckets.padded(columns, batch.size, batch[2 + on_target])
+                          for on_target, side in enumerate(zip(*rows)) for columns in zip(*side)]
                 # Fetched below: the device works on while the next batches are packed.
-                running.append((batch, _option_sums(self.model, params, *arrays)))
-            found = {row: of[:len(options[row])] for batch, sums in running
-                     for row, of in zip(batch.rows.tolist(), buckets.to_host(self.mesh, sums))}
-        return [found[row] for row in range(len(inputs))]
+                told = _target_tokens(self.model, params, *(buckets.to_devices(self.mesh, array) for array in arrays))
+                running.append((batch.rows, told))
+            for rows, told in running:
+                log_probabilities, likeliest = (buckets.to_host(self.mesh, array) for array in told)
+                for row, *of in zip(rows, log_probabilities, likeliest):
+                    found.update(zip(row, _split([parts[part][1] for part in row], *of)))
+        return [found[part] for part in range(len(parts))]
 
 
 def _parts(options: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -92,53 +118,99 @@ def _parts(options: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
     return parts
 
 
-def _pack(options: Sequence[Sequence[np.ndarray]], size: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The options of each row one after another, and which one a token is of (1..O; 0 is padding): int32 [B, T]."""
-    segments = [np.repeat(np.arange(1, len(part) + 1), [len(option) for option in part]) for part in options]
-    return (buckets.padded([np.concatenate(part) for part in options], size, width),
-            buckets.padded(segments, size, width))
+def _split(options: Sequence[Sequence[np.ndarray]], log_probabilities: np.ndarray, likeliest: np.ndarray) -> list[Told]:
+    """What is told of each part, from the tokens [T] of the row that their options share."""
+    ends = np.cumsum([len(option) for part in options for option in part])
+    begins = np.concatenate([[0], ends[:-1]])
+    # In float64: an option of a hundred tokens is told to the same digit as one of two.
+    sums = np.add.reduceat(log_probabilities[:ends[-1]].astype(np.float64), begins).astype(np.float32)
+    every = np.logical_and.reduceat(likeliest[:ends[-1]], begins)
+    places = np.cumsum([len(part) for part in options])[:-1]
+    return [Told(*of) for of in zip(np.split(sums, places), np.split(every, places))]
+
+
+# How parts (input, options) lie in one row of a batch: the arrays [S] and the arrays [T] that `_target_tokens` takes,
+# as long as they are filled, and the two lengths of one part.
+
+
+def _t5_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[int, int]:
+    return len(source), sum(map(len, options))
+
+
+def _t5_row(parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Source tokens and which part they are of; target tokens, which option they are of and which part: from 1 on."""
+    numbers = np.arange(1, len(parts) + 1)
+    options = [option for _, part in parts for option in part]
+    return ([np.concatenate([source for source, _ in parts]),
+             np.repeat(numbers, [len(source) for source, _ in parts])],
+            [np.concatenate(options), np.repeat(np.arange(1, len(options) + 1), list(map(len, options))),
+             np.repeat(numbers, [sum(map(len, part)) for _, part in parts])])
+
+
+def _decoder_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[int, int]:
+    tokens = sum(map(len, options))
+    return len(source) + tokens - len(options), tokens
+
+
+def _decoder_row(parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Tokens, positions, part and branch of prefixes and options; target tokens and the place that tells of each.
+
+    The first token of an option is told at the end of the prefix, the others by the token before them, so that the last
+    one is not read.
+    """
+    columns, target, places, end = [], [], [], 0
+    for number, (source, options) in enumerate(parts, 1):
+        pieces = [source, *(option[:-1] for option in options)]
+        sizes = list(map(len, pieces))
+        within = [np.arange(sizes[0]), *(sizes[0] + np.arange(size) for size in sizes[1:])]
+        columns.append((np.concatenate(pieces), np.concatenate(within), np.full(sum(sizes), number),
+                        np.repeat(np.arange(len(pieces)), sizes)))
+        begins = end + np.cumsum(sizes)
+        for begin, option in zip(begins, options):
+            target.append(option)
+            places.append(np.concatenate([[end + sizes[0] - 1], np.arange(begin, begin + len(option) - 1)]))
+        end += sum(sizes)
+    return ([np.concatenate(column) for column in zip(*columns)], [np.concatenate(target), np.concatenate(places)])
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _option_sums(model, params, source: jax.Array, lengths: jax.Array, target: jax.Array,
-                 segments: jax.Array) -> jax.Array:
-    """Log-probability of each segment's tokens: float32 [B, T], segment i at [:, i - 1].
+def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of each target token, float32 [B, T], and whether none is more likely, bool [B, T].
 
-    source int32 [B, S], lengths int32 [B]; target and segments int32 [B, T]. There are as many sums as tokens, since no
-    segment is empty: so the number of options needs no compilation of its own.
+    The arrays are those of `_t5_row` or `_decoder_row`, int32 [B, S] and [B, T].
     """
-    logits_of = _decoder_logits if isinstance(model, DecoderLM) else _t5_logits
-    logits = logits_of(functools.partial(model.apply, {"params": params}), source, lengths, target, segments)
-    chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    log_probabilities = chosen - jax.nn.logsumexp(logits, axis=-1)
-    belongs = segments[:, :, None] == jnp.arange(1, target.shape[1] + 1)
-    return jnp.where(belongs, log_probabilities[:, :, None], 0.0).sum(axis=1)
+    apply = functools.partial(model.apply, {"params": params})
+    hidden, target = (_decoder_hidden if isinstance(model, DecoderLM) else _t5_hidden)(apply, *arrays)
+
+    def of_chunk(chunk):
+        hidden, target = chunk
+        logits = apply(hidden, method="logits")
+        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+        highest = logits.max(axis=-1)
+        log_z = highest + jnp.log(jnp.exp(logits - highest[..., None]).sum(axis=-1))
+        return chosen - log_z, chosen >= highest
+
+    batch, width = target.shape
+    chunk = math.gcd(width, max(_LOGITS_AT_ONCE // batch, 1))
+
+    def cut(x):
+        return jnp.moveaxis(x.reshape(batch, -1, chunk, *x.shape[2:]), 1, 0)
+
+    told = jax.lax.map(of_chunk, (cut(hidden), cut(target)))
+    return tuple(jnp.moveaxis(of, 0, 1).reshape(batch, width) for of in told)
 
 
-def _shifted(array: jax.Array) -> jax.Array:
-    return jnp.pad(array, ((0, 0), (1, 0)))[:, :-1]
-
-
-def _t5_logits(apply, source, lengths, target, segments) -> jax.Array:
-    """The logits [B, T, V] of which each target token is one, from an encoder that reads the source."""
-    source_segments = (jnp.arange(source.shape[1]) < lengths[:, None]).astype(jnp.int32)
+def _t5_hidden(apply, source, source_segments, target, segments, cross_segments) -> tuple[jax.Array, jax.Array]:
+    """The vectors [B, T, D] that tell of each target token, and these tokens."""
     encoded = apply(source, source_segments, method="encode")
-    given = jnp.where(segments == _shifted(segments), _shifted(target), 0)
-    every_option = (segments > 0).astype(jnp.int32)
-    return apply(encoded, source_segments, given, segments, every_option, method="decode")
+
+    def shifted(array):
+        return jnp.pad(array, ((0, 0), (1, 0)))[:, :-1]
+
+    given = jnp.where(segments == shifted(segments), shifted(target), 0)
+    return apply(encoded, source_segments, given, segments, cross_segments, method="decode_hidden"), target
 
 
-def _decoder_logits(apply, source, lengths, target, segments) -> jax.Array:
-    """The same from a decoder: rows of S + T tokens, a prefix and its branches."""
-    (batch, width), places = source.shape, jnp.arange(target.shape[1])
-    prefix = jnp.broadcast_to(jnp.arange(width), (batch, width))
-    begins = segments != _shifted(segments)
-    within = places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
-    # The first token of an option is told at the end of the prefix, the others by the token before them.
-    told_at = jnp.where(begins, lengths[:, None] - 1, width + places - 1)
-    return apply(
-        jnp.concatenate([source, target], axis=1),
-        positions=jnp.concatenate([prefix, lengths[:, None] + within], axis=1),
-        segment_ids=jnp.concatenate([prefix < lengths[:, None], segments > 0], axis=1).astype(jnp.int32),
-        branch_ids=jnp.concatenate([jnp.zeros_like(prefix), segments], axis=1),
-        at=jnp.maximum(told_at, 0), method="branch_logits")
+def _decoder_hidden(apply, tokens, positions, segments, branches, target, places) -> tuple[jax.Array, jax.Array]:
+    """The same from a decoder."""
+    return apply(tokens, positions, segments, branches, places, method="branch_hidden"), target

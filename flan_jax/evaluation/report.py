@@ -20,6 +20,8 @@ from flan_jax.evaluation.results import MAJORITY, UNTUNED, ResultRow
 
 # The scorings that tables show; the others are in results.csv.
 _SHOWN_SCORINGS = ("sum", "greedy", MAJORITY)
+# Behind the name of a cluster whose inverted templates are a task of their own: they stand and count apart.
+_INVERTED = " (inverted)"
 # Headline metric -> the function whose signature belongs below a table.
 _SIGNED = {"bleu": "bleu", "rouge1": "rouge"}
 
@@ -87,8 +89,9 @@ class Comparison:
 def compare(rows: Iterable[ResultRow]) -> list[Comparison]:
     """All datasets by cluster, in the paper's order of clusters, each cluster followed by its mean (dataset '').
 
-    Of a run the last step at which a dataset was evaluated counts; of a dataset the split 'test' if it was evaluated,
-    and the metric that comes first.
+    Of a run the evaluation with most rows counts, and of several the last step; of a dataset the split 'test' if it was
+    evaluated, and the metric that comes first. Inverted templates, such as translation into English, make up a cluster
+    of their own.
 
     Raises:
       UserError: if there is no row to show.
@@ -98,8 +101,9 @@ def compare(rows: Iterable[ResultRow]) -> list[Comparison]:
     for summary in summarise(rows):
         by_cluster[summary.cluster].append(summary)
     if not by_cluster:
-        raise UserError("the results hold no row of a forward template; run `flan-jax eval` first.")
-    order = [*CLUSTERS, *sorted(set(by_cluster) - set(CLUSTERS))]
+        raise UserError("the results hold no row that a table shows; run `flan-jax eval` first.")
+    order = [name for cluster in CLUSTERS for name in (cluster, cluster + _INVERTED)]
+    order += sorted(set(by_cluster) - set(order))
     labels = _labels([s.series for summaries in by_cluster.values() for s in summaries])
     for cluster in order:
         if cluster not in by_cluster:
@@ -112,20 +116,51 @@ def compare(rows: Iterable[ResultRow]) -> list[Comparison]:
 
 
 def summarise(rows: Iterable[ResultRow]) -> list[Summary]:
-    """One summary per dataset and series, over forward templates, in the order of the rows."""
-    shown = [row for row in rows if row.kind == "forward" and row.scoring in _SHOWN_SCORINGS]
-    headline: dict[str, str] = {}
+    """One summary per dataset and series, over forward templates (or inverted ones), in the order of the rows."""
+    shown = _shown(rows)
+    most: dict[tuple, int] = {}
     for row in shown:
-        headline.setdefault(row.dataset, row.metric)
-    shown = [row for row in shown if row.metric == headline[row.dataset]]
+        most[_of_any_step(row), row.split] = max(most.get((_of_any_step(row), row.split), 0), row.n)
+    shown = [row for row in shown if row.n == most[_of_any_step(row), row.split]]
     last: dict[tuple, int] = {}
     for row in shown:
         last[_of_any_step(row)] = max(last.get(_of_any_step(row), 0), row.step)
     groups = collections.defaultdict(lambda: collections.defaultdict(list))
     for row in shown:
         if row.step == last[_of_any_step(row)]:
-            groups[_series(row), row.dataset][row.split].append(row)
-    return [_summary(series, splits) for (series, _), splits in groups.items()]
+            groups[_series(row), row.cluster, row.dataset][row.split].append(row)
+    return [_summary(series, splits) for (series, *_), splits in groups.items()]
+
+
+def progress(rows: Iterable[ResultRow]) -> str:
+    """The means of the clusters over their datasets step by step, as a Markdown table; '' if there is one step only.
+
+    A step has a line for each number of rows that its datasets were evaluated on, in all of them together.
+    """
+    tuned = [row for row in _shown(rows) if row.model not in (UNTUNED, MAJORITY)]
+    labels = _labels(_series(row) for row in tuned)
+    points = collections.defaultdict(lambda: collections.defaultdict(list))
+    for row in tuned:
+        points[labels[_series(row)], row.split, row.step, row.cluster][row.dataset].append(row)
+    several = {(label, split, cluster) for label, split, step, cluster in points
+               if any((label, split, other, cluster) in points for other in {row.step for row in tuned} - {step})}
+    lines = []
+    for (label, split, step, cluster), datasets in sorted(points.items()):
+        if (label, split, cluster) in several:
+            mean = statistics.fmean(statistics.fmean(row.value for row in own) for own in datasets.values())
+            metrics = {row.metric for own in datasets.values() for row in own}
+            lines.append(_line([label, heading(cluster), split, str(step), str(len(datasets)),
+                                str(sum(own[0].n for own in datasets.values())),
+                                metrics.pop() if len(metrics) == 1 else "mixed", _number(mean)]))
+    head = ["model", "cluster", "split", "step", "datasets", "rows", "metric", "mean"]
+    return "\n".join(["", "## Step by step", "", _line(head), _line(["---"] * 3 + ["--:"] * 3 + ["---", "--:"]), *lines,
+                      ""]) if lines else ""
+
+
+def heading(cluster: str) -> str:
+    """A cluster's name for readers."""
+    name = cluster.removesuffix(_INVERTED)
+    return CLUSTERS.get(name, name) + (", inverted templates" if name != cluster else "")
 
 
 def table(lines: Sequence[Comparison]) -> str:
@@ -135,7 +170,7 @@ def table(lines: Sequence[Comparison]) -> str:
             "s.e. from rows", "min", "max", "best template", "untuned", "majority"]
     text = []
     for cluster in dict.fromkeys(line.cluster for line in lines):
-        text += ["", f"## {CLUSTERS.get(cluster, cluster)}", "", _line(head),
+        text += ["", f"## {heading(cluster)}", "", _line(head),
                  _line(["---", *(["---"] if several else []), "---"] + ["--:"] * 7 + ["---", "--:", "--:"])]
         text += [_line(_cells(line, several)) for line in lines if line.cluster == cluster]
     return "\n".join(["# Results", *text, "", *_legend(lines)]) + "\n"
@@ -149,7 +184,17 @@ def _series(row: ResultRow) -> Series:
 
 
 def _of_any_step(row: ResultRow) -> tuple:
-    return _series(row)._replace(step=0), row.dataset
+    return _series(row)._replace(step=0), row.cluster, row.dataset
+
+
+def _shown(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """The rows of which tables are made: scorings that they show, and of each dataset the metric that comes first."""
+    shown = [row if row.kind == "forward" else dataclasses.replace(row, cluster=row.cluster + _INVERTED)
+             for row in rows if row.scoring in _SHOWN_SCORINGS]
+    headline: dict[tuple, str] = {}
+    for row in shown:
+        headline.setdefault((row.cluster, row.dataset), row.metric)
+    return [row for row in shown if row.metric == headline[row.cluster, row.dataset]]
 
 
 def _summary(series: Series, splits: dict[str, list[ResultRow]]) -> Summary:
@@ -240,13 +285,16 @@ def _cells(line: Comparison, several: bool) -> list[str]:
         numbers = (tuned.mean, tuned.std, tuned.stderr, tuned.low, tuned.high)
         flattered = "" if tuned.best_by_validation else "†"
         cells += [*map(_number, numbers), f"{_number(tuned.best)}{flattered} {tuned.best_template}".strip()]
-    return cells + [_against(line.untuned), _number(line.majority.mean) if line.majority else ""]
+    return cells + [_against(line.untuned, tuned), _number(line.majority.mean) if line.majority else ""]
 
 
-def _against(untuned: Summary | None) -> str:
+def _against(untuned: Summary | None, tuned: Summary | None) -> str:
+    """The untuned model's number, with how it was asked if the tuned one was asked in another way."""
     if untuned is None:
         return ""
-    return _number(untuned.mean) + (f" ± {_number(untuned.std)}" if untuned.std is not None else "")
+    mode = untuned.series.instruction_mode
+    way = f" ({mode})" if tuned is not None and mode != tuned.series.instruction_mode else ""
+    return _number(untuned.mean) + (f" ± {_number(untuned.std)}" if untuned.std is not None else "") + way
 
 
 def _number(value: float | None) -> str:

@@ -61,7 +61,8 @@ class ResultRow:
     Attributes:
       run: name of the run; step: of the checkpoint; model: 'majority', 'untuned' or a name; size: of the model.
       cluster, dataset, split, template, kind: what was evaluated; the majority class has template 'any'.
-      shots: number of exemplars; instruction_mode: 'template', 'none' or 'dataset_name'.
+      shots: number of exemplars; instruction_mode: 'template', 'none', 'dataset_name' or 'baseline', and behind it the
+        style of the options where that is not the usual one, e.g. 'template, options none'.
       scoring: one of `SCORINGS` (ranked options), 'greedy' (generated text) or 'majority'.
       metric: a key that one of `metrics.METRICS` gives; the first of a dataset is the one that tables show.
       value, stderr: in percent; the standard error is None below two rows.
@@ -109,7 +110,7 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
     """Scores datasets one template at a time; yields the result rows of each, once its predictions are on disk.
 
     Args:
-      examples: rendered splits in forward templates.
+      examples: rendered splits in forward templates, or in inverted ones of datasets with `inverted_metrics`.
       datasets: by name, for cluster and metrics; the catalogue will do.
       setting: the columns that all rows share.
       rank: inputs and options (int32 ids each) -> summed log-probabilities of each row's options; see `RankScorer`.
@@ -118,12 +119,12 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
       predictions_dir: where to write `<dataset>.<split>.<template>.jsonl`; None writes nothing.
 
     Raises:
-      UserError: for an inverted template, which asks another question than the dataset's metrics answer, or no rows.
+      UserError: for another inverted template, which asks what the dataset's metrics do not measure, or no rows.
     """
     known: dict[bytes, np.float32] = {}
     for example in examples:
         where = f"{example.dataset}/{example.template} ({example.split})"
-        if example.kind != "forward":
+        if example.kind != "forward" and not datasets[example.dataset].inverted_metrics:
             raise UserError(f"{where} is an inverted template, which is not evaluated; give forward templates only.")
         if not example.texts:
             raise UserError(f"{where} has no rows to evaluate; `flan-jax tasks check` shows why rows are dropped.")
@@ -245,7 +246,7 @@ def _key(row: ResultRow) -> tuple:
 def _rows(examples: EvalExamples, dataset: Dataset, setting: Setting, scoring: str,
           predictions: Sequence[Prediction]) -> list[ResultRow]:
     numbers: dict[str, metrics.Number] = {}
-    for name in dataset.metrics:
+    for name in dataset.metrics if examples.kind == "forward" else dataset.inverted_metrics:
         for key, number in metrics.score(name, examples.texts, predictions).items():
             numbers.setdefault(key, number)
     return [ResultRow(**dataclasses.asdict(setting), cluster=dataset.cluster, dataset=examples.dataset,

@@ -65,7 +65,7 @@ class DecoderConfig:
             object.__setattr__(self, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16")
         for field, choices in {
             "dtype": ("bfloat16", "float32"),
-            "remat": ("none", "full"),
+            "remat": layers.REMATS,
             "positions": ("relative", "rotary"),
             "prefix": ("causal", "bidirectional"),
         }.items():
@@ -225,26 +225,37 @@ class DecoderLM(nn.Module):
         for rotary positions) begin at 0 in each segment; `decoder_causal_attention` (read for a bidirectional prefix)
         is 1 on what reads the inputs: the first token and the inputs' own. Other keys are not read.
         """
+        return self.logits(self.hidden(batch, deterministic))
+
+    def hidden(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
+        """Gives the normed [B, L, D] of a packed batch, of which `logits` makes logits."""
         tokens, segments = batch["decoder_input_tokens"], batch["decoder_segment_ids"]
         prefix = batch["decoder_causal_attention"] > 0 if self.config.prefix == "bidirectional" else None
         positions = batch["decoder_positions"] if self.config.positions == "rotary" else None
         bias = self.decoder.bias_in_row(tokens.shape[1])
-        x, _ = self.decoder(tokens, positions, _visible(segments, prefix), bias, deterministic)
+        return self.decoder(tokens, positions, _visible(segments, prefix), bias, deterministic)[0]
+
+    def logits(self, x) -> jax.Array:
+        """Gives float32 logits [B, L, V] of the normed [B, L, D]."""
         return self.decoder.logits(x)
 
-    def branch_logits(self, tokens, positions, segment_ids, branch_ids, at=None) -> jax.Array:
-        """Gives logits [B, L, V] of rows in which several continuations follow one prefix.
+    def branch_logits(self, *args, **kwargs) -> jax.Array:
+        """Gives logits [B, L, V]; the arguments are those of `branch_hidden`."""
+        return self.logits(self.branch_hidden(*args, **kwargs))
+
+    def branch_hidden(self, tokens, positions, segment_ids, branch_ids, at=None) -> jax.Array:
+        """Gives the normed [B, L, D] of rows in which several continuations follow one prefix.
 
         A token attends to itself and to earlier tokens in the row of its segment whose branch is 0, the prefix, or its
         own. All arguments are int32 [B, L]; `positions` (below L) continue from the prefix in each branch. With `at`
-        [B, P], places in the row, only their logits are given: [B, P, V].
+        [B, P], places in the row, only they are given: [B, P, D].
         """
         prefix = branch_ids == 0
         mask = _visible(segment_ids, prefix if self.config.prefix == "bidirectional" else None)
         mask &= (branch_ids[:, None, :, None] == branch_ids[:, None, None, :]) | prefix[:, None, None, :]
         bias = self.decoder.bias_between(positions, positions, tokens.shape[1])
         x, _ = self.decoder(tokens, positions, mask, bias)
-        return self.decoder.logits(x if at is None else jnp.take_along_axis(x, at[..., None], axis=1))
+        return x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
 
     def prefill(self, tokens, lengths, max_length: int) -> tuple[jax.Array, dict]:
         """Gives the logits [B, V] that follow each prompt, and the cache for `max_length` more tokens.

@@ -24,7 +24,8 @@ class T5Config:
     `vocab_size` is the number of rows of the embedding (the vocabulary's size padded up to a multiple of 128). `dtype`
     is that of the computation ('auto': bfloat16, and float32 on a CPU, which has no units for bfloat16); parameters,
     softmax and logits stay float32. `remat` 'full' keeps only each layer's
-    input for the backward pass and computes the rest again. Raises UserError for a value that cannot work.
+    input for the backward pass and computes the rest again; 'dots' keeps what matrix products with parameters gave.
+    Raises UserError for a value that cannot work.
     """
 
     vocab_size: int
@@ -51,8 +52,8 @@ class T5Config:
             raise UserError("T5 gives NaN in float16, so type --gin.T5Config.dtype=bfloat16 (or float32) instead.")
         if self.dtype not in ("bfloat16", "float32"):
             raise UserError(f"T5Config.dtype is {self.dtype!r}, but must be 'auto', 'bfloat16' or 'float32'.")
-        if self.remat not in ("none", "full"):
-            raise UserError(f"T5Config.remat is {self.remat!r}, but must be 'none' or 'full'.")
+        if self.remat not in layers.REMATS:
+            raise UserError(f"T5Config.remat is {self.remat!r}, but must be one of {', '.join(layers.REMATS)}.")
         unknown = [name for name in self.mlp_activations if name not in layers.ACTIVATIONS]
         if unknown:
             known = ", ".join(sorted(layers.ACTIVATIONS))
@@ -115,13 +116,14 @@ class DecoderLayer(nn.Module):
     def _after_self_attention(self, x, cross_keys_values, cross_mask, dropout=(1.0, 1.0, 1.0, 1.0)) -> jax.Array:
         on_weights, on_mixed, on_hidden, on_out = dropout
         y = self.pre_cross_attention_layer_norm(x)
-        x = x + self.encoder_decoder_attention(y, cross_keys_values, cross_mask, None, on_weights) * on_mixed
+        mixed = self.encoder_decoder_attention(y, cross_keys_values, cross_mask, None, on_weights, heads_first=True)
+        x = x + mixed * on_mixed
         x = x + self.mlp(self.pre_mlp_layer_norm(x), on_hidden) * on_out
         return layers.constrain(x, "batch", "length", "embed")
 
     def cross_keys_values(self, encoded) -> tuple[jax.Array, jax.Array]:
-        """Gives this layer's keys and values [B, S, H, C] of the encoder's output."""
-        return self.encoder_decoder_attention.keys_values(encoded)
+        """Gives this layer's keys and values [B, H, S, C] of the encoder's output."""
+        return tuple(jnp.swapaxes(x, 1, 2) for x in self.encoder_decoder_attention.keys_values(encoded))
 
     def step(self, x, cache: dict, index, cross_mask, bias):
         """Gives [B, 1, D] for one position, and its own keys and values [B, 1, H, C] to be put in the cache at `index`.
@@ -190,7 +192,7 @@ class Decoder(nn.Module):
         return self.decoder_norm(x) * on_output
 
     def cross_keys_values(self, encoded):
-        """Gives every layer's keys and values [N, B, S, H, C] of the encoder's output."""
+        """Gives every layer's keys and values [N, B, H, S, C] of the encoder's output."""
 
         def body(layer, encoded, _):
             return encoded, layer.cross_keys_values(encoded)
@@ -230,9 +232,13 @@ class T5(nn.Module):
     def __call__(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
         """Gives logits [B, T, V] of a packed batch: int32 `encoder_input_tokens` and `encoder_segment_ids` [B, S],
         `decoder_input_tokens` (already shifted) and `decoder_segment_ids` [B, T]. Other keys are not read."""
+        return self.logits(self.hidden(batch, deterministic))
+
+    def hidden(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
+        """Gives the normed [B, T, D] of a packed batch, of which `logits` makes logits."""
         encoder_segments, decoder_segments = batch["encoder_segment_ids"], batch["decoder_segment_ids"]
         encoded = self.encode(batch["encoder_input_tokens"], encoder_segments, deterministic)
-        return self.decode(
+        return self.decode_hidden(
             encoded, encoder_segments, batch["decoder_input_tokens"], decoder_segments, decoder_segments, deterministic
         )
 
@@ -240,7 +246,11 @@ class T5(nn.Module):
         """Gives [B, S, D] of int32 tokens [B, S]; a token attends to tokens of its own segment (0 is padding)."""
         return self.encoder(self.token_embedder(tokens), _same_segment(segment_ids, segment_ids), deterministic)
 
-    def decode(
+    def decode(self, *args, **kwargs) -> jax.Array:
+        """Gives logits [B, T, V]; the arguments are those of `decode_hidden`."""
+        return self.logits(self.decode_hidden(*args, **kwargs))
+
+    def decode_hidden(
         self,
         encoded,
         encoder_segment_ids,
@@ -249,7 +259,7 @@ class T5(nn.Module):
         cross_segment_ids,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Gives logits [B, T, V] of int32 tokens [B, T], given encoded [B, S, D].
+        """Gives the normed [B, T, D] of int32 tokens [B, T], given encoded [B, S, D].
 
         A position attends to itself and earlier ones with the same `decoder_segment_ids` [B, T], and to the encoder
         where `cross_segment_ids` [B, T] equals `encoder_segment_ids` [B, S]; 0 is padding. Both are the decoder's
@@ -260,9 +270,10 @@ class T5(nn.Module):
         self_mask = _same_segment(decoder_segment_ids, decoder_segment_ids) & causal
         cross_mask = _same_segment(cross_segment_ids, encoder_segment_ids)
         x = self.token_embedder(decoder_input_tokens)
-        return self._logits(self.decoder(x, encoded, self_mask, cross_mask, deterministic))
+        return self.decoder(x, encoded, self_mask, cross_mask, deterministic)
 
-    def _logits(self, x) -> jax.Array:
+    def logits(self, x) -> jax.Array:
+        """Gives float32 logits [B, T, V] of the normed [B, T, D]."""
         tied = self.config.logits_via_embedding
         logits = self.token_embedder.attend(x) if tied else self.decoder.logits(x)
         return layers.constrain(logits, "batch", "length", "vocab")
@@ -270,7 +281,7 @@ class T5(nn.Module):
     def start_cache(self, encoded, max_length: int) -> dict:
         """Gives the cache for decoding up to `max_length` tokens: `self` and `cross` pairs of keys and values.
 
-        They are [N, B, max_length, H, C] (zeros) and [N, B, S, H, C] in the compute dtype.
+        They are [N, B, max_length, H, C] (zeros) and [N, B, H, S, C] in the compute dtype.
         """
         c = self.config
         shape = (c.num_decoder_layers, encoded.shape[0], max_length, c.num_heads, c.head_dim)
@@ -283,7 +294,7 @@ class T5(nn.Module):
         """Gives the logits [B, V] that follow int32 tokens [B] at position `index` (a scalar), and the new cache."""
         cross_mask = _same_segment(jnp.ones_like(tokens)[:, None], encoder_segment_ids)
         x, cache = self.decoder.step(self.token_embedder(tokens[:, None]), cache, index, cross_mask)
-        return self._logits(x)[:, 0], cache
+        return self.logits(x)[:, 0], cache
 
 
 def _same_segment(query_segments, key_segments) -> jax.Array:

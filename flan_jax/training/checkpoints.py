@@ -6,18 +6,35 @@ for. A step's directory has two items, `params` and `state` (everything else), s
 alone.
 """
 
+import contextlib
+import json
+import logging
 import math
 import os
+import re
+import textwrap
 import uuid
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flan_jax.errors import UserError
 
 _ITEMS = ("params", "state")
+# What file systems and TensorStore say when nothing more can be written.
+_NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE)
+
+
+# Orbax logs the traceback of what goes wrong in each of its threads, and raises it too; once is enough.
+logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
+
+
+class Damaged(UserError):
+    """A checkpoint is there, but it cannot be read."""
 
 
 class Checkpoints:
@@ -30,6 +47,7 @@ class Checkpoints:
 
     def __init__(self, directory, keep: int = 3, best_metric: str | None = None, best_mode: str = "max"):
         self.directory = _writable(directory)
+        _remove_cut_metrics(self.directory)
         self._best_metric, self._best_mode = best_metric, best_mode
         keep_last = LatestN(n=keep)
         options = ocp.CheckpointManagerOptions(preservation_policy=keep_last, cleanup_tmp_directories=True)
@@ -57,7 +75,8 @@ class Checkpoints:
         if self._best_metric:
             # Orbax warns at every save without metrics, so that one ranks last instead.
             metrics = {self._best_metric: -math.inf if self._best_mode == "max" else math.inf, **(metrics or {})}
-        self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+        with self._saving():
+            self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
 
     def latest_step(self) -> int | None:
         """Gives the last step that is saved, or None."""
@@ -74,22 +93,69 @@ class Checkpoints:
     def restore(self, abstract_tree: dict, step: int | None = None) -> dict:
         """Gives the tree of `step` (the latest by default) in the shapes, dtypes and shardings of `abstract_tree`.
 
-        Raises UserError when there is no such checkpoint, or when it holds other names or shapes.
+        By default, when the latest cannot be read, e.g. because a file of it is cut short, a line says so, the
+        checkpoint is renamed to `damaged-<step>`, and the one before it is taken.
+
+        Raises UserError when there is no such checkpoint, or none that can be read, or when it holds other names or
+        shapes.
         """
-        step = self.latest_step() if step is None else step
-        if step is None or step not in self._manager.all_steps():
-            raise UserError(f"There is no checkpoint {'' if step is None else f'of step {step} '}in {self.directory}.")
-        params = restore_params(self.directory / str(step), abstract_tree["params"])
-        rest = {name: child for name, child in abstract_tree.items() if name != "params"}
-        return {**_restore_item(self.directory / str(step) / "state", rest), "params": params}
+        if step is not None:
+            if step not in self._manager.all_steps():
+                raise UserError(f"There is no checkpoint of step {step} in {self.directory}.")
+            return self._restore(abstract_tree, step)
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
+            raise UserError(f"There is no checkpoint in {self.directory}.")
+        for step in steps:
+            tree, problem = None, None
+            try:
+                tree = self._restore(abstract_tree, step)
+            except Damaged as error:
+                problem = error
+            if not _on_any_process(problem is not None):
+                return tree
+            self._set_aside(step, problem)
+        raise UserError(f"None of the checkpoints in {self.directory} can be read (they are now called damaged-<step>);"
+                        " give another MODEL_DIR, or run the same command again to begin anew.")
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises what went wrong while saving."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk; raises what went wrong while saving (UserError: no room for it)."""
+        with self._saving():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then releases the manager's threads."""
-        self._manager.close()
+        with self._saving():
+            self._manager.close()
+
+    def _restore(self, abstract_tree: dict, step: int) -> dict:
+        directory = self.directory / str(step)
+        params = _restore_item(directory / "params", abstract_tree["params"])
+        rest = {name: child for name, child in abstract_tree.items() if name != "params"}
+        return {**_restore_item(directory / "state", rest), "params": params}
+
+    def _set_aside(self, step: int, problem: Damaged | None) -> None:
+        """Renames a step that cannot be read, so that it can be saved again."""
+        if jax.process_index() == 0:
+            print(f"{problem or f'another process cannot read step {step}'}; it is called damaged-{step} now, and the "
+                  "checkpoint before it is taken", flush=True)
+            (self.directory / str(step)).rename(self.directory / f"damaged-{step}")
+        _on_any_process(False)  # the others go on when it is renamed
+        self._manager.reload()
+
+    @contextlib.contextmanager
+    def _saving(self):
+        """What TensorStore, Orbax and the file system raise where nothing can be written becomes a UserError."""
+        try:
+            yield
+        except Exception as error:
+            found = _NO_ROOM.search(str(error))
+            if not found:
+                raise
+            last = self.latest_step()
+            resumes = "begins anew" if last is None else f"resumes from step {last}, which is whole"
+            raise UserError(f"the checkpoint cannot be written to {self.directory} ({found.group()}): make room there; "
+                            f"then the same command {resumes}.") from error
 
 
 def checkpoint_path(path, step: int | None = None):
@@ -136,13 +202,47 @@ def _say(shapes: dict[str, tuple], name: str) -> str:
 
 def _restore_item(path, abstract_tree):
     handler = ocp.StandardCheckpointHandler()
+    with _reading(path):
+        metadata = handler.metadata(path).tree
     stored = {
         jax.tree_util.keystr(key, simple=True, separator="/"): tuple(leaf.shape)
-        for key, leaf in jax.tree_util.tree_leaves_with_path(handler.metadata(path).tree)
+        for key, leaf in jax.tree_util.tree_leaves_with_path(metadata)
     }
     check_same_shapes(stored, {name: tuple(leaf.shape) for name, leaf in _named(abstract_tree).items()}, path)
-    restored = _named(handler.restore(path, args=ocp.args.StandardRestore(_nested(abstract_tree))))
+    with _reading(path):
+        restored = _named(handler.restore(path, args=ocp.args.StandardRestore(_nested(abstract_tree))))
     return jax.tree.unflatten(jax.tree.structure(abstract_tree), [restored[name] for name in _named(abstract_tree)])
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """What Orbax and TensorStore raise for files that are cut short or missing becomes `Damaged`."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError, PermissionError):
+        raise  # of the devices or of the machine, not of the files
+    except Exception as error:
+        reason = textwrap.shorten(str(error) or type(error).__name__, 90, placeholder=" ...")
+        raise Damaged(f"the checkpoint {path} cannot be read ({reason})") from error
+
+
+def _remove_cut_metrics(directory) -> None:
+    """Removes files of metrics that are cut short; Orbax would not open the directory with them."""
+    if jax.process_index() == 0:
+        for file in directory.glob("*/metrics/metrics"):
+            try:
+                json.loads(file.read_text())
+            except ValueError:
+                file.unlink()
+                print(f"{file} was cut short: its step no longer counts when the best is looked for", flush=True)
+    _on_any_process(False)  # the others open the directory after that
+
+
+def _on_any_process(value: bool) -> bool:
+    """Whether `value` is true on any of a run's processes."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
 
 
 def _named(tree) -> dict:

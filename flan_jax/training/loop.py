@@ -18,26 +18,29 @@ from typing import Any
 
 import gin
 import jax
-import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from flan_jax import interchange
-from flan_jax.data.assemble import Data
+from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
 from flan_jax.errors import UserError
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
 from flan_jax.models.architectures import make_model
+from flan_jax.scale.flops import model_flops
+from flan_jax.scale.hardware import peak_flops
 from flan_jax.training import checkpoints, partitioning
-from flan_jax.training.metrics_log import MetricsLog, NonFinite
+from flan_jax.training.lowering import lower_train_step
+from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 from flan_jax.training.model_info import model_info
 from flan_jax.training.optimizer import adafactor
 from flan_jax.training.prefetch import device_batches, put_batch
-from flan_jax.training.step import ShardedState, State, make_eval_step, make_train_step
+from flan_jax.training.profile import Profile
+from flan_jax.training.step import ShardedState, State, make_eval_step
 
 
-@gin.configurable("Train")
+@gin.configurable("Train", denylist=["profile_steps"])
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How to train; bound in `gin/flan.gin`.
@@ -53,8 +56,12 @@ class TrainConfig:
       keep: how many of the last checkpoints stay; the one with the best validation loss stays too.
       size: name of the model's size in results, e.g. 't5_tiny'.
       embedding_rows: rows of the embedding; None for the vocabulary's size up to the next multiple of 128.
+      param_dtype: of the parameters, 'float32' or 'bfloat16'; the latter are rounded by chance when they are updated.
+      microbatches: parts of a batch that are computed one after the other: less memory, the same step.
+      loss_chunks: parts of a row whose logits are computed one after the other: less memory, the same step.
       log_every: steps between printed lines.
       tensorboard: whether to write event files.
+      profile_steps: steps that are traced for a profiler, from the third of this start on; 0: none.
     """
 
     model_dir: str = "runs/flan"
@@ -67,14 +74,20 @@ class TrainConfig:
     keep: int = 3
     size: str = ""
     embedding_rows: int | None = None
+    param_dtype: str = "float32"
+    microbatches: int = 1
+    loss_chunks: int = 1
     log_every: int = 10
     tensorboard: bool = False
+    profile_steps: int = 0
 
     def __post_init__(self):
-        for name in ("checkpoint_every", "keep", "log_every"):
+        for name in ("checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name.upper()} must be a whole number of at least 1, not {value!r}.")
+        if self.param_dtype not in ("float32", "bfloat16"):
+            raise UserError(f"PARAM_DTYPE must be 'float32' or 'bfloat16', not {self.param_dtype!r}.")
 
 
 class Run:
@@ -84,7 +97,7 @@ class Run:
         self.config, self.data = config, data
         self.directory = pathlib.Path(config.model_dir).expanduser()
         self.mesh = partitioning.make_mesh(config.mesh or {"fsdp": -1})
-        partitioning.check_batch_size(data.config.batch_size, self.mesh)
+        partitioning.check_batch_size(data.config.batch_size, self.mesh, config.microbatches)
         rows = config.embedding_rows or padded_size(data.vocabulary)
         if rows < data.vocabulary.size:
             raise UserError(f"the model has {rows} rows in its embedding, but VOCABULARY has {data.vocabulary.size} "
@@ -92,11 +105,12 @@ class Run:
         self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
         self.optimizer = adafactor()
-        self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed)
+        self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed,
+                                    config.param_dtype)
         self.state: State | None = None
         self._step_fn: concurrent.futures.Future | None = None
         self._held_out: HeldOut | None = None
-        self._eval_step = jax.jit(make_eval_step(self.model))
+        self._eval_step = jax.jit(make_eval_step(self.model, config.loss_chunks))
 
     @property
     def steps(self) -> int:
@@ -126,8 +140,10 @@ class Run:
         if latest != self.steps:
             self._compile_step()
         if latest is not None:
-            self.state = self.sharded.stack(saved.restore(self.sharded.on_disk(), latest))
-            print(f"resuming from step {latest} in {saved.directory}", flush=True)
+            self.state = self.sharded.stack(saved.restore(self.sharded.on_disk()))
+            print(f"resuming from step {self.step} in {saved.directory}", flush=True)
+            if self.step < latest == self.steps:  # the last checkpoint could not be read
+                self._compile_step()
         else:
             self.state = self.initial_state()
 
@@ -153,8 +169,9 @@ class Run:
           UserError: if a loss is not finite; names the step and the datasets of its batch. Nothing of it is saved.
         """
         batches = self.data.batches()
+        flops = model_flops(self.model_config, self.data.config.batch_size, *self.data.config.lengths())
         log = MetricsLog(self.directory, self.step, self.steps, self.config.log_every, self.config.tensorboard,
-                         jax.process_index() == 0)
+                         jax.process_index() == 0, Work(flops, peak_flops(self.mesh.devices.flat)))
         try:
             stream = device_batches(batches, partitioning.batch_sharding(self.mesh), self.step, self.steps)
             with partitioning.use_mesh(self.mesh), _sigterm() as stop, contextlib.closing(stream):
@@ -173,15 +190,8 @@ class Run:
     def _compile_step(self) -> None:
         """Starts to compile the training step in the background, while the state is made or restored."""
         def compile_now():
-            config, sharding = self.config, partitioning.batch_sharding(self.mesh)
-            batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
-                     for name, shape in self.data.layout.shapes(self.data.config.batch_size).items()}
-            step = make_train_step(self.model, self.optimizer, config.seed, self.model_config.dropout_rate,
-                                   config.z_loss, config.label_smoothing)
-            with partitioning.use_mesh(self.mesh):
-                state = partitioning.with_shardings(self.sharded.abstract, self.sharded.shardings)
-                jitted = jax.jit(step, donate_argnums=0, out_shardings=(self.sharded.shardings, None))
-                return jitted.lower(state, batch).compile()
+            shapes = self.data.layout.shapes(self.data.config.batch_size)
+            return lower_train_step(self.model, self.optimizer, self.sharded, self.config, shapes).compile()
 
         executor = concurrent.futures.ThreadPoolExecutor(1, "compile")
         self._step_fn = executor.submit(compile_now)
@@ -194,10 +204,15 @@ class Run:
         started = time.perf_counter()
         step_fn = self._step_fn.result()
         validation = self.data.batches("validation")
+        # What a SIGTERM has left of the evaluation of the step that it saved.
+        if self._evaluates_at(begin) and not self._evaluate_on_the_way(begin, stop):
+            return
         if begin == 0 and config.initial_checkpoint_path and validation is not None:
             log.write(0, self._validated(0, validation))
             log.restart_clock()
+        profile = Profile(self.directory / "profile", begin, config.profile_steps)
         for step in range(begin + 1, self.steps + 1):
+            profile.before(step)
             before = time.perf_counter()
             batch, tokens = next(stream)
             waited = time.perf_counter() - before
@@ -208,14 +223,32 @@ class Run:
                 print(f"first step after {time.perf_counter() - started:.1f} s (the rest of the compilation included)",
                       flush=True)
                 log.restart_clock()
+            profile.after(step, metrics)
             ended = step < self.steps and self._told_to_end(step, stop)
             if step % config.checkpoint_every == 0 or step == self.steps or ended:
                 log.flush()
                 self._save(step, saved, None if ended else validation, log)
                 log.restart_clock()
+            if not ended and self._evaluates_at(step):
+                log.flush()
+                ended = not self._evaluate_on_the_way(step, stop)
+                if ended:
+                    self._save(step, saved, None, log)
+                log.restart_clock()
             if ended:
                 print(f"SIGTERM: saved step {step}; the same command resumes.", flush=True)
                 return
+
+    def _evaluates_at(self, step: int) -> bool:
+        """Whether the held-out rows are asked after this step; the last step has an evaluation of its own."""
+        every = self.data.config.eval_every
+        return bool(every and self.data.evaluated and 0 < step < self.steps and step % every == 0)
+
+    def _evaluate_on_the_way(self, step: int, stop: list[int]) -> bool:
+        """Evaluates the state of a step; False if SIGTERM ended it early."""
+        setting = self._setting("tuned", step, self.data.asked_while_training)
+        return self._evaluator(self.directory).evaluate(
+            self.state["params"], setting, self.data.asked_while_training, while_training=True, stop=lambda: stop)
 
     def _told_to_end(self, step: int, stop: list[int]) -> bool:
         """Whether SIGTERM came; several hosts agree on the step."""
@@ -248,14 +281,22 @@ class Run:
                 sums[name] += float(found[name]) * weight
         return {f"validation_{name}": sums[name] / sums["targets"] for name in ("loss", "accuracy")}
 
-    def evaluate(self, name: str, params: Any, step: int, output: pathlib.Path | None = None) -> None:
+    def evaluate(self, name: str, params: Any, step: int, output: pathlib.Path | None = None,
+                 asked: Protocol | None = None) -> None:
         """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`."""
-        output = output or self.directory
-        setting = Setting(run=self.directory.name, step=step, model=name, size=self.config.size,
-                          shots=self.data.config.shots, instruction_mode=self.data.config.instructions)
+        asked = asked or self.data.asked
+        self._evaluator(output or self.directory).evaluate(params, self._setting(name, step, asked), asked)
+
+    def _setting(self, name: str, step: int, asked: Protocol) -> Setting:
+        style = self.data.config.options_style
+        mode = asked.instructions if style == "fixed" else f"{asked.instructions}, options {style}"
+        return Setting(run=self.directory.name, step=step, model=name, size=self.config.size,
+                       shots=self.data.config.shots, instruction_mode=mode)
+
+    def _evaluator(self, output: pathlib.Path) -> HeldOut:
         if self._held_out is None or self._held_out.directory != output:
             self._held_out = HeldOut(self.data, self.model, self.mesh, output)
-        self._held_out.evaluate(params, setting)
+        return self._held_out
 
 
 @contextlib.contextmanager

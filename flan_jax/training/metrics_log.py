@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -27,6 +27,18 @@ class NonFinite(UserError):
         self.step = step
 
 
+class Work(NamedTuple):
+    """What a step does: FLOPs of the model, and the peak of all devices together, FLOP/s; None where it is unknown."""
+
+    flops: float
+    peak: float | None
+
+    def text(self, seconds: float) -> str:
+        """How fast it was done: the share of the peak (MFU), or the rate where the peak is not known."""
+        rate = self.flops / seconds
+        return f"MFU {rate / self.peak:.1%}" if self.peak else f"{rate / 1e12:.3g} TFLOP/s"
+
+
 class MetricsLog:
     """Collects device scalars without waiting for them, and writes them out every `every` steps.
 
@@ -37,11 +49,13 @@ class MetricsLog:
       every: steps between two printed lines.
       tensorboard: whether to write event files too.
       enabled: False on processes that must not write; they still wait for and check the numbers.
+      work: of a step.
     """
 
-    def __init__(self, directory: pathlib.Path, step: int, total: int, every: int, tensorboard: bool, enabled: bool):
+    def __init__(self, directory: pathlib.Path, step: int, total: int, every: int, tensorboard: bool, enabled: bool,
+                 work: Work):
         self.path = directory / "metrics.jsonl"
-        self.total, self.every, self.enabled = total, every, enabled
+        self.total, self.every, self.enabled, self.work = total, every, enabled, work
         self._pending: list[tuple[int, dict[str, Any], dict[str, float]]] = []
         self._writer = _tensorboard(directory) if tensorboard and enabled else None
         self._since = time.perf_counter()
@@ -83,8 +97,8 @@ class MetricsLog:
         eta = datetime.timedelta(seconds=round(seconds * (self.total - last)))
         if self.enabled:
             print(f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.3f}  "
-                  f"{rate:,.0f} tokens/s  {seconds:.2f} s/step  input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}",
-                  flush=True)
+                  f"{rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
+                  f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}", flush=True)
 
     def restart_clock(self) -> None:
         """Leaves what took time since the last flush (compilation, a checkpoint) out of the next step time."""

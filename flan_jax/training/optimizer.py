@@ -100,7 +100,7 @@ def _is_stacked(path) -> bool:
 
 def _init_array(rule, stacked: bool, param) -> tuple:
     """Gives (v_row, v_col, v) of one parameter; `v` is boxed like the parameter where it has its shape."""
-    array = param.unbox(apply_constraint=False) if _is_box(param) else param
+    array = (param.unbox(apply_constraint=False) if _is_box(param) else param).astype(jnp.float32)
 
     def init(x):
         state = rule.init(x)[0]
@@ -115,7 +115,7 @@ def _update_array(rule, stacked: bool, count, grad, v_row, v_col, v, param) -> t
 
     def update(grad, v_row, v_col, v, param):
         state = (optax.FactoredState(count, v_row, v_col, v), *rule.init(param)[1:])
-        change, (factored, *_) = rule.update(grad.astype(jnp.float32), state, param)
+        change, (factored, *_) = rule.update(grad.astype(jnp.float32), state, param.astype(jnp.float32))
         return change, factored.v_row, factored.v_col, factored.v
 
     return (jax.vmap(update) if stacked else update)(grad, v_row, v_col, v, param)

@@ -10,6 +10,7 @@ import math
 
 import jax
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.errors import UserError
@@ -40,6 +41,8 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
 
     `devices` are all of the machine's by default. Raises UserError when the shape does not use exactly these devices.
     """
+    if not isinstance(shape, dict):
+        raise UserError(f"MESH must look like {{'data': 2, 'fsdp': 4}}, not {shape!r}.")
     devices = jax.devices() if devices is None else devices
     unknown = [axis for axis in shape if axis not in MESH_AXES]
     if unknown:
@@ -55,7 +58,12 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
         model = math.gcd(sizes["model"], len(devices)) if sizes["model"] > 0 else 1
         fitting = {"data": len(devices) // model, "model": model}
         raise UserError(f"The mesh {shape} does not fit the {len(devices)} devices here; {fitting} would.")
-    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, (AxisType.Auto,) * 3, devices=devices)
+    sides, types = tuple(sizes.values()), (AxisType.Auto,) * 3
+    try:
+        return jax.make_mesh(sides, MESH_AXES, types, devices=devices)
+    except NotImplementedError:  # On a cube of 4 x 4 x 4 chips an axis of 8 takes a part of a physical one.
+        placed = mesh_utils.create_device_mesh(sides, devices=devices, allow_split_physical_axes=True)
+        return Mesh(placed, MESH_AXES, axis_types=types)
 
 
 @contextlib.contextmanager
@@ -70,14 +78,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError when a global batch of this many rows does not divide over the mesh."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
+    """Raises UserError when a global batch of this many rows does not divide over the mesh and into microbatches."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"] * microbatches
     if batch_size % parts:
         fitting = max(1, round(batch_size / parts)) * parts
+        each = f", in {microbatches} microbatches each" if microbatches > 1 else ""
         raise UserError(
             f"A batch of {batch_size} rows does not divide over data x fsdp = {mesh.shape['data']} x "
-            f"{mesh.shape['fsdp']} devices; type --gin.BATCH_SIZE={fitting}."
+            f"{mesh.shape['fsdp']} devices{each}; type --gin.BATCH_SIZE={fitting}."
         )
 
 

@@ -1,0 +1,203 @@
+"""`flan-jax precompile`: compiles the training and evaluation step for a slice that is not here, and says if it fits.
+
+The programs are the real ones, from the same gin files as `flan-jax train`; no data is read. Per device: what the
+memory holds, matrix products, collectives, and from these an estimate of the step time and of the MFU it implies.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import gin
+
+from flan_jax import cli
+from flan_jax import config as gin_config
+from flan_jax.prepare import CONFIGURED
+
+# A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
+_MARGIN = 1.05
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The verb. Takes the same gin arguments as `train`; ends with 1 if it does not fit."""
+    parser = cli.ArgumentParser(prog="flan-jax precompile", description=__doc__)
+    parser.add_argument("--topology", required=True, metavar="SLICE",
+                        help="v3:8x8, v5e:4x4, v5p:4x4x8, ... (chips along each side), or cpu:8 (simulated)")
+    parser.add_argument("--fit", action="store_true",
+                        help="search mesh, remat and microbatches for the fastest that fits")
+    parser.add_argument("--tries", type=int, default=8, metavar="N", help="with --fit: compile at most so many choices")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there, too")
+    flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
+    from flan_jax.scale import topology
+
+    where = topology.open_slice(flags.topology)
+    job = configured(where.chip is None)
+    records = search(job, where, flags.tries) if flags.fit else [job.compile(where, chosen(job, where))]
+    best = min(records, key=lambda record: (not record["fits"], record["step_seconds"] or 0.0))
+    if best["fits"]:
+        best = job.with_eval(best, where)
+    print(describe(best), flush=True)
+    if flags.fit:
+        print_fit(best, job, len(records))
+    if flags.json:
+        tried = {"tried": [_choice_of(record) for record in records]} if flags.fit else {}
+        pathlib.Path(flags.json).write_text(json.dumps({**best, **tried}, indent=1), encoding="utf-8")
+    return 0 if best["fits"] else 1
+
+
+def configured(simulated: bool):
+    """The `Job` that gin configures; the dtype 'auto' is bfloat16 for accelerators, as it is on them."""
+    from flan_jax.data.assemble import DataConfig
+    from flan_jax.data.vocabulary import load_vocabulary, padded_size
+    from flan_jax.models.architectures import make_model
+    from flan_jax.scale.programs import Job
+    from flan_jax.training.loop import TrainConfig
+    from flan_jax.training.optimizer import adafactor
+
+    data, train = DataConfig(), TrainConfig()
+    name = "DecoderConfig" if data.architecture == "decoder" else "T5Config"
+    if not simulated and _parameter(f"{name}.dtype") in (None, "auto"):
+        gin.bind_parameter(f"{name}.dtype", "bfloat16")
+    rows = train.embedding_rows or padded_size(load_vocabulary(data.vocabulary))
+    model = make_model(data.architecture, rows)
+    return Job(model, adafactor(), train, data.architecture, data.batch_size, data.lengths())
+
+
+def chosen(job, where):
+    """The `Choice` that gin configures; says why if the mesh is chosen here."""
+    from flan_jax.scale import chooser
+    from flan_jax.scale.programs import Choice
+
+    mesh, why = chooser.mesh_of(job, where.devices)
+    if why:
+        print(why + "\n", flush=True)
+    return Choice(mesh, job.model.config.remat, job.config.microbatches, job.config.loss_chunks)
+
+
+def _parameter(name: str) -> Any:
+    try:
+        return gin.query_parameter(name)
+    except ValueError:
+        return None
+
+
+def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
+    """The records of what `chooser.candidates` proposes, compiled in turn, at most `tries`.
+
+    Raises:
+      UserError: if no choice is worth a try.
+    """
+    from flan_jax.scale import chooser
+
+    candidates = chooser.candidates(job, where)
+    if not candidates:
+        raise chooser.none_found(job, len(where.devices))
+    print(f"{chooser.explain(candidates[0], job)}\n", flush=True)
+    records, best = [], float("inf")
+    # Guesses err in the same direction; the least that they erred by corrects those to come.
+    slower, larger = _Least(), _Least()
+    for one in candidates:
+        if one.seconds * slower.factor > _MARGIN * best or len(records) == tries:
+            break
+        if where.chip and one.total * larger.factor > where.chip.device_memory:
+            continue
+        record = job.compile(where, one.choice)
+        records.append(record)
+        print(_one_line(record, one.seconds), flush=True)
+        larger.add(record["train"]["memory"]["total"], one.total)
+        slower.add(record["step_seconds"], one.seconds)
+        if record["fits"]:
+            best = min(best, record["step_seconds"] or one.seconds)
+    return records
+
+
+class _Least:
+    """The least factor between what was found and what was guessed; 1 before anything was found."""
+
+    def __init__(self):
+        self.factor, self._any = 1.0, False
+
+    def add(self, found: float | None, guessed: float) -> None:
+        if found is not None:
+            self.factor = min(self.factor, found / guessed) if self._any else found / guessed
+            self._any = True
+
+
+def print_fit(best: dict[str, Any], job, tries: int) -> None:
+    """The lines that configure what was found."""
+    if not best["fits"]:
+        print(f"none of {tries} choices fits; a larger slice, a smaller BATCH_SIZE or PARAM_DTYPE='bfloat16' might.")
+        return
+    from flan_jax.scale.programs import Choice
+
+    name = "DecoderConfig" if job.architecture == "decoder" else "T5Config"
+    print("the fastest that fits, of " + f"{tries} compiled:\n  "
+          + "\n  ".join(Choice.of(best).gin(name)))
+
+
+def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
+    keys = ("mesh", "remat", "microbatches", "loss_chunks", "fits", "step_seconds")
+    return {**{key: record[key] for key in keys}, "total_bytes": record["train"]["memory"]["total"]}
+
+
+def _one_line(record: dict[str, Any], guess: float) -> str:
+    total, mesh = record["train"]["memory"]["total"], " x ".join(f"{k} {v}" for k, v in record["mesh"].items())
+    step = f"{record['step_seconds']:.3f} s a step" if record["step_seconds"] else "-"
+    return (f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: "
+            f"{'fits' if record['fits'] else 'too large'}, {_size(total)} a device, {step} (guessed {guess:.3f} s)")
+
+
+def describe(record: dict[str, Any]) -> str:
+    """A record as the lines that are printed."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in record["mesh"].items())
+    lengths = " + ".join(map(str, record["lengths"]))
+    lines = [f"{record['size'] or 'model'}: {record['parameters']:,} parameters ({record['param_dtype']}), "
+             f"{record['dtype']} compute; {record['batch_size']} rows of {lengths} tokens",
+             f"{record['topology']}: {record['devices']} devices ({record['chip']}), mesh {mesh}, remat "
+             f"{record['remat']}, microbatches {record['microbatches']}, loss chunks {record['loss_chunks']}"]
+    for name in ("train", "eval"):
+        if name in record:
+            lines += ["", f"{name} step (compiled in {record[name]['compile_seconds']:.0f} s), per device:",
+                      *_program_lines(record[name])]
+    lines += ["", "fits" if record["fits"] else "does not fit"]
+    if record["step_seconds"]:
+        lines[-1] += (f"; estimated {record['step_seconds']:.3f} s a step, MFU {record['mfu']:.1%}, "
+                      f"{record['tokens_per_second']:,.0f} tokens/s; 30,000 steps in "
+                      f"{record['step_seconds'] * 30000 / 3600:.1f} hours")
+    return "\n".join(lines)
+
+
+def _program_lines(program: dict[str, Any]) -> list[str]:
+    memory = program["memory"]
+    of = f" of {_size(memory['available'])}" if memory["available"] else ""
+    lines = [f"  {name.replace('_', ' '):<20}{_size(size):>12}" for name, size in memory.items()
+             if name not in ("total", "available", "message") and size is not None]
+    lines.append(f"  {'total':<20}{_size(memory['total']):>12}{of}")
+    if "flops" not in program:
+        return lines
+    lines.append(f"  {'matrix products':<20}{program['flops'] / 1e12:>8.3f} TFLOP")
+    lines.append(f"  {'memory traffic':<20}{_size(program['memory_bytes']):>12}")
+    lines += [f"  {kind:<20}{_size(sums['bytes']):>12} in {sums['count']:,}"
+              for kind, sums in program["collectives"].items()]
+    if program["unknown_loops"]:
+        lines.append(f"  {program['unknown_loops']} loops of unknown length are counted once")
+    if "seconds" in program:
+        seconds = program["seconds"]
+        lines.append(f"  time: {seconds['step']:.3f} s, at least {seconds['at_least']:.3f} (products "
+                     f"{seconds['compute']:.3f} at peak, memory {seconds['memory']:.3f}, collectives "
+                     f"{seconds['exposed']:.3f} waited for and {seconds['hidden']:.3f} beside)")
+    return lines
+
+
+def _size(size: float | None) -> str:
+    """Bytes as a person reads them."""
+    if size is None:
+        return "unknown"
+    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,30 @@
+"""The matrix products that a training step must do, from the numbers of the model alone: what MFU is a share of."""
+
+from __future__ import annotations
+
+
+def model_flops(config, batch_size: int, input_length: int, target_length: int) -> float:
+    """FLOPs of a training step: forward once and backward twice, nothing computed again.
+
+    Two for each multiplication with a parameter, on every position of the packed rows (padding too), and the two
+    products of attention over whole rows; no norms, no softmax, no look-ups. For a decoder alone this is 6 N D
+    (Kaplan et al., Scaling Laws, 2020, section 2.1) and 12 L H C more per layer and token.
+
+    Args:
+      config: a `T5Config` or a `DecoderConfig`.
+    """
+    c, source, target = config, batch_size * input_length, batch_size * target_length
+    heads, gates = c.num_heads * c.head_dim, len(c.mlp_activations)
+    feed_forward = 2 * (gates + 1) * c.emb_dim * c.mlp_dim
+    logits = 2 * c.emb_dim * c.vocab_size
+    if hasattr(c, "num_layers"):
+        length = input_length + target_length
+        projections = 2 * c.emb_dim * (2 * heads + 2 * c.kv_heads * c.head_dim)
+        layer = projections + feed_forward + 4 * length * heads
+        return 3.0 * (source + target) * (c.num_layers * layer + logits)
+    encoder = 8 * c.emb_dim * heads + feed_forward + 4 * input_length * heads
+    # Self-attention, and of the attention to the encoder the queries and the way out.
+    decoder = 12 * c.emb_dim * heads + feed_forward + 4 * (input_length + target_length) * heads
+    encoded = 4 * c.emb_dim * heads
+    return 3.0 * (source * (c.num_encoder_layers * encoder + c.num_decoder_layers * encoded)
+                  + target * (c.num_decoder_layers * decoder + logits))

@@ -1,0 +1,79 @@
+"""What a device is: its memory, its peak, and how it is tied to the others. Published numbers of the makers.
+
+TPU v2, v3: Jouppi et al., A Domain-Specific Supercomputer for Training Deep Neural Networks, 2020. v4: Jouppi et al.,
+TPU v4, 2023. v5e, v5p, v6e, 7x: the system architecture pages of Cloud TPU. GPUs: NVIDIA's data sheets, dense bf16.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One kind of chip.
+
+    Attributes:
+      name: as topologies and tables have it.
+      devices: that JAX shows for a chip; its peak and bandwidths are divided by them.
+      device_memory: bytes of HBM that programs may use on one device; of TPUs as their compiler (libtpu 0.0.42) has it.
+      flops: peak of bf16 matrix products a second, of the chip.
+      memory_bandwidth: of the chip's HBM, bytes a second.
+      link_bandwidth: of one link to another chip, bytes a second in one direction.
+      wraps: which dimensions of a slice are closed to rings: 'never', 'cubes' (all, if all are multiples of 4), or
+        those of '16' or '32' chips.
+    """
+
+    name: str
+    devices: int
+    device_memory: float
+    flops: float
+    memory_bandwidth: float
+    link_bandwidth: float
+    wraps: str = "never"
+
+    @property
+    def device_flops(self) -> float:
+        """Peak of one device, bf16 products a second."""
+        return self.flops / self.devices
+
+    def is_ring(self, shape: tuple[int, ...], axis: int) -> bool:
+        """Whether the chips along an axis of a slice of this shape are a ring."""
+        if self.wraps == "cubes":
+            return all(size % 4 == 0 for size in shape)
+        return self.wraps == str(shape[axis])
+
+
+CHIPS = {
+    "v2": Chip("TPU v2", 2, 7.48 * GIB, 46e12, 700e9, 62e9, "16"),
+    "v3": Chip("TPU v3", 2, 15.48 * GIB, 123e12, 900e9, 82e9, "32"),
+    "v4": Chip("TPU v4", 1, 30.75 * GIB, 275e12, 1200e9, 50e9, "cubes"),
+    "v5e": Chip("TPU v5e", 1, 15.75 * GIB, 197e12, 819e9, 50e9, "16"),
+    "v5p": Chip("TPU v5p", 1, 95.74 * GIB, 459e12, 2765e9, 100e9, "cubes"),
+    "v6e": Chip("TPU v6e", 1, 31.25 * GIB, 918e12, 1640e9, 100e9, "16"),
+    "tpu7x": Chip("TPU 7x", 2, 94.75 * GIB, 2307e12, 7380e9, 100e9, "cubes"),
+}
+# Of GPUs a bit less memory than they have is JAX's; the links of one are all taken together.
+_GPUS = {
+    "A100": Chip("A100 80 GB", 1, 72 * GIB, 312e12, 2039e9, 300e9),
+    "H100": Chip("H100 80 GB", 1, 72 * GIB, 989e12, 3350e9, 450e9),
+    "H200": Chip("H200 141 GB", 1, 127 * GIB, 989e12, 4800e9, 450e9),
+    "B200": Chip("B200 180 GB", 1, 162 * GIB, 2250e12, 8000e9, 900e9),
+}
+# What JAX calls the TPUs where that is not the name above.
+_KINDS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip that JAX calls so (`device.device_kind`); None if it is not known, as of CPUs."""
+    tpu = CHIPS.get(_KINDS.get(device_kind, device_kind.removeprefix("TPU ")))
+    return tpu or next((chip for name, chip in _GPUS.items() if name in device_kind), None)
+
+
+def peak_flops(devices: Iterable) -> float | None:
+    """The peak of JAX devices together, bf16 products a second; None where it is not known, as of CPUs."""
+    chips = [chip_of(device.device_kind) for device in devices]
+    return None if None in chips else sum(chip.device_flops for chip in chips)

@@ -1,0 +1,210 @@
+"""Evaluation as a user runs it: while training, after kills, on several hosts, and in other ways than a run trained."""
+
+import collections
+import csv
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from test_run import SMALL, run
+
+ASKED = ["--gin.HELD_OUT=commonsense", "--gin.MIXTURE_OR_TASK_NAME=cola", "--gin.Data.validation_batches=0",
+         "--gin.EVAL_DATASETS=copa+hellaswag+wmt14_enfr", "--gin.EVAL_TEMPLATES=4", "--gin.EVAL_ROWS=4"]
+TRAINED = [*SMALL, "--gin.TRAIN_STEPS=6", "--gin.EVAL_EVERY=2", "--gin.EVAL_EVERY_ROWS=2",
+           "--gin.UNTUNED_INSTRUCTIONS=baseline", *ASKED]
+# Four forward templates of three datasets, and both inverted ones of the translations.
+PAIRS = 14
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(verb: str, cache, model_dir, *arguments: str, gin_file: str = "gin/flan.gin") -> list[str]:
+    return [sys.executable, "-m", f"flan_jax.{verb}", f"--gin_file={gin_file}", f"--gin.CACHE_DIR={cache}",
+            f"--gin.MODEL_DIR={model_dir}", *arguments]
+
+
+def ran(arguments: list[str]) -> str:
+    """What a command prints that must succeed."""
+    result = run(arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def table(directory: pathlib.Path) -> list[dict[str, str]]:
+    with open(directory / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def lines(directory: pathlib.Path) -> list[str]:
+    """The lines of `results.csv` in alphabetical order."""
+    return sorted((directory / "results.csv").read_text().splitlines())
+
+
+def signalled(arguments: list[str], directory: pathlib.Path, about: str, number: int) -> subprocess.Popen:
+    """Starts a command and sends it a signal once `evaluated.json` names something `about` what is given."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    path, deadline = directory / "evaluated.json", time.time() + 300
+    while time.time() < deadline and process.poll() is None and not (path.exists() and about in path.read_text()):
+        time.sleep(0.002)
+    process.send_signal(number)
+    process.wait(60)
+    return process
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory) -> pathlib.Path:
+    model_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    ran(command("train", cache, model_dir, *TRAINED))
+    return model_dir
+
+
+# --- While training ---------------------------------------------------------------------------------------------------
+
+
+def test_while_training_some_rows_are_asked_and_at_the_end_all(trained):
+    counts = collections.Counter((r["model"], r["step"], r["instruction_mode"], r["n"]) for r in table(trained)
+                                 if r["scoring"] in ("sum", "greedy"))
+    assert counts == {("tuned", "2", "template", "2"): PAIRS, ("tuned", "4", "template", "2"): PAIRS,
+                      ("tuned", "6", "template", "4"): PAIRS, ("untuned", "0", "baseline", "4"): 4}
+    assert {r["n"] for r in table(trained) if r["model"] == "majority"} == {"4"}
+    folders = {folder.name: len(list(folder.iterdir())) for folder in (trained / "predictions").iterdir()}
+    assert folders == {"tuned": PAIRS, "untuned.baseline": 4}
+
+
+def test_the_report_shows_the_end_and_the_way_there(trained):
+    text = (trained / "report.md").read_text()
+    end, way = text.split("## Step by step")
+    assert "| copa | accuracy | 4 | 4 |" in end and "(baseline)" in end
+    steps = [line.split(" | ")[3:6] for line in way.splitlines() if line.startswith("| tuned | Commonsense |")]
+    assert steps == [["2", "2", "4"], ["4", "2", "4"], ["6", "2", "8"]]
+
+
+def test_translation_into_english_is_measured_against_the_english_text_and_stands_apart(trained):
+    inverted = [r for r in table(trained) if r["kind"] == "inverted" and r["model"] == "tuned" and r["step"] == "6"]
+    assert {(r["dataset"], r["metric"], r["scoring"]) for r in inverted} == {("wmt14_enfr", "bleu", "greedy")}
+    file = trained / "predictions/tuned/wmt14_enfr.test.into_english.jsonl"
+    for row in map(json.loads, file.read_text().splitlines()):
+        assert row["answer"].isascii() and row["answer"] not in row["prompt"] and row["prompt"].startswith("Put this")
+    assert "## Translation, inverted templates" in (trained / "report.md").read_text()
+
+
+def test_a_run_that_is_killed_while_it_evaluates_ends_with_the_same_numbers(cache, tmp_path, trained):
+    model_dir = tmp_path / "run"
+    arguments = command("train", cache, model_dir, *TRAINED)
+    killed = signalled(arguments, model_dir, "tuned/step 2/", signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL and len(json.loads((model_dir / "evaluated.json").read_text())) > 0
+    terminated = signalled(arguments, model_dir, "tuned/step 4/", signal.SIGTERM)
+    output = terminated.stdout.read()
+    assert terminated.returncode == 0 and "[tuned] step 2: " in output and "are evaluated already" in output, output
+    assert "SIGTERM: saved step 4;" in output and not (model_dir / "report.md").exists()
+    output = ran(arguments)
+    assert "resuming from step 4" in output and "[tuned] step 4: " in output
+    assert lines(model_dir) == lines(trained)
+    assert (model_dir / "report.md").read_text() == (trained / "report.md").read_text()
+
+
+# --- flan-jax eval ----------------------------------------------------------------------------------------------------
+
+TWELVE = ["--gin.EVAL_DATASETS=copa+hellaswag+piqa", "--gin.EVAL_TEMPLATES=4", "--gin.EVAL_ROWS=8"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(cache, trained, tmp_path_factory) -> pathlib.Path:
+    output = tmp_path_factory.mktemp("evaluated")
+    ran(command("eval", cache, trained, *TWELVE, f"--output={output}", gin_file=trained / "config.gin"))
+    return output
+
+
+def test_kill_nine_in_an_evaluation_of_twelve_pairs_loses_and_doubles_nothing(cache, trained, evaluated, tmp_path):
+    arguments = command("eval", cache, trained, *TWELVE, f"--output={tmp_path}", gin_file=trained / "config.gin")
+    killed = signalled(arguments, tmp_path, "copa/test/options_first", signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    done = len(json.loads((tmp_path / "evaluated.json").read_text()))
+    assert 3 <= done < 12
+    # The pair at hand may have written its predictions without being done.
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "predictions/tuned").glob("*.jsonl")}
+    finished = sorted(times, key=times.get)[:done]
+    output = ran(arguments)
+    assert f"[tuned] step 6: {done} of 12 are evaluated already" in output and f"{12 - done}/{12 - done}  " in output
+    assert {path: path.stat().st_mtime_ns for path in finished} == {path: times[path] for path in finished}
+    assert lines(tmp_path) == lines(evaluated) and len(set(lines(tmp_path))) == len(lines(tmp_path)) == 1 + 60 + 3
+    assert "[tuned] step 6: 12 of 12 are evaluated already" in ran(arguments)
+    assert lines(tmp_path) == lines(evaluated)
+
+
+def test_two_processes_evaluate_as_one(cache, trained, evaluated, tmp_path):
+    """Each process has two devices and scores its own quarter-batches of every batch; the first one writes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    arguments = command("eval", cache, trained, *TWELVE, f"--output={tmp_path}", "--gin.MESH={'fsdp': 4}",
+                        gin_file=trained / "config.gin")
+    processes = [subprocess.Popen(
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+             "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}) for i in (0, 1)]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "process 1 of 2, 4 cpu devices" in outputs[1]
+    assert lines(tmp_path) == lines(evaluated)
+    for path in (evaluated / "predictions/tuned").glob("*.jsonl"):
+        one, two = (list(map(json.loads, file.read_text().splitlines()))
+                    for file in (path, tmp_path / "predictions/tuned" / path.name))
+        for ours, theirs in zip(one, two, strict=True):
+            assert theirs.pop("scores") == pytest.approx(ours.pop("scores"), abs=1e-5) and theirs == ours
+
+
+def test_the_best_template_is_chosen_on_validation_rows_once_they_are_evaluated(cache, trained, evaluated):
+    before = (evaluated / "report.md").read_text()
+    assert "†" in before
+    ran(command("eval", cache, trained, *TWELVE, f"--output={evaluated}", "--gin.EVAL_SPLIT=validation",
+                gin_file=trained / "config.gin"))
+    rows = [r for r in table(evaluated) if r["dataset"] == "copa" and r["scoring"] == "sum"]
+    validation = {r["template"]: float(r["value"]) for r in rows if r["split"] == "validation"}
+    test = {r["template"]: float(r["value"]) for r in rows if r["split"] == "test"}
+    assert len(validation) == len(test) == 4
+    after = (evaluated / "report.md").read_text()
+    best = max(test, key=validation.get)
+    assert "†" not in after and f"| {test[best]:.1f} {best} |" in after
+
+
+def test_a_model_tuned_without_instructions_is_asked_with_them(cache, tmp_path):
+    model_dir = tmp_path / "none"
+    ran(command("train", cache, model_dir, *SMALL, *ASKED, "--gin.TRAIN_STEPS=2", "--gin.INSTRUCTIONS=none"))
+    alone = lines(model_dir)
+    for changes in (["INSTRUCTIONS=template"], ["INSTRUCTIONS=baseline", "OPTIONS_STYLE=none", "SHOTS=1",
+                                                "TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 48}"]):
+        ran(command("eval", cache, model_dir, *(f"--gin.{change}" for change in changes),
+                    gin_file=model_dir / "config.gin"))
+    assert set(alone) < set(lines(model_dir))
+    counts = collections.Counter((r["instruction_mode"], r["shots"]) for r in table(model_dir)
+                                 if r["model"] == "tuned" and r["scoring"] in ("sum", "greedy"))
+    assert counts == {("none", "0"): 3, ("template", "0"): PAIRS, ("baseline, options none", "1"): 4}
+    assert {path.name for path in (model_dir / "predictions").iterdir()} == {
+        "tuned", "tuned.none", "untuned.none", "tuned.baseline.options_none.1_shots"}
+    file = model_dir / "predictions/tuned.baseline.options_none.1_shots/wmt14_enfr.test.say_it.jsonl"
+    prompts = [json.loads(line)["prompt"] for line in file.read_text().splitlines()]
+    assert all(re.fullmatch(r"(English: .+\nFrench: .+\n\n)?English: .+\nFrench:", prompt) for prompt in prompts)
+    assert max(prompt.count("French:") for prompt in prompts) == 2
+    labels = {line.split(" | ")[1] for line in (model_dir / "report.md").read_text().splitlines()
+              if line.startswith("| copa |")}
+    assert labels == {"0 shots, instructions: none", "0 shots, instructions: template",
+                      "1 shots, instructions: baseline, options none"}
+
+
+@pytest.mark.parametrize("setting, says", [("EVAL_EVERY=0", "EVAL_EVERY must be None or a whole number from 1 up"),
+                                           ("UNTUNED_INSTRUCTIONS=gpt3", "one of template, none, dataset_name")])
+def test_settings_that_cannot_be_are_one_sentence(cache, tmp_path, setting, says):
+    result = run(command("train", cache, tmp_path / "bad", *SMALL, f"--gin.{setting}"))
+    assert result.returncode == 2 and says in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,146 @@
+"""`flan-jax launch`: what it prints is what docs/launch shows, shells read it right, and two local processes train."""
+
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from two_processes import ONE_TASK, arguments, environment, free_port, losses
+
+from flan_jax import cli, launch
+from flan_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = {path.stem: path for path in sorted((ROOT / "docs/launch").glob("*.md")) if path.stem != "README"}
+AWKWARD = ["--gin_file=gin/flan.gin", "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}",
+           '--gin.MODEL_DIR=runs/it\'s "so"; $(touch /tmp/x) `y`']
+FLAGS = {
+    "local": ["--num_processes=2"],
+    "print": ["--hosts=a,b"],
+    "tpu_vm": ["--zone=z", "--accelerator_type=v6e-16", "--wheel=dist/flan_jax-1-py3-none-any.whl"],
+    "gcluster": ["--tpu=v5p", "--topology=2x4x4", "--image=i", "--claim=c"],
+    "slurm": ["--nodes=2", "--gpus_per_node=4"],
+}
+
+
+def printed(capsys, backend: str, *flags: str, train=AWKWARD) -> str:
+    assert launch.main([f"--backend={backend}", *flags, "--", *train]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_the_pages_show_what_is_printed(capsys, page):
+    pairs = re.findall(r"^```\n(flan-jax launch .*?)^```$.*?^```(?:sh|yaml)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    assert pairs and f"--backend={page.stem}" in pairs[0][0]
+    for command, shown in pairs:
+        assert cli.main(shlex.split(command)[1:]) == 0
+        assert capsys.readouterr().out == shown
+
+
+def test_every_backend_has_a_page():
+    assert PAGES.keys() == launch.BACKENDS.keys() == FLAGS.keys()
+    assert all(f"({name}.md)" in (ROOT / "docs/launch/README.md").read_text() for name in PAGES)
+
+
+@pytest.mark.parametrize("backend", ["local", "print", "slurm", "tpu_vm"])
+def test_a_shell_gives_train_the_arguments_as_they_are(capsys, tmp_path, backend):
+    """The printed lines run in a shell whose commands note the arguments of train."""
+    text = printed(capsys, backend, *FLAGS[backend])
+    noted = tmp_path / "noted.jsonl"
+    note = f"#!{sys.executable}\nimport json, sys\nopen({str(noted)!r}, 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+    (tmp_path / "flan-jax").write_text(note)
+    (tmp_path / "srun").write_text('#!/bin/sh\nshift\nexec "$@"\n')  # its option, then the command
+    (tmp_path / "gcloud").write_text('#!/bin/bash\nfor a; do case "$a" in --command=flan/bin/*) '
+                                     'bash -c "${a#--command=flan/bin/}";; esac; done\n')
+    for program in ("flan-jax", "srun", "gcloud"):
+        (tmp_path / program).chmod(0o755)
+    subprocess.run(["bash", "-ec", text], check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    lines = [json.loads(line) for line in noted.read_text().splitlines()]
+    assert len(lines) == {"local": 2, "print": 2}.get(backend, 1)
+    for line in lines:
+        assert line[:4] == ["train", *AWKWARD]
+        assert len(line) == (7 if backend in ("local", "print") else 4)
+
+
+def test_the_manifest_is_yaml_with_the_arguments_as_they_are(capsys):
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load(printed(capsys, "gcluster", *FLAGS["gcluster"], "--slices=2"))
+    (slices,) = job["spec"]["replicatedJobs"]
+    assert slices["replicas"] == 2 and slices["template"]["spec"]["completions"] == 8
+    pod = slices["template"]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
+                                   "cloud.google.com/gke-tpu-topology": "2x4x4"}
+    (container,) = pod["containers"]
+    command = [argument.replace("$$(", "$(") for argument in container["command"]]  # as Kubernetes reads it
+    assert command == ["flan-jax", "train", *AWKWARD] and "$$(touch" in container["command"][-1]
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    (volume,) = pod["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "c"}
+    assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/runs"}]
+
+
+def test_a_run_is_resumed_with_the_last_step_alone(capsys):
+    text = printed(capsys, "tpu_vm", "--zone=z", "--accelerator_type=v4-8", "--steps=train", "--spot", "--project=p")
+    assert len(text.splitlines()) == 1 and " ssh flan --zone=z --project=p --worker=all " in text
+    text = printed(capsys, "tpu_vm", "--zone=z", "--accelerator_type=v4-8", "--steps=create", "--spot")
+    assert text == ("gcloud compute tpus tpu-vm create flan --zone=z --accelerator-type=v4-8 "
+                    "--version=tpu-ubuntu2204-base --spot\n")
+
+
+@pytest.mark.parametrize("argv, says", [
+    ([], "no --backend given; the backends are local, tpu_vm, gcluster, slurm, print"),
+    (["--backend=slurmm"], "--backend=slurmm is none of local"),
+    (["--backend=slurm", "--nodes=2"], "--backend=slurm needs --gpus_per_node: GPUs of each"),
+    (["--backend=slurm", *FLAGS["slurm"], "--zone=z"], "--zone says nothing to --backend=slurm; it is for tpu_vm"),
+    (["--backend=slurm", *FLAGS["slurm"], "--time=1 day"], "has a blank in it"),
+    (["--backend=local", "--num_processes=0"], "--num_processes=0 must be a whole number of at least 1"),
+    (["--backend=local", "--num_proceses=2"], "did you mean --num_processes?"),
+    (["--backend=print", "--hosts=a,a"], "must be different host names"),
+    (["--backend=print", *FLAGS["print"], "--run"], "--backend=print only prints"),
+    (["--backend=tpu_vm", "--zone=z", "--accelerator_type=v4-8"], "needs --wheel=FILE.whl"),
+    (["--backend=tpu_vm", "--zone=z", "--accelerator_type=h100-8", "--steps=train"], "none of the generations v2, v3"),
+    (["--backend=tpu_vm", *FLAGS["tpu_vm"], "--steps=run"], "its steps are create, install, train"),
+    (["--backend=gcluster", *FLAGS["gcluster"], "--tpu=v9"], "--tpu=v9 is none of v4"),
+    (["--backend=gcluster", *FLAGS["gcluster"], "--topology=16"], "such as 4x4"),
+    (["--backend=gcluster", *FLAGS["gcluster"], "--chips_per_host=5"], "no whole number of hosts"),
+    (["--backend=gcluster", *FLAGS["gcluster"], "--name=Flan_1"], "must be lower-case letters"),
+])
+def test_what_cannot_be_launched_is_one_sentence(argv, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        launch.main([*argv, "--", *AWKWARD])
+
+
+def test_the_arguments_of_train_are_needed_and_name_no_process():
+    with pytest.raises(UserError, match="write them after --"):
+        launch.main(["--backend=local", "--num_processes=2", "--gpus"])
+    with pytest.raises(UserError, match="--process_id=1 after -- is for the launcher to say"):
+        launch.main(["--backend=local", "--num_processes=2", "--", *AWKWARD, "--process_id=1"])
+
+
+def test_a_program_that_is_not_here_is_one_sentence(monkeypatch):
+    if shutil.which("sbatch"):
+        pytest.skip("sbatch is here")
+    with pytest.raises(UserError, match="--run needs the program 'sbatch', which is not installed here"):
+        launch.main(["--backend=slurm", *FLAGS["slurm"], "--run", "--", *AWKWARD])
+
+
+def test_two_local_processes_train(tmp_path):
+    command = [sys.executable, "-m", "flan_jax.launch", "--backend=local", "--num_processes=2", "--devices=2",
+               f"--port={free_port()}", "--run", "--",
+               *arguments(tmp_path / "cache", tmp_path / "run", *ONE_TASK, "--gin.TRAIN_STEPS=3")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment(1), cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for index in (0, 1):
+        assert f"[{index}] process {index} of 2, 4 cpu devices" in result.stdout
+    assert len(losses(tmp_path / "run")) == 3 and (tmp_path / "run/checkpoints/3").is_dir()
+
+
+def test_local_processes_that_fail_give_their_status(tmp_path):
+    command = [sys.executable, "-m", "flan_jax.launch", "--backend=local", "--num_processes=1", "--run", "--",
+               "--gin_file=gin/flan.gin", "--gin.HELD_OTU=nli"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(1), cwd=ROOT)
+    assert result.returncode == 2 and "[0] flan-jax: error: " in result.stdout, result.stdout + result.stderr

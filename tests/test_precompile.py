@@ -1,0 +1,94 @@
+"""`flan-jax precompile`: on simulated devices the real steps, their memory and collectives; with libtpu a TPU slice."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from flan_jax import cli
+
+TINY = ["--gin_file=gin/flan.gin", "--gin_file=gin/size/decoder_tiny.gin", "--gin.DecoderConfig.num_layers=2",
+        "--gin.DecoderConfig.emb_dim=64", "--gin.TASK_FEATURE_LENGTHS={'inputs': 24, 'targets': 8}",
+        "--gin.TRAIN_STEPS=2"]
+
+
+def precompile(*arguments: str) -> subprocess.CompletedProcess:
+    """The verb in a process of its own, in which JAX has not counted its devices yet."""
+    command = [sys.executable, "-m", "flan_jax.precompile", *TINY, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "XLA_FLAGS": ""})
+
+
+def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
+    result = precompile("--topology=cpu:8", "--gin.MESH={'data': 4, 'model': 2}", f"--json={tmp_path / 'found.json'}")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["fits"]
+    assert (found["devices"], found["mesh"]) == (8, {"data": 4, "fsdp": 1, "model": 2})
+    memory = found["train"]["memory"]
+    # Matrices lie in halves; norms and position tables are whole on each device.
+    assert 2 * found["parameters"] <= memory["parameters"] < 2.1 * found["parameters"]
+    assert memory["total"] == sum(size for name, size in memory.items() if name not in ("total", "available"))
+    # The gradients are summed over data, and activations over model.
+    assert found["train"]["collectives"]["all-reduce"]["bytes"] > memory["parameters"]
+    assert 2.5 < found["train"]["flops"] / found["eval"]["flops"] < 3.5
+    assert found["train"]["flops"] * 8 == pytest.approx(found["model_flops"], rel=0.15)
+    assert re.search(r"parameters +\d.* MiB\n +optimizer", result.stdout)
+
+
+def test_fit_prints_the_lines_to_use(capsys, tmp_path):
+    path = tmp_path / "found.json"
+    assert cli.main(["precompile", *TINY, "--topology=cpu:1", "--fit", "--tries=1", f"--json={path}"]) == 0
+    printed = capsys.readouterr().out
+    for line in ("MESH = {'data': 1}", "DecoderConfig.remat = 'none'", "MICROBATCHES = 1"):
+        assert line in printed
+    assert json.loads(path.read_text())["tried"][0]["fits"]
+
+
+@pytest.mark.parametrize(("arguments", "hint"), [
+    (["--topology=v3"], "v3:8x8"),
+    (["--topology=cpu:1", "--gin.MESH={'model': 3}"], "does not fit the 1 devices"),
+    (["--topology=cpu:1", "--gin.MESH=car"], "must look like"),
+    (["--topology=cpu:1", "--gin.BATCH_SIZE=3", "--gin.MICROBATCHES=2"], "BATCH_SIZE=4"),
+    (["--topology=cpu:1", "--gin.DecoderConfig.num_heads=3", "--fit", "--gin.DecoderConfig.num_kv_heads=2"], "heads"),
+])
+def test_mistakes_get_one_sentence(capsys, arguments, hint):
+    assert cli.main(["precompile", *TINY, *arguments]) == 2
+    assert hint in capsys.readouterr().err
+
+
+needs_libtpu = pytest.mark.skipif(
+    getattr(importlib.util.find_spec("libtpu"), "origin", None) is None,
+    reason="libtpu, JAX's TPU compiler, is not installed: pip install 'flan_jax[tpu]'")
+
+
+@needs_libtpu
+def test_a_mesh_may_split_the_sides_of_a_slice():
+    program = """
+from flan_jax.scale import topology
+from flan_jax.training import partitioning
+print(dict(partitioning.make_mesh({"fsdp": 8, "model": 8}, topology.open_slice("v5p:4x4x4").devices).shape))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "'fsdp': 8, 'model': 8" in result.stdout, result.stderr
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_tpu_slice_without_the_tpu(tmp_path):
+    path = tmp_path / "found.json"
+    result = precompile("--topology=v5e:2x2", f"--json={path}")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(path.read_text())
+    assert (found["devices"], found["dtype"], found["fits"]) == (4, "bfloat16", True)
+    assert found["train"]["collectives"]
+    assert 0 < found["mfu"] < 1
+    result = precompile("--topology=v5e:2x2", "--gin.BATCH_SIZE=65536", "--gin.TASK_FEATURE_LENGTHS={'inputs': 1024, "
+                        "'targets': 256}", f"--json={path}")
+    assert result.returncode == 1, result.stderr
+    found = json.loads(path.read_text())
+    assert not found["fits"]
+    assert found["train"]["memory"]["total"] > found["train"]["memory"]["available"]

@@ -1,0 +1,101 @@
+"""What saves memory in a training step and what it costs: nothing in the numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flan_jax.errors import UserError
+from flan_jax.models import losses
+from flan_jax.models.t5 import T5, T5Config
+from flan_jax.training import partitioning
+from flan_jax.training.optimizer import adafactor
+from flan_jax.training.rounding import round_stochastically
+from flan_jax.training.step import ShardedState, make_eval_step, make_train_step
+
+CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")
+
+
+def test_rounding_by_chance_keeps_the_mean_and_takes_a_neighbour():
+    x = jnp.full(40000, 1.0 + 2.0**-9 / 2)  # a quarter of the way from 1 to the next bfloat16, 1 + 2^-7
+    x = x.at[:4].set(jnp.array([0.0, -2.5, 3.0e38, -1e-30]))
+    rounded = round_stochastically(x, jax.random.key(0))
+    assert rounded.dtype == jnp.bfloat16 and set(np.unique(np.float32(rounded[4:]))) == {1.0, 1.0 + 2.0**-7}
+    assert abs(float(jnp.mean(rounded[4:].astype(jnp.float32))) - float(x[5])) < 1e-4
+    np.testing.assert_allclose(np.float32(rounded[:2]), [0.0, -2.5])
+    np.testing.assert_allclose(np.float32(rounded[2:4]), x[2:4], rtol=2**-7)
+
+
+def steps(param_dtype: str, learning_rate: float, count: int = 20) -> list[float]:
+    model, optimizer = T5(CONFIG), adafactor(learning_rate)
+    rng = np.random.default_rng(0)
+    names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
+    batch = {name: rng.integers(2, 256, (4, 16)).astype(np.int32) for name in names}
+    batch |= dict.fromkeys(("encoder_segment_ids", "decoder_segment_ids", "decoder_loss_weights"),
+                           np.ones((4, 16), np.int32))
+    mesh = partitioning.make_mesh({"data": 1}, jax.devices()[:1])
+    sharded = ShardedState(model, optimizer, mesh, {name: (1, 16) for name in batch}, 0, param_dtype)
+    state = sharded.fresh()
+    assert {x.dtype.name for x in jax.tree.leaves(state["params"])} == {param_dtype}
+    step = jax.jit(make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0))
+    found = []
+    for _ in range(count):
+        state, metrics = step(state, batch)
+        found.append(float(metrics["loss"]))
+    return found
+
+
+def test_bfloat16_parameters_learn_from_updates_smaller_than_their_spacing():
+    exact, low = steps("float32", 3e-4), steps("bfloat16", 3e-4)
+    assert exact[-1] < exact[0] - 0.05
+    # Rounded to the nearest, not one update of 3e-4 would change a parameter.
+    assert abs(low[-1] - exact[-1]) < 0.3 * (exact[0] - exact[-1])
+
+
+def test_loss_in_chunks_is_the_loss_and_refuses_what_does_not_divide():
+    rng = np.random.default_rng(0)
+    hidden, table = jnp.float32(rng.normal(size=(2, 12, 8))), jnp.float32(rng.normal(size=(8, 50)))
+    targets, weights = rng.integers(0, 50, (2, 12)), rng.integers(0, 2, (2, 12))
+
+    def loss(table, chunks):
+        sums = losses.chunked_token_loss(lambda x: x @ table, hidden, targets, weights, chunks, 1e-2, 0.1)
+        return sums[0], sums
+
+    (_, whole), gradient = jax.value_and_grad(loss, has_aux=True)(table, 1)
+    (_, chunked), same = jax.value_and_grad(loss, has_aux=True)(table, 4)
+    np.testing.assert_allclose(chunked, whole, rtol=1e-6)
+    np.testing.assert_allclose(same, gradient, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="LOSS_CHUNKS=5 does not divide the 12 tokens"):
+        loss(table, 5)
+
+
+def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none") -> int:
+    """Bytes that XLA sets aside for a step of 8 x 64/32 tokens, vocabulary 4,096."""
+    config = T5Config(4096, 64, 4, 16, 128, 4, 4, dropout_rate=0.0, dtype="float32", remat=remat)
+    model, optimizer = T5(config), adafactor(1e-3)
+    shapes = {"encoder_input_tokens": (8, 64), "encoder_segment_ids": (8, 64), "decoder_input_tokens": (8, 32),
+              "decoder_segment_ids": (8, 32), "decoder_target_tokens": (8, 32), "decoder_loss_weights": (8, 32)}
+    mesh = partitioning.make_mesh({"data": 1}, jax.devices()[:1])
+    sharded = ShardedState(model, optimizer, mesh, shapes, 0)
+    step = make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0, microbatches, loss_chunks)
+    batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
+    state = partitioning.with_shardings(sharded.abstract, sharded.shardings)
+    return jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_each_way_of_saving_memory_saves_some():
+    plain = temporaries()
+    assert temporaries(microbatches=4) < 0.6 * plain
+    assert temporaries(loss_chunks=4) < 0.8 * plain
+    assert temporaries(remat="full") < 0.9 * plain
+    assert temporaries(remat="full") < temporaries(remat="dots") < plain
+
+
+def test_validation_in_chunks_gives_the_same_numbers():
+    model = T5(CONFIG)
+    batch = dict.fromkeys(("encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens", "decoder_segment_ids",
+                           "decoder_target_tokens", "decoder_loss_weights"), jnp.ones((2, 16), jnp.int32))
+    params = partitioning.unbox(model.init(jax.random.key(0), batch)["params"])
+    whole, chunked = make_eval_step(model)(params, batch), make_eval_step(model, 4)(params, batch)
+    assert whole.keys() == {"loss", "z_loss", "accuracy", "targets"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, chunked)

@@ -1,0 +1,124 @@
+"""Runs of two processes on this machine, for the tests of hosts and of what goes wrong.
+
+As a script, `two_processes.py train|restore ARGUMENTS` is `flan-jax train`, or the restoring of its last checkpoint,
+that also prints, each on a line of JSON, the rows of training batches that this process made, and the digest of every
+array that is saved or restored.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+SMALL = ["--gin_file=gin/flan.gin", "--gin.T5Config.emb_dim=32", "--gin.T5Config.num_heads=2",
+         "--gin.T5Config.head_dim=16", "--gin.T5Config.mlp_dim=64", "--gin.T5Config.num_encoder_layers=1",
+         "--gin.T5Config.num_decoder_layers=1", "--gin.T5Config.dtype=float32",
+         "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}", "--gin.BATCH_SIZE=8",
+         "--gin.Data.validation_batches=1", "--gin.LOG_EVERY=1", "--gin.DROPOUT_RATE=0.1"]
+ONE_TASK = ["--gin.HELD_OUT=none", "--gin.MIXTURE_OR_TASK_NAME=rte"]
+TRAIN = [sys.executable, "-m", "flan_jax.train"]
+SCRIPT = [sys.executable, __file__]
+
+
+def arguments(cache, model_dir, *more: str) -> list[str]:
+    return [*SMALL, f"--gin.CACHE_DIR={cache}", f"--gin.MODEL_DIR={model_dir}", *more]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def environment(devices: int) -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+def start_two(command: list[str], devices: int = 1) -> list[subprocess.Popen]:
+    """Starts both processes of a run, each with so many devices."""
+    address = f"localhost:{free_port()}"
+    return [subprocess.Popen([*command, f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(devices))
+            for index in (0, 1)]
+
+
+def finish(processes: list[subprocess.Popen]) -> list[str]:
+    """What each process prints; both must end well."""
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    return outputs
+
+
+def run_one(command: list[str], devices: int = 1) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(devices), timeout=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def losses(model_dir: pathlib.Path) -> dict[int, float]:
+    """The loss of every step of `metrics.jsonl`, which has each step once."""
+    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1)), "a step is missing or stands twice"
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def printed(output: str, key: str) -> list:
+    """The values of the script's lines of JSON that have `key`."""
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"')]
+    return [line[key] for line in lines if key in line]
+
+
+def _say_digests(tree) -> None:
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    from flan_jax.training.checkpoints import _named
+
+    digests = {}
+    for name, leaf in sorted(_named(tree).items()):
+        whole = leaf if jax.process_count() == 1 else multihost_utils.process_allgather(leaf, tiled=True)
+        array = np.asarray(whole)
+        digests[name] = [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+    print("\n" + json.dumps({"arrays": digests}), flush=True)
+
+
+def _train(argv: list[str]) -> int:
+    from flan_jax import train
+    from flan_jax.data.batches import Batches
+    from flan_jax.training.checkpoints import Checkpoints
+
+    at, save = Batches.at, Checkpoints.save
+
+    def watched_at(self, step, first=0, last=None):
+        print("\n" + json.dumps({"rows": [first, last]}), flush=True)
+        return at(self, step, first, last)
+
+    def watched_save(self, step, tree, metrics=None):
+        _say_digests(tree)
+        save(self, step, tree, metrics)
+
+    Batches.at, Checkpoints.save = watched_at, watched_save
+    return train.main(argv)
+
+
+def _restore(argv: list[str]) -> int:
+    from flan_jax import config as gin_config
+    from flan_jax.data.assemble import Data, DataConfig
+    from flan_jax.prepare import CONFIGURED
+    from flan_jax.train import open_devices, open_run
+    from flan_jax.training import checkpoints
+
+    gin_config.parse_command_line(argv, CONFIGURED)
+    open_devices(DataConfig().cache_directory())
+    run = open_run(Data(DataConfig()))
+    _say_digests(checkpoints.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit({"train": _train, "restore": _restore}[sys.argv[1]](sys.argv[2:]))
