@@ -15,6 +15,7 @@ import gin
 
 from flan_jax import cli
 from flan_jax import config as gin_config
+from flan_jax.errors import UserError
 from flan_jax.prepare import CONFIGURED
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
@@ -31,12 +32,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tries", type=int, default=8, metavar="N", help="with --fit: compile at most so many choices")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there, too")
     flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
+    if flags.tries < 1:
+        raise UserError(f"--tries={flags.tries} compiles nothing; give 1 or more.")
+    if flags.json and not pathlib.Path(flags.json).parent.is_dir():
+        raise UserError(f"--json={flags.json}: there is no directory {pathlib.Path(flags.json).parent}; make it first.")
     from flan_jax.scale import topology
 
     where = topology.open_slice(flags.topology)
     job = configured(where.chip is None)
     records = search(job, where, flags.tries) if flags.fit else [job.compile(where, chosen(job, where))]
-    best = min(records, key=lambda record: (not record["fits"], record["step_seconds"] or 0.0))
+    best = min(records, key=_rank)
     if best["fits"]:
         best = job.with_eval(best, where)
     print(describe(best), flush=True)
@@ -46,6 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         tried = {"tried": [_choice_of(record) for record in records]} if flags.fit else {}
         pathlib.Path(flags.json).write_text(json.dumps({**best, **tried}, indent=1), encoding="utf-8")
     return 0 if best["fits"] else 1
+
+
+def _rank(record: dict[str, Any]) -> tuple[bool, float]:
+    """Sorts what fits before what does not, by time; and what does not by its memory."""
+    if record["fits"]:
+        return False, record["step_seconds"] or 0.0
+    return True, record["train"]["memory"]["total"] or float("inf")
 
 
 def configured(simulated: bool):

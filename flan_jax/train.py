@@ -90,9 +90,10 @@ def open_devices(directory: pathlib.Path, flags: argparse.Namespace | None = Non
     from flan_jax.training import devices, loop, partitioning
 
     devices.set_up(directory / "compiled", flags)
-    mesh = partitioning.make_mesh(loop.TrainConfig().mesh or {"fsdp": -1})
+    shape = loop.TrainConfig().mesh or {"fsdp": -1}
+    mesh = shape if shape == "auto" else dict(partitioning.make_mesh(shape).shape)
     print(f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} {jax.default_backend()} "
-          f"devices, mesh {dict(mesh.shape)}", flush=True)
+          f"devices, mesh {mesh}", flush=True)
 
 
 def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Data:

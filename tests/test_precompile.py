@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
@@ -9,11 +10,19 @@ import sys
 
 import pytest
 
-from flan_jax import cli
+from flan_jax import cli, config
+from flan_jax.prepare import CONFIGURED
 
 TINY = ["--gin_file=gin/flan.gin", "--gin_file=gin/size/decoder_tiny.gin", "--gin.DecoderConfig.num_layers=2",
         "--gin.DecoderConfig.emb_dim=64", "--gin.TASK_FEATURE_LENGTHS={'inputs': 24, 'targets': 8}",
         "--gin.TRAIN_STEPS=2"]
+
+
+@pytest.mark.parametrize(("name", "devices"),
+                         [("cpu", 1), ("gpu8", 8), ("v3_128", 128), ("v5e_16", 16), ("v5p_128", 64)])
+def test_a_preset_uses_every_device_of_its_machine(name, devices):
+    config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file=gin/mesh/{name}.gin"], CONFIGURED)
+    assert abs(math.prod(config.macro("MESH").values())) == devices
 
 
 def precompile(*arguments: str) -> subprocess.CompletedProcess:
@@ -52,6 +61,8 @@ def test_fit_prints_the_lines_to_use(capsys, tmp_path):
     (["--topology=v3"], "v3:8x8"),
     (["--topology=cpu:1", "--gin.MESH={'model': 3}"], "does not fit the 1 devices"),
     (["--topology=cpu:1", "--gin.MESH=car"], "must look like"),
+    (["--topology=cpu:1", "--fit", "--tries=0"], "1 or more"),
+    (["--topology=cpu:1", "--json=nowhere/found.json"], "make it first"),
     (["--topology=cpu:1", "--gin.BATCH_SIZE=3", "--gin.MICROBATCHES=2"], "BATCH_SIZE=4"),
     (["--topology=cpu:1", "--gin.DecoderConfig.num_heads=3", "--fit", "--gin.DecoderConfig.num_kv_heads=2"], "heads"),
 ])

@@ -1,6 +1,10 @@
 """Rank scores and greedy answers of tiny random models: the same whatever shares a row, a batch or a width."""
 
 import functools
+import os
+import socket
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +26,11 @@ VOCABULARY = ByteVocabulary()
 
 @pytest.fixture(scope="module", params=["t5", "decoder"])
 def model_and_params(request):
-    if request.param == "t5":
+    return make_model(request.param)
+
+
+def make_model(architecture):
+    if architecture == "t5":
         model = T5(T5Config(vocab_size=384, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, num_encoder_layers=1,
                             num_decoder_layers=2, dtype="float32"))
     else:
@@ -104,8 +112,8 @@ def test_neither_batch_nor_width_nor_order_changes_a_score(model_and_params):
     inputs, options = rows(40)
     scorer = RankScorer(model, batch_tokens=1024)
     scores = scorer.scores(params, inputs, options)
-    # At most two batch sizes for 2 widths of inputs and 2 of options.
-    assert [len(of) for of in scores] == [len(choices) for choices in options] and len(scorer.shapes) <= 8
+    # At most two batch sizes of each width.
+    assert [len(of) for of in scores] == [len(choices) for choices in options] and len(scorer.shapes) <= 4
     before = set(scorer.shapes)
     backwards = scorer.scores(params, inputs[::-1], options[::-1])[::-1]
     assert scorer.shapes == before
@@ -160,6 +168,63 @@ def test_greedy_answers_do_not_depend_on_the_batch(model_and_params):
         assert together[row].tolist() == expected.tolist()
     assert generator.texts(params, inputs) == [VOCABULARY.decode(ids) for ids in together]
     assert len(generator.shapes) <= 4
+
+
+def test_packed_rows_hold_every_row_once_with_little_padding():
+    generator = np.random.default_rng(0)
+    sizes = np.stack([generator.lognormal(4.7, 0.4, 1000), generator.lognormal(3, 0.3, 1000)], axis=1).astype(int) + 1
+    computed, seen, shapes = 0, [], set()
+    for batch in buckets.packed_batches(sizes, batch_tokens=8192, multiple=4):
+        assert batch.size % 4 == 0 and len(batch.rows) <= batch.size
+        assert batch.size == 4 or batch.size * sum(batch[2:]) <= 4 * 8192
+        assert all((sizes[row].sum(axis=0) <= batch[2:]).all() for row in batch.rows)
+        seen += sum(batch.rows, [])
+        computed += batch.size * sum(batch[2:])
+        shapes.add(batch[1:])
+    assert sorted(seen) == list(range(1000)) and len(shapes) <= 6
+    assert sizes.sum() > 0.9 * computed
+    # For a few rows, what is compiled already will do.
+    known = {shape[1:] for shape in shapes}
+    assert {batch[2:] for batch in buckets.packed_batches(sizes[:5], 8192, 4, known)} <= known
+
+
+def test_told_says_what_greedy_decoding_would_write(model_and_params):
+    model, params = model_and_params
+    inputs, _ = rows(1)
+    likeliest = Generator(model, VOCABULARY, max_length=5).tokens(params, inputs)[0]
+    likeliest = likeliest[:np.argmax(likeliest == 1) + 1] if 1 in likeliest else likeliest
+    other = np.append(likeliest[:-1], likeliest[-1] + 1).astype(np.int32)
+    told = RankScorer(model).told(params, inputs, [[likeliest, other, likeliest[:1]]])[0]
+    assert told.likeliest.tolist() == [True, False, True] and told.sums[0] > told.sums[1]
+
+
+_OF_TWO = """
+import sys
+import jax
+import numpy as np
+sys.path.insert(0, "tests")
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+import test_rank
+from flan_jax.training import partitioning
+model, params = test_rank.make_model("t5")
+scores = test_rank.RankScorer(model, partitioning.make_mesh({"data": -1}), 1024).scores(params, *test_rank.rows(7))
+print("scores", *np.concatenate(scores).tolist())
+"""
+
+
+def test_two_processes_score_as_one():
+    model, params = make_model("t5")
+    expected = np.concatenate(RankScorer(model).scores(params, *rows(7)))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [subprocess.Popen([sys.executable, "-c", _OF_TWO, address, str(i)], text=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""})
+                 for i in (0, 1)]
+    for process in processes:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert_close([float(score) for score in output.split("scores", 1)[1].split()], expected)
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="one device: set XLA_FLAGS=--xla_force_host_platform_device_count=8")

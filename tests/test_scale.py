@@ -194,6 +194,21 @@ def test_a_collective_takes_as_long_as_its_links_need():
     assert links.seconds(collective("all-gather", [plane])) == pytest.approx(31 / 32 / 2)
 
 
+def test_permutations_share_the_links_that_they_cross():
+    where = square(4)
+    links = estimate.Links(where, where.devices)
+
+    def around(*pairs):
+        return hlo.Collective("collective-permute", 82_000_000_000, np.zeros((0, 0), int), pairs, 1, True)
+
+    # Devices 0, 2, 4, 6 are chips of one row; there is no link from its end to its beginning.
+    ring = around((0, 2), (2, 4), (4, 6), (6, 0))
+    assert links.seconds_of_permutations([ring]) == pytest.approx(1)
+    assert links.seconds_of_permutations([ring, around((2, 0), (4, 2), (6, 4), (0, 6))]) == pytest.approx(2)
+    assert links.seconds_of_permutations([ring, around((0, 4))]) == pytest.approx(2)
+    assert links.seconds_of_permutations([around((0, 1))]) == 0.0
+
+
 def test_the_estimate_waits_for_collectives_that_are_not_hidden():
     where = square(4)
     costs = hlo.Costs(61.5e12, 45e9, [collective("all-gather", [range(8)]),

@@ -10,6 +10,7 @@ from flan_jax.models import losses
 from flan_jax.models.t5 import T5, T5Config
 from flan_jax.training import partitioning
 from flan_jax.training.optimizer import adafactor
+from flan_jax.training.profile import Profile
 from flan_jax.training.rounding import round_stochastically
 from flan_jax.training.step import ShardedState, make_eval_step, make_train_step
 
@@ -99,3 +100,14 @@ def test_validation_in_chunks_gives_the_same_numbers():
     whole, chunked = make_eval_step(model)(params, batch), make_eval_step(model, 4)(params, batch)
     assert whole.keys() == {"loss", "z_loss", "accuracy", "targets"}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, chunked)
+
+
+def test_a_profile_of_two_steps_lies_in_its_directory(tmp_path, capsys):
+    profile = Profile(tmp_path, begin=5, steps=2)
+    for step in range(6, 11):
+        profile.before(step)
+        profile.after(step, jnp.ones(3) + step)
+    assert list(tmp_path.rglob("*.xplane.pb"))
+    assert capsys.readouterr().out.startswith("profile of steps 8 to 9 in")
+    Profile(tmp_path / "none", begin=5, steps=0).before(8)
+    assert not (tmp_path / "none").exists()

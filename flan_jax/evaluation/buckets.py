@@ -25,9 +25,9 @@ from flan_jax.training import partitioning
 _SMALL_BATCH = 8
 # Packed rows may be that much smaller: they are wide, and there are few of them.
 _SMALL_PACKED_BATCH = 16
-# In a packed row so wide, attention is counted as expensive as all the rest. For T5 1.1 on a CPU that is so at 200
-# (tiny) and 2,500 (small).
-_COSTLY_ATTENTION = 2048
+# In a packed row so wide, attention counts as much as all the rest. That is so at 200 for T5 1.1 tiny on a CPU,
+# at 2,500 for small, and further out for larger models.
+_COSTLY_ATTENTION = 4096
 # Widths are chosen by packing so many rows in each way; rows that are packed together are at most so many.
 _SAMPLE, _WINDOW = 128, 4096
 # The share of rows that a width must hold; the others get one of their own.
@@ -110,7 +110,7 @@ def _best_widths(sizes: np.ndarray, known: set[tuple[int, int]], batch_tokens: i
 def _candidates(sample: np.ndarray) -> Iterator[tuple[int, int]]:
     """Widths that hold from one to some six of these rows, and targets as the inputs need them or a little more."""
     (source, target), most = sample.mean(axis=0), np.quantile(sample, 0.9, axis=0, method="higher")
-    last = max(sample[:, 0].max(), int(min(6 * source, 2 * _COSTLY_ATTENTION)))
+    last = max(sample[:, 0].max(), int(6 * source))
     width = _step_up(max(int(np.median(sample[:, 0])), 1), 16)
     while width <= _step_up(last, 16):
         for room in (1.0, 1.1):

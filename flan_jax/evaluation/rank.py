@@ -8,7 +8,6 @@ that hardly any padding is computed. Rank classification: Wei et al. 2022, secti
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,17 +44,18 @@ class RankScorer:
       tokens: how many tokens were computed so far, and how many places they and padding took: int64 [2].
     """
 
-    def __init__(self, model, mesh: jax.sharding.Mesh | None = None, batch_tokens: int = 8192,
+    def __init__(self, model, mesh: jax.sharding.Mesh | None = None, batch_tokens: int | None = None,
                  bos_id: int | None = 0):
         """Sets up for a `T5` or a `DecoderLM` on a mesh (None: one device).
 
         Args:
           model: the model.
           mesh: where the parameters are.
-          batch_tokens: most tokens of a batch and device.
+          batch_tokens: most tokens of a batch and device; None: 8,192, and on a CPU 2,048, which its cache holds.
           bos_id: what a decoder reads before the input; None: nothing. A T5 is not concerned.
         """
-        self.model, self.mesh, self.batch_tokens, self.bos_id = model, mesh, batch_tokens, bos_id
+        self.model, self.mesh, self.bos_id = model, mesh, bos_id
+        self.batch_tokens = batch_tokens or (2048 if jax.default_backend() == "cpu" else 8192)
         self.shapes: set[tuple[int, int, int]] = set()
         self.tokens = np.zeros(2, np.int64)
 
@@ -191,7 +191,7 @@ def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Ar
         return chosen - log_z, chosen >= highest
 
     batch, width = target.shape
-    chunk = math.gcd(width, max(_LOGITS_AT_ONCE // batch, 1))
+    chunk = max(n for n in range(1, max(_LOGITS_AT_ONCE // batch, 1) + 1) if width % n == 0)
 
     def cut(x):
         return jnp.moveaxis(x.reshape(batch, -1, chunk, *x.shape[2:]), 1, 0)

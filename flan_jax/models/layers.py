@@ -93,6 +93,15 @@ def run_layers(config, stack, num_layers: int, body, carry, scanned=None):
     return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)
 
 
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Gives [..., F] of [..., D] and [D, F].
+
+    Over flat rows, because XLA on a CPU transposes the gradient of more axes before the kernel's gradient: with a
+    vocabulary of 32,128 the three products took 1.6 times as long.
+    """
+    return jnp.dot(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class Dense(nn.Module):
     """A linear map over the last axis, without bias as T5 has it: [..., D] -> [..., features] in `dtype`."""
 
@@ -106,7 +115,7 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.with_logical_partitioning(self.init, self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+        y = _product(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.use_bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
             y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
@@ -160,7 +169,7 @@ class Embedding(nn.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Gives float32 logits [B, L, V] through the table itself, scaled by 1/sqrt(D) as tied T5 models have it."""
-        logits = jnp.dot(x.astype(jnp.float32), self.embedding.T)
+        logits = _product(x.astype(jnp.float32), self.embedding.T)
         return logits / np.sqrt(self.emb_dim) if self.scale_logits else logits
 
 

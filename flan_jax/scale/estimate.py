@@ -5,6 +5,7 @@ A roofline (Williams et al., 2009), not a simulation: an estimate to choose by, 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -50,9 +51,11 @@ def step_time(costs: Costs, where: Slice, devices: list) -> StepTime:
       devices: of the mesh in the order of its indices, which the collectives name.
     """
     chip, links = where.chip, Links(where, devices)
-    seconds = {True: 0.0, False: 0.0}
-    for one in costs.collectives:
-        seconds[one.hidden] += one.times * links.seconds(one)
+    seconds = {}
+    for hidden in (True, False):
+        found = [one for one in costs.collectives if one.hidden == hidden]
+        seconds[hidden] = links.seconds_of_permutations([one for one in found if one.pairs])
+        seconds[hidden] += sum(one.times * links.seconds(one) for one in found if not one.pairs)
     return StepTime(costs.flops / chip.device_flops, costs.memory_bytes / (chip.memory_bandwidth / chip.devices),
                     seconds[False], seconds[True])
 
@@ -65,9 +68,7 @@ class Links:
         self._places = np.array([where.place(device) for device in devices])
 
     def seconds(self, one: Collective) -> float:
-        """The time of one collective, limited by the bandwidth of the links alone."""
-        if one.pairs:
-            return self._permutation(one)
+        """The time of a collective of groups, once, limited by the bandwidth of the links alone."""
         size = one.groups.shape[1]
         if size == 1:
             return 0.0
@@ -93,7 +94,31 @@ class Links:
                 total += chip.link_bandwidth * (2 if ring else 1) / gap
         return total
 
-    def _permutation(self, one: Collective) -> float:
-        hops = [np.abs(self._places[a][:-1] - self._places[b][:-1]).sum() for a, b in one.pairs]
-        return one.nbytes * max(1, max(hops)) * self.where.chip.devices / self.where.chip.link_bandwidth if any(
-            hops) else 0.0
+    def seconds_of_permutations(self, permutations: list[Collective]) -> float:
+        """The time of all permutations: what the busiest link carries, in one direction.
+
+        They are taken together because XLA sends around a ring both ways at a time.
+        """
+        sent = collections.Counter()
+        for one in permutations:
+            sent[one.pairs] += one.times * one.nbytes
+        loads = collections.Counter()
+        for pairs, nbytes in sent.items():
+            for a, b in pairs:
+                for link in self._route(a, b):
+                    loads[link] += nbytes
+        return max(loads.values(), default=0) / self.where.chip.link_bandwidth
+
+    def _route(self, a: int, b: int) -> list[tuple[tuple[int, ...], int, int]]:
+        """The links (chip, dimension, direction) from a device to another, one dimension after the other."""
+        here, there = list(self._places[a][:-1]), self._places[b][:-1]
+        links = []
+        for axis, length in enumerate(self.where.shape):
+            distance = int(there[axis] - here[axis])
+            if self.where.chip.is_ring(self.where.shape, axis) and abs(distance) > length / 2:
+                distance -= length if distance > 0 else -length
+            direction = 1 if distance > 0 else -1
+            for _ in range(abs(distance)):
+                links.append((tuple(map(int, here)), axis, direction))
+                here[axis] = (here[axis] + direction) % length
+        return links

@@ -28,8 +28,10 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
 from flan_jax.models.architectures import make_model
+from flan_jax.scale import chooser
 from flan_jax.scale.flops import model_flops
 from flan_jax.scale.hardware import peak_flops
+from flan_jax.scale.programs import Job
 from flan_jax.training import checkpoints, partitioning
 from flan_jax.training.lowering import lower_train_step
 from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
@@ -49,7 +51,8 @@ class TrainConfig:
       model_dir: directory of the run: checkpoints, logs, results.
       initial_checkpoint_path: parameters to start from (a run of ours, a T5X checkpoint, a Hugging Face directory or a
         GGUF file), or None.
-      mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1.
+      mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1. 'auto': by guess the fastest that
+        holds the model; see `chooser.mesh_of`.
       seed: of parameters and dropout.
       z_loss, label_smoothing: see `losses.token_loss`.
       checkpoint_every: steps between checkpoints; the last step is always saved.
@@ -96,8 +99,6 @@ class Run:
     def __init__(self, config: TrainConfig, data: Data):
         self.config, self.data = config, data
         self.directory = pathlib.Path(config.model_dir).expanduser()
-        self.mesh = partitioning.make_mesh(config.mesh or {"fsdp": -1})
-        partitioning.check_batch_size(data.config.batch_size, self.mesh, config.microbatches)
         rows = config.embedding_rows or padded_size(data.vocabulary)
         if rows < data.vocabulary.size:
             raise UserError(f"the model has {rows} rows in its embedding, but VOCABULARY has {data.vocabulary.size} "
@@ -105,6 +106,13 @@ class Run:
         self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
         self.optimizer = adafactor()
+        job = Job(self.model, self.optimizer, config, data.config.architecture, data.config.batch_size,
+                  data.config.lengths())
+        shape, why = chooser.mesh_of(job, jax.devices())
+        if why and jax.process_index() == 0:
+            print(why, flush=True)
+        self.mesh = partitioning.make_mesh(shape)
+        partitioning.check_batch_size(data.config.batch_size, self.mesh, config.microbatches)
         self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed,
                                     config.param_dtype)
         self.state: State | None = None
