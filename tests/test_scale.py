@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from types import SimpleNamespace
 
+import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +25,14 @@ from flan_jax.training.optimizer import adafactor
 from flan_jax.training.step import init_state, make_train_step
 
 LENGTHS = (48, 16)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_other_tests():
+    """Gin's settings, which tests of verbs leave behind, would change the configurations that are made here."""
+    gin.clear_config()
+
+
 DECODER = DecoderConfig(256, 128, 4, 32, 512, 2, dtype="float32")
 SIZES = {"t5": T5Config(256, 128, 4, 32, 512, 2, 2, dropout_rate=0.0, dtype="float32"), "decoder": DECODER}
 

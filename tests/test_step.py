@@ -87,9 +87,9 @@ def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none"
 def test_each_way_of_saving_memory_saves_some():
     plain = temporaries()
     assert temporaries(microbatches=4) < 0.6 * plain
-    assert temporaries(loss_chunks=4) < 0.8 * plain
-    assert temporaries(remat="full") < 0.9 * plain
-    assert temporaries(remat="full") < temporaries(remat="dots") < plain
+    full = temporaries(remat="full")
+    assert full < temporaries(remat="dots") < plain
+    assert temporaries(remat="full", loss_chunks=4) < 0.9 * full  # else what layers keep is the peak
 
 
 def test_validation_in_chunks_gives_the_same_numbers():

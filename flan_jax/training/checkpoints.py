@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import sys
 import textwrap
 import uuid
 
@@ -31,6 +32,16 @@ _NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File t
 
 # Orbax logs the traceback of what goes wrong in each of its threads, and raises it too; once is enough.
 logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname)
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
+
+
+def _without_closed_loops(unraisable, otherwise=sys.unraisablehook) -> None:
+    """What TensorStore has left to tell an event loop that an error has closed already is not printed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        otherwise(unraisable)
+
+
+sys.unraisablehook = _without_closed_loops
 
 
 class Damaged(UserError):
