@@ -4,7 +4,8 @@
 
 Each cell is one `flan-jax precompile --fit`, a process of its own that needs libtpu (pip install 'flan_jax[tpu]') and
 one to ten minutes of two cores; its JSON stays in the directory, and a cell that is there is not compiled again. No
-accelerator is used: times are estimates. `--only=decoder_137b` takes one size, `--read` only what is there.
+accelerator is used: times are estimates. `--only=decoder_137b` takes one size, `--read` only what is there, and
+`--tries=4` goes on until four candidates of a cell fit, and not only one.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ ROWS, PAPER_ROWS = 256, 8  # of 1,024 + 256 tokens; 8 rows are the 8,192 input t
 VOCABULARY = 32128
 
 
-def cell(directory: pathlib.Path, size: str, topology: str, rows: int, read: bool) -> dict | None:
+def cell(directory: pathlib.Path, size: str, topology: str, rows: int, tries: int) -> dict | None:
     """The record of a size on a slice; None if it is not there and only to be read, or if nothing divides."""
     path = directory / f"{size}.{topology.replace(':', '_')}.{rows}.json"
-    if not path.is_file() and not read:
+    if not path.is_file() and tries:
         command = [sys.executable, "-m", "flan_jax.precompile", "--gin_file=gin/flan.gin",
-                   f"--gin_file=gin/size/{size}.gin", f"--gin.BATCH_SIZE={rows}", "--fit", "--tries=4",
+                   f"--gin_file=gin/size/{size}.gin", f"--gin.BATCH_SIZE={rows}", "--fit", f"--tries={tries}",
                    f"--gin.Train.embedding_rows={VOCABULARY}", f"--topology={topology}", f"--json={path}"]
         print(" ".join(command[1:]), flush=True)
         subprocess.run(command, check=False)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def smallest(directory: pathlib.Path, size: str, read: bool) -> dict | None:
+def smallest(directory: pathlib.Path, size: str, tries: int) -> dict | None:
     """The record of the first of SMALL on which the paper's batch fits."""
     for topology in SMALL:
-        record = cell(directory, size, topology, PAPER_ROWS, read)
+        record = cell(directory, size, topology, PAPER_ROWS, tries)
         if record and record["fits"]:
             return record
     return None
@@ -74,13 +75,14 @@ def main() -> None:
     parser.add_argument("--directory", type=pathlib.Path, default="runs/precompile")
     parser.add_argument("--only", choices=SIZES, action="append")
     parser.add_argument("--read", action="store_true", help="compile nothing")
+    parser.add_argument("--tries", type=int, default=1, help="candidates of a cell that fit")
     parser.add_argument("--json", type=pathlib.Path)
     flags = parser.parse_args()
     flags.directory.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, tries = [], 0 if flags.read else flags.tries
     for size in flags.only or SIZES:
-        row = {"size": size, "smallest": smallest(flags.directory, size, flags.read),
-               **{name: cell(flags.directory, size, topology, ROWS, flags.read) for name, topology in LARGE.items()}}
+        row = {"size": size, "smallest": smallest(flags.directory, size, tries),
+               **{name: cell(flags.directory, size, topology, ROWS, tries) for name, topology in LARGE.items()}}
         known = next((record for record in row.values() if isinstance(record, dict)), None)
         rows.append({**row, "parameters": known["parameters"] if known else None})
     print(table(rows))

@@ -20,6 +20,7 @@ from flan_jax.prepare import CONFIGURED
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
 _MARGIN = 1.05
+_FAILURES = 6
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="v3:8x8, v5e:4x4, v5p:4x4x8, ... (chips along each side), or cpu:8 (simulated)")
     parser.add_argument("--fit", action="store_true",
                         help="search mesh, remat and microbatches for the fastest that fits")
-    parser.add_argument("--tries", type=int, default=8, metavar="N", help="with --fit: compile at most so many choices")
+    parser.add_argument("--tries", type=int, default=8, metavar="N",
+                        help="with --fit: stop once so many choices are compiled that fit")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there, too")
     flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
     if flags.tries < 1:
@@ -97,7 +99,7 @@ def _parameter(name: str) -> Any:
 
 
 def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
-    """The records of what `chooser.candidates` proposes, compiled in turn, at most `tries`.
+    """The records of what `chooser.candidates` proposes, compiled in turn until `tries` fit or `_FAILURES` do not.
 
     Raises:
       UserError: if no choice is worth a try.
@@ -112,7 +114,8 @@ def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
     # Guesses err in the same direction; the least that they erred by corrects those to come.
     slower, larger = _Least(), _Least()
     for one in candidates:
-        if one.seconds * slower.factor > _MARGIN * best or len(records) == tries:
+        fit = sum(record["fits"] for record in records)
+        if one.seconds * slower.factor > _MARGIN * best or fit == tries or len(records) - fit == _FAILURES:
             break
         if where.chip and one.total * larger.factor > where.chip.device_memory:
             continue

@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from flan_jax.models.sums import sum_first
 
 # Added where attention is masked. A row with no allowed key then attends evenly, as in T5X, instead of giving NaN.
 MASKED_SCORE = -1e10
@@ -30,7 +33,7 @@ ACTIVATIONS = {
 REMATS = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names("product"),
 }
 
 attention_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -73,7 +76,8 @@ def layer_stack(layer_class, config, num_layers: int):
 def run_layers(config, stack, num_layers: int, body, carry, scanned=None):
     """Runs `carry, out = body(layer, carry, scanned[i])` over the layers of a `layer_stack`.
 
-    `scanned` is a tree of arrays with a leading axis N, or None; gives the last carry and the outs stacked likewise.
+    `scanned` is a tree of arrays with a leading axis N, or None; gives the last carry and the outs stacked likewise, or
+    without `scan_layers` lists of N outs, and `scanned` may have lists of N arrays, too: they are taken apart for free.
     """
     if config.remat != "none":
         body = nn.remat(body, prevent_cse=not config.scan_layers, policy=REMATS[config.remat])
@@ -88,18 +92,44 @@ def run_layers(config, stack, num_layers: int, body, carry, scanned=None):
         return scan(stack, carry, scanned)
     outs = []
     for i, layer in enumerate(stack):
-        carry, out = body(layer, carry, jax.tree.map(lambda x, i=i: x[i], scanned))
+        own = jax.tree.map(lambda x, i=i: x[i], scanned, is_leaf=lambda x: isinstance(x, list))
+        carry, out = body(layer, carry, own)
         outs.append(out)
-    return carry, jax.tree.map(lambda *xs: jnp.stack(xs), *outs)
+    return carry, jax.tree.map(lambda *xs: list(xs), *outs)
 
 
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Gives [..., F] of [..., D] and [D, F].
+def put_in_cache(cache, new, slot):
+    """Gives a tree of keys and values [..., slots, C] with the `new` ones [..., 1, C] at `slot`."""
+    return jax.tree.map(lambda old, one: jax.lax.dynamic_update_slice_in_dim(old, one, slot, old.ndim - 2), cache, new)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
+    """Gives [..., F] in `dtype` of [..., D] and [D, F].
 
     Over flat rows, because XLA on a CPU transposes the gradient of more axes before the kernel's gradient: with a
-    vocabulary of 32,128 the three products took 1.6 times as long.
+    vocabulary of 32,128 the three products took 1.6 times as long. For its gradient it keeps what it was given: maps of
+    the same input share it, and no kernel is kept a second time in another dtype.
     """
-    return jnp.dot(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    return (_flat(x, dtype) @ kernel.astype(dtype)).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _flat(x: jax.Array, dtype: str) -> jax.Array:
+    return x.astype(dtype).reshape(-1, x.shape[-1])
+
+
+def _product_forward(x, kernel, dtype):
+    return _product(x, kernel, dtype), (x, kernel)
+
+
+def _product_backward(dtype, kept, grad):
+    (x, kernel), grad = kept, _flat(grad, dtype)
+    to_x = jax.lax.dot_general(grad, kernel.astype(dtype), (((1,), (1,)), ((), ())))
+    to_kernel = jax.lax.dot_general(_flat(x, dtype), grad, (((0,), (0,)), ((), ())))
+    return to_x.reshape(x.shape).astype(x.dtype), to_kernel.astype(kernel.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 class Dense(nn.Module):
@@ -115,7 +145,7 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.with_logical_partitioning(self.init, self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        y = _product(x.astype(self.dtype), kernel.astype(self.dtype))
+        y = checkpoint_name(_product(x, kernel, self.dtype), "product")
         if self.use_bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
             y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
@@ -169,7 +199,7 @@ class Embedding(nn.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Gives float32 logits [B, L, V] through the table itself, scaled by 1/sqrt(D) as tied T5 models have it."""
-        logits = _product(x.astype(jnp.float32), self.embedding.T)
+        logits = _product(x, self.embedding.T, "float32")
         return logits / np.sqrt(self.emb_dim) if self.scale_logits else logits
 
 
@@ -292,7 +322,7 @@ class Attention(nn.Module):
     def __call__(self, x, keys_values, mask, bias, dropout=1.0, angles=None, heads_first: bool = False) -> jax.Array:
         """Gives [B, Q, D] for queries from x [B, Q, D].
 
-        With `heads_first` keys and values are [B, H, K, C]: those that are read at every step are turned only once.
+        With `heads_first` keys and values are [B, G, K, C]: those that are read at every step are turned only once.
 
         `mask` is a bool that broadcasts to [B, H, Q, K], `bias` a float32 that does or None, `dropout` a factor
         [B, H, 1, K] on the weights; `angles` turn the queries. Scores and softmax are float32 whatever the compute
@@ -302,17 +332,23 @@ class Attention(nn.Module):
         query = self._heads(self.query(x))
         if angles is not None:
             query = rotate(query, angles)
-        if heads_first:
-            scores = jnp.einsum("bqhc,bhkc->bhqk", query, keys, preferred_element_type=jnp.float32)
-        else:
-            scores = _scores(query, keys)
+        scores = _scores(query, keys, heads_first)
         if self.scale_queries:
             scores = scores / np.sqrt(self.head_dim)
         if bias is not None:
-            scores = scores + bias
+            scores = _biased(scores, bias) if bias.shape[0] == 1 else scores + bias
         weights = _dropped(_masked_softmax(scores, mask, self.dtype), dropout)
-        mixed = jnp.einsum("bhqk,bhkc->bqhc", weights, values) if heads_first else _mix(weights, values)
+        mixed = _mix(weights, values, heads_first)
         return self.out(mixed.reshape(*mixed.shape[:-2], -1))
+
+
+@jax.custom_vjp
+def _biased(scores: jax.Array, bias: jax.Array) -> jax.Array:
+    """Gives scores [B, H, Q, K] plus a bias [1, H, Q, K], whose gradient is summed by `sum_first`."""
+    return scores + bias
+
+
+_biased.defvjp(lambda scores, bias: (scores + bias, None), lambda _, grad: (grad, sum_first(grad)[None]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -340,23 +376,28 @@ def _masked_softmax_backward(dtype, kept, grad):
 _masked_softmax.defvjp(_masked_softmax_forward, _masked_softmax_backward)
 
 
-def _scores(query: jax.Array, keys: jax.Array) -> jax.Array:
-    """Gives float32 [B, H, Q, K] of [B, Q, H, C] and [B, K, G, C]: head h reads the keys of h // (H / G)."""
-    (batch, queries, heads, width), kv_heads = query.shape, keys.shape[2]
+def _scores(query: jax.Array, keys: jax.Array, heads_first: bool) -> jax.Array:
+    """Gives float32 [B, H, Q, K] of [B, Q, H, C] and [B, K, G, C] or, with `heads_first`, [B, G, K, C].
+
+    Head h reads the keys of h // (H / G).
+    """
+    axes, kv_heads = ("bgkc", keys.shape[1]) if heads_first else ("bkgc", keys.shape[2])
+    batch, queries, heads, width = query.shape
     if heads == kv_heads:
-        return jnp.einsum("bqhc,bkhc->bhqk", query, keys, preferred_element_type=jnp.float32)
+        return jnp.einsum(f"bqgc,{axes}->bgqk", query, keys, preferred_element_type=jnp.float32)
     query = query.reshape(batch, queries, kv_heads, heads // kv_heads, width)
-    scores = jnp.einsum("bqgrc,bkgc->bgrqk", query, keys, preferred_element_type=jnp.float32)
+    scores = jnp.einsum(f"bqgrc,{axes}->bgrqk", query, keys, preferred_element_type=jnp.float32)
     return scores.reshape(batch, heads, queries, -1)
 
 
-def _mix(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """Gives [B, Q, H, C]: the values [B, K, G, C] mixed by weights [B, H, Q, K]."""
-    (batch, heads, queries, num_keys), kv_heads = weights.shape, values.shape[2]
+def _mix(weights: jax.Array, values: jax.Array, heads_first: bool) -> jax.Array:
+    """Gives [B, Q, H, C]: values as the keys of `_scores` mixed by weights [B, H, Q, K]."""
+    axes, kv_heads = ("bgkc", values.shape[1]) if heads_first else ("bkgc", values.shape[2])
+    batch, heads, queries, num_keys = weights.shape
     if heads == kv_heads:
-        return jnp.einsum("bhqk,bkhc->bqhc", weights, values)
+        return jnp.einsum(f"bgqk,{axes}->bqgc", weights, values)
     weights = weights.reshape(batch, kv_heads, heads // kv_heads, queries, num_keys)
-    return jnp.einsum("bgrqk,bkgc->bqgrc", weights, values).reshape(batch, queries, heads, -1)
+    return jnp.einsum(f"bgrqk,{axes}->bqgrc", weights, values).reshape(batch, queries, heads, -1)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=1)

@@ -40,12 +40,13 @@ def keep_freed_memory() -> None:
     """Keeps what a program frees for the next one, on a CPU with glibc; before JAX starts its threads.
 
     glibc would give large blocks back at once and take them again, page by page: a step of T5 small (8 x 128/64) did so
-    with 1.1 GB, which was 0.5 of its 4.0 CPU seconds on two cores. One arena, since only that one may grow at will. The
-    process is larger for it (3.0 GB there, against 2.1).
+    with 1.1 GB, and took 3.2 s instead of 1.8 on two cores. Nothing is given back (a threshold of -1; with one of 2 GB
+    every second step was slow). One arena, since only that one may grow at will. The process is larger for it (3.0 GB
+    there, against 2.1).
     """
     if any(map(glob.glob, ("/dev/nvidia*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*"))):
         return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
+        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_ARENA_MAX, 1)):
             mallopt(option, value)
