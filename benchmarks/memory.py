@@ -21,7 +21,8 @@ from flan_jax.training.optimizer import adafactor
 from flan_jax.training.step import ShardedState
 
 VARIANTS = (
-    {}, {"microbatches": 4}, {"remat": "dots"}, {"remat": "full"}, {"loss_chunks": 8}, {"param_dtype": "bfloat16"},
+    {}, {"microbatches": 4}, {"remat": "dots"}, {"remat": "full"}, {"loss_chunks": 8},
+    {"remat": "full", "loss_chunks": 8}, {"param_dtype": "bfloat16"},
     {"microbatches": 4, "remat": "full", "loss_chunks": 8},
 )
 

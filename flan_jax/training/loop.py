@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import signal
@@ -33,13 +34,13 @@ from flan_jax.scale.flops import model_flops
 from flan_jax.scale.hardware import peak_flops
 from flan_jax.scale.programs import Job
 from flan_jax.training import checkpoints, partitioning
-from flan_jax.training.lowering import lower_train_step
+from flan_jax.training.lowering import lower_eval_step, lower_train_step
 from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 from flan_jax.training.model_info import model_info
 from flan_jax.training.optimizer import adafactor
 from flan_jax.training.prefetch import device_batches, put_batch
 from flan_jax.training.profile import Profile
-from flan_jax.training.step import ShardedState, State, make_eval_step
+from flan_jax.training.step import ShardedState, State
 
 
 @gin.configurable("Train", denylist=["profile_steps"])
@@ -118,7 +119,6 @@ class Run:
         self.state: State | None = None
         self._step_fn: concurrent.futures.Future | None = None
         self._held_out: HeldOut | None = None
-        self._eval_step = jax.jit(make_eval_step(self.model, config.loss_chunks))
 
     @property
     def steps(self) -> int:
@@ -129,6 +129,11 @@ class Run:
     def step(self) -> int:
         """Updates taken so far."""
         return int(self.state["step"])
+
+    @functools.cached_property
+    def _eval_step(self):
+        shapes = self.data.layout.shapes(self.data.config.batch_size)
+        return lower_eval_step(self.model, self.sharded, self.config, shapes).compile()
 
     def describe(self, config_text: str) -> None:
         """Writes `config.gin` and `model-info.txt`, and prints the model's size."""
