@@ -254,7 +254,9 @@ def test_cached_steps_equal_plain_passes(name):
     prefill = jax.jit(lambda *args: model.apply({"params": params}, *args, 4, method="prefill"))
     decode_step = jax.jit(lambda *args: model.apply({"params": params}, *args, method="decode_step"))
     logits, cache = prefill(tokens, lengths)
-    assert cache["keys_values"][0].shape == (3, 4, 13, model.config.kv_heads, 8)
+    keys = cache["keys_values"][0]
+    shape = keys.shape if model.config.scan_layers else (len(keys), *keys[0].shape)
+    assert shape == (3, 4, model.config.kv_heads, 13, 8)
     found = [logits]
     for index in range(3):
         logits, cache = decode_step(steps[:, index], index, cache)

@@ -101,6 +101,28 @@ def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):  # noq
     assert tuple(written[0, 0].tolist()) == np.unravel_index(of_all.argmax(), of_all.shape)
 
 
+def test_layers_taken_apart_or_scanned_give_the_same_answers(model_and_params, monkeypatch):  # noqa: F811
+    model, params = model_and_params
+    given = buckets.prompts(model, rows(3)[0], 0)
+    tokens, lengths = buckets.padded(given, 4, 64), buckets.lengths(given, 4)
+
+    def answers():
+        # Not the jitted ones, which would remember.
+        greedy = decoding.greedy.__wrapped__(model, params, tokens, 6, -1, lengths)
+        return greedy, *beam.beam_search.__wrapped__(model, params, tokens, 6, 3, 0.6, -1, lengths)
+
+    calls, take_apart = [], decoding._taken_apart
+    monkeypatch.setattr(decoding, "_taken_apart", lambda *given: calls.append(given) or take_apart(*given))
+    apart = answers()
+    assert len(calls) == 2
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    scanned = answers()
+    assert len(calls) == 2
+    for found, expected in zip(apart[:2], scanned[:2]):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(apart[2], scanned[2], atol=1e-4)
+
+
 @pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)
 def test_answers_depend_on_neither_batch_nor_padding_nor_cut(model_and_params, method):  # noqa: F811
     model, params = model_and_params

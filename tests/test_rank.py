@@ -152,7 +152,19 @@ def test_batches_cover_every_row_once_within_their_tokens():
         seen += batch.rows.tolist()
     assert sorted(seen) == list(range(500))
     ladder = sorted({buckets.source_width(n) for n in range(1, 1025)})
-    assert ladder == [32, 64, 128, 192, 256, 384, 512, 768, 1024]
+    assert ladder == [*range(32, 257, 16), *range(288, 513, 32), *range(576, 1025, 64)]
+
+
+def test_batches_are_narrow_and_their_widths_are_used_again():
+    generator = np.random.default_rng(0)
+    sources, targets = generator.lognormal(4.7, 0.4, 1000).astype(int) + 1, [64] * 1000
+    batches = list(buckets.batches(sources, targets, batch_tokens=4096, multiple=1))
+    shapes = {batch[1:] for batch in batches}
+    assert len(shapes) <= 10 and max(batch.source_width for batch in batches) - sources.max() < 64
+    assert sources.sum() / sum(batch.size * batch.source_width for batch in batches) > 0.83
+    widths = {width for _, width, _ in shapes}
+    again = buckets.batches(sources[::3], targets[::3], batch_tokens=4096, multiple=1, known=widths)
+    assert {batch.source_width for batch in again} <= widths
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(model_and_params):

@@ -54,7 +54,8 @@ class Generator:
         inputs = buckets.prompts(self.model, inputs, self.bos_id)
         lengths = [len(row) for row in inputs], [self.max_length] * len(inputs)
         with buckets.on_mesh(self.mesh):
-            for batch in buckets.batches(*lengths, self.batch_tokens, buckets.row_multiple(self.mesh)):
+            for batch in buckets.batches(*lengths, self.batch_tokens, buckets.row_multiple(self.mesh),
+                                         {width for _, width, _ in self.shapes}):
                 self.shapes.add((batch.size, batch.source_width, self.max_length))
                 given = [inputs[row] for row in batch.rows]
                 places = np.resize(batch.rows + first, batch.size).astype(np.uint32)

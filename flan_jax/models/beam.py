@@ -113,7 +113,7 @@ def _reorder(cache: dict, origins, start: decoding.Start) -> dict:
     places = (origins + beams * jnp.arange(batch)[:, None]).reshape(-1)
 
     def reordered(x):
-        return x.at[:, :, start.own:].set(jnp.take(x[:, :, start.own:], places, axis=1))
+        return x.at[..., start.own:, :].set(jnp.take(x[..., start.own:, :], places, axis=-4))
 
     return {**cache, start.own_name: jax.tree.map(reordered, cache[start.own_name])}
 

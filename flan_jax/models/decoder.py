@@ -127,14 +127,14 @@ class DecoderLayer(nn.Module):
         return self._after_attention(x, mixed, on_rest), keys_values
 
     def step(self, x, cache, slot, mask, bias, angles):
-        """Gives [B, 1, D] for one token, and its own keys and values [B, 1, K, C] to be put in the cache at `slot`.
+        """Gives [B, 1, D] for one token, and its own keys and values [B, K, 1, C] to be put in the cache at `slot`.
 
-        `cache` holds this layer's keys and values [B, slots, K, C]; mask [B, 1, 1, slots].
+        `cache` holds this layer's keys and values [B, K, slots, C]; mask [B, 1, 1, slots].
         """
         y = self.pre_self_attention_layer_norm(x)
-        new = self.self_attention.keys_values(y, angles)
-        own = tuple(jax.lax.dynamic_update_slice_in_dim(old, one, slot, axis=1) for old, one in zip(cache, new))
-        return self._after_attention(x, self.self_attention(y, own, mask, bias, angles=angles)), new
+        new = tuple(jnp.swapaxes(of, 1, 2) for of in self.self_attention.keys_values(y, angles))
+        own = layers.put_in_cache(cache, new, slot)
+        return self._after_attention(x, self.self_attention(y, own, mask, bias, angles=angles, heads_first=True)), new
 
     def _after_attention(self, x, mixed, dropout=(1.0, 1.0, 1.0)) -> jax.Array:
         on_mixed, on_hidden, on_out = dropout
@@ -161,7 +161,10 @@ class Decoder(nn.Module):
             self.logits_dense = layers.Dense(c.vocab_size, ("embed", "vocab"), "float32")
 
     def __call__(self, tokens, positions, mask, bias, deterministic: bool = True, keep: bool = False):
-        """Gives the normed [B, L, D] of int32 tokens [B, L], and all keys and values [N, B, L, K, C] if `keep`."""
+        """Gives the normed [B, L, D] of int32 tokens [B, L], and all keys and values [N, B, L, K, C] if `keep`.
+
+        Without `scan_layers` they are lists of N arrays.
+        """
         angles = self._angles(positions)
 
         def body(layer, x, _):
@@ -184,8 +187,7 @@ class Decoder(nn.Module):
         x = self.token_embedder(tokens)
         x, new = layers.run_layers(self.config, self.layers, self.config.num_layers, body, x, cache)
         # Written once for all layers: inside the scan the whole cache would be copied at every step.
-        cache = tuple(jax.lax.dynamic_update_slice_in_dim(old, one, slot, axis=2) for old, one in zip(cache, new))
-        return self.decoder_norm(x), cache
+        return self.decoder_norm(x), layers.put_in_cache(cache, new, slot)
 
     def _angles(self, positions):
         c = self.config
@@ -260,18 +262,18 @@ class DecoderLM(nn.Module):
     def prefill(self, tokens, lengths, max_length: int) -> tuple[jax.Array, dict]:
         """Gives the logits [B, V] that follow each prompt, and the cache for `max_length` more tokens.
 
-        Prompts are int32 tokens [B, S], the first `lengths` [B] of each row. Cache: `keys_values`, a pair [N, B,
-        S + max_length, K, C] in the compute dtype, `lengths`, and `start`, the slot S of the first token to come.
+        Prompts are int32 tokens [B, S], the first `lengths` [B] of each row. Cache: `keys_values`, a pair [N, B, K,
+        S + max_length, C] in the compute dtype (without `scan_layers` each is a list of N arrays), `lengths`, and
+        `start`, the slot S of the first token to come.
         """
         batch, width = tokens.shape
         given = jnp.arange(width) < lengths[:, None]
         mask = _visible(given.astype(jnp.int32), given if self.config.prefix == "bidirectional" else None)
         positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
         x, keys_values = self.decoder(tokens, positions, mask, self.decoder.bias_in_row(width), keep=True)
-        room = [(0, 0), (0, 0), (0, max_length), (0, 0), (0, 0)]
         last = jnp.maximum(lengths - 1, 0)[:, None, None]
         cache = {
-            "keys_values": tuple(jnp.pad(of, room) for of in keys_values),
+            "keys_values": jax.tree.map(lambda of: _with_room(of, max_length), keys_values),
             "lengths": lengths,
             "start": jnp.int32(width),
         }
@@ -282,7 +284,8 @@ class DecoderLM(nn.Module):
 
         `index` is a scalar; a token lies in slot S + index and has position `lengths` + index.
         """
-        lengths, start, num_slots = cache["lengths"][:, None], cache["start"], cache["keys_values"][0].shape[2]
+        lengths, start = cache["lengths"][:, None], cache["start"]
+        num_slots = jax.tree.leaves(cache["keys_values"])[0].shape[-2]
         slots = jnp.arange(num_slots)
         mask = (slots < lengths) | ((slots >= start) & (slots <= start + index))
         key_positions = jnp.where(slots < start, slots, lengths + slots - start)
@@ -292,6 +295,12 @@ class DecoderLM(nn.Module):
             tokens[:, None], positions, cache["keys_values"], start + index, mask[:, None, None, :], bias
         )
         return self.decoder.logits(x)[:, 0], {**cache, "keys_values": keys_values}
+
+
+def _with_room(of, max_length: int) -> jax.Array:
+    """Gives keys or values [..., S, K, C] as [..., K, S + max_length, C]."""
+    of = jnp.swapaxes(of, -3, -2)
+    return jnp.pad(of, [(0, 0)] * (of.ndim - 2) + [(0, max_length), (0, 0)])
 
 
 def _visible(segment_ids, prefix=None) -> jax.Array:

@@ -4,6 +4,7 @@ What is read, by encoder or decoder, is computed once. Shape letters: B batch, S
 of keys and values, C head width, V vocabulary, N layers.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from flan_jax.models import stacking
 from flan_jax.models.decoder import DecoderLM
 
 
@@ -95,7 +97,8 @@ class Start(NamedTuple):
     Attributes:
       read: (last token [B], how many are written, cache) -> (logits [B, V] that follow, cache).
       logits: those of the first token [B, V]; None where they come of a step as well, whose last token is 0.
-      cache: keys and values, arrays [N, B, slots, H, C]; those of the answer begin at slot `own` of `own_name`.
+      cache: keys and values, arrays [N, B, H, slots, C] or lists of N; those of the answer begin at slot `own` of
+        `own_name`.
       own_name, own: the part of the cache that grows with the answer.
     """
 
@@ -119,11 +122,13 @@ def given_lengths(model, tokens, lengths) -> jax.Array:
 
 def begin(model, params, tokens, lengths, max_length: int, copies: int = 1) -> Start:
     """Reads the inputs [B, S] once, and gives the start of `copies` answers to each, a row's next to each other."""
+    if model.config.scan_layers and jax.default_backend() == "cpu":
+        model, params = _taken_apart(model, params)
     apply = functools.partial(model.apply, {"params": params})
     repeat = functools.partial(jnp.repeat, repeats=copies)
     if isinstance(model, DecoderLM):
         logits, cache = apply(tokens, lengths, max_length, method="prefill")
-        cache = {**cache, "keys_values": jax.tree.map(lambda x: repeat(x, axis=1), cache["keys_values"]),
+        cache = {**cache, "keys_values": jax.tree.map(lambda x: repeat(x, axis=-4), cache["keys_values"]),
                  "lengths": repeat(cache["lengths"], axis=0)}
 
         def read(last, index, cache):
@@ -132,6 +137,16 @@ def begin(model, params, tokens, lengths, max_length: int, copies: int = 1) -> S
         return Start(read, repeat(logits, axis=0), cache, "keys_values", tokens.shape[1])
     segments = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
     cache = apply(apply(tokens, segments, method="encode"), max_length, method="start_cache")
-    cache, segments = jax.tree.map(lambda x: repeat(x, axis=1), cache), repeat(segments, axis=0)
+    cache, segments = jax.tree.map(lambda x: repeat(x, axis=-4), cache), repeat(segments, axis=0)
     return Start(lambda last, index, cache: apply(last, index, cache, segments, method="decode_step"), None, cache,
                  "self", 0)
+
+
+def _taken_apart(model, params) -> tuple:
+    """Gives the same model without `scan_layers`, and its parameters: a copy, made once and not at every step.
+
+    On a CPU a scan copies every layer's parameters, keys and values out of the stacked arrays at each step: small T5
+    took 30 ms a step, 16 rows, and takes 22 without. An accelerator has no memory to spare for the copy.
+    """
+    config = dataclasses.replace(model.config, scan_layers=False, remat="none")
+    return type(model)(config), stacking.unstack(params)

@@ -123,20 +123,18 @@ class DecoderLayer(nn.Module):
 
     def cross_keys_values(self, encoded) -> tuple[jax.Array, jax.Array]:
         """Gives this layer's keys and values [B, H, S, C] of the encoder's output."""
-        return tuple(jnp.swapaxes(x, 1, 2) for x in self.encoder_decoder_attention.keys_values(encoded))
+        return _heads_first(self.encoder_decoder_attention.keys_values(encoded))
 
     def step(self, x, cache: dict, index, cross_mask, bias):
-        """Gives [B, 1, D] for one position, and its own keys and values [B, 1, H, C] to be put in the cache at `index`.
+        """Gives [B, 1, D] for one position, and its own keys and values [B, H, 1, C] to be put in the cache at `index`.
 
         `cache` holds this layer's `self` and `cross` (keys, values); bias [1, H, 1, T].
         """
         y = self.pre_self_attention_layer_norm(x)
-        new = self.self_attention.keys_values(y)
-        own = tuple(
-            jax.lax.dynamic_update_slice_in_dim(old, one, index, axis=1) for old, one in zip(cache["self"], new)
-        )
-        past = jnp.arange(own[0].shape[1]) <= index
-        x = x + self.self_attention(y, own, past, bias)
+        new = _heads_first(self.self_attention.keys_values(y))
+        own = layers.put_in_cache(cache["self"], new, index)
+        past = jnp.arange(own[0].shape[2]) <= index
+        x = x + self.self_attention(y, own, past, bias, heads_first=True)
         return self._after_self_attention(x, cache["cross"], cross_mask), new
 
 
@@ -192,7 +190,7 @@ class Decoder(nn.Module):
         return self.decoder_norm(x) * on_output
 
     def cross_keys_values(self, encoded):
-        """Gives every layer's keys and values [N, B, H, S, C] of the encoder's output."""
+        """Gives every layer's keys and values [N, B, H, S, C], or lists of N, of the encoder's output."""
 
         def body(layer, encoded, _):
             return encoded, layer.cross_keys_values(encoded)
@@ -201,17 +199,14 @@ class Decoder(nn.Module):
 
     def step(self, x, cache: dict, index, cross_mask):
         """Gives the normed [B, 1, D] of one position, and the cache with that position's keys and values in it."""
-        bias = self.relpos_bias(index[None], cache["self"][0].shape[2])
+        bias = self.relpos_bias(index[None], jax.tree.leaves(cache["self"])[0].shape[-2])
 
         def body(layer, x, layer_cache):
             return layer.step(x, layer_cache, index, cross_mask, bias)
 
         x, new = layers.run_layers(self.config, self.layers, self.config.num_decoder_layers, body, x, cache)
         # Written once for all layers: inside the scan the whole cache would be copied at every step.
-        own = tuple(
-            jax.lax.dynamic_update_slice_in_dim(old, one, index, axis=2) for old, one in zip(cache["self"], new)
-        )
-        return self.decoder_norm(x), {**cache, "self": own}
+        return self.decoder_norm(x), {**cache, "self": layers.put_in_cache(cache["self"], new, index)}
 
     def logits(self, x) -> jax.Array:
         """Gives float32 logits [B, T, V] of [B, T, D] through the decoder's own kernel."""
@@ -281,20 +276,22 @@ class T5(nn.Module):
     def start_cache(self, encoded, max_length: int) -> dict:
         """Gives the cache for decoding up to `max_length` tokens: `self` and `cross` pairs of keys and values.
 
-        They are [N, B, max_length, H, C] (zeros) and [N, B, H, S, C] in the compute dtype.
+        They are [N, B, H, max_length, C] (zeros) and [N, B, H, S, C] in the compute dtype; without `scan_layers` each
+        is a list of N arrays.
         """
-        c = self.config
-        shape = (c.num_decoder_layers, encoded.shape[0], max_length, c.num_heads, c.head_dim)
-        return {
-            "self": (jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype)),
-            "cross": self.decoder.cross_keys_values(encoded),
-        }
+        cross = self.decoder.cross_keys_values(encoded)
+        own = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-2], max_length, x.shape[-1]), x.dtype), cross)
+        return {"self": own, "cross": cross}
 
     def decode_step(self, tokens, index, cache: dict, encoder_segment_ids) -> tuple[jax.Array, dict]:
         """Gives the logits [B, V] that follow int32 tokens [B] at position `index` (a scalar), and the new cache."""
         cross_mask = _same_segment(jnp.ones_like(tokens)[:, None], encoder_segment_ids)
         x, cache = self.decoder.step(self.token_embedder(tokens[:, None]), cache, index, cross_mask)
         return self.logits(x)[:, 0], cache
+
+
+def _heads_first(keys_values) -> tuple[jax.Array, jax.Array]:
+    return tuple(jnp.swapaxes(x, 1, 2) for x in keys_values)
 
 
 def _same_segment(query_segments, key_segments) -> jax.Array:
