@@ -131,6 +131,7 @@ def test_metrics_that_are_cut_cost_no_checkpoint(two_steps, tmp_path):
     assert run.best_step() == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_whose_last_checkpoint_is_cut_trains_its_last_steps_again(cache, tmp_path):
     model_dir = tmp_path / "run"
     command = [*TRAIN, *arguments(cache, model_dir, *ONE_TASK, "--gin.TRAIN_STEPS=6", "--gin.CHECKPOINT_EVERY=3")]

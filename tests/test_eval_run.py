@@ -99,6 +99,7 @@ def test_translation_into_english_is_measured_against_the_english_text_and_stand
     assert "## Translation, inverted templates" in (trained / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_evaluates_ends_with_the_same_numbers(cache, tmp_path, trained):
     model_dir = tmp_path / "run"
     arguments = command("train", cache, model_dir, *TRAINED)
