@@ -20,6 +20,7 @@ from flan_jax.prepare import CONFIGURED
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
 _MARGIN = 1.05
+# After so many choices that do not fit, the rest would hardly do.
 _FAILURES = 6
 
 

@@ -17,7 +17,7 @@ from flan_jax.errors import UserError
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {path.stem: path for path in sorted((ROOT / "docs/launch").glob("*.md")) if path.stem != "README"}
 AWKWARD = ["--gin_file=gin/flan.gin", "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}",
-           '--gin.MODEL_DIR=runs/it\'s "so"; $(touch /tmp/x) `y`']
+           '--gin.MODEL_DIR=runs/it\'s "so"; $(touch x) `y`']
 FLAGS = {
     "local": ["--num_processes=2"],
     "print": ["--hosts=a,b"],

@@ -87,7 +87,7 @@ def test_packed_options_score_as_each_does_alone(model_and_params):
     inputs, options = rows(6)
     scores = RankScorer(model, batch_tokens=1024).scores(params, inputs, options)
     for source, choices, of in zip(inputs, options, scores):
-        assert of.dtype == np.float32
+        assert of.dtype == np.float64
         assert_close(of, [alone(model, params, source, option) for option in choices])
 
 

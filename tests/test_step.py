@@ -71,8 +71,8 @@ def test_loss_in_chunks_is_the_loss_and_refuses_what_does_not_divide():
 
 
 def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none") -> int:
-    """Bytes that XLA sets aside for a step of 8 x 64/32 tokens, vocabulary 4,096."""
-    config = T5Config(4096, 64, 4, 16, 128, 4, 4, dropout_rate=0.0, dtype="float32", remat=remat)
+    """Bytes that XLA sets aside for a step of 8 x 64/32 tokens; of 8,192 words the logits are a good part of them."""
+    config = T5Config(8192, 64, 4, 16, 128, 4, 4, dropout_rate=0.0, dtype="float32", remat=remat)
     model, optimizer = T5(config), adafactor(1e-3)
     shapes = {"encoder_input_tokens": (8, 64), "encoder_segment_ids": (8, 64), "decoder_input_tokens": (8, 32),
               "decoder_segment_ids": (8, 32), "decoder_target_tokens": (8, 32), "decoder_loss_weights": (8, 32)}
@@ -87,9 +87,11 @@ def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none"
 def test_each_way_of_saving_memory_saves_some():
     plain = temporaries()
     assert temporaries(microbatches=4) < 0.6 * plain
+    assert temporaries(loss_chunks=4) < 0.8 * plain
     full = temporaries(remat="full")
+    assert full < 0.9 * plain
     assert full < temporaries(remat="dots") < plain
-    assert temporaries(remat="full", loss_chunks=4) < 0.9 * full  # else what layers keep is the peak
+    assert temporaries(remat="full", loss_chunks=4) < 0.7 * full
 
 
 def test_validation_in_chunks_gives_the_same_numbers():

@@ -28,7 +28,7 @@ class Told(NamedTuple):
     """What the model tells of a row's options, O of them.
 
     Attributes:
-      sums: log-probability of each option's tokens together, float32 [O].
+      sums: log-probability of each option's tokens together, float64 [O]: float32 would hold -300 to 3e-5 only.
       likeliest: whether each token of an option is the most likely one in its place, bool [O].
     """
 
@@ -61,7 +61,7 @@ class RankScorer:
 
     def scores(self, params: Any, inputs: Sequence[np.ndarray],
                options: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """Log-probability of each option, its EOS included: float32 [O] for each row, rows in the given order.
+        """Log-probability of each option, its EOS included: float64 [O] for each row, rows in the given order.
 
         Args:
           params: the model's parameters as they are in memory.
@@ -81,7 +81,7 @@ class RankScorer:
         for (row, part), of in zip(parts, self._parts_told(params, [(inputs[row], part) for row, part in parts])):
             found[row].update((option.tobytes(), pair) for option, pair in zip(part, zip(*of)))
         return [Told(*(np.array([of[option.tobytes()][which] for option in choices], dtype)
-                       for which, dtype in enumerate((np.float32, bool)))) for of, choices in zip(found, options)]
+                       for which, dtype in enumerate((np.float64, bool)))) for of, choices in zip(found, options)]
 
     def _parts_told(self, params, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[Told]:
         size, layout = (_decoder_size, _decoder_row) if isinstance(self.model, DecoderLM) else (_t5_size, _t5_row)
@@ -123,7 +123,7 @@ def _split(options: Sequence[Sequence[np.ndarray]], log_probabilities: np.ndarra
     ends = np.cumsum([len(option) for part in options for option in part])
     begins = np.concatenate([[0], ends[:-1]])
     # In float64: an option of a hundred tokens is told to the same digit as one of two.
-    sums = np.add.reduceat(log_probabilities[:ends[-1]].astype(np.float64), begins).astype(np.float32)
+    sums = np.add.reduceat(log_probabilities[:ends[-1]].astype(np.float64), begins)
     every = np.logical_and.reduceat(likeliest[:ends[-1]], begins)
     places = np.cumsum([len(part) for part in options])[:-1]
     return [Told(*of) for of in zip(np.split(sums, places), np.split(every, places))]

@@ -31,7 +31,7 @@ class Scored(NamedTuple):
     """The options of a row, O of them.
 
     Attributes:
-      sums: summed log-probability of each literal option after the row's input, EOS included, float32 [O].
+      sums: summed log-probability of each literal option after the row's input, EOS included, float64 [O].
       unconditional: the same after an empty input.
       tokens: number of tokens of each, EOS included.
       texts: the options themselves.
@@ -121,7 +121,7 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
     Raises:
       UserError: for another inverted template, which asks what the dataset's metrics do not measure, or no rows.
     """
-    known: dict[bytes, np.float32] = {}
+    known: dict[bytes, np.float64] = {}
     for example in examples:
         where = f"{example.dataset}/{example.template} ({example.split})"
         if example.kind != "forward" and not datasets[example.dataset].inverted_metrics:
@@ -156,7 +156,7 @@ def rank_predictions(scores: Sequence[np.ndarray], unconditional: Sequence[np.nd
 
 
 def _unconditional(rank, empty_input: np.ndarray, options: Sequence[Sequence[np.ndarray]],
-                   known: dict[bytes, np.float32]) -> list[np.ndarray]:
+                   known: dict[bytes, np.float64]) -> list[np.ndarray]:
     """Scores of all rows' options after an empty input; `known` keeps them, since templates share their options."""
     new = list({ids.tobytes(): ids for row in options for ids in row if ids.tobytes() not in known}.values())
     if new:
@@ -263,5 +263,5 @@ def _prediction_lines(examples: EvalExamples, predictions: Mapping[str, Sequence
         if scores is None:
             yield line | {"prediction": chosen[index], "answer": text["answer"]}
         else:
-            yield line | {"options": text["options"], "scores": [round(float(s), 5) for s in scores[index]],
+            yield line | {"options": text["options"], "scores": [round(float(s), 6) for s in scores[index]],
                           "prediction": text["options"][chosen[index]], "answer": text["answer"]}

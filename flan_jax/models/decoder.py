@@ -132,7 +132,7 @@ class DecoderLayer(nn.Module):
         `cache` holds this layer's keys and values [B, K, slots, C]; mask [B, 1, 1, slots].
         """
         y = self.pre_self_attention_layer_norm(x)
-        new = tuple(jnp.swapaxes(of, 1, 2) for of in self.self_attention.keys_values(y, angles))
+        new = layers.heads_first(self.self_attention.keys_values(y, angles))
         own = layers.put_in_cache(cache, new, slot)
         return self._after_attention(x, self.self_attention(y, own, mask, bias, angles=angles, heads_first=True)), new
 
@@ -273,7 +273,7 @@ class DecoderLM(nn.Module):
         x, keys_values = self.decoder(tokens, positions, mask, self.decoder.bias_in_row(width), keep=True)
         last = jnp.maximum(lengths - 1, 0)[:, None, None]
         cache = {
-            "keys_values": jax.tree.map(lambda of: _with_room(of, max_length), keys_values),
+            "keys_values": _with_room(layers.heads_first(keys_values), max_length),
             "lengths": lengths,
             "start": jnp.int32(width),
         }
@@ -297,10 +297,9 @@ class DecoderLM(nn.Module):
         return self.decoder.logits(x)[:, 0], {**cache, "keys_values": keys_values}
 
 
-def _with_room(of, max_length: int) -> jax.Array:
-    """Gives keys or values [..., S, K, C] as [..., K, S + max_length, C]."""
-    of = jnp.swapaxes(of, -3, -2)
-    return jnp.pad(of, [(0, 0)] * (of.ndim - 2) + [(0, max_length), (0, 0)])
+def _with_room(cache, max_length: int):
+    """Gives a tree of keys and values [..., slots, C] as [..., slots + max_length, C]."""
+    return jax.tree.map(lambda of: jnp.pad(of, [(0, 0)] * (of.ndim - 2) + [(0, max_length), (0, 0)]), cache)
 
 
 def _visible(segment_ids, prefix=None) -> jax.Array:

@@ -98,8 +98,13 @@ def run_layers(config, stack, num_layers: int, body, carry, scanned=None):
     return carry, jax.tree.map(lambda *xs: list(xs), *outs)
 
 
+def heads_first(keys_values):
+    """Gives a tree of keys and values [..., slots, K, C] as a cache holds them: [..., K, slots, C]."""
+    return jax.tree.map(lambda of: jnp.swapaxes(of, -3, -2), keys_values)
+
+
 def put_in_cache(cache, new, slot):
-    """Gives a tree of keys and values [..., slots, C] with the `new` ones [..., 1, C] at `slot`."""
+    """Gives a tree of keys and values [..., K, slots, C] with the `new` ones [..., K, 1, C] at `slot`."""
     return jax.tree.map(lambda old, one: jax.lax.dynamic_update_slice_in_dim(old, one, slot, old.ndim - 2), cache, new)
 
 

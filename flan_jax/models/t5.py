@@ -123,7 +123,7 @@ class DecoderLayer(nn.Module):
 
     def cross_keys_values(self, encoded) -> tuple[jax.Array, jax.Array]:
         """Gives this layer's keys and values [B, H, S, C] of the encoder's output."""
-        return _heads_first(self.encoder_decoder_attention.keys_values(encoded))
+        return layers.heads_first(self.encoder_decoder_attention.keys_values(encoded))
 
     def step(self, x, cache: dict, index, cross_mask, bias):
         """Gives [B, 1, D] for one position, and its own keys and values [B, H, 1, C] to be put in the cache at `index`.
@@ -131,7 +131,7 @@ class DecoderLayer(nn.Module):
         `cache` holds this layer's `self` and `cross` (keys, values); bias [1, H, 1, T].
         """
         y = self.pre_self_attention_layer_norm(x)
-        new = _heads_first(self.self_attention.keys_values(y))
+        new = layers.heads_first(self.self_attention.keys_values(y))
         own = layers.put_in_cache(cache["self"], new, index)
         past = jnp.arange(own[0].shape[2]) <= index
         x = x + self.self_attention(y, own, past, bias, heads_first=True)
@@ -288,10 +288,6 @@ class T5(nn.Module):
         cross_mask = _same_segment(jnp.ones_like(tokens)[:, None], encoder_segment_ids)
         x, cache = self.decoder.step(self.token_embedder(tokens[:, None]), cache, index, cross_mask)
         return self.logits(x)[:, 0], cache
-
-
-def _heads_first(keys_values) -> tuple[jax.Array, jax.Array]:
-    return tuple(jnp.swapaxes(x, 1, 2) for x in keys_values)
 
 
 def _same_segment(query_segments, key_segments) -> jax.Array:
