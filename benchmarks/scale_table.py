@@ -18,7 +18,7 @@ import sys
 
 SIZES = ("decoder_422m", "decoder_2b", "decoder_8b", "decoder_68b", "decoder_137b", "t5_small", "t5_base", "t5_large",
          "t5_xl", "t5_xxl")
-# The slices of the issue by the names that Cloud TPU gives them (v4 and v5p count two cores a chip).
+# By the names that Cloud TPU gives them (v4 and v5p count two cores a chip).
 LARGE = {"v3-128": "v3:8x8", "v4-256": "v4:4x4x8", "v5e-256": "v5e:16x16", "v5p-256": "v5p:4x4x8"}
 # Slices of chips with 16 GB, from the smallest up.
 SMALL = ("v5e:1x1", "v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16")
