@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import numpy as np
 from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
 from flan_jax.models.decoding_method import METHODS, Decoding
 from flan_jax.prepare import CONFIGURED
@@ -38,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_config.parse_command_line(argv, CONFIGURED, _parser())
     method = chosen_decoding(flags)
+    if flags.prompts and flags.file:
+        raise UserError("prompts are given as arguments and with --file; leave one of them out.")
     prompts = flags.prompts or read_prompts(flags.file)
 
     import jax
@@ -62,9 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
     if flags.output is None:
         for first in range(0, len(prompts), chunk):
-            print("\n".join(answer(prompts[first:first + chunk], first)), flush=True)
+            answers = answer(prompts[first:first + chunk], first)
+            if writes:
+                print("\n".join(answers), flush=True)
         return 0
-    identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params)}
+    identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params),
+                "model": digest(dataclasses.asdict(run.model.config))}
     write_answers(pathlib.Path(flags.output), prompts, answer, identity, chunk, writes)
     return 0
 
@@ -116,7 +123,10 @@ def read_prompts(name: str | None) -> list[str]:
       UserError: if the file is missing or there is no prompt in it.
     """
     try:
-        text = pathlib.Path(name).read_text(encoding="utf-8") if name else sys.stdin.read()
+        text = pathlib.Path(name).read_text(encoding="utf-8-sig") if name else sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{f'--file {name!r}' if name else 'standard input'} is not UTF-8 text ({error.reason} at byte "
+                        f"{error.start}); convert it.") from error
     except OSError as error:
         raise UserError(f"--file {name!r} cannot be read ({error.strerror}).") from error
     prompts = [line for line in text.split("\n") if line.strip()]
@@ -162,6 +172,9 @@ def write_answers(output: pathlib.Path, prompts: list[str], answer: Answer, iden
     with _failing_as_user_error(output):
         whole = output.read_bytes() if output.exists() else b""
         kept = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if whole and not record.exists():
+        raise UserError(f"{output} is there and was not written by flan-jax generate; remove it, or give another "
+                        "--output.")
     whole = whole[:whole.rfind(b"\n") + 1]
     done = _answered(output, whole, prompts)
     changed = [name for name in identity if kept.get(name) != identity[name]]

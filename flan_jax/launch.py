@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -82,7 +83,7 @@ def local(flags: argparse.Namespace, arguments: list[str]) -> Launch:
 
 def plain(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """The command of each host; process 0 runs on the first one, and the others must reach its port."""
-    hosts = flags.hosts.split(",")
+    hosts = [f"[{host}]" if host.count(":") > 1 and "[" not in host else host for host in flags.hosts.split(",")]
     if len(set(hosts)) < len(hosts) or not all(re.fullmatch(r"[\w.:\[\]-]+", host) for host in hosts):
         raise UserError(f"--hosts={flags.hosts} must be different host names or addresses, as in --hosts=10.0.0.1,"
                         "10.0.0.2.")
@@ -128,7 +129,8 @@ def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """A JobSet of GKE: one indexed Job a slice, one pod a host; GKE tells JAX who is who."""
     if flags.tpu not in _GKE_TPU:
         raise UserError(f"--tpu={flags.tpu} is none of {', '.join(_GKE_TPU)}.")
-    if not re.fullmatch(r"\d+(x\d+){1,2}", flags.topology):
+    sides = 1 if flags.tpu in ("v5e", "v6e") else 2
+    if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{sides}}}", flags.topology):
         raise UserError(f"--topology={flags.topology} must be the chips along each side of the slice, such as 4x4 "
                         "(v5e, v6e) or 4x4x4 (v4, v5p, tpu7x).")
     chips = 1
@@ -139,13 +141,13 @@ def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
         raise UserError(f"--topology={flags.topology} has {chips} chips, which are no whole number of hosts with "
                         f"{on_host} each; give another --chips_per_host.")
     name, text = _name(flags), json.dumps
-    # Kubernetes would fill in "$(NAME)".
-    listed = "\n".join(f"              - {text(argument.replace('$(', '$$('))}" for argument in _train(arguments))
+    # Kubernetes would fill in "$(NAME)", and makes one "$" of two.
+    listed = "\n".join(f"              - {text(argument.replace('$', '$$'))}" for argument in _train(arguments))
     return Launch(f"""\
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: {name}
+  name: {text(name)}
   annotations:
     alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
@@ -191,8 +193,10 @@ def slurm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
         if value is not None and re.search(r"\s", str(value)):
             raise UserError(f"--{option}={value!r} has a blank in it, which SLURM's options cannot have.")
     lines = [f"#SBATCH --{option}={value}" for option, value in options.items() if value is not None]
-    return Launch("\n".join(["#!/bin/bash", *lines, f"srun --kill-on-bad-exit=1 {shlex.join(_train(arguments))}"]),
-                  [["sbatch"]], stdin=True)
+    # srun does not take the number of cores from the script (since SLURM 22.05).
+    srun = f"srun --cpus-per-task={options['cpus-per-task']} --kill-on-bad-exit=1"
+    return Launch("\n".join(["#!/bin/bash", *lines, f"{srun} {shlex.join(_train(arguments))}"]), [["sbatch"]],
+                  stdin=True)
 
 
 BACKENDS = {
@@ -337,6 +341,8 @@ def _run_together(commands: Sequence[Sequence[str]], environment: dict[str, str]
         for line in started[index].stdout:
             print(f"[{index}] {line}", end="", flush=True)
 
+    # Who ends the launcher ends the processes: each saves its step, and its status is the launcher's.
+    before = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in started])
     threads = [threading.Thread(target=copy, args=(index,)) for index in range(len(started))]
     for thread in threads:
         thread.start()
@@ -344,6 +350,8 @@ def _run_together(commands: Sequence[Sequence[str]], environment: dict[str, str]
         statuses = [process.wait() for process in started]
     except KeyboardInterrupt:  # the terminal has sent it to the processes too
         statuses = [process.wait() for process in started]
+    finally:
+        signal.signal(signal.SIGTERM, before)
     for thread in threads:
         thread.join()
     failed = [status for status in statuses if status]

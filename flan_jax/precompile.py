@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
     if flags.tries < 1:
         raise UserError(f"--tries={flags.tries} compiles nothing; give 1 or more.")
+    if flags.json and pathlib.Path(flags.json).is_dir():
+        raise UserError(f"--json={flags.json} is a directory; give a file in it.")
     if flags.json and not pathlib.Path(flags.json).parent.is_dir():
         raise UserError(f"--json={flags.json}: there is no directory {pathlib.Path(flags.json).parent}; make it first.")
     from flan_jax.scale import topology

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 
 from flan_jax import cli
 from flan_jax.evaluation import figure, report
-from flan_jax.evaluation.results import ResultRow, read_results, write_file
+from flan_jax.evaluation.results import MAJORITY, ResultRow, key, read_results, write_file
 
 _DESCRIPTION = "Prints each dataset's mean and spread over templates; writes report.md and report.png."
 
@@ -22,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="DIR", help="where to write; by default beside the first results.csv")
     arguments = parser.parse_args(argv)
     paths = [_results_path(name) for name in arguments.results]
-    text, files = write_report([row for path in paths for row in read_results(path)],
+    text, files = write_report(_all_rows(paths),
                                arguments.output or paths[0].parent)
     print(text)
     print("\n".join(f"wrote {file}" for file in files))
@@ -42,6 +44,15 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path) -> tu
     for file, contents in zip(files, (text.encode(), figure.draw(lines))):
         write_file(file, contents)
     return text, files
+
+
+def _all_rows(paths: Sequence[pathlib.Path]) -> list[ResultRow]:
+    """The rows of all files; two runs of one name, told by a number that both have, get their paths for names."""
+    files = {path: read_results(path) for path in {path.resolve(): path for path in paths}.values()}
+    seen = collections.Counter(key(row) for rows in files.values() for row in rows if row.model != MAJORITY)
+    twice = {row.run for rows in files.values() for row in rows if seen[key(row)] > 1}
+    return [dataclasses.replace(row, run=str(path.parent)) if row.run in twice else row
+            for path, rows in files.items() for row in rows]
 
 
 def _results_path(name: str) -> pathlib.Path:

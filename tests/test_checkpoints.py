@@ -100,3 +100,15 @@ def test_what_is_no_t5x_checkpoint_is_refused(tmp_path):
         t5x.read_t5x(tmp_path)
     with pytest.raises(UserError, match="no optimizer state"):
         t5x.read_t5x_slots(golden.T5_BF16 / "legacy_bf16/checkpoint_100")
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path, mode):
+    run = checkpoints.Checkpoints(tmp_path, keep=2, best_metric="loss", best_mode=mode)
+    sign = 1 if mode == "min" else -1
+    for step, loss in enumerate((3.0, 1.0, float("nan"), 5.0, 6.0, 7.0), 1):
+        run.save(step, make_state(1.0), {"loss": sign * loss})
+    run.wait()
+    assert run.best_step() == 2
+    run.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 5, 6]

@@ -11,11 +11,13 @@ import pytest
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data import sources
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.catalogue import CATALOGUE, RATE_CAP
+from flan_jax.data.cache import TokenCache
+from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
 from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.encode import Rendering
 from flan_jax.data.mixture import check_disjoint, held_out_split
 from flan_jax.data.packing import Member, MissingEpochs, draw_window, make_plan, pack_window, plan_once
-from flan_jax.data.vocabulary import EOS
+from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
@@ -335,3 +337,32 @@ def test_real_rows_fill_the_scarcer_length(real_rows, t5_vocabulary, tmp_path):
                           train_steps=150, task_feature_lengths={"inputs": 1024, "targets": 256}))
     filled, room = data.plan().filled
     assert (filled / room).max() >= 0.95
+
+
+@pytest.mark.parametrize("given", [{"eval_max_rows": 0}, {"eval_max_rows": -1}, {"eval_max_rows": "all"},
+                                   {"eval_templates": 1.5}, {"eval_templates": 0}])
+def test_rows_and_templates_that_cannot_be_evaluated_are_refused(given):
+    with pytest.raises(UserError, match="EVAL_(ROWS|TEMPLATES) must be"):
+        DataConfig(**given)
+
+
+def test_templates_are_evaluated_where_a_dataset_has_them_and_misspelt_ones_are_refused():
+    chosen = {"held_out": "commonsense", "eval_datasets": "copa+piqa"}
+    data = Data(DataConfig(**chosen, eval_templates="question_last"))
+    assert [(dataset.name, template.id) for dataset, template in data.eval_jobs()] == [("copa", "question_last")]
+    assert data.left_out == {"piqa": "none of EVAL_TEMPLATES"}
+    with pytest.raises(UserError, match="no template 'praktical_way'; there are"):
+        Data(DataConfig(**chosen, eval_templates="question_last+praktical_way")).eval_jobs()
+
+
+def test_an_inverted_template_that_is_evaluated_is_written_though_the_dataset_has_options(tmp_path, write_rows):
+    asked = Template("ask", "{t}\n{options}"), Template("write", "Write {answer} at {p}.", "{t}", kind="inverted")
+    dataset = Dataset(name="d", cluster="sentiment", splits={"test": "test"}, fields=("t", "p"),
+                      row=lambda raw: dict(raw), options=("no", "yes"), evidence=("t",), templates=asked,
+                      inverted_metrics=("bleu",))
+    source = sources.JsonlSource(write_rows("d", "test", [{"t": "x y", "p": "q", "label": 1}] * 2))
+    cache = TokenCache(tmp_path, source, ByteVocabulary(), Rendering())
+    cache.build_eval(dataset, "test", asked[1])
+    examples = cache.eval_examples(dataset, "test", asked[1])
+    assert examples.options is None
+    assert [ByteVocabulary().decode(ids) for ids in examples.inputs] == ["Write yes at q."] * 2

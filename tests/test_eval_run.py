@@ -142,6 +142,11 @@ def test_kill_nine_in_an_evaluation_of_twelve_pairs_loses_and_doubles_nothing(ca
     assert lines(tmp_path) == lines(evaluated) and len(set(lines(tmp_path))) == len(lines(tmp_path)) == 1 + 60 + 3
     assert "[tuned] step 6: 12 of 12 are evaluated already" in ran(arguments)
     assert lines(tmp_path) == lines(evaluated)
+    kept = [line for line in (tmp_path / "results.csv").read_text().splitlines(keepends=True)
+            if not (",copa,test,options_first," in line and ",per_char," in line)]
+    (tmp_path / "results.csv").write_text("".join(kept))
+    assert "[tuned] step 6: 11 of 12 are evaluated already" in ran(arguments)
+    assert lines(tmp_path) == lines(evaluated)
 
 
 def test_two_processes_evaluate_as_one(cache, trained, evaluated, tmp_path):

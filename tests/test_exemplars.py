@@ -8,9 +8,11 @@ import pytest
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import open_train_shard
-from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
+from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
 from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
@@ -128,3 +130,11 @@ def test_other_exemplar_rows_are_another_shard(write_rows, tmp_path):
     write_rows("rte", "train", RTE[:600])
     after = {shots: Data(dataclasses.replace(few, shots=shots)).eval_path(rte, template) for shots in (0, 1)}
     assert before[0] == after[0] and before[1] != after[1]
+
+
+def test_exemplars_for_which_a_long_row_leaves_no_room_are_counted():
+    dataset = Dataset(name="d", cluster="sentiment", splits={"train": "train"}, fields=("t",), options=None,
+                      row=lambda raw: dict(raw), templates=(Template("say", "Say: {t}"),))
+    encoder = Encoder(ByteVocabulary(), Rendering(32, 16, shots=3), pool=None)
+    encoder.encode(dataset, dataset.templates[0], {"t": "word " * 40, "answer": "a"}, "d/test/0")
+    assert encoder.counts["exemplars that did not fit"] == 3

@@ -113,3 +113,18 @@ def test_prompts_are_encoded_as_the_model_reads_them():
     assert len(two) == len(one) - 1
     with pytest.raises(UserError, match="has 3 tokens, but TASK_FEATURE_LENGTHS allows 2"):
         generate.encoded(["ab", "abc"], vocabulary, 2 + len(vocabulary.input_end))
+
+
+def test_a_file_that_generate_did_not_write_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(UserError, match="was not written by"):
+        generate.write_answers(tmp_path / "notes.txt", ["a"], lambda some, first: ["b"], {}, 4)
+    assert (tmp_path / "notes.txt").read_text() == "notes"
+
+
+def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path):
+    (tmp_path / "prompts").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        generate.read_prompts(str(tmp_path / "prompts"))
+    (tmp_path / "prompts").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb")
+    assert generate.read_prompts(str(tmp_path / "prompts")) == ["a", "b"]

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -53,7 +54,7 @@ def test_a_shell_gives_train_the_arguments_as_they_are(capsys, tmp_path, backend
     noted = tmp_path / "noted.jsonl"
     note = f"#!{sys.executable}\nimport json, sys\nopen({str(noted)!r}, 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
     (tmp_path / "flan-jax").write_text(note)
-    (tmp_path / "srun").write_text('#!/bin/sh\nshift\nexec "$@"\n')  # its option, then the command
+    (tmp_path / "srun").write_text('#!/bin/sh\nshift 2\nexec "$@"\n')  # its options, then the command
     (tmp_path / "gcloud").write_text('#!/bin/bash\nfor a; do case "$a" in --command=flan/bin/*) '
                                      'bash -c "${a#--command=flan/bin/}";; esac; done\n')
     for program in ("flan-jax", "srun", "gcloud"):
@@ -75,7 +76,7 @@ def test_the_manifest_is_yaml_with_the_arguments_as_they_are(capsys):
     assert pod["nodeSelector"] == {"cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
                                    "cloud.google.com/gke-tpu-topology": "2x4x4"}
     (container,) = pod["containers"]
-    command = [argument.replace("$$(", "$(") for argument in container["command"]]  # as Kubernetes reads it
+    command = [argument.replace("$$", "$") for argument in container["command"]]  # as Kubernetes reads it
     assert command == ["flan-jax", "train", *AWKWARD] and "$$(touch" in container["command"][-1]
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     (volume,) = pod["volumes"]
@@ -106,6 +107,8 @@ def test_a_run_is_resumed_with_the_last_step_alone(capsys):
     (["--backend=tpu_vm", *FLAGS["tpu_vm"], "--steps=run"], "its steps are create, install, train"),
     (["--backend=gcluster", *FLAGS["gcluster"], "--tpu=v9"], "--tpu=v9 is none of v4"),
     (["--backend=gcluster", *FLAGS["gcluster"], "--topology=16"], "such as 4x4"),
+    (["--backend=gcluster", *FLAGS["gcluster"], "--topology=4x4"], "4x4x4 (v4, v5p, tpu7x)"),
+    (["--backend=gcluster", *FLAGS["gcluster"], "--topology=0x4x4"], "such as 4x4"),
     (["--backend=gcluster", *FLAGS["gcluster"], "--chips_per_host=5"], "no whole number of hosts"),
     (["--backend=gcluster", *FLAGS["gcluster"], "--name=Flan_1"], "must be lower-case letters"),
 ])
@@ -144,3 +147,16 @@ def test_local_processes_that_fail_give_their_status(tmp_path):
                "--gin_file=gin/flan.gin", "--gin.HELD_OTU=nli"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment(1), cwd=ROOT)
     assert result.returncode == 2 and "[0] flan-jax: error: " in result.stdout, result.stdout + result.stderr
+
+
+def test_addresses_with_colons_get_brackets(capsys):
+    assert "--coordinator=[fd00::1]:8476" in printed(capsys, "print", "--hosts=fd00::1,fd00::2").replace("'", "")
+
+
+def test_who_ends_the_launcher_ends_its_processes():
+    code = ("import os, sys; from flan_jax import launch; "
+            "sys.exit(launch._run_together([['sh', '-c', 'echo up; exec sleep 60']] * 2, dict(os.environ)))")
+    launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert {launcher.stdout.readline(), launcher.stdout.readline()} == {"[0] up\n", "[1] up\n"}
+    launcher.terminate()
+    assert launcher.wait(30) == 128 + signal.SIGTERM

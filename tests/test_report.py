@@ -1,5 +1,6 @@
 """The report: what is averaged over what, which baselines stand beside it, and the verb that writes it."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -126,3 +127,23 @@ def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
 def test_report_needs_neither_jax_nor_tensorflow():
     code = "import sys, flan_jax.report; print([m for m in ('jax', 'tensorflow', 'seqio', 'nltk') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_baseline_on_other_rows_is_not_held_against_a_number():
+    majority = row("any", 99.0, model="majority", step=0, scoring="majority", instruction_mode="none")
+    assert report.compare([row("a", 50.0), majority])[0].majority.mean == 99
+    assert report.compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
+
+
+def test_the_test_split_is_shown_though_a_later_step_was_asked_validation_rows():
+    later = row("a", 90.0, model="tuned", step=20, split="validation")
+    assert [line.tuned.split for line in report.compare([row("a", 50.0, model="tuned"), later])] == ["test"]
+
+
+def test_two_runs_whose_directories_share_a_name_are_two_models(tmp_path, capsys):
+    paths = [tmp_path / seed / "nli" for seed in "12"]
+    for path, value in zip(paths, (50.0, 70.0)):
+        write_results(path / "results.csv", [row("a", value, model="tuned")])
+    verb.main([*map(str, paths), str(paths[0])])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| rte |")]
+    assert len(lines) == 2 and "50.0" in lines[0] and "70.0" in lines[1]

@@ -128,3 +128,11 @@ def test_unreadable_results_are_explained(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         results.write_results(tmp_path / "file" / "results.csv", [])
+
+
+def test_scores_that_are_not_numbers_are_refused():
+    def broken(inputs, options):
+        return [np.full(len(choices), np.nan) for choices in options]
+
+    with pytest.raises(UserError, match=r"rte/ask \(test\): the model gives scores that are not numbers"):
+        list(results.evaluate([ranked([1])], DATASETS, SETTING, broken, None, EMPTY))

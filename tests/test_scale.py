@@ -16,7 +16,7 @@ from flan_jax.data.layouts import make_layout
 from flan_jax.errors import UserError
 from flan_jax.models.decoder import DecoderConfig, DecoderLM
 from flan_jax.models.t5 import T5, T5Config
-from flan_jax.scale import chooser, estimate, hlo, programs, topology
+from flan_jax.scale import chooser, estimate, hardware, hlo, programs, topology
 from flan_jax.scale.flops import model_flops
 from flan_jax.scale.hardware import CHIPS, GIB, peak_flops
 from flan_jax.training import partitioning
@@ -310,3 +310,16 @@ def test_the_search_stops_where_nothing_faster_can_come(monkeypatch):
     records = precompile.search(job(SMALL, 256), square(4))
     assert len(records) == len(tried) < len(chooser.candidates(job(SMALL, 256), square(4))) / 4
     assert len({(choice.mesh["model"], choice.remat, choice.microbatches) for choice in tried}) == len(tried)
+
+
+def test_a_small_encoder_decoder_is_not_thought_too_large():
+    """Compiled for one chip of TPU v5e it needs 5.5 GiB."""
+    one = chooser.guess(job(SMALL, 12), CHIPS["v5e"], programs.Choice({"data": 1, "fsdp": 1, "model": 1}, "none", 1, 1))
+    assert 4 * GIB < one.total < 12 * GIB
+
+
+@pytest.mark.parametrize("kind, name", [
+    ("NVIDIA A100-SXM4-40GB", "A100 40 GB"), ("NVIDIA A100 80GB PCIe", "A100 80 GB"), ("NVIDIA H200", "H200 141 GB"),
+    ("NVIDIA GH200 480GB", None), ("TPU v5 lite", "TPU v5e"), ("cpu", None)])
+def test_chips_are_known_by_what_jax_calls_them(kind, name):
+    assert getattr(hardware.chip_of(kind), "name", None) == name

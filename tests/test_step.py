@@ -105,11 +105,36 @@ def test_validation_in_chunks_gives_the_same_numbers():
 
 
 def test_a_profile_of_two_steps_lies_in_its_directory(tmp_path, capsys):
-    profile = Profile(tmp_path, begin=5, steps=2)
+    profile = Profile(tmp_path, begin=5, end=20, steps=2)
     for step in range(6, 11):
         profile.before(step)
         profile.after(step, jnp.ones(3) + step)
     assert list(tmp_path.rglob("*.xplane.pb"))
     assert capsys.readouterr().out.startswith("profile of steps 8 to 9 in")
-    Profile(tmp_path / "none", begin=5, steps=0).before(8)
+    Profile(tmp_path / "none", begin=5, end=20, steps=0).before(8)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("end, first, last", [(8, 8, 8), (9, 8, 9), (6, 6, 6)])
+def test_a_profile_longer_than_the_run_ends_with_it(tmp_path, end, first, last):
+    profile = Profile(tmp_path, begin=5, end=end, steps=10)
+    assert (profile.first, profile.last) == (first, last)
+
+
+def test_a_profile_of_a_run_that_is_ended_is_kept(tmp_path, capsys):
+    profile = Profile(tmp_path, begin=0, end=20, steps=10)
+    for step in range(1, 5):
+        profile.before(step)
+        profile.after(step, jnp.ones(3), ended=step == 4)
+    assert "profile of steps 3 to 4" in capsys.readouterr().out and list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_the_gradient_norm_of_bfloat16_parameters_is_a_float32():
+    batch = dict.fromkeys(("encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens", "decoder_segment_ids",
+                           "decoder_target_tokens", "decoder_loss_weights"), jnp.ones((2, 16), jnp.int32))
+    mesh = partitioning.make_mesh({"data": 1}, jax.devices()[:1])
+    model, optimizer = T5(CONFIG), adafactor(1e-3)
+    sharded = ShardedState(model, optimizer, mesh, {name: x.shape for name, x in batch.items()}, 0, "bfloat16")
+    state = partitioning.unbox(sharded.abstract)
+    _, metrics = jax.eval_shape(make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0), state, batch)
+    assert metrics["grad_norm"].dtype == jnp.float32

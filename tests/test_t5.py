@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from flan_jax.errors import UserError
 from flan_jax.interchange import t5x
-from flan_jax.models import decoding, losses, stacking, t5
+from flan_jax.models import decoding, layers, losses, stacking, t5
 
 SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
 
@@ -192,3 +192,16 @@ def test_float16_and_unknown_values_are_refused():
     ]:
         with pytest.raises(UserError, match=hint):
             dataclasses.replace(SMALL, **{field: value})
+
+
+def test_the_gradient_of_a_frequent_token_is_not_lost_in_bfloat16():
+    tokens = jnp.asarray(np.minimum(np.random.default_rng(0).zipf(1.3, (8, 512)), 50) - 1)
+
+    def gradient(dtype):
+        table = layers.Embedding(50, 16, dtype)
+        params = {"embedding": jnp.ones((50, 16))}
+        weights = jnp.asarray(np.random.default_rng(1).uniform(0.5, 1.5, (8, 512, 16)), jnp.float32)
+        return jax.grad(lambda p: (table.apply({"params": p}, tokens) * weights).sum())(params)["embedding"]
+
+    exact = gradient("float32")
+    assert np.abs(gradient("bfloat16") - exact).max() < 0.005 * np.abs(exact).max()

@@ -122,8 +122,11 @@ class DataConfig:
         if self.untuned_instructions not in (None, *INSTRUCTIONS):
             raise UserError(f"UNTUNED_INSTRUCTIONS must be None or one of {', '.join(INSTRUCTIONS)}, not "
                             f"{self.untuned_instructions!r}.")
-        if isinstance(self.eval_templates, int) and self.eval_templates < 1:
-            raise UserError(f"EVAL_TEMPLATES must be None, ids or a number from 1 up, not {self.eval_templates!r}.")
+        rows, templates = self.eval_max_rows, self.eval_templates
+        if rows is not None and (not isinstance(rows, int) or rows < 1):
+            raise UserError(f"EVAL_ROWS must be None or a whole number from 1 up, not {rows!r}.")
+        if not isinstance(templates, (str, int, type(None))) or isinstance(templates, int) and templates < 1:
+            raise UserError(f"EVAL_TEMPLATES must be None, ids or a whole number from 1 up, not {templates!r}.")
 
     def lengths(self) -> tuple[int, int]:
         """(S, T). Raises a UserError if they are not two positive numbers."""
@@ -415,11 +418,22 @@ class Data:
     def eval_jobs(self, asked: Protocol | None = None) -> list[tuple[Dataset, Template]]:
         """Every available dataset that is evaluated, with each of the templates that EVAL_TEMPLATES allows.
 
-        Without natural-language instructions all templates read the same: there is one then, the first.
+        Without natural-language instructions all templates read the same: there is one then, the first. A dataset
+        without any of the ids that EVAL_TEMPLATES names is noted in `left_out`.
+
+        Raises:
+          UserError: if EVAL_TEMPLATES names an id that no dataset has.
         """
-        instructions = (asked or self.asked).instructions
-        return [(CATALOGUE[name], template) for name in self.eval_datasets()
-                for template in self._eval_templates(CATALOGUE[name], instructions)]
+        instructions, names = (asked or self.asked).instructions, self.eval_datasets()
+        jobs = {name: self._eval_templates(CATALOGUE[name], instructions) for name in names}
+        if isinstance(self.config.eval_templates, str) and instructions == "template":
+            known = {template.id for name in names for template in _evaluable(CATALOGUE[name])}
+            unknown = [wanted for wanted in self.config.eval_templates.split("+") if wanted not in known]
+            if names and unknown:
+                raise UserError(f"EVAL_TEMPLATES: what is evaluated has no template {unknown[0]!r}; there are "
+                                f"{', '.join(sorted(known))}.")
+            self.left_out |= {name: "none of EVAL_TEMPLATES" for name, templates in jobs.items() if not templates}
+        return [(CATALOGUE[name], template) for name, templates in jobs.items() for template in templates]
 
     def _eval_templates(self, dataset: Dataset, instructions: str) -> tuple[Template, ...]:
         """Forward templates, then the inverted ones that are evaluated as a task of their own."""
@@ -430,11 +444,7 @@ class Data:
         wanted = self.config.eval_templates
         if not isinstance(wanted, str):
             return dataset.forward()[:wanted] + dataset.inverted()[:wanted]
-        chosen = tuple(t for t in dataset.forward() + dataset.inverted() if t.id in wanted.split("+"))
-        if not chosen:
-            dataset.template(wanted.split("+")[0])  # says which there are, if there is none of that id
-            raise UserError(f"EVAL_TEMPLATES={wanted} names no template of {dataset.name} that is evaluated.")
-        return chosen
+        return tuple(template for template in _evaluable(dataset) if template.id in wanted.split("+"))
 
     def eval_examples(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> EvalExamples | None:
         """The rows of a held-out dataset in a template; None if they are not in the cache."""
@@ -484,3 +494,7 @@ class Data:
                 if not cache.has_eval(*which):
                     missing.append((dataset, template, asked))
         return missing
+
+
+def _evaluable(dataset: Dataset) -> tuple[Template, ...]:
+    return dataset.forward() + dataset.inverted()

@@ -162,7 +162,7 @@ class TokenCache:
             options.append(rest)
             position += width
         return EvalExamples(dataset.name, split, template.id, template.kind, [t.pop("row") for t in texts], inputs,
-                            options if dataset.options else None, texts)
+                            options if dataset.options and template.kind == "forward" else None, texts)
 
     def build_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None = None) -> pathlib.Path:
         """Builds an evaluation shard, unless it is there. `max_rows` keeps those rows whose id hashes lowest."""
@@ -178,7 +178,7 @@ class TokenCache:
             rows = [(name, row) for name, row in rows if name in kept]
         flat, texts = [], []
         for name, row in rows:
-            example = encoder.encode(dataset, template, row, name, with_options=True)
+            example = encoder.encode(dataset, template, row, name, with_options=template.kind == "forward")
             flat += [example.inputs, *(example.options or ())]
             texts.append(_text(name, row, example, template))
         counts["rows"] = len(texts)

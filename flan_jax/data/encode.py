@@ -67,6 +67,8 @@ class Encoder:
         if len(ids) > self._most_inputs:
             self.counts["inputs shortened"] += 1
             text, ids = self._shorten(dataset, template, row, row_id, ids)
+            if self.rendering.shots:
+                self.counts["exemplars that did not fit"] += self.rendering.shots
         elif self.rendering.shots:
             text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids)
         options = [self._target(option) for option in text.options] if with_options and text.options else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import json
@@ -16,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from flan_jax.data.assemble import Data, Protocol
+from flan_jax.data.cache import rows_in
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.hashing import digest
 from flan_jax.evaluation import results
@@ -36,6 +38,7 @@ class HeldOut:
 
     def __init__(self, data: Data, model, mesh: jax.sharding.Mesh, directory: pathlib.Path):
         self.data, self.directory = data, directory
+        self._model = digest(dataclasses.asdict(model.config))
         self._scorer = RankScorer(model, mesh, bos_id=data.vocabulary.bos_id)
         self._generator = Generator(model, data.vocabulary, mesh, max_length=data.config.lengths()[1],
                                     bos_id=data.vocabulary.bos_id)
@@ -58,7 +61,7 @@ class HeldOut:
         """
         writes = jax.process_index() == 0
         predictions = self.directory / "predictions" / self._predictions_name(setting)
-        jobs, identity = self.data.eval_jobs(asked), parameters_digest(params)
+        jobs, identity = self._jobs(asked), [parameters_digest(params), self._model]
         keys = [self._key(setting, *job, asked, [identity, None if while_training else predictions.name])
                 for job in jobs]
         done = self._done(keys)
@@ -76,12 +79,13 @@ class HeldOut:
             lambda inputs: self._generator.texts(params, inputs),
             np.array(self.data.vocabulary.input_end, np.int32), predictions if writes and not while_training else None)
         for number, ((key, dataset, template), rows) in enumerate(zip(todo, groups), 1):
+            count = len(rows)
             if not while_training and dataset.name not in majority:
                 majority.add(dataset.name)
                 rows += results.majority_rows(self.data.eval_examples(dataset, template, asked), dataset, setting)
             if writes:
                 results.update_results(self.directory / RESULTS, rows)
-                self._remember(*key)
+                self._remember(*key, count)
             now = time.perf_counter()
             if now - printed > _SECONDS_BETWEEN_LINES or number == len(todo):
                 printed = now
@@ -90,11 +94,21 @@ class HeldOut:
                 return False
         return True
 
+    def _jobs(self, asked: Protocol) -> list[tuple[Dataset, Template]]:
+        """What is evaluated; a dataset without a usable row is left out, and that is printed."""
+        jobs = self.data.eval_jobs(asked)
+        empty = {job[0].name for job in jobs if not rows_in(self.data.eval_path(*job, asked))}
+        if empty:
+            names = ", ".join(sorted(empty))
+            print(f"left out: {names} (no row is usable; `flan-jax tasks check` shows why)", flush=True)
+        return [job for job in jobs if job[0].name not in empty]
+
     def _key(self, setting: Setting, dataset: Dataset, template: Template, asked: Protocol,
              behind: Sequence[Any]) -> tuple[str, str]:
         """(name, digest) in `evaluated.json`: the rows of `results.csv` that it stands for, and what they come from."""
-        name = "/".join([setting.model, f"step {setting.step}", setting.instruction_mode, f"{setting.shots} shots",
-                         dataset.name, self.data.config.eval_split, template.id])
+        name = _name(ResultRow(**dataclasses.asdict(setting), cluster="", dataset=dataset.name,
+                               split=self.data.config.eval_split, template=template.id, kind="", scoring="", metric="",
+                               value=0.0, stderr=None, n=0))
         shard = self.data.eval_path(dataset, template, asked).name
         return name, digest([shard, dataclasses.asdict(setting), *behind])
 
@@ -109,26 +123,37 @@ class HeldOut:
 
     def _done(self, keys: Sequence[tuple[str, str]]) -> np.ndarray:
         """Which keys `evaluated.json` holds, bool [keys]; what the first host reads counts for all."""
-        known = self._known() if (self.directory / RESULTS).exists() else {}
-        done = np.array([known.get(name) == key for name, key in keys], bool)
+        known, path = self._known(), self.directory / RESULTS
+        lines = collections.Counter(map(_name, results.read_results(path) if path.exists() else ()))
+        done = np.array([known.get(name) == f"{key} {lines[name]}" for name, key in keys], bool)
         return np.array(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
 
     def _known(self) -> dict[str, str]:
         path = self.directory / EVALUATED
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def _remember(self, name: str, key: str) -> None:
-        results.write_file(self.directory / EVALUATED, json.dumps({**self._known(), name: key}, indent=0).encode())
+    def _remember(self, name: str, key: str, lines: int) -> None:
+        known = {**self._known(), name: f"{key} {lines}"}
+        results.write_file(self.directory / EVALUATED, json.dumps(known, indent=0).encode())
+
+
+def _name(row: ResultRow) -> str:
+    """What `evaluated.json` calls the lines of `results.csv` that a dataset in a template makes."""
+    return "/".join([row.run, row.model, f"step {row.step}", row.instruction_mode, f"{row.shots} shots", row.dataset,
+                     row.split, row.template])
 
 
 @jax.jit
 def _sums(params: Any) -> list[jax.Array]:
-    return [f(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(params) for f in (jnp.sum, jnp.linalg.norm)]
+    def bits(leaf):  # Sums of whole numbers are the same on any mesh; those of floats are not.
+        return jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+
+    return [f(bits(leaf)) for leaf in jax.tree.leaves(params) for f in (jnp.sum, lambda x: jnp.sum(x * x))]
 
 
 def parameters_digest(params: Any) -> str:
-    """Names parameters by the sum and norm of each array, so that results of other ones are never taken for theirs."""
-    return digest([float(value) for value in jax.device_get(_sums(params))])
+    """Names parameters by sums over the bits of each array, so that results of others are never taken for theirs."""
+    return digest([int(value) for value in jax.device_get(_sums(params))])
 
 
 def _print_progress(setting: Setting, row: ResultRow, number: int, count: int, elapsed: float) -> None:

@@ -122,12 +122,12 @@ def summarise(rows: Iterable[ResultRow]) -> list[Summary]:
     for row in shown:
         most[_of_any_step(row), row.split] = max(most.get((_of_any_step(row), row.split), 0), row.n)
     shown = [row for row in shown if row.n == most[_of_any_step(row), row.split]]
-    last: dict[tuple, int] = {}
+    last: dict[tuple, tuple[bool, int]] = {}
     for row in shown:
-        last[_of_any_step(row)] = max(last.get(_of_any_step(row), 0), row.step)
+        last[_of_any_step(row)] = max(last.get(_of_any_step(row), (False, 0)), (row.split == "test", row.step))
     groups = collections.defaultdict(lambda: collections.defaultdict(list))
     for row in shown:
-        if row.step == last[_of_any_step(row)]:
+        if row.step == last[_of_any_step(row)][1]:
             groups[_series(row), row.cluster, row.dataset][row.split].append(row)
     return [_summary(series, splits) for (series, *_), splits in groups.items()]
 
@@ -224,8 +224,8 @@ def _lines(of_dataset: Sequence[Summary], labels: dict[Series, str]) -> list[Com
 
 
 def _nearest(baselines: Sequence[Summary], tuned: Summary) -> Summary | None:
-    """The baseline that shares most of the setting; only one on the same split and metric is comparable."""
-    same = [s for s in baselines if (s.split, s.metric) == (tuned.split, tuned.metric)]
+    """The baseline that shares most of the setting; only one on the same rows and metric is comparable."""
+    same = [s for s in baselines if (s.split, s.metric, s.n) == (tuned.split, tuned.metric, tuned.n)]
     return max(same, default=None, key=lambda s: sum(a == b for a, b in zip(s.series, tuned.series)))
 
 

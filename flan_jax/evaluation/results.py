@@ -119,7 +119,8 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
       predictions_dir: where to write `<dataset>.<split>.<template>.jsonl`; None writes nothing.
 
     Raises:
-      UserError: for another inverted template, which asks what the dataset's metrics do not measure, or no rows.
+      UserError: for another inverted template, which asks what the dataset's metrics do not measure, no rows, or scores
+        that are not finite.
     """
     known: dict[bytes, np.float64] = {}
     for example in examples:
@@ -132,6 +133,9 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
             predictions, scores = {"greedy": generate(example.inputs)}, None
         else:
             scores = rank(example.inputs, example.options)
+            if not all(np.isfinite(row).all() for row in scores):
+                raise UserError(f"{where}: the model gives scores that are not numbers, of which none is the best; are "
+                                "its parameters finite, and is its dtype one that it was made for?")
             predictions = rank_predictions(scores, _unconditional(rank, empty_input, example.options, known),
                                            example.options, [text["options"] for text in example.texts])
         if predictions_dir is not None:
@@ -207,13 +211,13 @@ def read_results(path: str | pathlib.Path) -> list[ResultRow]:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; give the results.csv of a run that was evaluated.") from error
     except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} has a line that is no result ({error}); take it out or evaluate again.") from error
+        raise UserError(f"{path} has a line that is no result ({error}); take it out and evaluate again.") from error
 
 
 def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> list[ResultRow]:
     """Adds rows to a results file; a row about the same thing as an older one takes its place. Returns all rows."""
     old = read_results(path) if pathlib.Path(path).exists() else []
-    merged = {_key(row): row for row in old} | {_key(row): row for row in rows}
+    merged = {key(row): row for row in old} | {key(row): row for row in rows}
     write_results(path, merged.values())
     return list(merged.values())
 
@@ -239,7 +243,8 @@ def write_file(path: str | pathlib.Path, contents: bytes) -> None:
         raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
 
 
-def _key(row: ResultRow) -> tuple:
+def key(row: ResultRow) -> tuple:
+    """What a row is about: all of it but the number."""
     return dataclasses.astuple(dataclasses.replace(row, value=0.0, stderr=None, n=0))
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from flan_jax.checks import check_model
 from flan_jax.errors import UserError
 from flan_jax.models import layers
 
@@ -58,6 +59,7 @@ class DecoderConfig:
     remat: str = "none"
 
     def __post_init__(self):
+        check_model(self)
         object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
         if self.rope_scaling is not None:
             object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))  # so that a model can be hashed

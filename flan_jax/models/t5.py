@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flan_jax.checks import check_model
 from flan_jax.errors import UserError
 from flan_jax.models import layers
 
@@ -45,6 +46,7 @@ class T5Config:
     remat: str = "none"
 
     def __post_init__(self):
+        check_model(self)
         object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
         if self.dtype == "auto":
             object.__setattr__(self, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16")

@@ -158,28 +158,37 @@ def guess(job: Job, chip: Chip, choice: Choice) -> Candidate:
 def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
     data, fsdp, tensor = (choice.mesh[axis] for axis in ("data", "fsdp", "model"))
     rows = job.batch_size / (data * fsdp * choice.microbatches)
-    length = sum(job.lengths)
-    # What attention sees of a row: all of it in a decoder, the longer side in an encoder-decoder.
-    square = (length if hasattr(job.model.config, "num_layers") else max(job.lengths)) ** 2
     item = 2 if job.model.config.dtype == "bfloat16" else 4
     stored = 4 if job.config.param_dtype == "float32" else 2
     shard = m.parameters / (fsdp * tensor)
     heads, kv_heads, hidden = m.heads / tensor, m.kv_heads / tensor, m.mlp_dim / tensor
-    tokens = rows * length
-    scores = rows * heads * square
-    # Of a layer, per token: norms' inputs in float32 and in the compute dtype; heads; the gates and their product.
-    dots = tokens * item * (2 * m.width + (heads + 2 * kv_heads) * m.head_dim + m.gates * hidden)
-    everything = dots + tokens * (2 * (4 + item) * m.width + item * (m.gates + 1) * hidden) + scores * (4 + item)
-    kept = {"full": 0.0, "dots": dots, "none": everything}[choice.remat] + tokens * item * m.width
+    activations = one_layer = 0.0
+    for layers, length, across in _stacks(job):
+        tokens, scores, attentions = rows * length, rows * heads * length * (length + across), 2 if across else 1
+        # Of a layer, per token: norms' inputs in float32 and in the compute dtype; heads; the gates and their product.
+        dots = item * (tokens * ((1 + attentions) * m.width + m.gates * hidden + attentions * heads * m.head_dim)
+                       + 2 * rows * (length + across) * kv_heads * m.head_dim)
+        everything = dots + scores * (4 + item) + tokens * (
+            (1 + attentions) * (4 + item) * m.width + item * (m.gates + 1) * hidden)
+        kept = {"full": 0.0, "dots": dots, "none": everything}[choice.remat] + tokens * item * m.width
+        activations, one_layer = activations + layers * kept, max(one_layer, everything + scores * 8)
     layer = m.parameters / m.layers / tensor
     return {
         "parameters": shard * stored,
         # Taken in float32 (a second time where they are summed over microbatches), beside a cast of the parameters.
         "gradients": shard * (4 + (4 if choice.microbatches > 1 else 0) + (item if item < stored else 0)),
-        "activations": m.layers * kept,
-        "one_layer": everything + scores * 8 + 2 * layer * item,
-        "logits": tokens / choice.loss_chunks * m.rows / tensor * 4 * 2,
+        "activations": activations,
+        "one_layer": one_layer + 2 * layer * item,
+        "logits": rows * _stacks(job)[-1][1] / choice.loss_chunks * m.rows / tensor * 4 * 2,
     }
+
+
+def _stacks(job: Job) -> list[tuple[int, int, int]]:
+    """Of each stack: its layers, a row's tokens in them, and those of another stack that they attend to as well."""
+    c, (source, target) = job.model.config, job.lengths
+    if hasattr(c, "num_layers"):
+        return [(c.num_layers, source + target, 0)]
+    return [(c.num_encoder_layers, source, 0), (c.num_decoder_layers, target, source)]
 
 
 def _seconds(job: Job, m: _Model, chip: Chip, choice: Choice) -> dict[str, float]:

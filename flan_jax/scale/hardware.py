@@ -7,6 +7,7 @@ TPU v4, 2023. v5e, v5p, v6e, 7x: the system architecture pages of Cloud TPU. GPU
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 
 GIB = 2**30
@@ -56,12 +57,13 @@ CHIPS = {
     "v6e": Chip("TPU v6e", 1, 31.25 * GIB, 918e12, 1640e9, 100e9, "16"),
     "tpu7x": Chip("TPU 7x", 2, 94.75 * GIB, 2307e12, 7380e9, 100e9, "cubes"),
 }
-# Of GPUs a bit less memory than they have is JAX's; the links of one are all taken together.
+# What JAX calls GPUs; a bit less memory than they have is JAX's, and the links of one are all taken together.
 _GPUS = {
-    "A100": Chip("A100 80 GB", 1, 72 * GIB, 312e12, 2039e9, 300e9),
-    "H100": Chip("H100 80 GB", 1, 72 * GIB, 989e12, 3350e9, 450e9),
-    "H200": Chip("H200 141 GB", 1, 127 * GIB, 989e12, 4800e9, 450e9),
-    "B200": Chip("B200 180 GB", 1, 162 * GIB, 2250e12, 8000e9, 900e9),
+    r"A100.*-40GB": Chip("A100 40 GB", 1, 36 * GIB, 312e12, 1555e9, 300e9),
+    r"A100": Chip("A100 80 GB", 1, 72 * GIB, 312e12, 2039e9, 300e9),
+    r"\bH100": Chip("H100 80 GB", 1, 72 * GIB, 989e12, 3350e9, 450e9),
+    r"\bH200": Chip("H200 141 GB", 1, 127 * GIB, 989e12, 4800e9, 450e9),
+    r"\bB200": Chip("B200 180 GB", 1, 162 * GIB, 2250e12, 8000e9, 900e9),
 }
 # What JAX calls the TPUs where that is not the name above.
 _KINDS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
@@ -70,7 +72,7 @@ _KINDS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite"
 def chip_of(device_kind: str) -> Chip | None:
     """The chip that JAX calls so (`device.device_kind`); None if it is not known, as of CPUs."""
     tpu = CHIPS.get(_KINDS.get(device_kind, device_kind.removeprefix("TPU ")))
-    return tpu or next((chip for name, chip in _GPUS.items() if name in device_kind), None)
+    return tpu or next((chip for name, chip in _GPUS.items() if re.search(name, device_kind)), None)
 
 
 def peak_flops(devices: Iterable) -> float | None:

@@ -84,8 +84,10 @@ class Checkpoints:
             "state": ocp.args.StandardSave(_nested(rest)),
         }
         if self._best_metric:
-            # Orbax warns at every save without metrics, so that one ranks last instead.
-            metrics = {self._best_metric: -math.inf if self._best_mode == "max" else math.inf, **(metrics or {})}
+            # Orbax warns at every save without metrics, and takes NaN for the best: both rank last instead.
+            worst = -math.inf if self._best_mode == "max" else math.inf
+            found = (metrics or {}).get(self._best_metric, worst)
+            metrics = {**(metrics or {}), self._best_metric: worst if math.isnan(found) else found}
         with self._saving():
             self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import signal
 import time
@@ -22,6 +23,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from flan_jax import interchange
+from flan_jax.checks import check_fields, check_number
 from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
@@ -61,7 +63,8 @@ class TrainConfig:
       size: name of the model's size in results, e.g. 't5_tiny'.
       embedding_rows: rows of the embedding; None for the vocabulary's size up to the next multiple of 128.
       param_dtype: of the parameters, 'float32' or 'bfloat16'; the latter are rounded by chance when they are updated.
-      microbatches: parts of a batch that are computed one after the other: less memory, the same step.
+      microbatches: parts of a batch that are computed one after the other: less memory, the same step
+        but for what dropout drops.
       loss_chunks: parts of a row whose logits are computed one after the other: less memory, the same step.
       log_every: steps between printed lines.
       tensorboard: whether to write event files.
@@ -86,10 +89,12 @@ class TrainConfig:
     profile_steps: int = 0
 
     def __post_init__(self):
+        check_fields(self, "Train")
         for name in ("checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name.upper()} must be a whole number of at least 1, not {value!r}.")
+            check_number(name.upper(), getattr(self, name), whole=True, least=1)
+        check_number("--profile", self.profile_steps, whole=True, least=0)
+        check_number("Train.z_loss", self.z_loss, least=0)
+        check_number("Train.label_smoothing", self.label_smoothing, least=0, below=1)
         if self.param_dtype not in ("float32", "bfloat16"):
             raise UserError(f"PARAM_DTYPE must be 'float32' or 'bfloat16', not {self.param_dtype!r}.")
 
@@ -223,7 +228,7 @@ class Run:
         if begin == 0 and config.initial_checkpoint_path and validation is not None:
             log.write(0, self._validated(0, validation))
             log.restart_clock()
-        profile = Profile(self.directory / "profile", begin, config.profile_steps)
+        profile = Profile(self.directory / "profile", begin, self.steps, config.profile_steps)
         for step in range(begin + 1, self.steps + 1):
             profile.before(step)
             before = time.perf_counter()
@@ -249,6 +254,7 @@ class Run:
                     self._save(step, saved, None, log)
                 log.restart_clock()
             if ended:
+                profile.after(step, metrics, ended)
                 print(f"SIGTERM: saved step {step}; the same command resumes.", flush=True)
                 return
 
@@ -273,6 +279,8 @@ class Run:
         metrics = None
         if validation is not None:
             metrics = self._validated(step, validation)
+            if not math.isfinite(metrics["validation_loss"]):
+                raise NonFinite(step, {"validation loss": metrics["validation_loss"]})
             log.write(step, metrics)
         saved.save(step, self.sharded.unstack(self.state), metrics)
 

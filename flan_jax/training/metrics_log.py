@@ -16,14 +16,14 @@ from flan_jax.errors import UserError
 
 
 class NonFinite(UserError):
-    """The loss or the gradient of a step is not a number.
+    """A number of a step, such as its loss, is none: `metrics` are the numbers by name.
 
     Attributes:
       step: which one.
     """
 
     def __init__(self, step: int, metrics: dict[str, float]):
-        super().__init__(f"step {step} has loss {metrics['loss']} and gradient norm {metrics['grad_norm']}")
+        super().__init__(f"step {step} has {' and '.join(f'{name} {value}' for name, value in metrics.items())}")
         self.step = step
 
 
@@ -89,7 +89,7 @@ class MetricsLog:
         rate = tokens / max(elapsed, 1e-9)
         for step, metrics, extra in steps:
             if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
-                raise NonFinite(step, metrics)
+                raise NonFinite(step, {"loss": metrics["loss"], "gradient norm": metrics["grad_norm"]})
             self.write(step, {**metrics, **extra})
         last, metrics, _ = steps[-1]
         seconds = elapsed / max(len(steps) - self._untimed, 1)

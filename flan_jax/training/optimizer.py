@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from flan_jax.checks import check_number
 from flan_jax.errors import UserError
 from flan_jax.models.sums import sum_first
 
@@ -59,14 +60,15 @@ def adafactor(
     decay_rate: float = 0.8,
     schedule: str = "constant",
     warmup_steps: int = 0,
-    step_offset: int = 0,
 ) -> optax.GradientTransformation:
     """Gives T5X's Adafactor: updates relative to each parameter's root mean square, clipped at 1, without momentum.
 
-    Matrices are factored when both dimensions are at least 128. `step_offset` is the step at which fine-tuning began,
-    when the step count goes on from pre-training: the second moments start afresh there. `init` takes plain parameters
-    or ones boxed with logical axes, and then boxes its slots likewise.
+    Matrices are factored when both dimensions are at least 128. `init` takes plain parameters or ones
+    boxed with logical axes, and then boxes its slots likewise. Raises UserError for numbers that are none.
     """
+    check_number("adafactor.learning_rate (LEARNING_RATE)", learning_rate)
+    check_number("adafactor.decay_rate", decay_rate)
+    check_number("adafactor.warmup_steps", warmup_steps, whole=True, least=0)
     rate = learning_rate_schedule(learning_rate, schedule, warmup_steps)
 
     def init(params) -> AdafactorState:
@@ -78,7 +80,7 @@ def adafactor(
         return AdafactorState(jnp.zeros([], jnp.int32), v_row, v_col, v)
 
     def update(grads, state: AdafactorState, params):
-        decay = 1.0 - (state.count - step_offset + 1.0) ** -decay_rate
+        decay = 1.0 - (state.count + 1.0) ** -decay_rate
 
         def update_one(path, grad, *slots_and_param):
             return _update_array(_is_stacked(path), rate(state.count), decay, grad, *slots_and_param)

@@ -50,8 +50,9 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
     sizes = {axis: shape.get(axis, 1) for axis in MESH_AXES}
     open_axes = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise UserError(f"The mesh {shape} must have positive sizes, and at most one -1 for what is left.")
+    whole = all(type(size) is int for size in sizes.values())
+    if not whole or len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f"The mesh {shape} must have whole positive sizes, and at most one -1 for what is left.")
     if open_axes and len(devices) % fixed == 0:
         sizes[open_axes[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices):

@@ -62,10 +62,15 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, s
             grads, sums = _accumulated(gradients, batch, key, microbatches, state["params"], param_shardings)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = _apply_updates(state["params"], updates, jax.random.fold_in(key, 1))
-        metrics = {**_metrics(sums, weight), "grad_norm": optax.tree_utils.tree_norm(grads)}
+        metrics = {**_metrics(sums, weight), "grad_norm": _norm(grads)}
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
 
     return train_step
+
+
+def _norm(grads) -> jax.Array:
+    """The float32 norm of all gradients, whatever their dtype."""
+    return optax.tree_utils.tree_norm(jax.tree.map(lambda grad: grad.astype(jnp.float32), grads))
 
 
 def make_eval_step(model: nn.Module, loss_chunks: int = 1) -> Callable:
