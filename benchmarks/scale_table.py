@@ -27,14 +27,15 @@ VOCABULARY = 32128
 
 
 def cell(directory: pathlib.Path, size: str, topology: str, rows: int, tries: int) -> dict | None:
-    """The record of a size on a slice; None if it is not there and only to be read, or if nothing divides."""
+    """The record of a size on a slice; None if it is not there and only to be read."""
     path = directory / f"{size}.{topology.replace(':', '_')}.{rows}.json"
     if not path.is_file() and tries:
         command = [sys.executable, "-m", "flan_jax.precompile", "--gin_file=gin/flan.gin",
                    f"--gin_file=gin/size/{size}.gin", f"--gin.BATCH_SIZE={rows}", "--fit", f"--tries={tries}",
                    f"--gin.Train.embedding_rows={VOCABULARY}", f"--topology={topology}", f"--json={path}"]
         print(" ".join(command[1:]), flush=True)
-        subprocess.run(command, check=False)
+        if subprocess.run(command, check=False).returncode == 2:  # no mesh could hold it, as it has said
+            path.write_text(json.dumps({"fits": False}), encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -83,7 +84,7 @@ def main() -> None:
     for size in flags.only or SIZES:
         row = {"size": size, "smallest": smallest(flags.directory, size, tries),
                **{name: cell(flags.directory, size, topology, ROWS, tries) for name, topology in LARGE.items()}}
-        known = next((record for record in row.values() if isinstance(record, dict)), None)
+        known = next((of for of in row.values() if isinstance(of, dict) and "parameters" in of), None)
         rows.append({**row, "parameters": known["parameters"] if known else None})
     print(table(rows))
     if flags.json:

@@ -20,8 +20,8 @@ from flan_jax.models.decoder import DecoderLM
 
 # A row whose options have more tokens than this together is spread over several decoder rows: attention costs T x T.
 _MOST_OPTION_TOKENS = 512
-# Option tokens whose logits are held at a time: on a CPU they then fit into its cache.
-_LOGITS_AT_ONCE = 256
+# Option tokens whose logits are held at a time: 66 MB with T5's vocabulary.
+_LOGITS_AT_ONCE = 512
 
 
 class Told(NamedTuple):
