@@ -381,8 +381,9 @@ needs_devices = pytest.mark.skipif(jax.device_count() < 8, reason="run by test_o
 @pytest.mark.slow
 def test_on_eight_devices():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    files = [__file__, str(pathlib.Path(__file__).with_name("test_rank.py"))]
-    command = [sys.executable, "-m", "pytest", *files, "-k", "a_mesh"]
+    here = pathlib.Path(__file__).parent
+    files = [__file__, here / "test_rank.py", here / "test_decoding.py"]
+    command = [sys.executable, "-m", "pytest", *map(str, files), "-k", "a_mesh"]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **flags}, timeout=280)
     assert run.returncode == 0 and "skipped" not in run.stdout, run.stdout
 

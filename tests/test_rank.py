@@ -250,3 +250,20 @@ def test_a_mesh_changes_no_score(model_and_params):
     assert_close(np.concatenate(split), np.concatenate(one))
     texts = [Generator(model, VOCABULARY, mesh=m, max_length=5).texts(params, inputs) for m in (None, mesh)]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="one device: set XLA_FLAGS=--xla_force_host_platform_device_count=8")
+def test_parameters_are_known_again_on_a_mesh(model_and_params):
+    from flan_jax.evaluation.held_out import parameters_digest
+    from flan_jax.training import partitioning
+
+    _, params = model_and_params
+    mesh = partitioning.make_mesh({"fsdp": -1})
+
+    def spread(leaf):
+        spec = [None if size % len(jax.devices()) else "fsdp" for size in leaf.shape[:1]]
+        return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)))
+
+    assert parameters_digest(jax.tree.map(spread, params)) == parameters_digest(params)
+    changed = jax.tree.map(lambda leaf: leaf * (1 + 1e-6), params)
+    assert parameters_digest(changed) != parameters_digest(params)
