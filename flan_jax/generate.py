@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -20,7 +19,6 @@ import numpy as np
 from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
 from flan_jax.models.decoding_method import METHODS, Decoding
 from flan_jax.prepare import CONFIGURED
@@ -48,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from flan_jax.evaluation.buckets import row_multiple
     from flan_jax.evaluation.generation import Generator
-    from flan_jax.evaluation.held_out import parameters_digest
+    from flan_jax.evaluation.held_out import model_digest, parameters_digest
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
         open_devices(DataConfig().cache_directory(), flags)
@@ -71,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
                 print("\n".join(answers), flush=True)
         return 0
     identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params),
-                "model": digest(dataclasses.asdict(run.model.config))}
+                "model": model_digest(run.model.config)}
     write_answers(pathlib.Path(flags.output), prompts, answer, identity, chunk, writes)
     return 0
 

@@ -10,7 +10,9 @@ from flan_jax.data.cache import EvalExamples
 from flan_jax.data.catalogue import Dataset
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
+from flan_jax.evaluation.held_out import model_digest
 from flan_jax.evaluation.results import ResultRow, Setting
+from flan_jax.models.decoder import DecoderConfig
 
 SETTING = Setting(run="nli", step=100, model="flan", size="t5_tiny")
 
@@ -136,3 +138,12 @@ def test_scores_that_are_not_numbers_are_refused():
 
     with pytest.raises(UserError, match=r"rte/ask \(test\): the model gives scores that are not numbers"):
         list(results.evaluate([ranked([1])], DATASETS, SETTING, broken, None, EMPTY))
+
+
+def test_a_model_is_known_by_what_decides_its_answers():
+    config = DecoderConfig(128, 8, 2, 4, 16, 1, positions="rotary", dtype="float32", rope_scaling={
+        "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192})
+    same = dataclasses.replace(config, remat="full", scan_layers=False, dropout_rate=0.1)
+    assert model_digest(same) == model_digest(config)
+    for change in ({"dtype": "bfloat16"}, {"rope_scaling": None}, {"norm_epsilon": 1e-5}):
+        assert model_digest(dataclasses.replace(config, **change)) != model_digest(config)

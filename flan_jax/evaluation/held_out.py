@@ -8,7 +8,7 @@ import datetime
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ class HeldOut:
 
     def __init__(self, data: Data, model, mesh: jax.sharding.Mesh, directory: pathlib.Path):
         self.data, self.directory = data, directory
-        self._model = digest(dataclasses.asdict(model.config))
+        self._model = model_digest(model.config)
         self._scorer = RankScorer(model, mesh, bos_id=data.vocabulary.bos_id)
         self._generator = Generator(model, data.vocabulary, mesh, max_length=data.config.lengths()[1],
                                     bos_id=data.vocabulary.bos_id)
@@ -154,6 +154,13 @@ def _sums(params: Any) -> list[jax.Array]:
 def parameters_digest(params: Any) -> str:
     """Names parameters by sums over the bits of each array, so that results of others are never taken for theirs."""
     return digest([int(value) for value in jax.device_get(_sums(params))])
+
+
+def model_digest(config: Any) -> str:
+    """Names a model by the fields of its configuration that decide what it answers."""
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return digest({name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()
+                   if name not in ("remat", "scan_layers", "dropout_rate")})
 
 
 def _print_progress(setting: Setting, row: ResultRow, number: int, count: int, elapsed: float) -> None:

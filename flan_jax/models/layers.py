@@ -199,8 +199,8 @@ class Embedding(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Gives the vectors [B, L, D] of int32 tokens [B, L]."""
         # Its width is gathered first: XLA cannot look up well in a table that shares a mesh axis with the batch.
-        table = constrain(self.embedding, "vocab", "embed")
-        # Cast when looked up: in bfloat16 the gradients of a frequent token would be lost in their sum.
+        # And looked up in float32: in bfloat16 the gradients of a frequent token would be lost in their sum.
+        table = constrain(self.embedding.astype(jnp.float32), "vocab", "embed")
         return constrain(jnp.take(table, tokens, axis=0).astype(self.dtype), "batch", "length", "embed")
 
     def attend(self, x: jax.Array) -> jax.Array:
