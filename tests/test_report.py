@@ -147,3 +147,10 @@ def test_two_runs_whose_directories_share_a_name_are_two_models(tmp_path, capsys
     verb.main([*map(str, paths), str(paths[0])])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| rte |")]
     assert len(lines) == 2 and "50.0" in lines[0] and "70.0" in lines[1]
+
+
+def test_a_mean_says_of_how_many_datasets_it_is_and_if_their_steps_differ():
+    lines = [row("a", 50.0, model="tuned"), row("a", 70.0, model="tuned", dataset="cb")]
+    assert "| **mean of 2 datasets** | accuracy | 200 |" in report.table(report.compare(lines))
+    lines[1] = dataclasses.replace(lines[1], step=20)
+    assert "| **mean of 2 datasets, steps 10, 20** |" in report.table(report.compare(lines))

@@ -71,7 +71,11 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A line of the table: a tuned model's numbers beside its baselines, any of which may be missing."""
+    """A line of the table: a tuned model's numbers beside its baselines, any of which may be missing.
+
+    Attributes:
+      over: of a mean, the lines that it is of.
+    """
 
     cluster: str
     dataset: str
@@ -79,6 +83,7 @@ class Comparison:
     tuned: Summary | None
     untuned: Summary | None
     majority: Summary | None
+    over: tuple[Comparison, ...] = ()
 
     @property
     def any(self) -> Summary:
@@ -248,7 +253,7 @@ def _cluster_means(lines: Sequence[Comparison]) -> list[Comparison]:
             # A baseline that lacks a dataset has no mean to hold against the model's.
             found = [_mean_of(column) if all(column) else None for column in columns]
             if any(found):
-                means.append(Comparison(own[0].cluster, "", label, *found))
+                means.append(Comparison(own[0].cluster, "", label, *found, tuple(own)))
     return means
 
 
@@ -276,7 +281,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cells(line: Comparison, several: bool) -> list[str]:
     of, tuned = line.any, line.tuned
-    name = line.dataset if line.dataset else "**mean of datasets**"
+    steps = sorted({one.tuned.series.step for one in line.over if one.tuned})
+    mixed = f", steps {', '.join(map(str, steps))}" if len(steps) > 1 else ""
+    name = line.dataset or f"**mean of {len(line.over)} datasets{mixed}**"
     mark = "" if of.split == "test" else f" ({of.split})"
     cells = [name + mark, *([line.label] if several else []), of.metric, str(of.n), str(of.templates)]
     if tuned is None:
