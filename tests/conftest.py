@@ -3,9 +3,17 @@
 import json
 import pathlib
 
+import gin
 import pytest
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def no_setting_is_left_to_the_next_test():
+    """What a test configures with gin ends with it."""
+    yield
+    gin.clear_config()
 
 
 @pytest.fixture
