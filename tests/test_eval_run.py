@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -142,11 +143,19 @@ def test_kill_nine_in_an_evaluation_of_twelve_pairs_loses_and_doubles_nothing(ca
     assert lines(tmp_path) == lines(evaluated) and len(set(lines(tmp_path))) == len(lines(tmp_path)) == 1 + 60 + 3
     assert "[tuned] step 6: 12 of 12 are evaluated already" in ran(arguments)
     assert lines(tmp_path) == lines(evaluated)
-    kept = [line for line in (tmp_path / "results.csv").read_text().splitlines(keepends=True)
+
+
+@pytest.mark.slow
+def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evaluated, tmp_path):
+    shutil.copytree(evaluated, tmp_path / "again")
+    arguments = command("eval", cache, trained, *TWELVE, f"--output={tmp_path / 'again'}",
+                        gin_file=trained / "config.gin")
+    kept = [line for line in (tmp_path / "again/results.csv").read_text().splitlines(keepends=True)
             if not (",copa,test,options_first," in line and ",per_char," in line)]
-    (tmp_path / "results.csv").write_text("".join(kept))
+    (tmp_path / "again/results.csv").write_text("".join(kept))
     assert "[tuned] step 6: 11 of 12 are evaluated already" in ran(arguments)
-    assert lines(tmp_path) == lines(evaluated)
+    assert lines(tmp_path / "again") == lines(evaluated)
+    assert "are evaluated already" not in ran([*arguments, "--gin.T5Config.dtype=bfloat16"])
 
 
 def test_two_processes_evaluate_as_one(cache, trained, evaluated, tmp_path):
