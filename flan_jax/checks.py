@@ -7,13 +7,13 @@ from flan_jax.errors import UserError
 
 def check_number(name: str, value, whole: bool = False, least: float | None = None, below: float | None = None) -> None:
     """Raises a UserError unless `value` is a number, a whole one if so, of at least `least` and less than `below`."""
-    kinds = int if whole else (int, float)
-    right = isinstance(value, kinds) and not isinstance(value, bool)
+    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if right and (least is None or value >= least) and (below is None or value < below):
         return
-    bounds = ([f"of at least {least}"] if least is not None else []) + ([f"below {below}"] if below is not None else [])
-    what = " ".join(["a whole number" if whole else "a number", " and ".join(bounds)]).strip()
-    raise UserError(f"{name} must be {what}, not {value!r}.")
+    limits = {"of at least": least, "below": below}
+    bounds = " and ".join(f"{words} {limit}" for words, limit in limits.items() if limit is not None)
+    kind = "a whole number" if whole else "a number"
+    raise UserError(f"{name} must be {f'{kind} {bounds}' if bounds else kind}, not {value!r}.")
 
 
 def check_fields(config, owner: str, least: int | None = None) -> None:

@@ -8,7 +8,7 @@ from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import DataConfig
 from flan_jax.errors import UserError
-from flan_jax.prepare import CONFIGURED
+from flan_jax.prepare import CONFIGURED, print_left_out
 from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once
 from flan_jax.training import processes
 
@@ -33,8 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     data = prepared(DataConfig(), gin_config.gin_arguments(argv), only="eval")
     if not data.evaluated:
         raise UserError("HELD_OUT=none leaves nothing to evaluate; name datasets: --gin.EVAL_DATASETS=copa+arc_easy.")
-    for name, reason in data.left_out.items():
-        print(f"left out: {name} ({reason})", flush=True)
+    print_left_out(data)
     run = open_run(data)
     output = make_model_dir(flags.output or str(run.directory))
     step, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)

@@ -41,11 +41,16 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--json={flags.json} is a directory; give a file in it.")
     if flags.json and not pathlib.Path(flags.json).parent.is_dir():
         raise UserError(f"--json={flags.json}: there is no directory {pathlib.Path(flags.json).parent}; make it first.")
-    from flan_jax.scale import topology
+    from flan_jax.scale import chooser, topology
 
     where = topology.open_slice(flags.topology)
     job = configured(where.chip is None)
-    records = search(job, where, flags.tries) if flags.fit else [job.compile(where, chosen(job, where))]
+    try:
+        records = search(job, where, flags.tries) if flags.fit else [job.compile(where, chosen(job, where))]
+    except chooser.NothingFits:
+        if flags.json:
+            pathlib.Path(flags.json).write_text(json.dumps({"fits": False}), encoding="utf-8")
+        raise
     best = min(records, key=_rank)
     if best["fits"]:
         best = job.with_eval(best, where)

@@ -51,10 +51,15 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
             plan = _plan(data, split, builders)
             if plan is not None and split == "train":
                 print_plan(data, plan)
-    for name, reason in data.left_out.items():
-        print(f"left out: {name} ({reason})", flush=True)
+    print_left_out(data)
     print(f"token cache ready in {time.time() - start:.1f} s: {data.directory}", flush=True)
     return data
+
+
+def print_left_out(data: Data) -> None:
+    """What neither trains nor is evaluated though it was asked for, and why."""
+    for name, reason in data.left_out.items():
+        print(f"left out: {name} ({reason})", flush=True)
 
 
 def print_plan(data: Data, plan: Plan) -> None:

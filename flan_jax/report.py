@@ -24,8 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="DIR", help="where to write; by default beside the first results.csv")
     arguments = parser.parse_args(argv)
     paths = [_results_path(name) for name in arguments.results]
-    text, files = write_report(_all_rows(paths),
-                               arguments.output or paths[0].parent)
+    text, files = write_report(_all_rows(paths), arguments.output or paths[0].parent)
     print(text)
     print("\n".join(f"wrote {file}" for file in files))
     return 0

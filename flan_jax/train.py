@@ -18,7 +18,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import UNSEEN, format_card
 from flan_jax.errors import UserError
-from flan_jax.prepare import CONFIGURED
+from flan_jax.prepare import CONFIGURED, print_left_out
 from flan_jax.training import processes
 
 
@@ -165,8 +165,7 @@ def print_sides(data: Data) -> None:
     for why in dict.fromkeys(data.split.why.values()):
         print(f"dropped ({why}): {', '.join(n for n in data.split.dropped if data.split.why[n] == why)}")
     members = data.members()
-    for name, reason in data.left_out.items():
-        print(f"left out: {name} ({reason})")
+    print_left_out(data)
     if data.split.eval and data.unchecked():
         print(f"not checked for overlap with what is held out: SeqIO task {', '.join(data.unchecked())}")
     print(format_card(data.card(members)))

@@ -38,11 +38,10 @@ toy_run.lengths = %LENGTHS
 
 @pytest.fixture
 def gin_dir(tmp_path, monkeypatch):
-    """An empty working directory; what a test configures is gone afterwards."""
+    """An empty working directory with a gin file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "main.gin").write_text(MAIN)
-    yield tmp_path
-    gin.clear_config()
+    return tmp_path
 
 
 def parse(*argv, **options):

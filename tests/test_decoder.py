@@ -366,11 +366,9 @@ def test_the_header_of_a_size_names_its_parameters(path):
     text = path.read_text()
     header = re.search(r"([\d,]+) parameters with (?:a|its) vocabulary of ([\d,]+)", text)
     expected, vocab_size = (int(number.replace(",", "")) for number in header.groups())
-    gin.clear_config()
     gin.parse_config(text)
     config = decoder.DecoderConfig(vocab_size=vocab_size)
     assert gin.query_parameter("%ARCHITECTURE") == "decoder" and gin.query_parameter("%SIZE") == path.stem
-    gin.clear_config()
     params = jax.eval_shape(decoder.DecoderLM(config).init, jax.random.key(0), packed_batch())
     assert sum(x.size for x in jax.tree.leaves(params)) == expected
 

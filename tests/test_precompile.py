@@ -71,6 +71,13 @@ def test_mistakes_get_one_sentence(capsys, arguments, hint):
     assert hint in capsys.readouterr().err
 
 
+def test_what_no_mesh_could_hold_is_a_record_that_does_not_fit(tmp_path):
+    path = tmp_path / "found.json"
+    assert cli.main(["precompile", *TINY, "--topology=cpu:1", "--fit", "--gin.DecoderConfig.emb_dim=65536",
+                     "--gin.DecoderConfig.mlp_dim=262144", f"--json={path}"]) == 2
+    assert json.loads(path.read_text()) == {"fits": False}
+
+
 needs_libtpu = pytest.mark.skipif(
     getattr(importlib.util.find_spec("libtpu"), "origin", None) is None,
     reason="libtpu, JAX's TPU compiler, is not installed: pip install 'flan_jax[tpu]'")

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from types import SimpleNamespace
 
-import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,12 +24,6 @@ from flan_jax.training.optimizer import adafactor
 from flan_jax.training.step import init_state, make_train_step
 
 LENGTHS = (48, 16)
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_of_other_tests():
-    """Gin's settings, which tests of verbs leave behind, would change the configurations that are made here."""
-    gin.clear_config()
 
 
 DECODER = DecoderConfig(256, 128, 4, 32, 512, 2, dtype="float32")

@@ -15,10 +15,8 @@ SIZES = sorted((pathlib.Path(__file__).parents[1] / "gin/size").glob("t5_*.gin")
 
 @pytest.mark.parametrize("path", SIZES, ids=lambda path: path.stem)
 def test_the_header_names_the_parameters(path):
-    gin.clear_config()
     gin.parse_config_file(str(path))
     config = t5.T5Config(vocab_size=32128)
-    gin.clear_config()
     names = ("encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens", "decoder_segment_ids")
     batch = {name: jax.ShapeDtypeStruct((1, 8), jnp.int32) for name in names}
     params = jax.eval_shape(t5.T5(config).init, jax.random.key(0), batch)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import gin
 import numpy as np
 
+from flan_jax.checks import check_number
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, are_whole, open_train_shard, rows_in
@@ -110,21 +111,17 @@ class DataConfig:
 
     def __post_init__(self):
         for name in ("batch_size", "train_steps", "eval_every_rows"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name.upper()} must be a whole number of at least 1, not {value!r}.")
+            check_number(name.upper(), getattr(self, name), whole=True, least=1)
         if not isinstance(self.shots, int) or self.shots < 0:
             raise UserError(f"SHOTS must be a whole number from 0 up, not {self.shots!r}.")
-        if self.templates is not None and (not isinstance(self.templates, int) or self.templates < 1):
-            raise UserError(f"TEMPLATES must be None or a whole number from 1 up, not {self.templates!r}.")
-        if self.eval_every is not None and (not isinstance(self.eval_every, int) or self.eval_every < 1):
-            raise UserError(f"EVAL_EVERY must be None or a whole number from 1 up, not {self.eval_every!r}.")
+        for name, value in {"TEMPLATES": self.templates, "EVAL_EVERY": self.eval_every,
+                            "EVAL_ROWS": self.eval_max_rows}.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UserError(f"{name} must be None or a whole number from 1 up, not {value!r}.")
         if self.untuned_instructions not in (None, *INSTRUCTIONS):
             raise UserError(f"UNTUNED_INSTRUCTIONS must be None or one of {', '.join(INSTRUCTIONS)}, not "
                             f"{self.untuned_instructions!r}.")
-        rows, templates = self.eval_max_rows, self.eval_templates
-        if rows is not None and (not isinstance(rows, int) or rows < 1):
-            raise UserError(f"EVAL_ROWS must be None or a whole number from 1 up, not {rows!r}.")
+        templates = self.eval_templates
         if not isinstance(templates, (str, int, type(None))) or isinstance(templates, int) and templates < 1:
             raise UserError(f"EVAL_TEMPLATES must be None, ids or a whole number from 1 up, not {templates!r}.")
 

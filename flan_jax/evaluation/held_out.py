@@ -97,7 +97,8 @@ class HeldOut:
     def _jobs(self, asked: Protocol) -> list[tuple[Dataset, Template]]:
         """What is evaluated; a dataset without a usable row is left out, and that is printed."""
         jobs = self.data.eval_jobs(asked)
-        empty = {job[0].name for job in jobs if not rows_in(self.data.eval_path(*job, asked))}
+        one_each = {job[0].name: job for job in jobs}  # a row is usable in every template or in none
+        empty = {name for name, job in one_each.items() if not rows_in(self.data.eval_path(*job, asked))}
         if empty:
             names = ", ".join(sorted(empty))
             print(f"left out: {names} (no row is usable; `flan-jax tasks check` shows why)", flush=True)
@@ -106,9 +107,7 @@ class HeldOut:
     def _key(self, setting: Setting, dataset: Dataset, template: Template, asked: Protocol,
              behind: Sequence[Any]) -> tuple[str, str]:
         """(name, digest) in `evaluated.json`: the rows of `results.csv` that it stands for, and what they come from."""
-        name = _name(ResultRow(**dataclasses.asdict(setting), cluster="", dataset=dataset.name,
-                               split=self.data.config.eval_split, template=template.id, kind="", scoring="", metric="",
-                               value=0.0, stderr=None, n=0))
+        name = _name(setting, dataset.name, self.data.config.eval_split, template.id)
         shard = self.data.eval_path(dataset, template, asked).name
         return name, digest([shard, dataclasses.asdict(setting), *behind])
 
@@ -124,7 +123,8 @@ class HeldOut:
     def _done(self, keys: Sequence[tuple[str, str]]) -> np.ndarray:
         """Which keys `evaluated.json` holds, bool [keys]; what the first host reads counts for all."""
         known, path = self._known(), self.directory / RESULTS
-        lines = collections.Counter(map(_name, results.read_results(path) if path.exists() else ()))
+        rows = results.read_results(path) if path.exists() else ()
+        lines = collections.Counter(_name(row, row.dataset, row.split, row.template) for row in rows)
         done = np.array([known.get(name) == f"{key} {lines[name]}" for name, key in keys], bool)
         return np.array(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
 
@@ -137,10 +137,10 @@ class HeldOut:
         results.write_file(self.directory / EVALUATED, json.dumps(known, indent=0).encode())
 
 
-def _name(row: ResultRow) -> str:
+def _name(of: Setting | ResultRow, dataset: str, split: str, template: str) -> str:
     """What `evaluated.json` calls the lines of `results.csv` that a dataset in a template makes."""
-    return "/".join([row.run, row.model, f"step {row.step}", row.instruction_mode, f"{row.shots} shots", row.dataset,
-                     row.split, row.template])
+    return "/".join([of.run, of.model, f"step {of.step}", of.instruction_mode, f"{of.shots} shots", dataset, split,
+                     template])
 
 
 @jax.jit

@@ -106,10 +106,14 @@ def mesh_of(job: Job, devices: list) -> tuple[dict[str, int], str]:
     return found[0].choice.mesh, explain(found[0], job)
 
 
-def none_found(job: Job, devices: int) -> UserError:
+class NothingFits(UserError):
+    """By guess no mesh will do."""
+
+
+def none_found(job: Job, devices: int) -> NothingFits:
     """The error that says that no mesh will do."""
-    return UserError(f"no mesh of {devices} devices divides this model and a batch of {job.batch_size} rows and could "
-                     "hold them; give another --gin.BATCH_SIZE, more remat or microbatches, or a larger slice.")
+    return NothingFits(f"no mesh of {devices} devices divides this model and a batch of {job.batch_size} rows and "
+                       "could hold them; give another --gin.BATCH_SIZE, more remat or microbatches, or a larger slice.")
 
 
 def _ranked(job: Job, chip: Chip, devices: int, remats, microbatches, loss_chunks: int) -> list[Candidate]:
@@ -163,7 +167,8 @@ def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
     shard = m.parameters / (fsdp * tensor)
     heads, kv_heads, hidden = m.heads / tensor, m.kv_heads / tensor, m.mlp_dim / tensor
     activations = one_layer = 0.0
-    for layers, length, across in _stacks(job):
+    stacks = _stacks(job)
+    for layers, length, across in stacks:
         tokens, scores, attentions = rows * length, rows * heads * length * (length + across), 2 if across else 1
         # Of a layer, per token: norms' inputs in float32 and in the compute dtype; heads; the gates and their product.
         dots = item * (tokens * ((1 + attentions) * m.width + m.gates * hidden + attentions * heads * m.head_dim)
@@ -179,7 +184,7 @@ def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
         "gradients": shard * (4 + (4 if choice.microbatches > 1 else 0) + (item if item < stored else 0)),
         "activations": activations,
         "one_layer": one_layer + 2 * layer * item,
-        "logits": rows * _stacks(job)[-1][1] / choice.loss_chunks * m.rows / tensor * 4 * 2,
+        "logits": rows * stacks[-1][1] / choice.loss_chunks * m.rows / tensor * 4 * 2,
     }
 
 
