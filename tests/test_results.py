@@ -1,5 +1,6 @@
 """Evaluation into tidy rows: scorings and ties, predictions on disk, the majority class, results.csv and back."""
 
+import concurrent.futures
 import dataclasses
 import json
 
@@ -115,6 +116,18 @@ def test_results_file_reads_back_and_updates(tmp_path):
     newer = [dataclasses.replace(rows[0], value=12.5), dataclasses.replace(rows[0], step=200)]
     assert results.update_results(path, newer) == [newer[0], *rows[1:], newer[1]] == results.read_results(path)
     assert [p.name for p in path.parent.iterdir()] == ["results.csv"]
+
+
+def test_two_that_add_to_a_results_file_at_the_same_time_lose_nothing(tmp_path):
+    def add(run):
+        row, = results.majority_rows(ranked([1, 0]), dataset("rte", ("accuracy",)), SETTING)
+        for step in range(25):
+            with results.alone_in(tmp_path):
+                results.update_results(tmp_path / "results.csv", [dataclasses.replace(row, run=run, step=step)])
+
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(add, ["a", "b"]))
+    assert len(results.read_results(tmp_path / "results.csv")) == 50
 
 
 def test_unreadable_results_are_explained(tmp_path):

@@ -84,8 +84,9 @@ class HeldOut:
                 majority.add(dataset.name)
                 rows += results.majority_rows(self.data.eval_examples(dataset, template, asked), dataset, setting)
             if writes:
-                results.update_results(self.directory / RESULTS, rows)
-                self._remember(*key, count)
+                with results.alone_in(self.directory):
+                    results.update_results(self.directory / RESULTS, rows)
+                    self._remember(*key, count)
             now = time.perf_counter()
             if now - printed > _SECONDS_BETWEEN_LINES or number == len(todo):
                 printed = now

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import csv
+import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import os
@@ -220,6 +222,24 @@ def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> list[
     merged = {key(row): row for row in old} | {key(row): row for row in rows}
     write_results(path, merged.values())
     return list(merged.values())
+
+
+@contextlib.contextmanager
+def alone_in(directory: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process is in here with the same directory: what is read and written again loses nothing.
+
+    Raises:
+      UserError: if the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write {directory} ({error.strerror}); give a directory you can write to.") from error
+    with lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_lines(path: str | pathlib.Path, values: Iterable[Mapping[str, Any]]) -> None:
