@@ -5,6 +5,8 @@ PYTHON ?= python3
 RUN ?= runs/quickstart
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Two processes; the tests of a file share what they set up.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-all lint docs clean
@@ -18,10 +20,10 @@ quickstart: $(INSTALLED)  ## a run in miniature on the CPU: train, evaluate a he
 	@printf '\nThe table:   %s\nThe picture: %s\n' $(RUN)/report.md $(RUN)/report.png
 
 test: $(INSTALLED)  ## the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)  ## every test, the slow ones too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(INSTALLED)  ## ruff over everything
 	$(BIN)/ruff check .

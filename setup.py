@@ -47,7 +47,7 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "hf": HUGGING_FACE,
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
-        "test": ["pytest>=8,<10", "ruff>=0.8", "tensorboardX>=2.6,<3", *HUGGING_FACE],
+        "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.8", "tensorboardX>=2.6,<3", *HUGGING_FACE],
     },
     entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
 )
