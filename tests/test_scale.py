@@ -149,6 +149,58 @@ def test_loops_fusions_and_collectives_are_read_from_the_text():
     assert costs.memory_bytes == loop + 64 * 64 * 4 + 32 * 64 * 4
 
 
+STAGES = """HloModule stages
+
+%begin (p: bf16[64,32]) -> (bf16[64,32], bf16[64,64], u32[]) {
+  %p = bf16[64,32]{1,0} parameter(0)
+  %g = bf16[64,64]{1,0} all-gather(%p), channel_id=7, replica_groups=[2,2]<=[4], dimensions={1}, backend_config={"async_collective_fusion_config":{"flag_start":"-1"}}
+  ROOT %c = (bf16[64,32]{1,0}, bf16[64,64]{1,0}, u32[]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (p.1: bf16[64,32], r: bf16[64,64], f: u32[], x: bf16[8,64], w: bf16[64,16]) -> (bf16[8,16], bf16[64,32], bf16[64,64], u32[]) {
+  %p.1 = bf16[64,32]{1,0} parameter(0)
+  %r = bf16[64,64]{1,0} parameter(1)
+  %f = u32[] parameter(2)
+  %x = bf16[8,64]{1,0} parameter(3)
+  %w = bf16[64,16]{1,0} parameter(4)
+  %y = bf16[8,16]{1,0} convolution(%x, %w), dim_labels=bf_io->bf
+  %g.1 = bf16[64,64]{1,0} all-gather(%p.1), channel_id=7, replica_groups=[2,2]<=[4], dimensions={1}, backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
+  ROOT %t = (bf16[8,16]{1,0}, bf16[64,32]{1,0}, bf16[64,64]{1,0}, u32[]) tuple(%y, %p.1, %g.1, %f)
+}
+
+%end (p.2: bf16[64,32], r.1: bf16[64,64], f.1: u32[]) -> bf16[64,64] {
+  %p.2 = bf16[64,32]{1,0} parameter(0)
+  %r.1 = bf16[64,64]{1,0} parameter(1)
+  %g.2 = bf16[64,64]{1,0} all-gather(%p.2), channel_id=7, replica_groups=[2,2]<=[4], dimensions={1}, backend_config={"async_collective_fusion_config":{"flag_start":"2"}}
+  %f.1 = u32[] parameter(2)
+  ROOT %c.1 = bf16[64,64]{1,0} custom-call(%p.2, %r.1, %g.2, %f.1), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (a: bf16[64,32], b: bf16[8,64], d: bf16[64,16]) -> bf16[64,64] {
+  %a = bf16[64,32]{1,0} parameter(0)
+  %b = bf16[8,64]{1,0} parameter(1)
+  %d = bf16[64,16]{1,0} parameter(2)
+  %s = (bf16[64,32]{1,0}, bf16[64,64]{1,0}, u32[]) fusion(%a), kind=kCustom, calls=%begin
+  %s.0 = bf16[64,32]{1,0} get-tuple-element(%s), index=0
+  %s.1 = bf16[64,64]{1,0} get-tuple-element(%s), index=1
+  %s.2 = u32[] get-tuple-element(%s), index=2
+  %m = (bf16[8,16]{1,0}, bf16[64,32]{1,0}, bf16[64,64]{1,0}, u32[]) fusion(%s.0, %s.1, %s.2, %b, %d), kind=kOutput, calls=%beside
+  %m.0 = bf16[64,32]{1,0} get-tuple-element(%m), index=1
+  %m.1 = bf16[64,64]{1,0} get-tuple-element(%m), index=2
+  %m.2 = u32[] get-tuple-element(%m), index=3
+  ROOT %e = bf16[64,64]{1,0} fusion(%m.0, %m.1, %m.2), kind=kCustom, calls=%end
+}
+"""  # noqa: E501  (so XLA writes it)
+
+
+def test_a_collective_in_stages_beside_fusions_is_one_and_hidden():
+    costs = hlo.read_costs(STAGES, 4)
+    assert [(one.kind, one.nbytes, one.times, one.hidden) for one in costs.collectives] == [
+        ("all-gather", 64 * 64 * 2, 1, True)]
+    assert costs.flops == 2 * 8 * 64 * 16
+    assert costs.memory_bytes == 2 * (8 * 64 + 64 * 16 + 8 * 16)  # the product's alone
+
+
 @pytest.mark.parametrize(("text", "shapes", "products"), [
     # Heads as places of a window that slides over padding; the size of 1 of that place is left out on the left.
     ("window={size=1x3 pad=0_0x2_2 rhs_reversal=0x1}, dim_labels=0bf_1oi0->0b1f",

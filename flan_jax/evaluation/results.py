@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections
-import csv
 import contextlib
+import csv
 import dataclasses
 import fcntl
 import io

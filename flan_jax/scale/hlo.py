@@ -141,6 +141,9 @@ class _Reader:
             for each in self.computations[inner]:
                 if inner.startswith("all-reduce-scatter") and each.opcode == "all-reduce":
                     self._collect("reduce-scatter", each, within, times)
+                elif _is_stage(each):
+                    if _is_custom_call(self.computations[inner], "AsyncCollectiveStart"):
+                        self._collect(each.opcode, each, within, times, hidden=True)
                 else:
                     self._compute(each, within, times, {})  # in a fusion there are no loops
         elif one.opcode in ("dot", "convolution"):
@@ -148,7 +151,7 @@ class _Reader:
         elif one.opcode.removesuffix("-start") in _COLLECTIVES:
             self._collect(one.opcode.removesuffix("-start"), one, arrays, times)
 
-    def _collect(self, kind: str, one: Instruction, arrays, times: int) -> None:
+    def _collect(self, kind: str, one: Instruction, arrays, times: int, hidden: bool = False) -> None:
         given = sum(array.nbytes for name in one.operands for array in arrays[name])
         pairs: tuple[tuple[int, int], ...] = ()
         groups = np.zeros((0, 0), int)
@@ -158,7 +161,7 @@ class _Reader:
         else:
             groups = _groups(one.text, self.num_devices)
         whole = given * groups.shape[1] if kind == "all-gather" else given
-        hidden = one.opcode.endswith("-start")
+        hidden = hidden or one.opcode.endswith("-start")
         self.costs.collectives.append(Collective(kind, whole, groups, pairs, times, hidden))
 
     def _trips(self, loop: Instruction, around: dict[str, Instruction]) -> int | None:
@@ -199,14 +202,22 @@ class _Reader:
     def _fusion_traffic(self, one: Instruction, arrays) -> float:
         """Like `_traffic`: an operand of which a slice is taken counts as the slice, so does one that is updated."""
         body = self.computations[one.attribute("calls")]
+        if _is_custom_call(body, "AsyncCollective"):
+            return 0.0
         within = {each.name: each for each in body}
         users, total = _users(within), 0.0
-        for each in body:
-            if each.opcode == "parameter" and arrays[one.operands[_number(each)]][0].space == 0:
-                total += self._read_of(each, users, within)
         root = next(each for each in body if each.is_root)
+        # What only passes through beside a collective that goes on: its operands and its result.
+        stages = [each.name for each in body if _is_stage(each)]
+        passing = {name for name in root.operands if within[name].opcode == "parameter"} if stages else set()
+        for each in body:
+            if (each.opcode == "parameter" and arrays[one.operands[_number(each)]][0].space == 0
+                    and each.name not in passing):
+                total += self._read_of(each, users, within)
         roots = [within[name] for name in root.operands] if root.opcode == "tuple" else [root]
         for each, array in zip(roots, one.result):
+            if each.name in passing or each.name in stages:
+                continue
             while each.opcode in ("bitcast", "copy") and each.operands[0] in within:
                 each = within[each.operands[0]]
             if array.space == 0:
@@ -232,6 +243,21 @@ class _Reader:
             elif user.opcode != "dynamic-update-slice" or user.operands[0] not in seen:
                 return parameter.result[0].nbytes
         return min(total, parameter.result[0].nbytes)
+
+
+def _is_stage(one: Instruction) -> bool:
+    """Whether it is one of the places at which the program names a collective that runs beside several fusions.
+
+    The first of them is in a fusion that ends in a call of `AsyncCollectiveStart`, the last in one that ends in a call
+    of `AsyncCollectiveDone`; all have the same channel.
+    """
+    return one.opcode in _COLLECTIVES and "async_collective_fusion_config" in one.text
+
+
+def _is_custom_call(computation: list[Instruction], target: str) -> bool:
+    """Whether a computation ends in a call of a target whose name begins so."""
+    return any(one.is_root and one.opcode == "custom-call" and f'custom_call_target="{target}' in one.text
+               for one in computation)
 
 
 def _constant(one: Instruction | None) -> int | None:
