@@ -20,12 +20,13 @@ from flan_jax.prepare import CONFIGURED
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
 _MARGIN = 1.05
+_EVALUATION_HINT = "more LOSS_CHUNKS or a smaller BATCH_SIZE"
 # After so many choices that do not fit, the rest would hardly do.
 _FAILURES = 6
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb. Takes the same gin arguments as `train`; ends with 1 if it does not fit."""
+    """The verb. Takes the same gin arguments as `train`; ends with 1 if a slice cannot hold it."""
     parser = cli.ArgumentParser(prog="flan-jax precompile", description=__doc__)
     parser.add_argument("--topology", required=True, metavar="SLICE",
                         help="v3:8x8, v5e:4x4, v5p:4x4x8, ... (chips along each side), or cpu:8 (simulated)")
@@ -47,27 +48,44 @@ def main(argv: list[str] | None = None) -> int:
     job = configured(where.chip is None)
     try:
         records = search(job, where, flags.tries) if flags.fit else [job.compile(where, chosen(job, where))]
-    except chooser.NothingFits:
+    except chooser.NothingFits as error:
+        print(f"does not fit: {error}")
         if flags.json:
             pathlib.Path(flags.json).write_text(json.dumps({"fits": False}), encoding="utf-8")
-        raise
-    best = min(records, key=_rank)
-    if best["fits"]:
-        best = job.with_eval(best, where)
+        return 1
+    best = _best(job, where, records)
     print(describe(best), flush=True)
     if flags.fit:
         print_fit(best, job, len(records))
     if flags.json:
         tried = {"tried": [_choice_of(record) for record in records]} if flags.fit else {}
         pathlib.Path(flags.json).write_text(json.dumps({**best, **tried}, indent=1), encoding="utf-8")
-    return 0 if best["fits"] else 1
+    return 1 if _too_large(best) else 0
+
+
+def _too_large(record: dict[str, Any]) -> bool:
+    """Whether it does not fit; of simulated devices nobody knows, and `fits` is None."""
+    return record["fits"] is False
+
+
+def _best(job, where, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fastest whose training and evaluation step fit; else the fastest that trains; else the smallest."""
+    records = sorted(records, key=_rank)
+    whole = [records[0]]
+    for record in records:
+        if _too_large(record):
+            break
+        whole.append(job.with_eval(record, where))
+        if not _too_large(whole[-1]):
+            return whole[-1]
+    return whole[1] if len(whole) > 1 else whole[0]
 
 
 def _rank(record: dict[str, Any]) -> tuple[bool, float]:
     """Sorts what fits before what does not, by time; and what does not by its memory."""
-    if record["fits"]:
-        return False, record["step_seconds"] or 0.0
-    return True, record["train"]["memory"]["total"] or float("inf")
+    if _too_large(record):
+        return True, record["train"]["memory"]["total"] or float("inf")
+    return False, record["step_seconds"] or 0.0
 
 
 def configured(simulated: bool):
@@ -122,7 +140,7 @@ def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
     # Guesses err in the same direction; the least that they erred by corrects those to come.
     slower, larger = _Least(), _Least()
     for one in candidates:
-        fit = sum(record["fits"] for record in records)
+        fit = sum(not _too_large(record) for record in records)
         if one.seconds * slower.factor > _MARGIN * best or fit == tries or len(records) - fit == _FAILURES:
             break
         if where.chip and one.total * larger.factor > where.chip.device_memory:
@@ -132,7 +150,7 @@ def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
         print(_one_line(record, one.seconds), flush=True)
         larger.add(record["train"]["memory"]["total"], one.total)
         slower.add(record["step_seconds"], one.seconds)
-        if record["fits"]:
+        if not _too_large(record):
             best = min(best, record["step_seconds"] or one.seconds)
     return records
 
@@ -151,14 +169,15 @@ class _Least:
 
 def print_fit(best: dict[str, Any], job, tries: int) -> None:
     """The lines that configure what was found."""
-    if not best["fits"]:
-        print(f"none of {tries} choices fits; a larger slice, a smaller BATCH_SIZE or PARAM_DTYPE='bfloat16' might.")
+    if _too_large(best):
+        print(f"none of {tries} choices fits; {_EVALUATION_HINT} might." if "eval" in best else
+              f"none of {tries} choices fits; a larger slice, a smaller BATCH_SIZE or PARAM_DTYPE='bfloat16' might.")
         return
     from flan_jax.scale.programs import Choice
 
     name = "DecoderConfig" if job.architecture == "decoder" else "T5Config"
-    print("the fastest that fits, of " + f"{tries} compiled:\n  "
-          + "\n  ".join(Choice.of(best).gin(name)))
+    what = "the fastest that fits" if best["fits"] else "the first by guess"
+    print(f"{what}, of {tries} compiled:\n  " + "\n  ".join(Choice.of(best).gin(name)))
 
 
 def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -169,8 +188,9 @@ def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
 def _one_line(record: dict[str, Any], guess: float) -> str:
     total, mesh = record["train"]["memory"]["total"], " x ".join(f"{k} {v}" for k, v in record["mesh"].items())
     step = f"{record['step_seconds']:.3f} s a step" if record["step_seconds"] else "-"
-    return (f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: "
-            f"{'fits' if record['fits'] else 'too large'}, {_size(total)} a device, {step} (guessed {guess:.3f} s)")
+    verdict = {True: "fits, ", False: "too large, ", None: ""}[record["fits"]]
+    return (f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: {verdict}{_size(total)} a "
+            f"device, {step} (guessed {guess:.3f} s)")
 
 
 def describe(record: dict[str, Any]) -> str:
@@ -185,8 +205,11 @@ def describe(record: dict[str, Any]) -> str:
         if name in record:
             lines += ["", f"{name} step (compiled in {record[name]['compile_seconds']:.0f} s), per device:",
                       *_program_lines(record[name])]
-    lines += ["", "fits" if record["fits"] else "does not fit"]
-    if record["step_seconds"]:
+    verdict = {True: "fits", None: "simulated devices: whether an accelerator holds it is not known",
+               False: "does not fit" if "eval" not in record else
+               f"the training step fits, the evaluation step does not; {_EVALUATION_HINT} might"}
+    lines += ["", verdict[record["fits"]]]
+    if record["fits"] and record["step_seconds"]:
         lines[-1] += (f"; estimated {record['step_seconds']:.3f} s a step, MFU {record['mfu']:.1%}, "
                       f"{record['tokens_per_second']:,.0f} tokens/s; 30,000 steps in "
                       f"{record['step_seconds'] * 30000 / 3600:.1f} hours")
@@ -201,17 +224,20 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
     lines.append(f"  {'total':<20}{_size(memory['total']):>12}{of}")
     if "flops" not in program:
         return lines
+    lines.append(f"  {'of it at once':<20}{_size(program['peak_bytes']):>12}")
     lines.append(f"  {'matrix products':<20}{program['flops'] / 1e12:>8.3f} TFLOP")
     lines.append(f"  {'memory traffic':<20}{_size(program['memory_bytes']):>12}")
     lines += [f"  {kind:<20}{_size(sums['bytes']):>12} in {sums['count']:,}"
               for kind, sums in program["collectives"].items()]
     if program["unknown_loops"]:
         lines.append(f"  {program['unknown_loops']} loops of unknown length are counted once")
+    if program["unknown_groups"]:
+        lines.append(f"  {program['unknown_groups']} collectives of unknown groups are taken as of all devices")
     if "seconds" in program:
         seconds = program["seconds"]
-        lines.append(f"  time: {seconds['step']:.3f} s, at least {seconds['at_least']:.3f} (products "
-                     f"{seconds['compute']:.3f} at peak, memory {seconds['memory']:.3f}, collectives "
-                     f"{seconds['exposed']:.3f} waited for and {seconds['hidden']:.3f} beside)")
+        lines.append(f"  time: {seconds['step']:.3f} s (products {seconds['compute']:.3f} at peak, memory "
+                     f"{seconds['memory']:.3f}, collectives {seconds['exposed']:.3f} waited for and "
+                     f"{seconds['hidden']:.3f} beside)")
     return lines
 
 

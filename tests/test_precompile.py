@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from flan_jax import cli, config
+from flan_jax import precompile as precompile_verb
 from flan_jax.prepare import CONFIGURED
 
 TINY = ["--gin_file=gin/flan.gin", "--gin_file=gin/size/decoder_tiny.gin", "--gin.DecoderConfig.num_layers=2",
@@ -35,7 +36,8 @@ def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
     result = precompile("--topology=cpu:8", "--gin.MESH={'data': 4, 'model': 2}", f"--json={tmp_path / 'found.json'}")
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["fits"]
+    assert found["fits"] is None and "is not known" in result.stdout
+    assert 0 < found["train"]["peak_bytes"] <= found["train"]["memory"]["total"]
     assert (found["devices"], found["mesh"]) == (8, {"data": 4, "fsdp": 1, "model": 2})
     memory = found["train"]["memory"]
     # Matrices lie in halves; norms and position tables are whole on each device.
@@ -54,11 +56,12 @@ def test_fit_prints_the_lines_to_use(capsys, tmp_path):
     printed = capsys.readouterr().out
     for line in ("MESH = {'data': 1}", "DecoderConfig.remat = 'none'", "MICROBATCHES = 1"):
         assert line in printed
-    assert json.loads(path.read_text())["tried"][0]["fits"]
+    assert json.loads(path.read_text())["tried"][0]["fits"] is None
 
 
 @pytest.mark.parametrize(("arguments", "hint"), [
     (["--topology=v3"], "v3:8x8"),
+    (["--topology=v5e:32x32"], "1,024 chips, and a pod of TPU v5e has only 256"),
     (["--topology=cpu:1", "--gin.MESH={'model': 3}"], "does not fit the 1 devices"),
     (["--topology=cpu:1", "--gin.MESH=car"], "must look like"),
     (["--topology=cpu:1", "--fit", "--tries=0"], "1 or more"),
@@ -71,11 +74,28 @@ def test_mistakes_get_one_sentence(capsys, arguments, hint):
     assert hint in capsys.readouterr().err
 
 
-def test_what_no_mesh_could_hold_is_a_record_that_does_not_fit(tmp_path):
+def test_what_no_mesh_could_hold_is_a_record_that_does_not_fit(tmp_path, capsys):
     path = tmp_path / "found.json"
     assert cli.main(["precompile", *TINY, "--topology=cpu:1", "--fit", "--gin.DecoderConfig.emb_dim=65536",
-                     "--gin.DecoderConfig.mlp_dim=262144", f"--json={path}"]) == 2
+                     "--gin.DecoderConfig.mlp_dim=262144", f"--json={path}"]) == 1
     assert json.loads(path.read_text()) == {"fits": False}
+    assert "does not fit: no mesh of 1 devices" in capsys.readouterr().out
+
+
+def test_where_only_the_evaluation_is_too_large_the_next_choice_is_taken_or_it_is_said():
+    class Job:
+        def __init__(self, fitting):
+            self.fitting = fitting
+
+        def with_eval(self, record, where):
+            return {**record, "eval": {}, "fits": record["step_seconds"] in self.fitting}
+
+    records = [{"fits": fits, "step_seconds": seconds, "train": {"memory": {"total": 1.0}}}
+               for fits, seconds in ((True, 3.0), (False, 1.0), (True, 2.0))]
+    found = [precompile_verb._best(Job(fitting), None, records) for fitting in ([2.0, 3.0], [3.0], [])]
+    assert [(one["step_seconds"], one["fits"], "eval" in one) for one in found] == [
+        (2.0, True, True), (3.0, True, True), (2.0, False, True)]
+    assert precompile_verb._best(Job([]), None, records[1:2]) == records[1]
 
 
 needs_libtpu = pytest.mark.skipif(

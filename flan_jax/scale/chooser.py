@@ -122,7 +122,9 @@ def _ranked(job: Job, chip: Chip, devices: int, remats, microbatches, loss_chunk
              for remat in remats
              for parts in microbatches
              if job.batch_size % (mesh["data"] * mesh["fsdp"] * parts) == 0]
-    return sorted((one for one in found if one.total <= chip.device_memory), key=lambda one: one.seconds)
+    # Of equal times the fewest parts, and then the least memory: many meshes differ in nothing else.
+    return sorted((one for one in found if one.total <= chip.device_memory),
+                  key=lambda one: (float(f"{one.seconds:.4g}"), one.choice.microbatches, one.total))
 
 
 def explain(one: Candidate, job: Job) -> str:

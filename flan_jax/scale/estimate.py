@@ -38,11 +38,6 @@ class StepTime:
         beside them, and then the other collectives."""
         return max(self.compute / ACHIEVABLE, self.memory, self.hidden) + self.exposed
 
-    @property
-    def at_least(self) -> float:
-        """What it cannot be faster than, if everything went on at once."""
-        return max(self.compute, self.memory, self.exposed + self.hidden)
-
 
 def step_time(costs: Costs, where: Slice, devices: list) -> StepTime:
     """The time of a program with these costs.
@@ -75,6 +70,8 @@ class Links:
         # Each device sends this much in the best algorithm: Chan et al., Collective Communication, 2007.
         sent = one.nbytes * (size - 1) / size * (2 if one.kind == "all-reduce" else 1)
         places = self._places[one.groups[0]]
+        if one.kind == "all-to-all":  # What is sent crosses a quarter of a ring on the way.
+            sent *= max(1.0, max(len(np.unique(along)) for along in places[:, :-1].T) / 4)
         chips = len(np.unique(places[:, :-1], axis=0))
         if chips == 1:
             return 0.0  # The cores of one chip share its memory.

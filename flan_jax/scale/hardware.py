@@ -24,6 +24,7 @@ class Chip:
       flops: peak of bf16 matrix products a second, of the chip.
       memory_bandwidth: of the chip's HBM, bytes a second.
       link_bandwidth: of one link to another chip, bytes a second in one direction.
+      pod: chips of the largest slice; 0 for GPUs.
       wraps: which dimensions of a slice are closed to rings: 'never', 'cubes' (all, if all are multiples of 4), or
         those of '16' or '32' chips.
     """
@@ -34,6 +35,7 @@ class Chip:
     flops: float
     memory_bandwidth: float
     link_bandwidth: float
+    pod: int = 0
     wraps: str = "never"
 
     @property
@@ -49,18 +51,19 @@ class Chip:
 
 
 CHIPS = {
-    "v2": Chip("TPU v2", 2, 7.48 * GIB, 46e12, 700e9, 62e9, "16"),
-    "v3": Chip("TPU v3", 2, 15.48 * GIB, 123e12, 900e9, 82e9, "32"),
-    "v4": Chip("TPU v4", 1, 30.75 * GIB, 275e12, 1200e9, 50e9, "cubes"),
-    "v5e": Chip("TPU v5e", 1, 15.75 * GIB, 197e12, 819e9, 50e9, "16"),
-    "v5p": Chip("TPU v5p", 1, 95.74 * GIB, 459e12, 2765e9, 100e9, "cubes"),
-    "v6e": Chip("TPU v6e", 1, 31.25 * GIB, 918e12, 1640e9, 100e9, "16"),
-    "tpu7x": Chip("TPU 7x", 2, 94.75 * GIB, 2307e12, 7380e9, 100e9, "cubes"),
+    "v2": Chip("TPU v2", 2, 7.48 * GIB, 46e12, 700e9, 62e9, 256, "16"),
+    "v3": Chip("TPU v3", 2, 15.48 * GIB, 123e12, 900e9, 82e9, 1024, "32"),
+    "v4": Chip("TPU v4", 1, 30.75 * GIB, 275e12, 1200e9, 50e9, 4096, "cubes"),
+    "v5e": Chip("TPU v5e", 1, 15.75 * GIB, 197e12, 819e9, 50e9, 256, "16"),
+    "v5p": Chip("TPU v5p", 1, 95.74 * GIB, 459e12, 2765e9, 100e9, 8960, "cubes"),
+    "v6e": Chip("TPU v6e", 1, 31.25 * GIB, 918e12, 1640e9, 100e9, 256, "16"),
+    "tpu7x": Chip("TPU 7x", 2, 94.75 * GIB, 2307e12, 7380e9, 100e9, 9216, "cubes"),
 }
 # What JAX calls GPUs; a bit less memory than they have is JAX's, and the links of one are all taken together.
 _GPUS = {
     r"A100.*-40GB": Chip("A100 40 GB", 1, 36 * GIB, 312e12, 1555e9, 300e9),
     r"A100": Chip("A100 80 GB", 1, 72 * GIB, 312e12, 2039e9, 300e9),
+    r"\bH100 PCIe": Chip("H100 PCIe 80 GB", 1, 72 * GIB, 756e12, 2000e9, 300e9),
     r"\bH100": Chip("H100 80 GB", 1, 72 * GIB, 989e12, 3350e9, 450e9),
     r"\bH200": Chip("H200 141 GB", 1, 127 * GIB, 989e12, 4800e9, 450e9),
     r"\bB200": Chip("B200 180 GB", 1, 162 * GIB, 2250e12, 8000e9, 900e9),

@@ -16,12 +16,17 @@ import numpy as np
 _ITEM_BITS = {"pred": 8, "bf16": 16, "token": 0, "s4": 4, "u4": 4}
 _SHAPE = re.compile(r"([a-z]+\d*\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _NAMES = re.compile(r"%([\w.-]+)")
+# Of groups: [4,2]<=[2,4]T(1,0); mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}; {{0,1},{2,3}}.
+_IOTA_GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
+                          r"\s*\{([^}]*)\}")
+_LISTED_GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}\s]*\})\}")
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
                 "collective-broadcast")
 # They move nothing themselves; what a loop or a call does is counted inside.
 _FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call",
-         "after-all", "partition-id", "replica-id", "opt-barrier", "iota", "async-start", "async-update", "async-done",
-         "copy-done", "custom-call")
+         "after-all", "partition-id", "replica-id", "opt-barrier", "iota", "async-start", "async-update",
+         "custom-call")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +90,14 @@ class Costs:
       memory_bytes: read from and written to the device's main memory by instructions, an upper bound.
       collectives: all of them.
       unknown_loops: loops whose trips could not be read; they are counted once.
+      unknown_groups: collectives whose groups could not be read; they are taken as of all devices.
     """
 
     flops: float = 0.0
     memory_bytes: float = 0.0
     collectives: list[Collective] = dataclasses.field(default_factory=list)
     unknown_loops: int = 0
+    unknown_groups: int = 0
 
     def by_kind(self) -> dict[str, dict[str, float]]:
         """{kind: {'count', 'bytes'}} of the collectives, largest first."""
@@ -159,7 +166,9 @@ class _Reader:
             found = re.search(r"source_target_pairs=\{(.*?)\}\}", one.text)
             pairs = tuple((int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)", found[1] + "}" if found else ""))
         else:
-            groups = _groups(one.text, self.num_devices)
+            found = _groups(one.text, self.num_devices)
+            self.costs.unknown_groups += found is None
+            groups = np.arange(self.num_devices)[None] if found is None else found
         whole = given * groups.shape[1] if kind == "all-gather" else given
         hidden = hidden or one.opcode.endswith("-start")
         self.costs.collectives.append(Collective(kind, whole, groups, pairs, times, hidden))
@@ -186,12 +195,15 @@ class _Reader:
 
     def _traffic(self, one: Instruction, arrays) -> float:
         """Bytes of main memory that an instruction reads and writes."""
-        if one.opcode in _FREE or one.opcode.removesuffix("-start").removesuffix("-done") in _COLLECTIVES:
+        if one.opcode in _FREE or one.opcode.endswith("-done") or one.opcode.removesuffix("-start") in _COLLECTIVES:
             return 0.0
         written = [array for array in one.result if array.space == 0]
         read = [array for name in one.operands for array in arrays.get(name, ()) if array.space == 0]
         if one.opcode == "fusion":
             return self._fusion_traffic(one, arrays)
+        if one.opcode in ("copy-start", "slice-start"):  # Their result names what is moved, what it is of, and a flag.
+            moved = one.result[0 if one.opcode == "copy-start" else 1]
+            return float(moved.nbytes * ((moved.space == 0) + bool(read)))
         if one.opcode in ("dynamic-slice", "slice", "gather"):
             return 2.0 * sum(array.nbytes for array in written)
         if one.opcode in ("dynamic-update-slice", "scatter"):
@@ -342,24 +354,28 @@ def _array(kind: str, dims: str, layout: str) -> Array:
     return Array(bits, sizes, int(space[1]) if space else 0)
 
 
-def _groups(text: str, num_devices: int) -> np.ndarray:
-    """The device indices of `replica_groups`, [groups, size], from any of the three forms in which XLA writes them."""
-    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+def _groups(text: str, num_devices: int) -> np.ndarray | None:
+    """The device indices of `replica_groups`, [groups, size], from any of the forms in which XLA writes them, or None.
+
+    Without groups, or with `{}`, all devices are one.
+    """
+    iota, mesh, listed = (form.search(text) for form in (_IOTA_GROUPS, _MESH_GROUPS, _LISTED_GROUPS))
     if iota:
-        devices = np.arange(num_devices).reshape([int(n) for n in iota[3].split(",")])
-        if iota[4]:
-            devices = devices.transpose([int(n) for n in iota[4].split(",")])
-        return devices.reshape(int(iota[1]), int(iota[2]))
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(?\[?([\d,]+)\]?\)?)?\s*\{([^}]*)\}", text)
+        return _iota(iota[2], iota[3]).reshape([int(n) for n in iota[1].split(",")])
     if mesh:
-        return _mesh_groups(mesh[1], mesh[3], num_devices)
-    listed = re.search(r"replica_groups=\{(\{[\d,{}\s]*\})\}", text)
+        return _mesh_groups(mesh[1], mesh[4], _iota(mesh[2] or str(num_devices), mesh[3]))
     if listed:
         return np.array([[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])])
-    return np.arange(num_devices)[None]
+    return None if re.search(r"replica_groups=(?!\{\})", text) else np.arange(num_devices)[None]
 
 
-def _mesh_groups(axes: str, grouped: str, num_devices: int) -> np.ndarray:
+def _iota(dims: str, order: str | None) -> np.ndarray:
+    """Device indices in the order of `[32,8]T(1,0)`: 0, 1, ... in 32 rows of 8, read with the axes in this order."""
+    devices = np.arange(math.prod(int(n) for n in dims.split(","))).reshape([int(n) for n in dims.split(",")])
+    return (devices.transpose([int(n) for n in order.split(",")]) if order else devices).ravel()
+
+
+def _mesh_groups(axes: str, grouped: str, devices: np.ndarray) -> np.ndarray:
     """Groups over the axes `'a','b':(1)2` of a mesh `'a'=4,'b'=2`; `(p)s` is the part of size s after parts of size p.
 
     Reads the form that Shardy writes.
@@ -377,7 +393,7 @@ def _mesh_groups(axes: str, grouped: str, num_devices: int) -> np.ndarray:
                 chosen.append(place)
         dims += parts
         place += len(parts)
-    devices = np.arange(num_devices).reshape(dims)
+    devices = devices.reshape(dims)
     count = math.prod(dims[axis] for axis in chosen)
     return np.moveaxis(devices, chosen, range(-len(chosen), 0)).reshape(-1, count)
 

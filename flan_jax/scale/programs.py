@@ -22,10 +22,10 @@ from flan_jax.training import partitioning
 from flan_jax.training.lowering import lower_eval_step, lower_train_step
 from flan_jax.training.step import ShardedState
 
-# How XLA says that a program is too large: what it needs, and in the first form only of temporaries.
-_TEMPORARIES = re.compile(r"memory required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM "
-                          r"\(([\d.]+)([KMGT])\)")
-_ALL = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+# How XLA says that a program is too large: what it holds at once, its arguments included, and what there is.
+_TOO_LARGE = (re.compile(r"memory required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM "
+                         r"\(([\d.]+)([KMGT])\)"),
+              re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,9 @@ class Job:
                 **self._speed(where, train)}
 
     def with_eval(self, record: dict[str, Any], where: Slice) -> dict[str, Any]:
-        """The record of a training step that fits, with the evaluation step added, compiled for the same choice."""
+        """The record of a training step with the evaluation step added, compiled for the same choice."""
         model, config, sharded, shapes = self._on(where, Choice.of(record))
-        evaluation = _Program(where, sharded, lower_eval_step(model, sharded, config, shapes)).record()
+        evaluation = _Program(where, sharded, lower_eval_step(model, sharded, config, shapes), ("opt_state",)).record()
         return {**record, "eval": evaluation, "fits": record["fits"] and evaluation["fits"]}
 
     def _on(self, where: Slice, choice: Choice):
@@ -123,8 +123,9 @@ class Job:
 class _Program:
     """One lowered program on its way to a record."""
 
-    def __init__(self, where: Slice, sharded: ShardedState, lowered: jax.stages.Lowered):
-        self.where, self.mesh, self.lowered = where, sharded.mesh, lowered
+    def __init__(self, where: Slice, sharded: ShardedState, lowered: jax.stages.Lowered, idle: tuple[str, ...] = ()):
+        """`idle` is what of the state the program does not take: it lies in the memory all the same."""
+        self.where, self.mesh, self.lowered, self.idle = where, sharded.mesh, lowered, idle
         self.kept = {name: _bytes_on_a_device(sharded.abstract[name], sharded.shardings[name])
                      for name in ("params", "opt_state")}
 
@@ -139,21 +140,22 @@ class _Program:
                     "compile_seconds": time.perf_counter() - started}
         seconds = time.perf_counter() - started
         costs = read_costs(compiled.as_text(), len(self.where.devices))
-        memory = self._memory(compiled.memory_analysis())
+        analysis = compiled.memory_analysis()
+        memory, idle = self._memory(analysis), sum(self.kept[name] for name in self.idle)
         chip = self.where.chip
         times = estimate.step_time(costs, self.where, list(self.mesh.devices.flat)) if chip else None
         return {
-            "fits": chip is None or memory["total"] <= chip.device_memory, "memory": memory,
-            "compile_seconds": seconds, "flops": costs.flops, "memory_bytes": costs.memory_bytes,
-            "collectives": costs.by_kind(), "unknown_loops": costs.unknown_loops,
-            **({"seconds": {**dataclasses.asdict(times), "step": times.step, "at_least": times.at_least}}
-               if times else {}),
+            "fits": memory["total"] <= chip.device_memory if chip else None, "memory": memory,
+            "peak_bytes": analysis.peak_memory_in_bytes + idle, "compile_seconds": seconds,
+            "flops": costs.flops, "memory_bytes": costs.memory_bytes, "collectives": costs.by_kind(),
+            "unknown_loops": costs.unknown_loops, "unknown_groups": costs.unknown_groups,
+            **({"seconds": {**dataclasses.asdict(times), "step": times.step}} if times else {}),
         }
 
     def _memory(self, found) -> dict[str, float]:
-        """Bytes of a device. What the program does not take of the state (evaluation) lies there all the same."""
+        """Bytes of a device."""
         given = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-        idle = 0 if given >= sum(self.kept.values()) else self.kept["opt_state"]
+        idle = sum(self.kept[name] for name in self.idle)
         memory = {"parameters": self.kept["params"], "optimizer": self.kept["opt_state"],
                   "batch_and_padding": max(0, given + idle - sum(self.kept.values())),
                   "temporaries": found.temp_size_in_bytes, "code": found.generated_code_size_in_bytes}
@@ -162,19 +164,14 @@ class _Program:
 
     def _too_large(self, message: str) -> dict[str, float]:
         """Bytes that a device would need, from the compiler's message."""
-        state = sum(self.kept.values())
-        of_temporaries, of_all = _TEMPORARIES.search(message), _ALL.search(message)
         memory = {"parameters": self.kept["params"], "optimizer": self.kept["opt_state"],
                   "available": self.where.chip.device_memory}
-        if of_temporaries:
-            temporaries = _in_bytes(*of_temporaries.groups()[:2])
-            return {**memory, "temporaries": temporaries, "total": state + temporaries,
-                    "available": _in_bytes(*of_temporaries.groups()[2:])}
-        if of_all:
-            total = _in_bytes(*of_all.groups()[:2])
-            return {**memory, "temporaries": max(0.0, total - state), "total": total,
-                    "available": _in_bytes(*of_all.groups()[2:])}
-        return {**memory, "total": None, "message": message.splitlines()[0]}
+        found = next(filter(None, (form.search(message) for form in _TOO_LARGE)), None)
+        if found is None:
+            return {**memory, "total": None, "message": message.splitlines()[0]}
+        total = _in_bytes(*found.groups()[:2]) + sum(self.kept[name] for name in self.idle)
+        return {**memory, "temporaries": max(0.0, total - sum(self.kept.values())), "total": total,
+                "available": _in_bytes(*found.groups()[2:])}
 
 
 def _in_bytes(number: str, unit: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 
@@ -83,6 +84,9 @@ def _read(name: str) -> tuple[str, tuple[int, ...]]:
     if kind not in ("cpu", *CHIPS) or len(shape) != dimensions or 0 in shape:
         raise UserError(f"--topology={name} is not a slice; write chips as v3:8x8, v5e:4x4, v5p:4x4x8 (a kind of "
                         f"{', '.join(CHIPS)} and its sides: three for {', '.join(_CUBIC)}), or cpu:8.")
+    if kind != "cpu" and math.prod(shape) > CHIPS[kind].pod:
+        raise UserError(f"--topology={name} has {math.prod(shape):,} chips, and a pod of {CHIPS[kind].name} has only "
+                        f"{CHIPS[kind].pod:,}; what links several pods is not known here.")
     return kind, shape
 
 
