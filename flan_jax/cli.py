@@ -124,3 +124,7 @@ def explained(error: BaseException) -> int | None:
         print(f"flan-jax: error: {str(error).split(chr(10) + '  In call to configurable ')[0]}", file=sys.stderr)
         return 2
     return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

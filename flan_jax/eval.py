@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 
 from flan_jax import cli
 from flan_jax import config as gin_config
-from flan_jax.data.assemble import DataConfig
+from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.prepare import CONFIGURED, print_left_out
 from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
                                                              "another program (default: the last in MODEL_DIR)")
     parser.add_argument("--step", type=int, help="the checkpoint of this step")
     parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
-    parser.add_argument("--name", default="tuned", help="column `model` of the results (default: tuned)")
+    parser.add_argument("--name", help="column `model` of the results (default: tuned)")
     processes.add_flags(parser)
     flags = gin_config.parse_command_line(argv, CONFIGURED, parser)
 
@@ -34,11 +35,27 @@ def main(argv: list[str] | None = None) -> int:
     if not data.evaluated:
         raise UserError("HELD_OUT=none leaves nothing to evaluate; name datasets: --gin.EVAL_DATASETS=copa+arc_easy.")
     print_left_out(data)
+    print_trained(data)
     run = open_run(data)
-    output = make_model_dir(flags.output or str(run.directory))
-    step, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
-    run.evaluate(flags.name, params, step, output)
+    source = flags.checkpoint or str(run.directory)
+    if flags.name is None and flags.output is None and not _is_in(source, run.directory):
+        raise UserError(f"--checkpoint={source} is not of MODEL_DIR {str(run.directory)!r}, whose own results have "
+                        "the name 'tuned'; give it another --name, or its results another place with --output.")
+    output = make_model_dir(flags.output, "--output") if flags.output else make_model_dir(str(run.directory))
+    step, params = run.read_params(source, flags.step)
+    run.evaluate(flags.name or "tuned", params, step, output)
     return report_once(output)
+
+
+def print_trained(data: Data) -> None:
+    """Which of what is evaluated this configuration trains on: numbers of these are not zero-shot."""
+    trained = sorted(set(data.evaluated) & set(data.candidates()))
+    if trained:
+        print(f"not held out: {', '.join(trained)} (a run of this configuration trains on it)", flush=True)
+
+
+def _is_in(path: str, directory: pathlib.Path) -> bool:
+    return pathlib.Path(path).expanduser().resolve().is_relative_to(directory.resolve())
 
 
 if __name__ == "__main__":

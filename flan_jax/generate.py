@@ -28,8 +28,8 @@ from flan_jax.training import processes
 # Prompts, a device, that are answered before their answers are written: enough to fill batches of like lengths.
 _CHUNK = 256
 
-# (prompts in a row, the place of the first) -> their answers
-Answer = Callable[[list[str], int], list[str]]
+# (prompts in a row, the place of the first) -> their answers: a text, and whether it was cut at the length
+Answer = Callable[[list[str], int], list[tuple[str, bool]]]
 
 
 @processes.end_together
@@ -58,15 +58,21 @@ def main(argv: list[str] | None = None) -> int:
     generator = Generator(run.model, data.vocabulary, run.mesh, target_length, bos_id=data.vocabulary.bos_id,
                           method=method)
 
-    def answer(some: list[str], first: int) -> list[str]:
-        return generator.texts(params, [inputs[prompt] for prompt in some], first)
+    def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
+        written = generator.tokens(params, [inputs[prompt] for prompt in some], first)
+        answers = [(data.vocabulary.decode(ids.tolist()), generator.is_cut(ids)) for ids in written]
+        cut = sum(is_cut for _, is_cut in answers)
+        if cut and writes:
+            print(f"{cut} of {len(answers)} answers have {target_length} tokens and no end: cut; TASK_FEATURE_LENGTHS "
+                  "allows no more", file=sys.stderr, flush=True)
+        return answers
 
     chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
     if flags.output is None:
         for first in range(0, len(prompts), chunk):
-            answers = answer(prompts[first:first + chunk], first)
+            answers = [text for text, _ in answer(prompts[first:first + chunk], first)]
             if writes:
-                print("\n".join(answers), flush=True)
+                print("\n".join(answers if len(prompts) == 1 else map(_on_one_line, answers)), flush=True)
         return 0
     identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params),
                 "model": model_digest(run.model.config)}
@@ -94,6 +100,10 @@ def _parser() -> cli.ArgumentParser:
                                                              "of it; more favours longer answers (default: 1)")
     processes.add_flags(parser)
     return parser
+
+
+def _on_one_line(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def chosen_decoding(flags: argparse.Namespace) -> Decoding:
@@ -127,9 +137,13 @@ def read_prompts(name: str | None) -> list[str]:
                         f"{error.start}); convert it.") from error
     except OSError as error:
         raise UserError(f"--file {name!r} cannot be read ({error.strerror}).") from error
-    prompts = [line for line in text.split("\n") if line.strip()]
+    lines = text.removesuffix("\n").split("\n")
+    prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise UserError("no prompt given; write one as an argument, or give --file with one a line.")
+    if len(prompts) < len(lines):
+        print(f"{len(lines) - len(prompts)} of {len(lines)} lines are empty and get no answer", file=sys.stderr,
+              flush=True)
     return prompts
 
 
@@ -153,6 +167,8 @@ def encoded(prompts: list[str], vocabulary, source_length: int) -> list[np.ndarr
 def write_answers(output: pathlib.Path, prompts: list[str], answer: Answer, identity: dict[str, Any], chunk: int,
                   writes: bool = True) -> None:
     """Writes a line {prompt, answer} for each prompt in their order, after those that are there already.
+
+    An answer that was cut at the length has 'cut': true, too.
 
     What the answers depend on is kept beside them, in `<output>.settings.json`, so that those of other parameters or
     settings are never taken for them.
@@ -190,8 +206,8 @@ def write_answers(output: pathlib.Path, prompts: list[str], answer: Answer, iden
             part.replace(record)
     for first in range(done, len(prompts), chunk):
         some = prompts[first:first + chunk]
-        lines = [json.dumps({"prompt": prompt, "answer": text}, ensure_ascii=False) + "\n"
-                 for prompt, text in zip(some, answer(some, first))]
+        lines = [json.dumps({"prompt": prompt, "answer": text, **({"cut": True} if cut else {})}, ensure_ascii=False)
+                 + "\n" for prompt, (text, cut) in zip(some, answer(some, first))]
         if writes:
             with _failing_as_user_error(output), output.open("a", encoding="utf-8") as file:
                 file.write("".join(lines))

@@ -237,7 +237,7 @@ _SWITCHES = ("gpus", "spot")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb. What follows `--` are the arguments of `flan-jax train`."""
+    """The verb. What follows `--` are the arguments of `flan-jax train`, or `eval` and those of `flan-jax eval`."""
     argv = sys.argv[1:] if argv is None else list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)
     flags, arguments = _parser().parse_args(argv[:cut]), argv[cut + 1:]
@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(prog="flan-jax launch", description=__doc__, allow_abbrev=False,
-                                usage="flan-jax launch --backend=B [flags] -- ARGUMENTS OF TRAIN")
+                                usage="flan-jax launch --backend=B [flags] -- [train|eval] ARGUMENTS")
     parser.add_argument("--backend", help=", ".join(BACKENDS))
     parser.add_argument("--run", action="store_true", help="run or submit what is printed otherwise")
     for name, text in _HELP.items():
@@ -307,7 +307,7 @@ def _name(flags: argparse.Namespace) -> str:
 
 def _train(arguments: list[str], coordinator: str = "", count: int = 1, index: int = 0) -> list[str]:
     """The command of one process; without a coordinator JAX finds the others."""
-    command = ["flan-jax", "train", *arguments]
+    command = ["flan-jax", *([] if arguments[0] in ("train", "eval") else ["train"]), *arguments]
     if coordinator:
         command += [f"--coordinator={coordinator}", f"--num_processes={count}", f"--process_id={index}"]
     return command

@@ -62,6 +62,13 @@ def print_left_out(data: Data) -> None:
         print(f"left out: {name} ({reason})", flush=True)
 
 
+def print_counts(data: Data, only: str | None = None) -> None:
+    """What was shortened, cut or dropped of all rows, or of those that are evaluated (`only` 'eval')."""
+    if only != "eval":
+        print_plan(data, data.plan())
+    print_eval_counts(data)
+
+
 def print_plan(data: Data, plan: Plan) -> None:
     """How full the rows are, and what was shortened, cut or dropped on the way."""
     print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
@@ -75,15 +82,16 @@ def print_plan(data: Data, plan: Plan) -> None:
 
 def print_eval_counts(data: Data) -> None:
     """What was dropped, shortened or cut of the held-out rows, summed over templates."""
-    lost: dict[str, collections.Counter] = {}
+    lost, rows = collections.defaultdict(collections.Counter), collections.Counter()
     for dataset, template in data.eval_jobs():
         counts = json.loads((data.eval_path(dataset, template) / "meta.json").read_text(encoding="utf-8"))["counts"]
-        lost.setdefault(dataset.name, collections.Counter()).update(
-            {k: v for k, v in counts.items() if k not in ("rows", "rows read")})
+        rows[dataset.name] += counts["rows"]
+        lost[dataset.name].update({k: v for k, v in counts.items() if k not in ("rows", "rows read")})
     for name, counts in lost.items():
         if counts:
-            print(f"  held out, over all templates: {name}: "
-                  + ", ".join(f"{v:,} {k}" for k, v in counts.items()), flush=True)
+            drawn = {"exemplars that did not fit": f" of {rows[name] * data.config.shots:,}"}
+            print(f"  held out, over all templates: {name}: {rows[name]:,} rows; "
+                  + ", ".join(f"{v:,}{drawn.get(k, '')} {k}" for k, v in counts.items()), flush=True)
 
 
 def _download(data: Data) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from flan_jax import cli
+from flan_jax.errors import UserError
 from flan_jax.evaluation import figure, report
 from flan_jax.evaluation.results import MAJORITY, ResultRow, key, read_results, write_file
 
@@ -21,24 +23,31 @@ def main(argv: Sequence[str]) -> int:
     """Runs `flan-jax report` with arguments; returns the exit status."""
     parser = cli.ArgumentParser("flan-jax report", description=_DESCRIPTION)
     parser.add_argument("results", nargs="+", metavar="RESULTS", help="a results.csv, or a run directory with one")
-    parser.add_argument("--output", metavar="DIR", help="where to write; by default beside the first results.csv")
+    parser.add_argument("--output", metavar="DIR", help="where to write; needed for several results, else beside them")
     arguments = parser.parse_args(argv)
     paths = [_results_path(name) for name in arguments.results]
-    text, files = write_report(_all_rows(paths), arguments.output or paths[0].parent)
+    if len(paths) > 1 and not arguments.output:
+        raise UserError("a report of several results is of none of them alone; say with --output=DIR where it goes.")
+    text, files = write_report(_all_rows(paths), arguments.output or paths[0].parent, _tuned_on(paths))
     print(text)
     print("\n".join(f"wrote {file}" for file in files))
     return 0
 
 
-def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path) -> tuple[str, list[pathlib.Path]]:
+def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
+                 tuned_on: Collection[str] = ()) -> tuple[str, list[pathlib.Path]]:
     """Writes report.md and report.png into a directory; returns the table's text and the paths of the two files.
+
+    `tuned_on` are datasets of which a run trained on rows: the text says which of them it shows.
 
     Raises:
       UserError: if the rows hold nothing to report, or the directory cannot be written.
     """
     rows = list(rows)
     lines = report.compare(rows)
-    text = report.table(lines) + report.progress(rows)
+    seen = sorted({line.dataset for line in lines} & set(tuned_on))
+    warning = f"\nNot held out, hence not zero-shot for the model that trained on it: {', '.join(seen)}.\n"
+    text = report.table(lines) + (warning if seen else "") + report.progress(rows)
     files = [pathlib.Path(directory) / name for name in ("report.md", "report.png")]
     for file, contents in zip(files, (text.encode(), figure.draw(lines))):
         write_file(file, contents)
@@ -52,6 +61,13 @@ def _all_rows(paths: Sequence[pathlib.Path]) -> list[ResultRow]:
     twice = {row.run for rows in files.values() for row in rows if seen[key(row)] > 1}
     return [dataclasses.replace(row, run=str(path.parent)) if row.run in twice else row
             for path, rows in files.items() for row in rows]
+
+
+def _tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:
+    """The datasets on which the runs trained beside whose `mixture.json` these results lie."""
+    records = [path.parent / "mixture.json" for path in paths]
+    return {row["dataset"] for record in records if record.is_file()
+            for row in json.loads(record.read_text(encoding="utf-8"))["card"]}
 
 
 def _results_path(name: str) -> pathlib.Path:

@@ -18,7 +18,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import UNSEEN, format_card
 from flan_jax.errors import UserError
-from flan_jax.prepare import CONFIGURED, print_left_out
+from flan_jax.prepare import CONFIGURED, print_counts, print_left_out
 from flan_jax.training import processes
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     run = open_run(data, flags.profile)
     saved = checkpoints.Checkpoints(directory / "checkpoints", train_config.keep, "validation_loss", "min")
     fresh = saved.latest_step() is None
-    loop.check_same_mixture(directory, record_of(data), fresh)
+    loop.check_same_mixture(directory, record_of(data, train_config.initial_checkpoint_path), fresh)
     run.describe(gin_config.config_text())
 
     # 3. State: the latest checkpoint, else the initial one, else random.
@@ -108,19 +108,22 @@ def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Da
     from jax.experimental import multihost_utils
 
     data = Data(config)
-    status = 0
+    status = None
     if jax.process_index() == 0 and (data.undownloaded() or not _is_ready(data, only)):
         command = [sys.executable, "-m", "flan_jax.prepare", *([f"--only={only}"] if only else []), *argv]
         status = subprocess.run(command, check=False).returncode
     if jax.process_count() > 1:
         processes.wait_for_all("the token cache")
-        status = int(multihost_utils.broadcast_one_to_all(np.int32(status)))
+        status = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if status is None else status)))
+        status = None if status < 0 else status
     if status:
         raise SystemExit(status)
-    data = Data(config)
+    data, was_ready = Data(config), status is None
     if not _is_ready(data, only):
         raise UserError(f"the token cache in {data.directory} lacks what was just prepared: is it on storage that all "
                         "hosts see, and are the data left alone? Then run the same command again.")
+    if was_ready:  # Otherwise the preparation has just said so.
+        print_counts(data, only)
     return data
 
 
@@ -135,8 +138,8 @@ def open_run(data: Data, profile_steps: int = 0):
     return loop.Run(loop.TrainConfig(profile_steps=profile_steps), data)
 
 
-def make_model_dir(name: str) -> pathlib.Path:
-    """The run's directory, made and found writable.
+def make_model_dir(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
+    """The directory of a run or of results, made and found writable; `setting` is what it was given as.
 
     Raises:
       UserError: if it cannot be written.
@@ -149,7 +152,7 @@ def make_model_dir(name: str) -> pathlib.Path:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
-        raise UserError(f"MODEL_DIR {name!r} cannot be written ({error.strerror}); give another directory.") from error
+        raise UserError(f"{setting} {name!r} cannot be written ({error.strerror}); give another directory.") from error
     return directory
 
 
@@ -176,7 +179,7 @@ def print_sides(data: Data) -> None:
     print(f"packing fills {data.plan().filled_text()}", flush=True)
 
 
-def record_of(data: Data) -> dict:
+def record_of(data: Data, initial_checkpoint_path: str | None) -> dict:
     """What must stay the same when a run is resumed, and the card that is saved with it."""
     config = data.config
     return {
@@ -187,7 +190,7 @@ def record_of(data: Data) -> dict:
         "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
         "architecture": config.architecture, "batch_size": config.batch_size,
         "task_feature_lengths": list(config.lengths()),
-        "vocabulary": data.vocabulary.fingerprint,
+        "vocabulary": data.vocabulary.fingerprint, "initial_checkpoint_path": initial_checkpoint_path,
     }
 
 

@@ -23,7 +23,7 @@ class Model:
         self.answered += len(prompts)
         if self.answered > self.most:
             raise KeyboardInterrupt
-        return [f"{first + i}:\n{prompt.upper()}" for i, prompt in enumerate(prompts)]
+        return [(f"{first + i}:\n{prompt.upper()}", first + i == 4) for i, prompt in enumerate(prompts)]
 
 
 def write(output, model, prompts=PROMPTS, chunk=3, **changes):
@@ -34,7 +34,8 @@ def write(output, model, prompts=PROMPTS, chunk=3, **changes):
 def test_answers_are_lines_in_the_order_of_the_prompts(tmp_path):
     text = write(tmp_path / "answers.jsonl", Model())
     assert [json.loads(line) for line in text.splitlines()] == [
-        {"prompt": prompt, "answer": f"{i}:\n{prompt.upper()}"} for i, prompt in enumerate(PROMPTS)]
+        {"prompt": prompt, "answer": f"{i}:\n{prompt.upper()}", **({"cut": True} if i == 4 else {})}
+        for i, prompt in enumerate(PROMPTS)]
     assert write(tmp_path / "other.jsonl", Model(), chunk=100) == text
 
 
@@ -118,13 +119,19 @@ def test_prompts_are_encoded_as_the_model_reads_them():
 def test_a_file_that_generate_did_not_write_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(UserError, match="was not written by"):
-        generate.write_answers(tmp_path / "notes.txt", ["a"], lambda some, first: ["b"], {}, 4)
+        generate.write_answers(tmp_path / "notes.txt", ["a"], lambda some, first: [("b", False)], {}, 4)
     assert (tmp_path / "notes.txt").read_text() == "notes"
 
 
-def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path):
+def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path, capsys):
     (tmp_path / "prompts").write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match="not UTF-8"):
         generate.read_prompts(str(tmp_path / "prompts"))
     (tmp_path / "prompts").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb")
     assert generate.read_prompts(str(tmp_path / "prompts")) == ["a", "b"]
+    assert "1 of 3 lines are empty" in capsys.readouterr().err
+
+
+def test_an_answer_of_several_lines_is_one_line():
+    assert generate._on_one_line("a\nb\\n\r") == r"a\nb\\n\r"
+    assert "\n" not in generate._on_one_line("a\n\nb")

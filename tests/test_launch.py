@@ -117,6 +117,11 @@ def test_what_cannot_be_launched_is_one_sentence(argv, says):
         launch.main([*argv, "--", *AWKWARD])
 
 
+def test_an_evaluation_is_launched_as_a_run_is(capsys):
+    assert launch.main(["--backend=slurm", *FLAGS["slurm"], "--", "eval", *AWKWARD]) == 0
+    assert " flan-jax eval --gin_file" in capsys.readouterr().out
+
+
 def test_the_arguments_of_train_are_needed_and_name_no_process():
     with pytest.raises(UserError, match="write them after --"):
         launch.main(["--backend=local", "--num_processes=2", "--gpus"])

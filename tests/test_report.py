@@ -124,6 +124,16 @@ def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
         verb.main([str(tmp_path / "absent")])
 
 
+def test_a_dataset_that_a_run_trained_on_is_said_not_to_be_held_out(tmp_path, capsys):
+    write_results(tmp_path / "results.csv", [row("a", 50.0, model="tuned"), row("a", 50.0, dataset="cb")])
+    (tmp_path / "mixture.json").write_text('{"card": [{"dataset": "cb"}, {"dataset": "copa"}]}')
+    verb.main([str(tmp_path)])
+    assert "not zero-shot for the model that trained on it: cb.\n" in capsys.readouterr().out
+    (tmp_path / "mixture.json").unlink()
+    verb.main([str(tmp_path)])
+    assert "not zero-shot" not in capsys.readouterr().out
+
+
 def test_report_needs_neither_jax_nor_tensorflow():
     code = "import sys, flan_jax.report; print([m for m in ('jax', 'tensorflow', 'seqio', 'nltk') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
@@ -144,7 +154,9 @@ def test_two_runs_whose_directories_share_a_name_are_two_models(tmp_path, capsys
     paths = [tmp_path / seed / "nli" for seed in "12"]
     for path, value in zip(paths, (50.0, 70.0)):
         write_results(path / "results.csv", [row("a", value, model="tuned")])
-    verb.main([*map(str, paths), str(paths[0])])
+    with pytest.raises(UserError, match="--output=DIR"):
+        verb.main([*map(str, paths)])
+    verb.main([*map(str, paths), str(paths[0]), f"--output={tmp_path / 'both'}"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| rte |")]
     assert len(lines) == 2 and "50.0" in lines[0] and "70.0" in lines[1]
 

@@ -12,6 +12,9 @@ import time
 
 import pytest
 
+from flan_jax.errors import UserError
+from flan_jax.training.loop import changed_settings, check_same_mixture
+
 SMALL = ["--gin.T5Config.emb_dim=32", "--gin.T5Config.num_heads=2", "--gin.T5Config.head_dim=16",
          "--gin.T5Config.mlp_dim=64", "--gin.T5Config.num_encoder_layers=2", "--gin.T5Config.num_decoder_layers=2",
          "--gin.T5Config.dtype=float32", "--gin.TASK_FEATURE_LENGTHS={'inputs': 160, 'targets': 48}",
@@ -102,12 +105,15 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     with open(tmp_path / "chosen/results.csv", newline="") as file:
         pairs = {(r["dataset"], r["template"]) for r in csv.DictReader(file) if r["model"] == "tuned"}
     assert len(pairs) == 4 and {name for name, _ in pairs} == {"copa", "cola"}
+    assert "not held out: cola (a run of this configuration trains on it)" in result.stdout
+    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
+    assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, result.stderr
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])
     assert result.returncode == 2 and "did you mean 'copa'?" in result.stderr
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"])
     assert result.returncode == 2 and "has no template 'ters'" in result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?"])
-    assert result.returncode == 0 and len(result.stdout.splitlines()) >= 1, result.stderr
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 2, result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
     assert result.returncode == 2 and "cannot be read" in result.stderr
 
@@ -255,4 +261,12 @@ def test_a_truncated_line_ends_preparation_with_its_place(write_rows, cache, tmp
 
 def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
     result = run(command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8"))
-    assert result.returncode == 2 and "holds a run with another held_out" in result.stderr
+    assert result.returncode == 2 and "holds a run with another HELD_OUT" in result.stderr
+    record = json.loads((finished / "mixture.json").read_text())
+    with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
+        check_same_mixture(finished, {**record, "initial_checkpoint_path": "elsewhere"}, fresh=False)
+
+
+def test_settings_that_changed_are_told():
+    before, now = "A = 1\nB.c = @d\n# E = 1\nF = 'x'\n", "A = 2\nB.c = @d\nF = 'y'\nG = 3\n"
+    assert changed_settings(before, now) == ["A = 1 -> 2", "F = 'x' -> 'y'"]

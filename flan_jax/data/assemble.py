@@ -268,8 +268,8 @@ class Data:
             what = "dataset of EVAL_DATASETS" if self.config.eval_datasets else \
                 f"dataset of the held-out cluster {self.config.held_out}"
             raise UserError(f"no {what} is available from DATA_SOURCE={self.config.source} (the first: {first} "
-                            f"{self.left_out[first]}); provide one, or set HELD_OUT=none to train without a zero-shot "
-                            "evaluation.")
+                            f"{self.left_out[first]}); provide one or choose another EVAL_SPLIT; HELD_OUT=none trains "
+                            "without a zero-shot evaluation.")
         return names
 
     def _unavailable(self, name: str, split: str) -> str | None:

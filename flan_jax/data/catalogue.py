@@ -193,6 +193,9 @@ class Catalogue:
     def __getitem__(self, name: str) -> Dataset:
         if name in self._datasets:
             return self._datasets[name]
+        own = [one.name for one in self._datasets.values() if one.cluster == name]
+        if own:
+            raise UserError(f"{name!r} is a cluster and no dataset; its datasets are {', '.join(own)}.")
         near = difflib.get_close_matches(name, self._datasets, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else "; `flan-jax tasks list` shows those there are."
         raise UserError(f"unknown dataset {name!r}{hint}")

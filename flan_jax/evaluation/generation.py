@@ -48,6 +48,10 @@ class Generator:
         """
         return [self.vocabulary.decode(ids.tolist()) for ids in self.tokens(params, inputs, first)]
 
+    def is_cut(self, ids: np.ndarray) -> bool:
+        """Whether an answer of `tokens` has no end: there might be more of it than `max_length`."""
+        return self.vocabulary.eos_id not in ids
+
     def tokens(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[np.ndarray]:
         """The same as token ids: int32 [max_length] for each row, 0 after EOS."""
         found: dict[int, np.ndarray] = {}

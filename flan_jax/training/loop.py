@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import pathlib
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -141,10 +142,14 @@ class Run:
         return lower_eval_step(self.model, self.sharded, self.config, shapes).compile()
 
     def describe(self, config_text: str) -> None:
-        """Writes `config.gin` and `model-info.txt`, and prints the model's size."""
+        """Writes `config.gin` and `model-info.txt`, and prints the model's size and which settings are new."""
         text, count = model_info(self.sharded.abstract, self.sharded.shardings)
         if jax.process_index() == 0:
-            (self.directory / "config.gin").write_text(config_text, encoding="utf-8")
+            path = self.directory / "config.gin"
+            for line in changed_settings(path.read_text(encoding="utf-8") if path.is_file() else config_text,
+                                         config_text):
+                print(f"changed since the last start: {line}", flush=True)
+            path.write_text(config_text, encoding="utf-8")
             (self.directory / "model-info.txt").write_text(text, encoding="utf-8")
         print(f"model: {self.config.size or self.data.config.architecture} with {count:,} parameters, "
               f"{self.model_config.dtype} compute", flush=True)
@@ -341,6 +346,17 @@ def _sigterm() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def changed_settings(before: str, now: str) -> list[str]:
+    """The settings of a `config.gin` that another one has otherwise, as 'NAME = old -> new'."""
+    old, new = (dict(re.findall(r"^([A-Za-z][\w./]*) = (.*)$", text, re.M)) for text in (before, now))
+    return [f"{name} = {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
+
+
+# What `mixture.json` calls otherwise than a configuration does.
+_IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped datasets", "card": "mixture",
+             "shards": "set of training rows"}
+
+
 def check_same_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
     """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same.
 
@@ -350,9 +366,10 @@ def check_same_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: b
     path = directory / "mixture.json"
     if not fresh and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in record if before.get(key) != record[key] and key != "left_out"]
+        differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
         if differing:
-            raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {', '.join(differing)} (see "
+            names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
+            raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
                             "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
         return
     if jax.process_index() == 0:
