@@ -90,7 +90,9 @@ def test_matthews_is_the_formula_of_counts():
 def test_correlations_read_numbers_out_of_answers():
     targets = [choice(i, "0123", value=v) for i, v in zip((0, 1, 2, 3), (0.2, 0.9, 2.4, 2.6))]
     got = metrics.score("pearson", targets, [0, 2, 1, 3])
-    assert got["pearson"] == pytest.approx(80)
+    assert got["pearson"] == pytest.approx(80) and got["pearson"].stderr > 0
+    constant = metrics.score("pearson", targets, [1, 1, 1, 1])["pearson"]
+    assert constant == 0 and constant.stderr is None
     assert got["pearson_value"] == pytest.approx(100 * np.corrcoef([0.2, 0.9, 2.4, 2.6], [0, 2, 1, 3])[0, 1])
     assert list(metrics.score("pearson", [text("1.5"), text("2")], ["it is 3.5", "4"])) == ["pearson"]
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.

@@ -101,6 +101,8 @@ def test_steps_are_shown_where_there_are_several():
 def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
     rows = [row("t0", 50.0), row("t0", 40.0, model="untuned", step=0, instruction_mode="baseline")]
     assert "| 40.0 (baseline) |" in report.table(report.compare(rows))
+    rows[1] = dataclasses.replace(rows[1], shots=3)
+    assert "| 40.0 (baseline, 3 shots) |" in report.table(report.compare(rows))
 
 
 def test_baselines_alone_make_a_report_and_nothing_does_not():

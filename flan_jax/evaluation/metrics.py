@@ -47,7 +47,7 @@ class Number(float):
     """A metric's value that also knows its standard error.
 
     Attributes:
-      stderr: standard error in the unit of the value, or None below two rows.
+      stderr: standard error in the unit of the value; None below two rows and for correlations with a constant.
     """
 
     stderr: float | None
@@ -333,6 +333,8 @@ def _correlations(name: str, targets: Sequence[Target], predictions: Sequence[Pr
         golds[f"{name}_value"] = np.array([float(t["value"]) for t in targets])
 
     def against(gold: np.ndarray) -> Number:
+        if not (np.ptp(gold) and np.ptp(guesses)):
+            return Number(100 * _correlation(gold, guesses))  # Undefined, and so is how much it would move.
         return _bootstrapped(lambda rows: _correlation(transform(gold[rows]), transform(guesses[rows])), len(gold))
 
     return {key: against(gold) for key, gold in golds.items()}

@@ -299,8 +299,10 @@ def _against(untuned: Summary | None, tuned: Summary | None) -> str:
     """The untuned model's number, with how it was asked if the tuned one was asked in another way."""
     if untuned is None:
         return ""
-    mode = untuned.series.instruction_mode
-    way = f" ({mode})" if tuned is not None and mode != tuned.series.instruction_mode else ""
+    asked, other = untuned.series, tuned.series if tuned is not None else untuned.series
+    ways = [asked.instruction_mode] if asked.instruction_mode != other.instruction_mode else []
+    ways += [f"{asked.shots} shots"] if asked.shots != other.shots else []
+    way = f" ({', '.join(ways)})" if ways else ""
     return _number(untuned.mean) + (f" ± {_number(untuned.std)}" if untuned.std is not None else "") + way
 
 
