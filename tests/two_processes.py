@@ -72,6 +72,12 @@ def printed(output: str, key: str) -> list:
     return [line[key] for line in lines if key in line]
 
 
+def _say(**values) -> None:
+    """Prints a line of JSON in one write: lines of other threads come before or after it, not within."""
+    sys.stdout.write("\n" + json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
 def _say_digests(tree) -> None:
     import jax
     import numpy as np
@@ -84,7 +90,7 @@ def _say_digests(tree) -> None:
         whole = leaf if jax.process_count() == 1 else multihost_utils.process_allgather(leaf, tiled=True)
         array = np.asarray(whole)
         digests[name] = [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
-    print("\n" + json.dumps({"arrays": digests}), flush=True)
+    _say(arrays=digests)
 
 
 def _train(argv: list[str]) -> int:
@@ -95,7 +101,7 @@ def _train(argv: list[str]) -> int:
     at, save = Batches.at, Checkpoints.save
 
     def watched_at(self, step, first=0, last=None):
-        print("\n" + json.dumps({"rows": [first, last]}), flush=True)
+        _say(rows=[first, last])
         return at(self, step, first, last)
 
     def watched_save(self, step, tree, metrics=None):
