@@ -30,6 +30,15 @@ def main(argv: list[str] | None = None) -> int:
     processes.add_flags(parser)
     flags = gin_config.parse_command_line(argv, CONFIGURED, parser)
 
+    from flan_jax.training import loop
+
+    directory = pathlib.Path(loop.TrainConfig().model_dir).expanduser()
+    source = flags.checkpoint or str(directory)
+    if flags.name is None and flags.output is None and not _is_in(source, directory):
+        raise UserError(f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results have the "
+                        "name 'tuned'; give it another --name, or its results another place with --output.")
+    output = make_model_dir(flags.output, "--output") if flags.output else make_model_dir(str(directory))
+
     open_devices(DataConfig().cache_directory(), flags)
     data = prepared(DataConfig(), gin_config.gin_arguments(argv), only="eval")
     if not data.evaluated:
@@ -37,11 +46,6 @@ def main(argv: list[str] | None = None) -> int:
     print_left_out(data)
     print_trained(data)
     run = open_run(data)
-    source = flags.checkpoint or str(run.directory)
-    if flags.name is None and flags.output is None and not _is_in(source, run.directory):
-        raise UserError(f"--checkpoint={source} is not of MODEL_DIR {str(run.directory)!r}, whose own results have "
-                        "the name 'tuned'; give it another --name, or its results another place with --output.")
-    output = make_model_dir(flags.output, "--output") if flags.output else make_model_dir(str(run.directory))
     step, params = run.read_params(source, flags.step)
     run.evaluate(flags.name or "tuned", params, step, output)
     return report_once(output)

@@ -70,15 +70,15 @@ def _too_large(record: dict[str, Any]) -> bool:
 
 def _best(job, where, records: list[dict[str, Any]]) -> dict[str, Any]:
     """The fastest whose training and evaluation step fit; else the fastest that trains; else the smallest."""
-    records = sorted(records, key=_rank)
-    whole = [records[0]]
+    records, first = sorted(records, key=_rank), None
     for record in records:
         if _too_large(record):
             break
-        whole.append(job.with_eval(record, where))
-        if not _too_large(whole[-1]):
-            return whole[-1]
-    return whole[1] if len(whole) > 1 else whole[0]
+        whole = job.with_eval(record, where)
+        if not _too_large(whole):
+            return whole
+        first = first or whole
+    return first or records[0]
 
 
 def _rank(record: dict[str, Any]) -> tuple[bool, float]:

@@ -108,21 +108,21 @@ def prepared(config: DataConfig, argv: list[str], only: str | None = None) -> Da
     from jax.experimental import multihost_utils
 
     data = Data(config)
-    status = None
-    if jax.process_index() == 0 and (data.undownloaded() or not _is_ready(data, only)):
+    first, status = jax.process_index() == 0, 0
+    prepares = first and bool(data.undownloaded() or not _is_ready(data, only))
+    if prepares:
         command = [sys.executable, "-m", "flan_jax.prepare", *([f"--only={only}"] if only else []), *argv]
         status = subprocess.run(command, check=False).returncode
     if jax.process_count() > 1:
         processes.wait_for_all("the token cache")
-        status = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if status is None else status)))
-        status = None if status < 0 else status
+        status = int(multihost_utils.broadcast_one_to_all(np.int32(status)))
     if status:
         raise SystemExit(status)
-    data, was_ready = Data(config), status is None
+    data = Data(config)
     if not _is_ready(data, only):
         raise UserError(f"the token cache in {data.directory} lacks what was just prepared: is it on storage that all "
                         "hosts see, and are the data left alone? Then run the same command again.")
-    if was_ready:  # Otherwise the preparation has just said so.
+    if first and not prepares:  # The preparation has said so, too.
         print_counts(data, only)
     return data
 

@@ -145,7 +145,6 @@ def test_kill_nine_in_an_evaluation_of_twelve_pairs_loses_and_doubles_nothing(ca
     assert lines(tmp_path) == lines(evaluated)
 
 
-@pytest.mark.slow
 def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evaluated, tmp_path):
     shutil.copytree(evaluated, tmp_path / "again")
     arguments = command("eval", cache, trained, *TWELVE, f"--output={tmp_path / 'again'}",

@@ -8,6 +8,7 @@ import pytest
 from flan_jax import cli, generate
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
+from flan_jax.evaluation.generation import Generator
 
 PROMPTS = [f"number {i}, größer" for i in range(11)]
 IDENTITY = {"method": "sample", "seed": 1, "parameters": "abc"}
@@ -130,6 +131,11 @@ def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path, capsys):
     (tmp_path / "prompts").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb")
     assert generate.read_prompts(str(tmp_path / "prompts")) == ["a", "b"]
     assert "1 of 3 lines are empty" in capsys.readouterr().err
+
+
+def test_an_answer_without_an_end_is_cut():
+    generator = Generator(None, ByteVocabulary(), max_length=3)
+    assert [generator.is_cut(np.array(ids)) for ids in ([5, 6, 7], [5, 6, 1], [1, 0, 0])] == [True, False, False]
 
 
 def test_an_answer_of_several_lines_is_one_line():

@@ -136,7 +136,6 @@ def test_a_program_that_is_not_here_is_one_sentence(monkeypatch):
         launch.main(["--backend=slurm", *FLAGS["slurm"], "--run", "--", *AWKWARD])
 
 
-@pytest.mark.slow
 def test_two_local_processes_train(tmp_path):
     command = [sys.executable, "-m", "flan_jax.launch", "--backend=local", "--num_processes=2", "--devices=2",
                f"--port={free_port()}", "--run", "--",

@@ -213,7 +213,6 @@ def test_a_loss_that_is_not_finite_names_step_and_datasets(cache, tmp_path):
     assert result.stderr.startswith("flan-jax: error: step "), result.stderr
 
 
-@pytest.mark.slow
 def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cache, tmp_path):
     arguments = command("train", cache, tmp_path / "nan", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=3",
                         "--gin.CHECKPOINT_EVERY=1")

@@ -321,7 +321,7 @@ def test_slices_have_names_and_mistakes_get_one_sentence(monkeypatch):
 
 
 def test_a_program_that_is_too_large_says_how_large():
-    program = SimpleNamespace(kept={"params": 2 * GIB, "opt_state": GIB}, idle=(), where=square(2))
+    program = SimpleNamespace(kept={"params": 2 * GIB, "opt_state": GIB}, idle=0, where=square(2))
     first = ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (87.50G) "
              "exceeds available HBM (15.48G).")
     found = programs._Program._too_large(program, first)

@@ -371,7 +371,8 @@ def _groups(text: str, num_devices: int) -> np.ndarray | None:
 
 def _iota(dims: str, order: str | None) -> np.ndarray:
     """Device indices in the order of `[32,8]T(1,0)`: 0, 1, ... in 32 rows of 8, read with the axes in this order."""
-    devices = np.arange(math.prod(int(n) for n in dims.split(","))).reshape([int(n) for n in dims.split(",")])
+    shape = [int(n) for n in dims.split(",")]
+    devices = np.arange(math.prod(shape)).reshape(shape)
     return (devices.transpose([int(n) for n in order.split(",")]) if order else devices).ravel()
 
 

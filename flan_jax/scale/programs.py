@@ -125,9 +125,10 @@ class _Program:
 
     def __init__(self, where: Slice, sharded: ShardedState, lowered: jax.stages.Lowered, idle: tuple[str, ...] = ()):
         """`idle` is what of the state the program does not take: it lies in the memory all the same."""
-        self.where, self.mesh, self.lowered, self.idle = where, sharded.mesh, lowered, idle
+        self.where, self.mesh, self.lowered = where, sharded.mesh, lowered
         self.kept = {name: _bytes_on_a_device(sharded.abstract[name], sharded.shardings[name])
                      for name in ("params", "opt_state")}
+        self.idle = sum(self.kept[name] for name in idle)
 
     def record(self) -> dict[str, Any]:
         started = time.perf_counter()
@@ -141,12 +142,12 @@ class _Program:
         seconds = time.perf_counter() - started
         costs = read_costs(compiled.as_text(), len(self.where.devices))
         analysis = compiled.memory_analysis()
-        memory, idle = self._memory(analysis), sum(self.kept[name] for name in self.idle)
+        memory = self._memory(analysis)
         chip = self.where.chip
         times = estimate.step_time(costs, self.where, list(self.mesh.devices.flat)) if chip else None
         return {
             "fits": memory["total"] <= chip.device_memory if chip else None, "memory": memory,
-            "peak_bytes": analysis.peak_memory_in_bytes + idle, "compile_seconds": seconds,
+            "peak_bytes": analysis.peak_memory_in_bytes + self.idle, "compile_seconds": seconds,
             "flops": costs.flops, "memory_bytes": costs.memory_bytes, "collectives": costs.by_kind(),
             "unknown_loops": costs.unknown_loops, "unknown_groups": costs.unknown_groups,
             **({"seconds": {**dataclasses.asdict(times), "step": times.step}} if times else {}),
@@ -155,9 +156,8 @@ class _Program:
     def _memory(self, found) -> dict[str, float]:
         """Bytes of a device."""
         given = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-        idle = sum(self.kept[name] for name in self.idle)
         memory = {"parameters": self.kept["params"], "optimizer": self.kept["opt_state"],
-                  "batch_and_padding": max(0, given + idle - sum(self.kept.values())),
+                  "batch_and_padding": max(0, given + self.idle - sum(self.kept.values())),
                   "temporaries": found.temp_size_in_bytes, "code": found.generated_code_size_in_bytes}
         available = self.where.chip.device_memory if self.where.chip else None
         return {**memory, "total": sum(memory.values()), "available": available}
@@ -169,7 +169,7 @@ class _Program:
         found = next(filter(None, (form.search(message) for form in _TOO_LARGE)), None)
         if found is None:
             return {**memory, "total": None, "message": message.splitlines()[0]}
-        total = _in_bytes(*found.groups()[:2]) + sum(self.kept[name] for name in self.idle)
+        total = _in_bytes(*found.groups()[:2]) + self.idle
         return {**memory, "temporaries": max(0.0, total - sum(self.kept.values())), "total": total,
                 "available": _in_bytes(*found.groups()[2:])}
 

@@ -146,8 +146,8 @@ class Run:
         text, count = model_info(self.sharded.abstract, self.sharded.shardings)
         if jax.process_index() == 0:
             path = self.directory / "config.gin"
-            for line in changed_settings(path.read_text(encoding="utf-8") if path.is_file() else config_text,
-                                         config_text):
+            before = path.read_text(encoding="utf-8") if path.is_file() else ""
+            for line in changed_settings(before, config_text):
                 print(f"changed since the last start: {line}", flush=True)
             path.write_text(config_text, encoding="utf-8")
             (self.directory / "model-info.txt").write_text(text, encoding="utf-8")
