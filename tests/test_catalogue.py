@@ -68,6 +68,17 @@ def test_refuses_a_repetition_up_to_punctuation_and_field_names():
     catalogue.register(dataclasses.replace(twin, paper_dataset="Toy"))  # one dataset of the paper, two configurations
 
 
+@pytest.mark.parametrize("name, says", [
+    ("coreference", "'coreference' is a cluster and no dataset; its datasets are wsc, "),
+    ("rtte", "unknown dataset 'rtte'; did you mean 'rte'?"),
+    ("#", "`flan-jax tasks list` shows those there are"),
+])
+def test_an_unknown_dataset_says_what_there_is(name, says):
+    with pytest.raises(UserError) as error:
+        CATALOGUE[name]
+    assert says in str(error.value)
+
+
 def test_shipped_catalogue_is_the_papers():
     assert len(CATALOGUE) == 70
     per_cluster = {c: len({d.paper_dataset for d in CATALOGUE.cluster(c)}) for c in CLUSTERS}
