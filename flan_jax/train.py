@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -39,14 +40,17 @@ def main(argv: list[str] | None = None) -> int:
 
     # 1. Data: who trains, who is held out; tokens from the cache, or made now.
     open_devices(DataConfig().cache_directory(), flags)
+    saved = checkpoints.Checkpoints(directory / "checkpoints", train_config.keep, "validation_loss", "min")
+    settings = settings_of(DataConfig(), train_config.initial_checkpoint_path)
+    fresh = saved.latest_step() is None
+    if not fresh:
+        loop.check_same_mixture(directory, settings)
     data = prepared(DataConfig(), gin_config.gin_arguments(argv))
     print_sides(data)
 
     # 2. Model on its mesh.
     run = open_run(data, flags.profile)
-    saved = checkpoints.Checkpoints(directory / "checkpoints", train_config.keep, "validation_loss", "min")
-    fresh = saved.latest_step() is None
-    loop.check_same_mixture(directory, record_of(data, train_config.initial_checkpoint_path), fresh)
+    loop.keep_mixture(directory, {**settings, **record_of(data)}, fresh)
     run.describe(gin_config.config_text())
 
     # 3. State: the latest checkpoint, else the initial one, else random.
@@ -179,18 +183,23 @@ def print_sides(data: Data) -> None:
     print(f"packing fills {data.plan().filled_text()}", flush=True)
 
 
-def record_of(data: Data, initial_checkpoint_path: str | None) -> dict:
-    """What must stay the same when a run is resumed, and the card that is saved with it."""
-    config = data.config
+def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
+    """What must be set as it was when a run is resumed."""
     return {
-        "held_out": config.held_out, "eval": data.evaluated, "dropped": data.split.dropped,
-        "left_out": data.left_out, "card": [dataclasses.asdict(row) for row in data.card(data.members())],
-        "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
-        "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
+        "held_out": config.held_out, "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
         "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
         "architecture": config.architecture, "batch_size": config.batch_size,
-        "task_feature_lengths": list(config.lengths()),
-        "vocabulary": data.vocabulary.fingerprint, "initial_checkpoint_path": initial_checkpoint_path,
+        "task_feature_lengths": list(config.lengths()), "initial_checkpoint_path": initial_checkpoint_path,
+    }
+
+
+def record_of(data: Data) -> dict[str, Any]:
+    """What these settings make of the data, the card included; must be the same when a run is resumed, too."""
+    return {
+        "eval": data.evaluated, "dropped": data.split.dropped, "left_out": data.left_out,
+        "card": [dataclasses.asdict(row) for row in data.card(data.members())],
+        "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
+        "vocabulary": data.vocabulary.fingerprint,
     }
 
 

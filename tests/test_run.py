@@ -261,9 +261,10 @@ def test_a_truncated_line_ends_preparation_with_its_place(write_rows, cache, tmp
 def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
     result = run(command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8"))
     assert result.returncode == 2 and "holds a run with another HELD_OUT" in result.stderr
+    assert "packing" not in result.stdout, "refused only after the rows of another mixture were made"
     record = json.loads((finished / "mixture.json").read_text())
     with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
-        check_same_mixture(finished, {**record, "initial_checkpoint_path": "elsewhere"}, fresh=False)
+        check_same_mixture(finished, {**record, "initial_checkpoint_path": "elsewhere"})
 
 
 def test_settings_that_changed_are_told():

@@ -357,20 +357,25 @@ _IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped d
              "shards": "set of training rows"}
 
 
-def check_same_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
-    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same.
+def check_same_mixture(directory: pathlib.Path, record: dict[str, Any]) -> None:
+    """Makes sure that a run that is resumed trains on what it began with.
 
     Raises:
-      UserError: if the run in this directory trained on something else.
+      UserError: if `mixture.json` has something of the record otherwise.
     """
     path = directory / "mixture.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
+    if differing:
+        names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
+        raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
+                        "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
+
+
+def keep_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
+    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same."""
+    path = directory / "mixture.json"
     if not fresh and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
-        if differing:
-            names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
-            raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
-                            "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
-        return
-    if jax.process_index() == 0:
+        check_same_mixture(directory, record)
+    elif jax.process_index() == 0:
         path.write_text(json.dumps(record, indent=1), encoding="utf-8")
