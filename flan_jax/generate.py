@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -50,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
         open_devices(DataConfig().cache_directory(), flags)
-        data = Data(DataConfig())
+        # No row is read: the data that the model was tuned on may be elsewhere.
+        data = Data(dataclasses.replace(DataConfig(), source="bundled"))
         run = open_run(data)
         _, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
     source_length, target_length = data.config.lengths()

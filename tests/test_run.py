@@ -112,7 +112,8 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     assert result.returncode == 2 and "did you mean 'copa'?" in result.stderr
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"])
     assert result.returncode == 2 and "has no template 'ters'" in result.stderr
-    result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?"])
+    result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?",
+                  "--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=elsewhere"])  # it reads no row
     assert result.returncode == 0 and len(result.stdout.splitlines()) == 2, result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
     assert result.returncode == 2 and "cannot be read" in result.stderr
