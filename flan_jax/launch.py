@@ -76,7 +76,7 @@ def local(flags: argparse.Namespace, arguments: list[str]) -> Launch:
         else:
             variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         commands.append(["env", *(f"{name}={value}" for name, value in variables.items()),
-                         *_train(arguments, coordinator, count, index)])
+                         *_verb(arguments, coordinator, count, index)])
     lines = [f"{shlex.join(command)} &" for command in commands]
     return Launch("\n".join([*lines, "wait"]), commands, together=True)
 
@@ -88,7 +88,7 @@ def plain(flags: argparse.Namespace, arguments: list[str]) -> Launch:
         raise UserError(f"--hosts={flags.hosts} must be different host names or addresses, as in --hosts=10.0.0.1,"
                         "10.0.0.2.")
     coordinator = f"{hosts[0]}:{_number(flags, 'port', 8476)}"
-    lines = [f"# on {host}\n{shlex.join(_train(arguments, coordinator, len(hosts), index))}"
+    lines = [f"# on {host}\n{shlex.join(_verb(arguments, coordinator, len(hosts), index))}"
              for index, host in enumerate(hosts)]
     return Launch("\n".join(lines), ())
 
@@ -119,7 +119,7 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
         "create": [[*gcloud, "create", name, *where, f"--accelerator-type={flags.accelerator_type}",
                     f"--version={flags.version or _TPU_SOFTWARE[generation]}", *(["--spot"] if flags.spot else [])]],
         "install": [[*gcloud, "scp", str(wheel), f"{name}:", *where, "--worker=all"], [*ssh, f"--command={install}"]],
-        "train": [[*ssh, f"--command=flan/bin/{shlex.join(_train(arguments))}"]],
+        "train": [[*ssh, f"--command=flan/bin/{shlex.join(_verb(arguments))}"]],
     }
     commands = [command for step in _STEPS if step in steps for command in made[step]]
     return Launch("\n".join(map(shlex.join, commands)), commands)
@@ -142,7 +142,7 @@ def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
                         f"{on_host} each; give another --chips_per_host.")
     name, text = _name(flags), json.dumps
     # Kubernetes would fill in "$(NAME)", and makes one "$" of two.
-    listed = "\n".join(f"              - {text(argument.replace('$', '$$'))}" for argument in _train(arguments))
+    listed = "\n".join(f"              - {text(argument.replace('$', '$$'))}" for argument in _verb(arguments))
     return Launch(f"""\
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -195,7 +195,7 @@ def slurm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     lines = [f"#SBATCH --{option}={value}" for option, value in options.items() if value is not None]
     # srun does not take the number of cores from the script (since SLURM 22.05).
     srun = f"srun --cpus-per-task={options['cpus-per-task']} --kill-on-bad-exit=1"
-    return Launch("\n".join(["#!/bin/bash", *lines, f"{srun} {shlex.join(_train(arguments))}"]), [["sbatch"]],
+    return Launch("\n".join(["#!/bin/bash", *lines, f"{srun} {shlex.join(_verb(arguments))}"]), [["sbatch"]],
                   stdin=True)
 
 
@@ -305,7 +305,7 @@ def _name(flags: argparse.Namespace) -> str:
     return name
 
 
-def _train(arguments: list[str], coordinator: str = "", count: int = 1, index: int = 0) -> list[str]:
+def _verb(arguments: list[str], coordinator: str = "", count: int = 1, index: int = 0) -> list[str]:
     """The command of one process; without a coordinator JAX finds the others."""
     command = ["flan-jax", *([] if arguments[0] in ("train", "eval") else ["train"]), *arguments]
     if coordinator:
