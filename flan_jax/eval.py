@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 
 from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
+from flan_jax.evaluation.results import MAJORITY, UNTUNED
 from flan_jax.prepare import CONFIGURED, print_left_out
 from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once
 from flan_jax.training import processes
@@ -34,7 +36,10 @@ def main(argv: list[str] | None = None) -> int:
 
     directory = pathlib.Path(loop.TrainConfig().model_dir).expanduser()
     source = flags.checkpoint or str(directory)
-    if flags.name is None and flags.output is None and not _is_in(source, directory):
+    own = pathlib.Path(source).expanduser().resolve().is_relative_to(directory.resolve())
+    if flags.name == MAJORITY:
+        raise UserError(f"--name={MAJORITY} is what results call the most frequent class; give another --name.")
+    if flags.name is None and flags.output is None and not own:
         raise UserError(f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results have the "
                         "name 'tuned'; give it another --name, or its results another place with --output.")
     output = make_model_dir(flags.output, "--output") if flags.output else make_model_dir(str(directory))
@@ -47,7 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     print_trained(data)
     run = open_run(data)
     step, params = run.read_params(source, flags.step)
-    run.evaluate(flags.name or "tuned", params, step, output)
+    # Whoever calls a checkpoint untuned means the model that this run began with.
+    run.evaluate(flags.name or "tuned", params, step, output,
+                 whose=None if own or flags.name == UNTUNED else _run_of(pathlib.Path(source).expanduser().resolve()))
     return report_once(output)
 
 
@@ -58,8 +65,11 @@ def print_trained(data: Data) -> None:
         print(f"not held out: {', '.join(trained)} (a run of this configuration trains on it)", flush=True)
 
 
-def _is_in(path: str, directory: pathlib.Path) -> bool:
-    return pathlib.Path(path).expanduser().resolve().is_relative_to(directory.resolve())
+def _run_of(checkpoint: pathlib.Path) -> pathlib.Path:
+    """The directory of the run that has a checkpoint, or what else is named after its model."""
+    while checkpoint.name == "checkpoints" or re.fullmatch(r"(checkpoint[_-]|step[_-])?\d+", checkpoint.name):
+        checkpoint = checkpoint.parent
+    return checkpoint
 
 
 if __name__ == "__main__":

@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
                           method=method)
 
     def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
-        written = generator.tokens(params, [inputs[prompt] for prompt in some], first)
-        answers = [(data.vocabulary.decode(ids.tolist()), generator.is_cut(ids)) for ids in written]
+        answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
         cut = sum(is_cut for _, is_cut in answers)
         if cut and writes:
             print(f"{cut} of {len(answers)} answers have {target_length} tokens and no end: cut; TASK_FEATURE_LENGTHS "
@@ -77,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
                 print("\n".join(answers if len(prompts) == 1 else map(_on_one_line, answers)), flush=True)
         return 0
     identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params),
-                "model": model_digest(run.model.config)}
+                "vocabulary": data.vocabulary.fingerprint, "model": model_digest(run.model.config)}
     write_answers(pathlib.Path(flags.output), prompts, answer, identity, chunk, writes)
     return 0
 
@@ -133,7 +132,8 @@ def read_prompts(name: str | None) -> list[str]:
       UserError: if the file is missing or there is no prompt in it.
     """
     try:
-        text = pathlib.Path(name).read_text(encoding="utf-8-sig") if name else sys.stdin.read()
+        contents = pathlib.Path(name).read_bytes() if name else sys.stdin.buffer.read()
+        text = contents.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{f'--file {name!r}' if name else 'standard input'} is not UTF-8 text ({error.reason} at byte "
                         f"{error.start}); convert it.") from error

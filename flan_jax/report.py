@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import pathlib
 from collections.abc import Collection, Iterable, Sequence
 
 from flan_jax import cli
 from flan_jax.errors import UserError
 from flan_jax.evaluation import figure, report
-from flan_jax.evaluation.results import MAJORITY, ResultRow, key, read_results, write_file
+from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results, write_file
 
 _DESCRIPTION = "Prints each dataset's mean and spread over templates; writes report.md and report.png."
 
@@ -55,19 +54,33 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
 
 
 def _all_rows(paths: Sequence[pathlib.Path]) -> list[ResultRow]:
-    """The rows of all files; two runs of one name, told by a number that both have, get their paths for names."""
+    """The rows of all files; runs of one name get their paths for names.
+
+    They are told by their directories, or, of a run that was copied, by a number that both have.
+    """
     files = {path: read_results(path) for path in {path.resolve(): path for path in paths}.values()}
+    homes: dict[str, dict[str, str]] = collections.defaultdict(dict)  # run -> its directory -> where we first saw it
+    for path, rows in files.items():
+        for run in {row.run for row in rows}:
+            homes[run].setdefault(_home(path, run), str(path.parent))
     seen = collections.Counter(key(row) for rows in files.values() for row in rows if row.model != MAJORITY)
     twice = {row.run for rows in files.values() for row in rows if seen[key(row)] > 1}
-    return [dataclasses.replace(row, run=str(path.parent)) if row.run in twice else row
-            for path, rows in files.items() for row in rows]
+
+    def named(row: ResultRow, path: pathlib.Path) -> ResultRow:
+        if len(homes[row.run]) > 1:
+            return dataclasses.replace(row, run=homes[row.run][_home(path, row.run)])
+        return dataclasses.replace(row, run=str(path.parent)) if row.run in twice else row
+
+    return [named(row, path) for path, rows in files.items() for row in rows]
+
+
+def _home(path: pathlib.Path, run: str) -> str:
+    return known_runs(path.parent).get(run, {}).get("directory", str(path.parent.resolve()))
 
 
 def _tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:
-    """The datasets on which the runs trained beside whose `mixture.json` these results lie."""
-    records = [path.parent / "mixture.json" for path in paths]
-    return {row["dataset"] for record in records if record.is_file()
-            for row in json.loads(record.read_text(encoding="utf-8"))["card"]}
+    """The datasets on which the runs trained whose results these are."""
+    return {name for path in paths for run in known_runs(path.parent).values() for name in run["trained_on"]}
 
 
 def _results_path(name: str) -> pathlib.Path:

@@ -96,7 +96,7 @@ def test_translation_into_english_is_measured_against_the_english_text_and_stand
     assert {(r["dataset"], r["metric"], r["scoring"]) for r in inverted} == {("wmt14_enfr", "bleu", "greedy")}
     file = trained / "predictions/tuned/wmt14_enfr.test.into_english.jsonl"
     for row in map(json.loads, file.read_text().splitlines()):
-        assert row["answer"].isascii() and row["answer"] not in row["prompt"] and row["prompt"].startswith("Put this")
+        assert row["cut"] and row["answer"].isascii() and row["answer"] not in row["prompt"] and row["prompt"].startswith("Put this")
     assert "## Translation, inverted templates" in (trained / "report.md").read_text()
 
 
@@ -151,8 +151,13 @@ def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evalu
                         gin_file=trained / "config.gin")
     kept = [line for line in (tmp_path / "again/results.csv").read_text().splitlines(keepends=True)
             if not (",copa,test,options_first," in line and ",per_char," in line)]
-    (tmp_path / "again/results.csv").write_text("".join(kept))
-    assert "[tuned] step 6: 11 of 12 are evaluated already" in ran(arguments)
+    gone = kept[-1].replace(kept[-1].split(",")[7], "renamed")
+    (tmp_path / "again/results.csv").write_text("".join([*kept, gone]))
+    output = ran(arguments)
+    assert "[tuned] step 6: 11 of 12 are evaluated already" in output and "/renamed (there is no such" in output
+    assert lines(tmp_path / "again") == lines(evaluated)
+    result = run([*arguments, "--gin.EVAL_ROWS=2"])
+    assert result.returncode == 2 and "results.csv has numbers of 8 rows of" in result.stderr
     assert lines(tmp_path / "again") == lines(evaluated)
     assert "are evaluated already" not in ran([*arguments, "--gin.T5Config.dtype=bfloat16"])
 

@@ -96,7 +96,7 @@ def test_a_host_that_does_not_write_answers_what_the_others_answer(tmp_path):
     (["--method=sample", "--beams=2"], "--beams says nothing to the method sample; add --method=beam"),
     (["--method=beam", "--seed=2"], "--seed says nothing to the method beam; add --method=sample"),
     (["--method=sampel"], "must be one of greedy, sample, beam"),
-    (["--method=sample", "--temperature=0"], "temperature is 0.0, but must be above 0"),
+    (["--method=sample", "--temperature=0"], "temperature is 0.0, but must be at least 1e-6"),
     (["--method=sample", "--top_p=90"], "top_p is 90.0"),
     (["--method=beam", "--beams=0"], "beams is 0"),
     (["--method=beam", "--beam_size=3"], "unrecognized arguments"),
@@ -135,7 +135,8 @@ def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path, capsys):
 
 def test_an_answer_without_an_end_is_cut():
     generator = Generator(None, ByteVocabulary(), max_length=3)
-    assert [generator.is_cut(np.array(ids)) for ids in ([5, 6, 7], [5, 6, 1], [1, 0, 0])] == [True, False, False]
+    generator.tokens = lambda *_: [np.array(ids) for ids in ([100, 101, 102], [100, 101, 1], [1, 0, 0])]
+    assert generator.answers(None, [], 0) == [("abc", True), ("ab", False), ("", False)]
 
 
 def test_an_answer_of_several_lines_is_one_line():

@@ -9,7 +9,7 @@ import pytest
 from flan_jax import report as verb
 from flan_jax.errors import UserError
 from flan_jax.evaluation import figure, report
-from flan_jax.evaluation.results import ResultRow, write_results
+from flan_jax.evaluation.results import ResultRow, remember_run, write_results
 
 
 def row(template, value, *, dataset="rte", model="flan", step=10, split="test", stderr=2.0, run="nli", **more):
@@ -35,7 +35,7 @@ def test_each_number_is_what_it_says():
     cb, rte, mean = report.compare(results())
     assert (rte.tuned.mean, rte.tuned.std, rte.tuned.stderr) == (60.0, 10.0, 2.0)
     assert (rte.tuned.low, rte.tuned.high, rte.tuned.best, rte.tuned.best_template) == (50.0, 70.0, 70.0, "t2")
-    assert (rte.tuned.templates, rte.tuned.n) == (3, 100)
+    assert (rte.tuned.templates, rte.tuned.n) == (("t0", "t1", "t2"), 100)
     assert (rte.untuned.mean, rte.untuned.std, rte.majority.mean, rte.majority.std) == (40.0, 10.0, 52.0, None)
     assert (cb.dataset, cb.untuned, cb.majority) == ("cb", None, None)
     assert (mean.dataset, mean.tuned.mean) == ("", 72.5)
@@ -128,10 +128,10 @@ def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
 
 def test_a_dataset_that_a_run_trained_on_is_said_not_to_be_held_out(tmp_path, capsys):
     write_results(tmp_path / "results.csv", [row("a", 50.0, model="tuned"), row("a", 50.0, dataset="cb")])
-    (tmp_path / "mixture.json").write_text('{"card": [{"dataset": "cb"}, {"dataset": "copa"}]}')
+    remember_run(tmp_path, tmp_path / "runs/nli", ["cb", "copa"])
     verb.main([str(tmp_path)])
     assert "not zero-shot for the model that trained on it: cb.\n" in capsys.readouterr().out
-    (tmp_path / "mixture.json").unlink()
+    remember_run(tmp_path, tmp_path / "runs/nli", [])
     verb.main([str(tmp_path)])
     assert "not zero-shot" not in capsys.readouterr().out
 
@@ -161,6 +161,43 @@ def test_two_runs_whose_directories_share_a_name_are_two_models(tmp_path, capsys
     verb.main([*map(str, paths), str(paths[0]), f"--output={tmp_path / 'both'}"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| rte |")]
     assert len(lines) == 2 and "50.0" in lines[0] and "70.0" in lines[1]
+
+
+def test_a_run_and_what_was_evaluated_elsewhere_of_it_are_one_model_others_of_its_name_are_not(tmp_path, capsys):
+    for where, home, dataset, step, value in (("run", "a/nli", "rte", 10, 50.0), ("others", "a/nli", "cb", 10, 60.0),
+                                              ("b", "b/nli", "rte", 20, 70.0)):
+        write_results(tmp_path / where / "results.csv", [row("a", value, model="tuned", dataset=dataset, step=step)])
+        remember_run(tmp_path / where, tmp_path / home, [])
+    verb.main([str(tmp_path / "run"), str(tmp_path / "others"), f"--output={tmp_path / 'one'}"])
+    assert "| cb | accuracy" in capsys.readouterr().out
+    verb.main([*(str(tmp_path / where) for where in ("run", "others", "b")), f"--output={tmp_path / 'two'}"])
+    printed = capsys.readouterr().out.splitlines()
+    shown = [line.split(" | ")[:2] for line in printed if line.startswith(("| rte", "| cb"))]
+    assert shown == [["| cb", f"{tmp_path / 'run'}"], ["| rte", f"{tmp_path / 'run'}"], ["| rte", f"{tmp_path / 'b'}"]]
+
+
+def test_the_untuned_model_is_that_of_the_run_and_says_if_it_was_asked_in_other_templates():
+    rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
+    assert "| 40.0 ± 0.0 (2 templates) |" in report.table(report.compare(rows))
+    assert "| 40.0 (1 other templates) |" in report.table(report.compare([rows[0], rows[2]]))
+    line, = report.compare([row("a", 60.0, run="other"), *rows[1:]])
+    assert line.untuned is None
+
+
+def test_means_over_other_datasets_say_so_and_are_not_drawn_side_by_side():
+    rows = [row("a", 50.0, run=run, dataset=name) for run, names in (("x", ("rte", "cb")), ("y", ("cb", "wnli")))
+            for name in names]
+    lines = report.compare(rows)
+    text = report.table(lines)
+    assert "**mean of 2 datasets: cb, rte**" in text and "**mean of 2 datasets: cb, wnli**" in text
+    assert not report.means_are_alike(lines) and figure.draw(lines).startswith(b"\x89PNG")
+    mixed = [row("a", 60.0), row("a", 90.0, dataset="cb", split="validation")]
+    assert "| **mean of 2 datasets** (test, validation) |" in report.table(report.compare(mixed))
+
+
+def test_more_models_than_colours_are_hatched():
+    lines = report.compare([row("a", 50.0, run=f"run{i}") for i in range(8)])
+    assert len({figure._style(i) for i in range(24)}) == 24 and figure.draw(lines).startswith(b"\x89PNG")
 
 
 def test_a_mean_says_of_how_many_datasets_it_is_and_if_their_steps_differ():

@@ -47,7 +47,7 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
     written = EvalExamples("xsum", "test", "short", "forward", ["a", "b"], [np.array([1])] * 2, None,
                            [{"inputs": "p", "answer": "x y", "references": ["x y"]}, {"inputs": "q", "answer": "z"}])
     first, second = results.evaluate([ranked([1, 0, 1]), written], DATASETS, SETTING, right,
-                                     lambda inputs: ["x  y", "?"], EMPTY, tmp_path / "predictions")
+                                     lambda inputs: [("x  y", False), ("?", True)], EMPTY, tmp_path / "predictions")
     assert [(r.scoring, r.metric) for r in first] == [
         (s, m) for s in ("sum", "per_token", "per_char", "per_byte", "unconditional") for m in ("accuracy", "f1")]
     assert first[0] == ResultRow("nli", 100, "flan", "t5_tiny", "nli", "rte", "test", "ask", "forward", 0, "template",
@@ -57,14 +57,14 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
     assert json.loads(lines[0]) == {"row": "rte/0", "prompt": "row 0", "options": ["no", "yes"],
                                     "scores": [-2.0, -1.0], "prediction": "yes", "answer": "yes"}
     lines = (tmp_path / "predictions/xsum.test.short.jsonl").read_text().splitlines()
-    assert json.loads(lines[1]) == {"row": "b", "prompt": "q", "prediction": "?", "answer": "z"}
+    assert json.loads(lines[1]) == {"row": "b", "prompt": "q", "cut": True, "prediction": "?", "answer": "z"}
 
 
 def test_inverted_templates_are_measured_by_their_own_metrics_or_refused_and_so_are_empty_splits():
     back = EvalExamples("wmt", "test", "back", "inverted", ["a", "b"], [np.array([1])] * 2, None,
                         [{"inputs": "p", "answer": "x"}, {"inputs": "q", "answer": "y"}])
     both_ways = {"wmt": dataclasses.replace(dataset("wmt", ("rouge",), None), inverted_metrics=("exact_match",))}
-    rows = next(results.evaluate([back], both_ways, SETTING, right, lambda inputs: ["x", "?"], EMPTY))
+    rows = next(results.evaluate([back], both_ways, SETTING, right, lambda inputs: [("x", False), ("?", False)], EMPTY))
     assert [(r.kind, r.metric, r.value) for r in rows] == [("inverted", "exact_match", 50.0)]
     with pytest.raises(UserError, match="rte/ask.*inverted"):
         list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, EMPTY))
@@ -114,7 +114,8 @@ def test_results_file_reads_back_and_updates(tmp_path):
         "run,step,model,size,cluster,dataset,split,template,kind,shots,instruction_mode,scoring,metric,value,stderr,n")
     assert results.read_results(path) == rows
     newer = [dataclasses.replace(rows[0], value=12.5), dataclasses.replace(rows[0], step=200)]
-    assert results.update_results(path, newer) == [newer[0], *rows[1:], newer[1]] == results.read_results(path)
+    # All that an older evaluation of the same gave goes, what the dataset is no longer measured by too.
+    assert results.update_results(path, newer) == [newer[0], rows[-1], newer[1]] == results.read_results(path)
     assert [p.name for p in path.parent.iterdir()] == ["results.csv"]
 
 
@@ -160,3 +161,15 @@ def test_a_model_is_known_by_what_decides_its_answers():
     assert model_digest(same) == model_digest(config)
     for change in ({"dtype": "bfloat16"}, {"rope_scaling": None}, {"norm_epsilon": 1e-5}):
         assert model_digest(dataclasses.replace(config, **change)) != model_digest(config)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, "bfloat16"])
+def test_parameters_in_another_order_are_other_parameters(dtype):
+    from jax import numpy as jnp
+
+    from flan_jax.evaluation.held_out import parameters_digest
+
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8)), dtype)
+    names = {parameters_digest({"kernel": of}) for of in (kernel, kernel.swapaxes(1, 2), kernel[::-1], kernel[:, ::-1],
+                                                          kernel.swapaxes(0, 1).reshape(3, 8, 8), -kernel)}
+    assert len(names) == 6 and parameters_digest({"kernel": kernel + 0}) in names

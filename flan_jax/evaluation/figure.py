@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from flan_jax.evaluation.report import Comparison, Summary, heading
+from flan_jax.evaluation.report import Comparison, Summary, heading, means_are_alike
 
 # Tuned models in their order; readable in grey and by colour-blind eyes (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+# The models beyond the sixth have the same colours again, hatched.
+_HATCHES = ("", "///", "...", "xxx")
 _UNTUNED, _INK = "#bdbdbd", "#333333"
 # Heights in units of a bar.
 _GAP, _HEADING = 0.75, 1.5
@@ -37,7 +39,8 @@ def draw(lines: Sequence[Comparison]) -> bytes:
         title = heading(cluster) + (f" ({min(metrics)})" if len(metrics) == 1 else "")
         axes.text(0.8, top + 0.55, title, fontsize=9, fontweight="bold", va="center", color=_INK)
         top += _HEADING
-        for dataset in dict.fromkeys(line.dataset for line in own):
+        datasets = dict.fromkeys(line.dataset for line in own if line.dataset or means_are_alike(own))
+        for dataset in datasets:
             group = [line for line in own if line.dataset == dataset]
             bottom = _draw_group(axes, top, group, labels)
             name = dataset or "mean"
@@ -56,10 +59,10 @@ def draw(lines: Sequence[Comparison]) -> bytes:
 
 def _draw_group(axes: Axes, top: float, group: Sequence[Comparison], labels: Sequence[str]) -> float:
     """Draws the bars of one dataset from `top` downwards; returns where they end."""
-    bars = [(line.tuned, _COLOURS[labels.index(line.label) % len(_COLOURS)]) for line in group if line.tuned]
+    bars = [(line.tuned, *_style(labels.index(line.label))) for line in group if line.tuned]
     place = top
-    for summary, colour in [*bars, *((s, _UNTUNED) for s in _distinct(line.untuned for line in group))]:
-        _draw_bar(axes, place + 0.5, summary, colour)
+    for summary, *style in [*bars, *((s, _UNTUNED, "") for s in _distinct(line.untuned for line in group))]:
+        _draw_bar(axes, place + 0.5, summary, *style)
         place += 1
     place = max(place, top + 1)
     for majority in _distinct(line.majority for line in group):
@@ -67,11 +70,16 @@ def _draw_group(axes: Axes, top: float, group: Sequence[Comparison], labels: Seq
     return place
 
 
-def _draw_bar(axes: Axes, place: float, summary: Summary, colour: str) -> None:
-    axes.barh(place, summary.mean, height=0.92, color=colour)
+def _style(number: int) -> tuple[str, str]:
+    """Colour and hatch of a tuned model."""
+    return _COLOURS[number % len(_COLOURS)], _HATCHES[number // len(_COLOURS) % len(_HATCHES)]
+
+
+def _draw_bar(axes: Axes, place: float, summary: Summary, colour: str, hatch: str) -> None:
+    axes.barh(place, summary.mean, height=0.92, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
     if summary.std is not None and summary.dataset:
         axes.errorbar(summary.mean, place, xerr=summary.std, color=_INK, elinewidth=0.9, capsize=2.0, capthick=0.9)
-    if summary.dataset and summary.templates > 1 and colour != _UNTUNED:
+    if summary.dataset and len(summary.templates) > 1 and colour != _UNTUNED:
         axes.plot(summary.best, place, marker="D", markersize=3.6, markerfacecolor="white", markeredgecolor=_INK,
                   markeredgewidth=0.8, zorder=4)
     axes.annotate(f"{summary.mean:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7.5,
@@ -100,12 +108,13 @@ def _finish(axes: Axes, bottom: float, ticks: Sequence[tuple[float, str, bool]])
 
 
 def _legend(lines: Sequence[Comparison], labels: Sequence[str]) -> list[Patch | Line2D]:
-    handles: list[Patch | Line2D] = [Patch(color=colour, label=label) for label, colour in zip(labels, _COLOURS * 9)]
+    handles: list[Patch | Line2D] = [Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0, label=label)
+                                     for label, (colour, hatch) in zip(labels, map(_style, range(len(labels))))]
     if any(line.untuned for line in lines):
         handles.append(Patch(color=_UNTUNED, label="untuned"))
     if any(line.any.std is not None for line in lines):
         handles.append(Line2D([], [], color=_INK, marker="|", markersize=5, linewidth=0.9, label="std over templates"))
-    if any(line.tuned and line.tuned.templates > 1 for line in lines):
+    if any(line.tuned and len(line.tuned.templates) > 1 for line in lines):
         handles.append(Line2D([], [], linestyle="", marker="D", markersize=3.6, markerfacecolor="white",
                               markeredgecolor=_INK, label="best template"))
     if any(line.majority for line in lines):

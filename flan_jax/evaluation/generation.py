@@ -46,11 +46,12 @@ class Generator:
         Inputs are int32 token ids; ending in EOS for a T5, and as the text goes on for a decoder. `first` is the place
         of the first in a longer list: what is drawn for an input depends on its place, not on how a list is cut.
         """
-        return [self.vocabulary.decode(ids.tolist()) for ids in self.tokens(params, inputs, first)]
+        return [text for text, _ in self.answers(params, inputs, first)]
 
-    def is_cut(self, ids: np.ndarray) -> bool:
-        """Whether an answer of `tokens` has no end: there might be more of it than `max_length`."""
-        return self.vocabulary.eos_id not in ids
+    def answers(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[tuple[str, bool]]:
+        """The same as pairs (text, whether it was cut): without EOS there might be more of it than `max_length`."""
+        return [(self.vocabulary.decode(ids.tolist()), self.vocabulary.eos_id not in ids)
+                for ids in self.tokens(params, inputs, first)]
 
     def tokens(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[np.ndarray]:
         """The same as token ids: int32 [max_length] for each row, 0 after EOS."""

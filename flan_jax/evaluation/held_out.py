@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import itertools
 import json
 import pathlib
 import time
@@ -20,6 +21,7 @@ from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.cache import rows_in
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.hashing import digest
+from flan_jax.errors import UserError
 from flan_jax.evaluation import results
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
@@ -27,6 +29,7 @@ from flan_jax.evaluation.results import UNTUNED, ResultRow, Setting
 
 _SECONDS_BETWEEN_LINES = 5
 RESULTS, EVALUATED = "results.csv", "evaluated.json"
+_ODD = tuple(np.uint32(number) for number in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
 
 
 class HeldOut:
@@ -60,6 +63,8 @@ class HeldOut:
           Whether everything is evaluated.
         """
         writes = jax.process_index() == 0
+        if writes:
+            self._drop_gone()
         predictions = self.directory / "predictions" / self._predictions_name(setting)
         jobs, identity = self._jobs(asked), [parameters_digest(params), self._model]
         keys = [self._key(setting, *job, asked, [identity, None if while_training else predictions.name])
@@ -72,11 +77,20 @@ class HeldOut:
         if len(todo) < len(jobs):
             print(f"[{setting.model}] step {setting.step}: {len(jobs) - len(todo)} of {len(jobs)} are evaluated "
                   "already", flush=True)
+        if not while_training:
+            self._check_not_fewer([key[0] for key, *_ in todo], [job for _, *job in todo], asked)
         start, printed, majority = time.perf_counter(), 0.0, set()
+        cut: list[bool] = []
+
+        def answers(inputs: Sequence[np.ndarray]) -> list[tuple[str, bool]]:
+            written = self._generator.answers(params, inputs)
+            cut[:] = [is_cut for _, is_cut in written]
+            return written
+
         groups = results.evaluate(
             (self.data.eval_examples(dataset, template, asked) for _, dataset, template in todo), CATALOGUE, setting,
             lambda inputs, options: self._scorer.scores(params, inputs, options),
-            lambda inputs: self._generator.texts(params, inputs),
+            answers,
             np.array(self.data.vocabulary.input_end, np.int32), predictions if writes and not while_training else None)
         for number, ((key, dataset, template), rows) in enumerate(zip(todo, groups), 1):
             count = len(rows)
@@ -87,6 +101,11 @@ class HeldOut:
                 with results.alone_in(self.directory):
                     results.update_results(self.directory / RESULTS, rows)
                     self._remember(*key, count)
+            if any(cut):
+                print(f"{dataset.name}/{template.id}: {sum(cut)} of {len(cut)} answers have "
+                      f"{self._generator.max_length} tokens and no end: cut; TASK_FEATURE_LENGTHS allows no more",
+                      flush=True)
+                cut.clear()
             now = time.perf_counter()
             if now - printed > _SECONDS_BETWEEN_LINES or number == len(todo):
                 printed = now
@@ -110,7 +129,40 @@ class HeldOut:
         """(name, digest) in `evaluated.json`: the rows of `results.csv` that it stands for, and what they come from."""
         name = _name(setting, dataset.name, self.data.config.eval_split, template.id)
         shard = self.data.eval_path(dataset, template, asked).name
-        return name, digest([shard, dataclasses.asdict(setting), *behind])
+        metrics = results.metrics_of(dataset, template.kind)
+        return name, digest([shard, metrics, dataclasses.asdict(setting), *behind])
+
+    def _drop_gone(self) -> None:
+        """Takes lines out of `results.csv` whose dataset no longer has their template: no table is to count them."""
+        path = self.directory / RESULTS
+        if not path.exists():
+            return
+        with results.alone_in(self.directory):
+            rows = results.read_results(path)
+            known = {(dataset.name, template.id) for dataset in CATALOGUE for template in dataset.templates}
+            gone = {(row.dataset, row.template) for row in rows
+                    if row.dataset in CATALOGUE and row.template != results.ANY_TEMPLATE} - known
+            if gone:
+                print(f"taken out of {path}: {', '.join(sorted(map('/'.join, gone)))} (there is no such template any "
+                      "more)", flush=True)
+                results.write_results(path, [row for row in rows if (row.dataset, row.template) not in gone])
+
+    def _check_not_fewer(self, names: Sequence[str], jobs: Sequence[tuple[Dataset, Template]], asked: Protocol) -> None:
+        """Makes sure that numbers of many rows do not give way to those of some.
+
+        Raises:
+          UserError: if they would.
+        """
+        path, most = self.directory / RESULTS, collections.Counter[str]()
+        for row in results.read_results(path) if path.exists() else ():
+            name = _name(row, row.dataset, row.split, row.template)
+            most[name] = max(most[name], row.n)
+        for name, (dataset, template) in zip(names, jobs):
+            count = rows_in(self.data.eval_path(dataset, template, asked))
+            if most[name] > count:
+                raise UserError(f"{path} has numbers of {most[name]} rows of {dataset.name}/{template.id}, and those "
+                                f"of {count} would take their place; write them elsewhere (flan-jax eval "
+                                "--output=DIR), or move the old ones away.")
 
     def _predictions_name(self, setting: Setting) -> str:
         """The folder of the predictions: the model's name, and what is not as at the end of a usual run."""
@@ -146,14 +198,24 @@ def _name(of: Setting | ResultRow, dataset: str, split: str, template: str) -> s
 
 @jax.jit
 def _sums(params: Any) -> list[jax.Array]:
-    def bits(leaf):  # Sums of whole numbers are the same on any mesh; those of floats are not.
-        return jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+    def hashed(leaf, seed):  # Sums of whole numbers are the same on any mesh; those of floats are not.
+        x = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32) * _ODD[0] + seed
+        for axis, odd in zip(range(leaf.ndim), itertools.cycle(_ODD[1:])):
+            x = _mixed(x + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * odd)
+        return jnp.sum(x)
 
-    return [f(bits(leaf)) for leaf in jax.tree.leaves(params) for f in (jnp.sum, lambda x: jnp.sum(x * x))]
+    return [hashed(leaf, np.uint32(seed)) for leaf in jax.tree.leaves(params) for seed in (1, 2)]
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """Each bit of the result hangs on all bits of x, uint32: the last step of MurmurHash3 (Appleby, 2011)."""
+    for shift, odd in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * np.uint32(odd)
+    return x ^ (x >> 16)
 
 
 def parameters_digest(params: Any) -> str:
-    """Names parameters by sums over the bits of each array, so that results of others are never taken for theirs."""
+    """Names parameters by a hash of each array's bits and their places: another order of the same is another name."""
     return digest([int(value) for value in jax.device_get(_sums(params))])
 
 

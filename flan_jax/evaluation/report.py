@@ -49,7 +49,7 @@ class Summary:
       stderr: standard error from rows, the mean over templates; None if rows have none. A cluster's: of its mean.
       best, best_template: the best template and its number on `split`.
       best_by_validation: whether validation rows chose it; else `split` itself did, which flatters it.
-      templates, n: number of templates; rows evaluated in each.
+      templates, n: names of the templates, of a mean 'dataset/template'; rows evaluated in each.
     """
 
     series: Series
@@ -65,7 +65,7 @@ class Summary:
     best: float
     best_template: str
     best_by_validation: bool
-    templates: int
+    templates: tuple[str, ...]
     n: int
 
 
@@ -177,8 +177,14 @@ def table(lines: Sequence[Comparison]) -> str:
     for cluster in dict.fromkeys(line.cluster for line in lines):
         text += ["", f"## {heading(cluster)}", "", _line(head),
                  _line(["---", *(["---"] if several else []), "---"] + ["--:"] * 7 + ["---", "--:", "--:"])]
-        text += [_line(_cells(line, several)) for line in lines if line.cluster == cluster]
+        own = [line for line in lines if line.cluster == cluster]
+        text += [_line(_cells(line, several, means_are_alike(own))) for line in own]
     return "\n".join(["# Results", *text, "", *_legend(lines)]) + "\n"
+
+
+def means_are_alike(lines: Sequence[Comparison]) -> bool:
+    """Whether the means of a cluster's lines are over the same datasets and splits: others do not compare."""
+    return len({tuple((one.dataset, one.any.split) for one in line.over) for line in lines if line.over}) <= 1
 
 
 # --- Summaries --------------------------------------------------------------------------------------------------------
@@ -215,7 +221,8 @@ def _summary(series: Series, splits: dict[str, list[ResultRow]]) -> Summary:
         series, rows[0].cluster, rows[0].dataset, split, rows[0].metric, mean=statistics.fmean(values),
         std=statistics.stdev(values) if len(values) > 1 else None, low=min(values), high=max(values),
         stderr=statistics.fmean(errors) if errors else None, best=best.value, best_template=best.template,
-        best_by_validation=by_validation, templates=len(rows), n=max(row.n for row in rows))
+        best_by_validation=by_validation, n=max(row.n for row in rows),
+        templates=tuple(sorted(row.template for row in rows)))
 
 
 def _lines(of_dataset: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
@@ -229,8 +236,12 @@ def _lines(of_dataset: Sequence[Summary], labels: dict[Series, str]) -> list[Com
 
 
 def _nearest(baselines: Sequence[Summary], tuned: Summary) -> Summary | None:
-    """The baseline that shares most of the setting; only one on the same rows and metric is comparable."""
-    same = [s for s in baselines if (s.split, s.metric, s.n) == (tuned.split, tuned.metric, tuned.n)]
+    """The baseline that shares most of the setting; only one on the same rows and metric is comparable.
+
+    An untuned model is that of the same run: what others began with says nothing of what tuning did here.
+    """
+    same = [s for s in baselines if (s.split, s.metric, s.n) == (tuned.split, tuned.metric, tuned.n)
+            and (s.series.model == MAJORITY or (s.series.run, s.series.size) == (tuned.series.run, tuned.series.size))]
     return max(same, default=None, key=lambda s: sum(a == b for a, b in zip(s.series, tuned.series)))
 
 
@@ -269,7 +280,7 @@ def _mean_of(summaries: Sequence[Summary]) -> Summary:
         summaries[0], dataset="", metric=metrics.pop() if len(metrics) == 1 else "mixed", stderr=stderr,
         **{name: mean(name) for name in ("mean", "std", "low", "high", "best")}, best_template="",
         best_by_validation=all(s.best_by_validation for s in summaries), n=sum(s.n for s in summaries),
-        templates=sum(s.templates for s in summaries))
+        templates=tuple(f"{s.dataset}/{template}" for s in summaries for template in s.templates))
 
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
@@ -279,13 +290,15 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cells(line: Comparison, several: bool) -> list[str]:
+def _cells(line: Comparison, several: bool, alike: bool) -> list[str]:
     of, tuned = line.any, line.tuned
     steps = sorted({one.tuned.series.step for one in line.over if one.tuned})
     mixed = f", steps {', '.join(map(str, steps))}" if len(steps) > 1 else ""
-    name = line.dataset or f"**mean of {len(line.over)} datasets{mixed}**"
-    mark = "" if of.split == "test" else f" ({of.split})"
-    cells = [name + mark, *([line.label] if several else []), of.metric, str(of.n), str(of.templates)]
+    which = "" if alike else f": {', '.join(one.dataset for one in line.over)}"
+    name = line.dataset or f"**mean of {len(line.over)} datasets{which}{mixed}**"
+    splits = sorted({one.any.split for one in line.over} or {of.split})
+    mark = "" if splits == ["test"] else f" ({', '.join(splits)})"
+    cells = [name + mark, *([line.label] if several else []), of.metric, str(of.n), str(len(of.templates))]
     if tuned is None:
         cells += [""] * 6
     else:
@@ -302,6 +315,9 @@ def _against(untuned: Summary | None, tuned: Summary | None) -> str:
     asked, other = untuned.series, tuned.series if tuned is not None else untuned.series
     ways = [asked.instruction_mode] if asked.instruction_mode != other.instruction_mode else []
     ways += [f"{asked.shots} shots"] if asked.shots != other.shots else []
+    if tuned is not None and not ways and untuned.templates != tuned.templates:
+        other = " other" if len(untuned.templates) == len(tuned.templates) else ""
+        ways = [f"{len(untuned.templates)}{other} templates"]
     way = f" ({', '.join(ways)})" if ways else ""
     return _number(untuned.mean) + (f" ± {_number(untuned.std)}" if untuned.std is not None else "") + way
 
@@ -312,7 +328,8 @@ def _number(value: float | None) -> str:
 
 def _legend(lines: Sequence[Comparison]) -> list[str]:
     legend = [
-        "All numbers are in percent. `mean`, `std`, `min` and `max` are over templates: how much the wording matters.",
+        "All numbers are in percent. `mean`, `std` (n - 1), `min` and `max` are over templates: how much the wording",
+        "matters.",
         "`s.e.` is the standard error from the rows evaluated, averaged over templates: how much the choice of rows",
         "matters. A cluster's line is the mean over its datasets, its s.e. that of this mean. `untuned` is the model",
         "before tuning (mean ± std over templates); `majority` always answers the most frequent class of these rows.",

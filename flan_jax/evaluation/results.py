@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # Values of the column `model` with a meaning of their own; any other names a tuned model.
 MAJORITY, UNTUNED = "majority", "untuned"
+RUNS = "runs.json"
+# The column `template` of the majority class, which no wording changes.
+ANY_TEMPLATE = "any"
 
 
 class Scored(NamedTuple):
@@ -107,7 +110,7 @@ class Setting:
 
 def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], setting: Setting,
              rank: Callable[[Sequence[np.ndarray], Sequence[Sequence[np.ndarray]]], list[np.ndarray]],
-             generate: Callable[[Sequence[np.ndarray]], list[str]], empty_input: np.ndarray,
+             generate: Callable[[Sequence[np.ndarray]], list[tuple[str, bool]]], empty_input: np.ndarray,
              predictions_dir: str | pathlib.Path | None = None) -> Iterator[list[ResultRow]]:
     """Scores datasets one template at a time; yields the result rows of each, once its predictions are on disk.
 
@@ -116,7 +119,7 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
       datasets: by name, for cluster and metrics; the catalogue will do.
       setting: the columns that all rows share.
       rank: inputs and options (int32 ids each) -> summed log-probabilities of each row's options; see `RankScorer`.
-      generate: inputs -> texts; see `Generator`.
+      generate: inputs -> texts, and whether each was cut; see `Generator.answers`.
       empty_input: int32 ids of an input without text, after which options are scored unconditionally.
       predictions_dir: where to write `<dataset>.<split>.<template>.jsonl`; None writes nothing.
 
@@ -132,9 +135,11 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
         if not example.texts:
             raise UserError(f"{where} has no rows to evaluate; `flan-jax tasks check` shows why rows are dropped.")
         if example.options is None:
-            predictions, scores = {"greedy": generate(example.inputs)}, None
+            written = generate(example.inputs)
+            predictions, scores = {"greedy": [text for text, _ in written]}, None
+            cut = [is_cut for _, is_cut in written]
         else:
-            scores = rank(example.inputs, example.options)
+            cut, scores = [], rank(example.inputs, example.options)
             if not all(np.isfinite(row).all() for row in scores):
                 raise UserError(f"{where}: the model gives scores that are not numbers, of which none is the best; are "
                                 "its parameters finite, and is its dtype one that it was made for?")
@@ -142,7 +147,7 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
                                            example.options, [text["options"] for text in example.texts])
         if predictions_dir is not None:
             name = f"{example.dataset}.{example.split}.{example.template}.jsonl"
-            write_lines(pathlib.Path(predictions_dir) / name, _prediction_lines(example, predictions, scores))
+            write_lines(pathlib.Path(predictions_dir) / name, _prediction_lines(example, predictions, scores, cut))
         yield [row for scoring, chosen in predictions.items()
                for row in _rows(example, datasets[example.dataset], setting, scoring, chosen)]
 
@@ -185,7 +190,7 @@ def majority_rows(examples: EvalExamples, dataset: Dataset, setting: Setting) ->
         classes = [metrics.class_of(text, index) for index in range(len(text["options"]))]
         predictions.append(classes.index(most) if most in classes else 0)
     setting = dataclasses.replace(setting, model=MAJORITY, size="", step=0, shots=0, instruction_mode="none")
-    examples = dataclasses.replace(examples, template="any")
+    examples = dataclasses.replace(examples, template=ANY_TEMPLATE)
     return _rows(examples, dataset, setting, MAJORITY, predictions)
 
 
@@ -217,11 +222,36 @@ def read_results(path: str | pathlib.Path) -> list[ResultRow]:
 
 
 def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> list[ResultRow]:
-    """Adds rows to a results file; a row about the same thing as an older one takes its place. Returns all rows."""
-    old = read_results(path) if pathlib.Path(path).exists() else []
-    merged = {key(row): row for row in old} | {key(row): row for row in rows}
-    write_results(path, merged.values())
-    return list(merged.values())
+    """Adds rows to a results file, in the place of all that an older evaluation of the same gave. Returns all rows."""
+    groups: dict[tuple, list[ResultRow]] = {}
+    for row in read_results(path) if pathlib.Path(path).exists() else ():
+        groups.setdefault(_evaluation(row), []).append(row)
+    new: dict[tuple, list[ResultRow]] = {}
+    for row in rows:
+        new.setdefault(_evaluation(row), []).append(row)
+    merged = [row for group in (groups | new).values() for row in group]
+    write_results(path, merged)
+    return merged
+
+
+def _evaluation(row: ResultRow) -> tuple:
+    """The evaluation that a row comes from: one model, one way of asking. The majority class of other rows is another.
+    """
+    return (row.run, row.model, row.step, row.shots, row.instruction_mode, row.dataset, row.split, row.template,
+            row.n if row.model == MAJORITY else 0)
+
+
+def remember_run(directory: pathlib.Path, run: pathlib.Path, trained_on: Iterable[str]) -> None:
+    """Notes in `runs.json`, beside the results, whose the column `run` is: its directory, and on what it trained."""
+    with alone_in(directory):
+        known = known_runs(directory) | {run.name: {"directory": str(run.resolve()), "trained_on": sorted(trained_on)}}
+        write_file(directory / RUNS, json.dumps(known, indent=1).encode())
+
+
+def known_runs(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """What `remember_run` noted in a directory: by the run's name, its 'directory' and 'trained_on'."""
+    path = directory / RUNS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @contextlib.contextmanager
@@ -268,10 +298,15 @@ def key(row: ResultRow) -> tuple:
     return dataclasses.astuple(dataclasses.replace(row, value=0.0, stderr=None, n=0))
 
 
+def metrics_of(dataset: Dataset, kind: str) -> Sequence[str]:
+    """Names of the metrics that measure a dataset in templates of this kind."""
+    return dataset.metrics if kind == "forward" else dataset.inverted_metrics
+
+
 def _rows(examples: EvalExamples, dataset: Dataset, setting: Setting, scoring: str,
           predictions: Sequence[Prediction]) -> list[ResultRow]:
     numbers: dict[str, metrics.Number] = {}
-    for name in dataset.metrics if examples.kind == "forward" else dataset.inverted_metrics:
+    for name in metrics_of(dataset, examples.kind):
         for key, number in metrics.score(name, examples.texts, predictions).items():
             numbers.setdefault(key, number)
     return [ResultRow(**dataclasses.asdict(setting), cluster=dataset.cluster, dataset=examples.dataset,
@@ -281,11 +316,12 @@ def _rows(examples: EvalExamples, dataset: Dataset, setting: Setting, scoring: s
 
 
 def _prediction_lines(examples: EvalExamples, predictions: Mapping[str, Sequence[Prediction]],
-                      scores: Sequence[np.ndarray] | None) -> Iterator[dict[str, Any]]:
+                      scores: Sequence[np.ndarray] | None, cut: Sequence[bool]) -> Iterator[dict[str, Any]]:
     chosen = next(iter(predictions.values()))
     for index, (row_id, text) in enumerate(zip(examples.row_ids, examples.texts)):
         line = {"row": row_id, "prompt": text["inputs"]}
         if scores is None:
+            line |= {"cut": True} if cut[index] else {}
             yield line | {"prediction": chosen[index], "answer": text["answer"]}
         else:
             yield line | {"options": text["options"], "scores": [round(float(s), 6) for s in scores[index]],

@@ -41,9 +41,9 @@ class Decoding:
     def __post_init__(self):
         if self.method not in METHODS:
             raise UserError(f"the decoding method is {self.method!r}, but must be one of {', '.join(METHODS)}.")
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise UserError(f"temperature is {self.temperature}, but must be above 0; for the likeliest token every "
-                            "time choose the method greedy.")
+        if not (self.temperature >= 1e-6 and math.isfinite(self.temperature)):
+            raise UserError(f"temperature is {self.temperature}, but must be at least 1e-6; for the likeliest token "
+                            "every time choose the method greedy.")
         if self.top_k < 0:
             raise UserError(f"top_k is {self.top_k}, but must be 0 (all tokens) or the number of tokens to draw from.")
         if not 0 < self.top_p <= 1:

@@ -29,6 +29,7 @@ from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
 from flan_jax.errors import UserError
+from flan_jax.evaluation import results
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
 from flan_jax.models.architectures import make_model
@@ -150,6 +151,7 @@ class Run:
             for line in changed_settings(before, config_text):
                 print(f"changed since the last start: {line}", flush=True)
             path.write_text(config_text, encoding="utf-8")
+            results.remember_run(self.directory, self.directory, self.data.candidates())
             (self.directory / "model-info.txt").write_text(text, encoding="utf-8")
         print(f"model: {self.config.size or self.data.config.architecture} with {count:,} parameters, "
               f"{self.model_config.dtype} compute", flush=True)
@@ -270,7 +272,7 @@ class Run:
 
     def _evaluate_on_the_way(self, step: int, stop: list[int]) -> bool:
         """Evaluates the state of a step; False if SIGTERM ended it early."""
-        setting = self._setting("tuned", step, self.data.asked_while_training)
+        setting = self._setting("tuned", step, self.data.asked_while_training, self.directory.name)
         return self._evaluator(self.directory).evaluate(
             self.state["params"], setting, self.data.asked_while_training, while_training=True, stop=lambda: stop)
 
@@ -308,15 +310,20 @@ class Run:
         return {f"validation_{name}": sums[name] / sums["targets"] for name in ("loss", "accuracy")}
 
     def evaluate(self, name: str, params: Any, step: int, output: pathlib.Path | None = None,
-                 asked: Protocol | None = None) -> None:
-        """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`."""
-        asked = asked or self.data.asked
-        self._evaluator(output or self.directory).evaluate(params, self._setting(name, step, asked), asked)
+                 asked: Protocol | None = None, whose: pathlib.Path | None = None) -> None:
+        """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`.
 
-    def _setting(self, name: str, step: int, asked: Protocol) -> Setting:
+        `whose` is the directory of the run that the parameters are of, if not of this one.
+        """
+        asked, output, whose = asked or self.data.asked, output or self.directory, whose or self.directory
+        if jax.process_index() == 0:
+            results.remember_run(output, whose, self.data.candidates())
+        self._evaluator(output).evaluate(params, self._setting(name, step, asked, whose.name), asked)
+
+    def _setting(self, name: str, step: int, asked: Protocol, run: str) -> Setting:
         style = self.data.config.options_style
         mode = asked.instructions if style == "fixed" else f"{asked.instructions}, options {style}"
-        return Setting(run=self.directory.name, step=step, model=name, size=self.config.size,
+        return Setting(run=run, step=step, model=name, size=self.config.size,
                        shots=self.data.config.shots, instruction_mode=mode)
 
     def _evaluator(self, output: pathlib.Path) -> HeldOut:
