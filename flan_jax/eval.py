@@ -12,7 +12,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results import MAJORITY, UNTUNED
 from flan_jax.prepare import CONFIGURED, print_left_out
-from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once
+from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once, told_to_end
 from flan_jax.training import processes
 
 
@@ -53,9 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     run = open_run(data)
     step, params = run.read_params(source, flags.step)
     # Whoever calls a checkpoint untuned means the model that this run began with.
-    run.evaluate(flags.name or "tuned", params, step, output,
-                 whose=None if own or flags.name == UNTUNED else _run_of(pathlib.Path(source).expanduser().resolve()))
-    return report_once(output)
+    whose = None if own or flags.name == UNTUNED else _run_of(pathlib.Path(source).expanduser().resolve())
+    with run.heeding_sigterm():
+        finished = run.evaluate(flags.name or "tuned", params, step, output, whose=whose)
+    return report_once(output) if finished else told_to_end()
 
 
 def print_trained(data: Data) -> None:

@@ -307,7 +307,7 @@ def _name(flags: argparse.Namespace) -> str:
 
 def _verb(arguments: list[str], coordinator: str = "", count: int = 1, index: int = 0) -> list[str]:
     """The command of one process; without a coordinator JAX finds the others."""
-    command = ["flan-jax", *([] if arguments[0] in ("train", "eval") else ["train"]), *arguments]
+    command = ["flan-jax", *([] if arguments[0] in ("train", "eval", "generate") else ["train"]), *arguments]
     if coordinator:
         command += [f"--coordinator={coordinator}", f"--num_processes={count}", f"--process_id={index}"]
     return command

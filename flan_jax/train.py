@@ -57,20 +57,27 @@ def main(argv: list[str] | None = None) -> int:
     run.start(saved)
     print(f"ready to train after {time.perf_counter() - started:.1f} s", flush=True)
 
-    # 4. Steps.
-    finished = run.train(saved)
-    saved.close()
-    if not finished:
-        return 0
+    with run.heeding_sigterm():
+        # 4. Steps.
+        finished = run.train(saved)
+        saved.close()
+        if not finished:
+            return 0
 
-    # 5. The held-out cluster, tuned and untuned, and the report.
-    if not data.evaluated:
-        print("no cluster is held out, so there is nothing to evaluate zero-shot", flush=True)
-        return 0
-    run.evaluate("tuned", run.state["params"], run.step)
-    run.state = None  # frees the device memory for the other parameters
-    run.evaluate("untuned", run.initial_state()["params"], 0, asked=data.asked_untuned)
-    return report_once(directory)
+        # 5. The held-out cluster, tuned and untuned, and the report.
+        if not data.evaluated:
+            print("no cluster is held out, so there is nothing to evaluate zero-shot", flush=True)
+            return 0
+        finished = run.evaluate("tuned", run.state["params"], run.step)
+        run.state = None  # frees the device memory for the other parameters
+        finished = finished and run.evaluate("untuned", run.initial_state()["params"], 0, asked=data.asked_untuned)
+    return report_once(directory) if finished else told_to_end()
+
+
+def told_to_end() -> int:
+    """Says that SIGTERM ended an evaluation; gives the exit status."""
+    print("SIGTERM: the evaluation is not finished; the same command does the rest.", flush=True)
+    return 0
 
 
 def report_once(directory: pathlib.Path) -> int:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 from test_checkpoints import make_state
-from two_processes import ONE_TASK, TRAIN, arguments, environment, finish, losses, run_one, start_two
+from two_processes import ONE_TASK, TRAIN, arguments, environment, finish, free_port, losses, run_one, start_two
 
 from flan_jax.errors import UserError
 from flan_jax.training import checkpoints
@@ -70,6 +70,29 @@ def test_a_killed_process_ends_the_other_and_a_restart_changes_no_loss(cache, tm
     assert "resuming from step" in outputs[0] and losses(model_dir) == uninterrupted
 
 
+# --- Hosts that do not see the same -----------------------------------------------------------------------------------
+
+
+def test_hosts_that_do_not_share_the_directory_end_with_a_sentence(cache, tmp_path):
+    address = ["--num_processes=2", f"--coordinator=localhost:{free_port()}"]
+    started = [subprocess.Popen([*TRAIN, *arguments(cache, tmp_path / f"host{index}", *ONE_TASK), *address,
+                                 f"--process_id={index}"], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env=environment(1)) for index in (0, 1)]
+    outputs = [process.communicate(timeout=100)[0] for process in started]
+    assert [process.returncode for process in started] == [2, 2], outputs
+    assert all("give a MODEL_DIR on storage that all hosts see" in output for output in outputs), outputs
+    assert not any(path.name.startswith(".shared") for path in tmp_path.rglob("*"))
+
+
+def test_hosts_that_list_other_checkpoints_end_with_a_sentence(monkeypatch):
+    monkeypatch.setattr(checkpoints.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, ~one]))
+    with pytest.raises(UserError, match="sees the checkpoints of steps 2, 4 in runs, another process sees others"):
+        checkpoints._check_same_steps("runs", [2, 4])
+    monkeypatch.setattr(checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, one]))
+    checkpoints._check_same_steps("runs", [2, 4])
+
+
 # --- A checkpoint is cut short ----------------------------------------------------------------------------------------
 
 
@@ -120,6 +143,30 @@ def test_when_no_checkpoint_is_whole_nothing_begins_anew_unasked(two_steps, tmp_
     run = checkpoints.Checkpoints(directory)
     with pytest.raises(UserError, match="None of the checkpoints in .* can be read"):
         run.restore(jax.eval_shape(lambda: make_state(0.0)))
+    assert run.latest_step() == 2 and not list(directory.glob("damaged*"))
+
+
+@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), PermissionError(13, "Permission denied"),
+                                   ValueError("PERMISSION_DENIED: Error opening \"zarr\" driver")])
+def test_what_is_out_of_reach_is_not_damaged(two_steps, tmp_path, monkeypatch, error):
+    directory = shutil.copytree(two_steps, tmp_path / "run")
+
+    def restore(*_, **__):
+        raise error
+
+    monkeypatch.setattr(checkpoints.ocp.StandardCheckpointHandler, "restore", restore)
+    with pytest.raises(UserError, match="cannot be read now"):
+        checkpoints.Checkpoints(directory).restore(jax.eval_shape(lambda: make_state(0.0)))
+    assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]
+
+
+def test_parameters_alone_are_not_resumed_nor_harmed(two_steps, tmp_path):
+    directory = shutil.copytree(two_steps, tmp_path / "run")
+    for step in (1, 2):
+        shutil.rmtree(directory / str(step) / "state")
+    with pytest.raises(UserError, match="2 holds parameters alone.*INITIAL_CHECKPOINT_PATH"):
+        checkpoints.Checkpoints(directory).restore(jax.eval_shape(lambda: make_state(0.0)))
+    assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]
 
 
 def test_metrics_that_are_cut_cost_no_checkpoint(two_steps, tmp_path):

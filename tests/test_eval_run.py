@@ -8,13 +8,13 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 from test_run import SMALL, run
+from two_processes import finish, start_two
 
 ASKED = ["--gin.HELD_OUT=commonsense", "--gin.MIXTURE_OR_TASK_NAME=cola", "--gin.Data.validation_batches=0",
          "--gin.EVAL_DATASETS=copa+hellaswag+wmt14_enfr", "--gin.EVAL_TEMPLATES=4", "--gin.EVAL_ROWS=4"]
@@ -96,7 +96,8 @@ def test_translation_into_english_is_measured_against_the_english_text_and_stand
     assert {(r["dataset"], r["metric"], r["scoring"]) for r in inverted} == {("wmt14_enfr", "bleu", "greedy")}
     file = trained / "predictions/tuned/wmt14_enfr.test.into_english.jsonl"
     for row in map(json.loads, file.read_text().splitlines()):
-        assert row["cut"] and row["answer"].isascii() and row["answer"] not in row["prompt"] and row["prompt"].startswith("Put this")
+        assert row["answer"].isascii() and row["answer"] not in row["prompt"] and row["prompt"].startswith("Put this")
+        assert row["cut"], "an untrained model does not end"
     assert "## Translation, inverted templates" in (trained / "report.md").read_text()
 
 
@@ -137,9 +138,14 @@ def test_kill_nine_in_an_evaluation_of_twelve_pairs_loses_and_doubles_nothing(ca
     # The pair at hand may have written its predictions without being done.
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "predictions/tuned").glob("*.jsonl")}
     finished = sorted(times, key=times.get)[:done]
+    terminated = signalled(arguments, tmp_path, "hellaswag/test/", signal.SIGTERM)
+    output = terminated.stdout.read()
+    assert terminated.returncode == 0 and "SIGTERM: the evaluation is not finished" in output, output
+    finished = {path: path.stat().st_mtime_ns for path in finished}
+    done = len(json.loads((tmp_path / "evaluated.json").read_text()))
     output = ran(arguments)
     assert f"[tuned] step 6: {done} of 12 are evaluated already" in output and f"{12 - done}/{12 - done}  " in output
-    assert {path: path.stat().st_mtime_ns for path in finished} == {path: times[path] for path in finished}
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished == {path: times[path] for path in finished}
     assert lines(tmp_path) == lines(evaluated) and len(set(lines(tmp_path))) == len(lines(tmp_path)) == 1 + 60 + 3
     assert "[tuned] step 6: 12 of 12 are evaluated already" in ran(arguments)
     assert lines(tmp_path) == lines(evaluated)
@@ -162,17 +168,29 @@ def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evalu
     assert "are evaluated already" not in ran([*arguments, "--gin.T5Config.dtype=bfloat16"])
 
 
+def start_two_processes(arguments: list[str]) -> list[subprocess.Popen]:
+    """Two processes of two devices each."""
+    return start_two([*arguments, "--gin.MESH={'fsdp': 4}"], devices=2)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_evaluation_of_two_processes(cache, trained, evaluated, tmp_path):
+    arguments = command("eval", cache, trained, *TWELVE, f"--output={tmp_path}", gin_file=trained / "config.gin")
+    processes = start_two_processes(arguments)
+    path = tmp_path / "evaluated.json"
+    while not (path.exists() and "copa/test/" in path.read_text()) and processes[0].poll() is None:
+        time.sleep(0.002)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = finish(processes)
+    assert all("SIGTERM: the evaluation is not finished" in output for output in outputs), outputs
+    finish(start_two_processes(arguments))
+    assert lines(tmp_path) == lines(evaluated)
+
+
 def test_two_processes_evaluate_as_one(cache, trained, evaluated, tmp_path):
     """Each process has two devices and scores its own quarter-batches of every batch; the first one writes."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    arguments = command("eval", cache, trained, *TWELVE, f"--output={tmp_path}", "--gin.MESH={'fsdp': 4}",
-                        gin_file=trained / "config.gin")
-    processes = [subprocess.Popen(
-        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-             "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}) for i in (0, 1)]
+    processes = start_two_processes(command("eval", cache, trained, *TWELVE, f"--output={tmp_path}",
+                                            gin_file=trained / "config.gin"))
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "process 1 of 2, 4 cpu devices" in outputs[1]

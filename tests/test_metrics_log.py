@@ -26,6 +26,14 @@ def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_a_step_that_is_not_timed_is_in_no_pace(tmp_path, capsys):
+    writer = MetricsLog(tmp_path, 0, total=6, every=1, tensorboard=False, enabled=True, work=Work(1e9, None))
+    writer.add(1, metrics(1.0), tokens=100, waited=0.0, timed=False)
+    writer.add(2, metrics(1.0), tokens=100, waited=0.0)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "step 1/6  loss 1.0000  accuracy 0.500" and "s/step" in second and "ETA" in second
+
+
 def test_a_restart_takes_out_what_came_after_the_checkpoint(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo')
     log(tmp_path, step=1)

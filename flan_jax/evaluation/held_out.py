@@ -57,7 +57,8 @@ class HeldOut:
           setting: the columns that all numbers share.
           asked: which rows, and how they are asked.
           while_training: numbers alone: without predictions and the majority class.
-          stop: asked after each template of a dataset; what is not evaluated then is left for another time.
+          stop: asked after each template of a dataset, of all hosts; what is not evaluated then is left for another
+            time.
 
         Returns:
           Whether everything is evaluated.

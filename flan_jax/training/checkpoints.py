@@ -14,7 +14,9 @@ import os
 import re
 import sys
 import textwrap
+import time
 import uuid
+import zlib
 
 import jax
 import numpy as np
@@ -28,6 +30,10 @@ from flan_jax.errors import UserError
 _ITEMS = ("params", "state")
 # What file systems and TensorStore say when nothing more can be written.
 _NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE)
+# What TensorStore says of files that may be whole: they cannot be read now, or not by us.
+_OUT_OF_REACH = re.compile("PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|UNAUTHENTICATED|ABORTED")
+# What a host waits for a file that another one has written.
+_PATIENCE_S = 10
 
 
 # Orbax logs the traceback of what goes wrong in each of its threads, and raises it too; once is enough.
@@ -53,11 +59,12 @@ class Checkpoints:
 
     A tree is a dict with the key `params` and any others. The last `keep` checkpoints stay, and with `best_metric`
     also the one whose metrics have the best value of that name (`best_mode` 'max' or 'min'). Raises UserError when the
-    directory cannot be written.
+    directory cannot be written, or the hosts of a run do not see the same in it.
     """
 
     def __init__(self, directory, keep: int = 3, best_metric: str | None = None, best_mode: str = "max"):
         self.directory = _writable(directory)
+        _check_shared(self.directory)
         _remove_cut_metrics(self.directory)
         self._best_metric, self._best_mode = best_metric, best_mode
         keep_last = LatestN(n=keep)
@@ -70,6 +77,7 @@ class Checkpoints:
             )
             options.preservation_policy = AnyPreservationPolicy([keep_last, keep_best])
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=_ITEMS)
+        _check_same_steps(self.directory, sorted(self._manager.all_steps()))
 
     def save(self, step: int, tree: dict, metrics: dict[str, float] | None = None) -> None:
         """Starts to save `tree` as `step`; the arrays may be changed or donated as soon as this returns.
@@ -107,10 +115,10 @@ class Checkpoints:
         """Gives the tree of `step` (the latest by default) in the shapes, dtypes and shardings of `abstract_tree`.
 
         By default, when the latest cannot be read, e.g. because a file of it is cut short, a line says so, the
-        checkpoint is renamed to `damaged-<step>`, and the one before it is taken.
+        checkpoint is renamed to `damaged-<step>`, and the one before it is taken. If none can be read, none is renamed.
 
         Raises UserError when there is no such checkpoint, or none that can be read, or when it holds other names or
-        shapes.
+        shapes, or parameters alone.
         """
         if step is not None:
             if step not in self._manager.all_steps():
@@ -119,6 +127,7 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise UserError(f"There is no checkpoint in {self.directory}.")
+        problems: dict[int, Damaged | None] = {}
         for step in steps:
             tree, problem = None, None
             try:
@@ -126,10 +135,13 @@ class Checkpoints:
             except Damaged as error:
                 problem = error
             if not _on_any_process(problem is not None):
+                for damaged, why in problems.items():
+                    self._set_aside(damaged, why)
                 return tree
-            self._set_aside(step, problem)
-        raise UserError(f"None of the checkpoints in {self.directory} can be read (they are now called damaged-<step>);"
-                        " give another MODEL_DIR, or run the same command again to begin anew.")
+            problems[step] = problem
+        last = problems[steps[0]] or f"another process cannot read step {steps[0]}"
+        raise UserError(f"None of the checkpoints in {self.directory} can be read: {last}; repair them, or give "
+                        "another MODEL_DIR.")
 
     def wait(self) -> None:
         """Returns when everything is on disk; raises what went wrong while saving (UserError: no room for it)."""
@@ -143,6 +155,9 @@ class Checkpoints:
 
     def _restore(self, abstract_tree: dict, step: int) -> dict:
         directory = self.directory / str(step)
+        if (directory / "params").is_dir() and not (directory / "state").exists():
+            raise UserError(f"{directory} holds parameters alone, as converted checkpoints do, and no run that goes "
+                            "on; give it as INITIAL_CHECKPOINT_PATH, and another MODEL_DIR.")
         params = _restore_item(directory / "params", abstract_tree["params"])
         rest = {name: child for name, child in abstract_tree.items() if name != "params"}
         return {**_restore_item(directory / "state", rest), "params": params}
@@ -229,14 +244,49 @@ def _restore_item(path, abstract_tree):
 
 @contextlib.contextmanager
 def _reading(path):
-    """What Orbax and TensorStore raise for files that are cut short or missing becomes `Damaged`."""
+    """What Orbax and TensorStore raise for files that are cut short or missing becomes `Damaged`.
+
+    Raises UserError for files that may be whole, but are out of reach.
+    """
     try:
         yield
-    except (jax.errors.JaxRuntimeError, MemoryError, PermissionError):
+    except (jax.errors.JaxRuntimeError, MemoryError):
         raise  # of the devices or of the machine, not of the files
     except Exception as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 90, placeholder=" ...")
+        is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+        if (isinstance(error, OSError) and not is_missing) or _OUT_OF_REACH.search(str(error)):
+            raise UserError(f"the checkpoint {path} cannot be read now ({reason}); see to it that it can be, then run "
+                            "the same command again.") from error
         raise Damaged(f"the checkpoint {path} cannot be read ({reason})") from error
+
+
+def _check_shared(directory) -> None:
+    """Makes sure that all hosts see what the first one writes; a host of its own would wait for the others forever."""
+    if jax.process_count() == 1:
+        return
+    name = f".shared.{multihost_utils.broadcast_one_to_all(np.uint32(uuid.uuid4().int >> 96)):08x}"
+    if jax.process_index() == 0:
+        (directory / name).write_text("")
+    _on_any_process(False)  # it is written
+    deadline = time.monotonic() + _PATIENCE_S
+    while not (seen := (directory / name).exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    blind = _on_any_process(not seen)
+    if jax.process_index() == 0:
+        (directory / name).unlink()
+    if blind:
+        raise UserError(f"not all hosts see in {directory} what process 0 writes there; give a MODEL_DIR on storage "
+                        "that all hosts see, by its full path.")
+
+
+def _check_same_steps(directory, steps: list[int]) -> None:
+    """Makes sure that all hosts list the same checkpoints: others would go on from different steps."""
+    listed = np.uint32(zlib.crc32(str(steps).encode()))
+    if jax.process_count() > 1 and len(set(multihost_utils.process_allgather(listed).tolist())) > 1:
+        raise UserError(f"process {jax.process_index()} sees the checkpoints of steps "
+                        f"{', '.join(map(str, steps)) or '-'} in {directory}, another process sees others; is it on "
+                        "storage that all hosts see? Then run the same command again.")
 
 
 def _remove_cut_metrics(directory) -> None:

@@ -126,6 +126,8 @@ class Run:
         self.state: State | None = None
         self._step_fn: concurrent.futures.Future | None = None
         self._held_out: HeldOut | None = None
+        self._received: list[int] = []
+        self._times_asked, self._told = 0, False
 
     @property
     def steps(self) -> int:
@@ -199,8 +201,8 @@ class Run:
                          jax.process_index() == 0, Work(flops, peak_flops(self.mesh.devices.flat)))
         try:
             stream = device_batches(batches, partitioning.batch_sharding(self.mesh), self.step, self.steps)
-            with partitioning.use_mesh(self.mesh), _sigterm() as stop, contextlib.closing(stream):
-                self._steps(stream, saved, log, stop)
+            with partitioning.use_mesh(self.mesh), contextlib.closing(stream):
+                told = self._steps(stream, saved, log)
         except NonFinite as error:
             saved.wait()
             names = ", ".join(batches.datasets_at(error.step - 1))
@@ -210,7 +212,7 @@ class Run:
         finally:
             log.close()
         saved.wait()
-        return self.step == self.steps
+        return not told
 
     def _compile_step(self) -> None:
         """Starts to compile the training step in the background, while the state is made or restored."""
@@ -222,16 +224,17 @@ class Run:
         self._step_fn = executor.submit(compile_now)
         executor.shutdown(wait=False)
 
-    def _steps(self, stream: Iterator, saved, log: MetricsLog, stop: list[int]) -> None:
+    def _steps(self, stream: Iterator, saved, log: MetricsLog) -> bool:
+        """Whether SIGTERM ended the steps; what was taken is saved."""
         config, begin = self.config, self.step
         if begin == self.steps:
-            return
+            return False
         started = time.perf_counter()
         step_fn = self._step_fn.result()
         validation = self.data.batches("validation")
         # What a SIGTERM has left of the evaluation of the step that it saved.
-        if self._evaluates_at(begin) and not self._evaluate_on_the_way(begin, stop):
-            return
+        if self._evaluates_at(begin) and not self._evaluate_on_the_way(begin):
+            return True
         if begin == 0 and config.initial_checkpoint_path and validation is not None:
             log.write(0, self._validated(0, validation))
             log.restart_clock()
@@ -242,45 +245,53 @@ class Run:
             batch, tokens = next(stream)
             waited = time.perf_counter() - before
             self.state, metrics = step_fn(self.state, batch)
-            log.add(step, metrics, tokens, waited)
             if step == begin + 1:
                 jax.block_until_ready(metrics)
                 print(f"first step after {time.perf_counter() - started:.1f} s (the rest of the compilation included)",
                       flush=True)
-                log.restart_clock()
+            log.add(step, metrics, tokens, waited, timed=step > begin + 1)
             profile.after(step, metrics)
-            ended = step < self.steps and self._told_to_end(step, stop)
+            ended = self.told_to_end()
             if step % config.checkpoint_every == 0 or step == self.steps or ended:
                 log.flush()
-                self._save(step, saved, None if ended else validation, log)
+                self._save(step, saved, None if ended and step < self.steps else validation, log)
                 log.restart_clock()
             if not ended and self._evaluates_at(step):
                 log.flush()
-                ended = not self._evaluate_on_the_way(step, stop)
+                ended = not self._evaluate_on_the_way(step)
                 if ended:
                     self._save(step, saved, None, log)
                 log.restart_clock()
             if ended:
                 profile.after(step, metrics, ended)
                 print(f"SIGTERM: saved step {step}; the same command resumes.", flush=True)
-                return
+                return True
+        return False
 
     def _evaluates_at(self, step: int) -> bool:
         """Whether the held-out rows are asked after this step; the last step has an evaluation of its own."""
         every = self.data.config.eval_every
         return bool(every and self.data.evaluated and 0 < step < self.steps and step % every == 0)
 
-    def _evaluate_on_the_way(self, step: int, stop: list[int]) -> bool:
+    def _evaluate_on_the_way(self, step: int) -> bool:
         """Evaluates the state of a step; False if SIGTERM ended it early."""
         setting = self._setting("tuned", step, self.data.asked_while_training, self.directory.name)
         return self._evaluator(self.directory).evaluate(
-            self.state["params"], setting, self.data.asked_while_training, while_training=True, stop=lambda: stop)
+            self.state["params"], setting, self.data.asked_while_training, while_training=True, stop=self.told_to_end)
 
-    def _told_to_end(self, step: int, stop: list[int]) -> bool:
-        """Whether SIGTERM came; several hosts agree on the step."""
+    @contextlib.contextmanager
+    def heeding_sigterm(self) -> Iterator[None]:
+        """Within it SIGTERM ends nothing by itself: `told_to_end` says that it came."""
+        with _sigterm() as self._received:
+            yield
+
+    def told_to_end(self) -> bool:
+        """Whether SIGTERM came. Several hosts, who all ask as often, agree on the time that they are told."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return bool(stop)
+            self._times_asked += 1
+            self._told = self._told or multihost_utils.reached_preemption_sync_point(self._times_asked)
+            return self._told
+        return bool(self._received)
 
     def _save(self, step: int, saved, validation: Batches | None, log: MetricsLog) -> None:
         metrics = None
@@ -310,15 +321,18 @@ class Run:
         return {f"validation_{name}": sums[name] / sums["targets"] for name in ("loss", "accuracy")}
 
     def evaluate(self, name: str, params: Any, step: int, output: pathlib.Path | None = None,
-                 asked: Protocol | None = None, whose: pathlib.Path | None = None) -> None:
+                 asked: Protocol | None = None, whose: pathlib.Path | None = None) -> bool:
         """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`.
 
-        `whose` is the directory of the run that the parameters are of, if not of this one.
+        `whose` is the directory of the run that the parameters are of, if not of this one. False if SIGTERM ended it.
         """
         asked, output, whose = asked or self.data.asked, output or self.directory, whose or self.directory
         if jax.process_index() == 0:
             results.remember_run(output, whose, self.data.candidates())
-        self._evaluator(output).evaluate(params, self._setting(name, step, asked, whose.name), asked)
+        if self.told_to_end():
+            return False
+        return self._evaluator(output).evaluate(params, self._setting(name, step, asked, whose.name), asked,
+                                                stop=self.told_to_end)
 
     def _setting(self, name: str, step: int, asked: Protocol, run: str) -> Setting:
         style = self.data.config.options_style

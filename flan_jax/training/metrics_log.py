@@ -57,17 +57,22 @@ class MetricsLog:
         self.path = directory / "metrics.jsonl"
         self.total, self.every, self.enabled, self.work = total, every, enabled, work
         self._pending: list[tuple[int, dict[str, Any], dict[str, float]]] = []
-        self._writer = _tensorboard(directory) if tensorboard and enabled else None
+        self._writer = _tensorboard(directory, step + 1 if step else 0) if tensorboard and enabled else None
         self._since = time.perf_counter()
         self._waited = 0.0
         self._untimed = 0
         if enabled:
             _keep_until(self.path, step or -1)  # a run that begins has no lines yet, not of step 0 either
 
-    def add(self, step: int, metrics: dict[str, jax.Array], tokens: int, waited: float) -> None:
-        """Notes the metrics of a step, its non-padding tokens, and the seconds it waited for its batch."""
+    def add(self, step: int, metrics: dict[str, jax.Array], tokens: int, waited: float, timed: bool = True) -> None:
+        """Notes the metrics of a step, its non-padding tokens, and the seconds it waited for its batch.
+
+        What a step took that is not `timed`, such as the first one with its compilation, is in no printed number.
+        """
         self._pending.append((step, metrics, {"tokens": tokens}))
         self._waited += waited
+        if not timed:
+            self.restart_clock()
         if step % self.every == 0 or step == self.total:
             self.flush()
 
@@ -92,13 +97,14 @@ class MetricsLog:
                 raise NonFinite(step, {"loss": metrics["loss"], "gradient norm": metrics["grad_norm"]})
             self.write(step, {**metrics, **extra})
         last, metrics, _ = steps[-1]
-        seconds = elapsed / max(len(steps) - self._untimed, 1)
-        self._untimed = 0
-        eta = datetime.timedelta(seconds=round(seconds * (self.total - last)))
+        timed, self._untimed = len(steps) - self._untimed, 0
         if self.enabled:
-            print(f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.3f}  "
-                  f"{rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
-                  f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}", flush=True)
+            seconds = elapsed / max(timed, 1)
+            eta = datetime.timedelta(seconds=round(seconds * (self.total - last)))
+            pace = (f"  {rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
+                    f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}")
+            print(f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.3f}"
+                  f"{pace if timed else ''}", flush=True)
 
     def restart_clock(self) -> None:
         """Leaves what took time since the last flush (compilation, a checkpoint) out of the next step time."""
@@ -136,9 +142,10 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
     os.replace(temporary, path)
 
 
-def _tensorboard(directory: pathlib.Path):
+def _tensorboard(directory: pathlib.Path, step: int):
+    """A writer, which takes back what a run that crashed wrote of this step and later ones."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError("TENSORBOARD=True needs tensorboardX: pip install 'flan_jax[tensorboard]'.") from error
-    return SummaryWriter(str(directory / "tensorboard"))
+    return SummaryWriter(str(directory / "tensorboard"), purge_step=step)
