@@ -32,8 +32,8 @@ def catalogue_page(datasets: list[Dataset]) -> str:
              "| column | says |", "| --- | --- |",
              "| configuration | its name on the command line; the link leads to its templates |",
              "| dataset | the dataset of the paper's Figure 3 that it belongs to |",
-             "| train rows | of our training slice, in tens, as the paper's code counts them; "
-             f"at most {TRAIN_CAP:,} are used |",
+             "| train rows | as the paper's code counts them, in tens: less the rows that it validates on, in most "
+             f"records before a cut to the first 30,000; at most {TRAIN_CAP:,} are used |",
              "| answer | the options in the dataset's own order (`-` in an input), or free text |",
              "| metrics | the first one is in the tables of a report |",
              "| licence | of the data, as its authors state it |",

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import tqdm
 
 from flan_jax import config as gin_config
+from flan_jax.checks import check_number
 from flan_jax.cli import ArgumentParser, run
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import open_train_shard, rows_in
@@ -39,6 +40,8 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
     Returns:
       The data, with `ready()` true (`eval_ready()` if `only` is 'eval').
     """
+    if workers is not None:
+        check_number("--workers", workers, whole=True, least=1)
     start = time.time()
     data = Data(config)
     if data.source.kind in ("tfds", "hf"):

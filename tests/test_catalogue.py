@@ -1,12 +1,24 @@
 """The checks that a dataset passes before anyone can train on it, and the shipped catalogue under them."""
 
 import dataclasses
+import functools
+import importlib.util
 import json
+import sys
 
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Catalogue, Dataset, Drop, Template, fingerprint
+from flan_jax.data.catalogue import (
+    CATALOGUE,
+    FROM_ROW,
+    Catalogue,
+    Dataset,
+    Drop,
+    Template,
+    fingerprint,
+    source_of_row,
+)
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.render import read_row, render
 from flan_jax.data.sources import BundledSource, JsonlSource
@@ -143,3 +155,46 @@ def test_nli_gold_labels_against_the_raw_class_names(real_rows):
     for _, raw in list(source.rows(CATALOGUE["rte"], "validation"))[:50]:
         row = read_row(CATALOGUE["rte"], raw)
         assert row["options"][row["label"]] == ("yes" if raw["label"] == 0 else "no")
+
+
+HELPER = """
+SIGN = {sign}
+
+
+class Reader:
+    @staticmethod
+    def read(raw):
+        return {{"text": raw["text"], "label": SIGN}}
+"""
+
+
+@pytest.mark.parametrize("row", ["import {helper}\nrow = lambda raw: {helper}.Reader.read(raw)",
+                                 "from {helper} import Reader\nrow = Reader.read",
+                                 "from {helper} import SIGN\ndef row(raw):\n    return dict(raw, label=SIGN)",
+                                 "def row(raw):\n    import {helper}\n    return {helper}.Reader.read(raw)"])
+def test_what_stands_beside_the_row_function_is_part_of_the_key(row, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    helper = f"helper_of_{tmp_path.name}"
+    (tmp_path / f"{helper}.py").write_text(HELPER.format(sign=0))
+    (tmp_path / "module.py").write_text(row.format(helper=helper))
+    spec = importlib.util.spec_from_file_location(f"module_of_{tmp_path.name}", tmp_path / "module.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    record = dataset(row=module.row)
+    before = source_of_row(record)
+    record.row({"text": "a"})
+    assert source_of_row(record) == before and "class Reader" in before
+    (tmp_path / f"{helper}.py").write_text(HELPER.format(sign=1))
+    assert source_of_row(record) != before
+    sys.modules.pop(helper, None)
+
+
+def test_the_arguments_of_a_row_function_are_part_of_the_key():
+    def read(raw, flip, made=None):
+        return raw
+
+    one, other = (dataset(row=functools.partial(functools.partial(read, made=len), flip=flip)) for flip in (0, 1))
+    assert source_of_row(one) != source_of_row(other) and "def read(raw, flip" in source_of_row(one)
+    with pytest.raises(UserError, match="the row function of toy holds <object object at .*__repr__"):
+        source_of_row(dataset(row=functools.partial(read, flip=object())))

@@ -64,6 +64,28 @@ def test_a_row_with_raw_line_breaks_is_read_and_counted_once(write_rows):
     assert [i for i, _ in rows] == [0, 1] and rows[0][1]["premise"].startswith("Premise\nnumber\n\n0")
 
 
+def test_a_line_that_breaks_within_a_text_and_ends_in_a_brace_is_no_row_of_its_own(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a {set}\nof braces"}\n{"text": "\\"}\n\\\\"}\n{"text": "\\\\"}\n')
+    assert sources.count_jsonl(path) == len(list(sources.read_jsonl(path))) == 3
+
+
+def test_blank_lines_may_end_a_file_and_not_part_its_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n\n  \n')
+    assert sources.count_jsonl(path) == len(list(sources.read_jsonl(path))) == 2
+    path.write_text('{"a": 1}\n\n{"a": 2}\n')
+    with pytest.raises(UserError, match=r"rows.jsonl:2: not a whole JSON object"):
+        sources.count_jsonl(path)
+
+
+def test_another_encoding_is_named_with_file_line_and_byte(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"text": "tea"}\n{"text": "café"}\n'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"rows.jsonl:2: byte 14 of the line is not UTF-8"):
+        list(sources.read_jsonl(path))
+
+
 def test_availability_says_why_not(write_rows):
     source = sources.JsonlSource(write_rows("rte", "train", RTE[:20]))
     assert "has 20 rows" in source.available(CATALOGUE["rte"], "train")  # train[:-200]
@@ -125,7 +147,8 @@ def test_splits_within_clusters_hold_out_one_dataset_of_each():
 
 @pytest.mark.parametrize("arguments, says", [
     (("intra_10",), "intra_0 to intra_9"), (("superglu",), "or 'none'"), ((NLI_COMMONSENSE_CLOSED, 8), "from 1 to 7"),
-    (("nli", 0), "from 1 to 7"), (("nli", None, 0), "DATASETS_PER_CLUSTER must be None or a whole number from 1 up")])
+    ((1,), "HELD_OUT is a cluster .*, not 1"), (("nli", 0), "from 1 to 7"),
+    (("nli", None, 0), "DATASETS_PER_CLUSTER must be None or a whole number from 1 up")])
 def test_a_split_that_is_out_of_range_is_refused(arguments, says):
     with pytest.raises(UserError, match=says):
         held_out_split(CATALOGUE, *arguments)
@@ -166,6 +189,14 @@ def test_two_configurations_with_the_same_training_rows_count_once(tmp_path):
     names = data.train_datasets()
     assert "mnli_matched" in names and "mnli_mismatched" not in names
     assert "counts once" in data.left_out["mnli_mismatched"]
+
+
+def test_a_configuration_trains_where_the_one_with_the_same_rows_is_not_available(write_rows, tmp_path):
+    directory = str(write_rows("mnli_mismatched", "train", RTE))
+    data = Data(config(tmp_path, held_out="none", source="jsonl", data_dir=directory))
+    assert data.train_datasets() == ["mnli_mismatched"]
+    write_rows("mnli_matched", "train", RTE)
+    assert Data(data.config).train_datasets() == ["mnli_matched"]
 
 
 def test_strict_data_refuses_what_the_other_way_leaves_out(write_rows, tmp_path):
@@ -277,6 +308,18 @@ def test_a_plan_is_a_prefix_of_a_longer_one():
     assert ("a", 1) in error.value.wanted
 
 
+def test_no_more_epochs_are_asked_for_than_unpacked_rows_use():
+    members, asked = [Member("a", 1000, 1000), Member("b", 300, 300)], set()
+
+    def lengths(name, epoch):
+        asked.add((name, epoch))
+        return np.tile([[40, 6]], (1000 if name == "a" else 300, 1))
+
+    plan = make_plan(members, lengths, (1024, 256), 0, 1000, pack=False)
+    assert len(plan.member) == len(plan) == 1000
+    assert asked == {("a", 0), ("b", 0)} | {(members[m].name, epoch) for m, epoch in plan.epochs()}
+
+
 def test_plan_once_takes_every_row_once():
     lengths = {"a": np.array([[10, 3], [100, 5], [40, 8]]), "b": np.array([[60, 2], [7, 7]])}
     plan = plan_once([Member("a", 3, 3), Member("b", 2, 2)], lambda n, e: lengths[n], (128, 16), 0, 100)
@@ -344,6 +387,30 @@ def test_real_rows_fill_the_scarcer_length(real_rows, t5_vocabulary, tmp_path):
 def test_rows_and_templates_that_cannot_be_evaluated_are_refused(given):
     with pytest.raises(UserError, match="EVAL_(ROWS|TEMPLATES) must be"):
         DataConfig(**given)
+
+
+@pytest.mark.parametrize("given, says", [
+    ({"strict": "False"}, "STRICT_DATA must be True or False, not 'False'."),
+    ({"decontaminate": 1}, "DECONTAMINATE must be True or False, not 1."),
+    ({"pack": 3}, "Data.pack must be True or False, not 3."),
+    ({"validation_batches": -1}, "Data.validation_batches must be a whole number of at least 0, not -1."),
+    ({"seed": None}, "SEED must be a whole number, not None."),
+    ({"seed": "x"}, "SEED must be a whole number, not 'x'."),
+    ({"options_style": "lettred"}, "OPTIONS_STYLE must be one of fixed, shuffled, lettered, none, not 'lettred'.")])
+def test_settings_of_the_data_that_cannot_be_are_refused(given, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        DataConfig(**given)
+
+
+def test_workers_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--workers must be a whole number of at least 1, not -1."):
+        prepare(config(tmp_path), workers=-1)
+
+
+def test_a_module_whose_record_lacks_fields_is_one_sentence(tmp_path):
+    (tmp_path / "lacking.py").write_text("from flan_jax.data.catalogue import Dataset\nDataset(name='a')\n")
+    with pytest.raises(UserError, match=r"lacking.py' does not run: .*missing .* 'cluster'"):
+        Data(config(tmp_path, mixture_or_task_module=str(tmp_path / "lacking.py")))
 
 
 def test_templates_are_evaluated_where_a_dataset_has_them_and_misspelt_ones_are_refused():

@@ -60,6 +60,35 @@ def test_a_row_with_the_same_text_is_no_exemplar(write_rows):
     assert all(shot["premise"] != row["premise"] for shot in pool.draw(row, "rte/train/7000", 8))
 
 
+def test_a_row_that_asks_the_same_with_another_answer_is_no_exemplar(write_rows):
+    dataset = Dataset(name="d", cluster="struct_to_text", splits={"train": "train"}, fields=("facts", "text"),
+                      evidence=("facts",), options=None, row=lambda raw: dict(raw),
+                      templates=(Template("say", "Say: {facts}"),))
+    rows = [{"facts": f"inn {i % 3}", "text": f"Text {i}.", "answer": f"Text {i}."} for i in range(60)]
+    pool = ExemplarPool(dataset, JsonlSource(write_rows("d", "train", rows)))
+    drawn = pool.draw({"facts": "inn 0", "text": "Another text."}, "d/test/0", 40)
+    assert {shot["facts"] for shot in drawn} == {"inn 1", "inn 2"}
+
+
+def test_a_row_left_out_for_held_out_words_does_not_return_as_an_exemplar(write_rows, tmp_path):
+    copied = "A heron stood on one leg in the shallow water below the old mill for most of the afternoon."
+    sentences = [f"Number {i} is a sentence of its own." for i in range(206)]
+    sentences[3] = copied
+    directory = write_rows("cola", "train", [{"sentence": s, "label": i % 2} for i, s in enumerate(sentences)])
+    write_rows("rte", "train", [{"premise": copied, "hypothesis": f"B {i}.", "label": 0} for i in range(202)])
+    write_rows("rte", "validation", [{"premise": copied, "hypothesis": "There was a heron.", "label": 0}])
+    few = config(tmp_path, held_out="nli", mixture_or_task_name="cola", source="jsonl", data_dir=str(directory),
+                 shots=2)
+    whole, filtered = (Data(dataclasses.replace(few, decontaminate=flag)) for flag in (False, True))
+    assert sum(copied in text for text in training_texts(whole, "cola")) > 1
+    texts = training_texts(filtered, "cola")
+    assert len(texts) == 5 and not any(copied in text for text in texts)
+    rte = CATALOGUE["rte"], CATALOGUE["rte"].forward()[0]
+    paths = [data.build_eval(*rte) for data in (whole, filtered)]
+    assert paths[0] == paths[1], "what is evaluated does not depend on the filter"
+    assert filtered.eval_examples(*rte).texts[0]["inputs"].count(copied) == 3
+
+
 def test_exemplars_that_do_not_fit_are_left_out_and_counted(tmp_path):
     data = Data(config(tmp_path, shots=5, task_feature_lengths={"inputs": 900, "targets": 64}))
     texts = training_texts(data)

@@ -157,6 +157,14 @@ def test_classes_are_matched_by_name(tmp_path):
         list(HubSource(tmp_path).rows(trec, "test"))
 
 
+def test_fingerprint_follows_the_record(tmp_path):
+    write(tmp_path, "cb", "train", anli_rows(3))
+    source, cb = HubSource(tmp_path), CATALOGUE["cb"]
+    hubs = [{}, {"rename": {"premise": "hypothesis"}}, {"classes": {"label": ("a", "b")}}, {"row": dict}]
+    assert len({source.fingerprint(dataclasses.replace(cb, hub=dataclasses.replace(cb.hub, **changes)), "train")
+                for changes in hubs}) == 4
+
+
 def test_fingerprint_follows_the_files(tmp_path):
     cb = CATALOGUE["cb"]
     write(tmp_path, "cb", "train", anli_rows(60))

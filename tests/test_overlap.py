@@ -7,14 +7,15 @@ import random
 
 import pytest
 
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import cli, errors
 from flan_jax.data import held_out_index, sources
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import open_train_shard
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Template
+from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Dataset, Template
 from flan_jax.data.held_out_index import HeldOutIndex, Rows, gram_words, own_texts, read_rows
 from flan_jax.data.ngrams import words
-from flan_jax.data.overlap import compare
+from flan_jax.data.overlap import compare, held_out_overlap
 
 COPY = "The harbour master counted fourteen grey barrels on the quay before the tide came in."
 FILLER = ("Nobody in the village could remember when the mill had last been painted, though its doors were green once "
@@ -241,20 +242,22 @@ def test_the_verb_for_scripts_and_for_eyes(write_rows, capsys):
     assert "no dataset that would be held out has rows here" in capsys.readouterr().err
 
 
+def test_a_configuration_is_compared_where_the_one_with_its_rows_is_not_available(write_rows):
+    rows_of = {"premise": COPY, "hypothesis": FILLER, "label": 1, "idx": 0}
+    write_rows("sst2", "validation", [{"sentence": COPY, "label": 1, "idx": 0}])
+    source = sources.JsonlSource(write_rows("mnli_mismatched", "train", [rows_of] * 201))
+    report, left_out = held_out_overlap(CATALOGUE, source, "sentiment")
+    assert report.train == {"mnli_mismatched": 1} and "no file" in left_out["mnli_matched"]
+
+
 def test_the_verb_says_what_to_give_instead(tmp_path, capsys):
     assert cli.main(["tasks", "overlap", "--held_out=none"]) != 0
     assert "--held_out=<cluster>" in capsys.readouterr().err
     with pytest.raises(errors.UserError, match="has rows here"):
-        from flan_jax.data.catalogue import CATALOGUE
-        from flan_jax.data.overlap import held_out_overlap
-
         held_out_overlap(CATALOGUE, sources.open_source("jsonl", str(tmp_path)), "nli")
 
 
 def test_known_overlaps_of_real_rows(real_rows):
-    import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-    from flan_jax.data.catalogue import CATALOGUE
-
     source = sources.open_source("jsonl", str(real_rows))
     arc, qnli = CATALOGUE["arc_easy"], CATALOGUE["qnli"]
     [total] = compare([read_rows(source, arc, "train")], [read_rows(source, arc, "test")]).held_out

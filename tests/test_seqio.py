@@ -1,12 +1,15 @@
 """The catalogue under SeqIO's names: offered without importing it, the cache's tokens, evaluation, own tasks."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import pytest
 
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data import seqio_tasks
+from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.seqio_registry import LazyRegistry
@@ -31,8 +34,6 @@ def test_importing_the_catalogue_imports_no_seqio():
 
 
 def test_every_dataset_forward_template_and_cluster_has_its_names():
-    import flan_jax.tasks  # noqa: F401
-
     names = seqio_tasks.task_recipes()
     assert {f"flan_{d.name}" for d in CATALOGUE if "train" in d.splits} <= set(names) and "flan_wsc273" not in names
     for dataset in CATALOGUE:
@@ -69,6 +70,17 @@ def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
 def test_a_wrong_setting_is_refused(setting, said):
     with pytest.raises(UserError, match=said):
         seqio_tasks.configure(**setting)
+
+
+def test_our_own_names_train_as_the_datasets_they_stand_for():
+    data = Data(DataConfig(mixture_or_task_name="flan_copa", held_out="none", templates=1, decontaminate=True))
+    assert data.train_datasets() == ["copa"] and not data.seqio_tasks
+    assert data.shard_path("copa", 0) == Data(dataclasses.replace(data.config, mixture_or_task_name="copa")).shard_path(
+        "copa", 0)
+    mixture = Data(DataConfig(mixture_or_task_name="flan_heldout_nli", held_out="nli"))
+    assert mixture.train_datasets() == Data(DataConfig(held_out="nli")).train_datasets()
+    with pytest.raises(UserError, match="rte trains while"):
+        Data(DataConfig(mixture_or_task_name="flan_rte", held_out="nli"))
 
 
 # --- Through SeqIO ----------------------------------------------------------------------------------------------------
@@ -142,18 +154,23 @@ except ValueError as error:
 seqio.MixtureRegistry.add('mine', [('flan_rte', 1.0), ('flan_copa', 2.0)])
 found['mine'] = sorted(t.name for t in seqio.get_mixture_or_task('mine').tasks)
 
-# One of them as somebody's own task in our training.
-own = DataConfig(mixture_or_task_name='flan_copa', held_out='none', batch_size=2, train_steps=3, cache_dir=cache,
+# One of them in somebody's own mixture in our training.
+seqio.MixtureRegistry.add('alone', ['flan_copa'], default_rate=1.0)
+own = DataConfig(mixture_or_task_name='alone', held_out='none', batch_size=2, train_steps=3, cache_dir=cache,
                  task_feature_lengths=lengths)
 found['own'] = prepare(own).batches().datasets_at(0)
+found['ignored'] = []
+for setting in ({'decontaminate': True}, {'templates': 1}):
+    try:
+        Data(dataclasses.replace(own, **setting))
+    except UserError as error:
+        found['ignored'].append(str(error))
 data = Data(own)
 data.build_shard('flan_copa', 1)
 shard = open_train_shard(data.shard_path('flan_copa', 1))
 second = tokens(examples('flan_copa', lengths, num_epochs=2))[len(shard.inputs):]
 found['own_second'] = second == [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))]
-elsewhere = dataclasses.replace(own, source='jsonl', data_dir=rows, mixture_or_task_name='flan_rte')
-found['own_rows'] = [m.rows for m in prepare(elsewhere).members()]
-seqio_tasks.configure()
+elsewhere = dataclasses.replace(own, source='jsonl', data_dir=rows)
 try:
     Data(dataclasses.replace(elsewhere, mixture_or_task_name='mine'))
 except UserError as error:
@@ -208,7 +225,9 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
     assert "mnli_mismatched: has the training rows of mnli_matched" in found["printed"]
     assert found["names"] == [len(seqio_tasks.task_recipes()), True]
     assert "duplicate provider: flan_rte" in found["duplicate"] and found["mine"] == ["flan_copa", "flan_rte"]
-    assert found["own"] == ["flan_copa"] and found["own_second"] and found["own_rows"] == [5]
+    assert found["own"] == ["flan_copa"] and found["own_second"]
+    assert [line.split(" does nothing to SeqIO task 'flan_copa'")[0] for line in found["ignored"]] == [
+        "DECONTAMINATE", "TEMPLATES"]
     assert "'flan_copa' reads bundled rows, but DATA_SOURCE is jsonl" in found["own_mixed_up"]
     same_object, count, splits, pieces = found["configured"]
     assert same_object and count == 5 and splits == ["train", "validation"] and pieces < 259
@@ -220,11 +239,56 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
     assert found["reset"] == 0 and found["shots"] == 2
 
 
+FUNCTIONS = """
+import functools, json, sys
+import seqio, tensorflow as tf
+from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.errors import UserError
+
+feature = seqio.Feature(seqio.ByteVocabulary())
+
+def read(split, shuffle_files, seed=None):
+    return tf.data.Dataset.from_tensor_slices({'q': ['a?'] * 3, 'a': ['b'] * 3})
+
+def mapped(dataset, fn, **unused):
+    return dataset.map(fn)
+
+def added(suffix):
+    def add(row):
+        return {'inputs': row['q'] + suffix, 'targets': row['a']}
+    return lambda dataset: dataset.map(add)
+
+def path(preprocessor):
+    seqio.TaskRegistry.remove('theirs')
+    seqio.TaskRegistry.add('theirs', source=seqio.FunctionDataSource(read, splits=('train',)),
+                           preprocessors=[preprocessor, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.tokenize],
+                           output_features={'inputs': feature, 'targets': feature})
+    return Data(DataConfig(mixture_or_task_name='theirs', held_out='none')).shard_path('theirs', 0).name
+
+found = {'paths': [path(functools.partial(mapped, fn=lambda row: row, known={'b', 'a', 'c'})), path(added('x')),
+                   path(added('y'))]}
+try:
+    path(functools.partial(mapped, fn=lambda row: row, reader=object()))
+except UserError as error:
+    found['says'] = str(error)
+print('FOUND ' + json.dumps(found))
+"""
+
+
+def test_a_task_that_holds_functions_has_the_same_shards_in_every_process(tmp_path):
+    (tmp_path / "program.py").write_text(FUNCTIONS)
+    first, second = (run("import runpy, sys; runpy.run_path(sys.argv[1], run_name='program')",
+                         str(tmp_path / "program.py")) for _ in range(2))
+    assert first["paths"] == second["paths"] and len(set(first["paths"])) == 3
+    assert "SeqIO task 'theirs' holds <object object at 0x" in first["says"] and "__repr__" in first["says"]
+
+
 EVALUATION = """
 import json, sys
 import numpy as np
 import seqio
 import flan_jax.tasks
+from flan_jax.data import seqio_tasks
 from flan_jax.data.catalogue import CATALOGUE
 
 found = {}
@@ -269,6 +333,10 @@ def evaluated(name, alike=False, **more):
 
 found['mixture'] = evaluated('flan_heldout_reading_comprehension_with_commonsense_eval')
 found['nli'] = [t.name for t in seqio.get_mixture_or_task('flan_heldout_nli_eval').tasks]
+seqio_tasks.configure(options_style='lettered')
+record = f"flan_record.{CATALOGUE['record'].forward()[0].id}"
+found['letters'] = [answers(seqio.get_mixture_or_task(record + ending), True) for ending in ('', '.rank')]
+seqio_tasks.configure()
 rte = f"flan_rte.{CATALOGUE['rte'].forward()[0].id}"
 found['tie'] = evaluated(f'{rte}.rank', alike=True, num_examples=5)[f'{rte}.rank']['accuracy']
 rows = seqio.get_mixture_or_task(rte).get_dataset(None, split='test', shuffle=False).take(2)
@@ -293,5 +361,6 @@ def test_evaluation_through_seqio_gives_100_to_perfect_answers():
         assert set(results) == expected
     for name, numbers in found["mixture"].items():
         assert all(value == pytest.approx(100) for value in numbers.values()), (name, numbers)
+    assert found["letters"] == [{"em": pytest.approx(100), "f1": pytest.approx(100)}] * 2
     # In a tie the first option counts; of five examples (two options a row) the half row is left out.
     assert found["tie"] == pytest.approx(100 * found["labels"].count(0) / 2)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import pathlib
-import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -23,10 +20,12 @@ from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import digest
 from flan_jax.data.layouts import make_layout
-from flan_jax.data.mixture import CardRow, Split, held_out_split, mixture_card
+from flan_jax.data.mixture import CardRow, Split, counts_once, held_out_split, mixture_card
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
-from flan_jax.data.render import INSTRUCTIONS
+from flan_jax.data.render import INSTRUCTIONS, STYLES
+from flan_jax.data.seqio_tasks import mixture_recipes, task_recipes
 from flan_jax.data.sources import open_source
+from flan_jax.data.user_modules import import_module
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 
@@ -112,6 +111,14 @@ class DataConfig:
     def __post_init__(self):
         for name in ("batch_size", "train_steps", "eval_every_rows"):
             check_number(name.upper(), getattr(self, name), whole=True, least=1)
+        check_number("SEED", self.seed, whole=True)
+        check_number("Data.validation_batches", self.validation_batches, whole=True, least=0)
+        for name, value in {"STRICT_DATA": self.strict, "DECONTAMINATE": self.decontaminate,
+                            "Data.pack": self.pack}.items():
+            if not isinstance(value, bool):
+                raise UserError(f"{name} must be True or False, not {value!r}.")
+        if self.options_style not in STYLES:
+            raise UserError(f"OPTIONS_STYLE must be one of {', '.join(STYLES)}, not {self.options_style!r}.")
         if not isinstance(self.shots, int) or self.shots < 0:
             raise UserError(f"SHOTS must be a whole number from 0 up, not {self.shots!r}.")
         for name, value in {"TEMPLATES": self.templates, "EVAL_EVERY": self.eval_every,
@@ -133,36 +140,6 @@ class DataConfig:
             raise UserError("TASK_FEATURE_LENGTHS must look like {'inputs': 1024, 'targets': 256}, "
                             f"not {lengths!r}.")
         return lengths["inputs"], lengths["targets"]
-
-
-def import_module(name: str) -> None:
-    """Imports a user's module by dotted name, or by the path of its file.
-
-    Raises:
-      UserError: if there is no such module.
-    """
-    path = pathlib.Path(name).expanduser()
-    if path.suffix == ".py":
-        if not path.is_file():
-            raise UserError(f"The module {name!r} is no file; "
-                            "give a module's name or the path of a .py file.")
-        # A name of its own: a file called queue.py must not be taken for the module of that name.
-        module_name = f"{path.stem}_{digest(str(path.resolve()))[:8]}"
-        if module_name in sys.modules:
-            return
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(sys.modules[module_name])
-        except (ImportError, SyntaxError, NameError) as error:
-            del sys.modules[module_name]
-            raise UserError(f"The module {name!r} does not run: {error}.") from error
-        return
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"The module {name!r} cannot be imported ({error}); "
-                        "give a module on the path, or the path of a .py file.") from error
 
 
 class Data:
@@ -198,13 +175,16 @@ class Data:
         name = self.config.mixture_or_task_name
         if name is None:
             return self.split.train
-        if name in CATALOGUE:
-            names = [name]
-        else:
+        names = _own_datasets(name)
+        if names is None:
             from flan_jax.data import seqio_shards
 
             self.seqio_tasks = seqio_shards.resolve(name, self.cache)
             names = list(self.seqio_tasks)
+            ignored = [("DECONTAMINATE", self.config.decontaminate), ("TEMPLATES", self.config.templates)]
+            for setting in (setting for setting, value in ignored if value):
+                raise UserError(f"{setting} does nothing to SeqIO task {names[0]!r}, whose own code makes its rows; "
+                                f"leave {setting} out, or train on datasets of the catalogue.")
         # Our own SeqIO tasks are called flan_<dataset> or flan_<dataset>.<template>.
         ours = [n.removeprefix("flan_").split(".")[0] for n in names]
         self.split.check(CATALOGUE, [n for n in ours if n in CATALOGUE])
@@ -276,8 +256,8 @@ class Data:
         if name in self.seqio_tasks:
             return None
         dataset = CATALOGUE[name]
-        if split == "train" and dataset.shares_training_with in self._train_names:
-            return f"has the training rows of {dataset.shares_training_with} and counts once"
+        if split == "train" and (reason := counts_once(CATALOGUE, dataset, self._train_names, self.source)):
+            return reason
         reason = self.source.available(dataset, split)
         if reason is None and self.config.shots and (why := self.source.available(dataset, "train")):
             reason = f"has no exemplars: its training side {why}"
@@ -491,6 +471,18 @@ class Data:
                 if not cache.has_eval(*which):
                     missing.append((dataset, template, asked))
         return missing
+
+
+def _own_datasets(name: str) -> list[str] | None:
+    """The datasets of the catalogue that train under a name, also one of our own in SeqIO; None for another's name."""
+    if name in CATALOGUE:
+        return [name]
+    task, mixture = task_recipes().get(name), mixture_recipes().get(name)
+    if task is not None and task.template is None:
+        return [task.dataset]
+    if mixture is not None and not mixture.evaluated:
+        return held_out_split(CATALOGUE, mixture.held_out).train
+    return None
 
 
 def _evaluable(dataset: Dataset) -> tuple[Template, ...]:

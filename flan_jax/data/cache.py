@@ -15,6 +15,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
+import heapq
 import inspect
 import json
 import os
@@ -37,8 +38,11 @@ from flan_jax.data.sources import Source, row_id
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.errors import UserError
 
-_FORMAT = 1
+_FORMAT = 2
 DEFAULT_DIRECTORY = "~/.cache/flan_jax"
+
+# From this many rows on it is said if all of them are of one class: their files may be sorted by label.
+_ONE_CLASS_ROWS = 20
 
 
 @dataclasses.dataclass
@@ -104,7 +108,7 @@ class TokenCache:
         self.rendering = rendering
         self.held_out_filter: HeldOutFilter | None = None
         self._fingerprints: dict[tuple, str] = {}
-        self._pools: dict[str, ExemplarPool] = {}
+        self._pools: dict[tuple[str, bool], ExemplarPool] = {}
         self._code = digest([*map(inspect.getsource, (render, encode, exemplars, hashing)), _FORMAT])
 
     def train_path(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
@@ -117,8 +121,8 @@ class TokenCache:
         path = self.train_path(dataset, epoch, split)
         if _opened(path):
             return path
-        encoder, counts = self._encoder(dataset), collections.Counter()
-        inputs, targets, templates = [], [], []
+        encoder, counts = self._encoder(dataset, self.held_out_filter), collections.Counter()
+        inputs, targets, templates, labels = [], [], [], set()
         compact = np.uint16 if self.vocabulary.size <= 2**16 else np.int32  # 30,000 long rows lie in memory
         rows = _capped(dataset, self._rows(dataset, split, counts), counts)
         if self.held_out_filter is not None:
@@ -129,6 +133,12 @@ class TokenCache:
             inputs.append(example.inputs.astype(compact))
             targets.append(example.targets.astype(compact))
             templates.append(dataset.templates.index(template))
+            labels.add(row.get("label"))
+        if isinstance(dataset.options, tuple) and len(labels) == 1 and len(inputs) >= _ONE_CLASS_ROWS:
+            counts["of one class only (are the files sorted by label?)"] = len(inputs)
+            if split != "train":  # the counts of training rows are printed with the plan
+                print(f"{dataset.name}: all {len(inputs)} {split} rows are of one class; are the files sorted by "
+                      "label?", flush=True)
         counts.update(encoder.counts)
         return write_train_shard(path, inputs, targets, templates, counts, {"dataset": dataset.name, "epoch": epoch})
 
@@ -165,17 +175,15 @@ class TokenCache:
                             options if dataset.options and template.kind == "forward" else None, texts)
 
     def build_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None = None) -> pathlib.Path:
-        """Builds an evaluation shard, unless it is there. `max_rows` keeps those rows whose id hashes lowest."""
+        """Builds an evaluation shard, unless it is there; of more than `max_rows` rows, a sample (see `_sample`)."""
         path = self.eval_path(dataset, split, template, max_rows)
         if _opened(path):
             return path
         encoder = self._encoder(dataset)
         counts: collections.Counter[str] = collections.Counter()
-        rows = list(self._rows(dataset, split, counts))
-        if max_rows is not None and len(rows) > max_rows:
-            counts["over max_rows"] = len(rows) - max_rows
-            kept = set(sorted((name for name, _ in rows), key=lambda n: stable_hash("sample", n))[:max_rows])
-            rows = [(name, row) for name, row in rows if name in kept]
+        rows = self._rows(dataset, split, counts)
+        if max_rows is not None:
+            rows = _sample(dataset, rows, max_rows, counts)
         flat, texts = [], []
         for name, row in rows:
             example = encoder.encode(dataset, template, row, name, with_options=template.kind == "forward")
@@ -188,12 +196,13 @@ class TokenCache:
             shard.lines("texts", texts)
         return path
 
-    def _encoder(self, dataset: Dataset) -> Encoder:
+    def _encoder(self, dataset: Dataset, held_out_filter: HeldOutFilter | None = None) -> Encoder:
         if not self.rendering.shots:
             return Encoder(self.vocabulary, self.rendering)
-        if dataset.name not in self._pools:
-            self._pools[dataset.name] = ExemplarPool(dataset, self.source, self.rendering.seed)
-        return Encoder(self.vocabulary, self.rendering, self._pools[dataset.name])
+        key = (dataset.name, held_out_filter is None)
+        if key not in self._pools:
+            self._pools[key] = ExemplarPool(dataset, self.source, self.rendering.seed, held_out_filter)
+        return Encoder(self.vocabulary, self.rendering, self._pools[key])
 
     def _rows(self, dataset: Dataset, split: str, counts: collections.Counter):
         spec = self.source.spec(dataset, split)
@@ -263,6 +272,33 @@ def _capped(dataset: Dataset, rows: Iterator, counts: collections.Counter) -> It
         yield item
 
 
+def _sample(dataset: Dataset, rows: Iterator, most: int, counts: collections.Counter) -> list[tuple[str, Any]]:
+    """At most `most` rows, in their order: those whose id hashes lowest.
+
+    Rows of one 'group' are taken or left together, by the group's hash; there is at least one group, however large.
+    Holds no more rows than it returns, and those of one group.
+    """
+    groups: dict[int, list] = {}
+    heap: list[int] = []  # hashes of the groups, negative: the highest comes first
+    read = held = 0
+    for name, row in rows:
+        together = row.get("group")
+        group = stable_hash("sample", name) if together is None else stable_hash("sample", dataset.name, together)
+        if group not in groups:
+            groups[group] = []
+            heapq.heappush(heap, -group)
+        groups[group].append((read, name, row))
+        read, held = read + 1, held + 1
+        while held - len(groups[-heap[0]]) >= most:
+            held -= len(groups.pop(-heapq.heappop(heap)))
+    if held > most and len(heap) > 1:
+        held -= len(groups.pop(-heapq.heappop(heap)))
+    if read > held:
+        counts["over max_rows"] = read - held
+    kept = sorted((item for group in groups.values() for item in group), key=lambda item: item[0])
+    return [(name, row) for _, name, row in kept]
+
+
 class _Shard:
     """Writes the files of a shard to a temporary directory and renames it when all are on disk."""
 
@@ -311,17 +347,29 @@ _CHECKED: set[pathlib.Path] = set()
 
 
 def _opened(path: pathlib.Path) -> dict[str, Any] | None:
-    """The meta of a whole, undamaged shard; None if it is absent or damaged (then it is rebuilt)."""
+    """The meta of a whole, undamaged shard; None if it is absent or damaged (then it is rebuilt).
+
+    Raises:
+      UserError: if a file stands where a directory of the cache should be.
+    """
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        files = meta["files"].items()
         if path not in _CHECKED:
-            for name, checksum in meta["files"].items():
+            for name, checksum in files:
                 if file_digest(path / name) != checksum:
                     print(f"token cache: {path / name} is damaged and will be rebuilt", flush=True)
                     return None
             _CHECKED.add(path)
         return meta
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+    except NotADirectoryError as error:
+        file = next(p for p in (path, *path.parents) if p.exists())
+        raise UserError(f"the token cache cannot lie below {file}, which is a file; set CACHE_DIR to a directory."
+                        ) from error
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        print(f"token cache: {path / 'meta.json'} is damaged and will be rebuilt", flush=True)
         return None
 
 
@@ -345,11 +393,11 @@ def _text(name: str, row: dict[str, Any], example: Encoded, template: Template) 
     if example.text.options is not None:
         text |= {"options": example.text.options, "label": example.text.label,
                  "order": example.text.order}
-    text["references"] = _shown(row.get("references"), row, example) or [example.text.answer]
+    text["references"] = as_shown(row.get("references"), row, example) or [example.text.answer]
     return text | {key: row[key] for key in ("group", "value") if key in row}
 
 
-def _shown(references: list[str] | None, row: dict[str, Any], example: Encoded) -> list[str] | None:
+def as_shown(references: list[str] | None, row: dict[str, Any], example: Encoded) -> list[str] | None:
     """References that are options, as the row shows them: a letter where options are lettered."""
     if not references or example.text.options is None:
         return references

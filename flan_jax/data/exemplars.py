@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import heapq
 from typing import Any
 
 from flan_jax.data.catalogue import Dataset, Drop
+from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.hashing import permutation, stable_hash
 from flan_jax.data.render import read_row
 from flan_jax.data.sources import Source, row_id
@@ -22,12 +24,13 @@ class ExemplarPool:
       dataset: whose exemplars.
       source: where its training rows are.
       seed: changes pool and draws.
+      held_out_filter: what its training rows pass through where they train; None where they are shown in an evaluation.
 
     Raises:
       UserError: if the dataset has no training rows here.
     """
 
-    def __init__(self, dataset: Dataset, source: Source, seed: int = 0):
+    def __init__(self, dataset: Dataset, source: Source, seed: int = 0, held_out_filter: HeldOutFilter | None = None):
         why = source.available(dataset, "train")
         if why:
             raise UserError(f"there is nothing to take exemplars from ({dataset.name}: {why}); "
@@ -38,9 +41,11 @@ class ExemplarPool:
         chosen = heapq.nsmallest(POOL_ROWS, raw_rows, key=lambda item: stable_hash("pool", item[0], seed))
         rows = [(name, read_row(dataset, raw)) for name, raw in chosen]
         self._rows = [(name, row) for name, row in rows if not isinstance(row, Drop)]
+        if held_out_filter is not None:
+            self._rows = list(held_out_filter.kept(dataset, iter(self._rows), collections.Counter()))
 
     def draw(self, row: dict[str, Any], name: str, count: int) -> list[dict[str, Any]]:
-        """`count` exemplars for the row called `name`, by hash: never the row itself, nor one with the same text.
+        """`count` exemplars for the row called `name`, by hash: never the row itself, nor one that asks the same.
 
         Raises:
           UserError: if there are not so many.
@@ -56,4 +61,4 @@ class ExemplarPool:
         return drawn
 
     def _text(self, row: dict[str, Any]) -> list[str]:
-        return [row[name] for name in self.dataset.fields]
+        return [row[name] for name in self.dataset.evidence or self.dataset.fields]

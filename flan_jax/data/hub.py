@@ -15,7 +15,7 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flan_jax.data.catalogue import Dataset
+from flan_jax.data.catalogue import Dataset, code_of
 from flan_jax.data.hashing import digest, file_digest
 from flan_jax.data.sources import no_network, parse_spec
 from flan_jax.errors import UserError
@@ -106,9 +106,15 @@ class HubSource:
             begin += self._count(file)
 
     def fingerprint(self, dataset: Dataset, spec: str) -> str:
-        """Digest of the files that hold the slice: of their bytes on disk, of their names and versions on the hub."""
+        """Digest of the record's Hub and of the files that hold the slice.
+
+        On disk their bytes count, on the hub their names and versions.
+        """
         raw_split = parse_spec(spec)[0]
-        record = [dataset.hub.id, dataset.hub.config, _hub_split(dataset, raw_split)]
+        hub = dataset.hub
+        record = [hub.id, hub.config, _hub_split(dataset, raw_split)]
+        if hub.rename or hub.classes or hub.row:
+            record.append(code_of([hub.rename, hub.classes, hub.row], f"the Hub of {dataset.name}"))
         files = self._local(dataset, raw_split)
         if files:
             for file in files:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from flan_jax.data.catalogue import Catalogue, Dataset
 from flan_jax.data.clusters import CLUSTERS, RELATED, check_cluster
 from flan_jax.data.hashing import permutation
 from flan_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from flan_jax.data.sources import Source
 
 SUPERGLUE = ("bool_q", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 
@@ -67,6 +71,8 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
     Raises:
       UserError: for an unknown cluster or form, or numbers that are out of range.
     """
+    if not isinstance(held_out, str | None):
+        raise UserError(f"{HELD_OUT_FORMS}, not {held_out!r}.")
     evaluated, unseen = _evaluated(catalogue, held_out or "none")
     held_clusters = {d.cluster for d in evaluated} if unseen == "cluster" else set()
     related = _related(evaluated) if unseen == "cluster" else set()
@@ -82,6 +88,14 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
     split = Split(names, [d.name for d in catalogue if d.name in why], [d.name for d in evaluated], why, unseen)
     split.check(catalogue, names)
     return split
+
+
+def counts_once(catalogue: Catalogue, dataset: Dataset, names: Iterable[str], source: Source) -> str | None:
+    """Why a dataset does not train although it could: one of `names` that is available has its rows; None otherwise."""
+    twin = dataset.shares_training_with
+    if twin in names and source.available(catalogue[twin], "train") is None:
+        return f"has the training rows of {twin} and counts once"
+    return None
 
 
 def check_disjoint(catalogue: Catalogue, train: Iterable[str], evaluated: Iterable[str],

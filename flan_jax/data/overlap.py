@@ -15,7 +15,7 @@ import numpy as np
 
 from flan_jax.data.catalogue import Catalogue
 from flan_jax.data.held_out_index import PHRASE_DOCUMENTS, Corpus, Found, HeldOutIndex, Rows, read_rows
-from flan_jax.data.mixture import held_out_split
+from flan_jax.data.mixture import counts_once, held_out_split
 from flan_jax.data.ngrams import joined, unique_pairs
 from flan_jax.data.sources import Source
 from flan_jax.errors import UserError
@@ -89,8 +89,8 @@ def held_out_overlap(catalogue: Catalogue, source: Source, held_out: str, split:
         rows = []
         for dataset in map(catalogue.__getitem__, names):
             reason = source.available(dataset, ours)
-            if role == "trained on" and dataset.shares_training_with in names:
-                reason = f"has the training rows of {dataset.shares_training_with} and counts once"
+            if role == "trained on":
+                reason = counts_once(catalogue, dataset, names, source) or reason
             if reason:
                 left_out[dataset.name] = reason
             else:

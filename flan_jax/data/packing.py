@@ -114,7 +114,7 @@ def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
     drawn = np.zeros(len(members), np.int64)
     size = int(np.clip(sum(m.rows for m in members), *WINDOWS))
     orders: dict[tuple[int, int], np.ndarray] = {}
-    _ask_ahead(members, lengths, capacity, seed, rows, size)
+    _ask_ahead(members, lengths, capacity, seed, rows, size, pack)
     parts, count, window = [], 0, 0
     while count < rows:
         member, epoch, index = draw_window(members, drawn, seed, window, size, orders)
@@ -157,17 +157,17 @@ def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
                 index[picked].astype(np.int32), filled)
 
 
-def _ask_ahead(members, lengths, capacity, seed, rows, size) -> None:
+def _ask_ahead(members, lengths, capacity, seed, rows, size, pack) -> None:
     """Raises MissingEpochs for all the epochs that `rows` packed rows will surely need, so that they are built at once.
 
-    First epochs say how long an example is on average, hence how many are drawn.
+    First epochs say how long an example is on average, hence how many are drawn; unpacked, as many as rows.
     """
     first = [lengths(m.name, 0) for m in members]
     if any(table is None for table in first):
         raise MissingEpochs({(m.name, 0) for m, table in zip(members, first) if table is None})
     rates = np.array([m.rate for m in members], np.float64)
     need = rates / rates.sum() @ np.array([table.mean(0) for table in first])
-    examples = 0.9 * rows / max(need / np.array(capacity))
+    examples = 0.9 * rows / max(need / np.array(capacity)) if pack else rows
     drawn = np.zeros(len(members), np.int64)
     for window in range(int(examples // size)):
         drawn += np.bincount(_draw_members(rates, seed, window, size), minlength=len(members))

@@ -22,11 +22,12 @@ import seqio
 import tensorflow as tf
 
 from flan_jax.data import encode, exemplars, render
+from flan_jax.data.cache import as_shown
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Drop, source_of_row
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.hashing import digest
-from flan_jax.data.mixture import held_out_split
+from flan_jax.data.mixture import counts_once, held_out_split
 from flan_jax.data.render import choose_template, read_row
 from flan_jax.data.seqio_tasks import MixtureRecipe, SeqioTasks, TaskRecipe
 from flan_jax.data.sources import row_id
@@ -77,8 +78,8 @@ def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seq
     tasks = []
     for dataset in map(CATALOGUE.__getitem__, split.eval if recipe.evaluated else split.train):
         reason = _unavailable(dataset, "test" if recipe.evaluated else "train", settings)
-        if not recipe.evaluated and dataset.shares_training_with in split.train:
-            reason = f"has the training rows of {dataset.shares_training_with} and counts once"
+        if not recipe.evaluated:
+            reason = counts_once(CATALOGUE, dataset, split.train, settings.opened_source) or reason
         if reason is not None:
             print(f"{name} leaves out {dataset.name}: {reason}", flush=True)
         elif recipe.evaluated:
@@ -247,7 +248,7 @@ def _all_metrics(names: Sequence[str], targets: Sequence[Any], predictions: Sequ
 
 def _gold(row: Mapping[str, Any], example: Encoded) -> dict[str, Any]:
     text = example.text
-    gold = {"answer": text.answer, "references": row.get("references") or [text.answer]}
+    gold = {"answer": text.answer, "references": as_shown(row.get("references"), row, example) or [text.answer]}
     if text.options is not None:
         gold |= {"options": text.options, "label": text.label, "order": text.order}
     return gold | {key: row[key] for key in ("group", "value") if key in row}

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
-import inspect
 import pathlib
-import sys
 from typing import Any
 
 import numpy as np
@@ -19,6 +16,7 @@ import seqio
 import tensorflow as tf
 
 from flan_jax.data.cache import TokenCache, open_train_shard, write_train_shard
+from flan_jax.data.catalogue import code_of
 from flan_jax.data.hashing import digest
 from flan_jax.data.seqio_build import from_epoch
 from flan_jax.data.seqio_tasks import SeqioTasks, configure, mixture_recipes, task_recipes
@@ -106,17 +104,5 @@ def _code(task: seqio.Task) -> list[Any]:
              for file in source.list_shards(name)]
     states = [(f, p.stat().st_size, p.stat().st_mtime_ns) for f in files if (p := pathlib.Path(f)).is_file()]
     reads = getattr(source, "_dataset_fn", None)
-    return [*map(_function_code, task.preprocessors), _function_code(reads) if reads else type(source).__name__,
-            files, states, repr(getattr(source, "tfds_dataset", "")), getattr(source, "fingerprint", "")]
-
-
-def _function_code(function: Any) -> Any:
-    if isinstance(function, functools.partial):
-        return [_function_code(function.func), repr(function.args), repr(sorted(function.keywords.items()))]
-    function = inspect.unwrap(function) if callable(function) else function
-    module = sys.modules.get(getattr(function, "__module__", ""))
-    closure = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    try:
-        return [getattr(function, "__qualname__", ""), closure, inspect.getsource(module)]
-    except (OSError, TypeError):
-        return [repr(type(function)), closure]
+    code = code_of([*task.preprocessors, reads or type(source).__name__], f"SeqIO task {task.name!r}")
+    return [code, files, states, repr(getattr(source, "tfds_dataset", "")), getattr(source, "fingerprint", "")]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 KINDS = ("tfds", "hf", "jsonl", "bundled")
 
+_ESCAPED = re.compile(rb"\\.")
 _SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
 _DOWNLOAD_TIMEOUT_SECONDS = 60
 _DOWNLOAD_HOST = "storage.googleapis.com"  # where TFDS looks first
@@ -48,32 +49,45 @@ def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file. A row whose text holds raw line breaks goes on over several lines.
 
     Raises:
-      UserError: for a line that is cut short or is no JSON object, with file and line number.
+      UserError: for a line that is cut short, is no JSON object or no UTF-8, with file and line number.
     """
-    with open(path, encoding="utf-8", newline="\n") as file:
-        lines = enumerate(file, 1)
-        for number, text in lines:
-            row = None
-            while row is None:
-                try:
-                    row = json.loads(text, strict=False)
-                except json.JSONDecodeError as error:
-                    more = next(lines, None) if error.msg.startswith("Unterminated string") else None
-                    if more is None:
-                        raise UserError(f"{path}:{number}: not a whole JSON object ({error.msg.removesuffix(' at')} at "
-                                        f"column {error.colno}); mend the line or take it out.") from error
-                    text += more[1]
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}.")
-            yield row
+    lines = _lines(path)
+    for number, text in lines:
+        if not text.strip() and not any(more.strip() for _, more in lines):
+            return
+        row = None
+        while row is None:
+            try:
+                row = json.loads(text, strict=False)
+            except json.JSONDecodeError as error:
+                more = next(lines, None) if error.msg.startswith("Unterminated string") else None
+                if more is None:
+                    raise UserError(f"{path}:{number}: not a whole JSON object ({error.msg.removesuffix(' at')} at "
+                                    f"column {error.colno}); mend the line or take it out.") from error
+                text += more[1]
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}.")
+        yield row
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """(number, text) of each line."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode()
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; write the file "
+                                "anew in that encoding.") from error
 
 
 def count_jsonl(path: pathlib.Path) -> int:
-    """Rows of a JSONL file; parses it only where some line does not end an object."""
+    """Rows of a JSONL file; parses it only where some line does not end an object, or ends within a text."""
     count = 0
     with open(path, "rb") as file:
         for line in file:
-            if not line.rstrip().endswith(b"}"):
+            marks = _ESCAPED.sub(b"", line) if b"\\" in line else line
+            if not line.rstrip().endswith(b"}") or marks.count(b'"') % 2:
                 return sum(1 for _ in read_jsonl(path))
             count += 1
     return count
