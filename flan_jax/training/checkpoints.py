@@ -76,7 +76,7 @@ class Checkpoints:
                 get_metric_fn=options.best_fn, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
             )
             options.preservation_policy = AnyPreservationPolicy([keep_last, keep_best])
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=_ITEMS)
+        self._manager = _Manager(self.directory, options=options, item_names=_ITEMS)
         _check_same_steps(self.directory, sorted(self._manager.all_steps()))
 
     def save(self, step: int, tree: dict, metrics: dict[str, float] | None = None) -> None:
@@ -184,6 +184,13 @@ class Checkpoints:
             resumes = "begins anew" if last is None else f"resumes from step {last}, which is whole"
             raise UserError(f"the checkpoint cannot be written to {self.directory} ({found.group()}): make room there; "
                             f"then the same command {resumes}.") from error
+
+
+class _Manager(ocp.CheckpointManager):
+
+    def reached_preemption(self, step: int) -> bool:
+        """Not asked here: JAX counts the askings, and `Run.told_to_end` counts them in another way."""
+        return False
 
 
 def checkpoint_path(path, step: int | None = None):

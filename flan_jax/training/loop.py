@@ -101,6 +101,9 @@ class TrainConfig:
             raise UserError(f"PARAM_DTYPE must be 'float32' or 'bfloat16', not {self.param_dtype!r}.")
 
 
+_SIGTERM = "SIGTERM: saved step {}; the same command resumes."
+
+
 class Run:
     """A model on a mesh with its state, its data and its directory."""
 
@@ -234,6 +237,7 @@ class Run:
         validation = self.data.batches("validation")
         # What a SIGTERM has left of the evaluation of the step that it saved.
         if self._evaluates_at(begin) and not self._evaluate_on_the_way(begin):
+            print(_SIGTERM.format(begin), flush=True)
             return True
         if begin == 0 and config.initial_checkpoint_path and validation is not None:
             log.write(0, self._validated(0, validation))
@@ -264,7 +268,7 @@ class Run:
                 log.restart_clock()
             if ended:
                 profile.after(step, metrics, ended)
-                print(f"SIGTERM: saved step {step}; the same command resumes.", flush=True)
+                print(_SIGTERM.format(step), flush=True)
                 return True
         return False
 
