@@ -86,8 +86,10 @@ def _find_tokenizer(source: Source, form: str, given: str | None) -> dict[str, b
     files = huggingface.tokenizer_files(run) if run else {}
     if not files and run and (run / "config.gin").is_file():
         path = pathlib.Path(str(gin_fields.read_macros(run / "config.gin").get("VOCABULARY"))).expanduser()
-        if path.is_dir() or path.is_file():
-            files = huggingface.tokenizer_files(path if path.is_dir() else path.parent) or _one_file(path)
+        if path.is_dir() or path.name in huggingface.TOKENIZER_FILES:
+            files = huggingface.tokenizer_files(path if path.is_dir() else path.parent)
+        if path.is_file():
+            files |= _one_file(path)
     return files
 
 

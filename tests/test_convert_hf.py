@@ -6,6 +6,7 @@ Needs torch and transformers, which flan_jax does not: without them the parity t
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,11 +19,13 @@ from converting import convert, decoder_batch, our_logits, same_tensors, t5_batc
 from safetensors.numpy import load_file
 
 from flan_jax import cli
+from flan_jax import config as gin_config
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results import ResultRow
-from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
+from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.load import open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
+from flan_jax.prepare import CONFIGURED
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 T5_ODD = {"vocab_size": 120, "d_model": 24, "d_kv": 5, "d_ff": 37, "num_layers": 2, "num_decoder_layers": 3,
@@ -254,6 +257,41 @@ def test_files_that_are_cut_short_or_missing_are_refused(tmp_path):
         open_checkpoint(tmp_path / "hf")
 
 
+@pytest.mark.parametrize("changes, reason", [
+    ({"hidden_act": None}, "it lacks 'hidden_act'"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "it lacks 'low_freq_factor'"),
+])
+def test_a_config_that_lacks_a_setting_is_one_sentence(tmp_path, changes, reason):
+    config = random_llama(tmp_path / "hf") | changes
+    kept = {name: value for name, value in config.items() if value is not None}
+    (tmp_path / "hf/config.json").write_text(json.dumps(kept))
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/hf is not readable ({reason}); download")):
+        open_checkpoint(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("name", ["config.json", safetensors_files.INDEX])
+def test_json_that_is_cut_short_is_one_sentence(tmp_path, name):
+    random_llama(tmp_path / "hf", shard_bytes=6000)
+    text = (tmp_path / "hf" / name).read_text()
+    (tmp_path / "hf" / name).write_text(text[: len(text) // 2])
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/hf is not readable (")):
+        open_checkpoint(tmp_path / "hf")
+
+
+def test_a_decoder_run_is_exported_in_its_own_sizes(tmp_path):
+    """A run's config.gin also has the sizes of T5 tiny, which gin/flan.gin includes."""
+    random_llama(tmp_path / "hf", num_attention_heads=8, rms_norm_eps=1e-6)
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
+    gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/run/model.gin"], CONFIGURED)
+    (tmp_path / "run/config.gin").write_text(gin_config.config_text())
+    (tmp_path / "run/model.gin").unlink()
+    assert gin_fields.read_fields(tmp_path / "run/config.gin")["t5"]["num_heads"] == 4
+    convert("flan", "hf", tmp_path / "run", tmp_path / "back")
+    same_tensors(tmp_path / "hf", tmp_path / "back")
+    config = json.loads((tmp_path / "back/config.json").read_text())
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (8, 2, 2)
+
+
 def test_what_hugging_face_cannot_hold_is_refused(tmp_path, capsys):
     random_llama(tmp_path / "hf")
     convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
@@ -280,9 +318,26 @@ def test_a_tokenizer_goes_along_and_names_the_special_tokens(tmp_path):
     assert f"VOCABULARY = '{tmp_path}/ours/tokenizer.json'" in (tmp_path / "ours/model.gin").read_text()
 
 
+@pytest.mark.parametrize("others", [["tokenizer.json", "generation_config.json"], ["generation_config.json"], []])
+def test_the_tokenizer_of_an_export_is_that_which_the_run_names(tmp_path, others):
+    random_llama(tmp_path / "hf")
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
+    (tmp_path / "vocabularies").mkdir()
+    for name in others:
+        (tmp_path / "vocabularies" / name).write_text("{}")
+    (tmp_path / "vocabularies/mine.model").write_text("the run's")
+    (tmp_path / "run/model.gin").rename(tmp_path / "run/config.gin")
+    with (tmp_path / "run/config.gin").open("a") as file:
+        file.write(f"VOCABULARY = '{tmp_path}/vocabularies/mine.model'\n")
+    convert("flan", "hf", tmp_path / "run", tmp_path / "out")
+    assert (tmp_path / "out/spiece.model").read_text() == "the run's"
+    assert not (tmp_path / "out/tokenizer.json").exists()
+
+
 def test_the_model_card_says_what_the_run_did(tmp_path):
     random_llama(tmp_path / "hf")
     convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
+    (tmp_path / "run/checkpoints/0").rename(tmp_path / "run/checkpoints/250")
     (tmp_path / "run/config.gin").write_text((tmp_path / "run/model.gin").read_text() + "TRAIN_STEPS = 250\n")
     (tmp_path / "run/model.gin").unlink()
     card = [{"dataset": "piqa", "cluster": "commonsense", "rows": 12, "rate": 12, "share": 0.25, "templates": 10},
@@ -292,14 +347,22 @@ def test_the_model_card_says_what_the_run_did(tmp_path):
     row = {"run": "run", "step": 250, "model": "tuned", "size": "tiny", "cluster": "nli", "dataset": "rte",
            "split": "validation", "kind": "forward", "shots": 0, "instruction_mode": "template", "scoring": "sum",
            "metric": "accuracy", "value": 61.5, "stderr": 1.0, "n": 277, "template": "plain"}
-    columns = [field.name for field in dataclasses.fields(ResultRow)]
-    lines = [",".join(columns), ",".join(str(row[column]) for column in columns)]
-    (tmp_path / "run/results.csv").write_text("\n".join(lines) + "\n")
-    convert("flan", "hf", tmp_path / "run", tmp_path / "out")
-    text = (tmp_path / "out/README.md").read_text()
+    later, untuned = {**row, "step": 500, "value": 77.5}, {**row, "step": 0, "model": "untuned", "value": 44.5}
+    text = _card_with_results(tmp_path / "run", [row, later, untuned], tmp_path / "out")
     for said in ("Held out: nli (rte).", "Dropped with it: stsb.", "TRAIN_STEPS: `250`", "| piqa | commonsense | 12 | ",
-                 "| accuracy | 277 | 1 | 61.5 |", "- AFL 3.0: piqa", "- unknown: of_their_own"):
+                 "| accuracy | 277 | 1 | 61.5 |", "| 44.5 |", "- AFL 3.0: piqa", "- unknown: of_their_own"):
         assert said in text, said
+    assert "77.5" not in text
+    text = _card_with_results(tmp_path / "run", [later, untuned], tmp_path / "unknown")
+    assert "Step 250 was not evaluated." in text and "77.5" not in text
+
+
+def _card_with_results(run, rows, output):
+    columns = [field.name for field in dataclasses.fields(ResultRow)]
+    lines = [",".join(columns), *(",".join(str(row[column]) for column in columns) for row in rows)]
+    (run / "results.csv").write_text("\n".join(lines) + "\n")
+    convert("flan", "hf", run, output)
+    return (output / "README.md").read_text()
 
 
 ONTO_A_MESH = """

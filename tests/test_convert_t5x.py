@@ -1,6 +1,7 @@
 """T5X's checkpoints: what is written is what T5X writes, to the byte; what is read comes from each of its forms."""
 
 import pathlib
+import shutil
 
 import golden
 import jax
@@ -168,7 +169,7 @@ def test_the_table_of_parameters_is_that_of_the_networks(config, name):
     fields = {field: getattr(config, field) for field in ("vocab_size", *parameters.FIELDS[name])}
     assert parameters.parameter_shapes(name, fields) == found
     known = {key: fields[key] for key in fields if key != "vocab_size"} if "positions" in fields else {}
-    assert parameters.fields_of(found, known, "here") == (name, fields)
+    assert parameters.fields_of(found, {name: known, "other": {"num_heads": 99}}, "here") == (name, fields)
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_every_difference(tmp_path):
@@ -203,6 +204,28 @@ def test_what_cannot_be_converted_says_why(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "in"]
 
 
+@pytest.mark.parametrize("form, damage", [
+    ("t5x", lambda root: _cut(root / "checkpoint_7/checkpoint")),
+    ("t5x", lambda root: (root / "checkpoint_7/target.encoder.encoder_norm.scale/.zarray").unlink()),
+    ("flan", lambda root: _cut(root / "checkpoints/7/params/_METADATA")),
+    ("flan", lambda root: shutil.rmtree(root / "checkpoints/7/params/encoder.encoder_norm.scale")),
+], ids=["index cut", "array without metadata", "_METADATA cut", "array missing"])
+def test_a_checkpoint_that_is_damaged_is_one_sentence(tmp_path, capsys, form, damage):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    if form == "flan":
+        convert("t5x", "flan", tmp_path / "in", tmp_path / "ours")
+    root = tmp_path / ("in" if form == "t5x" else "ours")
+    damage(root)
+    assert cli.main(["convert", f"--from={form}", "--to=hf", f"--input={root}", f"--output={tmp_path}/out"]) == 2
+    said = capsys.readouterr().err
+    assert f"{root}" in said and "is not readable (" in said and said.endswith("; download or copy it again.\n"), said
+    assert "tensorstore_spec" not in said
+
+
+def _cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
     from flan_jax import config as gin_config
     from flan_jax.models.t5 import T5Config
@@ -222,7 +245,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
     assert (tmp_path / "out/spiece.model").read_text() == "a tokenizer"
 
 
-def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch):
+def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
     """Cut off half-way, what is there does not look like a checkpoint: neither the directory's name nor its files."""
     from flan_jax.interchange import staging
 
@@ -233,8 +256,10 @@ def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch):
     part = tmp_path / "in/checkpoint_7/target.encoder.encoder_norm.scale/0"
     part.write_bytes(b"broken")
     for to in ("flan", "t5x", "hf"):
-        with pytest.raises(ValueError):
-            cli.main(["convert", "--from=t5x", f"--to={to}", f"--input={tmp_path}/in", f"--output={tmp_path}/{to}"])
+        arguments = ["convert", "--from=t5x", f"--to={to}", f"--input={tmp_path}/in", f"--output={tmp_path}/{to}"]
+        assert cli.main(arguments) == 2
+        said = capsys.readouterr().err
+        assert "is not readable (" in said and "download or copy it again" in said and "tensorstore_spec" not in said
         assert not (tmp_path / to).exists()
         left = [file.name for file in seen["left"].rglob("*")]
         assert not {"_METADATA", "checkpoint", "config.json", "model.gin"} & set(left), left

@@ -6,6 +6,7 @@ import signal
 import sys
 
 import pytest
+from converting import convert
 from test_run import losses, run, start_and_signal
 
 RELATIVE = ["--gin.DecoderConfig.emb_dim=32", "--gin.DecoderConfig.num_heads=2", "--gin.DecoderConfig.head_dim=16",
@@ -60,6 +61,13 @@ def test_generate_answers_from_the_checkpoint(finished):
     result = run([sys.executable, "-m", "flan_jax.generate", f"--gin_file={finished / 'config.gin'}", "Is water wet?",
                   "And is fire, which is hot, also wet?"])
     assert result.returncode == 0 and len(result.stdout.split("\n")) >= 3, result.stderr
+
+
+def test_the_run_is_converted_in_its_own_sizes(finished, tmp_path):
+    convert("flan", "flan", finished, tmp_path / "out")
+    text = (tmp_path / "out/model.gin").read_text()
+    for size in ("emb_dim = 32", "num_heads = 2", "head_dim = 16", "mlp_dim = 64", "num_layers = 2"):
+        assert f"DecoderConfig.{size}\n" in text, text
 
 
 def test_losses_after_a_kill_are_those_of_an_uninterrupted_run(cache, tmp_path):

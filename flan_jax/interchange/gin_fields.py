@@ -11,6 +11,7 @@ from flan_jax.errors import UserError
 from flan_jax.interchange.parameters import DEFAULTS, FIELDS
 
 CONFIG_CLASS = {"t5": "T5Config", "decoder": "DecoderConfig"}
+_MODEL = {name: model for model, name in CONFIG_CLASS.items()}
 GIN_FILES = ("model.gin", "config.gin")
 
 
@@ -27,8 +28,8 @@ def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
     return "\n".join([*lines, *rows, "", f"ARCHITECTURE = {model!r}", f"SIZE = {name!r}", ""])
 
 
-def fields_beside(path: pathlib.Path) -> dict[str, Any]:
-    """The fields that the nearest `model.gin` or `config.gin` gives: in `path` or one of the two directories above."""
+def fields_beside(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """What `read_fields` gives of the nearest `model.gin` or `config.gin`: in `path` or up to two above."""
     for directory in (path, *path.absolute().parents[:2]):
         for name in GIN_FILES:
             if (directory / name).is_file():
@@ -36,16 +37,21 @@ def fields_beside(path: pathlib.Path) -> dict[str, Any]:
     return {}
 
 
-def read_fields(path: pathlib.Path) -> dict[str, Any]:
-    """The fields of T5Config or DecoderConfig that a gin file binds to literals or to macros that it sets.
+def read_fields(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Model ('t5', 'decoder') -> the fields of its class that a gin file binds to literals or to macros that it sets.
+
+    A run's `config.gin` has both classes, whichever of them it trained.
 
     Raises:
       UserError: if it is no gin file.
     """
     macros, bound = _read(path)
-    resolved = {name: _resolve(value, macros) for name, value in bound.items()}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in resolved.items()
-            if not isinstance(value, _Reference)}
+    fields: dict[str, dict[str, Any]] = {model: {} for model in FIELDS}
+    for (model, name), value in bound.items():
+        value = _resolve(value, macros)
+        if not isinstance(value, _Reference):
+            fields[model][name] = tuple(value) if isinstance(value, list) else value
+    return fields
 
 
 def read_macros(path: pathlib.Path) -> dict[str, Any]:
@@ -59,19 +65,23 @@ def read_macros(path: pathlib.Path) -> dict[str, Any]:
     return {name: value for name, value in resolved.items() if not isinstance(value, _Reference)}
 
 
-def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(macros, fields) of a file, of T5X's too: nothing is imported, and no configuration of the process changes."""
+def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
+    """(macros, fields by model and name) of a file, of T5X's too; it imports nothing and leaves gin's own state alone.
+
+    Raises:
+      UserError: if it is no gin file.
+    """
     macros: dict[str, Any] = {}
-    bound: dict[str, Any] = {}
+    bound: dict[tuple[str, str], Any] = {}
     try:
         for statement in config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Literals()):
             if not isinstance(statement, config_parser.BindingStatement):
                 continue
-            selector, parameter = statement.selector.rsplit(".", 1)[-1], statement.arg_name
+            model, parameter = _MODEL.get(statement.selector.rsplit(".", 1)[-1]), statement.arg_name
             if not parameter:
                 macros[statement.selector] = statement.value
-            elif any(selector == CONFIG_CLASS[model] and parameter in FIELDS[model] for model in FIELDS):
-                bound[parameter] = statement.value
+            elif model and parameter in FIELDS[model]:
+                bound[model, parameter] = statement.value
     except SyntaxError as error:
         raise UserError(f"{path} is not readable as gin ({str(error).splitlines()[0]}).") from None
     return macros, bound

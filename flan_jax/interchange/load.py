@@ -15,7 +15,7 @@ from flan_jax.interchange.gin_fields import fields_beside
 from flan_jax.interchange.huggingface import is_huggingface, open_huggingface
 from flan_jax.interchange.ours import open_ours
 from flan_jax.interchange.parameters import fields_of
-from flan_jax.interchange.source import Source, Tensor, check_tensors
+from flan_jax.interchange.source import Source, Tensor, check_tensors, readable
 from flan_jax.interchange.t5x import find_t5x, open_t5x
 
 FORMS = ("t5x", "hf", "gguf", "flan")
@@ -41,7 +41,11 @@ def _open(path, form: str | None, step: int | None) -> Source:
     path = pathlib.Path(path).expanduser()
     if not path.exists():
         raise UserError(f"There is no checkpoint at {path}: nothing is there.")
-    form = form or form_of(path)
+    with readable(path):
+        return _open_form(path, form or form_of(path), step)
+
+
+def _open_form(path: pathlib.Path, form: str, step: int | None) -> Source:
     if form == "gguf":
         if not is_gguf(path):
             raise UserError(f"{path} is no GGUF file; give the path of one.")

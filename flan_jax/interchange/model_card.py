@@ -27,8 +27,7 @@ def model_card(source: Source, name: str, run: pathlib.Path | None) -> str:
     if record:
         sections.append(_training(record, read_macros(run / "config.gin") if (run / "config.gin").is_file() else {}))
     if run and (run / "results.csv").is_file():
-        table = report.table(report.compare(read_results(run / "results.csv")))
-        sections.append(table.replace("\n## ", "\n### ").replace("# Results", "## Zero-shot results", 1).strip())
+        sections.append(_results(run / "results.csv", source.step))
     if record:
         sections.append(_licences(record))
     else:
@@ -69,6 +68,15 @@ def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
     lines += [f"| {row['dataset']} | {row['cluster']} | {row['rows']:,} | {row['share']:.2%} |"
               for row in record["card"]]
     return "\n".join(lines)
+
+
+def _results(path: pathlib.Path, step: int) -> str:
+    """The table of one step of the run; baselines and models of other names stay in it, whatever their step."""
+    rows = [row for row in read_results(path) if row.model != "tuned" or row.step == step]
+    if not any(row.model == "tuned" for row in rows):
+        return f"## Zero-shot results\n\nStep {step:,} was not evaluated."
+    table = report.table(report.compare(rows))
+    return table.replace("\n## ", "\n### ").replace("# Results", "## Zero-shot results", 1).strip()
 
 
 def _licences(record: dict[str, Any]) -> str:

@@ -90,13 +90,14 @@ def _feed_forward(layer: str, width: int, fields: dict[str, Any]) -> Shapes:
             f"{layer}/mlp/wo/kernel": (hidden, width)}
 
 
-def fields_of(shapes: Shapes, known: dict[str, Any], path) -> tuple[str, dict[str, Any]]:
-    """('t5' or 'decoder', fields) of a tree; what its shapes leave open comes from `known`, else from the defaults.
+def fields_of(shapes: Shapes, known: dict[str, dict[str, Any]], path) -> tuple[str, dict[str, Any]]:
+    """('t5' or 'decoder', fields) of a tree; those that `known` has of this model win, else shapes, else defaults.
 
     Raises:
       UserError: if the tree is of no such model, or its heads cannot be told (rotary positions leave no trace).
     """
     model = "t5" if any(name.startswith("encoder/") for name in shapes) else "decoder"
+    told = known.get(model, {})
     table = shapes.get("token_embedder/embedding" if model == "t5" else "decoder/token_embedder/embedding")
     query = next((shape for name, shape in shapes.items() if name.endswith("attention/query/kernel")), None)
     wide = next((shape for name, shape in shapes.items() if name.endswith("mlp/wo/kernel")), None)
@@ -114,7 +115,7 @@ def fields_of(shapes: Shapes, known: dict[str, Any], path) -> tuple[str, dict[st
             fields["num_layers" if model == "decoder" else f"num_{stack}_layers"] = len(layers)
     if relative:
         fields |= {"num_heads": relative[0], "head_dim": query[1] // relative[0], "relpos_buckets": relative[1]}
-    elif not {"num_heads", "head_dim"} <= known.keys():
+    elif not {"num_heads", "head_dim"} <= told.keys():
         raise UserError(f"{path} has no position table, so nothing in it tells how many heads it has: put the file "
                         "model.gin (DecoderConfig.num_heads and the rest) beside it.")
-    return model, {**DEFAULTS[model], **fields, **known}
+    return model, {**DEFAULTS[model], **fields, **told}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -15,6 +17,21 @@ from flan_jax.errors import UserError
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
+@contextlib.contextmanager
+def readable(what) -> Iterator[None]:
+    """Makes one sentence about `what` of that which files raise that are cut short, altered or not all there.
+
+    Raises:
+      UserError: in place of a ValueError (TensorStore's and JSON's are such) or a KeyError.
+    """
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        # TensorStore adds the whole specification in brackets.
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else re.split(r" \[|\n", str(error), maxsplit=1)[0]
+        raise UserError(f"{what} is not readable ({reason}); download or copy it again.") from error
+
+
 class Tensor(NamedTuple):
     """A tensor on disk. `open` gives what can be sliced and made an array, such as a memory map."""
 
@@ -23,8 +40,13 @@ class Tensor(NamedTuple):
     open: Callable[[], Any]
 
     def read(self, index=...) -> np.ndarray:
-        """The tensor, or the part of it at `index`."""
-        return np.asarray(self.open()[index])
+        """The tensor, or the part of it at `index`.
+
+        Raises:
+          UserError: if its file cannot be read.
+        """
+        with readable("an array of the checkpoint"):
+            return np.asarray(self.open()[index])
 
     def transposed(self) -> Tensor:
         """The same matrix with its axes exchanged, still on disk."""
