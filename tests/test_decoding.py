@@ -181,7 +181,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(settings, allowed):
 @pytest.mark.parametrize("settings, message", [
     ({"method": "nucleus"}, "must be one of greedy, sample, beam"),
     ({"temperature": 0.0}, "choose the method greedy"),
-    ({"temperature": float("nan")}, "must be above 0"),
+    ({"temperature": float("nan")}, "must be at least 1e-6"),
     ({"top_k": -1}, "top_k is -1"),
     ({"top_p": 0.0}, "top_p is 0.0"),
     ({"top_p": 1.5}, "top_p is 1.5"),
