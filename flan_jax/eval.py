@@ -12,7 +12,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results import MAJORITY, UNTUNED
 from flan_jax.prepare import CONFIGURED, print_left_out
-from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once, told_to_end
+from flan_jax.train import make_model_dir, open_devices, open_run, prepared, report_once, say_unfinished
 from flan_jax.training import processes
 
 
@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
 
     directory = pathlib.Path(loop.TrainConfig().model_dir).expanduser()
     source = flags.checkpoint or str(directory)
-    own = pathlib.Path(source).expanduser().resolve().is_relative_to(directory.resolve())
+    checkpoint = pathlib.Path(source).expanduser().resolve()
+    own = checkpoint.is_relative_to(directory.resolve())
     if flags.name == MAJORITY:
         raise UserError(f"--name={MAJORITY} is what results call the most frequent class; give another --name.")
     if flags.name is None and flags.output is None and not own:
@@ -53,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     run = open_run(data)
     step, params = run.read_params(source, flags.step)
     # Whoever calls a checkpoint untuned means the model that this run began with.
-    whose = None if own or flags.name == UNTUNED else _run_of(pathlib.Path(source).expanduser().resolve())
+    whose = None if own or flags.name == UNTUNED else _run_of(checkpoint)
     with run.heeding_sigterm():
         finished = run.evaluate(flags.name or "tuned", params, step, output, whose=whose)
-    return report_once(output) if finished else told_to_end()
+    return report_once(output) if finished else say_unfinished()
 
 
 def print_trained(data: Data) -> None:

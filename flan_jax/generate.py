@@ -62,10 +62,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
-        cut = sum(is_cut for _, is_cut in answers)
-        if cut and writes:
-            print(f"{cut} of {len(answers)} answers have {target_length} tokens and no end: cut; TASK_FEATURE_LENGTHS "
-                  "allows no more", file=sys.stderr, flush=True)
+        if writes and (cut := generator.about_cut(answers)):
+            print(cut, file=sys.stderr, flush=True)
         return answers
 
     chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0

@@ -71,10 +71,10 @@ def main(argv: list[str] | None = None) -> int:
         finished = run.evaluate("tuned", run.state["params"], run.step)
         run.state = None  # frees the device memory for the other parameters
         finished = finished and run.evaluate("untuned", run.initial_state()["params"], 0, asked=data.asked_untuned)
-    return report_once(directory) if finished else told_to_end()
+    return report_once(directory) if finished else say_unfinished()
 
 
-def told_to_end() -> int:
+def say_unfinished() -> int:
     """Says that SIGTERM ended an evaluation; gives the exit status."""
     print("SIGTERM: the evaluation is not finished; the same command does the rest.", flush=True)
     return 0

@@ -15,8 +15,9 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flan_jax.data.catalogue import Dataset, code_of
+from flan_jax.data.catalogue import Dataset
 from flan_jax.data.hashing import digest, file_digest
+from flan_jax.data.source_text import code_of
 from flan_jax.data.sources import no_network, parse_spec
 from flan_jax.errors import UserError
 

@@ -16,10 +16,10 @@ import seqio
 import tensorflow as tf
 
 from flan_jax.data.cache import TokenCache, open_train_shard, write_train_shard
-from flan_jax.data.catalogue import code_of
 from flan_jax.data.hashing import digest
 from flan_jax.data.seqio_build import from_epoch
 from flan_jax.data.seqio_tasks import SeqioTasks, configure, mixture_recipes, task_recipes
+from flan_jax.data.source_text import code_of
 from flan_jax.errors import UserError
 
 tf.config.set_visible_devices([], "GPU")  # the memory there is for JAX

@@ -79,13 +79,14 @@ class HeldOut:
             print(f"[{setting.model}] step {setting.step}: {len(jobs) - len(todo)} of {len(jobs)} are evaluated "
                   "already", flush=True)
         if not while_training:
-            self._check_not_fewer([key[0] for key, *_ in todo], [job for _, *job in todo], asked)
+            self._check_not_fewer(todo, asked)
         start, printed, majority = time.perf_counter(), 0.0, set()
-        cut: list[bool] = []
+        cut = ""
 
         def answers(inputs: Sequence[np.ndarray]) -> list[tuple[str, bool]]:
+            nonlocal cut
             written = self._generator.answers(params, inputs)
-            cut[:] = [is_cut for _, is_cut in written]
+            cut = self._generator.about_cut(written)
             return written
 
         groups = results.evaluate(
@@ -102,11 +103,9 @@ class HeldOut:
                 with results.alone_in(self.directory):
                     results.update_results(self.directory / RESULTS, rows)
                     self._remember(*key, count)
-            if any(cut):
-                print(f"{dataset.name}/{template.id}: {sum(cut)} of {len(cut)} answers have "
-                      f"{self._generator.max_length} tokens and no end: cut; TASK_FEATURE_LENGTHS allows no more",
-                      flush=True)
-                cut.clear()
+            if cut:
+                print(f"{dataset.name}/{template.id}: {cut}", flush=True)
+                cut = ""
             now = time.perf_counter()
             if now - printed > _SECONDS_BETWEEN_LINES or number == len(todo):
                 printed = now
@@ -148,7 +147,7 @@ class HeldOut:
                       "more)", flush=True)
                 results.write_results(path, [row for row in rows if (row.dataset, row.template) not in gone])
 
-    def _check_not_fewer(self, names: Sequence[str], jobs: Sequence[tuple[Dataset, Template]], asked: Protocol) -> None:
+    def _check_not_fewer(self, todo: Sequence[tuple[tuple[str, str], Dataset, Template]], asked: Protocol) -> None:
         """Makes sure that numbers of many rows do not give way to those of some.
 
         Raises:
@@ -158,7 +157,7 @@ class HeldOut:
         for row in results.read_results(path) if path.exists() else ():
             name = _name(row, row.dataset, row.split, row.template)
             most[name] = max(most[name], row.n)
-        for name, (dataset, template) in zip(names, jobs):
+        for (name, _), dataset, template in todo:
             count = rows_in(self.data.eval_path(dataset, template, asked))
             if most[name] > count:
                 raise UserError(f"{path} has numbers of {most[name]} rows of {dataset.name}/{template.id}, and those "
