@@ -3,9 +3,11 @@
   python benchmarks/step.py [--size=tiny,small,base] [--shape=8x128/64,4x1024/256] [--json=FILE]
   python benchmarks/step.py --reference=unscanned      our own network, layer after layer instead of a scan
   python benchmarks/step.py --parts=step --size=small --shape=8x128/64 --gin.Train.loss_chunks=4      a try
+  python benchmarks/step.py --dropout_rate=0.1        as T5 1.1 is fine-tuned
   python benchmarks/step.py --size=base,large,xl --shape=8x1024/256 --dtype=bfloat16      where there is a GPU
 
-T5 1.1's geometries with a vocabulary of 32,128, Adafactor, no dropout, the same full rows of random ids. Ours is the
+T5 1.1's geometries with a vocabulary of 32,128, Adafactor, no dropout unless asked for (ours shares a mask over
+the length, as T5X's T5 does; theirs draws one for every position), the same full rows of random ids. Ours is the
 step that `flan-jax train` takes (z-loss, accuracy and gradient norm included); theirs is `T5ForConditionalGeneration`
 with `transformers.Adafactor`, run eagerly with as many threads as this process has cores. The contestants take turns
 in one process, some steps each, until --seconds have passed; times are medians, and a ratio is the median of the turns'
@@ -66,10 +68,11 @@ class Case:
     size: str
     shape: str
     dtype: str
+    dropout_rate: float
     overrides: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.size}, {self.shape}, {self.dtype}"
+        return f"{self.size}, {self.shape}, {self.dtype}" + (f", {self.dropout_rate:g}" if self.dropout_rate else "")
 
     @property
     def lengths(self) -> tuple[int, int, int]:
@@ -84,7 +87,7 @@ class Case:
 
     def model(self, scan_layers: bool = True):
         """The network, as gin/size has it."""
-        settings = {"dropout_rate": 0.0, "dtype": self.dtype, "scan_layers": scan_layers}
+        settings = {"dropout_rate": self.dropout_rate, "dtype": self.dtype, "scan_layers": scan_layers}
         gin_config.parse_command_line(
             [f"--gin_file=gin/size/t5_{self.size}.gin", *(f"--gin.T5Config.{k}={v}" for k, v in settings.items()),
              *self.overrides],
@@ -143,7 +146,7 @@ def hugging_face(case: Case) -> Contestant:
     device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
     fields = huggingface_t5.config_of(dataclasses.asdict(case.model().config), "")
     model = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(**{**fields, "dropout_rate": 0.0, "use_cache": False}))
+        transformers.T5Config(**{**fields, "dropout_rate": case.dropout_rate, "use_cache": False}))
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # transformers 5 ties them always
     model = model.to(device).train()
     optimizer = transformers.Adafactor(model.parameters(), lr=LEARNING_RATE, scale_parameter=True, relative_step=False,
@@ -221,7 +224,7 @@ def measure_steps(case: Case, names: list[str], flags: argparse.Namespace) -> di
 def measure_memory(case: Case, name: str) -> int:
     """Peak resident bytes of a process that takes three steps as one contestant."""
     command = [sys.executable, __file__, f"--alone={name}", f"--size={case.size}", f"--shape={case.shape}",
-               f"--dtype={case.dtype}", *case.overrides]
+               f"--dtype={case.dtype}", f"--dropout_rate={case.dropout_rate}", *case.overrides]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1])
 
@@ -229,9 +232,9 @@ def measure_memory(case: Case, name: str) -> int:
 def measure_start(case: Case, root: pathlib.Path) -> dict[str, float]:
     """Seconds from the start of `flan-jax train` with warm caches to what it prints, up to its first step."""
     batch_size, source, target = case.lengths
-    settings = {"HELD_OUT": "none", "BATCH_SIZE": batch_size, "CACHE_DIR": root / "cache", "DROPOUT_RATE": 0.0,
-                "TASK_FEATURE_LENGTHS": {"inputs": source, "targets": target}, "Train.embedding_rows": VOCABULARY,
-                "T5Config.dtype": case.dtype}
+    settings = {"HELD_OUT": "none", "BATCH_SIZE": batch_size, "CACHE_DIR": root / "cache",
+                "DROPOUT_RATE": case.dropout_rate, "TASK_FEATURE_LENGTHS": {"inputs": source, "targets": target},
+                "Train.embedding_rows": VOCABULARY, "T5Config.dtype": case.dtype}
     command = [sys.executable, "-m", "flan_jax.train", "--gin_file=gin/flan.gin",
                f"--gin_file=gin/size/t5_{case.size}.gin", *(f"--gin.{k}={v}" for k, v in settings.items()),
                *case.overrides]
@@ -271,6 +274,7 @@ def parse_flags() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--size", default="tiny,small,base", help="of gin/size/t5_*.gin")
     parser.add_argument("--shape", default="8x128/64,4x1024/256", help="rows x inputs/targets")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--dropout_rate", type=float, default=0.0)
     parser.add_argument("--reference", default="hugging_face", choices=["hugging_face", "unscanned"])
     parser.add_argument("--parts", default="step,memory,start", help="which of these to measure")
     parser.add_argument("--seconds", type=float, default=30, help="how long the contestants take turns in each case")
@@ -301,7 +305,7 @@ def measure(case: Case, names: list[str], flags: argparse.Namespace) -> dict[str
 def main() -> None:
     """Measures and prints."""
     flags, overrides = parse_flags()
-    cases = [Case(size, shape, flags.dtype, tuple(overrides))
+    cases = [Case(size, shape, flags.dtype, flags.dropout_rate, tuple(overrides))
              for size in flags.size.split(",") for shape in flags.shape.split(",")]
     if flags.alone:
         one = CONTESTANTS[flags.alone](cases[0])

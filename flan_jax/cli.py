@@ -46,6 +46,18 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{message}{hint} (`{self.prog} --help` says more)")
 
 
+def add_step_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag --step, by which verbs that read a checkpoint choose one of a run: a number, or 'best'."""
+    parser.add_argument("--step", type=_step, help="the checkpoint of this step, or best: the one with the lowest "
+                                                   "validation loss (default: the last)")
+
+
+def _step(text: str) -> int | str:
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor best")
+    return text if text == "best" else int(text)
+
+
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
     """The flags of a parser and of the verbs below it."""
     for action in parser._actions:

@@ -14,6 +14,7 @@ import difflib
 import importlib
 import inspect
 import io
+import os
 import pathlib
 import re
 import tokenize
@@ -28,6 +29,11 @@ from flan_jax.cli import ArgumentParser
 from flan_jax.errors import UserError
 
 DEFAULT_GIN_FILE = "gin/flan.gin"
+
+# The modules whose parameters a run's gin files may set; training ones too, since the same files configure every verb.
+CONFIGURED = ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5",
+              "flan_jax.models.decoder")
+
 _NAME = re.compile(r"[A-Za-z_][\w./]*")
 
 
@@ -75,6 +81,9 @@ def parse_command_line(
     flags = _add_flags(parser or ArgumentParser()).parse_args(rest)
     if not flags.gin_file:
         raise UserError(f"no --gin_file given; --gin_file={DEFAULT_GIN_FILE} is the default run.")
+    for name in flags.gin_search_paths:
+        if not pathlib.Path(name).is_dir():
+            raise UserError(f"--gin_search_paths: {name!r} is not a directory; give directories, with commas between.")
     paths = [find_gin_file(name, flags.gin_search_paths) for name in flags.gin_file]
     for module in modules:
         importlib.import_module(module)
@@ -125,7 +134,7 @@ def find_gin_file(name: str, search_paths: Sequence[str] = (), beside: pathlib.P
     Raises:
       UserError: it is in none of these places.
     """
-    shipped = _shipped()
+    shipped, name = _shipped(), os.path.expanduser(name)
     places = [pathlib.Path(), *map(pathlib.Path, search_paths), *([beside] if beside else []), shipped]
     for path in (*(place / name for place in places), shipped / name.removeprefix("gin/")):
         if path.is_file():
@@ -147,7 +156,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.allow_abbrev = False
     parser.add_argument("--gin_file", action="append", default=[], metavar="FILE",
                         help="a gin file: a path, or one of the shipped ones such as gin/flan.gin; may be repeated")
-    parser.add_argument("--gin_search_paths", type=lambda text: [p for p in text.split(",") if p], default=[],
+    parser.add_argument("--gin_search_paths", default=[],
+                        type=lambda text: [os.path.expanduser(path) for path in text.split(",") if path],
                         metavar="DIR,DIR", help="directories in which gin files and their includes are looked up")
     parser.epilog = parser.epilog or "Any value of the gin files is changed with --gin.NAME=VALUE."
     return parser
@@ -319,7 +329,8 @@ def _check_macros(reading: _Reading, may_be_unread: frozenset[str]) -> None:
         if name in reading.read_at or name in may_be_unread:
             continue
         if name in reading.set_in_files:
-            hint = _did_you_mean(_nearest(name, known - {name}), otherwise="; delete it.")
+            otherwise = f"; give --gin_file={DEFAULT_GIN_FILE} before it." if _default_reads(name) else "; delete it."
+            hint = _did_you_mean(_nearest(name, known - {name}), otherwise)
             raise UserError(f"{place}: {name} is set but nothing reads it{hint}")
         parameters = [f"{item.name}.{p}" for item in _configurables().values() for p in _parameters(item) or ()]
         near = _nearest(name, known) or next((p for p in parameters if p.endswith(f".{name}")), None)
@@ -334,6 +345,11 @@ def _check_macros(reading: _Reading, may_be_unread: frozenset[str]) -> None:
             if repr(value) == "%gin.REQUIRED":
                 name = scope if selector == "gin.macro" else f"{selector.rsplit('.', 1)[-1]}.{parameter}"
                 raise UserError(f"{name} is required; add --gin.{name}=VALUE.")
+
+
+def _default_reads(name: str) -> bool:
+    """Whether the default run reads a macro: files of a size or a mesh set what it reads."""
+    return re.search(rf"%{re.escape(name)}\b", (_shipped() / "flan.gin").read_text(encoding="utf-8")) is not None
 
 
 def _forget_overridden(may_be_unread: frozenset[str]) -> None:

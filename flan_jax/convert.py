@@ -9,6 +9,7 @@ import time
 import tqdm
 
 from flan_jax import cli
+from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
 from flan_jax.interchange import gguf_tokenizer, gin_fields, huggingface, model_card, ours, t5x
 from flan_jax.interchange.load import FORMS, open_checkpoint
@@ -17,8 +18,6 @@ from flan_jax.interchange.source import DTYPES, Source, check_tensors
 from flan_jax.interchange.staging import staged
 
 _TARGETS = ("t5x", "hf", "flan")
-# The files that VOCABULARY can name, the best first.
-_VOCABULARIES = ("tokenizer.json", "spiece.model", "tokenizer.model")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     source = open_checkpoint(flags.input, flags.form, flags.step)
     check_tensors({name: tensor.shape for name, tensor in source.tensors.items()},
                   parameter_shapes(source.model, source.fields), source.path,
-                  '"here" is what its gin file says; put the right config.gin or model.gin beside it.')
+                  '"here" is what its gin file says; put the right config.gin or model.gin beside it:',
+                  lists_all=True)
     _keep_slots(source, flags)
     source.tokenizer = _find_tokenizer(source, flags.form, flags.tokenizer)
     output = pathlib.Path(flags.output).expanduser()
@@ -52,7 +52,7 @@ def _parser() -> cli.ArgumentParser:
                         help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory or a GGUF file")
     parser.add_argument("--output", required=True, metavar="DIR", help="a directory that is not there yet")
     parser.add_argument("--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)")
-    parser.add_argument("--step", type=int, help="the checkpoint of this step (default: the last)")
+    cli.add_step_flag(parser)
     parser.add_argument("--with_optimizer", action="store_true", help="Adafactor's state too (t5x and flan)")
     parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer file, or a directory of such, to go with it "
                                                             "(default: what lies beside the input)")
@@ -72,39 +72,27 @@ def _keep_slots(source: Source, flags) -> None:
 def _find_tokenizer(source: Source, form: str, given: str | None) -> dict[str, bytes]:
     """The tokenizer's files: those given, else those in the checkpoint, beside it, or where the run's VOCABULARY is."""
     if given:
-        path = pathlib.Path(given).expanduser()
-        files = huggingface.tokenizer_files(path) if path.is_dir() else _one_file(path) if path.is_file() else {}
+        files = huggingface.tokenizer_files(pathlib.Path(given).expanduser())
         if not files:
             raise UserError(f"--tokenizer={given} is neither a tokenizer's file nor a directory that has one "
-                            f"({', '.join(huggingface.TOKENIZER_FILES[:2])}, ...).")
+                            f"({', '.join(VOCABULARY_FILES)}).")
         return files
     if form == "gguf":
         files, note = gguf_tokenizer.tokenizer_of(source.path)
         source.notes.append(note)
         return files
-    run = source.path if form == "hf" else run_directory(source.path)
+    run = source.path if form == "hf" else _run_directory(source)
     files = huggingface.tokenizer_files(run) if run else {}
     if not files and run and (run / "config.gin").is_file():
-        path = pathlib.Path(str(gin_fields.read_macros(run / "config.gin").get("VOCABULARY"))).expanduser()
-        if path.is_dir() or path.name in huggingface.TOKENIZER_FILES:
-            files = huggingface.tokenizer_files(path if path.is_dir() else path.parent)
-        if path.is_file():
-            files |= _one_file(path)
+        vocabulary = str(gin_fields.read_macros(run / "config.gin").get("VOCABULARY"))
+        files = huggingface.tokenizer_files(pathlib.Path(vocabulary).expanduser())
     return files
 
 
-def _one_file(path: pathlib.Path) -> dict[str, bytes]:
-    """A tokenizer of a single file, a SentencePiece model under the name that T5's tokenizer looks for."""
-    known = path.name in huggingface.TOKENIZER_FILES or path.suffix != ".model"
-    return {path.name if known else "spiece.model": path.read_bytes()}
-
-
-def run_directory(path: pathlib.Path) -> pathlib.Path | None:
+def _run_directory(source: Source) -> pathlib.Path | None:
     """The directory at or above a checkpoint that holds the run's gin file, or None."""
-    for directory in (path, *path.absolute().parents[:2]):
-        if any((directory / name).is_file() for name in gin_fields.GIN_FILES):
-            return directory
-    return None
+    file = gin_fields.file_beside(source.path)
+    return file.parent if file else None
 
 
 def _write(source: Source, flags, directory: pathlib.Path, output: pathlib.Path) -> None:
@@ -113,13 +101,13 @@ def _write(source: Source, flags, directory: pathlib.Path, output: pathlib.Path)
     with tqdm.tqdm(total=len(source.tensors), unit="array", file=sys.stdout, mininterval=1) as progress:
         if flags.to == "hf":
             huggingface.write_huggingface(directory, source, dtype, lambda _: progress.update())
-            card = model_card.model_card(source, name, run_directory(source.path))
+            card = model_card.model_card(source, name, _run_directory(source))
             (directory / "README.md").write_text(card, encoding="utf-8")
             return
         write = t5x.write_t5x if flags.to == "t5x" else ours.write_ours
         write(directory, source, dtype, lambda _: progress.update())
     text = gin_fields.gin_text(source.model, source.fields, name)
-    vocabulary = next((file for file in _VOCABULARIES if file in source.tokenizer), None)
+    vocabulary = next((file for file in VOCABULARY_FILES if file in source.tokenizer), None)
     if vocabulary:
         text += f"VOCABULARY = {str(output.absolute() / vocabulary)!r}\n"
     (directory / "model.gin").write_text(text, encoding="utf-8")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -19,11 +18,10 @@ import numpy as np
 
 from flan_jax import cli
 from flan_jax import config as gin_config
-from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
+from flan_jax.files import write_file
 from flan_jax.models.decoding_method import METHODS, Decoding
-from flan_jax.prepare import CONFIGURED
-from flan_jax.train import open_devices, open_run
+from flan_jax.opening import open_model
 from flan_jax.training import processes
 
 # Prompts, a device, that are answered before their answers are written: enough to fill batches of like lengths.
@@ -37,7 +35,7 @@ Answer = Callable[[list[str], int], list[tuple[str, bool]]]
 def main(argv: list[str] | None = None) -> int:
     """The verb. Prompts are the arguments, the lines of `--file`, or those of standard input."""
     argv = sys.argv[1:] if argv is None else argv
-    flags = gin_config.parse_command_line(argv, CONFIGURED, _parser())
+    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, _parser())
     method = chosen_decoding(flags)
     if flags.prompts and flags.file:
         raise UserError("prompts are given as arguments and with --file; leave one of them out.")
@@ -50,20 +48,17 @@ def main(argv: list[str] | None = None) -> int:
     from flan_jax.evaluation.held_out import model_digest, parameters_digest
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
-        open_devices(DataConfig().cache_directory(), flags)
-        # No row is read: the data that the model was tuned on may be elsewhere.
-        data = Data(dataclasses.replace(DataConfig(), source="bundled"))
-        run = open_run(data)
+        run = open_model(flags)
         _, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
-    source_length, target_length = data.config.lengths()
-    inputs = dict(zip(prompts, encoded(prompts, data.vocabulary, source_length)))
-    generator = Generator(run.model, data.vocabulary, run.mesh, target_length, bos_id=data.vocabulary.bos_id,
-                          method=method)
+    vocabulary, (source_length, target_length) = run.data.vocabulary, run.data.config.lengths()
+    inputs = dict(zip(prompts, encoded(prompts, vocabulary, source_length)))
+    generator = Generator(run.model, vocabulary, run.mesh, target_length, bos_id=vocabulary.bos_id, method=method)
 
     def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
-        if writes and (cut := generator.about_cut(answers)):
-            print(cut, file=sys.stderr, flush=True)
+        cut = sum(is_cut for _, is_cut in answers)
+        if writes and cut:
+            print(generator.about_cut(cut, len(answers)), file=sys.stderr, flush=True)
         return answers
 
     chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
@@ -74,8 +69,8 @@ def main(argv: list[str] | None = None) -> int:
                 print("\n".join(answers if len(prompts) == 1 else map(_on_one_line, answers)), flush=True)
         return 0
     identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params),
-                "vocabulary": data.vocabulary.fingerprint, "model": model_digest(run.model.config)}
-    write_answers(pathlib.Path(flags.output), prompts, answer, identity, chunk, writes)
+                "vocabulary": vocabulary.fingerprint, "model": model_digest(run.model.config)}
+    write_answers(pathlib.Path(flags.output).expanduser(), prompts, answer, identity, chunk, writes)
     return 0
 
 
@@ -87,7 +82,7 @@ def _parser() -> cli.ArgumentParser:
                                                          "written as they come; the same command resumes")
     parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
                                                              "another program (default: the last in MODEL_DIR)")
-    parser.add_argument("--step", type=int, help="the checkpoint of this step")
+    cli.add_step_flag(parser)
     parser.add_argument("--method", default="greedy", help=f"{', '.join(METHODS)} (default: greedy)")
     parser.add_argument("--temperature", type=float, help="sample: logits are divided by it (default: 1)")
     parser.add_argument("--top_k", type=int, help="sample: draw from the k likeliest tokens (default: 0, all)")
@@ -130,7 +125,7 @@ def read_prompts(name: str | None) -> list[str]:
       UserError: if the file is missing or there is no prompt in it.
     """
     try:
-        contents = pathlib.Path(name).read_bytes() if name else sys.stdin.buffer.read()
+        contents = pathlib.Path(name).expanduser().read_bytes() if name else sys.stdin.buffer.read()
         text = contents.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{f'--file {name!r}' if name else 'standard input'} is not UTF-8 text ({error.reason} at byte "
@@ -201,9 +196,7 @@ def write_answers(output: pathlib.Path, prompts: list[str], answer: Answer, iden
         with _failing_as_user_error(output):
             output.touch()
             os.truncate(output, len(whole))
-            part = record.with_suffix(".part")
-            part.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-            part.replace(record)
+        write_file(record, json.dumps(identity, indent=1) + "\n")
     for first in range(done, len(prompts), chunk):
         some = prompts[first:first + chunk]
         lines = [json.dumps({"prompt": prompt, "answer": text, **({"cut": True} if cut else {})}, ensure_ascii=False)

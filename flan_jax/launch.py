@@ -1,7 +1,8 @@
-"""`flan-jax launch --backend=B [flags] -- ARGUMENTS OF TRAIN`: what to type, or to submit, to train on several hosts.
+"""`flan-jax launch --backend=B [flags] -- ARGUMENTS`: what to type, or to submit, to train on several hosts.
 
-It prints command lines or a manifest and ends; with --run it runs or submits them. Nothing here schedules, watches or
-restarts: the same command resumes a run.
+ARGUMENTS are those of `flan-jax train`, or `eval` or `generate` and those of that verb. It prints command lines or a
+manifest and ends; with --run it runs or submits them. Nothing here schedules, watches or restarts: the same command
+resumes a run.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -31,6 +33,7 @@ _GKE_TPU = {"v4": "tpu-v4-podslice", "v5e": "tpu-v5-lite-podslice", "v5p": "tpu-
             "tpu7x": "tpu7x"}
 _CHIPS_PER_HOST = 4  # of a slice with several hosts, in each of these generations
 _STEPS = ("create", "install", "train")
+_VERBS = ("train", "eval", "generate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,7 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     unknown = [step for step in steps if step not in _STEPS]
     if unknown:
         raise UserError(f"--steps has {unknown[0]!r}, but its steps are {', '.join(_STEPS)}.")
-    wheel = pathlib.PurePath(flags.wheel or "")
+    wheel = pathlib.Path(flags.wheel or "").expanduser()
     if "install" in steps and wheel.suffix != ".whl":
         raise UserError("--backend=tpu_vm needs --wheel=FILE.whl to install; `pip wheel --no-deps --wheel-dir=dist .` "
                         "in a checkout makes it (or leave the installation out: --steps=train).")
@@ -133,9 +136,7 @@ def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{sides}}}", flags.topology):
         raise UserError(f"--topology={flags.topology} must be the chips along each side of the slice, such as 4x4 "
                         "(v5e, v6e) or 4x4x4 (v4, v5p, tpu7x).")
-    chips = 1
-    for side in flags.topology.split("x"):
-        chips *= int(side)
+    chips = math.prod(map(int, flags.topology.split("x")))
     on_host = _number(flags, "chips_per_host", min(chips, _CHIPS_PER_HOST))
     if chips % on_host:
         raise UserError(f"--topology={flags.topology} has {chips} chips, which are no whole number of hosts with "
@@ -237,7 +238,7 @@ _SWITCHES = ("gpus", "spot")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb. What follows `--` are the arguments of `flan-jax train`, or `eval` and those of `flan-jax eval`."""
+    """The verb. What follows `--` are the arguments of `flan-jax train`, or another of `_VERBS` and its arguments."""
     argv = sys.argv[1:] if argv is None else list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)
     flags, arguments = _parser().parse_args(argv[:cut]), argv[cut + 1:]
@@ -253,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(prog="flan-jax launch", description=__doc__, allow_abbrev=False,
-                                usage="flan-jax launch --backend=B [flags] -- [train|eval] ARGUMENTS")
+                                usage="flan-jax launch --backend=B [flags] -- [train|eval|generate] ARGUMENTS")
     parser.add_argument("--backend", help=", ".join(BACKENDS))
     parser.add_argument("--run", action="store_true", help="run or submit what is printed otherwise")
     for name, text in _HELP.items():
@@ -282,8 +283,9 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
         if not getattr(flags, name):
             raise UserError(f"--backend={flags.backend} needs --{name}: {_HELP[name]}.")
     if not any(argument.startswith("--gin_file") for argument in arguments):
-        raise UserError("the arguments of train are missing; write them after --, as in: flan-jax launch "
-                        f"--backend={flags.backend} ... -- --gin_file=gin/flan.gin --gin.MODEL_DIR=runs/nli.")
+        verb = arguments[0] if arguments and arguments[0] in _VERBS else "train"
+        raise UserError(f"the arguments of {verb} are missing; write them after --, as in: flan-jax launch "
+                        f"--backend={flags.backend} ... -- {verb} --gin_file=gin/flan.gin --gin.MODEL_DIR=runs/nli.")
     for argument in arguments:
         if argument.partition("=")[0].removeprefix("--") in NAMED_BY:
             raise UserError(f"{argument} after -- is for the launcher to say; leave it out.")
@@ -307,7 +309,7 @@ def _name(flags: argparse.Namespace) -> str:
 
 def _verb(arguments: list[str], coordinator: str = "", count: int = 1, index: int = 0) -> list[str]:
     """The command of one process; without a coordinator JAX finds the others."""
-    command = ["flan-jax", *([] if arguments[0] in ("train", "eval", "generate") else ["train"]), *arguments]
+    command = ["flan-jax", *([] if arguments[0] in _VERBS else ["train"]), *arguments]
     if coordinator:
         command += [f"--coordinator={coordinator}", f"--num_processes={count}", f"--process_id={index}"]
     return command

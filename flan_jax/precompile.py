@@ -6,6 +6,7 @@ memory holds, matrix products, collectives, and from these an estimate of the st
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -15,8 +16,8 @@ import gin
 
 from flan_jax import cli
 from flan_jax import config as gin_config
+from flan_jax.config import CONFIGURED
 from flan_jax.errors import UserError
-from flan_jax.prepare import CONFIGURED
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
 _MARGIN = 1.05
@@ -34,14 +35,15 @@ def main(argv: list[str] | None = None) -> int:
                         help="search mesh, remat and microbatches for the fastest that fits")
     parser.add_argument("--tries", type=int, default=8, metavar="N",
                         help="with --fit: stop once so many choices are compiled that fit")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--json", metavar="FILE", type=lambda text: pathlib.Path(text).expanduser(),
+                        help="write the numbers there, too")
     flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
     if flags.tries < 1:
         raise UserError(f"--tries={flags.tries} compiles nothing; give 1 or more.")
-    if flags.json and pathlib.Path(flags.json).is_dir():
+    if flags.json and flags.json.is_dir():
         raise UserError(f"--json={flags.json} is a directory; give a file in it.")
-    if flags.json and not pathlib.Path(flags.json).parent.is_dir():
-        raise UserError(f"--json={flags.json}: there is no directory {pathlib.Path(flags.json).parent}; make it first.")
+    if flags.json and not flags.json.parent.is_dir():
+        raise UserError(f"--json={flags.json}: there is no directory {flags.json.parent}; make it first.")
     from flan_jax.scale import chooser, topology
 
     where = topology.open_slice(flags.topology)
@@ -51,15 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     except chooser.NothingFits as error:
         print(f"does not fit: {error}")
         if flags.json:
-            pathlib.Path(flags.json).write_text(json.dumps({"fits": False}), encoding="utf-8")
+            flags.json.write_text(json.dumps({"fits": False, "why": str(error)}), encoding="utf-8")
         return 1
-    best = _best(job, where, records)
+    best = _with_guess(job, where, _best(job, where, records))
     print(describe(best), flush=True)
     if flags.fit:
         print_fit(best, job, len(records))
     if flags.json:
         tried = {"tried": [_choice_of(record) for record in records]} if flags.fit else {}
-        pathlib.Path(flags.json).write_text(json.dumps({**best, **tried}, indent=1), encoding="utf-8")
+        flags.json.write_text(json.dumps({**best, **tried}, indent=1), encoding="utf-8")
     return 1 if _too_large(best) else 0
 
 
@@ -81,6 +83,18 @@ def _best(job, where, records: list[dict[str, Any]]) -> dict[str, Any]:
     return first or records[0]
 
 
+def _with_guess(job, where, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with what the chooser guesses of the training step's activations; the compiler does not name them."""
+    from flan_jax.scale import chooser
+    from flan_jax.scale.hardware import CHIPS
+    from flan_jax.scale.programs import Choice
+
+    train = record["train"]
+    guessed = chooser.guess(job, where.chip or CHIPS["v3"], Choice.of(record)).memory["activations"]
+    most = train["memory"].get("temporaries", guessed)
+    return {**record, "train": {**train, "activations_guess": min(guessed, most)}}
+
+
 def _rank(record: dict[str, Any]) -> tuple[bool, float]:
     """Sorts what fits before what does not, by time; and what does not by its memory."""
     if _too_large(record):
@@ -92,29 +106,41 @@ def configured(simulated: bool):
     """The `Job` that gin configures; the dtype 'auto' is bfloat16 for accelerators, as it is on them."""
     from flan_jax.data.assemble import DataConfig
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
+    from flan_jax.interchange.gin_fields import CONFIG_CLASS
     from flan_jax.models.architectures import make_model
     from flan_jax.scale.programs import Job
     from flan_jax.training.loop import TrainConfig
     from flan_jax.training.optimizer import adafactor
 
     data, train = DataConfig(), TrainConfig()
-    name = "DecoderConfig" if data.architecture == "decoder" else "T5Config"
-    if not simulated and _parameter(f"{name}.dtype") in (None, "auto"):
-        gin.bind_parameter(f"{name}.dtype", "bfloat16")
+    for name in () if simulated else CONFIG_CLASS.values():
+        if _parameter(f"{name}.dtype") in (None, "auto"):
+            gin.bind_parameter(f"{name}.dtype", "bfloat16")
     rows = train.embedding_rows or padded_size(load_vocabulary(data.vocabulary))
     model = make_model(data.architecture, rows)
     return Job(model, adafactor(), train, data.architecture, data.batch_size, data.lengths())
 
 
 def chosen(job, where):
-    """The `Choice` that gin configures; says why if the mesh is chosen here."""
+    """The `Choice` that gin configures; says why if the mesh is chosen here.
+
+    It is for MESH='auto', and where the default does not divide.
+    """
     from flan_jax.scale import chooser
     from flan_jax.scale.programs import Choice
 
+    config, count = job.config, len(where.devices)
+    default = config.mesh in (None, {"fsdp": -1}) and job.batch_size % config.microbatches == 0
+    undivided = default and not chooser.divides(job, {"data": 1, "fsdp": count, "model": 1}, config.microbatches)
+    if undivided:
+        job = dataclasses.replace(job, config=dataclasses.replace(config, mesh="auto"))
     mesh, why = chooser.mesh_of(job, where.devices)
+    if undivided:
+        why = (f"the default MESH, {{'fsdp': -1}}, does not divide this model and {job.batch_size} rows over {count} "
+               f"devices; this is --gin.MESH=auto, which `flan-jax train` needs there too: {why}")
     if why:
         print(why + "\n", flush=True)
-    return Choice(mesh, job.model.config.remat, job.config.microbatches, job.config.loss_chunks)
+    return Choice(mesh, job.model.config.remat, config.microbatches, config.loss_chunks)
 
 
 def _parameter(name: str) -> Any:
@@ -175,9 +201,8 @@ def print_fit(best: dict[str, Any], job, tries: int) -> None:
         return
     from flan_jax.scale.programs import Choice
 
-    name = "DecoderConfig" if job.architecture == "decoder" else "T5Config"
     what = "the fastest that fits" if best["fits"] else "the first by guess"
-    print(f"{what}, of {tries} compiled:\n  " + "\n  ".join(Choice.of(best).gin(name)))
+    print(f"{what}, of {tries} compiled:\n  " + "\n  ".join(Choice.of(best).gin(type(job.model.config).__name__)))
 
 
 def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -219,12 +244,17 @@ def describe(record: dict[str, Any]) -> str:
 def _program_lines(program: dict[str, Any]) -> list[str]:
     memory = program["memory"]
     of = f" of {_size(memory['available'])}" if memory["available"] else ""
-    lines = [f"  {name.replace('_', ' '):<20}{_size(size):>12}" for name, size in memory.items()
-             if name not in ("total", "available", "message") and size is not None]
+    lines = []
+    for name, size in memory.items():
+        if name not in ("total", "available", "message"):
+            lines.append(f"  {name.replace('_', ' '):<20}{_size(size):>12}")
+        if name == "temporaries" and "activations_guess" in program:
+            lines.append(f"    {'of them activations':<20}{_size(program['activations_guess']):>10} by guess")
     lines.append(f"  {'total':<20}{_size(memory['total']):>12}{of}")
     if "flops" not in program:
         return lines
-    lines.append(f"  {'of it at once':<20}{_size(program['peak_bytes']):>12}")
+    if "peak_bytes" in program:
+        lines.append(f"  {'of it at once':<20}{_size(program['peak_bytes']):>12}")
     lines.append(f"  {'matrix products':<20}{program['flops'] / 1e12:>8.3f} TFLOP")
     lines.append(f"  {'memory traffic':<20}{_size(program['memory_bytes']):>12}")
     lines += [f"  {kind:<20}{_size(sums['bytes']):>12} in {sums['count']:,}"

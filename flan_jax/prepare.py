@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import collections
+import argparse
 import concurrent.futures
-import json
 import multiprocessing
 import os
 import sys
@@ -17,13 +16,10 @@ from flan_jax import config as gin_config
 from flan_jax.checks import check_number
 from flan_jax.cli import ArgumentParser, run
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.cache import open_train_shard, rows_in
+from flan_jax.data.cache import rows_in
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
-
-# The modules whose parameters a run's gin files may set; training ones too, since the same files configure both.
-CONFIGURED = ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5",
-              "flan_jax.models.decoder")
+from flan_jax.printing import print_eval_counts, print_left_out, print_plan
 
 _MOST_WORKERS = 16
 _WORKER: Data | None = None
@@ -54,47 +50,8 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
             plan = _plan(data, split, builders)
             if plan is not None and split == "train":
                 print_plan(data, plan)
-    print_left_out(data)
     print(f"token cache ready in {time.time() - start:.1f} s: {data.directory}", flush=True)
     return data
-
-
-def print_left_out(data: Data) -> None:
-    """What neither trains nor is evaluated though it was asked for, and why."""
-    for name, reason in data.left_out.items():
-        print(f"left out: {name} ({reason})", flush=True)
-
-
-def print_counts(data: Data, only: str | None = None) -> None:
-    """What was shortened, cut or dropped of all rows, or of those that are evaluated (`only` 'eval')."""
-    if only != "eval":
-        print_plan(data, data.plan())
-    print_eval_counts(data)
-
-
-def print_plan(data: Data, plan: Plan) -> None:
-    """How full the rows are, and what was shortened, cut or dropped on the way."""
-    print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
-    for member in data.members():
-        counts = open_train_shard(data.shard_path(member.name, 0)).meta["counts"]
-        lost = {k: v for k, v in counts.items() if k not in ("rows", "rows read")}
-        if lost:
-            detail = ", ".join(f"{v:,} {k}" for k, v in lost.items())
-            print(f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; {detail}", flush=True)
-
-
-def print_eval_counts(data: Data) -> None:
-    """What was dropped, shortened or cut of the held-out rows, summed over templates."""
-    lost, rows = collections.defaultdict(collections.Counter), collections.Counter()
-    for dataset, template in data.eval_jobs():
-        counts = json.loads((data.eval_path(dataset, template) / "meta.json").read_text(encoding="utf-8"))["counts"]
-        rows[dataset.name] += counts["rows"]
-        lost[dataset.name].update({k: v for k, v in counts.items() if k not in ("rows", "rows read")})
-    for name, counts in lost.items():
-        if counts:
-            drawn = {"exemplars that did not fit": f" of {rows[name] * data.config.shots:,}"}
-            print(f"  held out, over all templates: {name}: {rows[name]:,} rows; "
-                  + ", ".join(f"{v:,}{drawn.get(k, '')} {k}" for k, v in counts.items()), flush=True)
 
 
 def _download(data: Data) -> None:
@@ -174,8 +131,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = ArgumentParser(prog="flan-jax prepare", description=__doc__)
     parser.add_argument("--only", choices=["eval"], help="build the held-out rows alone")
     parser.add_argument("--workers", type=int, help="processes that render and encode (default: one a core)")
-    flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
-    prepare(DataConfig(), flags.workers, flags.only)
+    # A run says itself what is left out, and does the work with what is ready.
+    parser.add_argument("--for_a_run", action="store_true", help=argparse.SUPPRESS)
+    flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, parser)
+    data = prepare(DataConfig(), flags.workers, flags.only)
+    if not flags.for_a_run:
+        print_left_out(data)
     return 0
 
 

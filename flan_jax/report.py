@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from flan_jax import cli
 from flan_jax.errors import UserError
 from flan_jax.evaluation import figure, report
-from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results, write_file
+from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results
+from flan_jax.files import write_file
 
 _DESCRIPTION = "Prints each dataset's mean and spread over templates; writes report.md and report.png."
 
@@ -27,10 +28,24 @@ def main(argv: Sequence[str]) -> int:
     paths = [_results_path(name) for name in arguments.results]
     if len(paths) > 1 and not arguments.output:
         raise UserError("a report of several results is of none of them alone; say with --output=DIR where it goes.")
-    text, files = write_report(_all_rows(paths), arguments.output or paths[0].parent, _tuned_on(paths))
+    output = pathlib.Path(arguments.output).expanduser() if arguments.output else paths[0].parent
+    text, files = write_report(_all_rows(paths), output, _tuned_on(paths))
     print(text)
     print("\n".join(f"wrote {file}" for file in files))
     return 0
+
+
+def conclude(directory: pathlib.Path, finished: bool) -> int:
+    """Ends an evaluation: table and picture, made by the first of several hosts, or why there are none yet.
+
+    Gives the exit status. `finished` is False if SIGTERM ended it.
+    """
+    import jax
+
+    if not finished:
+        print("SIGTERM: the evaluation is not finished; the same command does the rest.", flush=True)
+        return 0
+    return main([str(directory)]) if jax.process_index() == 0 else 0
 
 
 def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
@@ -44,9 +59,7 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
     """
     rows = list(rows)
     lines = report.compare(rows)
-    seen = sorted({line.dataset for line in lines} & set(tuned_on))
-    warning = f"\nNot held out, hence not zero-shot for the model that trained on it: {', '.join(seen)}.\n"
-    text = report.table(lines) + (warning if seen else "") + report.progress(rows)
+    text = report.table(lines, tuned_on) + report.progress(rows)
     files = [pathlib.Path(directory) / name for name in ("report.md", "report.png")]
     for file, contents in zip(files, (text.encode(), figure.draw(lines))):
         write_file(file, contents)

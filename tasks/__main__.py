@@ -13,17 +13,18 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flan_jax import cli
 from flan_jax.data import check, sources
-from flan_jax.data.catalogue import CATALOGUE, Dataset, Drop
+from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.mixture import HELD_OUT_FORMS, UNSEEN, held_out_split
 from flan_jax.data.overlap import held_out_overlap
-from flan_jax.data.render import INSTRUCTIONS, STYLES, read_row, render
+from flan_jax.data.render import INSTRUCTIONS, STYLES, render, usable_rows
+from flan_jax.data.user_modules import import_module
 from flan_jax.errors import UserError
 
 
@@ -31,8 +32,6 @@ def main(argv: Sequence[str]) -> int:
     """Runs `flan-jax tasks` with arguments; 1 if `check` found a problem, else 0."""
     flags = _parser().parse_args(argv)
     if flags.module:
-        from flan_jax.data.assemble import import_module
-
         import_module(flags.module)
     return flags.do(flags) or 0
 
@@ -154,13 +153,13 @@ def _indented(title: str, inputs: str, targets: str) -> str:
 def _render(flags: argparse.Namespace) -> None:
     dataset = CATALOGUE[flags.name]
     source = sources.open_source(flags.source, flags.data_dir)
-    templates = dataset.templates if flags.template == "all" else (dataset.template(flags.template),)
+    templates = _templates(dataset, flags.template, flags.instructions)
     if flags.source in ("tfds", "hf") and (why := source.available(dataset, next(iter(dataset.splits)))):
         raise UserError(f"{dataset.name}: {why}; `flan-jax prepare` downloads, --source=bundled needs no download.")
     spec = flags.split or sources.parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
     pool = ExemplarPool(dataset, source, flags.seed) if flags.shots else None
-    dropped: collections.Counter[str] = collections.Counter()
-    for index, row_id, row in itertools.islice(_usable_rows(source, dataset, spec, dropped), flags.num_rows):
+    counts: collections.Counter[str] = collections.Counter()
+    for index, row_id, row in itertools.islice(usable_rows(source, dataset, spec, counts), flags.num_rows):
         exemplars = pool.draw(row, row_id, flags.shots) if pool else []
         for template in templates:
             text = render(dataset, template, row, row_id=row_id, options_style=flags.options_style,
@@ -171,19 +170,31 @@ def _render(flags: argparse.Namespace) -> None:
                                  ensure_ascii=False))
             else:
                 print(_indented(f"{row_id} {template.id} ({template.kind})", text.inputs, text.targets))
+    dropped = [f"{count} {name.removeprefix('dropped: ')}" for name, count in counts.items() if name != "rows read"]
     if dropped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        print(f"rows left out: {reasons}", file=sys.stderr)
+        print(f"rows left out: {', '.join(dropped)}", file=sys.stderr)
 
 
-def _usable_rows(source, dataset: Dataset, spec: str, dropped) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(position, row id, fields) of the rows that are not dropped; the others are counted by reason."""
-    for index, raw in source.rows(dataset, spec):
-        row = read_row(dataset, raw)
-        if isinstance(row, Drop):
-            dropped[row.reason] += 1
-        else:
-            yield index, sources.row_id(dataset, spec, index), row
+def _templates(dataset: Dataset, wanted: str, instructions: str) -> Sequence[Template]:
+    """The template of an id, or all; where nothing of their text is shown, one for all, which is said on stderr.
+
+    Raises:
+      UserError: for an unknown id, or an inverted template in a mode that never turns a row around.
+    """
+    inverts = instructions in ("template", "baseline")
+    if wanted != "all":
+        template = dataset.template(wanted)
+        if template.kind == "inverted" and not inverts:
+            raise UserError(f"{dataset.name}: {wanted!r} is inverted, and --instructions={instructions} never turns a "
+                            "row around; give a forward template.")
+        return (template,)
+    if instructions == "template":
+        return dataset.templates
+    inverted = tuple(template for template in dataset.templates if template.kind == "inverted" and inverts)
+    chosen = dataset.forward()[:1] + inverted[:1]
+    print(f"--instructions={instructions} shows nothing of a template's text; rendered as "
+          f"{', '.join(template.id for template in chosen)}", file=sys.stderr)
+    return chosen
 
 
 def _check(flags: argparse.Namespace) -> int:

@@ -409,7 +409,10 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
 )
 
 XSUM = Dataset(
-    name="xsum", paper_dataset="XSum", cluster="summarization", tfds=None, hub=Hub("EdinburghNLP/xsum"),
+    name="xsum", paper_dataset="XSum", cluster="summarization", tfds="xsum:1.1.0", hub=Hub("EdinburghNLP/xsum"),
+    manual="Run the scripts that https://github.com/EdinburghNLP/XSum/blob/master/XSum-Dataset/README.md describes. "
+           "Pack the folder xsum-extracts-from-downloads as xsum-extracts-from-downloads.tar.gz and put that into the "
+           "manual directory of TFDS.",
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"}, rows={"train": 203_560},
     fields=("document",), row=_report, options=None, metrics=("rouge",), licence="unknown",
     templates=(

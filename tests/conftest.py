@@ -16,6 +16,15 @@ def no_setting_is_left_to_the_next_test():
     gin.clear_config()
 
 
+def pytest_runtest_setup(item):
+    """Skips what needs eight devices where there are fewer."""
+    if item.get_closest_marker("devices"):
+        import jax
+
+        if jax.device_count() < 8:
+            pytest.skip("needs eight devices: run by tests/test_eight_devices.py")
+
+
 @pytest.fixture
 def real_rows() -> pathlib.Path:
     """The directory of real rows; skips where this checkout has none beside it."""

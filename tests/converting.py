@@ -30,11 +30,8 @@ def decoder_batch(vocab_size):
 def our_logits(path, batch):
     """Logits of the checkpoint of any form at `path`, loaded as training loads it: stacked, in float32."""
     source = open_checkpoint(path)
-    fields = {**source.fields, "dtype": "float32"}
-    if source.model == "t5":
-        model = t5.T5(t5.T5Config(**fields, dropout_rate=0.0))
-    else:
-        model = decoder.DecoderLM(decoder.DecoderConfig(**fields))
+    fields = {**source.fields, "dtype": "float32", "dropout_rate": 0.0}
+    model = t5.T5(t5.T5Config(**fields)) if source.model == "t5" else decoder.DecoderLM(decoder.DecoderConfig(**fields))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
     _, params = interchange.read_parameters(path, partitioning.unbox(boxed))
     return np.asarray(jax.jit(model.apply)({"params": params}, batch))

@@ -5,8 +5,11 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
+from flan_jax.interchange import t5x
 from flan_jax.models import losses, stacking, t5
+from flan_jax.models.stacking import named
 
 ROOT = pathlib.Path(__file__).parents[1].parent / "shared" / "golden"
 T5_V512 = ROOT / "t5_1_1_tiny_v512"
@@ -30,10 +33,19 @@ def batch(numbers, kind: str) -> dict[str, np.ndarray]:
     return result
 
 
-def named(tree) -> dict:
-    """Gives the leaves of a tree by their path."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+def read_t5x(path) -> tuple[int, dict]:
+    """Gives (step, parameters as nested dicts of arrays in the dtypes that are stored) of a T5X checkpoint."""
+    source = t5x.open_t5x(path)
+    return source.step, _read(source.tensors)
+
+
+def read_t5x_slots(path) -> dict:
+    """Gives `v`, `v_row` and `v_col` of a T5X checkpoint, each a tree like that of the parameters."""
+    return _read(t5x.open_t5x(path).slots)
+
+
+def _read(tensors) -> dict:
+    return traverse_util.unflatten_dict({name: tensor.read() for name, tensor in tensors.items()}, sep="/")
 
 
 def assert_gradients(model, params, batch, numbers) -> None:

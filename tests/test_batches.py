@@ -76,7 +76,7 @@ def made(directory: pathlib.Path, architecture: str) -> tuple[Batches, list]:
     for name, most in (("small", 500), ("large", 100_000)):
         for epoch in range(2):
             examples = random_examples(rng.integers(1, 12, (30 + epoch, 2)).tolist(), most)
-            path = write_train_shard(directory / f"{name}-{epoch}", *map(list, zip(*examples)), [0] * len(examples),
+            path = write_train_shard(directory / f"{name}-{epoch}", *map(list, zip(*examples)),
                                      collections.Counter(), {"dataset": name, "epoch": epoch})
             shards[name, epoch] = path, examples
     counts = rng.integers(0, 3, 14)

@@ -45,7 +45,7 @@ def gin_dir(tmp_path, monkeypatch):
 
 
 def parse(*argv, **options):
-    return config.parse_command_line(argv, modules=[], **options)
+    return config.parse_command_line(argv, **{"modules": [], **options})
 
 
 def message(*argv, **options) -> str:
@@ -150,6 +150,14 @@ def test_a_name_that_nothing_reads_is_an_error_that_suggests_one(gin_dir):
     (gin_dir / "extra.gin").write_text("include 'main.gin'\n\nSTEP = 5\n")
     assert message("--gin_file=extra.gin") == (
         "extra.gin:3: STEP is set but nothing reads it; did you mean STEPS?")
+    (gin_dir / "colour.gin").write_text("include 'main.gin'\nCOLOUR = 5\n")
+    assert message("--gin_file=colour.gin") == "colour.gin:2: COLOUR is set but nothing reads it; delete it."
+
+
+@pytest.mark.parametrize("name", ["gin/size/decoder_137b.gin", "gin/mesh/v3_128.gin"])
+def test_a_size_or_a_mesh_alone_is_told_the_file_that_reads_it(name):
+    said = message(f"--gin_file={name}", modules=["flan_jax.models.decoder"])
+    assert said.endswith("is set but nothing reads it; give --gin_file=gin/flan.gin before it.")
 
 
 def test_a_macro_that_the_program_reads_itself_may_be_unread(gin_dir):
@@ -205,9 +213,15 @@ def test_mistakes_in_an_argument_are_told_with_its_name(gin_dir, argument, expec
 
 
 def test_a_file_that_is_not_there_says_where_it_was_looked_for(gin_dir):
+    for name in ("here", "there"):
+        (gin_dir / name).mkdir(exist_ok=True)
     text = message("--gin_file=flam.gin", "--gin_search_paths=here,there")
     for place in (gin_dir, gin_dir / "here", gin_dir / "there", config._shipped()):
         assert str(place) in text
+
+
+def test_search_paths_are_directories(gin_dir):
+    assert "'nowhere' is not a directory" in message("--gin_file=main.gin", "--gin_search_paths=nowhere")
 
 
 def test_tensorflow_and_jax_are_not_imported():

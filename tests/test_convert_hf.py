@@ -20,12 +20,12 @@ from safetensors.numpy import load_file
 
 from flan_jax import cli
 from flan_jax import config as gin_config
+from flan_jax.config import CONFIGURED
 from flan_jax.errors import UserError
-from flan_jax.evaluation.results import ResultRow
+from flan_jax.evaluation.results import ResultRow, remember_run
 from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.load import open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
-from flan_jax.prepare import CONFIGURED
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 T5_ODD = {"vocab_size": 120, "d_model": 24, "d_kv": 5, "d_ff": 37, "num_layers": 2, "num_decoder_layers": 3,
@@ -231,8 +231,8 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
     ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ({"attention_bias": True}, "attention_bias"),
     ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "type 'yarn'"),
-    ({"num_hidden_layers": 3}, "missing: model.layers.2.input_layernorm.weight, "),
-    ({"num_hidden_layers": 1}, "unexpected: model.layers.1.input_layernorm.weight, "),
+    ({"num_hidden_layers": 3}, r"\n  missing: model.layers.2.input_layernorm.weight\n"),
+    ({"num_hidden_layers": 1}, r"\n  unexpected: model.layers.1.input_layernorm.weight\n"),
     ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) there, \(65, 16\) here"),
     ({"tie_word_embeddings": True}, "unexpected: lm_head.weight"),
 ])
@@ -334,6 +334,24 @@ def test_the_tokenizer_of_an_export_is_that_which_the_run_names(tmp_path, others
     assert not (tmp_path / "out/tokenizer.json").exists()
 
 
+@pytest.mark.parametrize("name, theirs", [("tokenizer.json", "tokenizer.json"), ("spiece.model", "spiece.model"),
+                                          ("sentencepiece.model", "spiece.model"),
+                                          ("tokenizer.model", "tokenizer.model")])
+def test_every_vocabulary_that_a_directory_may_hold_goes_along(tmp_path, name, theirs):
+    random_llama(tmp_path / "hf")
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("the run's")
+    (tmp_path / "run/model.gin").rename(tmp_path / "run/config.gin")
+    with (tmp_path / "run/config.gin").open("a") as file:
+        file.write(f"VOCABULARY = '{tmp_path}/mine'\n")
+    convert("flan", "flan", tmp_path / "run", tmp_path / "out")
+    assert (tmp_path / "out" / theirs).read_text() == "the run's"
+    assert f"VOCABULARY = '{tmp_path}/out/{theirs}'" in (tmp_path / "out/model.gin").read_text()
+    convert("hf", "hf", tmp_path / "hf", tmp_path / "given", f"--tokenizer={tmp_path}/mine")
+    assert (tmp_path / "given" / theirs).read_text() == "the run's"
+
+
 def test_the_model_card_says_what_the_run_did(tmp_path):
     random_llama(tmp_path / "hf")
     convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
@@ -352,9 +370,15 @@ def test_the_model_card_says_what_the_run_did(tmp_path):
     for said in ("Held out: nli (rte).", "Dropped with it: stsb.", "TRAIN_STEPS: `250`", "| piqa | commonsense | 12 | ",
                  "| accuracy | 277 | 1 | 61.5 |", "| 44.5 |", "- AFL 3.0: piqa", "- unknown: of_their_own"):
         assert said in text, said
-    assert "77.5" not in text
+    assert "77.5" not in text and "\n## Results\n" in text and "zero-shot" not in text
     text = _card_with_results(tmp_path / "run", [later, untuned], tmp_path / "unknown")
     assert "Step 250 was not evaluated." in text and "77.5" not in text
+    seen = {**row, "cluster": "commonsense", "dataset": "piqa"}
+    text = _card_with_results(tmp_path / "run", [row, seen], tmp_path / "seen")
+    assert "hence not zero-shot for the model that trained on it: piqa.\n" in text
+    remember_run(tmp_path / "run", tmp_path / "run", ["rte"])
+    text = _card_with_results(tmp_path / "run", [row, seen], tmp_path / "both")
+    assert "hence not zero-shot for the model that trained on it: piqa, rte.\n" in text
 
 
 def _card_with_results(run, rows, output):
@@ -383,8 +407,7 @@ with partitioning.use_mesh(mesh):
 _, params = interchange.read_parameters(sys.argv[1], partitioning.with_shardings(abstract, shardings))
 assert all(jax.tree.leaves(jax.tree.map(lambda x, s: x.sharding == s, params, shardings)))
 split = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
-for key, leaf in jax.tree_util.tree_leaves_with_path(stacking.unstack(params)):
-    name = jax.tree_util.keystr(key, simple=True, separator="/")
+for name, leaf in stacking.named(stacking.unstack(params)).items():
     np.testing.assert_array_equal(leaf, source.tensors[name].read(), err_msg=name)
 print(split)
 """

@@ -1,5 +1,7 @@
 """T5X's checkpoints: what is written is what T5X writes, to the byte; what is read comes from each of its forms."""
 
+import dataclasses
+import json
 import pathlib
 import shutil
 
@@ -101,7 +103,7 @@ def test_parameters_are_stored_in_the_dtype_asked_for_and_read_into_the_models(t
         np.testing.assert_array_equal(tensor.read(), rounded[name], err_msg=name)
     abstract = traverse_util.unflatten_dict(
         {name: jax.ShapeDtypeStruct(x.shape, np.float32) for name, x in arrays.items()}, sep="/")
-    restored = golden.named(checkpoints.restore_params(tmp_path / "out", abstract))
+    restored = golden.named(interchange.read_parameters(tmp_path / "out", abstract)[1])
     for name, x in rounded.items():
         assert restored[name].dtype == np.float32
         np.testing.assert_array_equal(restored[name], x.astype(np.float32), err_msg=name)
@@ -124,10 +126,10 @@ def test_scanned_layers_come_apart(tmp_path):
     arrays = small_arrays()
     t5x.write_t5x(tmp_path / "in", source_of(scanned_as_scalable_t5(arrays)), None, lambda name: None)
     convert("t5x", "t5x", tmp_path / "in", tmp_path / "out")
-    _, params = t5x.read_t5x(tmp_path / "out/checkpoint_7")
-    for name, x in golden.named(params).items():
-        np.testing.assert_array_equal(x, arrays[name], err_msg=name)
-    assert golden.named(params).keys() == arrays.keys()
+    tensors = open_checkpoint(tmp_path / "out").tensors
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor.read(), arrays[name], err_msg=name)
+    assert tensors.keys() == arrays.keys()
     stacked = golden.named(stacking.stack(traverse_util.unflatten_dict(arrays, sep="/")))
     t5x.write_t5x(tmp_path / "stacked", source_of(stacked), None, lambda name: None)
     assert open_checkpoint(tmp_path / "stacked").tensors.keys() == arrays.keys()
@@ -172,7 +174,7 @@ def test_the_table_of_parameters_is_that_of_the_networks(config, name):
     assert parameters.fields_of(found, {name: known, "other": {"num_heads": 99}}, "here") == (name, fields)
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_every_difference(tmp_path):
+def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path):
     arrays = small_arrays()
     del arrays["decoder/decoder_norm/scale"]
     arrays["encoder/extra"] = np.zeros(3, np.float32)
@@ -184,6 +186,44 @@ def test_a_checkpoint_of_another_model_is_refused_with_every_difference(tmp_path
         interchange.read_parameters(tmp_path, abstract)
     assert ("missing: decoder/decoder_norm/scale; unexpected: encoder/extra; of another shape: "
             "decoder/logits_dense/kernel: (16, 64) there, (16, 128) here") in str(error.value)
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"emb_dim": 24, "mlp_dim": 48}, "it has emb_dim 16, mlp_dim 32, these gin files make emb_dim 24, mlp_dim 48; of "
+                                     "another shape: decoder/decoder_norm/scale: (16,) there, (24,) here; "),
+    ({"mlp_activations": ("relu",)}, "is of another model (missing: decoder/layers_0/mlp/wi/kernel; "),
+    ({"num_decoder_layers": 1}, "it has num_decoder_layers 2, these gin files make num_decoder_layers 1; unexpected: "),
+])
+def test_a_checkpoint_of_another_size_is_one_short_sentence(tmp_path, changes, says):
+    t5x.write_t5x(tmp_path, source_of(small_arrays()), None, lambda name: None)
+    shapes = {name: x.shape for name, x in small_arrays(dataclasses.replace(SMALL, **changes)).items()}
+    abstract = traverse_util.unflatten_dict(
+        {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}, sep="/")
+    with pytest.raises(UserError, match=r"; and \d+ more\); give the gin files it was trained with") as error:
+        interchange.read_parameters(tmp_path, abstract)
+    assert says in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_checkpoint_of_the_other_architecture_says_so(tmp_path):
+    t5x.write_t5x(tmp_path, source_of(small_arrays()), None, lambda name: None)
+    shapes = parameters.parameter_shapes("decoder", vars(decoder.DecoderConfig(128, 16, 2, 8, 32, 3)))
+    abstract = traverse_util.unflatten_dict(
+        {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}, sep="/")
+    with pytest.raises(UserError, match="it has ARCHITECTURE 't5', these gin files make 'decoder'; missing: "):
+        interchange.read_parameters(tmp_path, abstract)
+
+
+def test_convert_lists_every_difference_one_a_line(tmp_path, capsys):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    (tmp_path / "in/model.gin").write_text("T5Config.mlp_dim = 48\nT5Config.num_decoder_layers = 3\n")
+    assert cli.main(["convert", "--from=t5x", "--to=flan", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]) == 2
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.endswith("put the right config.gin or model.gin beside it:")
+    added = {name for name in parameters.parameter_shapes("t5", {**vars(SMALL), "num_decoder_layers": 3})
+             if "decoder/layers_2/" in name}
+    assert {line for line in lines if "missing" in line} == {f"  missing: {name}" for name in added}
+    assert len(lines) == len(added) + 5 * 3  # wi_0, wi_1 and wo of five layers
+    assert "  of another shape: encoder/layers_0/mlp/wi_0/kernel: (16, 32) there, (16, 48) here" in lines
 
 
 def test_what_cannot_be_converted_says_why(tmp_path, capsys):
@@ -245,6 +285,16 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
     assert (tmp_path / "out/spiece.model").read_text() == "a tokenizer"
 
 
+@pytest.mark.parametrize("gin, rate", [("", 0.1), ("DROPOUT_RATE = 0.0\nT5Config.dropout_rate = %DROPOUT_RATE\n", 0.0),
+                                       ("T5Config.dropout_rate = 0.05\n", 0.05)])
+def test_an_export_says_the_dropout_rate_of_the_run(tmp_path, gin, rate):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    if gin:
+        (tmp_path / "in/config.gin").write_text(gin)
+    convert("t5x", "hf", tmp_path / "in", tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["dropout_rate"] == rate
+
+
 def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
     """Cut off half-way, what is there does not look like a checkpoint: neither the directory's name nor its files."""
     from flan_jax.interchange import staging
@@ -259,7 +309,8 @@ def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
         arguments = ["convert", "--from=t5x", f"--to={to}", f"--input={tmp_path}/in", f"--output={tmp_path}/{to}"]
         assert cli.main(arguments) == 2
         said = capsys.readouterr().err
-        assert "is not readable (" in said and "download or copy it again" in said and "tensorstore_spec" not in said
+        assert f"{part.parent}/ is not readable (" in said and "download or copy it again" in said
+        assert "tensorstore_spec" not in said
         assert not (tmp_path / to).exists()
         left = [file.name for file in seen["left"].rglob("*")]
         assert not {"_METADATA", "checkpoint", "config.json", "model.gin"} & set(left), left

@@ -2,13 +2,7 @@
 
 import dataclasses
 import functools
-import os
-import pathlib
-import re
-import subprocess
-import sys
 
-import gin
 import golden
 import jax
 import jax.numpy as jnp
@@ -17,7 +11,6 @@ import pytest
 from flax import linen as nn
 
 from flan_jax.errors import UserError
-from flan_jax.interchange import t5x
 from flan_jax.models import decoder, decoding, losses, stacking
 from flan_jax.training import partitioning
 
@@ -35,13 +28,10 @@ CONFIGS = {
     "relative": RELATIVE, "rotary": ROTARY, "untied": UNTIED,
     "relative, bidirectional": BOTH_WAYS[0], "rotary, bidirectional": BOTH_WAYS[1],
 }  # fmt: skip
-SIZES = sorted(
-    path for path in (pathlib.Path(__file__).parents[1] / "gin/size").glob("*.gin") if not path.stem.startswith("t5_")
-)
 
 
 def golden_model(scan_layers: bool = True, prefix: str = "causal"):
-    _, params = t5x.read_t5x(GOLDEN / "legacy/checkpoint_3")
+    _, params = golden.read_t5x(GOLDEN / "legacy/checkpoint_3")
     config = decoder.DecoderConfig(512, 16, 4, 8, 32, 2, dtype="float32", scan_layers=scan_layers, prefix=prefix)
     return decoder.DecoderLM(config), stacking.stack(params) if scan_layers else params
 
@@ -276,7 +266,12 @@ def test_branches_equal_plain_passes(name):
     columns += [(token, len(prompt) + i, 1, number) for number, branch in enumerate(branches, 1)
                 for i, token in enumerate(branch)]
     columns.append((98, 1, 2, 0))
-    branch_logits = jax.jit(lambda *args: model.apply({"params": params}, *args, method="branch_logits"))
+
+    @jax.jit
+    def branch_logits(*args):
+        x = model.apply({"params": params}, *args, method="branch_hidden")
+        return model.apply({"params": params}, x, method="logits")
+
     arrays = np.array(columns, np.int32).T[:, None]
     logits = branch_logits(*arrays)[0]
     place = 2 + len(prompt)
@@ -343,7 +338,10 @@ def test_scanned_layers_have_the_tree_of_t5x_on_disk():
 
 
 @pytest.mark.parametrize("changes, hint", [
-    ({"dtype": "float16"}, "bfloat16"),
+    ({"dtype": "int8"}, "DecoderConfig.dtype has 'int8', but must have one of auto, bfloat16, float32."),
+    ({"relpos_buckets": 1}, "relpos_buckets must be a whole number of at least 2"),
+    ({"relpos_max_distance": 16}, "relpos_max_distance is 16, but must be more than half of relpos_buckets"),
+    ({"mlp_activations": ()}, "a list of one or more"),
     ({"positions": "rotory"}, "rotary"),
     ({"prefix": "both"}, "bidirectional"),
     ({"mlp_activations": ("swish",)}, "silu"),
@@ -361,32 +359,7 @@ def test_greedy_wants_the_lengths_of_a_decoders_prompts():
         decoding.greedy(decoder.DecoderLM(RELATIVE), {}, np.zeros((1, 2), np.int32), 3)
 
 
-@pytest.mark.parametrize("path", SIZES, ids=lambda path: path.stem)
-def test_the_header_of_a_size_names_its_parameters(path):
-    text = path.read_text()
-    header = re.search(r"([\d,]+) parameters with (?:a|its) vocabulary of ([\d,]+)", text)
-    expected, vocab_size = (int(number.replace(",", "")) for number in header.groups())
-    gin.parse_config(text)
-    config = decoder.DecoderConfig(vocab_size=vocab_size)
-    assert gin.query_parameter("%ARCHITECTURE") == "decoder" and gin.query_parameter("%SIZE") == path.stem
-    params = jax.eval_shape(decoder.DecoderLM(config).init, jax.random.key(0), packed_batch())
-    assert sum(x.size for x in jax.tree.leaves(params)) == expected
-
-
-needs_devices = pytest.mark.skipif(jax.device_count() < 8, reason="run by test_on_eight_devices")
-
-
-@pytest.mark.slow
-def test_on_eight_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    here = pathlib.Path(__file__).parent
-    files = [__file__, here / "test_rank.py", here / "test_decoding.py"]
-    command = [sys.executable, "-m", "pytest", *map(str, files), "-k", "a_mesh"]
-    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **flags}, timeout=280)
-    assert run.returncode == 0 and "skipped" not in run.stdout, run.stdout
-
-
-@needs_devices
+@pytest.mark.devices
 @pytest.mark.parametrize("shape", [{"data": -1}, {"fsdp": 4, "model": 2}])
 def test_gradients_on_a_mesh_are_those_of_one_device(shape):
     model, params = decoder.DecoderLM(ROTARY), initial_params(ROTARY)
@@ -402,7 +375,7 @@ def test_gradients_on_a_mesh_are_those_of_one_device(shape):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), mesh_gradient, gradient)
 
 
-@needs_devices
+@pytest.mark.devices
 def test_heads_that_do_not_divide_on_a_mesh_are_refused():
     with partitioning.use_mesh(partitioning.make_mesh({"data": 2, "model": 4})):
         with pytest.raises(UserError, match="2 heads of keys and values.* model that divides 2"):

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import T5_V512, config, needs_golden
+from golden import T5_V512, config, needs_golden, read_t5x
 from test_rank import VOCABULARY, model_and_params, rows  # noqa: F401
 
 from flan_jax.errors import UserError
 from flan_jax.evaluation import buckets
 from flan_jax.evaluation.generation import Generator
-from flan_jax.interchange import t5x
 from flan_jax.models import beam, decoding, stacking
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding_method import Decoding
@@ -25,7 +24,7 @@ BEAM = Decoding("beam", beams=3, length_penalty=2.0)
 @pytest.fixture(scope="module")
 def golden_t5():
     """T5X's model and prompts with what it decoded."""
-    params = stacking.stack(t5x.read_t5x(T5_V512 / "legacy/checkpoint_3")[1])
+    params = stacking.stack(read_t5x(T5_V512 / "legacy/checkpoint_3")[1])
     return T5(config()), params, np.load(T5_V512 / "golden.npz")
 
 
@@ -135,7 +134,7 @@ def test_answers_depend_on_neither_batch_nor_padding_nor_cut(model_and_params, m
     assert len({tuple(answer) for answer in together.tolist()}) > 2
 
 
-@pytest.mark.skipif(jax.device_count() < 2, reason="one device: set XLA_FLAGS=--xla_force_host_platform_device_count=8")
+@pytest.mark.devices
 @pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)
 def test_a_mesh_changes_no_answer(model_and_params, method):  # noqa: F811
     from flan_jax.training import partitioning

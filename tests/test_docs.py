@@ -13,12 +13,12 @@ import sys
 import pytest
 
 from flan_jax import config as gin_config
+from flan_jax.config import CONFIGURED
 from flan_jax.data import catalogue
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import held_out_split
 from flan_jax.errors import UserError
-from flan_jax.prepare import CONFIGURED
 from flan_jax.tasks.__main__ import main as tasks_verb
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -240,7 +240,7 @@ def test_a_model_tuned_without_instructions_is_asked_with_them(cache, tmp_path):
                       "1 shots, instructions: baseline, options none"}
 
 
-@pytest.mark.parametrize("setting, says", [("EVAL_EVERY=0", "EVAL_EVERY must be None or a whole number from 1 up"),
+@pytest.mark.parametrize("setting, says", [("EVAL_EVERY=0", "EVAL_EVERY must be None or a whole number of at least 1"),
                                            ("UNTUNED_INSTRUCTIONS=gpt3", "one of template, none, dataset_name")])
 def test_settings_that_cannot_be_are_one_sentence(cache, tmp_path, setting, says):
     result = run(command("train", cache, tmp_path / "bad", *SMALL, f"--gin.{setting}"))

@@ -11,6 +11,7 @@ from flan_jax.data.cache import open_train_shard
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
+from flan_jax.data.render import render, usable_rows
 from flan_jax.data.sources import BundledSource, JsonlSource
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
@@ -27,9 +28,9 @@ def config(tmp_path, **changes) -> DataConfig:
     return DataConfig(**{**record, **changes})
 
 
-def training_texts(data: Data, name: str = "rte") -> list[str]:
-    data.build_shard(name, 0)
-    shard = open_train_shard(data.shard_path(name, 0))
+def training_texts(data: Data, name: str = "rte", epoch: int = 0) -> list[str]:
+    data.build_shard(name, epoch)
+    shard = open_train_shard(data.shard_path(name, epoch))
     return [data.vocabulary.decode(shard.inputs[i][:-1].tolist()) for i in range(len(shard.inputs))]
 
 
@@ -122,10 +123,13 @@ def test_more_shots_than_rows_are_refused(tmp_path):
 def test_a_run_may_train_with_the_first_templates_only(tmp_path, count):
     data = prepare(config(tmp_path, templates=count, train_steps=40, task_feature_lengths={"inputs": 1024,
                                                                                            "targets": 64}), workers=1)
-    used = set()
-    for epoch in sorted(set(data.plan().epoch.tolist())):
-        used |= set(open_train_shard(data.shard_path("rte", epoch)).templates.tolist())
-    assert used <= set(range(count)) and len(used) == count
+    rte = CATALOGUE["rte"]
+    rows = [(row_id, row) for _, row_id, row in usable_rows(BundledSource(), rte, "train")]
+    template_of = {render(rte, template, row, row_id=row_id).inputs: template.id for template in rte.templates
+                   for row_id, row in rows}
+    used = {template_of[text] for epoch in sorted(set(data.plan().epoch.tolist()))
+            for text in training_texts(data, epoch=epoch)}
+    assert used == {template.id for template in rte.templates[:count]}
     assert data.card(data.members())[0].templates == count
     assert data.shard_path("rte", 0) != Data(config(tmp_path)).shard_path("rte", 0)
 
@@ -143,8 +147,8 @@ def test_without_instructions_a_held_out_dataset_is_asked_once(tmp_path, mode):
 
 
 @pytest.mark.parametrize("changes, says", [
-    (dict(shots=-1), "SHOTS must be a whole number from 0 up"), (dict(templates=0), "TEMPLATES must be None or"),
-    (dict(shots="two"), "SHOTS")])
+    (dict(shots=-1), "shots must be a whole number of at least 0"), (dict(templates=0), "templates must be None or"),
+    (dict(shots="two"), "shots")])
 def test_numbers_out_of_range_are_refused(tmp_path, changes, says):
     with pytest.raises(UserError, match=says):
         config(tmp_path, **changes)

@@ -360,6 +360,14 @@ def test_reads_and_downloads_from_the_hub(tmp_path, fake_hub):
     assert status == 0 and "1 ok" in out
 
 
+def test_a_seqio_name_of_ours_reads_from_the_hub_without_a_mirror(tmp_path):
+    program = ("from flan_jax.data.assemble import Data, DataConfig\n"
+               "Data(DataConfig(source='hf', held_out='none', mixture_or_task_name='flan_rte.terse'))")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300,
+                            env={**os.environ, "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"})
+    assert "'flan_rte.terse' has no rows: rte is not on disk, and HF_HUB_OFFLINE is set" in result.stderr, result.stderr
+
+
 def test_reading_the_hub_needs_no_tensorflow(tmp_path):
     write(tmp_path, "cb", "train", anli_rows(60))
     code = ("import sys; import flan_jax.tasks; from flan_jax.data.sources import open_source; "

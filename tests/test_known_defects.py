@@ -99,7 +99,7 @@ def test_no_row_is_lost_and_each_keeps_its_own_target(write_rows, tmp_path, coun
     for shard in shards:
         numbers = [[re.search(r"\d+", text)[0] for text in pair] for pair in shard_texts(shard)]
         assert numbers == [[str(i), str(i)] for i in range(count)]
-    assert count < 12 or shards[0].templates.tolist() != shards[1].templates.tolist()
+    assert count < 12 or shard_texts(shards[0]) != shard_texts(shards[1])
     cache.build_eval(d, "test", d.forward()[0])
     assert len(cache.eval_examples(d, "test", d.forward()[0]).row_ids) == count
 

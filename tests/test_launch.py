@@ -117,9 +117,21 @@ def test_what_cannot_be_launched_is_one_sentence(argv, says):
         launch.main([*argv, "--", *AWKWARD])
 
 
-def test_an_evaluation_is_launched_as_a_run_is(capsys):
-    assert launch.main(["--backend=slurm", *FLAGS["slurm"], "--", "eval", *AWKWARD]) == 0
-    assert " flan-jax eval --gin_file" in capsys.readouterr().out
+@pytest.mark.parametrize("verb", ["eval", "generate"])
+def test_an_evaluation_is_launched_as_a_run_is(capsys, verb):
+    assert launch.main(["--backend=slurm", *FLAGS["slurm"], "--", verb, *AWKWARD]) == 0
+    assert f" flan-jax {verb} --gin_file" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"arguments of {verb} are missing.* -- {verb} --gin_file"):
+        launch.main(["--backend=slurm", *FLAGS["slurm"], "--", verb])
+    with pytest.raises(SystemExit):
+        launch.main(["--help"])
+    assert verb in capsys.readouterr().out.split("options:")[0].partition("usage:")[2].splitlines()[0]
+
+
+def test_a_wheel_may_lie_in_the_home_directory(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = printed(capsys, "tpu_vm", *FLAGS["tpu_vm"][:2], "--wheel=~/flan_jax-1-py3-none-any.whl")
+    assert f"scp {tmp_path}/flan_jax-1-py3-none-any.whl flan:" in text
 
 
 def test_the_arguments_of_train_are_needed_and_name_no_process():

@@ -155,7 +155,13 @@ def test_bleu_is_sacrebleus_corpus_score():
     theirs = sacrebleu.corpus_bleu(predictions, references, tokenize="intl")
     ours = metrics.score("bleu", TEXTS, predictions)["bleu"]
     assert ours == pytest.approx(theirs.score) and 0 < ours.stderr < 50
-    assert "tok:intl" in metrics.SIGNATURES["bleu"] and sacrebleu.__version__ in metrics.SIGNATURES["bleu"]
+    assert "tok:intl" in metrics.signature("bleu") and sacrebleu.__version__ in metrics.signature("bleu")
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_every_metric_has_a_signature_of_one_line(name):
+    text = metrics.signature(name)
+    assert len(text) > 40 and "\n" not in text and text.isprintable()
 
 
 def test_bleu_takes_matches_from_all_references_of_a_row_and_the_nearest_length():

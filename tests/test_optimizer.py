@@ -8,7 +8,6 @@ import optax
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.interchange import t5x
 from flan_jax.models import losses, stacking, t5
 from flan_jax.training import optimizer
 
@@ -44,13 +43,8 @@ def test_three_training_steps_equal_t5x(scan_layers):
     numbers = np.load(golden.T5_V512 / "golden.npz")
     batch = golden.batch(numbers, "train")
     path = golden.T5_V512 / "legacy/checkpoint_3"
-    step, params = t5x.read_t5x(path)
-    slots = t5x.read_t5x_slots(path)
-    moments = {
-        slot: jax.tree.map(lambda leaf: leaf[slot], slots, is_leaf=lambda x: "v_row" in x)  # noqa: B023
-        for slot in ("v_row", "v_col", "v")
-    }
-    state = optimizer.AdafactorState(jnp.int32(step), **moments)
+    step, params = golden.read_t5x(path)
+    state = optimizer.AdafactorState(jnp.int32(step), **golden.read_t5x_slots(path))
     if scan_layers:
         params, state = stacking.stack(params), stacking.stack(state)
     model, adafactor = t5.T5(golden.config(scan_layers=scan_layers)), optimizer.adafactor(learning_rate=1e-2)

@@ -12,7 +12,7 @@ import pytest
 
 from flan_jax import cli, config
 from flan_jax import precompile as precompile_verb
-from flan_jax.prepare import CONFIGURED
+from flan_jax.config import CONFIGURED
 
 TINY = ["--gin_file=gin/flan.gin", "--gin_file=gin/size/decoder_tiny.gin", "--gin.DecoderConfig.num_layers=2",
         "--gin.DecoderConfig.emb_dim=64", "--gin.TASK_FEATURE_LENGTHS={'inputs': 24, 'targets': 8}",
@@ -37,7 +37,7 @@ def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["fits"] is None and "is not known" in result.stdout
-    assert 0 < found["train"]["peak_bytes"] <= found["train"]["memory"]["total"]
+    assert "peak_bytes" not in found["train"] and "at once" not in result.stdout  # XLA has none for CPUs
     assert (found["devices"], found["mesh"]) == (8, {"data": 4, "fsdp": 1, "model": 2})
     memory = found["train"]["memory"]
     # Matrices lie in halves; norms and position tables are whole on each device.
@@ -48,11 +48,30 @@ def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
     assert 2.5 < found["train"]["flops"] / found["eval"]["flops"] < 3.5
     assert found["train"]["flops"] * 8 == pytest.approx(found["model_flops"], rel=0.15)
     assert re.search(r"parameters +\d.* MiB\n +optimizer", result.stdout)
+    assert 0 < found["train"]["activations_guess"] <= memory["temporaries"]
+    assert len(re.findall(r"temporaries .*\n +of them activations .* by guess\n", result.stdout)) == 1
 
 
-def test_fit_prints_the_lines_to_use(capsys, tmp_path):
+def test_where_the_default_mesh_does_not_divide_one_is_chosen(tmp_path):
+    result = precompile("--topology=cpu:16", f"--json={tmp_path / 'found.json'}")  # 8 rows
+    assert result.returncode == 0, result.stderr
+    assert "does not divide this model and 8 rows over 16 devices; this is --gin.MESH=auto" in result.stdout
+    mesh = json.loads((tmp_path / "found.json").read_text())["mesh"]
+    assert mesh["data"] * mesh["fsdp"] in (4, 8) and math.prod(mesh.values()) == 16
+
+
+def test_where_no_mesh_divides_it_does_not_fit_and_the_rows_that_would_are_said(tmp_path):
+    result = precompile("--topology=cpu:64", f"--json={tmp_path / 'found.json'}")  # 8 rows, 4 heads
+    assert result.returncode == 1, result.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["fits"] is False and "--gin.BATCH_SIZE=16 or a multiple" in found["why"]
+    assert found["why"] in result.stdout
+
+
+def test_fit_prints_the_lines_to_use(capsys, tmp_path, monkeypatch):
     path = tmp_path / "found.json"
-    assert cli.main(["precompile", *TINY, "--topology=cpu:1", "--fit", "--tries=1", f"--json={path}"]) == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["precompile", *TINY, "--topology=cpu:1", "--fit", "--tries=1", "--json=~/found.json"]) == 0
     printed = capsys.readouterr().out
     for line in ("MESH = {'data': 1}", "DecoderConfig.remat = 'none'", "MICROBATCHES = 1"):
         assert line in printed
@@ -78,8 +97,9 @@ def test_what_no_mesh_could_hold_is_a_record_that_does_not_fit(tmp_path, capsys)
     path = tmp_path / "found.json"
     assert cli.main(["precompile", *TINY, "--topology=cpu:1", "--fit", "--gin.DecoderConfig.emb_dim=65536",
                      "--gin.DecoderConfig.mlp_dim=262144", f"--json={path}"]) == 1
-    assert json.loads(path.read_text()) == {"fits": False}
-    assert "does not fit: no mesh of 1 devices" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert found["fits"] is False and "could hold" in found["why"]
+    assert f"does not fit: {found['why']}" in capsys.readouterr().out
 
 
 def test_where_only_the_evaluation_is_too_large_the_next_choice_is_taken_or_it_is_said():
@@ -122,6 +142,7 @@ def test_a_tpu_slice_without_the_tpu(tmp_path):
     assert result.returncode == 0, result.stderr
     found = json.loads(path.read_text())
     assert (found["devices"], found["dtype"], found["fits"]) == (4, "bfloat16", True)
+    assert 0 < found["train"]["peak_bytes"] <= found["train"]["memory"]["total"]
     assert found["train"]["collectives"]
     assert 0 < found["mfu"] < 1
     result = precompile("--topology=v5e:2x2", "--gin.BATCH_SIZE=65536", "--gin.TASK_FEATURE_LENGTHS={'inputs': 1024, "

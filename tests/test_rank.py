@@ -239,7 +239,7 @@ def test_two_processes_score_as_one():
         assert_close([float(score) for score in output.split("scores", 1)[1].split()], expected)
 
 
-@pytest.mark.skipif(jax.device_count() < 2, reason="one device: set XLA_FLAGS=--xla_force_host_platform_device_count=8")
+@pytest.mark.devices
 def test_a_mesh_changes_no_score(model_and_params):
     from flan_jax.training import partitioning
 
@@ -252,7 +252,7 @@ def test_a_mesh_changes_no_score(model_and_params):
     assert texts[0] == texts[1]
 
 
-@pytest.mark.skipif(jax.device_count() < 2, reason="one device: set XLA_FLAGS=--xla_force_host_platform_device_count=8")
+@pytest.mark.devices
 def test_parameters_are_known_again_on_a_mesh(model_and_params):
     from flan_jax.evaluation.held_out import parameters_digest
     from flan_jax.training import partitioning

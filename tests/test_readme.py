@@ -30,9 +30,3 @@ def test_add_your_own_dataset_as_the_readme_says(tmp_path):
                             capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "weather" in result.stdout and (tmp_path / "runs/weather/checkpoints/2").is_dir()
-
-
-def test_every_gin_file_of_the_readme_is_there():
-    root = pathlib.Path(__file__).parents[1]
-    for name in re.findall(r"--gin_file=(gin/\S+\.gin)", README):
-        assert (root / name).is_file(), name

@@ -1,12 +1,13 @@
 """Rows as text: options styles, instruction modes, exemplars, template choice, and what fits the length."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
+from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Dataset, Template
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.render import choose_template, read_row, render
 from flan_jax.data.sources import open_source
@@ -136,6 +137,16 @@ def test_a_long_text_is_shortened_but_question_and_options_stay():
     assert shown.endswith("- good\n\nHow is it?") and shown.count("word") > 5
     assert encoder.counts["inputs shortened"] == 1
     assert [vocabulary.decode(o) for o in example.options] == ROW["options"]
+
+
+def test_a_long_input_without_a_field_to_shorten_is_cut():
+    only = dataclasses.replace(TOY, evidence=(), options=FROM_ROW,
+                               templates=(Template("only", "Which of these is true?\n{options}"),))
+    encoder = Encoder(ByteVocabulary(), Rendering(64, 64))
+    row = {**ROW, "options": ["The first of these sentences.", "The second of these sentences."], "label": 0}
+    example = encoder.encode(only, only.templates[0], row, "toy/train/1")
+    assert ByteVocabulary().decode(example.inputs) == example.text.inputs[:63] and example.inputs[-1] == EOS
+    assert encoder.counts == {"inputs shortened": 1, "inputs cut": 1}
 
 
 def test_a_long_target_is_cut_counted_and_ends_in_eos():

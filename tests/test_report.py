@@ -24,7 +24,7 @@ def results():
         *(row(f"t{i}", value) for i, value in enumerate((50.0, 60.0, 70.0))),
         *(row(f"t{i}", value, dataset="cb", stderr=6.0, n=56) for i, value in enumerate((80.0, 90.0))),
         *(row(f"t{i}", value, model="untuned", step=0) for i, value in enumerate((30.0, 40.0, 50.0))),
-        row("any", 52.0, model="majority", step=0, scoring="majority", size="", instruction_mode="none"),
+        row("any", 52.0, model="majority", step=0, scoring="majority", size="", instruction_mode="any"),
         # None of these may count: another scoring, a second metric, an earlier step, a later one with fewer rows.
         row("t0", 1.0, scoring="per_token"), row("t0", 1.0, metric="f1"),
         row("t0", 1.0, step=5), row("t7", 1.0, step=5), row("t0", 1.0, step=15, n=32),
@@ -142,7 +142,7 @@ def test_report_needs_neither_jax_nor_tensorflow():
 
 
 def test_a_baseline_on_other_rows_is_not_held_against_a_number():
-    majority = row("any", 99.0, model="majority", step=0, scoring="majority", instruction_mode="none")
+    majority = row("any", 99.0, model="majority", step=0, scoring="majority", instruction_mode="any")
     assert report.compare([row("a", 50.0), majority])[0].majority.mean == 99
     assert report.compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
 

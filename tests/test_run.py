@@ -13,7 +13,8 @@ import time
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.training.loop import changed_settings, check_same_mixture
+from flan_jax.training import mixture_record
+from flan_jax.training.loop import changed_settings
 
 SMALL = ["--gin.T5Config.emb_dim=32", "--gin.T5Config.num_heads=2", "--gin.T5Config.head_dim=16",
          "--gin.T5Config.mlp_dim=64", "--gin.T5Config.num_encoder_layers=2", "--gin.T5Config.num_decoder_layers=2",
@@ -67,7 +68,7 @@ def finished(cache, tmp_path_factory) -> pathlib.Path:
 
 def test_a_whole_run_leaves_what_a_paper_needs(finished):
     for name in ("config.gin", "model-info.txt", "mixture.json", "metrics.jsonl", "results.csv", "report.md",
-                 "report.png"):
+                 "report.png", "signatures.json"):
         assert (finished / name).stat().st_size > 0, name
     with open(finished / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -119,13 +120,18 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     assert result.returncode == 2 and "cannot be read" in result.stderr
 
 
+def whole_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a file to which another process may be writing one."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
 def start_and_signal(arguments: list[str], model_dir: pathlib.Path, step: int, number: int) -> subprocess.Popen:
     """Starts a run and sends it a signal once `metrics.jsonl` holds a step."""
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                env={**os.environ, "JAX_PLATFORMS": "cpu"})
     path, deadline = model_dir / "metrics.jsonl", time.time() + 300
     while time.time() < deadline and process.poll() is None:
-        if path.exists() and any(json.loads(line)["step"] >= step for line in path.read_text().splitlines()[-1:]):
+        if path.exists() and any(json.loads(line)["step"] >= step for line in whole_lines(path)[-1:]):
             break
         time.sleep(0.02)
     process.send_signal(number)
@@ -233,12 +239,22 @@ def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cach
     (["--gin.MIXTURE_OR_TASK_NAME=rte"], "rte trains while"),
     (["--gin.T5Config.dtype=float16"], "NaN in float16"),
     (["--gin.INITIAL_CHECKPOINT_PATH=/nowhere"], "no checkpoint"),
+    (["--gin.LOSS_CHUNKS=7"], "LOSS_CHUNKS=7 does not divide the 48 tokens"),
 ])
 def test_bad_input_is_one_sentence_and_status_two(cache, tmp_path, arguments, says):
     result = run(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 2 and says in last, result.stdout + result.stderr
     assert "Traceback" not in result.stderr and last.startswith("flan-jax: error: ")
+    assert "packing" not in result.stdout, "found only after the data were prepared"
+
+
+def test_a_refused_start_leaves_the_record_of_the_run_as_it_was(finished, cache):
+    before = (finished / "config.gin").read_bytes()
+    result = run(command("train", cache, finished, "--gin.TRAIN_STEPS=4", "--gin.T5Config.emb_dim=64",
+                         "--gin.EVAL_ROWS=2", "--gin.HELD_OUT=reading_comprehension_with_commonsense"))
+    assert result.returncode == 2 and "another model" in result.stderr, result.stderr
+    assert (finished / "config.gin").read_bytes() == before
 
 
 def test_a_checkpoint_of_another_size_and_a_batch_that_does_not_divide(finished, cache, tmp_path):
@@ -265,7 +281,7 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
     assert "packing" not in result.stdout, "refused only after the rows of another mixture were made"
     record = json.loads((finished / "mixture.json").read_text())
     with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
-        check_same_mixture(finished, {**record, "initial_checkpoint_path": "elsewhere"})
+        mixture_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
 
 
 def test_settings_that_changed_are_told():

@@ -346,14 +346,35 @@ SMALL = T5Config(32128, 512, 6, 64, 1024, 8, 8, dtype="bfloat16")
 
 def test_the_largest_decoder_is_split_over_fsdp_and_model():
     mesh, why = chooser.mesh_of(job(dataclasses.replace(LARGE, remat="full"), 8, mesh="auto"), square(8).devices)
-    assert mesh["fsdp"] * mesh["model"] == 128
-    assert chooser.mesh_of(job(LARGE, 8, mesh={"data": 2}), square(8).devices) == ({"data": 2}, "")
-    assert mesh["model"] >= 16
+    assert mesh == {"data": 1, "fsdp": 8, "model": 16}  # with model 32 it would be faster, and is too large compiled
     assert "513.0 GiB" in why
+    assert chooser.mesh_of(job(LARGE, 8, mesh={"data": 2}), square(8).devices) == ({"data": 2}, "")
     found = chooser.candidates(job(LARGE, 8), square(8))
     assert [one.seconds for one in found] == sorted(one.seconds for one in found)
     assert all(one.total <= CHIPS["v3"].device_memory for one in found)
     assert {one.choice.remat for one in found} == {"full"}
+
+
+def test_where_no_mesh_has_room_the_smallest_is_taken(monkeypatch):
+    tight = job(dataclasses.replace(LARGE, remat="full"), 8, mesh="auto")
+    sizes = {one.choice.mesh["model"]: one.total for one in chooser.candidates(tight, square(8))}
+    monkeypatch.setattr(chooser, "_ROOM", 2)
+    assert sizes[chooser.mesh_of(tight, square(8).devices)[0]["model"]] == min(sizes.values())
+
+
+XXL = T5Config(32128, 4096, 64, 64, 10240, 24, 24, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("config", "rows", "chip", "mesh", "remat", "parts", "compiled"), [
+    (LARGE, 8, "v3", (8, 16), "full", 1, 13.46), (LARGE, 8, "v5e", (4, 32), "full", 1, 16.1),
+    (LARGE, 256, "v4", (8, 16), "full", 8, 29.3), (LARGE, 256, "v5p", (64, 2), "dots", 1, 89.8),
+    (XXL, 256, "v3", (32, 4), "dots", 2, 8.0), (XXL, 256, "v5p", (32, 4), "none", 1, 30.8),
+    (SMALL, 12, "v5e", (1, 1), "none", 1, 5.6)])
+def test_the_memory_guessed_is_near_what_the_compiler_took(config, rows, chip, mesh, remat, parts, compiled):
+    """GiB of a device's training step, by libtpu 0.0.42."""
+    shape = {"data": 1, "fsdp": mesh[0], "model": mesh[1]}
+    guessed = chooser.guess(job(config, rows), CHIPS[chip], programs.Choice(shape, remat, parts)).total / GIB
+    assert 0.88 < compiled / guessed < chooser._ROOM
 
 
 def test_a_small_model_is_not_split_and_computes_nothing_again():
@@ -364,7 +385,8 @@ def test_a_small_model_is_not_split_and_computes_nothing_again():
 
 
 def test_what_cannot_be_is_said():
-    with pytest.raises(UserError, match="BATCH_SIZE"):  # 6 heads do not divide over 16, and 8 rows not over 32
+    # 6 heads do not divide over 16, and 8 rows not over 32.
+    with pytest.raises(UserError, match="BATCH_SIZE=64 or a multiple"):
         chooser.mesh_of(job(SMALL, 8, mesh="auto"), square(8).devices)
     with pytest.raises(UserError, match="larger slice"):
         chooser.mesh_of(job(LARGE, 8, mesh="auto"), square(2).devices)
@@ -391,12 +413,6 @@ def test_the_search_stops_where_nothing_faster_can_come(monkeypatch):
     records = precompile.search(job(SMALL, 256), square(4))
     assert len(records) == len(tried) < len(chooser.candidates(job(SMALL, 256), square(4))) / 4
     assert len({(choice.mesh["model"], choice.remat, choice.microbatches) for choice in tried}) == len(tried)
-
-
-def test_a_small_encoder_decoder_is_not_thought_too_large():
-    """Compiled for one chip of TPU v5e it needs 5.5 GiB."""
-    one = chooser.guess(job(SMALL, 12), CHIPS["v5e"], programs.Choice({"data": 1, "fsdp": 1, "model": 1}, "none", 1, 1))
-    assert 4 * GIB < one.total < 12 * GIB
 
 
 @pytest.mark.parametrize("kind, name", [

@@ -12,6 +12,7 @@ from flan_jax.data import seqio_tasks
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.mixture import SUPERGLUE, held_out_split
 from flan_jax.data.seqio_registry import LazyRegistry
 from flan_jax.errors import UserError
 
@@ -41,8 +42,10 @@ def test_every_dataset_forward_template_and_cluster_has_its_names():
             name = f"flan_{dataset.name}.{template.id}"
             forward = template.kind == "forward"
             assert (name in names, f"{name}.rank" in names) == (forward, forward and bool(dataset.options)), name
-    mixtures = set(seqio_tasks.mixture_recipes())
-    assert mixtures == {f"flan_heldout_{c}" for c in (*CLUSTERS, "none")} | {f"flan_heldout_{c}_eval" for c in CLUSTERS}
+    forms = {*CLUSTERS, "superglue", *(f"intra_{number}" for number in range(10)), "all"}
+    assert all(held_out_split(CATALOGUE, form).eval for form in forms)
+    expected = {f"flan_heldout_{form}{side}" for form in forms for side in ("", "_eval")} | {"flan_heldout_none"}
+    assert set(seqio_tasks.mixture_recipes()) == expected
 
 
 def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
@@ -144,6 +147,9 @@ found['packed'] = {name: list(value.shape) for name, value in batch.items()}
 found['segments'] = int(batch['encoder_segment_ids'].max())
 everything = {t.name for t in seqio.get_mixture_or_task('flan_heldout_none').tasks}
 found['none'] = [len(everything), 'flan_mnli_matched' in everything, 'flan_mnli_mismatched' in everything]
+superglue = [{t.name.removeprefix('flan_').split('.')[0] for t in seqio.get_mixture_or_task(name).tasks}
+             for name in ('flan_heldout_superglue', 'flan_heldout_superglue_eval')]
+found['superglue'] = ['mnli_matched' in superglue[0], superglue[0] & superglue[1] == set(), sorted(superglue[1])]
 
 # The registry behaves as SeqIO's own.
 found['names'] = [len(seqio.TaskRegistry.names()), 'flan_rte' in seqio.TaskRegistry.names()]
@@ -170,6 +176,8 @@ data.build_shard('flan_copa', 1)
 shard = open_train_shard(data.shard_path('flan_copa', 1))
 second = tokens(examples('flan_copa', lengths, num_epochs=2))[len(shard.inputs):]
 found['own_second'] = second == [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))]
+named = Data(dataclasses.replace(own, mixture_or_task_name='flan_rte.terse'))
+found['candidates'] = [data.candidates(), data.unchecked(), named.candidates(), named.unchecked()]
 elsewhere = dataclasses.replace(own, source='jsonl', data_dir=rows)
 try:
     Data(dataclasses.replace(elsewhere, mixture_or_task_name='mine'))
@@ -222,10 +230,12 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
     assert found["packed"]["encoder_input_tokens"] == [4, 512] and found["packed"]["decoder_target_tokens"] == [4, 128]
     assert found["segments"] > 1
     assert found["none"] == [68, True, False]
+    assert found["superglue"] == [True, True, sorted(SUPERGLUE)]
     assert "mnli_mismatched: has the training rows of mnli_matched" in found["printed"]
     assert found["names"] == [len(seqio_tasks.task_recipes()), True]
     assert "duplicate provider: flan_rte" in found["duplicate"] and found["mine"] == ["flan_copa", "flan_rte"]
     assert found["own"] == ["flan_copa"] and found["own_second"]
+    assert found["candidates"] == [["copa"], [], ["rte"], []]
     assert [line.split(" does nothing to SeqIO task 'flan_copa'")[0] for line in found["ignored"]] == [
         "DECONTAMINATE", "TEMPLATES"]
     assert "'flan_copa' reads bundled rows, but DATA_SOURCE is jsonl" in found["own_mixed_up"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import golden
 import jax
@@ -11,14 +12,13 @@ import pytest
 from flax import linen as nn
 
 from flan_jax.errors import UserError
-from flan_jax.interchange import t5x
 from flan_jax.models import decoding, layers, losses, stacking, t5
 
 SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
 
 
 def model_and_params(scan_layers: bool):
-    _, params = t5x.read_t5x(golden.T5_V512 / "legacy/checkpoint_3")
+    _, params = golden.read_t5x(golden.T5_V512 / "legacy/checkpoint_3")
     return t5.T5(golden.config(scan_layers=scan_layers)), stacking.stack(params) if scan_layers else params
 
 
@@ -85,7 +85,7 @@ def test_greedy_tokens_equal_t5x(scan_layers):
 @golden.needs_golden
 def test_a_bfloat16_checkpoint_gives_t5x_scores():
     numbers = np.load(golden.T5_BF16 / "golden.npz")
-    step, params = t5x.read_t5x(golden.T5_BF16 / "legacy_bf16/checkpoint_100")
+    step, params = golden.read_t5x(golden.T5_BF16 / "legacy_bf16/checkpoint_100")
     assert step == 100 and params["token_embedder"]["embedding"].dtype == jnp.bfloat16
     params = stacking.stack(jax.tree.map(lambda x: x.astype(np.float32), params))
     batch = golden.batch(numbers, "score")
@@ -149,7 +149,8 @@ def test_options_of_one_row_score_as_each_alone():
 
     @jax.jit
     def decode(tokens, segments, cross):
-        return model.apply(params, encoded, ones, tokens, segments, cross, method="decode")
+        x = model.apply(params, encoded, ones, tokens, segments, cross, method="decode_hidden")
+        return model.apply(params, x, method="logits")
 
     together = decode(options, np.array([[1] * 4 + [2] * 6]), np.ones((1, 10), np.int32))
     second = decode(options[:, 4:], np.ones((1, 6), np.int32), np.ones((1, 6), np.int32))
@@ -183,15 +184,25 @@ def test_greedy_pads_after_the_end_and_for_rows_without_input():
     np.testing.assert_array_equal(ended[0], [free[0, 0], 0, 0, 0, 0, 0])
 
 
-def test_float16_and_unknown_values_are_refused():
-    for field, value, hint in [
-        ("dtype", "float16", "bfloat16"),
-        ("dtype", "int8", "float32"),
-        ("remat", "some", "full"),
-        ("mlp_activations", ("gelo",), "gelu"),
-    ]:
-        with pytest.raises(UserError, match=hint):
-            dataclasses.replace(SMALL, **{field: value})
+@pytest.mark.parametrize("changes, says", [
+    ({"dtype": "float16"}, "T5 gives NaN in float16; type --gin.T5Config.dtype=bfloat16."),
+    ({"dtype": "int8"}, "T5Config.dtype has 'int8', but must have one of auto, bfloat16, float32."),
+    ({"remat": "some"}, "T5Config.remat has 'some', but must have one of none, full, dots."),
+    ({"mlp_activations": ("gelo",)}, "mlp_activations has 'gelo', but must have one of gelu, linear, relu, silu."),
+    ({"mlp_activations": ()}, "mlp_activations is (), but must be a list of one or more of gelu, linear, relu, silu."),
+    ({"mlp_activations": "gelu"}, "mlp_activations is 'gelu', but must be a list"),
+    ({"relpos_buckets": 3}, "T5Config.relpos_buckets must be a whole number of at least 4, not 3."),
+    ({"relpos_max_distance": 16}, "relpos_max_distance is 16, but must be more than half of relpos_buckets, which"),
+])
+def test_values_that_cannot_work_are_refused(changes, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        dataclasses.replace(SMALL, **changes)
+
+
+@pytest.mark.parametrize("both_ways, buckets, furthest", [(True, 4, 3), (False, 2, 2), (False, 32, 17), (True, 32, 17)])
+def test_the_fewest_buckets_and_the_nearest_end_that_are_allowed_work(both_ways, buckets, furthest):
+    found = layers.relative_buckets(-np.arange(300), both_ways, buckets, furthest)
+    assert found[0] == 0 and (np.diff(found) >= 0).all() and found[-1] == (buckets // 2 if both_ways else buckets) - 1
 
 
 def test_the_gradient_of_a_frequent_token_is_not_lost_in_bfloat16():

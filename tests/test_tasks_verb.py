@@ -111,6 +111,22 @@ def test_render_in_every_style_and_mode(tasks, rte_rows):
     assert fixed["inputs"] not in (hidden["inputs"], plain)
 
 
+@pytest.mark.parametrize("mode, kinds", [("none", ["forward"]), ("dataset_name", ["forward"]),
+                                         ("baseline", ["forward", "inverted"])])
+def test_what_reads_the_same_in_a_mode_is_rendered_once(tasks, mode, kinds):
+    templates = CATALOGUE["samsum"].templates
+    assert sum(template.kind == "inverted" for template in templates) == 2 and len(templates) == 10
+    status, out, err = tasks("render", "samsum", "--template=all", f"--instructions={mode}", "--json")
+    records = lines(out)
+    assert status == 0 and [record["kind"] for record in records] == kinds
+    assert len({record["inputs"] for record in records}) == len(records)
+    assert records[0]["template"] == templates[0].id and records[0]["targets"] == records[0]["answer"]
+    assert err.startswith(f"--instructions={mode} shows nothing of a template's text; rendered as {templates[0].id}")
+    inverted = next(template.id for template in templates if template.kind == "inverted")
+    status, _, err = tasks("render", "samsum", f"--template={inverted}", f"--instructions={mode}")
+    assert (status, "give a forward template" in err) == ((0, False) if mode == "baseline" else (2, True))
+
+
 def test_exemplars_are_other_rows_of_the_training_side(tasks):
     seen = set()
     _, out, _ = tasks("render", "rte", "--num_rows=12", "--template=terse", "--shots=11", "--json")
@@ -184,6 +200,27 @@ def test_mistakes_are_answered_in_one_sentence(tasks, argv, expected):
     status, out, err = tasks(*argv)
     assert (status, out) == (2, "")
     assert err.startswith("flan-jax: error: ") and expected in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["file", "name"])
+@pytest.mark.parametrize("line, says", [("{}['label']", "KeyError: 'label'"), ("None.label", "AttributeError: "),
+                                        ("import nowhere_at_all", "No module named 'nowhere_at_all'"),
+                                        ("def f(:", "SyntaxError: ")])
+def test_a_module_that_does_not_run_is_refused_in_one_sentence_each_time(tasks, tmp_path, monkeypatch, form, line,
+                                                                         says):
+    name = f"module_of_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(f"\n{line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = str(tmp_path / f"{name}.py") if form == "file" else name
+    for _ in range(2):
+        status, _, err = tasks("list", f"--module={module}")
+        assert status == 2 and f"{module!r} does not run" in err and says in err and err.count("\n") == 1
+        assert f"{name}.py, line 2)" in err
+
+
+def test_a_module_that_is_not_there_is_refused(tasks):
+    status, _, err = tasks("list", "--module=nowhere_at_all.tasks")
+    assert status == 2 and "give a module on the path, or the path of a .py file" in err
 
 
 def test_list_is_quick_and_imports_no_engine():

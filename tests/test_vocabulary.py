@@ -17,6 +17,7 @@ from flan_jax.data.render import read_row, render
 from flan_jax.data.sources import BundledSource, JsonlSource
 from flan_jax.data.vocabulary import HuggingFaceVocabulary, load_vocabulary
 from flan_jax.errors import UserError
+from flan_jax.interchange.huggingface import special_tokens
 from flan_jax.prepare import prepare
 
 tokenizers = pytest.importorskip("tokenizers", reason="the extra [hf] is not installed")
@@ -62,6 +63,17 @@ def test_what_cannot_be_a_vocabulary_is_said_in_one_sentence(directory, tmp_path
         load_vocabulary(str(tmp_path / "alone.json"))
     with pytest.raises(UserError, match="give the path of a SentencePiece model, or of a tokenizer.json"):
         load_vocabulary(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("contents", ['{"eos_token": "<|st', "[]", ""])
+def test_a_damaged_tokenizer_config_is_said_in_one_sentence(directory, tmp_path, contents):
+    (tmp_path / "tokenizer.json").write_bytes((directory / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(contents)
+    with pytest.raises(UserError, match="tokenizer_config.json is not readable JSON; download it again."):
+        load_vocabulary(str(tmp_path))
+    for name in ("tokenizer_config.json", "generation_config.json"):
+        with pytest.raises(UserError, match=f"{name} is not readable JSON; download it again."):
+            special_tokens({name: contents.encode()})
 
 
 def test_a_decoder_row_holds_whole_examples_with_the_loss_on_their_targets(directory, tmp_path):

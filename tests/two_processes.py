@@ -83,10 +83,10 @@ def _say_digests(tree) -> None:
     import numpy as np
     from jax.experimental import multihost_utils
 
-    from flan_jax.training.checkpoints import _named
+    from flan_jax.models.stacking import named
 
     digests = {}
-    for name, leaf in sorted(_named(tree).items()):
+    for name, leaf in sorted(named(tree).items()):
         whole = leaf if jax.process_count() == 1 else multihost_utils.process_allgather(leaf, tiled=True)
         array = np.asarray(whole)
         digests[name] = [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
@@ -114,14 +114,11 @@ def _train(argv: list[str]) -> int:
 
 def _restore(argv: list[str]) -> int:
     from flan_jax import config as gin_config
-    from flan_jax.data.assemble import Data, DataConfig
-    from flan_jax.prepare import CONFIGURED
-    from flan_jax.train import open_devices, open_run
+    from flan_jax.opening import open_run
     from flan_jax.training import checkpoints
 
-    gin_config.parse_command_line(argv, CONFIGURED)
-    open_devices(DataConfig().cache_directory())
-    run = open_run(Data(DataConfig()))
+    gin_config.parse_command_line(argv, gin_config.CONFIGURED)
+    run = open_run()
     _say_digests(checkpoints.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk()))
     return 0
 

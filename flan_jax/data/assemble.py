@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gin
 import numpy as np
 
-from flan_jax.checks import check_number
+from flan_jax.checks import check_fields, setting_name
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, are_whole, open_train_shard, rows_in
@@ -20,11 +20,11 @@ from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import digest
 from flan_jax.data.layouts import make_layout
-from flan_jax.data.mixture import CardRow, Split, counts_once, held_out_split, mixture_card
+from flan_jax.data.mixture import CardRow, Split, counts_once, held_out_split
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
 from flan_jax.data.render import INSTRUCTIONS, STYLES
 from flan_jax.data.seqio_tasks import mixture_recipes, task_recipes
-from flan_jax.data.sources import open_source
+from flan_jax.data.sources import open_source, unavailable
 from flan_jax.data.user_modules import import_module
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
@@ -35,6 +35,11 @@ class Protocol(NamedTuple):
 
     instructions: str
     max_rows: int | None
+
+
+# The least that whole numbers may be.
+_LEAST = {"batch_size": 1, "train_steps": 1, "eval_every_rows": 1, "shots": 0, "validation_batches": 0, "templates": 1,
+          "eval_every": 1, "eval_max_rows": 1}
 
 
 @gin.configurable("Data")
@@ -109,27 +114,19 @@ class DataConfig:
         return pathlib.Path(self.cache_dir or DEFAULT_DIRECTORY).expanduser()
 
     def __post_init__(self):
-        for name in ("batch_size", "train_steps", "eval_every_rows"):
-            check_number(name.upper(), getattr(self, name), whole=True, least=1)
-        check_number("SEED", self.seed, whole=True)
-        check_number("Data.validation_batches", self.validation_batches, whole=True, least=0)
-        for name, value in {"STRICT_DATA": self.strict, "DECONTAMINATE": self.decontaminate,
-                            "Data.pack": self.pack}.items():
-            if not isinstance(value, bool):
-                raise UserError(f"{name} must be True or False, not {value!r}.")
-        if self.options_style not in STYLES:
-            raise UserError(f"OPTIONS_STYLE must be one of {', '.join(STYLES)}, not {self.options_style!r}.")
-        if not isinstance(self.shots, int) or self.shots < 0:
-            raise UserError(f"SHOTS must be a whole number from 0 up, not {self.shots!r}.")
-        for name, value in {"TEMPLATES": self.templates, "EVAL_EVERY": self.eval_every,
-                            "EVAL_ROWS": self.eval_max_rows}.items():
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UserError(f"{name} must be None or a whole number from 1 up, not {value!r}.")
-        if self.untuned_instructions not in (None, *INSTRUCTIONS):
-            raise UserError(f"UNTUNED_INSTRUCTIONS must be None or one of {', '.join(INSTRUCTIONS)}, not "
-                            f"{self.untuned_instructions!r}.")
+        check_fields(self, "Data", _LEAST)
+        for name, none, choices in (("options_style", "", STYLES), ("instructions", "", INSTRUCTIONS),
+                                    ("untuned_instructions", "None or ", INSTRUCTIONS)):
+            value, typed = getattr(self, name), setting_name("Data", name)
+            if value not in choices and not (none and value is None):
+                raise UserError(f"{typed} must be {none}one of {', '.join(choices)}, not {value!r}.")
+        for name in ("instructions", "untuned_instructions"):
+            mode = getattr(self, name)
+            if self.options_style == "lettered" and mode in ("none", "dataset_name"):
+                raise UserError(f"OPTIONS_STYLE=lettered asks for a letter, and {setting_name('Data', name)}={mode} "
+                                "does not show which option has which; set one of the two otherwise.")
         templates = self.eval_templates
-        if not isinstance(templates, (str, int, type(None))) or isinstance(templates, int) and templates < 1:
+        if not isinstance(templates, str | None) and (type(templates) is not int or templates < 1):
             raise UserError(f"EVAL_TEMPLATES must be None, ids or a whole number from 1 up, not {templates!r}.")
 
     def lengths(self) -> tuple[int, int]:
@@ -181,13 +178,12 @@ class Data:
 
             self.seqio_tasks = seqio_shards.resolve(name, self.cache)
             names = list(self.seqio_tasks)
-            ignored = [("DECONTAMINATE", self.config.decontaminate), ("TEMPLATES", self.config.templates)]
-            for setting in (setting for setting, value in ignored if value):
+            ignored = {"DECONTAMINATE": self.config.decontaminate, "TEMPLATES": self.config.templates}
+            setting = next((setting for setting, value in ignored.items() if value), None)
+            if setting is not None:
                 raise UserError(f"{setting} does nothing to SeqIO task {names[0]!r}, whose own code makes its rows; "
                                 f"leave {setting} out, or train on datasets of the catalogue.")
-        # Our own SeqIO tasks are called flan_<dataset> or flan_<dataset>.<template>.
-        ours = [n.removeprefix("flan_").split(".")[0] for n in names]
-        self.split.check(CATALOGUE, [n for n in ours if n in CATALOGUE])
+        self.split.check(CATALOGUE, [d for d in map(_dataset_of, names) if d is not None])
         return names
 
     @property
@@ -202,7 +198,7 @@ class Data:
 
     def unchecked(self) -> list[str]:
         """SeqIO tasks of somebody else, of which nobody can say whether they overlap with what is held out."""
-        return [n for n in self.seqio_tasks if n.removeprefix("flan_").split(".")[0] not in CATALOGUE]
+        return [name for name in self.seqio_tasks if _dataset_of(name) is None]
 
     def undownloaded(self) -> list[str]:
         """What trains or is held out and does not lie on disk, though the source could download it."""
@@ -213,7 +209,7 @@ class Data:
 
     def candidates(self) -> list[str]:
         """Datasets of the catalogue that would train if they were available."""
-        return [name for name in self._train_names if name in CATALOGUE]
+        return [name for name in dict.fromkeys(map(_dataset_of, self._train_names)) if name is not None]
 
     def train_datasets(self) -> list[str]:
         """Names of what trains and is available; the rest is noted in `left_out`.
@@ -221,13 +217,7 @@ class Data:
         Raises:
           UserError: under `strict` if something is not available; always if nothing is.
         """
-        names = []
-        for name in self._train_names:
-            reason = self._unavailable(name, "train")
-            if reason is None:
-                names.append(name)
-            else:
-                self.left_out[name] = reason
+        names = self._available(self._train_names, "train")
         if not names:
             first = self._train_names[0]
             raise UserError(f"none of the {len(self._train_names)} training datasets is available from DATA_SOURCE="
@@ -236,13 +226,7 @@ class Data:
 
     def eval_datasets(self) -> list[str]:
         """Names of what is evaluated and available; the rest is noted in `left_out`."""
-        names = []
-        for name in self.evaluated:
-            reason = self._unavailable(name, self.config.eval_split)
-            if reason is None:
-                names.append(name)
-            else:
-                self.left_out[name] = reason
+        names = self._available(self.evaluated, self.config.eval_split)
         if self.evaluated and not names:
             first = self.evaluated[0]
             what = "dataset of EVAL_DATASETS" if self.config.eval_datasets else \
@@ -252,15 +236,19 @@ class Data:
                             "without a zero-shot evaluation.")
         return names
 
+    def _available(self, names: Iterable[str], split: str) -> list[str]:
+        """Those of `names` that have the split here; the rest is noted in `left_out`."""
+        reasons = {name: self._unavailable(name, split) for name in names}
+        self.left_out |= {name: reason for name, reason in reasons.items() if reason is not None}
+        return [name for name, reason in reasons.items() if reason is None]
+
     def _unavailable(self, name: str, split: str) -> str | None:
         if name in self.seqio_tasks:
             return None
         dataset = CATALOGUE[name]
         if split == "train" and (reason := counts_once(CATALOGUE, dataset, self._train_names, self.source)):
             return reason
-        reason = self.source.available(dataset, split)
-        if reason is None and self.config.shots and (why := self.source.available(dataset, "train")):
-            reason = f"has no exemplars: its training side {why}"
+        reason = unavailable(self.source, dataset, split, self.config.shots)
         if reason is not None and self.config.strict:
             raise UserError(f"{name} {reason}, and STRICT_DATA is True; provide it, or set STRICT_DATA=False.")
         return reason
@@ -322,11 +310,17 @@ class Data:
         return members
 
     def card(self, members: list[Member]) -> list[CardRow]:
-        """The mixture card of the members."""
-        clusters = {m.name: CATALOGUE[m.name].cluster if m.name in CATALOGUE else "SeqIO" for m in members}
-        templates = {m.name: len(self.training_dataset(m.name).templates) if m.name in CATALOGUE else 0
-                     for m in members}
-        return mixture_card(clusters, {m.name: m.rows for m in members}, {m.name: m.rate for m in members}, templates)
+        """The mixture card of the members: rates r_m = min(rows e_m, 3,000), shares r_m / sum r."""
+        total = sum(m.rate for m in members)
+        return [CardRow(m.name, *self._described(m.name), m.rows, m.rate, m.rate / total) for m in members]
+
+    def _described(self, name: str) -> tuple[str, int, int | None]:
+        """Cluster, templates and cap of what trains; somebody's SeqIO task has none of them."""
+        if name in CATALOGUE:
+            dataset = self.training_dataset(name)
+            return dataset.cluster, len(dataset.templates), dataset.train_cap
+        ours = _dataset_of(name)
+        return "SeqIO", 0, CATALOGUE[ours].train_cap if ours else None
 
     def plan(self, split: str = "train") -> Plan | None:
         """The packing plan of the run, from the cache or made now; None if it has no rows.
@@ -471,6 +465,14 @@ class Data:
                 if not cache.has_eval(*which):
                     missing.append((dataset, template, asked))
         return missing
+
+
+def _dataset_of(name: str) -> str | None:
+    """The dataset of the catalogue whose rows train under a name: its own or one of ours in SeqIO; else None."""
+    if name in CATALOGUE:
+        return name
+    task = task_recipes().get(name)
+    return task.dataset if task is not None else None
 
 
 def _own_datasets(name: str) -> list[str] | None:

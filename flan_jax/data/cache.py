@@ -28,17 +28,19 @@ from typing import Any
 import numpy as np
 
 from flan_jax.data import encode, exemplars, hashing, render
-from flan_jax.data.catalogue import Dataset, Drop, Template, source_of_row
+from flan_jax.data.catalogue import Dataset, Template, source_of_row
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.hashing import digest, file_digest, stable_hash
-from flan_jax.data.render import choose_template, read_row
-from flan_jax.data.sources import Source, row_id
+from flan_jax.data.render import choose_template, usable_rows
+from flan_jax.data.sources import Source
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.errors import UserError
 
-_FORMAT = 2
+# What makes an example of a row, and which one; part of every key.
+CODE = (render, encode, exemplars, hashing)
+_FORMAT = 3
 DEFAULT_DIRECTORY = "~/.cache/flan_jax"
 
 # From this many rows on it is said if all of them are of one class: their files may be sorted by label.
@@ -67,11 +69,10 @@ class Ragged:
 
 @dataclasses.dataclass
 class TrainShard:
-    """One epoch of a dataset's training rows: token ids, EOS included, and the index of each row's template."""
+    """One epoch of a dataset's training rows: token ids, ends included (see `encode.Encoded`)."""
 
     inputs: Ragged
     targets: Ragged
-    templates: np.ndarray
     meta: dict[str, Any]
 
     @functools.cached_property
@@ -109,7 +110,7 @@ class TokenCache:
         self.held_out_filter: HeldOutFilter | None = None
         self._fingerprints: dict[tuple, str] = {}
         self._pools: dict[tuple[str, bool], ExemplarPool] = {}
-        self._code = digest([*map(inspect.getsource, (render, encode, exemplars, hashing)), _FORMAT])
+        self._code = digest([*map(inspect.getsource, CODE), _FORMAT])
 
     def train_path(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
         """Where the training shard of an epoch lies or will lie."""
@@ -122,7 +123,7 @@ class TokenCache:
         if _opened(path):
             return path
         encoder, counts = self._encoder(dataset, self.held_out_filter), collections.Counter()
-        inputs, targets, templates, labels = [], [], [], set()
+        inputs, targets, labels = [], [], set()
         compact = np.uint16 if self.vocabulary.size <= 2**16 else np.int32  # 30,000 long rows lie in memory
         rows = _capped(dataset, self._rows(dataset, split, counts), counts)
         if self.held_out_filter is not None:
@@ -132,7 +133,6 @@ class TokenCache:
             example = encoder.encode(dataset, template, row, name)
             inputs.append(example.inputs.astype(compact))
             targets.append(example.targets.astype(compact))
-            templates.append(dataset.templates.index(template))
             labels.add(row.get("label"))
         if isinstance(dataset.options, tuple) and len(labels) == 1 and len(inputs) >= _ONE_CLASS_ROWS:
             counts["of one class only (are the files sorted by label?)"] = len(inputs)
@@ -140,7 +140,7 @@ class TokenCache:
                 print(f"{dataset.name}: all {len(inputs)} {split} rows are of one class; are the files sorted by "
                       "label?", flush=True)
         counts.update(encoder.counts)
-        return write_train_shard(path, inputs, targets, templates, counts, {"dataset": dataset.name, "epoch": epoch})
+        return write_train_shard(path, inputs, targets, counts, {"dataset": dataset.name, "epoch": epoch})
 
     def eval_path(self, dataset: Dataset, split: str, template: Template, max_rows: int | None) -> pathlib.Path:
         """Where the evaluation shard of a template lies or will lie."""
@@ -154,8 +154,8 @@ class TokenCache:
                       max_rows: int | None = None) -> EvalExamples | None:
         """Opens an evaluation shard; None if it has to be built.
 
-        `inputs` and each of `options` are int32 ids ending in EOS; `texts` has per row 'inputs', 'answer', and where
-        they apply 'options', 'label', 'order', 'references', 'group', 'value'.
+        `inputs` are int32 ids ending in the vocabulary's `input_end`, each of `options` ids ending in EOS; `texts` has
+        per row 'inputs', 'answer', and where they apply 'options', 'label', 'order', 'references', 'group', 'value'.
         """
         path = self.eval_path(dataset, split, template, max_rows)
         meta = _opened(path)
@@ -204,15 +204,9 @@ class TokenCache:
             self._pools[key] = ExemplarPool(dataset, self.source, self.rendering.seed, held_out_filter)
         return Encoder(self.vocabulary, self.rendering, self._pools[key])
 
-    def _rows(self, dataset: Dataset, split: str, counts: collections.Counter):
-        spec = self.source.spec(dataset, split)
-        for index, raw in self.source.rows(dataset, spec):
-            counts["rows read"] += 1
-            row = read_row(dataset, raw)
-            if isinstance(row, Drop):
-                counts[f"dropped: {row.reason}"] += 1
-            else:
-                yield row_id(dataset, spec, index), row
+    def _rows(self, dataset: Dataset, split: str, counts: collections.Counter) -> Iterator[tuple[str, dict[str, Any]]]:
+        rows = usable_rows(self.source, dataset, self.source.spec(dataset, split), counts)
+        return ((name, row) for _, name, row in rows)
 
     def _path(self, dataset: Dataset, split: str, choice: dict[str, Any]) -> pathlib.Path:
         spec = self.source.spec(dataset, split)
@@ -222,9 +216,8 @@ class TokenCache:
                                                self.vocabulary.fingerprint, dataclasses.asdict(self.rendering),
                                                self.source.kind, self._rows_fingerprint(dataset, spec)])
         key = digest([self._fingerprints[mark], choice])[:16]
-        parts = [dataset.name, split, *(f"{name}={value}" for name, value in choice.items() if value is not None), key]
-        return self.directory / dataset.name / "-".join(parts[1:])
-
+        parts = [split, *(f"{name}={value}" for name, value in choice.items() if value is not None), key]
+        return self.directory / dataset.name / "-".join(parts)
 
     def _rows_fingerprint(self, dataset: Dataset, spec: str) -> list[str]:
         """Digests of the rows themselves and of those that exemplars are drawn from."""
@@ -237,7 +230,7 @@ def open_train_shard(path: pathlib.Path) -> TrainShard | None:
     meta = _opened(path)
     if meta is None:
         return None
-    return TrainShard(_ragged(path, "inputs"), _ragged(path, "targets"), np.load(path / "templates.npy"), meta)
+    return TrainShard(_ragged(path, "inputs"), _ragged(path, "targets"), meta)
 
 
 def are_whole(paths: list[pathlib.Path]) -> list[bool]:
@@ -251,14 +244,13 @@ def rows_in(path: pathlib.Path) -> int:
     return json.loads((path / "meta.json").read_text(encoding="utf-8"))["counts"]["rows"]
 
 
-def write_train_shard(path: pathlib.Path, inputs: list[np.ndarray], targets: list[np.ndarray], templates: list[int],
+def write_train_shard(path: pathlib.Path, inputs: list[np.ndarray], targets: list[np.ndarray],
                       counts: collections.Counter, meta: dict[str, Any]) -> pathlib.Path:
     """Writes a training shard, whole or not at all."""
     counts["rows"] = len(inputs)
     with _Shard(path, counts, meta) as shard:
         shard.ragged("inputs", inputs)
         shard.ragged("targets", targets)
-        shard.array("templates", np.asarray(templates, np.uint16))
     return path
 
 
@@ -389,15 +381,21 @@ def _text(name: str, row: dict[str, Any], example: Encoded, template: Template) 
     if template.kind == "inverted":
         target = example.text.targets
         return {"row": name, "inputs": example.text.inputs, "answer": target, "references": [target]}
-    text: dict[str, Any] = {"row": name, "inputs": example.text.inputs, "answer": example.text.answer}
-    if example.text.options is not None:
-        text |= {"options": example.text.options, "label": example.text.label,
-                 "order": example.text.order}
-    text["references"] = as_shown(row.get("references"), row, example) or [example.text.answer]
-    return text | {key: row[key] for key in ("group", "value") if key in row}
+    return {"row": name, "inputs": example.text.inputs, **target_of(row, example)}
 
 
-def as_shown(references: list[str] | None, row: dict[str, Any], example: Encoded) -> list[str] | None:
+def target_of(row: dict[str, Any], example: Encoded) -> dict[str, Any]:
+    """What metrics compare with: 'answer', 'references', and where they apply 'options', 'label', 'order', 'group',
+    'value'."""
+    text = example.text
+    target: dict[str, Any] = {"answer": text.answer}
+    if text.options is not None:
+        target |= {"options": text.options, "label": text.label, "order": text.order}
+    target["references"] = _as_shown(row.get("references"), row, example) or [text.answer]
+    return target | {key: row[key] for key in ("group", "value") if key in row}
+
+
+def _as_shown(references: list[str] | None, row: dict[str, Any], example: Encoded) -> list[str] | None:
     """References that are options, as the row shows them: a letter where options are lettered."""
     if not references or example.text.options is None:
         return references

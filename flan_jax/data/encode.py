@@ -66,7 +66,7 @@ class Encoder:
         ids = self.vocabulary.encode(text.inputs)
         if len(ids) > self._most_inputs:
             self.counts["inputs shortened"] += 1
-            text, ids = self._shorten(dataset, template, row, row_id, ids)
+            text, ids = self._shorten(dataset, template, row, row_id, text, ids)
             if self.rendering.shots:
                 self.counts["exemplars that did not fit"] += self.rendering.shots
         elif self.rendering.shots:
@@ -99,7 +99,7 @@ class Encoder:
             ids = ids[: self.rendering.target_length - 1]
         return np.asarray([*ids, self.vocabulary.eos_id], np.int32)
 
-    def _shorten(self, dataset, template, row, row_id, ids) -> tuple[Rendered, list[int]]:
+    def _shorten(self, dataset, template, row, row_id, text, ids) -> tuple[Rendered, list[int]]:
         """Cuts the end of the longest field shown, as often as it takes, so that question and options stay whole."""
         limit = self._most_inputs
         shown = set(placeholders(template.inputs))

@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop
+from flan_jax.data.catalogue import FROM_ROW, Dataset
 from flan_jax.data.ngrams import (
     BLOCK_WORDS,
     WHOLE,
     WORD_PATTERN,
     Keys,
-    Vocabulary,
+    WordNumbers,
     document,
     hashes_of,
     joined,
@@ -39,8 +39,8 @@ from flan_jax.data.ngrams import (
     unique_pairs,
     words,
 )
-from flan_jax.data.render import read_row
-from flan_jax.data.sources import Source, row_id
+from flan_jax.data.render import usable_rows
+from flan_jax.data.sources import Source
 
 MIN_WORDS, MAX_WORDS = 8, 13
 LENGTH_PERCENTILE = 5
@@ -64,9 +64,7 @@ def gram_words(lengths: Sequence[int]) -> int:
 def read_rows(source: Source, dataset: Dataset, split: str, max_rows: int | None = None) -> Rows:
     """The usable rows of a split as a run reads them: training rows up to the dataset's cap; at most `max_rows`."""
     limits = [n for n in (max_rows, dataset.train_cap if split == "train" else None) if n is not None]
-    spec = source.spec(dataset, split)
-    rows = ((row_id(dataset, spec, index), read_row(dataset, raw)) for index, raw in source.rows(dataset, spec))
-    usable = ((name, row) for name, row in rows if not isinstance(row, Drop))
+    usable = ((name, row) for _, name, row in usable_rows(source, dataset, source.spec(dataset, split)))
     return Rows(dataset, itertools.islice(usable, min(limits, default=None)))
 
 
@@ -90,7 +88,7 @@ class HeldOutIndex:
     """
 
     def __init__(self, held_out: Iterable[Rows]):
-        self.vocabulary = Vocabulary()
+        self.vocabulary = WordNumbers()
         self.corpora = [Corpus(rows, self.vocabulary) for rows in held_out]
         self.word_hashes = self.vocabulary.hashes()
         self._keys: dict[int, Keys] = {}
@@ -214,7 +212,7 @@ class HeldOutIndex:
 class Corpus:
     """The rows of a held-out dataset as numbers of words, one text after the other."""
 
-    def __init__(self, rows: Rows, vocabulary: Vocabulary):
+    def __init__(self, rows: Rows, vocabulary: WordNumbers):
         self.name = rows.dataset.name
         self.row_ids: list[str] = []
         self.text_names: list[str] = []
@@ -275,7 +273,7 @@ class Corpus:
             for block in self.keys(kind, word_hashes):
                 yield kind, *block
 
-    def text_at(self, position: int, count: int | None, text: int, vocabulary: Vocabulary) -> str:
+    def text_at(self, position: int, count: int | None, text: int, vocabulary: WordNumbers) -> str:
         """`count` words from a position of a text on, or all of the text's."""
         names = list(vocabulary)
         end = self.ends[text] if count is None else position + count
@@ -302,7 +300,7 @@ class _Block:
         self._rows: list[int] = []
         self._row_texts: list[int] = []
 
-    def add(self, name: str, texts: list[tuple[str, str]], fields: int, vocabulary: Vocabulary,
+    def add(self, name: str, texts: list[tuple[str, str]], fields: int, vocabulary: WordNumbers,
             longest_whole: int) -> None:
         """Adds a row whose first `fields` texts are its fields."""
         slots = [self._slot(text, True, vocabulary) for _, text in texts]
@@ -316,7 +314,7 @@ class _Block:
         self._rows += [len(self.row_ids)] * len(slots)
         self.row_ids.append(name)
 
-    def _slot(self, text: str, windows: bool, vocabulary: Vocabulary) -> int:
+    def _slot(self, text: str, windows: bool, vocabulary: WordNumbers) -> int:
         slot = self._slots.get((text, windows))
         if slot is None:
             slot = self._slots[text, windows] = len(self.texts)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from flan_jax.checks import check_number
 from flan_jax.data.catalogue import Catalogue, Dataset
 from flan_jax.data.clusters import CLUSTERS, RELATED, check_cluster
 from flan_jax.data.hashing import permutation
@@ -71,9 +72,11 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
     Raises:
       UserError: for an unknown cluster or form, or numbers that are out of range.
     """
-    if not isinstance(held_out, str | None):
+    if held_out is None:
+        held_out = "none"
+    if not isinstance(held_out, str) or not held_out:
         raise UserError(f"{HELD_OUT_FORMS}, not {held_out!r}.")
-    evaluated, unseen = _evaluated(catalogue, held_out or "none")
+    evaluated, unseen = _evaluated(catalogue, held_out)
     held_clusters = {d.cluster for d in evaluated} if unseen == "cluster" else set()
     related = _related(evaluated) if unseen == "cluster" else set()
     kept_back = {d.paper_dataset for d in evaluated} if unseen != "nothing" else set()
@@ -158,12 +161,12 @@ def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster:
     why = {}
     if train_clusters is not None:
         order = [name for name in ABLATION_ORDER if name in groups]
-        _check_number("TRAIN_CLUSTERS", train_clusters, len(order))
+        check_number("TRAIN_CLUSTERS", train_clusters, whole=True, least=1, below=len(order) + 1, optional=True)
         chosen = order[:train_clusters]
         why = {d.name: f"not of the first {train_clusters} training clusters ({', '.join(chosen)})"
                for name, datasets in groups.items() if name not in chosen for d in datasets}
     if datasets_per_cluster is not None:
-        _check_number("DATASETS_PER_CLUSTER", datasets_per_cluster)
+        check_number("DATASETS_PER_CLUSTER", datasets_per_cluster, whole=True, least=1, optional=True)
         for datasets in groups.values():
             first = list(dict.fromkeys(d.paper_dataset for d in datasets))[:datasets_per_cluster]
             why |= {d.name: f"beyond the first {datasets_per_cluster} datasets of its cluster" for d in datasets
@@ -171,35 +174,23 @@ def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster:
     return why
 
 
-def _check_number(name: str, value: object, most: int | None = None) -> None:
-    if not isinstance(value, int) or value < 1 or (most is not None and value > most):
-        upper = f"to {most}" if most is not None else "up"
-        raise UserError(f"{name} must be None or a whole number from 1 {upper}, not {value!r}.")
-
-
 @dataclasses.dataclass(frozen=True)
 class CardRow:
-    """One line of the mixture card. `rate` = min(rows after drops and cap, 3,000); `share` of all draws."""
+    """One line of the mixture card: `rows` after drops, of which there are `cap` at most; `share` of all draws."""
 
     dataset: str
     cluster: str
+    templates: int
+    cap: int | None
     rows: int
     rate: int
     share: float
-    templates: int
-
-
-def mixture_card(clusters: Mapping[str, str], rows: Mapping[str, int], rates: Mapping[str, int],
-                 templates: Mapping[str, int]) -> list[CardRow]:
-    """One line a dataset. Examples-proportional with a rate maximum: share_m = r_m / sum r, r_m = min(e_m, 3,000)."""
-    total = sum(rates.values())
-    return [CardRow(name, clusters[name], count, rates[name], rates[name] / total, templates[name])
-            for name, count in rows.items()]
 
 
 def format_card(card: list[CardRow]) -> str:
     """The mixture card as text, one line a dataset."""
-    lines = [f"{'dataset':<36}{'cluster':<40}{'rows':>8}{'rate':>7}{'share':>8}{'templates':>11}"]
-    lines += [f"{r.dataset:<36}{r.cluster:<40}{r.rows:>8,}{r.rate:>7,}{r.share:>8.2%}{r.templates:>11}" for r in card]
+    lines = [f"{'dataset':<36}{'cluster':<40}{'rows':>8}{'cap':>8}{'rate':>7}{'share':>8}{'templates':>11}"]
+    lines += [f"{r.dataset:<36}{r.cluster:<40}{r.rows:>8,}{r.cap or '-':>8{',' if r.cap else ''}}{r.rate:>7,}"
+              f"{r.share:>8.2%}{r.templates:>11}" for r in card]
     rates = sum(r.rate for r in card)
     return "\n".join([*lines, f"{len(card)} datasets, {sum(r.rows for r in card):,} rows, sum of rates {rates:,}"])

@@ -29,7 +29,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-class Vocabulary(dict):
+class WordNumbers(dict):
     """Word -> number from 1 up, given at the first look-up; `get(word, 0)` gives 0 for a word that was never met."""
 
     def __missing__(self, word: str) -> int:

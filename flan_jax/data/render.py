@@ -5,15 +5,17 @@ Everything here is plain Python on strings; nothing is random but what a hash of
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template, placeholders
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.hashing import permutation, stable_hash
+from flan_jax.data.sources import Source, row_id
 from flan_jax.errors import UserError
 
 STYLES = ("fixed", "shuffled", "lettered", "none")
@@ -71,6 +73,26 @@ def _checked(dataset: Dataset, row: dict[str, Any]) -> dict[str, Any] | Drop:
         return row
     row["answer"] = "" if row["answer"] is None else str(row["answer"]).strip()
     return row if row["answer"] else Drop("empty answer")
+
+
+def usable_rows(source: Source, dataset: Dataset, spec: str,
+                counts: collections.Counter | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(position in the raw split, row id, fields) of each row of a slice that is not dropped.
+
+    Args:
+      source: where the rows are.
+      dataset: whose rows.
+      spec: the slice of a raw split.
+      counts: goes up by the rows read, and by those dropped for each reason.
+    """
+    counts = collections.Counter() if counts is None else counts
+    for index, raw in source.rows(dataset, spec):
+        counts["rows read"] += 1
+        row = read_row(dataset, raw)
+        if isinstance(row, Drop):
+            counts[f"dropped: {row.reason}"] += 1
+        else:
+            yield index, row_id(dataset, spec, index), row
 
 
 def choose_template(dataset: Dataset, row_id: str, seed: int, epoch: int) -> Template:

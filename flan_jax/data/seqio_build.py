@@ -21,16 +21,15 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax.data import encode, exemplars, render
-from flan_jax.data.cache import as_shown
-from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Drop, source_of_row
-from flan_jax.data.encode import Encoded, Encoder, Rendering
+from flan_jax.data.cache import CODE, target_of
+from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, source_of_row
+from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.hashing import digest
 from flan_jax.data.mixture import counts_once, held_out_split
-from flan_jax.data.render import choose_template, read_row
+from flan_jax.data.render import choose_template, usable_rows
 from flan_jax.data.seqio_tasks import MixtureRecipe, SeqioTasks, TaskRecipe
-from flan_jax.data.sources import row_id
+from flan_jax.data.sources import unavailable
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation import metrics
@@ -41,15 +40,16 @@ _SPLITS = ("train", "validation", "test")
 def build_task(name: str, recipe: TaskRecipe, settings: SeqioTasks) -> seqio.Task:
     """The task of a recipe; it has the splits that the source has rows for.
 
-    Its examples have 'inputs' and 'targets' (int32 ids ending in EOS, within `sequence_length`), both also as text
-    ('..._pretokenized') and 'row_id'. Those of a single template also have 'row' (number of the row in its split),
-    'option' (number of the option that is the target; 0 unless ranked) and 'gold' (the metrics' target as JSON).
+    Its examples have 'inputs' and 'targets' (int32 ids with their ends, as in `encode.Encoded`, and within
+    `sequence_length`), both also as text ('..._pretokenized') and 'row_id'. Those of a single template also have 'row'
+    (number of the row in its split), 'option' (number of the option that is the target; 0 unless ranked) and 'gold'
+    (the metrics' target as JSON).
 
     Raises:
       UserError: if the source has no rows for it.
     """
     dataset = CATALOGUE[recipe.dataset]
-    why = {split: _unavailable(dataset, split, settings) for split in _SPLITS}
+    why = {split: unavailable(settings.opened_source, dataset, split, settings.shots) for split in _SPLITS}
     splits = [split for split in _SPLITS if why[split] is None]
     if not splits or (recipe.template is None and why["train"]):
         # The first split that the dataset should have gives the reason.
@@ -77,7 +77,7 @@ def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seq
     split = held_out_split(CATALOGUE, recipe.held_out)
     tasks = []
     for dataset in map(CATALOGUE.__getitem__, split.eval if recipe.evaluated else split.train):
-        reason = _unavailable(dataset, "test" if recipe.evaluated else "train", settings)
+        reason = unavailable(settings.opened_source, dataset, "test" if recipe.evaluated else "train", settings.shots)
         if not recipe.evaluated:
             reason = counts_once(CATALOGUE, dataset, split.train, settings.opened_source) or reason
         if reason is not None:
@@ -133,7 +133,7 @@ class CatalogueRows(seqio.DataSource):
         templates = [dataclasses.asdict(template) for template in dataset.templates]
         rows = [source.fingerprint(dataset, source.spec(dataset, split)) for split in self.splits]
         return digest([self.recipe, dataclasses.asdict(self.settings), templates, source_of_row(dataset), rows,
-                       *map(inspect.getsource, (render, encode, exemplars))])
+                       *map(inspect.getsource, CODE)])
 
     def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **unused) -> tf.data.Dataset:
         """Rows of one epoch; SeqIO shuffles what is made of them."""
@@ -152,11 +152,9 @@ class CatalogueRows(seqio.DataSource):
 
     def _elements(self, split: str) -> Iterator[dict[str, Any]]:
         source, dataset = self.settings.opened_source, self.dataset
-        spec = source.spec(dataset, split)
-        rows = ((row_id(dataset, spec, i), read_row(dataset, raw)) for i, raw in source.rows(dataset, spec))
-        usable = ((name, row) for name, row in rows if not isinstance(row, Drop))
+        usable = usable_rows(source, dataset, source.spec(dataset, split))
         capped = itertools.islice(usable, dataset.train_cap if split == "train" else None)
-        for number, (name, row) in enumerate(capped):
+        for number, (_, name, row) in enumerate(capped):
             for option in range(len(row["options"]) if self.recipe.ranked else 1):
                 yield {"row": number, "option": option, "row_id": name, "fields": row}
 
@@ -212,7 +210,7 @@ def _encoded(recipe: TaskRecipe, settings: SeqioTasks, rendering: Rendering, fie
     targets, text = example.targets, example.text.targets
     if recipe.ranked:
         targets, text = example.options[option], example.text.options[option]
-    return example.inputs, targets, example.text.inputs, text, json.dumps(_gold(row, example))
+    return example.inputs, targets, example.text.inputs, text, json.dumps(target_of(row, example))
 
 
 def gold_or_text(decoded: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
@@ -244,21 +242,6 @@ def rank_metrics(targets, scores, *, names=()) -> dict[str, float]:
 
 def _all_metrics(names: Sequence[str], targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
     return {key: float(number) for name in names for key, number in metrics.score(name, targets, predictions).items()}
-
-
-def _gold(row: Mapping[str, Any], example: Encoded) -> dict[str, Any]:
-    text = example.text
-    gold = {"answer": text.answer, "references": as_shown(row.get("references"), row, example) or [text.answer]}
-    if text.options is not None:
-        gold |= {"options": text.options, "label": text.label, "order": text.order}
-    return gold | {key: row[key] for key in ("group", "value") if key in row}
-
-
-def _unavailable(dataset: Dataset, split: str, settings: SeqioTasks) -> str | None:
-    reason = settings.opened_source.available(dataset, split)
-    if reason is None and settings.shots and (why := settings.opened_source.available(dataset, "train")):
-        return f"has no exemplars: its training side {why}"
-    return reason
 
 
 def _train_rate(task: seqio.Task) -> float:

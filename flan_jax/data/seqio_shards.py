@@ -55,7 +55,7 @@ class SeqioShards:
             raise UserError(f"SeqIO task {self.task.name!r} gives {len(first.inputs)} examples in its first epoch and "
                             f"{len(inputs)} in epoch {epoch}; a task that trains must give as many each time.")
         counts = collections.Counter({"rows read": len(inputs)})
-        return write_train_shard(self.path(epoch), inputs, targets, [0] * len(inputs), counts,
+        return write_train_shard(self.path(epoch), inputs, targets, counts,
                                  {"dataset": self.task.name, "epoch": epoch})
 
 
@@ -69,7 +69,9 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
     """
     if name in task_recipes() or name in mixture_recipes():
         rendering = cache.rendering
-        configure(source=cache.source.kind, data_dir=str(cache.source.directory),
+        # What the hub's files are kept in without a DATA_DIR is no mirror that somebody has made.
+        own = getattr(cache.source, "mirror", True)
+        configure(source=cache.source.kind, data_dir=str(cache.source.directory) if own else None,
                   vocabulary=getattr(cache.vocabulary, "path", "bytes"), options_style=rendering.options_style,
                   instructions=rendering.instructions, seed=rendering.seed, shots=rendering.shots)
     try:

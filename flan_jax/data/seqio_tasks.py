@@ -3,8 +3,9 @@
   flan_<dataset>                  trains: a template by hash of row, seed and epoch; the tokens of our own cache
   flan_<dataset>.<template>       the rows in one forward template; metrics compare what a model writes
   flan_<dataset>.<template>.rank  the same where there are options: an example an option, and the likeliest one counts
-  flan_heldout_<cluster>          the mixture that trains while the cluster (or 'none') is held out
-  flan_heldout_<cluster>_eval     the held-out datasets in their forward templates; ranked where there are options
+  flan_heldout_<form>             the mixture that trains while a form of HELD_OUT is held out: a cluster, 'superglue',
+                                  'intra_0' and so on, 'all', 'none'; clusters joined by '+' have no name
+  flan_heldout_<form>_eval        the held-out datasets in their forward templates; ranked where there are options
 
 `import flan_jax.tasks` offers these names to SeqIO, whichever of the two is imported first, without importing it.
 """
@@ -22,6 +23,7 @@ import gin
 
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.mixture import INTRA_CLUSTER_SPLITS
 from flan_jax.data.render import INSTRUCTIONS, STYLES
 from flan_jax.data.seqio_registry import LazyRegistry, when_imported
 from flan_jax.data.sources import Source, open_source
@@ -38,8 +40,8 @@ class SeqioTasks:
     """What the tasks are made of; bind it in gin, or call `configure`.
 
     Attributes:
-      source, data_dir: 'tfds', 'jsonl' or 'bundled', and where it reads.
-      vocabulary: 'bytes' or a SentencePiece file.
+      source, data_dir: 'tfds', 'hf', 'jsonl' or 'bundled', and where it reads.
+      vocabulary: 'bytes', a SentencePiece file, or a tokenizer.json; see `vocabulary.load_vocabulary`.
       options_style, instructions: see `render.render`.
       seed: decides template choice, shuffled options and exemplars.
       shots: exemplars before each row, as many as fit in the input.
@@ -150,8 +152,9 @@ def _task_recipes(datasets: int) -> Mapping[str, TaskRecipe]:
 
 @functools.cache
 def _mixture_recipes() -> Mapping[str, MixtureRecipe]:
-    trained = {f"flan_heldout_{held_out}": MixtureRecipe(held_out) for held_out in (*CLUSTERS, "none")}
-    return trained | {f"flan_heldout_{cluster}_eval": MixtureRecipe(cluster, evaluated=True) for cluster in CLUSTERS}
+    forms = (*CLUSTERS, "superglue", *(f"intra_{number}" for number in range(INTRA_CLUSTER_SPLITS)), "all")
+    trained = {f"flan_heldout_{form}": MixtureRecipe(form) for form in (*forms, "none")}
+    return trained | {f"flan_heldout_{form}_eval": MixtureRecipe(form, evaluated=True) for form in forms}
 
 
 def _registries(providers) -> tuple[Any, Any]:

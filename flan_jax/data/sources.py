@@ -280,6 +280,14 @@ def open_source(kind: str, data_dir: str | None = None) -> Source | HubSource:
     raise UserError(f"unknown DATA_SOURCE {kind!r}; it is one of {', '.join(KINDS)}.")
 
 
+def unavailable(source: Source | HubSource, dataset: Dataset, split: str, shots: int = 0) -> str | None:
+    """None if a split of a dataset has rows here, and exemplars where there are `shots` before each; else why not."""
+    reason = source.available(dataset, split)
+    if reason is None and shots and (why := source.available(dataset, "train")):
+        return f"has no exemplars: its training side {why}"
+    return reason
+
+
 def row_id(dataset: Dataset, spec: str, index: int) -> str:
     """The name of a row in hashes and results: '<configuration>/<raw split>/<position>'."""
     return f"{dataset.name}/{parse_spec(spec)[0]}/{index}"

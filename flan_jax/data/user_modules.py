@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import pathlib
 import sys
+import traceback
 
 from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
@@ -18,26 +19,36 @@ def import_module(name: str) -> None:
       UserError: if there is no such module, or it does not run.
     """
     path = pathlib.Path(name).expanduser()
-    if path.suffix == ".py":
-        if not path.is_file():
-            raise UserError(f"The module {name!r} is no file; "
-                            "give a module's name or the path of a .py file.")
-        # A name of its own: a file called queue.py must not be taken for the module of that name.
-        module_name = f"{path.stem}_{digest(str(path.resolve()))[:8]}"
-        if module_name in sys.modules:
-            return
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(sys.modules[module_name])
-        except (ImportError, SyntaxError, NameError, TypeError) as error:
-            del sys.modules[module_name]
-            raise UserError(f"The module {name!r} does not run: {error}.") from error
-        return
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise UserError(f"The module {name!r} is no file; give a module's name or the path of a .py file.")
     try:
-        importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"The module {name!r} cannot be imported ({error}); "
-                        "give a module on the path, or the path of a .py file.") from error
-    except (SyntaxError, NameError, TypeError) as error:
-        raise UserError(f"The module {name!r} does not run: {error}.") from error
+        _run_file(path) if is_file else importlib.import_module(name)
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not is_file and f"{name}.".startswith(f"{error.name}."):
+            raise UserError(f"The module {name!r} cannot be imported ({error}); "
+                            "give a module on the path, or the path of a .py file.") from error
+        raise UserError(f"The module {name!r} does not run: {_what_and_where(error)}.") from error
+
+
+def _run_file(path: pathlib.Path) -> None:
+    # A name of its own: a file called queue.py must not be taken for the module of that name.
+    module_name = f"{path.stem}_{digest(str(path.resolve()))[:8]}"
+    if module_name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    sys.modules[module_name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[module_name])
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def _what_and_where(error: Exception) -> str:
+    """What went wrong and where, as the last lines of a traceback say it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+    return f"{type(error).__name__}: {error}{where}"

@@ -11,11 +11,14 @@ import functools
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from flan_jax.data.hashing import file_digest
 from flan_jax.errors import UserError
 
 PAD, EOS = 0, 1
+# What a directory's vocabulary is called, the best first.
+VOCABULARY_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.model", "tokenizer.model")
 # Embedding tables are padded to a multiple of this, as T5's 32,100 ids are to 32,128.
 _MULTIPLE = 128
 
@@ -139,12 +142,25 @@ _USUAL_EOS = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<
 
 def _special_tokens(directory: pathlib.Path) -> dict[str, str]:
     """`bos_token` and `eos_token`, as the files beside a tokenizer name them."""
-    try:
-        config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    path = directory / "tokenizer_config.json"
+    config = read_json(path, path.read_bytes()) if path.is_file() else {}
     tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
     return {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items() if token}
+
+
+def read_json(path: pathlib.Path | str, contents: bytes) -> dict[str, Any]:
+    """The object in a JSON file that belongs to a tokenizer.
+
+    Raises:
+      UserError: if there is none in it, as where the file was cut short on its way.
+    """
+    try:
+        value = json.loads(contents)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not readable JSON; download it again.")
+    return value
 
 
 Vocabulary = ByteVocabulary | SentencePieceVocabulary | HuggingFaceVocabulary
@@ -172,8 +188,7 @@ def load_vocabulary(name: str) -> Vocabulary:
         return ByteVocabulary()
     path = pathlib.Path(name).expanduser()
     if path.is_dir():
-        inside = [path / file for file in ("tokenizer.json", "spiece.model", "sentencepiece.model", "tokenizer.model")]
-        path = next((file for file in inside if file.is_file()), path)
+        path = next((path / file for file in VOCABULARY_FILES if (path / file).is_file()), path)
     if not path.is_file():
         raise UserError(f"VOCABULARY {name!r} is neither 'bytes' nor a file; give the path of a SentencePiece model, "
                         "or of a tokenizer.json.")

@@ -53,11 +53,10 @@ class Generator:
         return [(self.vocabulary.decode(ids.tolist()), self.vocabulary.eos_id not in ids)
                 for ids in self.tokens(params, inputs, first)]
 
-    def about_cut(self, answers: Sequence[tuple[str, bool]]) -> str:
-        """How many of `answers` were cut, for readers; '' if none was."""
-        cut = sum(is_cut for _, is_cut in answers)
-        return (f"{cut} of {len(answers)} answers have {self.max_length} tokens and no end: cut; TASK_FEATURE_LENGTHS "
-                "allows no more") if cut else ""
+    def about_cut(self, cut: int, count: int) -> str:
+        """That of `count` answers so many were cut, for readers."""
+        return (f"{cut} of {count} answers have {self.max_length} tokens and no end: cut; TASK_FEATURE_LENGTHS allows "
+                "no more")
 
     def tokens(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[np.ndarray]:
         """The same as token ids: int32 [max_length] for each row, 0 after EOS."""

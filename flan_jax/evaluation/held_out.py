@@ -24,11 +24,13 @@ from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
 from flan_jax.evaluation.generation import Generator
+from flan_jax.evaluation.metrics import signature
 from flan_jax.evaluation.rank import RankScorer
 from flan_jax.evaluation.results import UNTUNED, ResultRow, Setting
+from flan_jax.files import write_file
 
 _SECONDS_BETWEEN_LINES = 5
-RESULTS, EVALUATED = "results.csv", "evaluated.json"
+RESULTS, EVALUATED, SIGNATURES = "results.csv", "evaluated.json", "signatures.json"
 _ODD = tuple(np.uint32(number) for number in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
 
 
@@ -36,7 +38,7 @@ class HeldOut:
     """Evaluates parameters of one model on the held-out rows of one configuration; programs are compiled once.
 
     Attributes:
-      directory: `results.csv` and `predictions/` lie below it.
+      directory: `results.csv`, `signatures.json` and `predictions/` lie below it.
     """
 
     def __init__(self, data: Data, model, mesh: jax.sharding.Mesh, directory: pathlib.Path):
@@ -68,6 +70,8 @@ class HeldOut:
             self._drop_gone()
         predictions = self.directory / "predictions" / self._predictions_name(setting)
         jobs, identity = self._jobs(asked), [parameters_digest(params), self._model]
+        if writes:
+            self._sign(jobs)
         keys = [self._key(setting, *job, asked, [identity, None if while_training else predictions.name])
                 for job in jobs]
         done = self._done(keys)
@@ -81,20 +85,12 @@ class HeldOut:
         if not while_training:
             self._check_not_fewer(todo, asked)
         start, printed, majority = time.perf_counter(), 0.0, set()
-        cut = ""
-
-        def answers(inputs: Sequence[np.ndarray]) -> list[tuple[str, bool]]:
-            nonlocal cut
-            written = self._generator.answers(params, inputs)
-            cut = self._generator.about_cut(written)
-            return written
-
         groups = results.evaluate(
             (self.data.eval_examples(dataset, template, asked) for _, dataset, template in todo), CATALOGUE, setting,
             lambda inputs, options: self._scorer.scores(params, inputs, options),
-            answers,
+            lambda inputs: self._generator.answers(params, inputs),
             np.array(self.data.vocabulary.input_end, np.int32), predictions if writes and not while_training else None)
-        for number, ((key, dataset, template), rows) in enumerate(zip(todo, groups), 1):
+        for number, ((key, dataset, template), (rows, cut)) in enumerate(zip(todo, groups), 1):
             count = len(rows)
             if not while_training and dataset.name not in majority:
                 majority.add(dataset.name)
@@ -104,8 +100,8 @@ class HeldOut:
                     results.update_results(self.directory / RESULTS, rows)
                     self._remember(*key, count)
             if cut:
-                print(f"{dataset.name}/{template.id}: {cut}", flush=True)
-                cut = ""
+                answers = self._generator.about_cut(cut, rows[0].n)
+                print(f"{dataset.name}/{template.id}: {answers}", flush=True)
             now = time.perf_counter()
             if now - printed > _SECONDS_BETWEEN_LINES or number == len(todo):
                 printed = now
@@ -113,6 +109,14 @@ class HeldOut:
             if number < len(todo) and stop():
                 return False
         return True
+
+    def _sign(self, jobs: Sequence[tuple[Dataset, Template]]) -> None:
+        """Says in `signatures.json` what to quote beside the numbers of each metric."""
+        path = self.directory / SIGNATURES
+        names = {name for dataset, template in jobs for name in results.metrics_of(dataset, template.kind)}
+        with results.alone_in(self.directory):
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            write_file(path, json.dumps(known | {name: signature(name) for name in sorted(names)}, indent=1))
 
     def _jobs(self, asked: Protocol) -> list[tuple[Dataset, Template]]:
         """What is evaluated; a dataset without a usable row is left out, and that is printed."""
@@ -141,7 +145,7 @@ class HeldOut:
             rows = results.read_results(path)
             known = {(dataset.name, template.id) for dataset in CATALOGUE for template in dataset.templates}
             gone = {(row.dataset, row.template) for row in rows
-                    if row.dataset in CATALOGUE and row.template != results.ANY_TEMPLATE} - known
+                    if row.dataset in CATALOGUE and row.template != results.ANY} - known
             if gone:
                 print(f"taken out of {path}: {', '.join(sorted(map('/'.join, gone)))} (there is no such template any "
                       "more)", flush=True)
@@ -187,7 +191,7 @@ class HeldOut:
 
     def _remember(self, name: str, key: str, lines: int) -> None:
         known = {**self._known(), name: f"{key} {lines}"}
-        results.write_file(self.directory / EVALUATED, json.dumps(known, indent=0).encode())
+        write_file(self.directory / EVALUATED, json.dumps(known, indent=0))
 
 
 def _name(of: Setting | ResultRow, dataset: str, split: str, template: str) -> str:

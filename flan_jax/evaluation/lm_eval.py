@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from flan_jax import config as gin_config
-from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
 from flan_jax.models.decoder import DecoderLM
-from flan_jax.prepare import CONFIGURED
-from flan_jax.train import open_devices, open_run
+from flan_jax.opening import open_model
 
 try:
     from lm_eval.api.model import LM
@@ -53,7 +51,7 @@ class FlanLM(LM):
     context under 'harness' as well.
     """
 
-    def __init__(self, run: str | None = None, checkpoint: str | None = None, step: int | None = None,
+    def __init__(self, run: str | None = None, checkpoint: str | None = None, step: int | str | None = None,
                  gin_file: str | Sequence[str] | None = None, protocol: str = "harness", max_length: int | None = None,
                  batch_tokens: int = 8192, batch_size=None, max_batch_size=None, device=None, **settings: Any):
         """Opens a model.
@@ -61,7 +59,7 @@ class FlanLM(LM):
         Args:
           run: directory of a run, for its `config.gin` and its last checkpoint.
           checkpoint: a run, one of its steps, or a checkpoint of T5X, Hugging Face or GGUF, instead of that.
-          step: the checkpoint of this step.
+          step: the checkpoint of this step; 'best': the one with the lowest validation loss.
           gin_file: instead of the run's `config.gin`: a gin file, or several joined by '+'.
           protocol: 'harness' or 'flan'.
           max_length: most tokens of a context (T5), or of context and continuation together (decoder); longer contexts
@@ -78,10 +76,9 @@ class FlanLM(LM):
             raise UserError(f"protocol={protocol} is none of {', '.join(PROTOCOLS)}.")
         argv, checkpoint = _sources(run, checkpoint, gin_file, settings)
         with contextlib.redirect_stdout(sys.stderr):  # the harness prints its table on standard output
-            gin_config.parse_command_line(argv, CONFIGURED)
-            open_devices(DataConfig().cache_directory())
-            data = Data(DataConfig())
-            opened = open_run(data)
+            gin_config.parse_command_line(argv, gin_config.CONFIGURED)
+            opened = open_model()
+            data = opened.data
             _, self._params = opened.read_params(checkpoint, step)
         self.protocol, self._vocabulary = protocol, data.vocabulary
         self._model, self._mesh, self._batch_tokens = opened.model, opened.mesh, batch_tokens

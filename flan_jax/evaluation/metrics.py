@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import sacrebleu
 
+from flan_jax import __version__
 from flan_jax.errors import UserError
 
 Target = dict[str, Any]
@@ -36,8 +37,8 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 _ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
 
-# What to quote beside a published number.
-SIGNATURES = {
+# What to quote beside a number that a library computes.
+_SIGNATURES = {
     "bleu": f"sacrebleu nrefs:var|case:mixed|eff:no|tok:intl|smooth:exp|version:{sacrebleu.__version__}",
     "rouge": "rouge-score 0.1.2, no stemmer, mean of F over rows, best reference, rougeLsum with a sentence a line",
 }
@@ -72,6 +73,11 @@ def score(name: str, targets: Sequence[Target], predictions: Sequence[Prediction
         raise UserError(f"metric {name!r} got {len(predictions)} predictions for {len(targets)} targets; "
                         "give one for each of at least one row.")
     return METRICS[name](targets, predictions)
+
+
+def signature(name: str) -> str:
+    """What to quote beside a published number of a metric: the library and its settings, or what is computed here."""
+    return _SIGNATURES.get(name) or f"flan_jax {__version__} {name}: {METRICS[name].__doc__.partition(chr(10))[0]}"
 
 
 # --- Right or wrong ---------------------------------------------------------------------------------------------------
@@ -172,7 +178,7 @@ def record(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict
 
 
 def bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
-    """Corpus BLEU of sacrebleu with the 'intl' tokeniser; `SIGNATURES['bleu']`. Post 2018.
+    """Corpus BLEU of sacrebleu with the 'intl' tokeniser (`signature`). Post 2018.
 
     Only where no reference has four tokens are the missing orders left out (they would make every score 0).
     """
@@ -195,7 +201,7 @@ def bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[s
 
 
 def rouge(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
-    """'rouge1', 'rouge2' and 'rougeLsum': means over rows of the best F over references; `SIGNATURES['rouge']`.
+    """'rouge1', 'rouge2' and 'rougeLsum': means over rows of the best F over references (`signature`).
 
     A prediction equal to a reference counts as 100 also where it has no n-gram to count (a single word has no bigram).
     Lin 2004.

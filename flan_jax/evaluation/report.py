@@ -10,12 +10,12 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.errors import UserError
-from flan_jax.evaluation.metrics import SIGNATURES
+from flan_jax.evaluation.metrics import signature
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, ResultRow
 
 # The scorings that tables show; the others are in results.csv.
@@ -168,8 +168,11 @@ def heading(cluster: str) -> str:
     return CLUSTERS.get(name, name) + (", inverted templates" if name != cluster else "")
 
 
-def table(lines: Sequence[Comparison]) -> str:
-    """The comparisons as a Markdown table with a legend that says what each number is."""
+def table(lines: Sequence[Comparison], tuned_on: Collection[str] = ()) -> str:
+    """The comparisons as a Markdown table with a legend that says what each number is.
+
+    `tuned_on` are datasets of which a model trained on rows: the text says which of them it shows.
+    """
     several = len({line.label for line in lines if line.tuned}) > 1
     head = ["dataset", *(["model"] if several else []), "metric", "rows", "templates", "mean", "std over templates",
             "s.e. from rows", "min", "max", "best template", "untuned", "majority"]
@@ -179,7 +182,9 @@ def table(lines: Sequence[Comparison]) -> str:
                  _line(["---", *(["---"] if several else []), "---"] + ["--:"] * 7 + ["---", "--:", "--:"])]
         own = [line for line in lines if line.cluster == cluster]
         text += [_line(_cells(line, several, means_are_alike(own))) for line in own]
-    return "\n".join(["# Results", *text, "", *_legend(lines)]) + "\n"
+    seen = sorted({line.dataset for line in lines} & set(tuned_on))
+    warning = ["", f"Not held out, hence not zero-shot for the model that trained on it: {', '.join(seen)}."]
+    return "\n".join(["# Results", *text, "", *_legend(lines), *(warning if seen else [])]) + "\n"
 
 
 def means_are_alike(lines: Sequence[Comparison]) -> bool:
@@ -338,4 +343,4 @@ def _legend(lines: Sequence[Comparison]) -> list[str]:
         legend += ["† Chosen on the rows that it is reported on, hence an upper bound; where the validation split is",
                    "evaluated too, the template is chosen there."]
     signed = {_SIGNED[line.any.metric] for line in lines if line.any.metric in _SIGNED}
-    return [*legend, *(f"\n{name}: `{SIGNATURES[name]}`" for name in sorted(signed))]
+    return [*legend, *(f"\n{name}: `{signature(name)}`" for name in sorted(signed))]

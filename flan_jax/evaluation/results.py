@@ -9,9 +9,7 @@ import dataclasses
 import fcntl
 import io
 import json
-import os
 import pathlib
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +19,7 @@ from flan_jax.data.catalogue import Dataset
 from flan_jax.errors import UserError
 from flan_jax.evaluation import metrics
 from flan_jax.evaluation.metrics import Prediction
+from flan_jax.files import write_file
 
 if TYPE_CHECKING:
     from flan_jax.data.cache import EvalExamples
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 # Values of the column `model` with a meaning of their own; any other names a tuned model.
 MAJORITY, UNTUNED = "majority", "untuned"
 RUNS = "runs.json"
-# The column `template` of the majority class, which no wording changes.
-ANY_TEMPLATE = "any"
+# The columns `template` and `instruction_mode` of the majority class, which no wording changes.
+ANY = "any"
 
 
 class Scored(NamedTuple):
@@ -67,7 +66,8 @@ class ResultRow:
       run: name of the run; step: of the checkpoint; model: 'majority', 'untuned' or a name; size: of the model.
       cluster, dataset, split, template, kind: what was evaluated; the majority class has template 'any'.
       shots: number of exemplars; instruction_mode: 'template', 'none', 'dataset_name' or 'baseline', and behind it the
-        style of the options where that is not the usual one, e.g. 'template, options none'.
+        style of the options where that is not the usual one, e.g. 'template, options none'; the majority class has
+        'any'.
       scoring: one of `SCORINGS` (ranked options), 'greedy' (generated text) or 'majority'.
       metric: a key that one of `metrics.METRICS` gives; the first of a dataset is the one that tables show.
       value, stderr: in percent; the standard error is None below two rows.
@@ -111,8 +111,8 @@ class Setting:
 def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], setting: Setting,
              rank: Callable[[Sequence[np.ndarray], Sequence[Sequence[np.ndarray]]], list[np.ndarray]],
              generate: Callable[[Sequence[np.ndarray]], list[tuple[str, bool]]], empty_input: np.ndarray,
-             predictions_dir: str | pathlib.Path | None = None) -> Iterator[list[ResultRow]]:
-    """Scores datasets one template at a time; yields the result rows of each, once its predictions are on disk.
+             predictions_dir: str | pathlib.Path | None = None) -> Iterator[tuple[list[ResultRow], int]]:
+    """Scores datasets one template at a time; yields, once its predictions are on disk, (rows, cut answers) of each.
 
     Args:
       examples: rendered splits in forward templates, or in inverted ones of datasets with `inverted_metrics`.
@@ -148,8 +148,9 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
         if predictions_dir is not None:
             name = f"{example.dataset}.{example.split}.{example.template}.jsonl"
             write_lines(pathlib.Path(predictions_dir) / name, _prediction_lines(example, predictions, scores, cut))
-        yield [row for scoring, chosen in predictions.items()
-               for row in _rows(example, datasets[example.dataset], setting, scoring, chosen)]
+        rows = [row for scoring, chosen in predictions.items()
+                for row in _rows(example, datasets[example.dataset], setting, scoring, chosen)]
+        yield rows, sum(cut)
 
 
 def rank_predictions(scores: Sequence[np.ndarray], unconditional: Sequence[np.ndarray],
@@ -189,8 +190,8 @@ def majority_rows(examples: EvalExamples, dataset: Dataset, setting: Setting) ->
     for text in examples.texts:
         classes = [metrics.class_of(text, index) for index in range(len(text["options"]))]
         predictions.append(classes.index(most) if most in classes else 0)
-    setting = dataclasses.replace(setting, model=MAJORITY, size="", step=0, shots=0, instruction_mode="none")
-    examples = dataclasses.replace(examples, template=ANY_TEMPLATE)
+    setting = dataclasses.replace(setting, model=MAJORITY, size="", step=0, shots=0, instruction_mode=ANY)
+    examples = dataclasses.replace(examples, template=ANY)
     return _rows(examples, dataset, setting, MAJORITY, predictions)
 
 
@@ -200,7 +201,7 @@ def write_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(dataclasses.astuple(row) for row in rows)
-    write_file(path, text.getvalue().encode())
+    write_file(path, text.getvalue())
 
 
 def read_results(path: str | pathlib.Path) -> list[ResultRow]:
@@ -221,8 +222,8 @@ def read_results(path: str | pathlib.Path) -> list[ResultRow]:
         raise UserError(f"{path} has a line that is no result ({error}); take it out and evaluate again.") from error
 
 
-def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> list[ResultRow]:
-    """Adds rows to a results file, in the place of all that an older evaluation of the same gave. Returns all rows."""
+def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:
+    """Adds rows to a results file, in the place of all that an older evaluation of the same gave."""
     groups: dict[tuple, list[ResultRow]] = {}
     for row in read_results(path) if pathlib.Path(path).exists() else ():
         groups.setdefault(_evaluation(row), []).append(row)
@@ -231,7 +232,6 @@ def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> list[
         new.setdefault(_evaluation(row), []).append(row)
     merged = [row for group in (groups | new).values() for row in group]
     write_results(path, merged)
-    return merged
 
 
 def _evaluation(row: ResultRow) -> tuple:
@@ -244,8 +244,13 @@ def _evaluation(row: ResultRow) -> tuple:
 def remember_run(directory: pathlib.Path, run: pathlib.Path, trained_on: Iterable[str]) -> None:
     """Notes in `runs.json`, beside the results, whose the column `run` is: its directory, and on what it trained."""
     with alone_in(directory):
-        known = known_runs(directory) | {run.name: {"directory": str(run.resolve()), "trained_on": sorted(trained_on)}}
-        write_file(directory / RUNS, json.dumps(known, indent=1).encode())
+        one = {"directory": str(run.resolve()), "trained_on": sorted(trained_on)}
+        write_file(directory / RUNS, json.dumps({**known_runs(directory), run_name(run): one}, indent=1))
+
+
+def run_name(directory: pathlib.Path) -> str:
+    """What the column `run` calls the run of a directory."""
+    return directory.resolve().name
 
 
 def known_runs(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -274,23 +279,7 @@ def alone_in(directory: pathlib.Path) -> Iterator[None]:
 
 def write_lines(path: str | pathlib.Path, values: Iterable[Mapping[str, Any]]) -> None:
     """Writes JSON lines, whole or not at all."""
-    write_file(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
-
-
-def write_file(path: str | pathlib.Path, contents: bytes) -> None:
-    """Writes a file, whole or not at all, into a directory that is made if need be.
-
-    Raises:
-      UserError: if it cannot be written.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(contents)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
+    write_file(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
 
 
 def key(row: ResultRow) -> tuple:

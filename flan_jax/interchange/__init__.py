@@ -1,5 +1,5 @@
 """Checkpoints of other programs: T5X, Hugging Face and GGUF, read and written tensor by tensor."""
 
-from flan_jax.interchange.load import read_parameters
+from flan_jax.interchange.load import find_parameters, read_parameters
 
-__all__ = ["read_parameters"]
+__all__ = ["find_parameters", "read_parameters"]

@@ -66,9 +66,9 @@ def open_gguf(path: pathlib.Path) -> Source:
     shapes = parameter_shapes("decoder", fields)
     expected = {names[name]: shape[::-1] if name.endswith("kernel") else shape for name, shape in shapes.items()}
     check_tensors({name: _shape(tensor) for name, tensor in stored.items()}, expected, path,
-                  '"there" is the tensors of the file, "here" is what its metadata say.')
+                  '"there" is the tensors of the file, "here" is what its metadata say:', lists_all=True)
     heads = {"query": fields["num_heads"], "key": fields["num_kv_heads"]} if architecture == "llama" else {}
-    tensors = {name: _tensor(package, stored[theirs], name, heads) for name, theirs in names.items()}
+    tensors = {name: _tensor(package, stored[theirs], name, heads, path) for name, theirs in names.items()}
     kinds = sorted({tensor.tensor_type.name for tensor in stored.values()})
     return Source(path, 0, tensors, "decoder", fields, notes=[f"its weights are stored as {', '.join(kinds)}"])
 
@@ -147,7 +147,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in reversed(tensor.shape))
 
 
-def _tensor(package: Any, stored: Any, name: str, heads: dict[str, int]) -> Tensor:
+def _tensor(package: Any, stored: Any, name: str, heads: dict[str, int], path: pathlib.Path) -> Tensor:
     """A tensor under our name; what is quantised comes out as float32."""
     kind = stored.tensor_type.name
     dtype = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}.get(kind, np.dtype(np.float32))
@@ -160,7 +160,7 @@ def _tensor(package: Any, stored: Any, name: str, heads: dict[str, int]) -> Tens
         return array.T if name.endswith("kernel") else array
 
     shape = _shape(stored)[:: -1 if name.endswith("kernel") else 1]
-    return Tensor(shape, dtype, read)
+    return Tensor(shape, dtype, read, f"{path} ({stored.name})")
 
 
 def _halves(array: np.ndarray, heads: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from flan_jax.interchange.parameters import DEFAULTS, FIELDS
 
 CONFIG_CLASS = {"t5": "T5Config", "decoder": "DecoderConfig"}
 _MODEL = {name: model for model, name in CONFIG_CLASS.items()}
-GIN_FILES = ("model.gin", "config.gin")
+_GIN_FILES = ("model.gin", "config.gin")
 
 
 def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
@@ -29,18 +29,23 @@ def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
 
 
 def fields_beside(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What `read_fields` gives of the nearest `model.gin` or `config.gin`: in `path` or up to two above."""
-    for directory in (path, *path.absolute().parents[:2]):
-        for name in GIN_FILES:
-            if (directory / name).is_file():
-                return read_fields(directory / name)
-    return {}
+    """What `read_fields` gives of the gin file of a checkpoint; empty where there is none."""
+    file = file_beside(path)
+    return read_fields(file) if file else {}
+
+
+def file_beside(path: pathlib.Path) -> pathlib.Path | None:
+    """The nearest `model.gin` or `config.gin` of a checkpoint, in `path` or up to two above, or None."""
+    directories = (path, *path.absolute().parents[:2])
+    files = (directory / name for directory in directories for name in _GIN_FILES)
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_fields(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Model ('t5', 'decoder') -> the fields of its class that a gin file binds to literals or to macros that it sets.
 
-    A run's `config.gin` has both classes, whichever of them it trained.
+    They are those of `FIELDS`, and `dropout_rate`, which an export says too. A run's `config.gin` has both classes,
+    whichever of them it trained.
 
     Raises:
       UserError: if it is no gin file.
@@ -80,7 +85,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any
             model, parameter = _MODEL.get(statement.selector.rsplit(".", 1)[-1]), statement.arg_name
             if not parameter:
                 macros[statement.selector] = statement.value
-            elif model and parameter in FIELDS[model]:
+            elif model and parameter in (*FIELDS[model], "dropout_rate"):
                 bound[model, parameter] = statement.value
     except SyntaxError as error:
         raise UserError(f"{path} is not readable as gin ({str(error).splitlines()[0]}).") from None

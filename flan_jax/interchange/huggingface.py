@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax.data.vocabulary import VOCABULARY_FILES, read_json
 from flan_jax.errors import UserError
 from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import Source, Tensor, cast, check_tensors
 
 _FAMILIES = {"t5": huggingface_t5, "mt5": huggingface_t5, "llama": huggingface_llama, "qwen2": huggingface_llama}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                   "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
-                   "generation_config.json")
+# What belongs to a tokenizer besides its vocabulary.
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+           "chat_template.jinja", "generation_config.json")
 _SPECIAL = ("bos", "eos", "pad")
 
 
@@ -27,9 +28,22 @@ def is_huggingface(path: pathlib.Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def tokenizer_files(directory: pathlib.Path) -> dict[str, bytes]:
-    """The files of a tokenizer that are in `directory`, by name."""
-    return {name: (directory / name).read_bytes() for name in TOKENIZER_FILES if (directory / name).is_file()}
+def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
+    """The files of a tokenizer, by the names under which `transformers` looks for them.
+
+    `path` is a directory with them, or the vocabulary itself: alone, or one of `VOCABULARY_FILES` with what lies beside
+    it. Empty where there is none.
+    """
+    directory = path if path.is_dir() else path.parent
+    is_whole = path.is_dir() or (path.is_file() and path.name in VOCABULARY_FILES)
+    names = [*reversed(VOCABULARY_FILES), *_BESIDE] if is_whole else []
+    files = [*(directory / name for name in names), path]  # of two with one name the last stays
+    return {_their_name(file): file.read_bytes() for file in files if file.is_file()}
+
+
+def _their_name(file: pathlib.Path) -> str:
+    """T5's tokenizer is a SentencePiece model of one name, Llama's one of another."""
+    return "spiece.model" if file.suffix == ".model" and file.name != "tokenizer.model" else file.name
 
 
 def open_huggingface(path: pathlib.Path) -> Source:
@@ -87,13 +101,13 @@ def _by_our_names(stored: dict[str, Tensor], family: types.ModuleType, fields: d
     names = family.names(fields)
     expected = {names[name]: shape[::-1] if family.is_turned(name) else shape for name, shape in shapes.items()}
     check_tensors({name: tensor.shape for name, tensor in stored.items()}, expected, path,
-                  "\"there\" is the weights' files, \"here\" is what config.json says.")
+                  "\"there\" is the weights' files, \"here\" is what config.json says:", lists_all=True)
     return {name: stored[theirs].transposed() if family.is_turned(name) else stored[theirs]
             for name, theirs in names.items()}
 
 
-def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype | None, progress: Callable[[str], None],
-                      shard_bytes: int | None = None) -> None:
+def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype | None,
+                      progress: Callable[[str], None]) -> None:
     """Writes the weights, `generation_config.json` and, last, `config.json`.
 
     Special tokens are read from the source's tokenizer files, where they are.
@@ -115,8 +129,7 @@ def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype |
         progress(name)
         return cast((tensor.transposed() if family.is_turned(name) else tensor).read(), dtypes[name])
 
-    sizes = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
-    safetensors_files.write_directory(directory, shapes, read, **sizes)
+    safetensors_files.write_directory(directory, shapes, read)
     special = special_tokens(source.tokenizer)
     if source.model == "decoder":
         config |= {f"{kind}_token_id": special.get(f"{kind}_token_id") for kind in _SPECIAL}
@@ -129,7 +142,7 @@ def special_tokens(files: dict[str, bytes]) -> dict[str, Any]:
     """`bos_token_id`, `eos_token_id` and `pad_token_id`, as far as a tokenizer's files tell them."""
     result: dict[str, Any] = {}
     if "tokenizer_config.json" in files:
-        config = json.loads(files["tokenizer_config.json"])
+        config = read_json("tokenizer_config.json", files["tokenizer_config.json"])
         ids = {entry["content"]: int(number) for number, entry in config.get("added_tokens_decoder", {}).items()}
         for kind in _SPECIAL:
             token = config.get(f"{kind}_token")
@@ -137,7 +150,7 @@ def special_tokens(files: dict[str, bytes]) -> dict[str, Any]:
             if token in ids:
                 result[f"{kind}_token_id"] = ids[token]
     if "generation_config.json" in files:
-        given = json.loads(files["generation_config.json"])
+        given = read_json("generation_config.json", files["generation_config.json"])
         result |= {name: given[name] for kind in _SPECIAL if given.get(name := f"{kind}_token_id") is not None}
     return result
 

@@ -99,7 +99,7 @@ def is_scaled(config: dict[str, Any]) -> bool:
 
 
 def config_of(fields: dict[str, Any], path) -> dict[str, Any]:
-    """The `config.json` of a T5, dtype and special tokens aside.
+    """The `config.json` of a T5, dtype and special tokens aside. Where nobody tells, dropout is that of T5.
 
     Raises:
       UserError: for an activation that has no counterpart there.
@@ -118,7 +118,7 @@ def config_of(fields: dict[str, Any], path) -> dict[str, Any]:
         "feed_forward_proj": f"gated-{name}" if gated else name, "layer_norm_epsilon": _EPSILON,
         "relative_attention_num_buckets": fields["relpos_buckets"],
         "relative_attention_max_distance": fields["relpos_max_distance"],
-        "dropout_rate": 0.1, "initializer_factor": 1.0, "use_cache": True,
+        "dropout_rate": fields.get("dropout_rate", 0.1), "initializer_factor": 1.0, "use_cache": True,
         # Left out, it would mean true, and the logits would be scaled by d_model^-0.5.
         "tie_word_embeddings": fields["logits_via_embedding"],
         "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,

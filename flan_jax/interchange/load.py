@@ -17,15 +17,17 @@ from flan_jax.interchange.ours import open_ours
 from flan_jax.interchange.parameters import fields_of
 from flan_jax.interchange.source import Source, Tensor, check_tensors, readable
 from flan_jax.interchange.t5x import find_t5x, open_t5x
+from flan_jax.models.stacking import named
 
 FORMS = ("t5x", "hf", "gguf", "flan")
 _STACKED = re.compile(r"(.+/)?layers/(.+)")
 
 
-def open_checkpoint(path, form: str | None = None, step: int | None = None) -> Source:
+def open_checkpoint(path, form: str | None = None, step: int | str | None = None) -> Source:
     """The opened checkpoint at `path`; its form (one of FORMS) is told from its files unless it is given.
 
-    What the shapes of a tree leave open is read from a `model.gin` or `config.gin` beside it.
+    Of a directory of several it is the one of `step`: a number, 'best' of a run, None for the latest. What the shapes
+    of a tree leave open is read from a `model.gin` or `config.gin` beside it.
 
     Raises:
       UserError: if there is none of that form, one that is not whole, or of a model that is neither of ours.
@@ -37,7 +39,7 @@ def open_checkpoint(path, form: str | None = None, step: int | None = None) -> S
     return source
 
 
-def _open(path, form: str | None, step: int | None) -> Source:
+def _open(path, form: str | None, step: int | str | None) -> Source:
     path = pathlib.Path(path).expanduser()
     if not path.exists():
         raise UserError(f"There is no checkpoint at {path}: nothing is there.")
@@ -45,7 +47,9 @@ def _open(path, form: str | None, step: int | None) -> Source:
         return _open_form(path, form or form_of(path), step)
 
 
-def _open_form(path: pathlib.Path, form: str, step: int | None) -> Source:
+def _open_form(path: pathlib.Path, form: str, step: int | str | None) -> Source:
+    if form in ("gguf", "hf") and step is not None:
+        raise UserError(f"{path} is one checkpoint and has no steps; leave --step={step} out.")
     if form == "gguf":
         if not is_gguf(path):
             raise UserError(f"{path} is no GGUF file; give the path of one.")
@@ -68,24 +72,33 @@ def form_of(path: pathlib.Path) -> str:
     return "t5x" if find_t5x(path) else "flan"
 
 
-def read_parameters(path, abstract: Any, step: int | None = None) -> tuple[int, Any]:
+def read_parameters(path, abstract: Any, step: int | str | None = None) -> tuple[int, Any]:
     """(step, parameters) of a checkpoint of any form, in the shapes, dtypes and shardings of `abstract`.
 
     `abstract` is a tree of ShapeDtypeStructs, its layers stacked or not. Each device's part of an array is read when
     the array is made, so that the host holds one part of one array at a time.
 
     Raises:
-      UserError: if there is no checkpoint, or it is of another model; lists all differences.
+      UserError: as `find_parameters`.
+    """
+    source, leaves = find_parameters(path, abstract, step)
+    arrays = [_make_array(leaf, [source.tensors[single] for single in _singles(name, leaf.shape)],
+                          _STACKED.fullmatch(name) is not None) for name, leaf in leaves.items()]
+    return source.step, jax.tree.unflatten(jax.tree.structure(abstract), arrays)
+
+
+def find_parameters(path, abstract: Any, step: int | str | None = None) -> tuple[Source, dict[str, Any]]:
+    """(checkpoint, the leaves of `abstract` by name) where the checkpoint has parameters of all their shapes.
+
+    Raises:
+      UserError: if there is no checkpoint, or it is of another model.
     """
     source = _open(path, None, step)
-    leaves = jax.tree_util.tree_leaves_with_path(abstract)
-    named = {jax.tree_util.keystr(key, simple=True, separator="/"): leaf for key, leaf in leaves}
-    expected = {single: shape for name, leaf in named.items() for single, shape in _singles(name, leaf.shape).items()}
+    leaves = named(abstract)
+    expected = {single: shape for name, leaf in leaves.items() for single, shape in _singles(name, leaf.shape).items()}
     found = {name: tensor.shape for name, tensor in source.tensors.items()}
     check_tensors(found, expected, source.path, "give the gin files it was trained with, or another checkpoint.")
-    arrays = [_make_array(leaf, [source.tensors[single] for single in _singles(name, leaf.shape)],
-                          _STACKED.fullmatch(name) is not None) for name, leaf in named.items()]
-    return source.step, jax.tree.unflatten(jax.tree.structure(abstract), arrays)
+    return source, leaves
 
 
 def _singles(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

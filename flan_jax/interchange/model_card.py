@@ -9,7 +9,7 @@ from typing import Any
 from flan_jax import __version__
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.evaluation import report
-from flan_jax.evaluation.results import read_results
+from flan_jax.evaluation.results import known_runs, read_results
 from flan_jax.interchange.gin_fields import read_macros
 from flan_jax.interchange.parameters import FIELDS
 from flan_jax.interchange.source import Source
@@ -27,7 +27,9 @@ def model_card(source: Source, name: str, run: pathlib.Path | None) -> str:
     if record:
         sections.append(_training(record, read_macros(run / "config.gin") if (run / "config.gin").is_file() else {}))
     if run and (run / "results.csv").is_file():
-        sections.append(_results(run / "results.csv", source.step))
+        trained_on = {name for known in known_runs(run).values() for name in known["trained_on"]}
+        trained_on |= {row["dataset"] for row in record.get("card", [])}
+        sections.append(_results(run / "results.csv", source.step, trained_on))
     if record:
         sections.append(_licences(record))
     else:
@@ -70,13 +72,13 @@ def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _results(path: pathlib.Path, step: int) -> str:
+def _results(path: pathlib.Path, step: int, trained_on: set[str]) -> str:
     """The table of one step of the run; baselines and models of other names stay in it, whatever their step."""
     rows = [row for row in read_results(path) if row.model != "tuned" or row.step == step]
     if not any(row.model == "tuned" for row in rows):
-        return f"## Zero-shot results\n\nStep {step:,} was not evaluated."
-    table = report.table(report.compare(rows))
-    return table.replace("\n## ", "\n### ").replace("# Results", "## Zero-shot results", 1).strip()
+        return f"## Results\n\nStep {step:,} was not evaluated."
+    table = report.table(report.compare(rows), trained_on)
+    return table.replace("\n## ", "\n### ").replace("# Results", "## Results", 1).strip()
 
 
 def _licences(record: dict[str, Any]) -> str:

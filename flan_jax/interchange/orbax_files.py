@@ -14,7 +14,7 @@ import numpy as np
 
 from flan_jax.errors import UserError
 from flan_jax.interchange.source import Tensor
-from flan_jax.interchange.zarr_files import open_array, write_array
+from flan_jax.interchange.zarr_files import file_store, open_array, write_array
 
 _COMPRESSOR = {"id": "zstd", "level": 1}
 _DICT_KEY = 2  # Orbax's number for the key of a dict.
@@ -42,7 +42,7 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
 def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict:
     if in_one_database:
         return {"driver": "ocdbt", "base": directory.absolute().as_uri() + "/", "path": f"{name}/"}
-    return {"driver": "file", "path": f"{(directory / name).absolute()}/"}
+    return file_store(directory / name)
 
 
 def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:

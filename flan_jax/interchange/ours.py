@@ -14,7 +14,7 @@ from flan_jax.training.checkpoints import checkpoint_path
 _OPTIMIZER = "opt_state/"
 
 
-def open_ours(path: pathlib.Path, step: int | None = None) -> Source:
+def open_ours(path: pathlib.Path, step: int | str | None = None) -> Source:
     """The opened checkpoint of a run, or of one of its steps, `model` and `fields` aside.
 
     Raises:

@@ -90,20 +90,14 @@ def _feed_forward(layer: str, width: int, fields: dict[str, Any]) -> Shapes:
             f"{layer}/mlp/wo/kernel": (hidden, width)}
 
 
-def fields_of(shapes: Shapes, known: dict[str, dict[str, Any]], path) -> tuple[str, dict[str, Any]]:
-    """('t5' or 'decoder', fields) of a tree; those that `known` has of this model win, else shapes, else defaults.
-
-    Raises:
-      UserError: if the tree is of no such model, or its heads cannot be told (rotary positions leave no trace).
-    """
+def sizes_of(shapes: Shapes) -> tuple[str | None, dict[str, Any]]:
+    """('t5' or 'decoder', those fields that the shapes of a tree tell); (None, {}) for a tree of neither."""
     model = "t5" if any(name.startswith("encoder/") for name in shapes) else "decoder"
-    told = known.get(model, {})
     table = shapes.get("token_embedder/embedding" if model == "t5" else "decoder/token_embedder/embedding")
     query = next((shape for name, shape in shapes.items() if name.endswith("attention/query/kernel")), None)
     wide = next((shape for name, shape in shapes.items() if name.endswith("mlp/wo/kernel")), None)
     if table is None or query is None or wide is None:
-        raise UserError(f"{path} holds neither a T5 nor a decoder-only model in T5X's names (its first parameters are "
-                        f"{', '.join(list(shapes)[:3]) or 'none'}); convert a checkpoint of one of these.")
+        return None, {}
     relative = shapes.get("decoder/relpos_bias/rel_embedding")
     fields: dict[str, Any] = {"vocab_size": table[0], "emb_dim": table[1], "mlp_dim": wide[0],
                               "logits_via_embedding": "decoder/logits_dense/kernel" not in shapes}
@@ -115,7 +109,21 @@ def fields_of(shapes: Shapes, known: dict[str, dict[str, Any]], path) -> tuple[s
             fields["num_layers" if model == "decoder" else f"num_{stack}_layers"] = len(layers)
     if relative:
         fields |= {"num_heads": relative[0], "head_dim": query[1] // relative[0], "relpos_buckets": relative[1]}
-    elif not {"num_heads", "head_dim"} <= told.keys():
+    return model, fields
+
+
+def fields_of(shapes: Shapes, known: dict[str, dict[str, Any]], path) -> tuple[str, dict[str, Any]]:
+    """('t5' or 'decoder', fields) of a tree; those that `known` has of this model win, else shapes, else defaults.
+
+    Raises:
+      UserError: if the tree is of no such model, or its heads cannot be told (rotary positions leave no trace).
+    """
+    model, fields = sizes_of(shapes)
+    if model is None:
+        raise UserError(f"{path} holds neither a T5 nor a decoder-only model in T5X's names (its first parameters are "
+                        f"{', '.join(list(shapes)[:3]) or 'none'}); convert a checkpoint of one of these.")
+    fields = {**DEFAULTS[model], **fields, **known.get(model, {})}
+    if not {"num_heads", "head_dim"} <= fields.keys():
         raise UserError(f"{path} has no position table, so nothing in it tells how many heads it has: put the file "
                         "model.gin (DecoderConfig.num_heads and the rest) beside it.")
-    return model, {**DEFAULTS[model], **fields, **told}
+    return model, fields

@@ -76,7 +76,7 @@ def _open_tensor(path: pathlib.Path, name: str, entry: dict, start: int, file_si
             return np.zeros(shape, dtype)
         return np.memmap(path, np.uint8, "r", begin, (end - begin,)).view(dtype).reshape(shape)
 
-    return Tensor(shape, dtype, map_tensor)
+    return Tensor(shape, dtype, map_tensor, f"{path} ({name})")
 
 
 def write_directory(directory: pathlib.Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]],

@@ -57,7 +57,7 @@ class _Held:
                 self._name, self._array = name, tensor.read()
             return self._array
 
-        return Tensor(tensor.shape, tensor.dtype, read)
+        return tensor._replace(open=read)
 
 
 def _layer_axis(tensors: dict[str, Tensor], prefix: str) -> int:
@@ -77,4 +77,4 @@ def _shared(whole: Tensor, axis: int, name: str, path) -> Tensor:
                             "share one; convert a checkpoint of T5X's `t5` example network instead.")
         return first
 
-    return Tensor(whole.layer(axis, 0).shape, whole.dtype, read)
+    return whole.layer(axis, 0)._replace(open=read)

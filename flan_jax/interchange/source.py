@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from flan_jax.errors import UserError
+from flan_jax.interchange.parameters import Shapes, sizes_of
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -33,11 +34,12 @@ def readable(what) -> Iterator[None]:
 
 
 class Tensor(NamedTuple):
-    """A tensor on disk. `open` gives what can be sliced and made an array, such as a memory map."""
+    """A tensor on disk. `open` gives what can be sliced and made an array, such as a memory map; `file` is where."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     open: Callable[[], Any]
+    file: str = "memory"
 
     def read(self, index=...) -> np.ndarray:
         """The tensor, or the part of it at `index`.
@@ -45,17 +47,17 @@ class Tensor(NamedTuple):
         Raises:
           UserError: if its file cannot be read.
         """
-        with readable("an array of the checkpoint"):
+        with readable(self.file):
             return np.asarray(self.open()[index])
 
     def transposed(self) -> Tensor:
         """The same matrix with its axes exchanged, still on disk."""
-        return Tensor(self.shape[::-1], self.dtype, lambda: self.open().T)
+        return self._replace(shape=self.shape[::-1], open=lambda: self.open().T)
 
     def layer(self, axis: int, i: int) -> Tensor:
         """Layer `i` of a tensor that holds all layers along `axis`."""
         shape = self.shape[:axis] + self.shape[axis + 1 :]
-        return Tensor(shape, self.dtype, lambda: self.open()[(slice(None),) * axis + (i,)])
+        return self._replace(shape=shape, open=lambda: self.open()[(slice(None),) * axis + (i,)])
 
 
 @dataclasses.dataclass
@@ -83,20 +85,35 @@ class Source:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def check_tensors(found: dict[str, tuple], expected: dict[str, tuple], path, advice: str) -> None:
+def check_tensors(found: Shapes, expected: Shapes, path, advice: str, lists_all: bool = False) -> None:
     """Compares the shapes of a checkpoint's tensors, by name, with those that its model has.
 
     Raises:
-      UserError: one that lists every name that is missing, unexpected or of another shape, and ends with `advice`.
+      UserError: one sentence that says which sizes differ, names three tensors, and ends with `advice`; or, with
+        `lists_all`, every tensor that is missing, unexpected or of another shape, one a line.
     """
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    misshaped = [f"{name}: {tuple(found[name])} there, {tuple(shape)} here" for name, shape in expected.items()
-                 if name in found and tuple(found[name]) != tuple(shape)]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
-    if listed:
-        raise UserError(f"The checkpoint {path} is of another model ({listed}); {advice}")
+    lines = [f"missing: {name}" for name in expected if name not in found]
+    lines += [f"unexpected: {name}" for name in found if name not in expected]
+    lines += [f"of another shape: {name}: {tuple(found[name])} there, {tuple(shape)} here"
+              for name, shape in expected.items() if name in found and tuple(found[name]) != tuple(shape)]
+    if lines and lists_all:
+        raise UserError("\n  ".join([f"The checkpoint {path} is of another model; {advice}", *lines]))
+    if lines:
+        more = [f"and {len(lines) - 3:,} more"] if len(lines) > 3 else []
+        reason = "; ".join([*_other_sizes(found, expected), *lines[:3], *more])
+        raise UserError(f"The checkpoint {path} is of another model ({reason}); {advice}")
+
+
+def _other_sizes(found: Shapes, expected: Shapes) -> list[str]:
+    """'it has emb_dim 128, these gin files make 256', where both are of our models and their sizes differ."""
+    (model, sizes), (wanted, wanted_sizes) = sizes_of(found), sizes_of(expected)
+    if not (model and wanted):
+        return []
+    if model != wanted:
+        return [f"it has ARCHITECTURE {model!r}, these gin files make {wanted!r}"]
+    names = [name for name, size in wanted_sizes.items() if sizes.get(name, size) != size]
+    theirs, ours = (", ".join(f"{name} {of[name]}" for name in names) for of in (sizes, wanted_sizes))
+    return [f"it has {theirs}, these gin files make {ours}"] if names else []
 
 
 def cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from flax import serialization, traverse_util
 
@@ -20,7 +19,8 @@ from flan_jax.errors import UserError
 from flan_jax.interchange import orbax_files
 from flan_jax.interchange.scanned import unscanned
 from flan_jax.interchange.source import Source, Tensor, cast
-from flan_jax.interchange.zarr_files import chunk_shape, open_array, write_array
+from flan_jax.interchange.zarr_files import chunk_shape, file_store, open_array, write_array
+from flan_jax.models.stacking import named
 
 _VERSION = 3
 _COMPRESSOR = {"id": "gzip", "level": 1}
@@ -33,7 +33,7 @@ def is_t5x(path) -> bool:
     return (path / "checkpoint").is_file() or _is_orbax(path)
 
 
-def find_t5x(path: pathlib.Path, step: int | None = None) -> pathlib.Path | None:
+def find_t5x(path: pathlib.Path, step: int | str | None = None) -> pathlib.Path | None:
     """`path` itself if it is a checkpoint of T5X, else that of `step` (the latest) in it, else None."""
     if is_t5x(path):
         return path
@@ -55,29 +55,6 @@ def open_t5x(path: pathlib.Path) -> Source:
     if slots and tensors.keys() != parameters.keys():
         slots = None  # Of scanned layers the second moments are factored over the layers too: they have no counterpart.
     return Source(path, step, tensors, slots=slots)
-
-
-def read_t5x(path) -> tuple[int, dict]:
-    """(step, params): nested dicts of numpy arrays in the dtypes that are stored.
-
-    Raises:
-      UserError: when `path` is no such checkpoint.
-    """
-    step, parameters, _ = _open(pathlib.Path(path))
-    return step, traverse_util.unflatten_dict({name: tensor.read() for name, tensor in parameters.items()}, sep="/")
-
-
-def read_t5x_slots(path) -> dict:
-    """T5X's Adafactor slots: for every parameter a dict of `v`, `v_row` and `v_col` in place of its array.
-
-    Raises:
-      UserError: when the checkpoint holds parameters only.
-    """
-    slots = _open(pathlib.Path(path))[2]
-    if slots is None:
-        raise UserError(f"{path} holds parameters but no optimizer state, so start a new optimizer from it.")
-    flat = {(*name.split("/")[1:], name.split("/")[0]): tensor.read() for name, tensor in slots.items()}
-    return traverse_util.unflatten_dict(flat)
 
 
 def write_t5x(directory: pathlib.Path, source: Source, dtype: np.dtype | None, progress: Callable[[str], None]) -> None:
@@ -142,8 +119,7 @@ def _open(path: pathlib.Path) -> tuple[int, dict[str, Tensor], dict[str, Tensor]
 
 def _open_index(path: pathlib.Path) -> dict[str, Tensor]:
     contents = serialization.msgpack_restore((path / "checkpoint").read_bytes())
-    leaves = jax.tree_util.tree_leaves_with_path(contents["optimizer"], is_leaf=_is_spec)
-    return {jax.tree_util.keystr(key, simple=True, separator="/"): _leaf(leaf, path) for key, leaf in leaves}
+    return {name: _leaf(leaf, path) for name, leaf in named(contents["optimizer"], is_leaf=_is_spec).items()}
 
 
 def _is_spec(node: Any) -> bool:
@@ -152,7 +128,6 @@ def _is_spec(node: Any) -> bool:
 
 def _leaf(leaf: Any, path: pathlib.Path) -> Tensor:
     if _is_spec(leaf):
-        directory = path.absolute() / leaf["kvstore"]["path"]
-        return open_array({"driver": "file", "path": f"{directory}/"}, leaf["driver"])
+        return open_array(file_store(path / leaf["kvstore"]["path"]), leaf["driver"])
     array = np.asarray(leaf)
     return Tensor(array.shape, array.dtype, lambda: array)

@@ -21,7 +21,8 @@ def file_store(path: pathlib.Path) -> dict[str, str]:
 def open_array(kvstore: dict[str, Any], driver: str = "zarr") -> Tensor:
     """The stored array; reading it reads only the chunks that the index needs."""
     store = tensorstore.open({"driver": driver, "kvstore": kvstore}, read=True, open=True).result()
-    return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store)
+    file = kvstore.get("base", "").removeprefix("file://") + kvstore["path"]
+    return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, file)
 
 
 def write_array(path: pathlib.Path, array: np.ndarray, compressor: dict[str, Any]) -> None:

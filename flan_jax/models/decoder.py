@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from flan_jax.checks import check_model
 from flan_jax.errors import UserError
 from flan_jax.models import layers
+from flan_jax.models.settings import check_choice, settle
 
 _ROPE_SCALING = ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings")
 
@@ -59,21 +59,11 @@ class DecoderConfig:
     remat: str = "none"
 
     def __post_init__(self):
-        check_model(self)
-        object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
+        settle(self, fewest_buckets=2)
+        check_choice("DecoderConfig.positions", self.positions, ("relative", "rotary"))
+        check_choice("DecoderConfig.prefix", self.prefix, ("causal", "bidirectional"))
         if self.rope_scaling is not None:
             object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))  # so that a model can be hashed
-        if self.dtype == "auto":
-            object.__setattr__(self, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16")
-        for field, choices in {
-            "dtype": ("bfloat16", "float32"),
-            "remat": layers.REMATS,
-            "positions": ("relative", "rotary"),
-            "prefix": ("causal", "bidirectional"),
-        }.items():
-            _check_choice(field, getattr(self, field), choices)
-        for activation in self.mlp_activations:
-            _check_choice("mlp_activations", activation, sorted(layers.ACTIVATIONS))
         self._check_heads()
 
     def _check_heads(self):
@@ -93,11 +83,6 @@ class DecoderConfig:
     def kv_heads(self) -> int:
         """The number of heads of keys and values, K."""
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
-
-def _check_choice(field: str, value, choices):
-    if value not in choices:
-        raise UserError(f"DecoderConfig.{field} has {value!r}, but must have one of {', '.join(choices)}.")
 
 
 class DecoderLayer(nn.Module):
@@ -242,10 +227,6 @@ class DecoderLM(nn.Module):
     def logits(self, x) -> jax.Array:
         """Gives float32 logits [B, L, V] of the normed [B, L, D]."""
         return self.decoder.logits(x)
-
-    def branch_logits(self, *args, **kwargs) -> jax.Array:
-        """Gives logits [B, L, V]; the arguments are those of `branch_hidden`."""
-        return self.logits(self.branch_hidden(*args, **kwargs))
 
     def branch_hidden(self, tokens, positions, segment_ids, branch_ids, at=None) -> jax.Array:
         """Gives the normed [B, L, D] of rows in which several continuations follow one prefix.

@@ -36,6 +36,13 @@ def token_loss(logits, targets, weights, z_loss: float = 1e-4, label_smoothing: 
     return jnp.sum((loss + z_losses) * weights), jnp.sum(z_losses * weights), jnp.sum(weights), jnp.sum(correct)
 
 
+def check_chunks(chunks: int, length: int) -> None:
+    """Raises UserError when a row's `length` tokens whose loss is taken do not divide into equal chunks."""
+    if length % chunks:
+        raise UserError(f"LOSS_CHUNKS={chunks} does not divide the {length} tokens of a row whose loss is taken; give "
+                        "a number that does, such as a power of two.")
+
+
 def chunked_token_loss(logits_of: Callable, hidden, targets, weights, chunks: int, z_loss: float = 1e-4,
                        label_smoothing: float = 0.0):
     """Gives what `token_loss` gives of the logits `logits_of(hidden)`, with the logits of one chunk at a time.
@@ -46,9 +53,7 @@ def chunked_token_loss(logits_of: Callable, hidden, targets, weights, chunks: in
     """
     if chunks == 1:
         return token_loss(logits_of(hidden), targets, weights, z_loss, label_smoothing)
-    if targets.shape[1] % chunks:
-        raise UserError(f"LOSS_CHUNKS={chunks} does not divide the {targets.shape[1]} tokens of a row whose loss is "
-                        "taken; give a number that does, such as a power of two.")
+    check_chunks(chunks, targets.shape[1])
 
     @jax.checkpoint
     def of_chunk(hidden, targets, weights):

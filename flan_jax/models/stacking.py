@@ -1,7 +1,8 @@
 """Between the tree in memory (one `layers` axis per stack of layers) and the tree on disk (T5X's `layers_0`, ...).
 
-Both functions take any nesting of dicts, tuples, lists and named tuples (parameters, optimizer states) and leave what
-is not a layer as it is. Leaves are arrays or `jax.ShapeDtypeStruct`s; a struct's sharding follows its axes. N layers.
+`stack` and `unstack` take any nesting of dicts, tuples, lists and named tuples (parameters, optimizer states) and leave
+what is not a layer as it is. Leaves are arrays or `jax.ShapeDtypeStruct`s; a struct's sharding follows its axes. N
+layers.
 """
 
 import re
@@ -13,6 +14,16 @@ from flax.core import FrozenDict
 from jax.sharding import NamedSharding, PartitionSpec
 
 _LAYER = re.compile(r"layers_(\d+)")
+
+
+def path_name(path) -> str:
+    """Gives JAX's path of a leaf as `encoder/layers/mlp/wo/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named(tree, is_leaf=None) -> dict:
+    """Gives the leaves of any tree by the names of their paths; `is_leaf` is as in `jax.tree.map`."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)}
 
 
 def unstack(tree):

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flan_jax.checks import check_model
-from flan_jax.errors import UserError
 from flan_jax.models import layers
+from flan_jax.models.settings import settle
 
 
 @gin.configurable(denylist=["vocab_size"])
@@ -46,20 +45,7 @@ class T5Config:
     remat: str = "none"
 
     def __post_init__(self):
-        check_model(self)
-        object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
-        if self.dtype == "auto":
-            object.__setattr__(self, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16")
-        if self.dtype == "float16":
-            raise UserError("T5 gives NaN in float16, so type --gin.T5Config.dtype=bfloat16 (or float32) instead.")
-        if self.dtype not in ("bfloat16", "float32"):
-            raise UserError(f"T5Config.dtype is {self.dtype!r}, but must be 'auto', 'bfloat16' or 'float32'.")
-        if self.remat not in layers.REMATS:
-            raise UserError(f"T5Config.remat is {self.remat!r}, but must be one of {', '.join(layers.REMATS)}.")
-        unknown = [name for name in self.mlp_activations if name not in layers.ACTIVATIONS]
-        if unknown:
-            known = ", ".join(sorted(layers.ACTIVATIONS))
-            raise UserError(f"T5Config.mlp_activations has {unknown[0]!r}, but an activation is one of {known}.")
+        settle(self, fewest_buckets=4)
 
 
 def _attention(config: T5Config) -> layers.Attention:
@@ -242,10 +228,6 @@ class T5(nn.Module):
     def encode(self, tokens, segment_ids, deterministic: bool = True) -> jax.Array:
         """Gives [B, S, D] of int32 tokens [B, S]; a token attends to tokens of its own segment (0 is padding)."""
         return self.encoder(self.token_embedder(tokens), _same_segment(segment_ids, segment_ids), deterministic)
-
-    def decode(self, *args, **kwargs) -> jax.Array:
-        """Gives logits [B, T, V]; the arguments are those of `decode_hidden`."""
-        return self.logits(self.decode_hidden(*args, **kwargs))
 
     def decode_hidden(
         self,

@@ -145,9 +145,11 @@ class _Program:
         memory = self._memory(analysis)
         chip = self.where.chip
         times = estimate.step_time(costs, self.where, list(self.mesh.devices.flat)) if chip else None
+        # Of a CPU the analysis has no peak that counts the temporaries.
+        peak = {"peak_bytes": analysis.peak_memory_in_bytes + self.idle} if chip else {}
         return {
             "fits": memory["total"] <= chip.device_memory if chip else None, "memory": memory,
-            "peak_bytes": analysis.peak_memory_in_bytes + self.idle, "compile_seconds": seconds,
+            **peak, "compile_seconds": seconds,
             "flops": costs.flops, "memory_bytes": costs.memory_bytes, "collectives": costs.by_kind(),
             "unknown_loops": costs.unknown_loops, "unknown_groups": costs.unknown_groups,
             **({"seconds": {**dataclasses.asdict(times), "step": times.step}} if times else {}),

@@ -7,9 +7,11 @@ alone.
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import math
+import operator
 import os
 import re
 import sys
@@ -26,8 +28,13 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flan_jax.errors import UserError
+from flan_jax.models.stacking import named
+
+# In place of a step's number.
+BEST = "best"
 
 _ITEMS = ("params", "state")
+_LOSS = "validation_loss"
 # What file systems and TensorStore say when nothing more can be written.
 _NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE)
 # What TensorStore says of files that may be whole: they cannot be read now, or not by us.
@@ -57,32 +64,28 @@ class Damaged(UserError):
 class Checkpoints:
     """Saves and restores the trees of one run below `directory`, in the background.
 
-    A tree is a dict with the key `params` and any others. The last `keep` checkpoints stay, and with `best_metric`
-    also the one whose metrics have the best value of that name (`best_mode` 'max' or 'min'). Raises UserError when the
-    directory cannot be written, or the hosts of a run do not see the same in it.
+    A tree is a dict with the key `params` and any others. The last `keep` checkpoints stay, and the one with the lowest
+    validation loss. Raises UserError when the directory cannot be written, or the hosts of a run do not see the same in
+    it.
     """
 
-    def __init__(self, directory, keep: int = 3, best_metric: str | None = None, best_mode: str = "max"):
+    def __init__(self, directory, keep: int = 3):
         self.directory = _writable(directory)
         _check_shared(self.directory)
         _remove_cut_metrics(self.directory)
-        self._best_metric, self._best_mode = best_metric, best_mode
-        keep_last = LatestN(n=keep)
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep_last, cleanup_tmp_directories=True)
-        if best_metric:
-            # Orbax writes metrics only where there is a `best_fn`; what stays is the policy's decision.
-            options.best_fn = lambda metrics: metrics[best_metric]
-            keep_best = BestN(
-                get_metric_fn=options.best_fn, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
-            )
-            options.preservation_policy = AnyPreservationPolicy([keep_last, keep_best])
+        loss = operator.itemgetter(_LOSS)
+        lowest = BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        # Orbax writes metrics only where there is a `best_fn`; what stays is the policy's decision.
+        options = ocp.CheckpointManagerOptions(
+            best_fn=loss, preservation_policy=AnyPreservationPolicy([LatestN(n=keep), lowest]),
+            cleanup_tmp_directories=True)
         self._manager = _Manager(self.directory, options=options, item_names=_ITEMS)
         _check_same_steps(self.directory, sorted(self._manager.all_steps()))
 
     def save(self, step: int, tree: dict, metrics: dict[str, float] | None = None) -> None:
         """Starts to save `tree` as `step`; the arrays may be changed or donated as soon as this returns.
 
-        A step that is there already is left as it is.
+        A step that is there already is left as it is. One without the metric `validation_loss` is never the best.
         """
         if step in self._manager.all_steps():
             return
@@ -91,11 +94,9 @@ class Checkpoints:
             "params": ocp.args.StandardSave(_nested(tree["params"])),
             "state": ocp.args.StandardSave(_nested(rest)),
         }
-        if self._best_metric:
-            # Orbax warns at every save without metrics, and takes NaN for the best: both rank last instead.
-            worst = -math.inf if self._best_mode == "max" else math.inf
-            found = (metrics or {}).get(self._best_metric, worst)
-            metrics = {**(metrics or {}), self._best_metric: worst if math.isnan(found) else found}
+        # Orbax warns at every save without metrics, and takes NaN for the best: both rank last instead.
+        loss = (metrics or {}).get(_LOSS, math.inf)
+        metrics = {**(metrics or {}), _LOSS: math.inf if math.isnan(loss) else loss}
         with self._saving():
             self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
 
@@ -103,27 +104,16 @@ class Checkpoints:
         """Gives the last step that is saved, or None."""
         return self._manager.latest_step()
 
-    def best_step(self) -> int | None:
-        """Gives the step with the best value of `best_metric`, the later of equals, or None when no step has it."""
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        scores = {step: (self._manager.metrics(step) or {}).get(self._best_metric) for step in steps}
-        scores = {step: score for step, score in scores.items() if score is not None and math.isfinite(score)}
-        choose = max if self._best_mode == "max" else min
-        return choose(scores, key=scores.get) if scores else None
+    def restore(self, abstract_tree: dict) -> dict:
+        """Gives the tree of the latest step in the shapes, dtypes and shardings of `abstract_tree`.
 
-    def restore(self, abstract_tree: dict, step: int | None = None) -> dict:
-        """Gives the tree of `step` (the latest by default) in the shapes, dtypes and shardings of `abstract_tree`.
+        When it cannot be read, e.g. because a file of it is cut short, a line says so, the checkpoint is renamed to
+        `damaged-<step>` (`damaged-<step>.1` where that is there), and the one before it is taken. If none can be read,
+        none is renamed.
 
-        By default, when the latest cannot be read, e.g. because a file of it is cut short, a line says so, the
-        checkpoint is renamed to `damaged-<step>`, and the one before it is taken. If none can be read, none is renamed.
-
-        Raises UserError when there is no such checkpoint, or none that can be read, or when it holds other names or
-        shapes, or parameters alone.
+        Raises UserError when there is no checkpoint, or none that can be read, or when it holds other names or shapes,
+        or parameters alone.
         """
-        if step is not None:
-            if step not in self._manager.all_steps():
-                raise UserError(f"There is no checkpoint of step {step} in {self.directory}.")
-            return self._restore(abstract_tree, step)
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise UserError(f"There is no checkpoint in {self.directory}.")
@@ -163,11 +153,13 @@ class Checkpoints:
         return {**_restore_item(directory / "state", rest), "params": params}
 
     def _set_aside(self, step: int, problem: Damaged | None) -> None:
-        """Renames a step that cannot be read, so that it can be saved again."""
+        """Renames a step that cannot be read to a name that is free, so that it can be saved again."""
         if jax.process_index() == 0:
-            print(f"{problem or f'another process cannot read step {step}'}; it is called damaged-{step} now, and the "
+            names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}.{i}" for i in itertools.count(1)))
+            name = next(name for name in names if not (self.directory / name).exists())
+            print(f"{problem or f'another process cannot read step {step}'}; it is called {name} now, and the "
                   "checkpoint before it is taken", flush=True)
-            (self.directory / str(step)).rename(self.directory / f"damaged-{step}")
+            (self.directory / str(step)).rename(self.directory / name)
         _on_any_process(False)  # the others go on when it is renamed
         self._manager.reload()
 
@@ -187,66 +179,55 @@ class Checkpoints:
 
 
 class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask by itself whether the run has been told to end."""
 
     def reached_preemption(self, step: int) -> bool:
         """Not asked here: JAX counts the askings, and `Run.told_to_end` counts them in another way."""
         return False
 
 
-def checkpoint_path(path, step: int | None = None):
-    """Gives the directory of one checkpoint: `path` itself when it is one, else that of `step` (the latest) below it.
+def checkpoint_path(path, step: int | str | None = None):
+    """Gives the directory of one checkpoint: `path` itself when it is one, else that of `step` below it.
 
-    `path` may be a run's directory, its `checkpoints` directory or a step's. Raises UserError when there is none.
+    `path` may be a run's directory, its `checkpoints` directory or a step's; `step` None is the latest, BEST the one
+    with the lowest validation loss, the later of equals. Raises UserError when there is none.
     """
     path = epath.Path(path)
-    if (path / "params").is_dir():
+    if (path / "params").is_dir() and step in (None, int(path.name) if path.name.isdigit() else None):
         return path
     for parent in (path, path / "checkpoints"):
         steps = sorted(int(child.name) for child in parent.iterdir() if child.name.isdigit()) if parent.is_dir() else []
-        steps = [found for found in steps if step in (None, found)]
+        if step == BEST:
+            losses = {found: _validation_loss(parent / str(found)) for found in reversed(steps)}
+            steps = [min(losses, key=losses.get)] if min(losses.values(), default=math.inf) < math.inf else []
+        elif step is not None:
+            steps = [found for found in steps if found == step]
         if steps:
             return parent / str(steps[-1])
-    wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
+    wanted = {None: "checkpoint", BEST: "checkpoint with a validation loss"}.get(step, f"checkpoint of step {step}")
     raise UserError(f"There is no {wanted} in {path}: give a run's directory, or the directory of one of its steps.")
 
 
-def restore_params(path, abstract_params, step: int | None = None):
-    """Gives only the parameters of a checkpoint, in the shapes, dtypes and shardings of `abstract_params` (unstacked).
-
-    `path` as in `checkpoint_path`. Raises UserError when there is none, or when it holds other names or shapes.
-    """
-    return _restore_item(checkpoint_path(path, step) / "params", abstract_params)
-
-
-def check_same_shapes(found: dict[str, tuple], wanted: dict[str, tuple], where) -> None:
-    """Raises UserError listing the first parameters whose name or shape differs between a checkpoint and the model."""
-    names = sorted(found.keys() | wanted.keys())
-    different = [name for name in names if found.get(name) != wanted.get(name)]
-    if different:
-        listed = "; ".join(f"{name}: {_say(found, name)} there, {_say(wanted, name)} here" for name in different[:3])
-        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-        raise UserError(
-            f"The checkpoint {where} is of another model or optimizer ({listed}{more}); "
-            "give the gin files it was trained with, or another MODEL_DIR."
-        )
-
-
-def _say(shapes: dict[str, tuple], name: str) -> str:
-    return str(shapes[name]) if name in shapes else "absent"
+def _validation_loss(directory) -> float:
+    """Gives the validation loss that was saved with a checkpoint, infinity where there is none."""
+    try:
+        return json.loads((directory / "metrics" / "metrics").read_text()).get(_LOSS, math.inf)
+    except (OSError, ValueError):
+        return math.inf
 
 
 def _restore_item(path, abstract_tree):
-    handler = ocp.StandardCheckpointHandler()
+    from flan_jax.interchange.source import check_tensors  # not above: it imports this module
+
+    handler, wanted = ocp.StandardCheckpointHandler(), named(abstract_tree)
     with _reading(path):
-        metadata = handler.metadata(path).tree
-    stored = {
-        jax.tree_util.keystr(key, simple=True, separator="/"): tuple(leaf.shape)
-        for key, leaf in jax.tree_util.tree_leaves_with_path(metadata)
-    }
-    check_same_shapes(stored, {name: tuple(leaf.shape) for name, leaf in _named(abstract_tree).items()}, path)
+        stored = named(handler.metadata(path).tree)
+    check_tensors({name: leaf.shape for name, leaf in stored.items()},
+                  {name: leaf.shape for name, leaf in wanted.items()}, path,
+                  "give the gin files (model and optimizer) it was trained with, or another MODEL_DIR.")
     with _reading(path):
-        restored = _named(handler.restore(path, args=ocp.args.StandardRestore(_nested(abstract_tree))))
-    return jax.tree.unflatten(jax.tree.structure(abstract_tree), [restored[name] for name in _named(abstract_tree)])
+        restored = named(handler.restore(path, args=ocp.args.StandardRestore(_nested(abstract_tree))))
+    return jax.tree.unflatten(jax.tree.structure(abstract_tree), [restored[name] for name in wanted])
 
 
 @contextlib.contextmanager
@@ -315,16 +296,10 @@ def _on_any_process(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).any())
 
 
-def _named(tree) -> dict:
-    """Gives the leaves of any tree by their path, `opt_state/v_row/encoder/...`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def _nested(tree) -> dict:
     """Gives the leaves of any tree as nested dicts by their path: named tuples and empty states leave no trace."""
     result = {}
-    for name, leaf in _named(tree).items():
+    for name, leaf in named(tree).items():
         *parents, last = name.split("/")
         node = result
         for parent in parents:

@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import re
@@ -32,7 +31,9 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation import results
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
+from flan_jax.files import write_file
 from flan_jax.models.architectures import make_model
+from flan_jax.models.losses import check_chunks
 from flan_jax.scale import chooser
 from flan_jax.scale.flops import model_flops
 from flan_jax.scale.hardware import peak_flops
@@ -91,9 +92,8 @@ class TrainConfig:
     profile_steps: int = 0
 
     def __post_init__(self):
-        check_fields(self, "Train")
-        for name in ("checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"):
-            check_number(name.upper(), getattr(self, name), whole=True, least=1)
+        check_fields(self, "Train", dict.fromkeys(
+            ["checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"], 1))
         check_number("--profile", self.profile_steps, whole=True, least=0)
         check_number("Train.z_loss", self.z_loss, least=0)
         check_number("Train.label_smoothing", self.label_smoothing, least=0, below=1)
@@ -120,10 +120,13 @@ class Run:
         job = Job(self.model, self.optimizer, config, data.config.architecture, data.config.batch_size,
                   data.config.lengths())
         shape, why = chooser.mesh_of(job, jax.devices())
+        self.mesh = partitioning.make_mesh(shape)
+        print(f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} {jax.default_backend()} "
+              f"devices, mesh {dict(self.mesh.shape)}", flush=True)
         if why and jax.process_index() == 0:
             print(why, flush=True)
-        self.mesh = partitioning.make_mesh(shape)
         partitioning.check_batch_size(data.config.batch_size, self.mesh, config.microbatches)
+        check_chunks(config.loss_chunks, data.layout.shapes(1)["decoder_target_tokens"][1])
         self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed,
                                     config.param_dtype)
         self.state: State | None = None
@@ -155,18 +158,27 @@ class Run:
             before = path.read_text(encoding="utf-8") if path.is_file() else ""
             for line in changed_settings(before, config_text):
                 print(f"changed since the last start: {line}", flush=True)
-            path.write_text(config_text, encoding="utf-8")
-            results.remember_run(self.directory, self.directory, self.data.candidates())
-            (self.directory / "model-info.txt").write_text(text, encoding="utf-8")
+            write_file(path, config_text)
+            write_file(self.directory / "model-info.txt", text)
         print(f"model: {self.config.size or self.data.config.architecture} with {count:,} parameters, "
               f"{self.model_config.dtype} compute", flush=True)
 
-    def start(self, saved: checkpoints.Checkpoints) -> None:
-        """Fills `state`, in the order that the module's docstring gives, and prints from where."""
+    def check_start(self, saved: checkpoints.Checkpoints) -> None:
+        """Makes sure that the run can begin, or go on: what `start` needs is there, and fits.
+
+        Raises:
+          UserError: if it is not.
+        """
         latest = saved.latest_step()
         if latest is not None and latest > self.steps:
             raise UserError(f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {self.steps}; raise TRAIN_STEPS, "
                             "or evaluate an earlier step with flan-jax eval --step.")
+        if latest is None and self.config.initial_checkpoint_path:
+            self.check_params(self.config.initial_checkpoint_path)
+
+    def start(self, saved: checkpoints.Checkpoints) -> None:
+        """Fills `state`, in the order that the module's docstring gives, and prints from where."""
+        latest = saved.latest_step()
         if latest != self.steps:
             self._compile_step()
         if latest is not None:
@@ -185,12 +197,19 @@ class Run:
             _, state["params"] = self.read_params(self.config.initial_checkpoint_path)
         return state
 
-    def read_params(self, path: str, step: int | None = None) -> tuple[int, Any]:
+    @property
+    def _abstract_params(self):
+        return partitioning.with_shardings(self.sharded.abstract["params"], self.sharded.shardings["params"])
+
+    def read_params(self, path: str, step: int | str | None = None) -> tuple[int, Any]:
         """(step, parameters in memory on the mesh) of a checkpoint of ours, of T5X, Hugging Face or GGUF."""
-        abstract = partitioning.with_shardings(self.sharded.abstract["params"], self.sharded.shardings["params"])
-        found, params = interchange.read_parameters(path, abstract, step)
+        found, params = interchange.read_parameters(path, self._abstract_params, step)
         print(f"parameters of step {found} from {path}", flush=True)
         return found, params
+
+    def check_params(self, path: str, step: int | str | None = None) -> None:
+        """Makes sure that `read_params` finds what it needs, and reads nothing but shapes."""
+        interchange.find_parameters(path, self._abstract_params, step)
 
     def train(self, saved: checkpoints.Checkpoints) -> bool:
         """Takes the steps that are left; True if all are done, False if SIGTERM ended the run early (saved).
@@ -279,9 +298,10 @@ class Run:
 
     def _evaluate_on_the_way(self, step: int) -> bool:
         """Evaluates the state of a step; False if SIGTERM ended it early."""
-        setting = self._setting("tuned", step, self.data.asked_while_training, self.directory.name)
-        return self._evaluator(self.directory).evaluate(
-            self.state["params"], setting, self.data.asked_while_training, while_training=True, stop=self.told_to_end)
+        asked = self.data.asked_while_training
+        return self._evaluator(self.directory, self.directory).evaluate(
+            self.state["params"], self._setting("tuned", step, asked, self.directory), asked, while_training=True,
+            stop=self.told_to_end)
 
     @contextlib.contextmanager
     def heeding_sigterm(self) -> Iterator[None]:
@@ -330,21 +350,20 @@ class Run:
 
         `whose` is the directory of the run that the parameters are of, if not of this one. False if SIGTERM ended it.
         """
-        asked, output, whose = asked or self.data.asked, output or self.directory, whose or self.directory
-        if jax.process_index() == 0:
-            results.remember_run(output, whose, self.data.candidates())
-        if self.told_to_end():
-            return False
-        return self._evaluator(output).evaluate(params, self._setting(name, step, asked, whose.name), asked,
-                                                stop=self.told_to_end)
+        asked, whose = asked or self.data.asked, whose or self.directory
+        evaluator = self._evaluator(output or self.directory, whose)
+        return not self.told_to_end() and evaluator.evaluate(params, self._setting(name, step, asked, whose), asked,
+                                                             stop=self.told_to_end)
 
-    def _setting(self, name: str, step: int, asked: Protocol, run: str) -> Setting:
+    def _setting(self, name: str, step: int, asked: Protocol, whose: pathlib.Path) -> Setting:
         style = self.data.config.options_style
         mode = asked.instructions if style == "fixed" else f"{asked.instructions}, options {style}"
-        return Setting(run=run, step=step, model=name, size=self.config.size,
+        return Setting(run=results.run_name(whose), step=step, model=name, size=self.config.size,
                        shots=self.data.config.shots, instruction_mode=mode)
 
-    def _evaluator(self, output: pathlib.Path) -> HeldOut:
+    def _evaluator(self, output: pathlib.Path, whose: pathlib.Path) -> HeldOut:
+        if jax.process_index() == 0:
+            results.remember_run(output, whose, self.data.candidates())
         if self._held_out is None or self._held_out.directory != output:
             self._held_out = HeldOut(self.data, self.model, self.mesh, output)
         return self._held_out
@@ -375,32 +394,3 @@ def changed_settings(before: str, now: str) -> list[str]:
     """The settings of a `config.gin` that another one has otherwise, as 'NAME = old -> new'."""
     old, new = (dict(re.findall(r"^([A-Za-z][\w./]*) = (.*)$", text, re.M)) for text in (before, now))
     return [f"{name} = {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
-
-
-# What `mixture.json` calls otherwise than a configuration does.
-_IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped datasets", "card": "mixture",
-             "shards": "set of training rows"}
-
-
-def check_same_mixture(directory: pathlib.Path, record: dict[str, Any]) -> None:
-    """Makes sure that a run that is resumed trains on what it began with.
-
-    Raises:
-      UserError: if `mixture.json` has something of the record otherwise.
-    """
-    path = directory / "mixture.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
-    if differing:
-        names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
-        raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
-                        "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
-
-
-def keep_mixture(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
-    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same."""
-    path = directory / "mixture.json"
-    if not fresh and path.is_file():
-        check_same_mixture(directory, record)
-    elif jax.process_index() == 0:
-        path.write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from flan_jax.errors import UserError
+from flan_jax.files import write_file
 
 
 class NonFinite(UserError):
@@ -137,9 +137,7 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue  # the line that a crash cut short
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_file(path, "".join(kept))
 
 
 def _tensorboard(directory: pathlib.Path, step: int):
@@ -147,5 +145,5 @@ def _tensorboard(directory: pathlib.Path, step: int):
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise UserError("TENSORBOARD=True needs tensorboardX: pip install 'flan_jax[tensorboard]'.") from error
+        raise UserError("Train.tensorboard=True needs tensorboardX: pip install 'flan_jax[tensorboard]'.") from error
     return SummaryWriter(str(directory / "tensorboard"), purge_step=step)

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from flan_jax.models.stacking import path_name
+
 
 def model_info(abstract: dict, shardings: dict) -> tuple[str, int]:
     """The text of the file, and the number of parameters.
@@ -22,8 +24,7 @@ def model_info(abstract: dict, shardings: dict) -> tuple[str, int]:
         size = int(np.prod(value.shape, dtype=np.int64))
         totals[key[0].key] += size
         axes = ", ".join(f"{n}={d}" for n, d in zip(names, value.shape)) if names else str(value.shape).strip("()")
-        name = jax.tree_util.keystr(key, simple=True, separator="/")
-        lines.append(f"Variable {name:<80} size {size:<12} shape ({axes})".ljust(160)
+        lines.append(f"Variable {path_name(key):<80} size {size:<12} shape ({axes})".ljust(160)
                      + f" partition spec {tuple(sharding.spec)}")
     lines += [f"Total number of parameters: {totals['params']}",
               f"Total number of optimizer values: {totals['opt_state']}"]

@@ -14,6 +14,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.errors import UserError
+from flan_jax.models.stacking import path_name
 
 MESH_AXES = ("data", "fsdp", "model")
 
@@ -103,7 +104,7 @@ def state_shardings(abstract_boxed_tree, mesh: Mesh):
             return NamedSharding(mesh, PartitionSpec())
         names = leaf.names
         spec = nn.logical_to_mesh_axes(names, LOGICAL_RULES)
-        _check_divides(_name(path), leaf.value.shape, names, spec, mesh)
+        _check_divides(path_name(path), leaf.value.shape, names, spec, mesh)
         small = len([name for name in names if name != "layers"]) < 2 or "relpos_buckets" in names
         return NamedSharding(mesh, PartitionSpec() if small else spec)
 
@@ -133,8 +134,3 @@ def _check_divides(name: str, shape, names, spec, mesh: Mesh) -> None:
                 f"The parameter {name} has {size} {logical}, which does not divide over {axis}={mesh.shape[axis]}; "
                 f"give the mesh an axis {axis} that divides {size}, such as {axis}={math.gcd(size, mesh.shape[axis])}."
             )
-
-
-def _name(path) -> str:
-    """Gives a tree path as `encoder/layers/mlp/wo/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

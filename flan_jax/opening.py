@@ -1,0 +1,97 @@
+"""What the verbs open before they work: the devices, a run, its data, its directories."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.errors import UserError
+from flan_jax.printing import print_counts
+from flan_jax.training import processes
+
+
+def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None):
+    """The `loop.Run` that gin configures, on all devices; its data may still have to be `prepared`.
+
+    Joins the other processes, if any. The run prints the first line of the log.
+
+    Args:
+      profile_steps: see `loop.TrainConfig`.
+      flags: with those of `processes.add_flags`.
+    """
+    return _open_run(DataConfig(), profile_steps, flags)
+
+
+def open_model(flags: argparse.Namespace | None = None):
+    """As `open_run`, without what only reading rows needs: the data that the model was tuned on may be elsewhere."""
+    nothing = dict.fromkeys(["mixture_or_task_name", "mixture_or_task_module", "train_clusters", "datasets_per_cluster",
+                             "eval_datasets", "data_dir"])
+    return _open_run(dataclasses.replace(DataConfig(), **nothing, source="bundled", held_out="none",
+                                         decontaminate=False), 0, flags)
+
+
+def _open_run(config: DataConfig, profile_steps: int, flags: argparse.Namespace | None):
+    from flan_jax.training import devices, loop
+
+    train_config = loop.TrainConfig(profile_steps=profile_steps)
+    devices.set_up(config.cache_directory() / "compiled", flags)
+    return loop.Run(train_config, Data(config))
+
+
+def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
+    """The same data with its rows in the cache; `flan-jax prepare` runs first, in a process of its own, if some lack.
+
+    Of several hosts the first one prepares and the others wait for it.
+
+    Raises:
+      SystemExit: if the preparation failed, with its status; it has said why.
+    """
+    import jax
+    from jax.experimental import multihost_utils
+
+    first, status = jax.process_index() == 0, 0
+    prepares = first and bool(data.undownloaded() or not _is_ready(data, only))
+    if prepares:
+        flags = ["--for_a_run", *([f"--only={only}"] if only else [])]
+        status = subprocess.run([sys.executable, "-m", "flan_jax.prepare", *flags, *argv], check=False).returncode
+    if jax.process_count() > 1:
+        processes.wait_for_all("the token cache")
+        status = int(multihost_utils.broadcast_one_to_all(np.int32(status)))
+    if status:
+        raise SystemExit(status)
+    data = Data(data.config)
+    if not _is_ready(data, only):
+        raise UserError(f"the token cache in {data.directory} lacks what was just prepared: is it on storage that all "
+                        "hosts see, and are the data left alone? Then run the same command again.")
+    if first and not prepares:  # The preparation has said so, too.
+        print_counts(data, only)
+    return data
+
+
+def _is_ready(data: Data, only: str | None) -> bool:
+    return data.eval_ready() if only == "eval" else data.ready()
+
+
+def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
+    """The directory of a run or of results, made and found writable; `setting` is what it was given as.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    if "://" in name:
+        raise UserError(f"{name!r} is no path of a file system; mount the bucket and give the path where it is "
+                        "mounted.")
+    directory = pathlib.Path(name).expanduser()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise UserError(f"{setting} {name!r} cannot be written ({error.strerror}); give another directory.") from error
+    return directory

@@ -1,0 +1,80 @@
+"""What verbs print of a run's data: who trains, what is held out, how full rows are, what was left out or cut."""
+
+from __future__ import annotations
+
+import collections
+import json
+
+from flan_jax.data.assemble import Data
+from flan_jax.data.cache import open_train_shard
+from flan_jax.data.clusters import CLUSTERS
+from flan_jax.data.mixture import UNSEEN, format_card
+from flan_jax.data.packing import Plan
+
+
+def print_sides(data: Data) -> None:
+    """Who trains (the mixture card), who is held out, who is dropped with it, and who is missing."""
+    held_out = data.config.held_out
+    print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.split.eval) or '-'}")
+    print(f"evaluated: {', '.join(data.eval_datasets()) or '-'}")
+    if data.evaluated:
+        trained = [name for name in data.evaluated if name not in data.split.eval]
+        promise = f"no promise, {', '.join(trained)} is not held out" if trained else UNSEEN[data.split.unseen]
+        print(f"evaluated as unseen: {promise}")
+    for why in dict.fromkeys(data.split.why.values()):
+        print(f"dropped ({why}): {', '.join(n for n in data.split.dropped if data.split.why[n] == why)}")
+    members = data.members()
+    print_left_out(data)
+    if data.split.eval and data.unchecked():
+        print(f"not checked for overlap with what is held out: SeqIO task {', '.join(data.unchecked())}")
+    print(format_card(data.card(members)))
+    validation = {m.name for m in data.members("validation")}
+    without = [m.name for m in members if m.name not in validation]
+    if without:
+        print(f"without validation rows: {', '.join(without)}")
+    print(f"packing fills {data.plan().filled_text()}", flush=True)
+
+
+def print_trained(data: Data) -> None:
+    """Which of what is evaluated this configuration trains on: numbers of these are not zero-shot."""
+    trained = sorted(set(data.evaluated) & set(data.candidates()))
+    if trained:
+        print(f"not held out: {', '.join(trained)} (a run of this configuration trains on it)", flush=True)
+
+
+def print_left_out(data: Data) -> None:
+    """What neither trains nor is evaluated though it was asked for, and why."""
+    for name, reason in data.left_out.items():
+        print(f"left out: {name} ({reason})", flush=True)
+
+
+def print_counts(data: Data, only: str | None = None) -> None:
+    """What was shortened, cut or dropped of all rows, or of those that are evaluated (`only` 'eval')."""
+    if only != "eval":
+        print_plan(data, data.plan())
+    print_eval_counts(data)
+
+
+def print_plan(data: Data, plan: Plan) -> None:
+    """How full the rows are, and what was shortened, cut or dropped on the way."""
+    print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
+    for member in data.members():
+        counts = open_train_shard(data.shard_path(member.name, 0)).meta["counts"]
+        lost = {k: v for k, v in counts.items() if k not in ("rows", "rows read")}
+        if lost:
+            detail = ", ".join(f"{v:,} {k}" for k, v in lost.items())
+            print(f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; {detail}", flush=True)
+
+
+def print_eval_counts(data: Data) -> None:
+    """What was dropped, shortened or cut of the held-out rows, summed over templates."""
+    lost, rows = collections.defaultdict(collections.Counter), collections.Counter()
+    for dataset, template in data.eval_jobs():
+        counts = json.loads((data.eval_path(dataset, template) / "meta.json").read_text(encoding="utf-8"))["counts"]
+        rows[dataset.name] += counts["rows"]
+        lost[dataset.name].update({k: v for k, v in counts.items() if k not in ("rows", "rows read")})
+    for name, counts in lost.items():
+        if counts:
+            drawn = {"exemplars that did not fit": f" of {rows[name] * data.config.shots:,}"}
+            print(f"  held out, over all templates: {name}: {rows[name]:,} rows; "
+                  + ", ".join(f"{v:,}{drawn.get(k, '')} {k}" for k, v in counts.items()), flush=True)

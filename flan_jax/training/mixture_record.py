@@ -1,0 +1,62 @@
+"""`mixture.json`: what a run trains on, which must be the same when it is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+
+from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.errors import UserError
+from flan_jax.files import write_file
+
+# What `mixture.json` calls otherwise than a configuration does.
+_IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped datasets", "card": "mixture",
+             "shards": "set of training rows"}
+
+
+def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
+    """What must be set as it was when a run is resumed."""
+    return {
+        "held_out": config.held_out, "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
+        "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
+        "architecture": config.architecture, "batch_size": config.batch_size,
+        "task_feature_lengths": list(config.lengths()), "initial_checkpoint_path": initial_checkpoint_path,
+    }
+
+
+def record_of(data: Data) -> dict[str, Any]:
+    """What these settings make of the data, the card included; must be the same when a run is resumed, too."""
+    return {
+        "eval": data.evaluated, "dropped": data.split.dropped, "left_out": data.left_out,
+        "card": [dataclasses.asdict(row) for row in data.card(data.members())],
+        "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
+        "vocabulary": data.vocabulary.fingerprint,
+    }
+
+
+def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
+    """Makes sure that a run that is resumed trains on what it began with.
+
+    Raises:
+      UserError: if `mixture.json` has something of the record otherwise.
+    """
+    path = directory / "mixture.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
+    if differing:
+        names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
+        raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
+                        "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
+
+
+def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
+    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same."""
+    path = directory / "mixture.json"
+    if not fresh and path.is_file():
+        check_same(directory, record)
+    elif jax.process_index() == 0:
+        write_file(path, json.dumps(record, indent=1))
