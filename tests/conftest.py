@@ -1,10 +1,14 @@
 """What several tests share: a small source of rows on disk, and the real rows where they are."""
 
 import json
+import os
 import pathlib
 
 import gin
 import pytest
+
+# A program that a test starts and that crashes says in which line.
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
 

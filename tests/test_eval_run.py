@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+from ended import ended_well
 from test_run import SMALL, run
 from two_processes import finish, start_two
 
@@ -37,7 +38,7 @@ def command(verb: str, cache, model_dir, *arguments: str, gin_file: str = "gin/f
 def ran(arguments: list[str]) -> str:
     """What a command prints that must succeed."""
     result = run(arguments)
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
     return result.stdout
 
 

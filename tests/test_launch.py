@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from ended import ended_well, said
 from two_processes import ONE_TASK, arguments, environment, free_port, losses
 
 from flan_jax import cli, launch
@@ -153,7 +154,7 @@ def test_two_local_processes_train(tmp_path):
                f"--port={free_port()}", "--run", "--",
                *arguments(tmp_path / "cache", tmp_path / "run", *ONE_TASK, "--gin.TRAIN_STEPS=3")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment(1), cwd=ROOT)
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
     for index in (0, 1):
         assert f"[{index}] process {index} of 2, 4 cpu devices" in result.stdout
     assert len(losses(tmp_path / "run")) == 3 and (tmp_path / "run/checkpoints/3").is_dir()
@@ -163,7 +164,7 @@ def test_local_processes_that_fail_give_their_status(tmp_path):
     command = [sys.executable, "-m", "flan_jax.launch", "--backend=local", "--num_processes=1", "--run", "--",
                "--gin_file=gin/flan.gin", "--gin.HELD_OTU=nli"]
     result = subprocess.run(command, capture_output=True, text=True, env=environment(1), cwd=ROOT)
-    assert result.returncode == 2 and "[0] flan-jax: error: " in result.stdout, result.stdout + result.stderr
+    assert result.returncode == 2 and "[0] flan-jax: error: " in result.stdout, said(result)
 
 
 def test_addresses_with_colons_get_brackets(capsys):

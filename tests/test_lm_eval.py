@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ended import ended_well
 from test_run import command, run
 
 from flan_jax.errors import UserError
@@ -30,7 +31,7 @@ def finished(request, tmp_path_factory):
     model = DECODER if request.param == "decoder" else []
     result = run(command("train", base / "cache", base / "run", LENGTHS, *model, "--gin.TRAIN_STEPS=3",
                          "--gin.EVAL_ROWS=6", "--gin.HELD_OUT=commonsense", "--gin.MIXTURE_OR_TASK_NAME=rte"))
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
     return base / "run"
 
 
@@ -101,7 +102,7 @@ def test_accuracies_of_the_harness_are_those_of_flan_jax_eval(finished, tmp_path
                   "--model_args", f"run={finished},protocol=flan",
                   "--tasks", ",".join(f"copa_{template}" for template in predictions),
                   "--include_path", str(tmp_path / "tasks"), "--output_path", str(tmp_path / "out"), "--log_samples"])
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
     found = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())["results"]
     with open(finished / "results.csv", newline="") as file:
         ours = {(r["template"], r["scoring"]): float(r["value"]) for r in csv.DictReader(file)
@@ -210,4 +211,4 @@ def test_mistakes_are_one_sentence(arguments, message):
 def test_torch_is_not_imported():
     code = "import sys, flan_jax.evaluation.lm_eval; assert 'torch' not in sys.modules"
     result = run([sys.executable, "-c", code])
-    assert result.returncode == 0, result.stderr
+    ended_well(result)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from ended import ended_well
 
 from flan_jax import cli, config
 from flan_jax import precompile as precompile_verb
@@ -34,7 +35,7 @@ def precompile(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
     result = precompile("--topology=cpu:8", "--gin.MESH={'data': 4, 'model': 2}", f"--json={tmp_path / 'found.json'}")
-    assert result.returncode == 0, result.stderr
+    ended_well(result)
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["fits"] is None and "is not known" in result.stdout
     assert "peak_bytes" not in found["train"] and "at once" not in result.stdout  # XLA has none for CPUs
@@ -54,7 +55,7 @@ def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
 
 def test_where_the_default_mesh_does_not_divide_one_is_chosen(tmp_path):
     result = precompile("--topology=cpu:16", f"--json={tmp_path / 'found.json'}")  # 8 rows
-    assert result.returncode == 0, result.stderr
+    ended_well(result)
     assert "does not divide this model and 8 rows over 16 devices; this is --gin.MESH=auto" in result.stdout
     mesh = json.loads((tmp_path / "found.json").read_text())["mesh"]
     assert mesh["data"] * mesh["fsdp"] in (4, 8) and math.prod(mesh.values()) == 16
@@ -139,7 +140,7 @@ print(dict(partitioning.make_mesh({"fsdp": 8, "model": 8}, topology.open_slice("
 def test_a_tpu_slice_without_the_tpu(tmp_path):
     path = tmp_path / "found.json"
     result = precompile("--topology=v5e:2x2", f"--json={path}")
-    assert result.returncode == 0, result.stderr
+    ended_well(result)
     found = json.loads(path.read_text())
     assert (found["devices"], found["dtype"], found["fits"]) == (4, "bfloat16", True)
     assert 0 < found["train"]["peak_bytes"] <= found["train"]["memory"]["total"]

@@ -8,6 +8,8 @@ import shlex
 import subprocess
 import sys
 
+from ended import ended_well
+
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -28,5 +30,5 @@ def test_add_your_own_dataset_as_the_readme_says(tmp_path):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PATH": f"{scripts}:{os.environ['PATH']}"}
     result = subprocess.run(["flan-jax", *shlex.split(command), *small], cwd=tmp_path,
                             capture_output=True, text=True, timeout=300, env=environment)
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
     assert "weather" in result.stdout and (tmp_path / "runs/weather/checkpoints/2").is_dir()

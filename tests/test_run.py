@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from ended import ended_well, said
 
 from flan_jax.errors import UserError
 from flan_jax.training import mixture_record
@@ -40,7 +41,7 @@ def run(arguments: list[str], devices: int = 1, **options) -> subprocess.Complet
 
 def train(cache, model_dir, *arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
     result = run(command("train", cache, model_dir, *arguments), devices)
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
     return result
 
 
@@ -89,7 +90,7 @@ def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finishe
     program = (f"import sys; from flan_jax import train; status = train.main({arguments});"
                "print('status', status, [m for m in ('tensorflow', 'seqio', 'torch') if m in sys.modules])")
     result = run([sys.executable, "-c", program])
-    assert "status 0 []" in result.stdout, result.stdout + result.stderr
+    assert "status 0 []" in result.stdout, said(result)
     assert "resuming from step 4" in result.stdout
     assert before == ((finished / "metrics.jsonl").read_text(), (finished / "results.csv").read_text())
 
@@ -97,12 +98,12 @@ def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finishe
 def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     gin_file = f"--gin_file={finished / 'config.gin'}"
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--output={tmp_path}", "--name=again"])
-    assert result.returncode == 0, result.stderr
+    ended_well(result)
     assert values(tmp_path, "again") == values(finished, "tuned")
     chosen = [gin_file, f"--output={tmp_path / 'chosen'}", "--gin.EVAL_DATASETS=copa+cola", "--gin.EVAL_TEMPLATES=2",
               "--gin.EVAL_SPLIT=validation"]
     result = run([sys.executable, "-m", "flan_jax.eval", *chosen])
-    assert result.returncode == 0, result.stderr
+    ended_well(result)
     with open(tmp_path / "chosen/results.csv", newline="") as file:
         pairs = {(r["dataset"], r["template"]) for r in csv.DictReader(file) if r["model"] == "tuned"}
     assert len(pairs) == 4 and {name for name, _ in pairs} == {"copa", "cola"}
@@ -244,7 +245,7 @@ def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cach
 def test_bad_input_is_one_sentence_and_status_two(cache, tmp_path, arguments, says):
     result = run(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
     last = result.stderr.strip().splitlines()[-1]
-    assert result.returncode == 2 and says in last, result.stdout + result.stderr
+    assert result.returncode == 2 and says in last, said(result)
     assert "Traceback" not in result.stderr and last.startswith("flan-jax: error: ")
     assert "packing" not in result.stdout, "found only after the data were prepared"
 

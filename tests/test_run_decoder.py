@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from converting import convert
+from ended import ended_well
 from test_run import losses, run, start_and_signal
 
 RELATIVE = ["--gin.DecoderConfig.emb_dim=32", "--gin.DecoderConfig.num_heads=2", "--gin.DecoderConfig.head_dim=16",
@@ -30,7 +31,7 @@ def command(verb, cache, model_dir, *arguments):
 
 def train(cache, model_dir, *arguments, devices=1):
     result = run(command("train", cache, model_dir, *arguments), devices)
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
 
 
 @pytest.fixture(scope="module", params=[RELATIVE, ROTARY], ids=["relative", "rotary"])
@@ -47,7 +48,7 @@ def test_a_whole_run_and_the_same_losses_and_results_on_eight_devices(finished, 
     mesh = "--gin.MESH={'fsdp': 8}" if "num_kv_heads" in (finished / "config.gin").read_text() else \
         "--gin.MESH={'data': 2, 'fsdp': 2, 'model': 2}"
     result = run([sys.executable, "-m", "flan_jax.train", gin_file, mesh, f"--gin.MODEL_DIR={tmp_path / 'eight'}"], 8)
-    assert result.returncode == 0, result.stderr
+    ended_well(result)
     one, eight = losses(finished), losses(tmp_path / "eight")
     assert eight == pytest.approx(one, rel=1e-5)
     texts = [(directory / "results.csv").read_text() for directory in (finished, tmp_path / "eight")]

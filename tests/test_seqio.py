@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from ended import said
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data import seqio_tasks
@@ -21,7 +22,7 @@ def run(program: str, *arguments: str) -> dict:
     """What a program prints after 'FOUND '; TensorFlow is imported in a process of its own, never in that of tests."""
     result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600)
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, result.stdout + result.stderr
+    assert line, said(result)
     return json.loads(line.removeprefix("FOUND ")) | {"printed": result.stdout}
 
 

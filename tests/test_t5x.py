@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from ended import ended_well, said
 
 import flan_jax.tasks  # noqa: F401
 from flan_jax import config
@@ -113,7 +114,7 @@ def parsed(directory: pathlib.Path, file: str, *more: str) -> dict:
     result = subprocess.run([sys.executable, "program.py", f"gin/t5x/{file}.gin", RUNS[file], *more], cwd=directory,
                             capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": ""})
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, result.stdout + result.stderr
+    assert line, said(result)
     return json.loads(line.removeprefix("FOUND "))
 
 
@@ -141,7 +142,7 @@ def t5x(script: str, *arguments: str) -> str:
     result = subprocess.run([sys.executable, "-m", f"t5x.{script}", f"--gin_file={MODEL}",
                              f"--gin_file=gin/t5x/{file}.gin", lengths, *arguments], cwd=ROOT, capture_output=True,
                             text=True, timeout=600, env={**os.environ, "JAX_PLATFORMS": "cpu"})
-    assert result.returncode == 0, result.stderr[-5000:]
+    ended_well(result)
     return result.stderr
 
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from ended import said
+
 # TensorFlow is imported in a process of its own: no other test may depend on it being loaded.
 PROGRAM = """
 import json, sys
@@ -48,7 +50,7 @@ def test_rows_of_tensorflow_datasets(tmp_path):
     result = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "tfds"), str(tmp_path / "cache")],
                             capture_output=True, text=True, timeout=120)
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, result.stdout + result.stderr
+    assert line, said(result)
     found = json.loads(line.removeprefix("FOUND "))
     assert found["available"] is None and "is not prepared" in found["missing"]
     assert "manual download" in found["manual"]

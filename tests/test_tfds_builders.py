@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from ended import said
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.catalogue import CATALOGUE
@@ -133,7 +134,7 @@ def reports() -> dict[str, dict]:
     """What the program found out about each dataset."""
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300)
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, result.stdout + result.stderr
+    assert line, said(result)
     return json.loads(line.removeprefix("FOUND "))
 
 

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 
+from ended import ended_well
+
 SMALL = ["--gin_file=gin/flan.gin", "--gin.T5Config.emb_dim=32", "--gin.T5Config.num_heads=2",
          "--gin.T5Config.head_dim=16", "--gin.T5Config.mlp_dim=64", "--gin.T5Config.num_encoder_layers=1",
          "--gin.T5Config.num_decoder_layers=1", "--gin.T5Config.dtype=float32",
@@ -48,13 +50,13 @@ def start_two(command: list[str], devices: int = 1) -> list[subprocess.Popen]:
 def finish(processes: list[subprocess.Popen]) -> list[str]:
     """What each process prints; both must end well."""
     outputs = [process.communicate(timeout=400)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-4000:] for text in outputs)
     return outputs
 
 
 def run_one(command: list[str], devices: int = 1) -> str:
     result = subprocess.run(command, capture_output=True, text=True, env=environment(devices), timeout=400)
-    assert result.returncode == 0, result.stdout + result.stderr
+    ended_well(result)
     return result.stdout
 
 
