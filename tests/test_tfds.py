@@ -1,6 +1,7 @@
 """The TFDS source on a dataset that lies prepared on disk, made here in the form that TFDS writes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ print('FOUND ' + json.dumps(found))
 
 def test_rows_of_tensorflow_datasets(tmp_path):
     result = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "tfds"), str(tmp_path / "cache")],
-                            capture_output=True, text=True, timeout=120)
+                            capture_output=True, text=True, timeout=120, env={**os.environ, "TMPDIR": str(tmp_path)})
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
     assert line, said(result)
     found = json.loads(line.removeprefix("FOUND "))

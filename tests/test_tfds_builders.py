@@ -7,6 +7,7 @@ functions read are those of the builder), then random rows that the builder's sp
 """
 
 import json
+import os
 import subprocess
 import sys
 
@@ -130,9 +131,11 @@ print('FOUND ' + json.dumps(reports))
 
 
 @pytest.fixture(scope="module")
-def reports() -> dict[str, dict]:
+def reports(tmp_path_factory) -> dict[str, dict]:
     """What the program found out about each dataset."""
-    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("builders"))}  # each builder leaves a directory
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300,
+                            env=environment)
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
     assert line, said(result)
     return json.loads(line.removeprefix("FOUND "))
