@@ -1,5 +1,6 @@
 """Drawing and beam search: what T5X found, what no batch or padding changes, and the settings that are refused."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -12,7 +13,7 @@ from test_rank import VOCABULARY, model_and_params, rows  # noqa: F401
 from flan_jax.errors import UserError
 from flan_jax.evaluation import buckets
 from flan_jax.evaluation.generation import Generator
-from flan_jax.models import beam, decoding, stacking
+from flan_jax.models import beam, decoding, layers, stacking
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding_method import Decoding
 from flan_jax.models.t5 import T5
@@ -100,26 +101,54 @@ def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):  # noq
     assert tuple(written[0, 0].tolist()) == np.unravel_index(of_all.argmax(), of_all.shape)
 
 
-def test_layers_taken_apart_or_scanned_give_the_same_answers(model_and_params, monkeypatch):  # noqa: F811
-    model, params = model_and_params
+def answers(model, params):
+    """What greedy decoding writes, and what beam search does and scores; not the jitted ones, which would remember."""
     given = buckets.prompts(model, rows(3)[0], 0)
     tokens, lengths = buckets.padded(given, 4, 64), buckets.lengths(given, 4)
+    greedy = decoding.greedy.__wrapped__(model, params, tokens, 6, -1, lengths)
+    return greedy, *beam.beam_search.__wrapped__(model, params, tokens, 6, 3, 0.6, -1, lengths)
 
-    def answers():
-        # Not the jitted ones, which would remember.
-        greedy = decoding.greedy.__wrapped__(model, params, tokens, 6, -1, lengths)
-        return greedy, *beam.beam_search.__wrapped__(model, params, tokens, 6, 3, 0.6, -1, lengths)
 
-    calls, take_apart = [], decoding._taken_apart
-    monkeypatch.setattr(decoding, "_taken_apart", lambda *given: calls.append(given) or take_apart(*given))
-    apart = answers()
+def assert_same(found, expected) -> None:
+    for one, other in zip(found[:2], expected[:2]):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(found[2], expected[2], atol=1e-4)
+
+
+def counted(monkeypatch, module, name: str) -> list:
+    """A list that grows with every call of the module's function."""
+    calls, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: calls.append(given) or function(*given))
+    return calls
+
+
+def test_layers_taken_apart_or_scanned_give_the_same_answers(model_and_params, monkeypatch):  # noqa: F811
+    calls = counted(monkeypatch, decoding, "_taken_apart")
+    apart = answers(*model_and_params)
     assert len(calls) == 2
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    scanned = answers()
+    assert_same(apart, answers(*model_and_params))
     assert len(calls) == 2
-    for found, expected in zip(apart[:2], scanned[:2]):
-        np.testing.assert_array_equal(found, expected)
-    np.testing.assert_allclose(apart[2], scanned[2], atol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_kernels_that_stand_turned_give_the_same_answers(model_and_params, monkeypatch, tied):  # noqa: F811
+    model, params = model_and_params
+    if tied:
+        model = type(model)(dataclasses.replace(model.config, logits_via_embedding=True))
+    products = counted(monkeypatch, layers, "_turned_product")
+    usual = answers(model, params)
+    assert not products  # these kernels are too small for it
+    monkeypatch.setattr(decoding, "_WORTH_TURNING", 8)
+    turned = answers(model, params)
+    # In a layer of T5 all but what makes the keys and values of the input, which a step does not read.
+    of_a_layer = 9 if "encoder" in params else 7
+    assert len(products) == 2 * (of_a_layer * 2 + 1)
+    assert_same(turned, usual)
+    monkeypatch.setattr(decoding, "_FEW_ROWS", 3)
+    products.clear()
+    answers(model, params)
+    assert not products
 
 
 @pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)

@@ -36,6 +36,9 @@ REMATS = {
     "dots": jax.checkpoint_policies.save_only_these_names("product"),
 }
 
+# The name of a kernel that stands turned, [F, D], beside the usual one: `decoding` puts it there for few rows.
+TURNED = "turned"
+
 attention_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 dense_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
@@ -137,6 +140,16 @@ def _product_backward(dtype, kept, grad):
 _product.defvjp(_product_forward, _product_backward)
 
 
+def _turned_product(x: jax.Array, turned: jax.Array, dtype: str) -> jax.Array:
+    """Gives [..., F] in `dtype` of a few rows [..., D] and a turned kernel [F, D].
+
+    XLA's products on a CPU copy their right operand into an order of their own, which costs more than 16 rows are worth
+    of multiplying: here the rows are on the right. The barrier keeps XLA from turning the product again.
+    """
+    product = jax.lax.dot_general(turned.astype(dtype), _flat(x, dtype), (((1,), (1,)), ((), ())))
+    return jax.lax.optimization_barrier(product).T.reshape(*x.shape[:-1], turned.shape[0])
+
+
 class Dense(nn.Module):
     """A linear map over the last axis, without bias as T5 has it: [..., D] -> [..., features] in `dtype`."""
 
@@ -148,9 +161,12 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.with_logical_partitioning(self.init, self.axes)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        y = checkpoint_name(_product(x, kernel, self.dtype), "product")
+        if self.has_variable("params", TURNED):
+            y = _turned_product(x, self.get_variable("params", TURNED), self.dtype)
+        else:
+            init = nn.with_logical_partitioning(self.init, self.axes)
+            kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+            y = checkpoint_name(_product(x, kernel, self.dtype), "product")
         if self.use_bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
             y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
@@ -205,7 +221,10 @@ class Embedding(nn.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Gives float32 logits [B, L, V] through the table itself, scaled by 1/sqrt(D) as tied T5 models have it."""
-        logits = _product(x, self.embedding.T, "float32")
+        if self.has_variable("params", TURNED):
+            logits = _turned_product(x, self.embedding, "float32")
+        else:
+            logits = _product(x, self.embedding.T, "float32")
         return logits / np.sqrt(self.emb_dim) if self.scale_logits else logits
 
 
