@@ -53,6 +53,12 @@ def test_bfloat16_parameters_learn_from_updates_smaller_than_their_spacing():
     assert abs(low[-1] - exact[-1]) < 0.3 * (exact[0] - exact[-1])
 
 
+def test_equal_logits_are_no_right_answers():
+    targets = jnp.zeros([1, 2], jnp.int32)
+    logits = jnp.stack([jnp.zeros(8), jnp.arange(8.0)[::-1]])[None]
+    assert losses.token_loss(logits, targets, jnp.ones([1, 2]))[3] == 1
+
+
 def test_loss_in_chunks_is_the_loss_and_refuses_what_does_not_divide():
     rng = np.random.default_rng(0)
     hidden, table = jnp.float32(rng.normal(size=(2, 12, 8))), jnp.float32(rng.normal(size=(8, 50)))
