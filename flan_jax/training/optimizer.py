@@ -66,8 +66,8 @@ def adafactor(
     Matrices are factored when both dimensions are at least 128. `init` takes plain parameters or ones
     boxed with logical axes, and then boxes its slots likewise. Raises UserError for numbers that are none.
     """
-    check_number("adafactor.learning_rate (LEARNING_RATE)", learning_rate)
-    check_number("adafactor.decay_rate", decay_rate)
+    check_number("adafactor.learning_rate (LEARNING_RATE)", learning_rate, least=0)
+    check_number("adafactor.decay_rate", decay_rate, least=0)
     check_number("adafactor.warmup_steps", warmup_steps, whole=True, least=0)
     rate = learning_rate_schedule(learning_rate, schedule, warmup_steps)
 
