@@ -84,6 +84,7 @@ def test_flags_come_before_variables():
                                                                        "whole number of at least 1"),
     ("--coordinator=h:1 --num_processes=2 --process_id=2", {}, "2 processes have the numbers 0 to 1"),
     ("--coordinator=h --num_processes=2 --process_id=1", {}, "such as 10.0.0.1:8476"),
+    ("--coordinator=h:65536 --num_processes=2 --process_id=0", {}, "a free port of it, such as 10.0.0.1:8476"),
 ])
 def test_processes_named_wrongly_are_one_sentence(flags, variables, says):
     with pytest.raises(UserError, match=says):

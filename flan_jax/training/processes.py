@@ -64,7 +64,8 @@ def named(flags: argparse.Namespace | None, environment: Mapping[str, str]) -> t
     count, index = numbers["num_processes"], numbers["process_id"]
     if not index < count:
         raise UserError(f"{said['process_id']} is {index}, but {count} processes have the numbers 0 to {count - 1}.")
-    if not re.fullmatch(r".+:\d+", values["coordinator"]):
+    port = re.fullmatch(r".+:(\d{1,5})", values["coordinator"])
+    if not port or not 0 < int(port[1]) < 2**16:
         raise UserError(f"{said['coordinator']} is {values['coordinator']!r}, but it must be the host of process 0 and "
                         "a free port of it, such as 10.0.0.1:8476.")
     return values["coordinator"], count, index
