@@ -286,6 +286,9 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
         verb = arguments[0] if arguments and arguments[0] in _VERBS else "train"
         raise UserError(f"the arguments of {verb} are missing; write them after --, as in: flan-jax launch "
                         f"--backend={flags.backend} ... -- {verb} --gin_file=gin/flan.gin --gin.MODEL_DIR=runs/nli.")
+    if arguments[0] not in _VERBS and not arguments[0].startswith("-"):
+        raise UserError(f"what follows -- begins with {arguments[0]!r}, but the verbs that run on several hosts are "
+                        f"{', '.join(_VERBS)}: write one of them, or nothing for train, and its arguments.")
     for argument in arguments:
         if argument.partition("=")[0].removeprefix("--") in NAMED_BY:
             raise UserError(f"{argument} after -- is for the launcher to say; leave it out.")

@@ -142,6 +142,12 @@ def test_the_arguments_of_train_are_needed_and_name_no_process():
         launch.main(["--backend=local", "--num_processes=2", "--", *AWKWARD, "--process_id=1"])
 
 
+@pytest.mark.parametrize("first", ["prepare", "flan-jax"])
+def test_what_is_no_verb_of_several_hosts_is_refused(first):
+    with pytest.raises(UserError, match=f"begins with '{first}', but the verbs .* are train, eval, generate"):
+        launch.main(["--backend=local", *FLAGS["local"], "--", first, *AWKWARD])
+
+
 def test_a_program_that_is_not_here_is_one_sentence(monkeypatch):
     if shutil.which("sbatch"):
         pytest.skip("sbatch is here")
