@@ -285,6 +285,12 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
         mixture_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
 
 
+def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
+    (tmp_path / "mixture.json").write_text('{"seed": 0, "ca')
+    with pytest.raises(UserError, match="mixture.json is damaged .*delete it if settings and data"):
+        mixture_record.check_same(tmp_path, {"seed": 0})
+
+
 def test_settings_that_changed_are_told():
     before, now = "A = 1\nB.c = @d\n# E = 1\nF = 'x'\n", "A = 2\nB.c = @d\nF = 'y'\nG = 3\n"
     assert changed_settings(before, now) == ["A = 1 -> 2", "F = 'x' -> 'y'"]

@@ -42,10 +42,15 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
     """Makes sure that a run that is resumed trains on what it began with.
 
     Raises:
-      UserError: if `mixture.json` has something of the record otherwise.
+      UserError: if `mixture.json` has something of the record otherwise, or cannot be read.
     """
     path = directory / "mixture.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); it says what the run trains on. Put it back, or delete it if "
+                        "settings and data are those that the run began with; then run the same command again."
+                        ) from error
     differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
     if differing:
         names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
