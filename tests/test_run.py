@@ -292,5 +292,9 @@ def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
 
 
 def test_settings_that_changed_are_told():
-    before, now = "A = 1\nB.c = @d\n# E = 1\nF = 'x'\n", "A = 2\nB.c = @d\nF = 'y'\nG = 3\n"
-    assert changed_settings(before, now) == ["A = 1 -> 2", "F = 'x' -> 'y'"]
+    before = "A = 1\nB.c = @d\n# E = 1\nF = 'x'\nG = \\\n    'long'\nH = {'a': 1,\n     'b': 2}\nI = 4\n"
+    now = "A = 2\nB.c = @d\nF = 'y'\nG = \\\n    'longer'\nH = {'a': 1,\n     'b': 3}\nJ = 5\n"
+    assert changed_settings(before, now) == [
+        "A = 1 -> 2", "F = 'x' -> 'y'", "G = 'long' -> 'longer'", "H = {'a': 1, 'b': 2} -> {'a': 1, 'b': 3}",
+        "I = 4 -> not set", "J = not set -> 5"]
+    assert changed_settings(before, before) == changed_settings("", now) == []

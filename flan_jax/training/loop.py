@@ -391,6 +391,14 @@ def _sigterm() -> Iterator[list[int]]:
 
 
 def changed_settings(before: str, now: str) -> list[str]:
-    """The settings of a `config.gin` that another one has otherwise, as 'NAME = old -> new'."""
-    old, new = (dict(re.findall(r"^([A-Za-z][\w./]*) = (.*)$", text, re.M)) for text in (before, now))
-    return [f"{name} = {old[name]} -> {new[name]}" for name in old if name in new and old[name] != new[name]]
+    """The settings that two `config.gin` do not have alike, as 'NAME = old -> new'; none where `before` is empty."""
+    old, new = _settings(before), _settings(now)
+    names = dict.fromkeys([*old, *new]) if old else ()
+    values = [(name, old.get(name, "not set"), new.get(name, "not set")) for name in names]
+    return [f"{name} = {was} -> {is_now}" for name, was, is_now in values if was != is_now]
+
+
+def _settings(text: str) -> dict[str, str]:
+    """Values by name; gin writes long ones on indented lines of their own."""
+    found = re.findall(r"^([A-Za-z][\w./]*) = (.*(?:\n +.*)*)", text, re.M)
+    return {name: re.sub(r"\s*\n +", " ", value.removeprefix("\\")).strip() for name, value in found}
