@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     processes.add_flags(parser)
     flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, parser)
 
+    from flan_jax.training import mixture_record
+
     run = open_run(flags=flags)
     source = flags.checkpoint or str(run.directory)
     checkpoint = pathlib.Path(source).expanduser().resolve()
@@ -44,10 +46,10 @@ def main(argv: list[str] | None = None) -> int:
 
     data = run.data = prepared(run.data, gin_config.gin_arguments(argv), only="eval")
     print_left_out(data)
-    print_trained(data)
-    step, params = run.read_params(source, flags.step)
     # Whoever calls a checkpoint untuned means the model that this run began with.
-    whose = None if own or flags.name == UNTUNED else _run_of(checkpoint)
+    whose = run.directory if own or flags.name == UNTUNED else _run_of(checkpoint)
+    print_trained(data, mixture_record.trained_on(whose, data))
+    step, params = run.read_params(source, flags.step)
     with run.heeding_sigterm():
         finished = run.evaluate(flags.name or "tuned", params, step, output, whose=whose)
     return report.conclude(output, finished)

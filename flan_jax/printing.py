@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+from collections.abc import Collection
 
 from flan_jax.data.assemble import Data
 from flan_jax.data.cache import open_train_shard
@@ -35,11 +36,11 @@ def print_sides(data: Data) -> None:
     print(f"packing fills {data.plan().filled_text()}", flush=True)
 
 
-def print_trained(data: Data) -> None:
-    """Which of what is evaluated this configuration trains on: numbers of these are not zero-shot."""
-    trained = sorted(set(data.evaluated) & set(data.candidates()))
+def print_trained(data: Data, trained_on: Collection[str]) -> None:
+    """Which of what is evaluated the model's run trained on: numbers of these are not zero-shot."""
+    trained = sorted(set(data.evaluated) & set(trained_on))
     if trained:
-        print(f"not held out: {', '.join(trained)} (a run of this configuration trains on it)", flush=True)
+        print(f"not held out: {', '.join(trained)} (the model's run trains on it)", flush=True)
 
 
 def print_left_out(data: Data) -> None:

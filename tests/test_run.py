@@ -101,13 +101,14 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     ended_well(result)
     assert values(tmp_path, "again") == values(finished, "tuned")
     chosen = [gin_file, f"--output={tmp_path / 'chosen'}", "--gin.EVAL_DATASETS=copa+cola", "--gin.EVAL_TEMPLATES=2",
-              "--gin.EVAL_SPLIT=validation"]
+              "--gin.EVAL_SPLIT=validation", "--gin.HELD_OUT=misc"]  # with which the run would not train on cola
     result = run([sys.executable, "-m", "flan_jax.eval", *chosen])
     ended_well(result)
     with open(tmp_path / "chosen/results.csv", newline="") as file:
         pairs = {(r["dataset"], r["template"]) for r in csv.DictReader(file) if r["model"] == "tuned"}
     assert len(pairs) == 4 and {name for name, _ in pairs} == {"copa", "cola"}
-    assert "not held out: cola (a run of this configuration trains on it)" in result.stdout
+    assert "not held out: cola (the model's run trains on it)" in result.stdout
+    assert "not zero-shot for the model that trained on it: cola." in (tmp_path / "chosen/report.md").read_text()
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
     assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, result.stderr
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])

@@ -209,7 +209,7 @@ class Data:
 
     def candidates(self) -> list[str]:
         """Datasets of the catalogue that would train if they were available."""
-        return [name for name in dict.fromkeys(map(_dataset_of, self._train_names)) if name is not None]
+        return in_catalogue(self._train_names)
 
     def train_datasets(self) -> list[str]:
         """Names of what trains and is available; the rest is noted in `left_out`.
@@ -465,6 +465,11 @@ class Data:
                 if not cache.has_eval(*which):
                     missing.append((dataset, template, asked))
         return missing
+
+
+def in_catalogue(names: Iterable[str]) -> list[str]:
+    """The datasets of the catalogue that train under these names, each once; another's SeqIO tasks are none."""
+    return [name for name in dict.fromkeys(map(_dataset_of, names)) if name is not None]
 
 
 def _dataset_of(name: str) -> str | None:

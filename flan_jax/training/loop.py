@@ -38,7 +38,7 @@ from flan_jax.scale import chooser
 from flan_jax.scale.flops import model_flops
 from flan_jax.scale.hardware import peak_flops
 from flan_jax.scale.programs import Job
-from flan_jax.training import checkpoints, partitioning
+from flan_jax.training import checkpoints, mixture_record, partitioning
 from flan_jax.training.lowering import lower_eval_step, lower_train_step
 from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 from flan_jax.training.model_info import model_info
@@ -363,7 +363,7 @@ class Run:
 
     def _evaluator(self, output: pathlib.Path, whose: pathlib.Path) -> HeldOut:
         if jax.process_index() == 0:
-            results.remember_run(output, whose, self.data.candidates())
+            results.remember_run(output, whose, mixture_record.trained_on(whose, self.data))
         if self._held_out is None or self._held_out.directory != output:
             self._held_out = HeldOut(self.data, self.model, self.mesh, output)
         return self._held_out

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.assemble import Data, DataConfig, in_catalogue
 from flan_jax.errors import UserError
 from flan_jax.files import write_file
 
@@ -44,13 +44,7 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
     Raises:
       UserError: if `mixture.json` has something of the record otherwise, or cannot be read.
     """
-    path = directory / "mixture.json"
-    try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); it says what the run trains on. Put it back, or delete it if "
-                        "settings and data are those that the run began with; then run the same command again."
-                        ) from error
+    before = _read(directory)
     differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
     if differing:
         names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
@@ -65,3 +59,27 @@ def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
         check_same(directory, record)
     elif jax.process_index() == 0:
         write_file(path, json.dumps(record, indent=1))
+
+
+def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
+    """The datasets on which the run of a directory trained, by its `mixture.json`; without one, those of `data`.
+
+    A run may be evaluated with settings that it did not train with: with another HELD_OUT, others would train.
+    """
+    record = _read(directory)
+    return in_catalogue(row["dataset"] for row in record["card"]) if record else data.candidates()
+
+
+def _read(directory: pathlib.Path) -> dict[str, Any]:
+    """The record of a run, empty where there is none.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    path = directory / "mixture.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); it says what the run trains on. Put it back, or delete it if "
+                        "settings and data are those that the run began with; then run the same command again."
+                        ) from error
