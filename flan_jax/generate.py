@@ -39,6 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     method = chosen_decoding(flags)
     if flags.prompts and flags.file:
         raise UserError("prompts are given as arguments and with --file; leave one of them out.")
+    try:
+        "".join(flags.prompts).encode()
+    except UnicodeEncodeError:
+        raise UserError("a prompt is not UTF-8 text; convert it.") from None
     prompts = flags.prompts or read_prompts(flags.file)
 
     import jax

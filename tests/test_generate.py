@@ -127,6 +127,8 @@ def test_a_file_that_generate_did_not_write_is_left_alone(tmp_path):
 def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path, capsys):
     (tmp_path / "prompts").write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match="not UTF-8"):
+        generate.main(["--gin_file=gin/flan.gin", "caf\udce9"])
+    with pytest.raises(UserError, match="not UTF-8"):
         generate.read_prompts(str(tmp_path / "prompts"))
     (tmp_path / "prompts").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb")
     assert generate.read_prompts(str(tmp_path / "prompts")) == ["a", "b"]
