@@ -145,7 +145,8 @@ def test_a_long_input_without_a_field_to_shorten_is_cut():
     encoder = Encoder(ByteVocabulary(), Rendering(64, 64))
     row = {**ROW, "options": ["The first of these sentences.", "The second of these sentences."], "label": 0}
     example = encoder.encode(only, only.templates[0], row, "toy/train/1")
-    assert ByteVocabulary().decode(example.inputs) == example.text.inputs[:63] and example.inputs[-1] == EOS
+    assert ByteVocabulary().decode(example.inputs) == example.text.inputs and example.inputs[-1] == EOS
+    assert len(example.text.inputs) == 63
     assert encoder.counts == {"inputs shortened": 1, "inputs cut": 1}
 
 

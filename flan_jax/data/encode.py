@@ -114,4 +114,5 @@ class Encoder:
             ids = self.vocabulary.encode(text.inputs)
         if len(ids) > limit:
             self.counts["inputs cut"] += 1
+            text = dataclasses.replace(text, inputs=self.vocabulary.decode(ids[:limit]))
         return text, ids[:limit]
