@@ -10,7 +10,7 @@ import sys
 from flan_jax import cli, report
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
-from flan_jax.evaluation.results import MAJORITY, UNTUNED
+from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_whose
 from flan_jax.opening import make_directory, open_run, prepared
 from flan_jax.printing import print_left_out, print_trained
 from flan_jax.training import processes
@@ -44,10 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("HELD_OUT=none leaves nothing to evaluate; name datasets: --gin.EVAL_DATASETS=copa+arc_easy.")
     output = make_directory(flags.output, "--output") if flags.output else make_directory(str(run.directory))
 
-    data = run.data = prepared(run.data, gin_config.gin_arguments(argv), only="eval")
-    print_left_out(data)
     # Whoever calls a checkpoint untuned means the model that this run began with.
     whose = run.directory if own or flags.name == UNTUNED else _run_of(checkpoint)
+    check_whose(output, whose, flags.name or "tuned")
+
+    data = run.data = prepared(run.data, gin_config.gin_arguments(argv), only="eval")
+    print_left_out(data)
     print_trained(data, mixture_record.trained_on(whose, data))
     step, params = run.read_params(source, flags.step)
     with run.heeding_sigterm():
@@ -60,6 +62,9 @@ def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pa
     if flags.name in ("", MAJORITY):
         raise UserError(f"--name={flags.name} is {'empty' if not flags.name else 'the most frequent class in results'}"
                         "; give another --name.")
+    if flags.name and ("/" in flags.name or flags.name.startswith(".")):
+        raise UserError(f"--name={flags.name} cannot be a folder of predictions; give a --name without / and without a "
+                        "dot in front.")
     if flags.name is None and flags.output is None and not own:
         raise UserError(f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results have the "
                         "name 'tuned'; give it another --name, or its results another place with --output.")

@@ -169,6 +169,28 @@ def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evalu
     assert "are evaluated already" not in ran([*arguments, "--gin.T5Config.dtype=bfloat16"])
 
 
+def test_a_second_run_in_one_output_has_predictions_of_its_own_unless_it_has_the_name_of_the_first(
+        cache, trained, evaluated, tmp_path):
+    both = shutil.copytree(evaluated, tmp_path / "both")
+    for name in ("other", "elsewhere/run"):
+        shutil.copytree(trained, tmp_path / name)
+
+    def arguments(name: str) -> list[str]:
+        return command("eval", cache, trained, *TWELVE, "--gin.EVAL_DATASETS=copa", "--gin.EVAL_TEMPLATES=1",
+                       f"--output={both}", f"--checkpoint={tmp_path / name}", gin_file=trained / "config.gin")
+
+    before = {path: path.stat().st_mtime_ns for path in both.glob("predictions/tuned/*")}
+    ran(arguments("other"))
+    assert before == {path: path.stat().st_mtime_ns for path in both.glob("predictions/tuned/*")}
+    assert len(list((both / "predictions/other.tuned").iterdir())) == 1
+    kept = lines(both)
+    assert set(lines(evaluated)) < set(kept)
+    for given, says in ((arguments("elsewhere/run"), "the numbers of 'tuned' of another run 'run', that in"),
+                        ([*arguments("other"), "--name=../tuned"], "cannot be a folder of predictions")):
+        result = run(given)
+        assert result.returncode == 2 and says in result.stderr and lines(both) == kept, result.stderr
+
+
 def start_two_processes(arguments: list[str]) -> list[subprocess.Popen]:
     """Two processes of two devices each."""
     return start_two([*arguments, "--gin.MESH={'fsdp': 4}"], devices=2)

@@ -169,9 +169,14 @@ class HeldOut:
                                 "--output=DIR), or move the old ones away.")
 
     def _predictions_name(self, setting: Setting) -> str:
-        """The folder of the predictions: the model's name, and what is not as at the end of a usual run."""
+        """The folder of the predictions: the model's name, and what is not as at the end of a usual run.
+
+        Of several runs in one directory, all but the first one that was evaluated there stand before the name.
+        """
         at_end = setting.step == self.data.config.train_steps or setting.model == UNTUNED
-        parts = [setting.model, *([] if at_end else [f"step_{setting.step}"])]
+        first = next(iter(results.known_runs(self.directory)), setting.run)
+        parts = [setting.run] if setting.run != first else []
+        parts += [setting.model, *([] if at_end else [f"step_{setting.step}"])]
         mode = setting.instruction_mode.replace(", ", ".").replace(" ", "_")
         parts += [mode] if mode != "template" else []
         parts += [f"{setting.shots}_shots"] if setting.shots else []

@@ -248,6 +248,21 @@ def remember_run(directory: pathlib.Path, run: pathlib.Path, trained_on: Iterabl
         write_file(directory / RUNS, json.dumps({**known_runs(directory), run_name(run): one}, indent=1))
 
 
+def check_whose(directory: pathlib.Path, run: pathlib.Path, model: str) -> None:
+    """Makes sure that numbers of a run do not take the place of those of another run of its name.
+
+    Raises:
+      UserError: if the results in `directory` have that model of a run that lies elsewhere.
+    """
+    name, path = run_name(run), directory / "results.csv"
+    home = pathlib.Path(known_runs(directory).get(name, {}).get("directory", run))
+    if home.resolve() == run.resolve() or not home.exists() or directory.resolve() == run.resolve():
+        return  # a run that is no longer where it was has moved
+    if path.exists() and any((row.run, row.model) == (name, model) for row in read_results(path)):
+        raise UserError(f"{path} has the numbers of {model!r} of another run {name!r}, that in {home}; give another "
+                        "--name or --output.")
+
+
 def run_name(directory: pathlib.Path) -> str:
     """What the column `run` calls the run of a directory."""
     return directory.resolve().name
