@@ -64,10 +64,31 @@ def test_refuses_a_bad_template_and_says_why(template, says):
     (dict(templates=()), "at least one"),
     (dict(templates=(GOOD, GOOD)), "two templates called 'ask'"),
     (dict(metrics=()), "no metric"),
+    (dict(metrics=("acuracy",)), "unknown metric 'acuracy'; did you mean 'accuracy'?"),
+    (dict(metrics="accuracy"), "metrics is a tuple of names, not 'accuracy'"),
+    (dict(metrics=("f1",), options=("no", "yes", "maybe")), "one of two classes, and there are 3 options"),
+    (dict(metrics=("macro_f1",), options=None, templates=(Template("ask", "Is {text} so?"),)), "free text has none"),
+    (dict(fields="text"), "a tuple of one has a comma"),
+    (dict(evidence="text"), "evidence is a tuple of names"),
+    (dict(templates=GOOD), "templates is a tuple of Template"),
+    (dict(splits="train"), "splits is a dict such as"),
+    (dict(options=("yes", "yes")), "no two the same"),
+    (dict(options=("yes",)), "two texts or more"),
+    (dict(options=()), "two texts or more"),
+    (dict(options=(0, 1)), "a tuple of strings, FROM_ROW or None"),
+    (dict(row=None), "row is a function"),
+    (dict(train_cap=0), "train_cap of dataset 'toy' must be a whole number of at least 1"),
+    (dict(tfds="glue/rte"), "tfds is 'builder/config:version'"),
 ])
 def test_refuses_a_bad_record(changes, says):
     with pytest.raises(UserError, match=says.replace("?", r"\?").replace("(", r"\(")):
         Catalogue().register(dataset(**changes))
+
+
+def test_takes_lists_for_tuples():
+    options, templates = ["no", "yes"], [GOOD]
+    taken = dataset(options=options, templates=templates, fields=["text", "title"])
+    assert (taken.options, taken.templates, taken.fields) == (("no", "yes"), (GOOD,), ("text", "title"))
 
 
 def test_refuses_a_repetition_up_to_punctuation_and_field_names():

@@ -17,9 +17,11 @@ import string
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from flan_jax.checks import check_number
 from flan_jax.data.clusters import check_cluster
 from flan_jax.data.source_text import code_of, source_of
 from flan_jax.errors import UserError
+from flan_jax.evaluation.metrics import check_metric
 
 # Value of `Dataset.options` when every row brings its own list.
 FROM_ROW = "from row"
@@ -29,6 +31,8 @@ TRAIN_CAP = 30_000
 RATE_CAP = 3_000
 
 _FIELD = re.compile(r"\{(\w*)\}")
+# The attributes of a `Dataset` that hold several things; a list may be given for each.
+_TUPLES = ("fields", "options", "templates", "metrics", "evidence", "inverted_metrics")
 
 
 class Drop(NamedTuple):
@@ -131,6 +135,9 @@ class Dataset:
 
     def __post_init__(self):
         object.__setattr__(self, "paper_dataset", self.paper_dataset or self.name)
+        for name in _TUPLES:
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
     def template(self, template_id: str) -> Template:
         """The template of that id, or a UserError that suggests the nearest."""
@@ -244,6 +251,7 @@ def _check_record(dataset: Dataset) -> None:
     where = f"dataset {dataset.name!r}"
     if not re.fullmatch(r"[a-z0-9_]+", dataset.name):
         raise UserError(f"{where}: a name has lower-case letters, digits and '_' only.")
+    _check_kinds(where, dataset)
     if not dataset.templates:
         raise UserError(f"{where} has no template; give it at least one.")
     if not dataset.splits:
@@ -257,12 +265,19 @@ def _check_record(dataset: Dataset) -> None:
     missing = set(dataset.evidence or ()) - set(dataset.fields)
     if missing:
         raise UserError(f"{where}: evidence {min(missing)!r} is not one of its fields ({', '.join(dataset.fields)}).")
-    if isinstance(dataset.options, str) and dataset.options != FROM_ROW:
-        raise UserError(f"{where}: options are a tuple of strings, FROM_ROW or None, not {dataset.options!r}.")
+    _check_options(where, dataset.options)
+    if dataset.tfds is not None and not re.fullmatch(r"[\w/.-]+:[\w.]+", str(dataset.tfds)):
+        raise UserError(f"{where}: tfds is 'builder/config:version', such as 'glue/rte:2.0.0', not {dataset.tfds!r}.")
     if dataset.hub is not None:
         _check_hub(dataset)
     if not dataset.metrics:
         raise UserError(f"{where} has no metric; 'accuracy' is the usual one for options.")
+    try:
+        for metric, options in [*((name, dataset.options) for name in dataset.metrics),
+                                *((name, None) for name in dataset.inverted_metrics)]:
+            check_metric(metric, options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     ids = [t.id for t in dataset.templates]
     for template_id in ids:
         if not re.fullmatch(r"[a-z0-9_]+", template_id):
@@ -272,6 +287,32 @@ def _check_record(dataset: Dataset) -> None:
             raise UserError(f"{where} has two templates called {template_id!r}; rename one.")
     if sum(t.kind == "inverted" for t in dataset.templates) > 3:
         raise UserError(f"{where} has more than three inverted templates; the paper allows up to three.")
+
+
+def _check_kinds(where: str, dataset: Dataset) -> None:
+    for name in ("fields", "templates", "metrics", "evidence", "inverted_metrics"):
+        value, kind = getattr(dataset, name), Template if name == "templates" else str
+        if not (value is None and name == "evidence" or isinstance(value, tuple)
+                and all(isinstance(item, kind) for item in value)):
+            what = "Template(...)" if kind is Template else "names"
+            raise UserError(f"{where}: {name} is a tuple of {what}, not {value!r}; a tuple of one has a comma: (x,).")
+    if not isinstance(dataset.splits, Mapping):
+        raise UserError(f"{where}: splits is a dict such as {{'train': 'train', 'test': 'test'}}, not "
+                        f"{dataset.splits!r}.")
+    if not callable(dataset.row):
+        raise UserError(f"{where}: row is a function that reads a raw row, not {dataset.row!r}.")
+    check_number(f"train_cap of {where}", dataset.train_cap, whole=True, least=1)
+
+
+def _check_options(where: str, options: tuple[str, ...] | str | None) -> None:
+    if options is None or options == FROM_ROW:
+        return
+    if not isinstance(options, tuple) or not all(isinstance(option, str) for option in options):
+        raise UserError(f"{where}: options are a tuple of strings, FROM_ROW or None, not {options!r}.")
+    texts = {option.strip() for option in options}
+    if len(options) < 2 or len(texts) < len(options) or "" in texts:
+        raise UserError(f"{where}: options are two texts or more, none empty and no two the same, not {options!r}; "
+                        "None is for free text.")
 
 
 def _check_hub(dataset: Dataset) -> None:

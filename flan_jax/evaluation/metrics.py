@@ -65,14 +65,29 @@ def score(name: str, targets: Sequence[Target], predictions: Sequence[Prediction
     Raises:
       UserError: no metric has that name, or there is not one prediction for each of at least one target.
     """
-    if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
-        raise UserError(f"unknown metric {name!r}{hint} The metrics are {', '.join(METRICS)}.")
+    _check_known(name)
     if not targets or len(targets) != len(predictions):
         raise UserError(f"metric {name!r} got {len(predictions)} predictions for {len(targets)} targets; "
                         "give one for each of at least one row.")
     return METRICS[name](targets, predictions)
+
+
+def check_metric(name: str, options: Sequence[str] | str | None) -> None:
+    """Raises a UserError unless a metric has that name and can measure a dataset with these `Dataset.options`."""
+    _check_known(name)
+    if name in _OF_CLASSES and options is None:
+        raise UserError(f"metric {name!r} counts classes, and free text has none; 'accuracy' is the share of right "
+                        "answers, 'squad' and 'rouge' compare words.")
+    if name in _OF_TWO_CLASSES and isinstance(options, tuple) and len(options) != 2:
+        raise UserError(f"metric {name!r} is one of two classes, and there are {len(options)} options; 'macro_f1' is "
+                        "for any number.")
+
+
+def _check_known(name: str) -> None:
+    if name not in METRICS:
+        near = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UserError(f"unknown metric {name!r}{hint} The metrics are {', '.join(METRICS)}.")
 
 
 def signature(name: str) -> str:
@@ -232,6 +247,8 @@ METRICS: dict[str, Callable[[Sequence[Target], Sequence[Prediction]], dict[str, 
     for function in (accuracy, f1, macro_f1, matthews, pearson, spearman, exact_match, squad, trivia_qa, multirc,
                      record, bleu, rouge, edit_similarity)
 }
+_OF_TWO_CLASSES = ("f1", "matthews", "multirc")
+_OF_CLASSES = (*_OF_TWO_CLASSES, "macro_f1")
 
 
 # --- Reading targets and predictions ----------------------------------------------------------------------------------
