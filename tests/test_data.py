@@ -86,6 +86,15 @@ def test_another_encoding_is_named_with_file_line_and_byte(tmp_path):
         list(sources.read_jsonl(path))
 
 
+def test_half_a_character_names_file_and_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\\\ud83d"}\n{"a": "cut within \\uD83D"}\n')
+    rows = sources.read_jsonl(path)
+    assert [next(rows), next(rows)] == [{"a": "\U0001f600"}, {"a": "\\ud83d"}]
+    with pytest.raises(UserError, match=r"rows.jsonl:3: '\\ud83d' is half of a character"):
+        next(rows)
+
+
 def test_availability_says_why_not(write_rows):
     source = sources.JsonlSource(write_rows("rte", "train", RTE[:20]))
     assert "has 20 rows" in source.available(CATALOGUE["rte"], "train")  # train[:-200]

@@ -119,12 +119,41 @@ def test_a_row_without_its_fields_is_an_error_with_the_dataset():
 
 
 @pytest.mark.parametrize("row, says", [
-    ({"text": "x"}, "KeyError: 'label'"), ({"text": "x", "label": "0"}, "TypeError"),
-    ({"text": "x", "label": 3}, "label 3, but there are 3 options")])
+    ({"text": "x"}, "KeyError: 'label'"),
+    ({"text": "x", "label": "0"}, "label '0'; a label is a whole number"),
+    ({"text": "x", "label": 0.5}, "label 0.5; a label is a whole number"),
+    ({"text": "x", "label": float("nan")}, "label nan; a label is a whole number"),
+    ({"text": "x", "label": 3}, "label 3, but there are 3 options"),
+    ({"text": ["x", "y"], "label": 0}, "list .* for text, which is to be text"),
+    ({"text": "x", "label": 0, "references": "good"}, "'good' for references, which is to be a list"),
+    ({"text": "x", "label": 0, "value": "3.5"}, "'3.5' for value, which is to be a number"),
+    ({"text": "x", "label": 0, "group": ["a"]}, "for group, which is to be a text")])
 def test_what_a_row_function_gives_is_checked(row, says):
-    with pytest.raises(UserError, match=says):
-        read_row(TOY, row)
-    assert read_row(TOY, {"text": None, "label": 1}).reason == "empty text"
+    with pytest.raises(UserError, match=rf"^row toy/train/7 \(counted from 0\) .*{says}"):
+        read_row(TOY, row, "toy/train/7")
+
+
+@pytest.mark.parametrize("missing", [None, "", " \n", float("nan")])
+def test_a_row_without_a_text_is_dropped(missing):
+    assert read_row(TOY, {"text": missing, "label": 1}).reason == "empty text"
+
+
+def test_options_and_answers_of_rows_are_checked_too():
+    own = dataclasses.replace(TOY, options=FROM_ROW)
+    assert read_row(own, {"text": "x", "label": 1.0, "options": [" no", 1]})["options"] == ["no", "1"]
+    assert read_row(own, {"text": "x", "label": 1, "options": ["no", ""]}).reason == "empty option"
+    with pytest.raises(UserError, match="'yes' for options, which is to be a list"):
+        read_row(own, {"text": "x", "label": 1, "options": "yes"})
+    free = dataclasses.replace(TOY, options=None)
+    assert read_row(free, {"text": "x", "answer": 3, "references": ["3 ", None]})["references"] == ["3"]
+    with pytest.raises(UserError, match="list .* for answer, which is to be text"):
+        read_row(free, {"text": "x", "answer": ["three", "3"]})
+
+
+def test_a_row_function_that_raises_anything_is_one_sentence():
+    own = dataclasses.replace(TOY, row=lambda raw: {"text": "x", "label": 1 / raw["stars"]})
+    with pytest.raises(UserError, match="ZeroDivisionError: division by zero"):
+        read_row(own, {"stars": 0})
 
 
 def test_a_long_text_is_shortened_but_question_and_options_stay():

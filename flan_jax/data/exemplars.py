@@ -39,7 +39,7 @@ class ExemplarPool:
         spec = source.spec(dataset, "train")
         raw_rows = ((row_id(dataset, spec, index), raw) for index, raw in source.rows(dataset, spec))
         chosen = heapq.nsmallest(POOL_ROWS, raw_rows, key=lambda item: stable_hash("pool", item[0], seed))
-        rows = [(name, read_row(dataset, raw)) for name, raw in chosen]
+        rows = [(name, read_row(dataset, raw, name)) for name, raw in chosen]
         self._rows = [(name, row) for name, row in rows if not isinstance(row, Drop)]
         if held_out_filter is not None:
             self._rows = list(held_out_filter.kept(dataset, iter(self._rows), collections.Counter()))

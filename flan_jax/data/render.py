@@ -46,33 +46,74 @@ class Rendered:
     order: list[int] | None = None
 
 
-def read_row(dataset: Dataset, raw: Mapping[str, Any]) -> dict[str, Any] | Drop:
+def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict[str, Any] | Drop:
     """The named fields of a raw row, stripped, or why it is dropped.
 
+    Args:
+      dataset: whose row.
+      raw: the row as the source has it.
+      row_id: names the row in errors.
+
     Raises:
-      UserError: if the row lacks what the dataset's row function needs, or its label is no option.
+      UserError: if the row lacks what the dataset's row function needs, or this gives what is no text or no option.
     """
+    where = f"row {row_id} (counted from 0)" if row_id else f"a row of {dataset.name}"
     try:
         row = dataset.row(raw)
-        return row if isinstance(row, Drop) else _checked(dataset, row)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"a row of {dataset.name} does not have what its row function reads or gives "
-                        f"({type(error).__name__}: {error}); the row has {', '.join(raw)}.") from error
+        return row if isinstance(row, Drop) else _checked(dataset, row, where)
+    except UserError:
+        raise
+    except Exception as error:  # row functions are users' own and raise anything
+        raise UserError(f"{where} does not have what its row function reads or gives "
+                        f"({type(error).__name__}: {error}); the row has {', '.join(raw) or 'nothing'}.") from error
 
 
-def _checked(dataset: Dataset, row: dict[str, Any]) -> dict[str, Any] | Drop:
+def _checked(dataset: Dataset, row: dict[str, Any], where: str) -> dict[str, Any] | Drop:
     for name in dataset.fields:
-        row[name] = "" if row[name] is None else str(row[name]).strip()
+        row[name] = _text(row[name], name, where)
         if not row[name]:
             return Drop(f"empty {name}")
+    _check_for_metrics(row, where)
     if dataset.options:
-        options = row["options"] if dataset.options == FROM_ROW else list(dataset.options)
-        if not 0 <= row["label"] < len(options):
-            raise UserError(f"a row of {dataset.name} has label {row['label']}, but there are {len(options)} options.")
-        row["options"] = [option.strip() for option in options]
-        return row
-    row["answer"] = "" if row["answer"] is None else str(row["answer"]).strip()
+        options = _list(row["options"], "options", where) if dataset.options == FROM_ROW else dataset.options
+        label = row["label"]
+        if not isinstance(label, int | float) or label % 1:
+            raise UserError(f"{where} has label {label!r}; a label is a whole number, the index of the right option.")
+        if not 0 <= label < len(options):
+            raise UserError(f"{where} has label {label}, but there are {len(options)} options; return Drop('why') for "
+                            "a row without a right one.")
+        row["label"] = int(label)
+        row["options"] = [_text(option, "an option", where) for option in options]
+        return row if all(row["options"]) else Drop("empty option")
+    row["answer"] = _text(row["answer"], "answer", where)
     return row if row["answer"] else Drop("empty answer")
+
+
+def _check_for_metrics(row: dict[str, Any], where: str) -> None:
+    """Makes sure of the keys that only metrics read, long after the row has been read."""
+    if "references" in row:
+        references = _list(row["references"] or [], "references", where)
+        row["references"] = [text for value in references if (text := _text(value, "a reference", where))]
+    if not isinstance(row.get("group"), str | int | None):
+        raise UserError(f"{where} has {row['group']!r} for group, which is to be a text.")
+    if not isinstance(row.get("value"), int | float | None) or row.get("value") != row.get("value"):
+        raise UserError(f"{where} has {row['value']!r} for value, which is to be a number.")
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    """A value as text; '' for one that is missing, which pandas writes as NaN."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list | tuple | dict | set | bytes):
+        raise UserError(f"{where} has {type(value).__name__} {str(value)[:60]} for {name}, which is to be text; let "
+                        "the row function choose or join.")
+    return "" if value is None or value != value else str(value).strip()
+
+
+def _list(value: Any, name: str, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{where} has {value!r} for {name}, which is to be a list of texts.")
+    return list(value)
 
 
 def usable_rows(source: Source, dataset: Dataset, spec: str,
@@ -88,11 +129,12 @@ def usable_rows(source: Source, dataset: Dataset, spec: str,
     counts = collections.Counter() if counts is None else counts
     for index, raw in source.rows(dataset, spec):
         counts["rows read"] += 1
-        row = read_row(dataset, raw)
+        name = row_id(dataset, spec, index)
+        row = read_row(dataset, raw, name)
         if isinstance(row, Drop):
             counts[f"dropped: {row.reason}"] += 1
         else:
-            yield index, row_id(dataset, spec, index), row
+            yield index, name, row
 
 
 def choose_template(dataset: Dataset, row_id: str, seed: int, epoch: int) -> Template:

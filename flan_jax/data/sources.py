@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KINDS = ("tfds", "hf", "jsonl", "bundled")
 
 _ESCAPED = re.compile(rb"\\.")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON escapes each half of what lies beyond 16 bits
 _SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
 _DOWNLOAD_TIMEOUT_SECONDS = 60
 _DOWNLOAD_HOST = "storage.googleapis.com"  # where TFDS looks first
@@ -67,7 +68,17 @@ def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
                 text += more[1]
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}.")
+        if _SURROGATE.search(text):
+            _check_unicode(row, f"{path}:{number}")
         yield row
+
+
+def _check_unicode(row: dict[str, Any], where: str) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: {error.object[error.start]!r} is half of a character, as where a text was cut "
+                        "within one; mend the line or take it out.") from error
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
