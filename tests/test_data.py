@@ -86,6 +86,12 @@ def test_another_encoding_is_named_with_file_line_and_byte(tmp_path):
         list(sources.read_jsonl(path))
 
 
+def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n')
+    assert list(sources.read_jsonl(path)) == [{"a": 1}, {"a": 2}] and sources.count_jsonl(path) == 2
+
+
 def test_half_a_character_names_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\\\ud83d"}\n{"a": "cut within \\uD83D"}\n')

@@ -250,6 +250,32 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
     assert found["reset"] == 0 and found["shots"] == 2
 
 
+CUT = """
+import json, sys
+import seqio
+import tensorflow as tf
+from flan_jax.data.assemble import DataConfig
+from flan_jax.prepare import prepare
+
+def read(split, shuffle_files, seed=None):
+    texts = {"inputs": ["a" * 15, "a" * 16, "a" * 40], "targets": ["b", "b" * 9, "b"]}
+    return tf.data.Dataset.from_tensor_slices(texts)
+
+feature = seqio.Feature(seqio.ByteVocabulary())
+seqio.TaskRegistry.add("long", source=seqio.FunctionDataSource(read, splits=("train",)),
+                       preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+                       output_features={"inputs": feature, "targets": feature})
+prepare(DataConfig(mixture_or_task_name="long", held_out="none", batch_size=1, train_steps=1, cache_dir=sys.argv[1],
+                   task_feature_lengths={"inputs": 16, "targets": 8}), workers=1)
+print("FOUND {}")
+"""
+
+
+def test_what_seqio_cuts_is_counted(tmp_path):
+    printed = run(CUT, str(tmp_path))["printed"]
+    assert "long: 3 rows read, 3 kept; 2 inputs cut, 1 targets cut" in printed
+
+
 FUNCTIONS = """
 import functools, json, sys
 import seqio, tensorflow as tf

@@ -47,14 +47,17 @@ class SeqioShards:
         task = from_epoch(self.task, epoch)
         data = task.get_dataset(lengths, split="train", shuffle=False, seed=rendering.seed + epoch, num_epochs=1)
         inputs, targets = [], []
+        counts: collections.Counter[str] = collections.Counter()
         for example in data.as_numpy_iterator():
-            inputs.append(np.asarray(example["inputs"], np.int32))
-            targets.append(np.asarray(example["targets"], np.int32))
+            for name, tokens in (("inputs", inputs), ("targets", targets)):
+                tokens.append(np.asarray(example[name], np.int32))
+                if len(tokens[-1]) == lengths[name] and tokens[-1][-1] != self.cache.vocabulary.eos_id:
+                    counts[f"{name} cut"] += 1  # by SeqIO, with their EOS
         first = open_train_shard(self.path(0)) if epoch else None
         if first is not None and len(first.inputs) != len(inputs):
             raise UserError(f"SeqIO task {self.task.name!r} gives {len(first.inputs)} examples in its first epoch and "
                             f"{len(inputs)} in epoch {epoch}; a task that trains must give as many each time.")
-        counts = collections.Counter({"rows read": len(inputs)})
+        counts["rows read"] = len(inputs)
         return write_train_shard(self.path(epoch), inputs, targets, counts,
                                  {"dataset": self.task.name, "epoch": epoch})
 

@@ -86,7 +86,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield number, line.decode()
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")  # Windows marks a file's beginning
             except UnicodeDecodeError as error:
                 raise UserError(f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; write the file "
                                 "anew in that encoding.") from error
