@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import collections
-import json
 from collections.abc import Collection
 
 from flan_jax.data.assemble import Data
-from flan_jax.data.cache import open_train_shard
+from flan_jax.data.cache import counts_in
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import UNSEEN, format_card
 from flan_jax.data.packing import Plan
@@ -60,7 +59,7 @@ def print_plan(data: Data, plan: Plan) -> None:
     """How full the rows are, and what was shortened, cut or dropped on the way."""
     print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
     for member in data.members():
-        counts = open_train_shard(data.shard_path(member.name, 0)).meta["counts"]
+        counts = counts_in(data.shard_path(member.name, 0))
         lost = {k: v for k, v in counts.items() if k not in ("rows", "rows read")}
         if lost:
             detail = ", ".join(f"{v:,} {k}" for k, v in lost.items())
@@ -71,7 +70,7 @@ def print_eval_counts(data: Data) -> None:
     """What was dropped, shortened or cut of the held-out rows, summed over templates."""
     lost, rows = collections.defaultdict(collections.Counter), collections.Counter()
     for dataset, template in data.eval_jobs():
-        counts = json.loads((data.eval_path(dataset, template) / "meta.json").read_text(encoding="utf-8"))["counts"]
+        counts = counts_in(data.eval_path(dataset, template))
         rows[dataset.name] += counts["rows"]
         lost[dataset.name].update({k: v for k, v in counts.items() if k not in ("rows", "rows read")})
     for name, counts in lost.items():

@@ -485,3 +485,10 @@ def test_an_inverted_template_that_is_evaluated_is_written_though_the_dataset_ha
     examples = cache.eval_examples(dataset, "test", asked[1])
     assert examples.options is None
     assert [ByteVocabulary().decode(ids) for ids in examples.inputs] == ["Write yes at q."] * 2
+
+
+def test_a_run_without_a_usable_row_says_why(tmp_path, write_rows):
+    directory = str(write_rows("rte", "train", [{**row, "premise": ""} for row in RTE]))
+    says = r"no row to train on .*: rte, no row of \d+ is usable: \d+ dropped: empty text"
+    with pytest.raises(UserError, match=says):
+        prepare(config(tmp_path, held_out="none", source="jsonl", data_dir=directory), workers=1)

@@ -14,7 +14,7 @@ import numpy as np
 from flan_jax.checks import check_fields, setting_name
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, are_whole, open_train_shard, rows_in
+from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, are_whole, counts_in, open_train_shard
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
@@ -292,6 +292,7 @@ class Data:
 
         Raises:
           MissingEpochs: if a first epoch is not built.
+          UserError: if no training row is usable.
         """
         if split in self._members:
             return self._members[split]
@@ -300,12 +301,17 @@ class Data:
             raise MissingEpochs(set(missing))
         members = []
         for name in self.names(split):
-            rows = rows_in(self.shard_path(name, 0, split))
+            counts = counts_in(self.shard_path(name, 0, split))
+            rows = counts["rows"]
             if rows:
                 rate = getattr(self.seqio_tasks.get(name), "rate", None)
                 members.append(Member(name, rows, min(rows, RATE_CAP) if rate is None else rate))
             elif split == "train":
-                self.left_out[name] = "no row is usable"
+                why = ", ".join(f"{n:,} {text}" for text, n in counts.items() if text not in ("rows", "rows read"))
+                self.left_out[name] = f"no row of {counts['rows read']:,} is usable{why and ': '}{why}"
+        if split == "train" and not members:
+            first = self.names(split)[0]
+            raise UserError(f"there is no row to train on (the first dataset: {first}, {self.left_out[first]}).")
         self._members[split] = members
         return members
 

@@ -241,7 +241,12 @@ def are_whole(paths: list[pathlib.Path]) -> list[bool]:
 
 def rows_in(path: pathlib.Path) -> int:
     """Rows of a shard that is there."""
-    return json.loads((path / "meta.json").read_text(encoding="utf-8"))["counts"]["rows"]
+    return counts_in(path)["rows"]
+
+
+def counts_in(path: pathlib.Path) -> dict[str, int]:
+    """What was counted when a shard that is there was made: 'rows', 'rows read', and what was dropped and cut."""
+    return json.loads((path / "meta.json").read_text(encoding="utf-8"))["counts"]
 
 
 def write_train_shard(path: pathlib.Path, inputs: list[np.ndarray], targets: list[np.ndarray],
