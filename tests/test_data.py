@@ -440,6 +440,7 @@ def test_rows_and_templates_that_cannot_be_evaluated_are_refused(given):
     ({"validation_batches": -1}, "Data.validation_batches must be a whole number of at least 0, not -1."),
     ({"seed": None}, "Data.seed must be a whole number, not None."),
     ({"seed": "x"}, "Data.seed must be a whole number, not 'x'."),
+    ({"seed": 2**32}, "Data.seed must be a whole number of at least 0 and below 4294967296, not 4294967296."),
     ({"shots": True}, "Data.shots must be a whole number of at least 0, not True."),
     ({"templates": True}, "Data.templates must be None or a whole number of at least 1, not True."),
     ({"vocabulary": None}, "Data.vocabulary must be text, not None."),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gin
 import numpy as np
 
-from flan_jax.checks import check_fields, setting_name
+from flan_jax.checks import check_fields, check_number, setting_name
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, are_whole, counts_in, open_train_shard
@@ -115,6 +115,7 @@ class DataConfig:
 
     def __post_init__(self):
         check_fields(self, "Data", _LEAST)
+        check_number(setting_name("Data", "seed"), self.seed, whole=True, least=0, below=2**32)  # what JAX keeps of it
         for name, none, choices in (("options_style", "", STYLES), ("instructions", "", INSTRUCTIONS),
                                     ("untuned_instructions", "None or ", INSTRUCTIONS)):
             value, typed = getattr(self, name), setting_name("Data", name)
