@@ -471,8 +471,10 @@ def test_templates_are_evaluated_where_a_dataset_has_them_and_misspelt_ones_are_
     data = Data(DataConfig(**chosen, eval_templates="question_last"))
     assert [(dataset.name, template.id) for dataset, template in data.eval_jobs()] == [("copa", "question_last")]
     assert data.left_out == {"piqa": "none of EVAL_TEMPLATES"}
-    with pytest.raises(UserError, match="no template 'praktical_way'; there are"):
-        Data(DataConfig(**chosen, eval_templates="question_last+praktical_way")).eval_jobs()
+    for instructions in ("template", "dataset_name"):
+        with pytest.raises(UserError, match="no template 'praktical_way'; there are"):
+            Data(DataConfig(**chosen, eval_templates="question_last+praktical_way",
+                            instructions=instructions)).eval_jobs()
 
 
 def test_an_inverted_template_that_is_evaluated_is_written_though_the_dataset_has_options(tmp_path, write_rows):

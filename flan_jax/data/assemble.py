@@ -404,13 +404,13 @@ class Data:
         """
         instructions, names = (asked or self.asked).instructions, self.eval_datasets()
         jobs = {name: self._eval_templates(CATALOGUE[name], instructions) for name in names}
-        if isinstance(self.config.eval_templates, str) and instructions == "template":
+        if isinstance(self.config.eval_templates, str):
             known = {template.id for name in names for template in _evaluable(CATALOGUE[name])}
             unknown = [wanted for wanted in self.config.eval_templates.split("+") if wanted not in known]
             if names and unknown:
                 raise UserError(f"EVAL_TEMPLATES: what is evaluated has no template {unknown[0]!r}; there are "
                                 f"{', '.join(sorted(known))}.")
-            self.left_out |= {name: "none of EVAL_TEMPLATES" for name, templates in jobs.items() if not templates}
+        self.left_out |= {name: "none of EVAL_TEMPLATES" for name, templates in jobs.items() if not templates}
         return [(CATALOGUE[name], template) for name, templates in jobs.items() for template in templates]
 
     def _eval_templates(self, dataset: Dataset, instructions: str) -> tuple[Template, ...]:

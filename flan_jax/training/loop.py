@@ -251,8 +251,6 @@ class Run:
         config, begin = self.config, self.step
         if begin == self.steps:
             return False
-        started = time.perf_counter()
-        step_fn = self._step_fn.result()
         validation = self.data.batches("validation")
         # What a SIGTERM has left of the evaluation of the step that it saved.
         if self._evaluates_at(begin) and not self._evaluate_on_the_way(begin):
@@ -261,6 +259,8 @@ class Run:
         if begin == 0 and config.initial_checkpoint_path and validation is not None:
             log.write(0, self._validated(0, validation))
             log.restart_clock()
+        started = time.perf_counter()
+        step_fn = self._step_fn.result()
         profile = Profile(self.directory / "profile", begin, self.steps, config.profile_steps)
         for step in range(begin + 1, self.steps + 1):
             profile.before(step)
