@@ -259,7 +259,7 @@ from flan_jax.prepare import prepare
 
 def read(split, shuffle_files, seed=None):
     texts = {"inputs": ["a" * 15, "a" * 16, "a" * 40], "targets": ["b", "b" * 9, "b"]}
-    return tf.data.Dataset.from_tensor_slices(texts)
+    return tf.data.Dataset.from_tensor_slices({name: 100 * column for name, column in texts.items()})
 
 feature = seqio.Feature(seqio.ByteVocabulary())
 seqio.TaskRegistry.add("long", source=seqio.FunctionDataSource(read, splits=("train",)),
@@ -273,7 +273,7 @@ print("FOUND {}")
 
 def test_what_seqio_cuts_is_counted(tmp_path):
     printed = run(CUT, str(tmp_path))["printed"]
-    assert "long: 3 rows read, 3 kept; 2 inputs cut, 1 targets cut" in printed
+    assert "long: 300 rows read, 300 kept; 200 inputs cut, 100 targets cut" in printed
 
 
 FUNCTIONS = """
