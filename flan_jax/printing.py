@@ -6,7 +6,7 @@ import collections
 from collections.abc import Collection
 
 from flan_jax.data.assemble import Data
-from flan_jax.data.cache import counts_in
+from flan_jax.data.cache import counts_in, lost_of
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import UNSEEN, format_card
 from flan_jax.data.packing import Plan
@@ -60,7 +60,7 @@ def print_plan(data: Data, plan: Plan) -> None:
     print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
     for member in data.members():
         counts = counts_in(data.shard_path(member.name, 0))
-        lost = {k: v for k, v in counts.items() if k not in ("rows", "rows read")}
+        lost = lost_of(counts)
         if lost:
             detail = ", ".join(f"{v:,} {k}" for k, v in lost.items())
             print(f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; {detail}", flush=True)
@@ -72,7 +72,7 @@ def print_eval_counts(data: Data) -> None:
     for dataset, template in data.eval_jobs():
         counts = counts_in(data.eval_path(dataset, template))
         rows[dataset.name] += counts["rows"]
-        lost[dataset.name].update({k: v for k, v in counts.items() if k not in ("rows", "rows read")})
+        lost[dataset.name].update(lost_of(counts))
     for name, counts in lost.items():
         if counts:
             drawn = {"exemplars that did not fit": f" of {rows[name] * data.config.shots:,}"}

@@ -14,7 +14,15 @@ import numpy as np
 from flan_jax.checks import check_fields, check_number, setting_name
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, are_whole, counts_in, open_train_shard
+from flan_jax.data.cache import (
+    DEFAULT_DIRECTORY,
+    EvalExamples,
+    TokenCache,
+    are_whole,
+    counts_in,
+    lost_of,
+    open_train_shard,
+)
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
@@ -308,7 +316,7 @@ class Data:
                 rate = getattr(self.seqio_tasks.get(name), "rate", None)
                 members.append(Member(name, rows, min(rows, RATE_CAP) if rate is None else rate))
             elif split == "train":
-                why = ", ".join(f"{n:,} {text}" for text, n in counts.items() if text not in ("rows", "rows read"))
+                why = ", ".join(f"{n:,} {text}" for text, n in lost_of(counts).items())
                 self.left_out[name] = f"no row of {counts['rows read']:,} is usable{why and ': '}{why}"
         if split == "train" and not members:
             first = self.names(split)[0]

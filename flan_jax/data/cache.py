@@ -249,6 +249,11 @@ def counts_in(path: pathlib.Path) -> dict[str, int]:
     return json.loads((path / "meta.json").read_text(encoding="utf-8"))["counts"]
 
 
+def lost_of(counts: dict[str, int]) -> dict[str, int]:
+    """Those of the counts that tell of rows or of parts of them that are missing: dropped, shortened, cut."""
+    return {name: count for name, count in counts.items() if name not in ("rows", "rows read")}
+
+
 def write_train_shard(path: pathlib.Path, inputs: list[np.ndarray], targets: list[np.ndarray],
                       counts: collections.Counter, meta: dict[str, Any]) -> pathlib.Path:
     """Writes a training shard, whole or not at all."""

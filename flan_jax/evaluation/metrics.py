@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import sacrebleu
 
 from flan_jax import __version__
 from flan_jax.errors import UserError
@@ -37,9 +36,9 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 _ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
 
-# What to quote beside a number that a library computes.
+# What to quote beside a number that a library computes; sacrebleu's has its version, too.
 _SIGNATURES = {
-    "bleu": f"sacrebleu nrefs:var|case:mixed|eff:no|tok:intl|smooth:exp|version:{sacrebleu.__version__}",
+    "bleu": "sacrebleu nrefs:var|case:mixed|eff:no|tok:intl|smooth:exp|version:",
     "rouge": "rouge-score 0.1.2, no stemmer, mean of F over rows, best reference, rougeLsum with a sentence a line",
 }
 
@@ -92,6 +91,10 @@ def _check_known(name: str) -> None:
 
 def signature(name: str) -> str:
     """What to quote beside a published number of a metric: the library and its settings, or what is computed here."""
+    if name == "bleu":
+        import sacrebleu
+
+        return _SIGNATURES[name] + sacrebleu.__version__
     return _SIGNATURES.get(name) or f"flan_jax {__version__} {name}: {METRICS[name].__doc__.partition(chr(10))[0]}"
 
 
@@ -197,6 +200,9 @@ def bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[s
 
     Only where no reference has four tokens are the missing orders left out (they would make every score 0).
     """
+    # Here and not above: whoever registers a dataset imports this module.
+    import sacrebleu
+
     # `effective_order` changes nothing in the counts taken here; it silences a warning about sentence scores.
     counter = sacrebleu.BLEU(tokenize="intl", effective_order=True)
     rows = []
