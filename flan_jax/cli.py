@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from flan_jax import __version__
 from flan_jax.errors import UserError
+from flan_jax.messages import escaped
 
 # Verb -> the module that does it, and what it does.
 VERBS = {
@@ -28,6 +29,9 @@ VERBS = {
     "report": ("flan_jax.report", "tables and figures from results.csv"),
     "launch": ("flan_jax.launch", "the command lines or manifests that train on several hosts: TPU VM, GKE, SLURM"),
 }
+
+# Characters: enough for the list of the tensors in which two models of this project differ.
+_LONGEST_MESSAGE = 8_000
 
 Main = Callable[[Sequence[str]], int | None]
 
@@ -133,7 +137,10 @@ def explained(error: BaseException) -> int | None:
                           "or give another directory. The same command goes on with what is there.")
     if isinstance(error, UserError):
         # gin adds lines to an error that passes through a configurable function.
-        print(f"flan-jax: error: {str(error).split(chr(10) + '  In call to configurable ')[0]}", file=sys.stderr)
+        message = escaped(str(error).split("\n  In call to configurable ")[0])
+        if len(message) > _LONGEST_MESSAGE:
+            message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-(_LONGEST_MESSAGE // 2):]}"
+        print(f"flan-jax: error: {message}", file=sys.stderr)
         return 2
     return None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import difflib
 import importlib
 import inspect
 import io
@@ -27,6 +26,7 @@ from gin import config_parser
 
 from flan_jax.cli import ArgumentParser
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 
 DEFAULT_GIN_FILE = "gin/flan.gin"
 
@@ -140,9 +140,9 @@ def find_gin_file(name: str, search_paths: Sequence[str] = (), beside: pathlib.P
         if path.is_file():
             return path
     names = ["gin/" + str(p.relative_to(shipped)) for p in sorted(shipped.rglob("*.gin"))]
-    near = _nearest(name, [*names, *(n.removeprefix("gin/") for n in names)])
+    near = nearest(name, [*names, *(n.removeprefix("gin/") for n in names)])
     raise UserError(f"gin file {name!r} is not in {', '.join(str(place.absolute()) for place in places)}"
-                    f"{_did_you_mean(near)}")
+                    f"{did_you_mean(near)}")
 
 
 def _shipped() -> pathlib.Path:
@@ -299,8 +299,8 @@ def _unknown_configurable(selector: str) -> str | None:
         return None
     if matches:
         return f"{selector!r} could be {' or '.join(sorted(matches))}; write one of these."
-    near = _nearest(selector, {item.name for item in _configurables().values()})
-    return f"nothing configurable is called {selector!r}{_did_you_mean(near)}"
+    near = nearest(selector, {item.name for item in _configurables().values()})
+    return f"nothing configurable is called {selector!r}{did_you_mean(near)}"
 
 
 def _unknown_parameter(selector: str, parameter: str) -> str | None:
@@ -309,8 +309,8 @@ def _unknown_parameter(selector: str, parameter: str) -> str | None:
     names = _parameters(item)
     if names is None or parameter in names:
         return None
-    near = _nearest(parameter, names)
-    return f"{selector} has no parameter {parameter!r}{_did_you_mean(near)} It has {', '.join(names)}."
+    near = nearest(parameter, names)
+    return f"{selector} has no parameter {parameter!r}{did_you_mean(near)} It has {', '.join(names)}."
 
 
 def _parameters(item: gin_config.Configurable) -> list[str] | None:
@@ -330,14 +330,14 @@ def _check_macros(reading: _Reading, may_be_unread: frozenset[str]) -> None:
             continue
         if name in reading.set_in_files:
             otherwise = f"; give --gin_file={DEFAULT_GIN_FILE} before it." if _default_reads(name) else "; delete it."
-            hint = _did_you_mean(_nearest(name, known - {name}), otherwise)
+            hint = did_you_mean(nearest(name, known - {name}), otherwise)
             raise UserError(f"{place}: {name} is set but nothing reads it{hint}")
         parameters = [f"{item.name}.{p}" for item in _configurables().values() for p in _parameters(item) or ()]
-        near = _nearest(name, known) or next((p for p in parameters if p.endswith(f".{name}")), None)
-        raise UserError(f"{place}: no setting is called {name!r}{_did_you_mean(near and f'--gin.{near}')}")
+        near = nearest(name, known) or next((p for p in parameters if p.endswith(f".{name}")), None)
+        raise UserError(f"{place}: no setting is called {name!r}{did_you_mean(near and f'--gin.{near}')}")
     for name, place in reading.read_at.items():
         if name not in reading.set_at:
-            near = _nearest(name, reading.set_at)
+            near = nearest(name, reading.set_at)
             hint = f"; did you mean %{near}? If not," if near else ";"
             raise UserError(f"{place}: {name} is read here but set nowhere{hint} add --gin.{name}=VALUE.")
     for (scope, selector), parameters in gin_config._CONFIG.items():
@@ -371,14 +371,3 @@ def _macros_read(value: Any) -> list[str]:
     """The names of the `%NAME` in a value, or in the values of a whole configuration."""
     references = gin_config.iterate_references([value])
     return ["/".join(reference.scopes) for reference in references if reference.selector == "gin.macro"]
-
-
-def _nearest(name: str, names: Iterable[str]) -> str | None:
-    """The most similar of `names` up to case, if one is similar at all."""
-    by_fold = {n.casefold(): n for n in sorted(names)}
-    near = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.6)
-    return by_fold[near[0]] if near else None
-
-
-def _did_you_mean(near: str | None, otherwise: str = ".") -> str:
-    return f"; did you mean {near}?" if near else otherwise

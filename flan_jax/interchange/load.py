@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from flan_jax.errors import UserError
+from flan_jax.files import readable
 from flan_jax.interchange.gguf import is_gguf, open_gguf
 from flan_jax.interchange.gin_fields import fields_beside
 from flan_jax.interchange.huggingface import is_huggingface, open_huggingface
 from flan_jax.interchange.ours import open_ours
 from flan_jax.interchange.parameters import fields_of
-from flan_jax.interchange.source import Source, Tensor, check_tensors, readable
+from flan_jax.interchange.source import Source, Tensor, check_tensors
 from flan_jax.interchange.t5x import find_t5x, open_t5x
 from flan_jax.models.stacking import named
 

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from flan_jax.errors import UserError
+from flan_jax.files import readable
 from flan_jax.interchange.parameters import Shapes, sizes_of
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-
-
-@contextlib.contextmanager
-def readable(what) -> Iterator[None]:
-    """Makes one sentence about `what` of that which files raise that are cut short, altered or not all there.
-
-    Raises:
-      UserError: in place of a ValueError (TensorStore's and JSON's are such) or a KeyError.
-    """
-    try:
-        yield
-    except (ValueError, KeyError) as error:
-        # TensorStore adds the whole specification in brackets.
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else re.split(r" \[|\n", str(error), maxsplit=1)[0]
-        raise UserError(f"{what} is not readable ({reason}); download or copy it again.") from error
 
 
 class Tensor(NamedTuple):

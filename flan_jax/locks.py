@@ -1,0 +1,79 @@
+"""Locks between processes: who works in a directory, released by the operating system when the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Callable, Iterator
+
+from flan_jax.errors import UserError
+from flan_jax.messages import shown
+
+# File systems without locks (some network and FUSE mounts) answer with these.
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path, purpose: str, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
+    """Holds the lock file `path` while the block runs.
+
+    The lock is POSIX's (`fcntl.lockf`): it belongs to the process, ends with it however it dies, holds across hosts on
+    network file systems that support it, and does not keep a second caller in the same process out. The file stays;
+    it says who holds the lock, or held it last.
+
+    Args:
+      path: the lock file, made if need be.
+      purpose: what the holder does, e.g. 'flan-jax train'.
+      waiting: called once with a description of the holder if the lock is taken; the call then waits for it. Without
+        it a taken lock is an error.
+
+    Yields:
+      Whether the lock is held; False only where the file system has no locks.
+
+    Raises:
+      UserError: if another process holds the lock and `waiting` is None, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
+    with file:
+        held = _take(file, path, waiting)
+        if held:
+            file.truncate(0)
+            file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "purpose": purpose,
+                                   "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}))
+            file.flush()
+        yield held  # closing the file releases the lock
+
+
+def _take(file, path: pathlib.Path, waiting: Callable[[str], None] | None) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+    if waiting is None:
+        raise UserError(f"{path.parent} is in use by {_holder(path)}; wait until it ends, or give another directory.")
+    waiting(_holder(path))
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    return True
+
+
+def _holder(path: pathlib.Path) -> str:
+    """'flan-jax train (process 71 on host a, since 2026-01-01T10:00:00+00:00)', as far as the file says."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return shown("{purpose} (process {process} on host {host}, since {since})".format(**record))
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"

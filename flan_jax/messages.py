@@ -1,0 +1,57 @@
+"""Text from files, rows and command lines as messages show it: no control characters, no endless lists."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+
+# Bidirectional classes of the invisible characters that reorder the text around them.
+_REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def escaped(text: str) -> str:
+    """Returns the text with control characters written as escapes (`\\x1b`), except for line breaks and tabs.
+
+    A terminal obeys such characters: a row, a file name or a checkpoint could move the cursor or hide what follows.
+    Lone surrogates, which no terminal can encode, and characters that reorder text are escaped, too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape(c) if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in _REORDERING
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shown(value: object, most: int = 200) -> str:
+    """Returns the text of a value on one line for a message: escaped, and cut in the middle to `most` characters."""
+    text = escaped(str(value)).replace("\n", "\\n")
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2):]}"
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Returns the names with commas between them: 'a, b, c and 78 more'."""
+    names = list(names)
+    text = ", ".join(shown(name) for name in names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most:,} more"
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Returns the one of `names` that is spelled most like `name`, whatever the case; None if none is near."""
+    by_fold = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(str(name).casefold(), by_fold, n=1, cutoff=cutoff)
+    return by_fold[near[0]] if near else None
+
+
+def did_you_mean(near: str | None, otherwise: str = ".") -> str:
+    """Returns the end of a message about an unknown name: '; did you mean X?', or `otherwise`."""
+    return f"; did you mean {near}?" if near else otherwise
