@@ -85,6 +85,37 @@ _JSON_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a number"
                bool: "true or false"}
 
 
+# The scheme of a URL. `pathlib` makes one slash of two, so that one is enough.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def local_path(name: str | os.PathLike, setting: str) -> pathlib.Path:
+    """Returns the path that a user gave, with `~` replaced by the home directory.
+
+    Without this check `gs://bucket/run` would be a directory `gs:` in the working directory.
+
+    Args:
+      name: the path.
+      setting: what it was given as, for the message: `MODEL_DIR`, `--output`.
+
+    Raises:
+      UserError: for a URL, and for what no path can be: an empty text, or one with a null character.
+    """
+    name = os.fspath(name)
+    url = _URL.match(name)
+    if url and url[1].lower() == "file":
+        raise UserError(f"{setting} {shown(name)} is a URL; give the path alone: /{name[len(url[0]):].lstrip('/')}")
+    if url:
+        raise UserError(f"{setting} {shown(name)} is a URL, and {url[1]}:// is not supported yet; mount the bucket and "
+                        "give the path where it is mounted, or copy the files to a local disk.")
+    if not name or "\0" in name:
+        raise UserError(f"{setting} {shown(repr(name))} is not a valid path.")
+    try:
+        return pathlib.Path(name).expanduser()
+    except RuntimeError as error:  # `~name` of a user who does not exist
+        raise UserError(f"{setting} {shown(name)}: {shown(error)}; give the full path.") from error
+
+
 def read_json(path: str | pathlib.Path, kind: type | tuple[type, ...] = dict,
               advice: str = "download or copy it again") -> Any:
     """Returns the value of a JSON file; the one reader for JSON that comes from outside the process.

@@ -13,6 +13,7 @@ import numpy as np
 
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
+from flan_jax.files import local_path
 from flan_jax.printing import print_counts
 from flan_jax.training import processes
 
@@ -83,12 +84,9 @@ def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
     """The directory of a run or of results, made and found writable; `setting` is what it was given as.
 
     Raises:
-      UserError: if it cannot be written.
+      UserError: if it cannot be written, or is a URL.
     """
-    if "://" in name:
-        raise UserError(f"{name!r} is no path of a file system; mount the bucket and give the path where it is "
-                        "mounted.")
-    directory = pathlib.Path(name).expanduser()
+    directory = local_path(name, setting)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.files import read_json, write_file
+from flan_jax.files import local_path, read_json, write_file
 from flan_jax.locks import locked
 from flan_jax.messages import escaped, listed, nearest, shown
 
@@ -33,6 +34,24 @@ def test_json_of_the_right_type_is_read_with_a_byte_order_mark_too(tmp_path):
     assert read_json(tmp_path / "a.json") == {"a": [1]}
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("name", ["gs://bucket/run", "gs:/bucket/run", "s3://b/x", "hf://datasets/a/b", "HTTPS://a/b"])
+def test_a_url_is_not_taken_for_a_local_directory(name):
+    with pytest.raises(UserError, match=re.escape(f"CACHE_DIR {name} is a URL, and")):
+        local_path(name, "CACHE_DIR")
+
+
+def test_local_paths_are_taken_as_they_are():
+    for name in ("a:b/c", "runs/gs:/x", "./gs://x", "C:/x", "/a b/ü"):
+        assert local_path(name, "--output") == pathlib.Path(name)
+    assert local_path("~/x", "--output") == pathlib.Path.home() / "x"
+    assert local_path(pathlib.Path("/x"), "--output") == pathlib.Path("/x")
+    with pytest.raises(UserError, match="give the path alone: /a/b"):
+        local_path("file:///a/b", "--output")
+    for name in ("", "a\0b", "~no_such_user_here/x"):
+        with pytest.raises(UserError, match="--output"):
+            local_path(name, "--output")
 
 
 def test_messages_escape_what_a_terminal_obeys_and_keep_what_people_write():
