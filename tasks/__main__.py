@@ -24,6 +24,8 @@ from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.mixture import HELD_OUT_FORMS, UNSEEN, held_out_split
 from flan_jax.data.overlap import held_out_overlap
 from flan_jax.data.render import INSTRUCTIONS, STYLES, render, usable_rows
+from flan_jax.data.template_words import summary as wording_summary
+from flan_jax.data.template_words import wording
 from flan_jax.data.user_modules import import_module
 from flan_jax.errors import UserError
 
@@ -142,7 +144,8 @@ def _show(flags: argparse.Namespace) -> None:
     print(dataset.name)
     print("\n".join(f"  {name:<10}{fact}" for name, fact in facts.items() if fact))
     for template in dataset.templates:
-        print(_indented(f"{template.id} ({template.kind})", template.inputs, template.targets))
+        print(_indented(f"{template.id} ({template.kind}, {wording(dataset, template)})", template.inputs,
+                        template.targets))
 
 
 def _indented(title: str, inputs: str, targets: str) -> str:
@@ -210,6 +213,7 @@ def _check(flags: argparse.Namespace) -> int:
     if flags.json:
         print(json.dumps([vars(report) for report in reports], indent=1, ensure_ascii=False))
     else:
+        print(wording_summary(datasets))
         print(check.summary(reports, flags.source))
     statuses = {report.status for report in reports}
     return 0 if "ok" in statuses and "failed" not in statuses else 1
