@@ -49,7 +49,7 @@ setuptools.setup(
         "hf": HUGGING_FACE,
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
         "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.8", "tensorboardX>=2.6,<3", "safetensors>=0.5,<1",
-                 *HUGGING_FACE],
+                 "hypothesis>=6.100,<7", *HUGGING_FACE],
     },
     entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
 )
