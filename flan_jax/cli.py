@@ -6,16 +6,15 @@ A verb is a module with `main(argv) -> int | None`, imported only when it is ask
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from flan_jax import __version__
 from flan_jax.errors import UserError
-from flan_jax.messages import escaped
+from flan_jax.messages import did_you_mean, escaped, nearest
 
 # Verb -> the module that does it, and what it does.
 VERBS = {
@@ -40,14 +39,25 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` whose errors are one sentence (a `UserError`), with the nearest flag."""
+    """An `argparse.ArgumentParser` whose errors are a `UserError` that suggests the nearest flag or choice."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, but an unknown argument is an error of the parser that reads it, that of a sub-verb too."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = {flag.lstrip("-"): flag for flag in self._option_string_actions}
+            near = flags.get(nearest(unknown[0].lstrip("-").partition("=")[0], flags))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(near, '')}")
+        return namespace, unknown
 
     def error(self, message: str):
-        hint = ""
-        if message.startswith("unrecognized arguments: "):
-            near = difflib.get_close_matches(message.split()[2].partition("=")[0], list(_flags(self)), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{message}{hint} (`{self.prog} --help` says more)")
+        raise UserError(f"{message} (`{self.prog} --help` says more)")
+
+    def _check_value(self, action: argparse.Action, value) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = did_you_mean(nearest(value, map(str, action.choices)))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{near} The choices are "
+                                                 f"{', '.join(map(str, action.choices))}")
 
 
 def add_step_flag(parser: argparse.ArgumentParser) -> None:
@@ -60,15 +70,6 @@ def _step(text: str) -> int | str:
     if text != "best" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor best")
     return text if text == "best" else int(text)
-
-
-def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """The flags of a parser and of the verbs below it."""
-    for action in parser._actions:
-        yield from action.option_strings
-        if isinstance(action, argparse._SubParsersAction):
-            for sub in action.choices.values():
-                yield from _flags(sub)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,9 +93,8 @@ def _dispatch(argv: Sequence[str]) -> int | None:
         print(f"flan_jax {__version__}")
         return 0
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}."
-        raise UserError(f"unknown verb {verb!r}; {hint}")
+        hint = did_you_mean(nearest(verb, VERBS, cutoff=0.5), f"; the verbs are {', '.join(VERBS)}.")
+        raise UserError(f"unknown verb {verb!r}{hint}")
     return importlib.import_module(VERBS[verb][0]).main(rest)
 
 

@@ -10,7 +10,7 @@ import sys
 from flan_jax import cli, report
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
-from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_whose
+from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose
 from flan_jax.opening import make_directory, open_run, prepared
 from flan_jax.printing import print_left_out, print_trained
 from flan_jax.training import processes
@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     if not run.data.evaluated:
         raise UserError("HELD_OUT=none leaves nothing to evaluate; name datasets: --gin.EVAL_DATASETS=copa+arc_easy.")
     output = make_directory(flags.output, "--output") if flags.output else make_directory(str(run.directory))
+
+    check_files(output)
 
     # Whoever calls a checkpoint untuned means the model that this run began with.
     whose = run.directory if own or flags.name == UNTUNED else _run_of(checkpoint)

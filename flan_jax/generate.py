@@ -19,7 +19,7 @@ import numpy as np
 from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
-from flan_jax.files import write_file
+from flan_jax.files import parse_json, read_json, write_file
 from flan_jax.models.decoding_method import METHODS, Decoding
 from flan_jax.opening import open_model
 from flan_jax.training import processes
@@ -184,7 +184,7 @@ def write_answers(output: pathlib.Path, prompts: list[str], answer: Answer, iden
     record = output.with_name(f"{output.name}.settings.json")
     with _failing_as_user_error(output):
         whole = output.read_bytes() if output.exists() else b""
-        kept = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    kept = read_json(record, advice=f"delete it together with {output}") if record.exists() else {}
     if whole and not record.exists():
         raise UserError(f"{output} is there and was not written by flan-jax generate; remove it, or give another "
                         "--output.")
@@ -226,11 +226,9 @@ def _answered(output: pathlib.Path, whole: bytes, prompts: list[str]) -> int:
     """
     lines = whole.split(b"\n")[:-1]
     for number, line in enumerate(lines, 1):
-        try:
-            prompt = json.loads(line)["prompt"]
-        except (ValueError, TypeError, KeyError):
-            prompt = None
-        if number > len(prompts) or prompt != prompts[number - 1]:
+        answered = parse_json(line, f"line {number} of {output}", advice="remove the file, or give another --output")
+        is_whole = isinstance(answered.get("answer"), str)
+        if number > len(prompts) or not is_whole or answered.get("prompt") != prompts[number - 1]:
             raise UserError(f"line {number} of {output} answers another prompt than the one in that place; remove the "
                             "file, or give another --output.")
     return len(lines)

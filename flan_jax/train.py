@@ -22,11 +22,13 @@ def main(argv: list[str] | None = None) -> int:
                         help="trace so many steps for a profiler, into MODEL_DIR/profile")
     processes.add_flags(parser)
     flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, parser)
-    from flan_jax.training import checkpoints, mixture_record
+    from flan_jax.evaluation import results
+    from flan_jax.training import checkpoints, metrics_log, mixture_record
 
     # 1. The model on its mesh, and whether it may go on here: mistakes are found before the data are prepared.
     run = open_run(flags.profile, flags)
-    make_directory(run.config.model_dir)
+    results.check_files(make_directory(run.config.model_dir))
+    metrics_log.read_steps(run.directory / metrics_log.FILE)
     saved = checkpoints.Checkpoints(run.directory / "checkpoints", run.config.keep)
     settings = mixture_record.settings_of(run.data.config, run.config.initial_checkpoint_path)
     fresh = saved.latest_step() is None

@@ -52,6 +52,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("argv, expected", [
     (["trian"], "unknown verb 'trian'; did you mean train?"),
+    (["EVAL"], "unknown verb 'EVAL'; did you mean eval?"),
     (["zzz"], "the verbs are train, eval"),
     ([], "no verb given; write flan-jax train|eval"),
 ])
@@ -100,6 +101,13 @@ def test_flags_of_a_verb_are_refused_in_one_sentence():
     parser.add_argument("--output")
     with pytest.raises(UserError, match=r"^unrecognized arguments: --outptu=x; did you mean --output\?"):
         parser.parse_args(["--outptu=x"])
+
+
+def test_the_package_runs_as_a_module():
+    help_text = as_process("flan_jax", "--help")
+    assert help_text.returncode == 0 and help_text.stdout.startswith("Instruction tuning")
+    wrong = as_process("flan_jax", "trian")
+    assert (wrong.returncode, wrong.stderr) == (2, "flan-jax: error: unknown verb 'trian'; did you mean train?\n")
 
 
 def test_a_module_run_with_python_m_ends_like_the_verb(tmp_path, monkeypatch):

@@ -222,7 +222,7 @@ def test_bootstrap_agrees_with_a_formula_and_repeats():
 
 
 def test_a_wrong_name_or_number_of_predictions_is_explained():
-    with pytest.raises(UserError, match="did you mean 'accuracy'"):
+    with pytest.raises(UserError, match="did you mean accuracy"):
         metrics.score("acuracy", CHOICES, [1] * 5)
     with pytest.raises(UserError, match="4 predictions for 5 targets"):
         metrics.score("accuracy", CHOICES, [1] * 4)

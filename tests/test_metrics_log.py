@@ -5,6 +5,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
+from flan_jax.errors import UserError
 from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 
 
@@ -38,6 +39,13 @@ def test_a_restart_takes_out_what_came_after_the_checkpoint(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo')
     log(tmp_path, step=1)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 3}\n'
+
+
+@pytest.mark.parametrize("line", [b"5", b"{}", b"{", b'{"step": "1"}', b'{"step": true}', b"\xff", b"[" * 9_999])
+def test_a_damaged_line_that_no_crash_left_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+    with pytest.raises(UserError, match="metrics.jsonl, line 2 .*take the line out"):
+        log(tmp_path, step=3)
 
 
 def test_a_loss_that_is_not_finite_is_named_after_what_came_before_is_written(tmp_path):

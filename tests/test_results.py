@@ -135,6 +135,47 @@ def test_two_that_add_to_a_results_file_at_the_same_time_lose_nothing(tmp_path):
     assert len(results.read_results(tmp_path / "results.csv")) == 50
 
 
+LINE = "nli,100,tuned,t5_tiny,nli,rte,test,ask,forward,0,template,sum,accuracy,50.0,2.5,3\n"
+
+
+@pytest.mark.parametrize("damage, says", [
+    (lambda text: text.replace("50.0", "1e308"), "line 2 is not readable (value is '1e308')"),
+    (lambda text: text.replace("50.0", "nan"), "line 2 is not readable (value is 'nan')"),
+    (lambda text: text.replace("2.5", "inf"), "line 2 is not readable (stderr is 'inf')"),
+    (lambda text: text.replace(",3\n", ",-3\n"), "line 2 is not readable (n is '-3')"),
+    (lambda text: text.replace("rte", '"rte'), "is not readable after line"),
+    (lambda text: text.replace("rte", "r" * 200_000), "is not readable after line 1 (field larger than field limit"),
+    (lambda text: text.replace("tuned", "tu\x1bned"), "line 2 is not readable (control characters in model)"),
+    (lambda text: text + LINE.replace("50.0", "51.0"), "line 3 is not readable (a second number for rte/ask)"),
+    (lambda text: text + LINE[:40], "line 3 is not readable ("),
+    (lambda text: text * 2, "line 3 is not readable (step is 'step')"),
+    (lambda text: text.encode("utf-16"), "is not readable after line 0 ("),
+])
+def test_a_damaged_results_file_names_its_line(tmp_path, damage, says):
+    whole = ",".join(results.COLUMNS) + "\n" + LINE
+    contents, path = damage(whole), tmp_path / "results.csv"
+    path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    with pytest.raises(UserError) as error:
+        results.check_files(tmp_path)
+    assert says in str(error.value) and str(error.value).startswith(str(path)) and len(str(error.value)) < 500
+
+
+def test_a_line_that_is_there_twice_counts_once(tmp_path):
+    (tmp_path / "results.csv").write_text(",".join(results.COLUMNS) + "\n" + LINE + "\n" + LINE)
+    (row,) = results.read_results(tmp_path / "results.csv")
+    assert (row.value, row.stderr, row.n) == (50.0, 2.5, 3)
+
+
+@pytest.mark.parametrize("name", ["runs.json", "evaluated.json", "signatures.json"])
+@pytest.mark.parametrize("contents", [b"", b"[]", b"null", b'{"a": 1}', b'{"a": {}}', b"\xff\xfe{", b"[" * 100_000,
+                                      b'{"a": {"directory": 1, "trained_on": []}}', b'{"a": ["x"]}'])
+def test_a_damaged_record_of_results_is_found_first_and_named(tmp_path, name, contents):
+    (tmp_path / name).write_bytes(contents)
+    with pytest.raises(UserError) as error:
+        results.check_files(tmp_path)
+    assert str(tmp_path / name) in str(error.value) and "delete it" in str(error.value)
+
+
 def test_unreadable_results_are_explained(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         results.read_results(tmp_path / "results.csv")
@@ -143,7 +184,7 @@ def test_unreadable_results_are_explained(tmp_path):
         results.read_results(tmp_path / "a.csv")
     row = next(results.evaluate([ranked([1])], DATASETS, SETTING, right, None, EMPTY))[0][0]
     results.write_results(tmp_path / "b.csv", [dataclasses.replace(row, value="high")])
-    with pytest.raises(UserError, match="line that is no result"):
+    with pytest.raises(UserError, match="b.csv, line 2 is not readable \\(value is .high.\\)"):
         results.read_results(tmp_path / "b.csv")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):

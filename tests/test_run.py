@@ -112,7 +112,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
     assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, result.stderr
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])
-    assert result.returncode == 2 and "did you mean 'copa'?" in result.stderr
+    assert result.returncode == 2 and "did you mean copa?" in result.stderr
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"])
     assert result.returncode == 2 and "has no template 'ters'" in result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?",
@@ -233,7 +233,7 @@ def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cach
 
 @pytest.mark.parametrize("arguments, says", [
     (["--gin.HELD_OTU=nli"], "HELD_OUT"),
-    (["--gin.HELD_OUT=nlj"], "unknown cluster 'nlj'; did you mean 'nli'?"),
+    (["--gin.HELD_OUT=nlj"], "unknown cluster 'nlj'; did you mean nli?"),
     (["--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=/nowhere/at/all"], "is not a directory"),
     (["--gin.MESH={'data': 3}"], "does not fit the 1 devices here"),
     (["--gin.MODEL_DIR=/proc/run"], "cannot be written"),

@@ -68,7 +68,7 @@ def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
     assert registry["a"] == 2 and sorted(registry) == ["a", "b", "theirs"]
 
 
-@pytest.mark.parametrize("setting, said", [({"vocabulari": "bytes"}, "did you mean 'vocabulary'"),
+@pytest.mark.parametrize("setting, said", [({"vocabulari": "bytes"}, "did you mean vocabulary"),
                                            ({"options_style": "numbered"}, "must be one of fixed, shuffled"),
                                            ({"instructions": "no"}, "must be one of template, none")])
 def test_a_wrong_setting_is_refused(setting, said):

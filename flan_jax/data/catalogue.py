@@ -9,7 +9,6 @@ repeats another one, or cannot be answered from its input.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -18,10 +17,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flan_jax.checks import check_number
-from flan_jax.data.clusters import check_cluster
+from flan_jax.data.clusters import CLUSTERS, check_cluster
 from flan_jax.data.source_text import code_of, source_of
 from flan_jax.errors import UserError
 from flan_jax.evaluation.metrics import check_metric
+from flan_jax.messages import did_you_mean, nearest
 
 # Value of `Dataset.options` when every row brings its own list.
 FROM_ROW = "from row"
@@ -145,8 +145,7 @@ class Dataset:
             if template.id == template_id:
                 return template
         ids = [t.id for t in self.templates]
-        near = difflib.get_close_matches(template_id, ids, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(nearest(template_id, ids, cutoff=0.3))
         raise UserError(f"{self.name} has no template {template_id!r}{hint} Its templates are {', '.join(ids)}.")
 
     def forward(self) -> tuple[Template, ...]:
@@ -206,8 +205,8 @@ class Catalogue:
         own = [one.name for one in self._datasets.values() if one.cluster == name]
         if own:
             raise UserError(f"{name!r} is a cluster and no dataset; its datasets are {', '.join(own)}.")
-        near = difflib.get_close_matches(name, self._datasets, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else "; `flan-jax tasks list` shows those there are."
+        near = nearest(name, [*CLUSTERS, *self._datasets], cutoff=0.4)
+        hint = did_you_mean(near, "; `flan-jax tasks list` shows those there are.")
         raise UserError(f"unknown dataset {name!r}{hint}")
 
     def __iter__(self):
@@ -335,8 +334,7 @@ def _check_template(dataset: Dataset, template: Template) -> None:
         _check_layout(where, text)
         for name in placeholders(text):
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
+                hint = did_you_mean(nearest(name, known))
                 raise UserError(f"{where} names the field {name!r}, which {dataset.name} does not produce{hint} "
                                 f"It has {', '.join(known)}.")
     asked, given = set(placeholders(template.targets)), set(placeholders(template.inputs))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterable
 
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 
 # Name on the command line -> name in the paper.
 CLUSTERS = {
@@ -32,11 +33,19 @@ RELATED = {
 }
 
 
-def check_cluster(name: str, forms: str = "") -> str:
-    """The name itself, or a UserError that suggests the nearest cluster; `forms` says what else it may be."""
-    if name in CLUSTERS:
+def check_cluster(name: str, forms: str = "", others: Iterable[str] = ()) -> str:
+    """Returns the name of a cluster.
+
+    Args:
+      name: of the cluster.
+      forms: what else may be written there, for the message.
+      others: names that are suggested beside the clusters.
+
+    Raises:
+      UserError: for another name; it suggests the nearest.
+    """
+    if isinstance(name, str) and name in CLUSTERS:
         return name
-    near = difflib.get_close_matches(name, CLUSTERS, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = did_you_mean(nearest(name, [*CLUSTERS, *others], cutoff=0.4))
     raise UserError(f"unknown cluster {name!r}{hint} The clusters are {', '.join(CLUSTERS)}."
                     + (f" {forms}" if forms else ""))

@@ -126,7 +126,7 @@ def _evaluated(catalogue: Catalogue, held_out: str) -> tuple[list[Dataset], str]
         return _intra_cluster(catalogue, int(match.group(1))), "dataset"
     clusters = held_out.split("+")
     for name in clusters:
-        check_cluster(name, f"{HELD_OUT_FORMS}.")
+        check_cluster(name, f"{HELD_OUT_FORMS}.", ("superglue", "intra_0", "all", "none"))
     return [d for d in catalogue if d.cluster in clusters], "cluster"
 
 

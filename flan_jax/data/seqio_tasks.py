@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import sys
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from flan_jax.data.seqio_registry import LazyRegistry, when_imported
 from flan_jax.data.sources import Source, open_source
 from flan_jax.data.vocabulary import Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 
 # Where SeqIO keeps its registries.
 _PROVIDERS = "seqio.dataset_providers"
@@ -111,8 +111,7 @@ def configure(**values: Any) -> None:
     known = [field.name for field in dataclasses.fields(SeqioTasks)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            hint = did_you_mean(nearest(name, known), ";")
             raise UserError(f"the SeqIO tasks have no setting {name!r}{hint} They are {', '.join(known)}.")
     _settings = SeqioTasks(**values)
     if _PROVIDERS in sys.modules:

@@ -26,11 +26,10 @@ from flan_jax.evaluation import results
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.metrics import signature
 from flan_jax.evaluation.rank import RankScorer
-from flan_jax.evaluation.results import UNTUNED, ResultRow, Setting
+from flan_jax.evaluation.results import EVALUATED, RESULTS, SIGNATURES, UNTUNED, ResultRow, Setting
 from flan_jax.files import write_file
 
 _SECONDS_BETWEEN_LINES = 5
-RESULTS, EVALUATED, SIGNATURES = "results.csv", "evaluated.json", "signatures.json"
 _ODD = tuple(np.uint32(number) for number in (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1))
 
 
@@ -115,7 +114,7 @@ class HeldOut:
         path = self.directory / SIGNATURES
         names = {name for dataset, template in jobs for name in results.metrics_of(dataset, template.kind)}
         with results.alone_in(self.directory):
-            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            known = results.read_texts(path)
             write_file(path, json.dumps(known | {name: signature(name) for name in sorted(names)}, indent=1))
 
     def _jobs(self, asked: Protocol) -> list[tuple[Dataset, Template]]:
@@ -191,8 +190,7 @@ class HeldOut:
         return np.array(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
 
     def _known(self) -> dict[str, str]:
-        path = self.directory / EVALUATED
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return results.read_texts(self.directory / EVALUATED)
 
     def _remember(self, name: str, key: str, lines: int) -> None:
         known = {**self._known(), name: f"{key} {lines}"}

@@ -15,7 +15,6 @@ other rows of the same kind; the spread over templates is another matter and is 
 from __future__ import annotations
 
 import collections
-import difflib
 import math
 import re
 import string
@@ -26,6 +25,7 @@ import numpy as np
 
 from flan_jax import __version__
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 
 Target = dict[str, Any]
 Prediction = int | str
@@ -84,8 +84,7 @@ def check_metric(name: str, options: Sequence[str] | str | None) -> None:
 
 def _check_known(name: str) -> None:
     if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = did_you_mean(nearest(name, METRICS))
         raise UserError(f"unknown metric {name!r}{hint} The metrics are {', '.join(METRICS)}.")
 
 

@@ -9,7 +9,9 @@ import dataclasses
 import fcntl
 import io
 import json
+import math
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,14 +21,16 @@ from flan_jax.data.catalogue import Dataset
 from flan_jax.errors import UserError
 from flan_jax.evaluation import metrics
 from flan_jax.evaluation.metrics import Prediction
-from flan_jax.files import write_file
+from flan_jax.files import read_json, readable, write_file
+from flan_jax.messages import escaped, shown
 
 if TYPE_CHECKING:
     from flan_jax.data.cache import EvalExamples
 
 # Values of the column `model` with a meaning of their own; any other names a tuned model.
 MAJORITY, UNTUNED = "majority", "untuned"
-RUNS = "runs.json"
+# The files of results: the numbers, whose they are, which are up to date, and what to quote beside each metric.
+RESULTS, RUNS, EVALUATED, SIGNATURES = "results.csv", "runs.json", "evaluated.json", "signatures.json"
 # The columns `template` and `instruction_mode` of the majority class, which no wording changes.
 ANY = "any"
 
@@ -93,7 +97,9 @@ class ResultRow:
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(ResultRow))
-_PARSE = {"step": int, "shots": int, "n": int, "value": float, "stderr": lambda text: float(text) if text else None}
+_WHOLE, _NUMBER = re.compile(r"\d{1,15}", re.ASCII), re.compile(r"-?\d+(\.\d*)?(e[-+]?\d+)?", re.ASCII)
+# Numbers are percentages; what lies far beyond is damage, and would overflow in a mean.
+_LARGEST_VALUE = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,19 +213,67 @@ def write_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:
 def read_results(path: str | pathlib.Path) -> list[ResultRow]:
     """Reads a `results.csv`.
 
+    Returns:
+      Its rows; a line that is there twice counts once.
+
     Raises:
-      UserError: if the file is missing, has other columns, or a number in it is none.
+      UserError: if the file is missing or unreadable, has other columns, a line that is not a result, or two numbers
+        for the same thing.
     """
+    rows: dict[tuple, ResultRow] = {}
+    whole = 0  # lines
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            reader = csv.reader(file, strict=True)
+            if tuple(next(reader, ())) != COLUMNS:
                 raise UserError(f"{path} is not a results file: its first line must be {','.join(COLUMNS)}")
-            return [ResultRow(**{name: _PARSE.get(name, str)(text) for name, text in row.items()}) for row in reader]
+            whole = reader.line_num
+            for fields in filter(None, reader):
+                with readable(f"{path}, line {reader.line_num}", _TAKE_OUT):
+                    row = _parse_row(fields)
+                    if rows.setdefault(_key_of_line(row), row) != row:
+                        raise ValueError(f"a second number for {row.dataset}/{row.template}")
+                whole = reader.line_num
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; give the results.csv of a run that was evaluated.") from error
-    except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} has a line that is no result ({error}); take it out and evaluate again.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable after line {whole} ({shown(error)}); {_TAKE_OUT}."
+                        ) from error
+    return list(rows.values())
+
+
+_TAKE_OUT = "take out what is damaged, or move the file away, and evaluate again"
+
+
+def _parse_row(fields: Sequence[str]) -> ResultRow:
+    """The row of one line's fields; raises a ValueError that says what is wrong."""
+    if len(fields) != len(COLUMNS):
+        raise ValueError(f"{len(fields)} fields instead of {len(COLUMNS)}")
+    row: dict[str, Any] = dict(zip(COLUMNS, fields))
+    for name, text in row.items():
+        if name in ("step", "shots", "n"):
+            if not _WHOLE.fullmatch(text):
+                raise ValueError(f"{name} is {shown(repr(text))}")
+            row[name] = int(text)
+        elif name in ("value", "stderr"):
+            row[name] = None if name == "stderr" and not text else _parse_value(name, text)
+        elif escaped(text) != text or "\n" in text:
+            raise ValueError(f"control characters in {name}")
+    return ResultRow(**row)
+
+
+def _parse_value(name: str, text: str) -> float:
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not abs(value) <= _LARGEST_VALUE or (name == "stderr" and value < 0):
+        raise ValueError(f"{name} is {shown(repr(text))}")
+    return value
+
+
+def _key_of_line(row: ResultRow) -> tuple:
+    """What a line is about; the majority class of other rows is another."""
+    return (*key(row), row.n if row.model == MAJORITY else 0)
 
 
 def update_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:
@@ -254,7 +308,7 @@ def check_whose(directory: pathlib.Path, run: pathlib.Path, model: str) -> None:
     Raises:
       UserError: if the results in `directory` have that model of a run that lies elsewhere.
     """
-    name, path = run_name(run), directory / "results.csv"
+    name, path = run_name(run), directory / RESULTS
     home = pathlib.Path(known_runs(directory).get(name, {}).get("directory", run))
     if home.resolve() == run.resolve() or not home.exists() or directory.resolve() == run.resolve():
         return  # a run that is no longer where it was has moved
@@ -269,9 +323,50 @@ def run_name(directory: pathlib.Path) -> str:
 
 
 def known_runs(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What `remember_run` noted in a directory: by the run's name, its 'directory' and 'trained_on'."""
+    """What `remember_run` noted in a directory: by the run's name, its 'directory' and 'trained_on'.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
     path = directory / RUNS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    advice = "delete it: it is written again with the next evaluation"
+    runs = read_json(path, advice=advice) if path.is_file() else {}
+    with readable(path, advice):
+        for name, run in runs.items():
+            if not isinstance(run["directory"], str) or not _is_list_of_texts(run["trained_on"]):
+                raise ValueError(f"{shown(name)} lacks its directory or what it trained on")
+    return runs
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def read_texts(path: pathlib.Path) -> dict[str, str]:
+    """Returns the object of `evaluated.json` or `signatures.json`, whose values are texts; empty without the file.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    advice = "delete it: it is written again, after an evaluation of what it named"
+    texts = read_json(path, advice=advice) if path.is_file() else {}
+    with readable(path, advice):
+        if not _is_list_of_texts(list(texts.values())):
+            raise ValueError("a value is not a text")
+    return texts
+
+
+def check_files(directory: pathlib.Path) -> None:
+    """Reads the files of results in a directory, so that damage is found before the work and not after it.
+
+    Raises:
+      UserError: if one of them is damaged.
+    """
+    known_runs(directory)
+    for name in (EVALUATED, SIGNATURES):
+        read_texts(directory / name)
+    if (directory / RESULTS).exists():
+        read_results(directory / RESULTS)
 
 
 @contextlib.contextmanager

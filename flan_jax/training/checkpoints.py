@@ -8,7 +8,6 @@ alone.
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import operator
@@ -28,6 +27,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flan_jax.errors import UserError
+from flan_jax.files import read_json
 from flan_jax.models.stacking import named
 
 # In place of a step's number.
@@ -211,9 +211,10 @@ def checkpoint_path(path, step: int | str | None = None):
 def _validation_loss(directory) -> float:
     """Gives the validation loss that was saved with a checkpoint, infinity where there is none."""
     try:
-        return json.loads((directory / "metrics" / "metrics").read_text()).get(_LOSS, math.inf)
-    except (OSError, ValueError):
+        loss = read_json(directory / "metrics" / "metrics").get(_LOSS)
+    except (OSError, UserError):
         return math.inf
+    return loss if isinstance(loss, (int, float)) and not math.isnan(loss) else math.inf
 
 
 def _restore_item(path, abstract_tree):
@@ -282,8 +283,11 @@ def _remove_cut_metrics(directory) -> None:
     if jax.process_index() == 0:
         for file in directory.glob("*/metrics/metrics"):
             try:
-                json.loads(file.read_text())
-            except ValueError:
+                loss = read_json(file)[_LOSS]
+                is_whole = isinstance(loss, (int, float)) and not isinstance(loss, bool)
+            except (UserError, KeyError):
+                is_whole = False
+            if not is_whole:
                 file.unlink()
                 print(f"{file} was cut short: its step no longer counts when the best is looked for", flush=True)
     _on_any_process(False)  # the others open the directory after that

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import jax
 
 from flan_jax.errors import UserError
-from flan_jax.files import write_file
+from flan_jax.files import parse_json, readable, write_file
+
+FILE = "metrics.jsonl"
 
 
 class NonFinite(UserError):
@@ -54,7 +56,7 @@ class MetricsLog:
 
     def __init__(self, directory: pathlib.Path, step: int, total: int, every: int, tensorboard: bool, enabled: bool,
                  work: Work):
-        self.path = directory / "metrics.jsonl"
+        self.path = directory / FILE
         self.total, self.every, self.enabled, self.work = total, every, enabled, work
         self._pending: list[tuple[int, dict[str, Any], dict[str, float]]] = []
         self._writer = _tensorboard(directory, step + 1 if step else 0) if tensorboard and enabled else None
@@ -128,16 +130,27 @@ class MetricsLog:
 
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue  # the line that a crash cut short
-    write_file(path, "".join(kept))
+    """Takes the lines of later steps out of a file of metrics, and what a crash left of its last line."""
+    if path.exists():
+        write_file(path, b"".join(line + b"\n" for number, line in read_steps(path) if number <= step))
+
+
+def read_steps(path: pathlib.Path) -> list[tuple[int, bytes]]:
+    """Returns the (step, text) of each whole line of `metrics.jsonl`; none where there is no file.
+
+    Raises:
+      UserError: for a line that is not an object with a step; a last line without its end is what a crash left.
+    """
+    advice, steps = "take the line out, or move the file away; then run the same command again", []
+    with readable(path, advice):
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        place = f"{path}, line {number}"
+        step = parse_json(line, place, advice=advice).get("step")
+        if type(step) is not int:
+            raise UserError(f"{place} has no step; {advice}.")
+        steps.append((step, line))
+    return steps
 
 
 def _tensorboard(directory: pathlib.Path, step: int):

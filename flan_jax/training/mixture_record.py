@@ -11,8 +11,11 @@ import jax
 
 from flan_jax.data.assemble import Data, DataConfig, in_catalogue
 from flan_jax.errors import UserError
-from flan_jax.files import write_file
+from flan_jax.files import read_json, readable, write_file
 
+_FILE = "mixture.json"
+_ADVICE = ("it says what the run trains on: put it back, or delete it if settings and data are those that the run "
+           "began with; then run the same command again")
 # What `mixture.json` calls otherwise than a configuration does.
 _IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped datasets", "card": "mixture",
              "shards": "set of training rows"}
@@ -54,7 +57,7 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
 
 def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
     """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same."""
-    path = directory / "mixture.json"
+    path = directory / _FILE
     if not fresh and path.is_file():
         check_same(directory, record)
     elif jax.process_index() == 0:
@@ -67,7 +70,13 @@ def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
     A run may be evaluated with settings that it did not train with: with another HELD_OUT, others would train.
     """
     record = _read(directory)
-    return in_catalogue(row["dataset"] for row in record["card"]) if record else data.candidates()
+    if not record:
+        return data.candidates()
+    with readable(directory / _FILE, _ADVICE):
+        names = [row["dataset"] for row in record["card"]]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a dataset is not a text")
+    return in_catalogue(names)
 
 
 def _read(directory: pathlib.Path) -> dict[str, Any]:
@@ -76,10 +85,5 @@ def _read(directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if it is damaged.
     """
-    path = directory / "mixture.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); it says what the run trains on. Put it back, or delete it if "
-                        "settings and data are those that the run began with; then run the same command again."
-                        ) from error
+    path = directory / _FILE
+    return read_json(path, advice=_ADVICE) if path.is_file() else {}
