@@ -1,7 +1,8 @@
 """`flan-jax tasks`: the catalogue for eyes and, with --json, for scripts.
 
 list shows all datasets, show one of them, render its rows as instructions, check loads rows of every dataset and
-renders every template, split says who trains and who is held out, overlap which held-out rows stand in training rows.
+renders them in every template, options style and instruction mode, split says who trains and who is held out, overlap
+which held-out rows stand in training rows.
 The package that this module belongs to fills the catalogue when it is imported.
 """
 
@@ -62,7 +63,7 @@ def _parser() -> cli.ArgumentParser:
     rendering.add_argument("--instructions", choices=INSTRUCTIONS, default="template")
     rendering.add_argument("--shots", type=_count, default=0, help="exemplars shown before the row")
     rendering.add_argument("--seed", type=int, default=0, help="of shuffled options and the choice of exemplars")
-    checking = verb("check", _check, "load rows of every dataset and render every template")
+    checking = verb("check", _check, "load rows of every dataset and render them in every way")
     checking.add_argument("names", nargs="*", metavar="name", help="only these datasets")
     _add_source_flags(checking)
     checking.add_argument("--num_rows", type=_count, default=100, help="at most this many rows a split (default 100)")

@@ -39,7 +39,7 @@ def test_exemplars_come_from_training_rows_and_never_are_the_row_itself(tmp_path
     premises = [raw["premise"] for _, raw in BundledSource().rows(CATALOGUE["rte"], "train")]
     assert len(texts) == len(premises)
     for text, own in zip(texts, premises):
-        assert text.count("Answer:") == 3 and text.endswith("Answer:")
+        assert text.endswith(":") and text.count("Answer:") == (3 if text.endswith("Answer:") else 0)
         assert text.count(own) == 1, "the row is one of its own exemplars"
         assert sum(premise in text for premise in premises) == 3
 

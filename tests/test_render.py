@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -81,11 +82,11 @@ def test_a_baseline_prompt_names_the_fields_and_what_is_asked_for():
     assert few.inputs == f"English: Yes.\nFrench: Oui.\n\n{there.inputs}"
 
 
-def bundled_rows(name):
-    """(id, row) of the training rows that come with the package."""
+def bundled_rows(name, split="train"):
+    """(id, row) of the rows of a split, by default those for training, that come with the package."""
     dataset, source = CATALOGUE[name], open_source("bundled", None)
-    for index, raw in source.rows(dataset, source.spec(dataset, "train")):
-        yield f"{name}/train/{index}", read_row(dataset, raw)
+    for index, raw in source.rows(dataset, source.spec(dataset, split)):
+        yield f"{name}/{split}/{index}", read_row(dataset, raw)
 
 
 def test_exemplars_come_first_with_their_answers():
@@ -93,6 +94,46 @@ def test_exemplars_come_first_with_their_answers():
     shown = text(exemplars=[shot])
     assert shown.inputs.index("Dull.") < shown.inputs.index("Answer: bad") < shown.inputs.index("A {fine} film.")
     assert shown.inputs.endswith("Answer:")
+
+
+CUE = "\nAnswer:"
+
+
+@pytest.mark.parametrize("inputs, style, cue", [
+    ("{text}\n{options}\nThe film is:", "fixed", ""), ("The film is:\n{options}\n{text}", "fixed", CUE),
+    ("{text}\nThe film is:\n{options}", "fixed", CUE), ("{text}\nThe film is:\n{options}", "none", ""),
+    ("{text}\n{options}\nHow is it?", "none", CUE),
+])
+def test_a_template_with_a_cue_of_its_own_gets_no_second_one(inputs, style, cue):
+    toy = dataclasses.replace(TOY, templates=(Template("own", inputs),))
+    shot, row = {**ROW, "text": "Dull, in two words:", "label": 0}, {**ROW, "text": "A word:"}
+    one, other = (render(toy, toy.templates[0], r, row_id="toy/train/7", options_style=style).inputs
+                  for r in (shot, row))
+    shown = render(toy, toy.templates[0], row, row_id="toy/train/7", exemplars=[shot], options_style=style)
+    assert shown.inputs == f"{one}{cue} bad\n\n{other}{cue}"
+
+
+def test_no_template_of_the_catalogue_has_two_cues_before_a_target():
+    for dataset in CATALOGUE:
+        (row_id, row), (_, shot) = list(bundled_rows(dataset.name, next(iter(dataset.splits))))[:2]
+        for template in dataset.templates:
+            text = render(dataset, template, row, row_id=row_id, exemplars=[shot]).inputs
+            alone = render(dataset, template, row, row_id=row_id).inputs
+            assert text.endswith(f"\n\n{alone}{'' if template.inputs.endswith(':') else CUE}"), template.id
+
+
+def test_an_inverted_template_takes_the_text_of_an_option_in_every_style():
+    letter = re.compile(r"\([A-Z]\)")
+    for dataset in CATALOGUE:
+        if not dataset.options:
+            continue
+        for template in (t for t in dataset.templates if t.kind == "inverted"):
+            for row_id, row in bundled_rows(dataset.name):
+                fixed, lettered = (render(dataset, template, row, row_id=row_id, options_style=style)
+                                   for style in ("fixed", "lettered"))
+                assert (lettered.inputs, lettered.targets) == (fixed.inputs, fixed.targets)
+                assert row["options"][row["label"]] in fixed.inputs or "{answer}" not in template.inputs
+                assert not letter.search(lettered.inputs), (dataset.name, template.id)
 
 
 def test_unknown_style_and_mode_are_named():

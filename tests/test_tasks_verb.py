@@ -168,6 +168,23 @@ def test_check_reports_problems_and_goes_on(tasks, rte_rows):
     assert "1 ok, 1 failed, 1 without rows in jsonl" in out.splitlines()[-1]
 
 
+def test_check_renders_every_style_mode_and_an_exemplar(tasks, tmp_path):
+    (tmp_path / "own.py").write_text("""
+from flan_jax.data.catalogue import Dataset, Template, register
+register(Dataset(name="own", cluster="sentiment", splits={"train": "train"}, fields=("text",), row=dict,
+                 options=("bad", "good"), templates=(Template("last", "{text}\\nHow is it?\\n{options}"),
+                                                     Template("first", "{options}\\n{text}\\nHow is it?"))))
+""")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/train.jsonl").write_text('{"text": "x", "label": 1}\n{"text": "y", "label": 0}\n')
+    status, out, _ = tasks("check", "own", f"--module={tmp_path / 'own.py'}", "--source=jsonl",
+                           f"--data_dir={tmp_path}", "--json")
+    report, = json.loads(out)
+    CATALOGUE._datasets.pop("own")
+    assert status == 1 and report["problems"] == [
+        "train/0 first has the same input as last (options none, instructions template, 0 shots)"]
+
+
 def test_split(tasks):
     status, out, _ = tasks("split", "--held_out=nli", "--json")
     split = json.loads(out)

@@ -1,4 +1,4 @@
-"""The check of a source: the first rows of every split of a dataset, rendered in every template.
+"""The check of a source: the first rows of every split of a dataset, rendered in every way that a run can choose.
 
 A dataset is 'ok', 'manual' (its rows must be fetched by hand, and the steps are given), 'unavailable' (with the
 reason) or 'failed': rows that cannot be read, or that a template makes nothing of.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flan_jax.data.catalogue import Dataset, Drop, Template
-from flan_jax.data.render import Rendered, read_row, render
+from flan_jax.data.render import INSTRUCTIONS, STYLES, Rendered, read_row, render
 from flan_jax.errors import UserError
 
 HEADER = f"{'status':<12}{'dataset':<36}rows read"
@@ -63,14 +63,18 @@ def summary(reports: Sequence[Report], source: str) -> str:
     count = collections.Counter(report.status for report in reports)
     by_hand = f", {count['manual']} to be fetched by hand" if count["manual"] else ""
     return (f"{count['ok']} ok, {count['failed']} failed, {count['unavailable']} without rows in {source}{by_hand}; "
-            f"{sum(sum(r.rows.values()) for r in reports):,} rows, each in every template")
+            f"{sum(sum(r.rows.values()) for r in reports):,} rows, each in every template, options style and "
+            f"instruction mode, with 0 and 1 shots")
 
 
 def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
-    """Renders the first `num_rows` rows of each split in every template and looks at the results."""
+    """Renders the first `num_rows` rows of each split in every template, options style and instruction mode.
+
+    Each row is rendered alone and after the row before it, which stands for an exemplar.
+    """
     report = Report(dataset.name, dataset.cluster, templates=len(dataset.templates))
     for split in dataset.splits:
-        place = split
+        place, shot = split, None
         try:
             if why := source.available(dataset, split):
                 report.unavailable[split] = why
@@ -78,7 +82,12 @@ def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
             report.rows[split] = 0
             for index, raw in itertools.islice(source.rows(dataset, source.spec(dataset, split)), num_rows):
                 place = f"{split}/{index}"
-                _check_row(dataset, raw, place, report)
+                row = read_row(dataset, raw)
+                if isinstance(row, Drop):
+                    report.dropped[row.reason] += 1
+                else:
+                    _check_row(dataset, row, shot, place, report)
+                    shot = row
                 report.rows[split] += 1
         except Exception as error:  # One dataset that cannot be read must not hide the others.
             report.problems.append(f"{place}: {_first_line(error)}")
@@ -97,21 +106,44 @@ def _steps(source, dataset: Dataset) -> str | None:
     return dataset.manual if source.kind == "tfds" else None
 
 
-def _check_row(dataset: Dataset, raw: dict[str, Any], place: str, report: Report) -> None:
-    row = read_row(dataset, raw)
-    if isinstance(row, Drop):
-        report.dropped[row.reason] += 1
-        return
-    seen: dict[str, str] = {}
-    for template in dataset.templates:
-        text = render(dataset, template, row, row_id=place)
-        problem = _problem(template, text)
-        twin = seen.setdefault(text.inputs, template.id)
-        if not problem and twin != template.id:
-            problem = f"has the same input as {twin}"
-        # The first row with a problem stands for all.
-        if problem and not any(known.endswith(f"{template.id} {problem}") for known in report.problems):
-            report.problems.append(f"{place} {template.id} {problem}")
+def _ways(dataset: Dataset) -> Iterator[tuple[str, str, tuple[Template, ...]]]:
+    """(options style, instruction mode, templates) for all that a run can choose and that makes a difference.
+
+    Where a mode shows nothing of a template's text, one template stands for all of its kind. Letters without a list of
+    options are left out: a run refuses them.
+    """
+    forward, inverted = dataset.forward(), tuple(t for t in dataset.templates if t.kind == "inverted")
+    for style, mode in itertools.product(STYLES if dataset.options else STYLES[:1], INSTRUCTIONS):
+        if mode == "template":
+            yield style, mode, dataset.templates
+        elif mode == "baseline":
+            yield style, mode, forward[:1] + inverted[:1]
+        elif style != "lettered":
+            yield style, mode, forward[:1]
+
+
+def _check_row(dataset: Dataset, row: dict[str, Any], shot: dict[str, Any] | None, place: str, report: Report) -> None:
+    """Renders a row in every way, alone and after another row as an exemplar, and adds the problems to the report."""
+    for style, mode, templates in _ways(dataset):
+        for exemplars in [()] if shot is None else [(), (shot,)]:
+            seen: dict[str, str] = {}
+            for template in templates:
+                text = render(dataset, template, row, row_id=place, options_style=style, instructions=mode,
+                              exemplars=exemplars)
+                problem = _problem(template, text)
+                twin = seen.setdefault(text.inputs, template.id)
+                if not problem and twin != template.id:
+                    problem = f"has the same input as {twin}"
+                if problem:
+                    _add_problem(report, place, template.id, problem, (style, mode, len(exemplars)))
+
+
+def _add_problem(report: Report, place: str, template: str, problem: str, way: tuple[str, str, int]) -> None:
+    """Adds a problem once: the first row with it, and the first way of rendering, stand for all."""
+    style, mode, shots = way
+    named = "" if way == ("fixed", "template", 0) else f" (options {style}, instructions {mode}, {shots} shots)"
+    if not any(f" {template} {problem}" in known for known in report.problems):
+        report.problems.append(f"{place} {template} {problem}{named}")
 
 
 def _problem(template: Template, text: Rendered) -> str | None:

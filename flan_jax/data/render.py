@@ -157,7 +157,8 @@ def render(dataset: Dataset, template: Template, row: Mapping[str, Any], *, row_
       instructions: 'template', 'none' (the row's text alone) or 'dataset_name' (the same after the names of task and
         dataset), the three conditions of the paper's Figure 8; or 'baseline', a text that a language model without any
         tuning goes on from, in the manner of Brown et al. 2020, Appendix G.
-      exemplars: rows of the training side to show first, each with its answer, in the same template.
+      exemplars: rows of the training side to show first, each with its answer, in the same template; "Answer:" stands
+        between the two, unless the template ends in a cue of its own, such as "Translation:".
       seed: changes the shuffled orders.
 
     Raises:
@@ -169,8 +170,11 @@ def render(dataset: Dataset, template: Template, row: Mapping[str, Any], *, row_
         raise UserError(f"unknown instruction mode {instructions!r}; modes are {', '.join(INSTRUCTIONS)}.")
     order = _order(row, row_id, options_style, seed)
     options, label = _options(row, order, options_style)
-    answer = row["answer"] if options is None else options[label]
-    values = {name: row[name] for name in dataset.fields} | {"answer": answer}
+    text_of_answer = row["answer"] if options is None else row["options"][row["label"]]
+    answer = text_of_answer if options is None else options[label]
+    # An inverted template does not show the options, so that a letter would say nothing: it takes the option's text.
+    in_template = text_of_answer if template.kind == "inverted" else answer
+    values = {name: row[name] for name in dataset.fields} | {"answer": in_template}
     if instructions == "template":
         inputs = _fill(template.inputs, values, _options_block(row, order, options_style))
         targets = _fill(template.targets, values, None)
@@ -180,16 +184,18 @@ def render(dataset: Dataset, template: Template, row: Mapping[str, Any], *, row_
     else:
         inputs, targets = _plain(dataset, values, instructions), answer
     if exemplars:
-        shown = [_exemplar(dataset, template, shot, f"{row_id}/shot{i}", options_style, instructions, seed)
-                 for i, shot in enumerate(exemplars)]
-        inputs = "\n\n".join([*shown, inputs if instructions == "baseline" else inputs + "\nAnswer:"])
+        cue = _cue(template, instructions, options_shown=options is not None and options_style != "none")
+        shots = [render(dataset, template, shot, row_id=f"{row_id}/shot{i}", options_style=options_style,
+                        instructions=instructions, seed=seed) for i, shot in enumerate(exemplars)]
+        inputs = "\n\n".join([*(f"{shot.inputs}{cue} {shot.targets}" for shot in shots), inputs + cue])
     return Rendered(inputs, targets, options, answer, label, order)
 
 
-def _exemplar(dataset, template, row, row_id, options_style, instructions, seed) -> str:
-    shot = render(dataset, template, row, row_id=row_id, options_style=options_style, instructions=instructions,
-                  seed=seed)
-    return f"{shot.inputs} {shot.targets}" if instructions == "baseline" else f"{shot.inputs}\nAnswer: {shot.targets}"
+def _cue(template: Template, instructions: str, options_shown: bool) -> str:
+    """What stands between an input and its target where exemplars are shown; '' where the input ends in its own cue."""
+    own_text = template.inputs if options_shown else _OPTIONS_LINE.sub("\n\n", template.inputs).strip()
+    has_cue = instructions == "baseline" or (instructions == "template" and own_text.endswith(":"))
+    return "" if has_cue else "\nAnswer:"
 
 
 def _order(row, row_id, options_style, seed) -> list[int] | None:
