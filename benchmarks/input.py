@@ -22,7 +22,6 @@ import numpy as np
 
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import open_train_shard
 from flan_jax.data.packing import WINDOWS, pack_window
 from flan_jax.data.sources import BundledSource
 from flan_jax.prepare import prepare
@@ -49,7 +48,7 @@ def plain(data: Data) -> tuple[int, int]:
     rows = tokens = 0
     for name in DATASETS:
         data.build_shard(name, 0)
-        shard = open_train_shard(data.shard_path(name, 0))
+        shard = data.open_shard(name, 0)
         rows, tokens = rows + len(shard.inputs), tokens + int(shard.tokens.sum())
     return rows, tokens
 
@@ -93,7 +92,7 @@ def measure_batches(config: DataConfig, repeats: int) -> dict[str, float]:
     results = {f"first batch, {config.architecture}, s": statistics.median(
         timed(lambda: Data(config).batches().at(0))[0] for _ in range(repeats))}
     for size in BATCH_SIZES:
-        of_size = Batches(batches.plan, batches.members, data.shard_path, batches.layout, size)
+        of_size = Batches(batches.plan, batches.members, data.open_shard, batches.layout, size)
         steps = range(len(batches.plan) // size)
         tokens = sum(map(of_size.tokens_at, steps))
         seconds = [timed(lambda: [of_size.at(step) for step in steps], clock=time.process_time)[0]  # noqa: B023
@@ -102,7 +101,7 @@ def measure_batches(config: DataConfig, repeats: int) -> dict[str, float]:
     filled, room = batches.plan.filled
     results |= {f"{kind} tokens filled, {config.architecture}, %": 100 * share
                 for kind, share in zip(("input", "target") if len(filled) == 2 else ("all",), filled / room)}
-    sizes = np.concatenate([data.layout.sizes(open_train_shard(data.shard_path(m.name, 0))) for m in data.members()])
+    sizes = np.concatenate([data.layout.sizes(data.open_shard(m.name, 0)) for m in data.members()])
     sizes = np.resize(sizes[:WINDOWS[1]], (WINDOWS[1], sizes.shape[1]))
     seconds = timed(pack_window, sizes, data.layout.capacity)[0]
     return results | {f"packing, {config.architecture}, examples/s": len(sizes) / seconds}

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -47,11 +48,61 @@ def locked(path: pathlib.Path, purpose: str, waiting: Callable[[str], None] | No
     with file:
         held = _take(file, path, waiting)
         if held:
-            file.truncate(0)
-            file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "purpose": purpose,
-                                   "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}))
-            file.flush()
+            _write_holder(file, purpose)
         yield held  # closing the file releases the lock
+
+
+@contextlib.contextmanager
+def claimed(path: pathlib.Path, names: list[str], purpose: str, waiting: Callable[[str], None]) -> Iterator[list[str]]:
+    """Holds locks on some of the names, at least on one, while the block runs.
+
+    Each name is a byte of one lock file (POSIX's `fcntl.lockf`), so that any number of names costs one file. A process
+    that takes some and works on them holds up nobody else: call again for the rest, of which others will have done
+    most. One call at a time in a process.
+
+    Args:
+      path: the lock file, made if need be.
+      names: what to lock.
+      purpose: what the holder does, e.g. 'flan-jax prepare'.
+      waiting: called with a description of a holder if all names are taken; the call then waits for one of them.
+
+    Yields:
+      The names that are held; all of them where the file system has no locks.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
+    with file:
+        held = [name for name in names if _take_byte(file, name, fcntl.LOCK_NB)]
+        if not held:
+            waiting(_holder(path))
+            held = [name for name in names[:1] if _take_byte(file, name)]
+        _write_holder(file, purpose)
+        yield held  # closing the file releases the locks
+
+
+def _take_byte(file, name: str, flags: int = 0) -> bool:
+    byte = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | flags, 1, byte)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno not in _UNSUPPORTED:
+            raise
+    return True
+
+
+def _write_holder(file, purpose: str) -> None:
+    file.truncate(0)
+    file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "purpose": purpose,
+                           "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}))
+    file.flush()
 
 
 def _take(file, path: pathlib.Path, waiting: Callable[[str], None] | None) -> bool:

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import tqdm
 
@@ -16,12 +17,17 @@ from flan_jax import config as gin_config
 from flan_jax.checks import check_number
 from flan_jax.cli import ArgumentParser, run
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.cache import rows_in
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
+from flan_jax.data.packs import PackWriter, Shard
+from flan_jax.locks import claimed
 from flan_jax.printing import print_eval_counts, print_left_out, print_plan
 
 _MOST_WORKERS = 16
+
+# What to render: (side, dataset, (template, protocol) or epoch).
+Job = tuple[str, str, Any]
+
 _WORKER: Data | None = None
 
 
@@ -84,21 +90,35 @@ class _Builders:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def build(self, jobs: list[tuple[str, str, object]], title: str) -> None:
-        """Builds (side, dataset, (template, protocol) or epoch) for each job, with a progress bar."""
+    def build(self, jobs: list[Job], title: str) -> None:
+        """Renders what the cache lacks of these jobs, with a progress bar; what another process renders is waited for.
+        """
+        wanted = {_key(self.data, job): job for job in jobs}
+        lock = self.data.directory / "tokens" / "lock"
+        while wanted := self._lacking(wanted):
+            with claimed(lock, list(wanted), "flan-jax prepare", lambda who: _print_waiting(title, who)) as held:
+                self._render({key: wanted[key] for key in self._lacking({key: wanted[key] for key in held})}, title)
+
+    def _lacking(self, jobs: dict[str, Job]) -> dict[str, Job]:
+        whole = self.data.cache.packs.are_whole(jobs)
+        return {key: job for (key, job), there in zip(jobs.items(), whole) if not there}
+
+    def _render(self, jobs: dict[str, Job], title: str) -> None:
         if not jobs:
             return
         start, rows = time.perf_counter(), 0
-        with tqdm.tqdm(total=len(jobs), desc=title, unit="shard", file=sys.stdout, mininterval=1) as progress:
-            for built in self._rows_built(jobs):
-                rows += built
+        with tqdm.tqdm(total=len(jobs), desc=title, unit="shard", file=sys.stdout, mininterval=1) as progress, \
+                PackWriter(self.data.cache.packs.directory) as writer:
+            for shard in self._shards(list(jobs.values())):
+                writer.add(shard)
+                rows += len(shard.arrays.get("inputs_ends", ())) or shard.meta["counts"]["rows"]
                 progress.update()
         seconds = time.perf_counter() - start
         print(f"{title}: {rows:,} examples in {seconds:.1f} s, {rows / seconds:,.0f} a second", flush=True)
 
-    def _rows_built(self, jobs: list[tuple[str, str, object]]) -> Iterator[int]:
+    def _shards(self, jobs: list[Job]) -> Iterator[Shard]:
         if self.workers == 1 or self.data.seqio_tasks or (self._pool is None and len(jobs) < 8):
-            yield from (_run_job(self.data, job) for job in jobs)
+            yield from (_shard(self.data, job) for job in jobs)
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -108,22 +128,33 @@ class _Builders:
             yield future.result()
 
 
+def _print_waiting(title: str, holder: str) -> None:
+    print(f"{title}: waiting for {holder}, which renders the same rows", flush=True)
+
+
 def _start_worker(config: DataConfig) -> None:
     global _WORKER
     _WORKER = Data(config)
 
 
-def _work(job: tuple[str, str, object]) -> int:
-    return _run_job(_WORKER, job)
+def _work(job: Job) -> Shard:
+    return _shard(_WORKER, job)
 
 
-def _run_job(data: Data, job: tuple[str, str, object]) -> int:
-    """Builds one shard; the number of its rows."""
+def _key(data: Data, job: Job) -> str:
     side, name, choice = job
     if side == "eval":
         template, asked = choice
-        return rows_in(data.build_eval(CATALOGUE[name], CATALOGUE[name].template(template), asked))
-    return rows_in(data.build_shard(name, choice, side))
+        return data.eval_key(CATALOGUE[name], CATALOGUE[name].template(template), asked)
+    return data.shard_key(name, choice, side)
+
+
+def _shard(data: Data, job: Job) -> Shard:
+    side, name, choice = job
+    if side == "eval":
+        template, asked = choice
+        return data.render_eval(CATALOGUE[name], CATALOGUE[name].template(template), asked)
+    return data.render_shard(name, choice, side)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import collections
 from collections.abc import Collection
 
 from flan_jax.data.assemble import Data
-from flan_jax.data.cache import counts_in, lost_of
+from flan_jax.data.cache import lost_of
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import UNSEEN, format_card
 from flan_jax.data.packing import Plan
@@ -59,7 +59,7 @@ def print_plan(data: Data, plan: Plan) -> None:
     """How full the rows are, and what was shortened, cut or dropped on the way."""
     print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
     for member in data.members():
-        counts = counts_in(data.shard_path(member.name, 0))
+        counts = data.counts(member.name)
         lost = lost_of(counts)
         if lost:
             detail = ", ".join(f"{v:,} {k}" for k, v in lost.items())
@@ -70,7 +70,7 @@ def print_eval_counts(data: Data) -> None:
     """What was dropped, shortened or cut of the held-out rows, summed over templates."""
     lost, rows = collections.defaultdict(collections.Counter), collections.Counter()
     for dataset, template in data.eval_jobs():
-        counts = counts_in(data.eval_path(dataset, template))
+        counts = data.eval_counts(dataset, template)
         rows[dataset.name] += counts["rows"]
         lost[dataset.name].update(lost_of(counts))
     for name, counts in lost.items():

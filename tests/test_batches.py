@@ -1,13 +1,12 @@
 """Batches made all at once are those that the plain way makes, one example after the other; and their counts."""
 
 import collections
-import pathlib
 
 import numpy as np
 import pytest
 
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import write_train_shard
+from flan_jax.data.cache import open_train_shard, train_shard
 from flan_jax.data.layouts import make_layout
 from flan_jax.data.packing import Member, Plan
 
@@ -69,16 +68,15 @@ def test_a_layout_lays_rows_as_the_plain_way_does(architecture, rows):
     assert_same(batch, plainly(architecture, rows))
 
 
-def made(directory: pathlib.Path, architecture: str) -> tuple[Batches, list]:
+def made(architecture: str) -> tuple[Batches, list]:
     """Batches of 4 rows from a plan of 14, over two datasets (one with ids beyond 16 bits) and two epochs; and the
     examples of each row."""
     rng, shards = np.random.default_rng(0), {}
     for name, most in (("small", 500), ("large", 100_000)):
         for epoch in range(2):
             examples = random_examples(rng.integers(1, 12, (30 + epoch, 2)).tolist(), most)
-            path = write_train_shard(directory / f"{name}-{epoch}", *map(list, zip(*examples)),
-                                     collections.Counter(), {"dataset": name, "epoch": epoch})
-            shards[name, epoch] = path, examples
+            shard = train_shard(f"{name}-{epoch}", *map(list, zip(*examples)), collections.Counter(), {})
+            shards[name, epoch] = open_train_shard(shard), examples
     counts = rng.integers(0, 3, 14)
     columns = [rng.integers(0, high, counts.sum()) for high in (2, 2, 30)]
     plan = Plan(np.concatenate([[0], np.cumsum(counts)]), *(c.astype(np.int32) for c in columns), np.ones((2, 2)))
@@ -89,8 +87,8 @@ def made(directory: pathlib.Path, architecture: str) -> tuple[Batches, list]:
 
 
 @pytest.mark.parametrize("architecture", ["t5", "decoder"])
-def test_every_batch_and_every_share_of_it_holds_the_planned_examples(architecture, tmp_path):
-    batches, rows = made(tmp_path, architecture)
+def test_every_batch_and_every_share_of_it_holds_the_planned_examples(architecture):
+    batches, rows = made(architecture)
     assert len(batches) == 4
     for step in range(4):
         planned = (rows + [[], []])[4 * step:4 * step + 4]  # the last batch ends in rows of padding
@@ -102,8 +100,8 @@ def test_every_batch_and_every_share_of_it_holds_the_planned_examples(architectu
         batches.at(4)
 
 
-def test_a_plan_names_its_shards_and_a_batch_its_datasets(tmp_path):
-    batches, _ = made(tmp_path, "t5")
+def test_a_plan_names_its_shards_and_a_batch_its_datasets():
+    batches, _ = made("t5")
     plan = batches.plan
     assert plan.epochs() == sorted({(m, e) for r in range(len(plan)) for m, e, _ in plan.row(r)})
     for step in range(4):

@@ -2,14 +2,15 @@
 
 import collections
 import dataclasses
-import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data import sources
+from flan_jax.data import cache, packs, sources
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, TRAIN_CAP, Dataset, Template
@@ -229,9 +230,9 @@ def test_strict_data_refuses_what_the_other_way_leaves_out(write_rows, tmp_path)
 
 def test_a_prepared_cache_is_ready_and_is_not_built_twice(bundled):
     assert bundled.ready()
-    stamps = {p: p.stat().st_mtime_ns for p in bundled.directory.rglob("meta.json")}
+    files = {path: path.read_bytes() for path in bundled.directory.rglob("*.*")}
     prepare(bundled.config, workers=1)
-    assert {p: p.stat().st_mtime_ns for p in bundled.directory.rglob("meta.json")} == stamps
+    assert {path: path.read_bytes() for path in bundled.directory.rglob("*.*")} == files
 
 
 def test_cached_tokens_are_the_rendered_rows(bundled):
@@ -249,41 +250,102 @@ def test_cached_tokens_are_the_rendered_rows(bundled):
     dict(instructions="none")])
 def test_another_rendering_is_another_shard(bundled, change):
     other = Data(dataclasses.replace(bundled.config, **change))
-    assert other.shard_path("copa", 0) != bundled.shard_path("copa", 0)
+    assert other.shard_key("copa", 0) != bundled.shard_key("copa", 0)
     assert not other.ready()
 
 
 def test_changed_rows_and_templates_are_never_served_stale(write_rows, tmp_path):
     directory = write_rows("rte", "train", RTE)
     record = config(tmp_path, held_out="none", source="jsonl", data_dir=str(directory), vocabulary="bytes")
-    before = Data(record).shard_path("rte", 0)
+    before = Data(record).shard_key("rte", 0)
     write_rows("rte", "train", [{**RTE[0], "premise": "Changed."}, *RTE[1:]])
     after = Data(record)
-    assert after.shard_path("rte", 0) != before
+    assert after.shard_key("rte", 0) != before
     dataset = CATALOGUE["rte"]
     fewer = dataclasses.replace(dataset, templates=dataset.templates[:-1])
-    assert after.cache.train_path(fewer, 0) != after.cache.train_path(dataset, 0)
+    assert after.cache.train_key(fewer, 0) != after.cache.train_key(dataset, 0)
 
 
-def test_a_damaged_shard_is_rebuilt(bundled, capsys, tmp_path):
-    data = prepare(config(tmp_path), workers=1)
-    path = data.shard_path("copa", 0)
-    original = (path / "inputs.npy").read_bytes()
-    (path / "inputs.npy").write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
-    from flan_jax.data import cache
+@pytest.mark.parametrize("damage", ["cut", "flipped", "index", "swapped", "empty"])
+def test_a_damaged_pack_is_named_and_its_shards_are_rebuilt(capsys, tmp_path, damage):
+    data = prepare(config(tmp_path, mixture_or_task_name="copa", held_out="none"), workers=1)
+    whole = data.batches().at(0)
+    held, other = (next(pack for pack in data.cache.packs.packs() if (data.shard_key("copa", 0) in pack.index) is there)
+                   for there in (True, False))
+    contents = held.path.read_bytes()
+    altered = {"cut": contents[:-100], "empty": b"", "swapped": other.path.read_bytes()}
+    begin = held.index[data.shard_key("copa", 0)]["arrays"]["inputs"][2]
+    for name, place in (("flipped", begin + 9), ("index", len(contents) - 200)):
+        altered[name] = contents[:place] + bytes([contents[place] ^ 1]) + contents[place + 1:]
+    held.path.write_bytes(altered[damage])
+    packs._CHECKED.clear()
+    assert not Data(data.config).ready()
+    said = {"cut": "was not finished", "empty": "was not finished", "swapped": "", "index": "its index is altered",
+            "flipped": "will be rebuilt"}[damage]
+    assert said in capsys.readouterr().out
+    again = prepare(data.config, workers=1)
+    assert again.ready() and all((again.batches().at(0)[name] == array).all() for name, array in whole.items())
 
-    cache._CHECKED.clear()
-    assert not Data(data.config).ready() and "is damaged and will be rebuilt" in capsys.readouterr().out
-    prepare(data.config, workers=1)
-    assert (data.shard_path("copa", 0) / "inputs.npy").read_bytes() == original
+
+def test_packs_that_changed_their_names_or_were_moved_are_used(tmp_path):
+    data = prepare(config(tmp_path / "before", mixture_or_task_name="copa", held_out="none"), workers=1)
+    first, second = sorted((data.directory / "tokens").glob("*.pack"))[:2]
+    contents = [path.read_bytes() for path in (first, second)]
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    (tmp_path / "before").rename(tmp_path / "after")
+    packs._CHECKED.clear()
+    moved = Data(dataclasses.replace(data.config, cache_dir=str(tmp_path / "after/cache")))
+    files = sorted(moved.directory.rglob("*"))
+    assert moved.ready() and sorted(moved.directory.rglob("*")) == files
+    assert len(list((moved.directory / "plans").iterdir())) == 2
+
+
+def test_the_seed_is_in_a_key_only_where_it_decides(bundled):
+    def keys(**changes) -> list[tuple[str, str]]:
+        pair = [Data(dataclasses.replace(bundled.config, seed=seed, **changes)) for seed in (0, 1)]
+        job = CATALOGUE["cb"], CATALOGUE["cb"].forward()[0]
+        return [tuple(data.eval_key(*job) for data in pair), tuple(data.shard_key("copa", 0) for data in pair)]
+
+    assert [a == b for a, b in keys()] == [True, False]
+    assert [a == b for a, b in keys(instructions="none")] == [True, True]
+    assert [a == b for a, b in keys(templates=1)] == [True, True]
+    assert [a == b for a, b in keys(options_style="shuffled")] == [False, False]
+    assert [a == b for a, b in keys(shots=1)] == [False, False]
+
+
+def test_many_epochs_of_a_small_dataset_share_a_shard_and_are_the_same_examples_as_one_by_one(tmp_path, monkeypatch):
+    one = config(tmp_path, mixture_or_task_name="copa", held_out="none", train_steps=30, batch_size=8,
+                 validation_batches=0)
+    data = prepare(one, workers=1)
+    epochs = sorted({epoch for _, epoch in data.plan().epochs()})
+    assert len(epochs) > 10 and len({data.shard_key("copa", epoch) for epoch in epochs}) == 5
+    assert len(list(data.directory.rglob("*"))) <= 8
+    shared = [data.batches().at(step) for step in range(one.train_steps)]
+    monkeypatch.setattr(cache, "MOST_PAIRS", 0)
+    apart = prepare(dataclasses.replace(one, cache_dir=str(tmp_path / "apart")), workers=1)
+    assert len({apart.shard_key("copa", epoch) for epoch in epochs}) == len(epochs)
+    for step, batch in enumerate(shared):
+        assert all((apart.batches().at(step)[name] == array).all() for name, array in batch.items())
+
+
+def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
+    one = config(tmp_path, train_steps=2)
+    program = ("import sys; from flan_jax.prepare import prepare; from flan_jax.data.assemble import DataConfig; "
+               f"prepare({one!r}, workers=1)")
+    pair = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [process.communicate()[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], printed
+    keys = [key for pack in Data(one).cache.packs.packs() for key in pack.index]
+    assert len(keys) == len(set(keys)) > 100
+    assert sum("waiting for flan-jax prepare (process " in text for text in printed) >= 1
 
 
 def test_counts_say_what_was_dropped_and_capped(write_rows, tmp_path):
     rows = [{**row, "label": -1} if i < 5 else row for i, row in enumerate(RTE)]
     data = Data(config(tmp_path, held_out="none", source="jsonl", data_dir=str(write_rows("rte", "train", rows))))
     data.build_shard("rte", 0)
-    meta = json.loads((data.shard_path("rte", 0) / "meta.json").read_text())
-    assert meta["counts"]["dropped: no gold label"] == 5 and meta["counts"]["rows"] == 35
+    assert data.counts("rte")["dropped: no gold label"] == 5 and data.counts("rte")["rows"] == 35
 
 
 # Packing.

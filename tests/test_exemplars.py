@@ -7,7 +7,6 @@ import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.cache import open_train_shard
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
@@ -30,7 +29,7 @@ def config(tmp_path, **changes) -> DataConfig:
 
 def training_texts(data: Data, name: str = "rte", epoch: int = 0) -> list[str]:
     data.build_shard(name, epoch)
-    shard = open_train_shard(data.shard_path(name, epoch))
+    shard = data.open_shard(name, epoch)
     return [data.vocabulary.decode(shard.inputs[i][:-1].tolist()) for i in range(len(shard.inputs))]
 
 
@@ -93,7 +92,7 @@ def test_a_row_left_out_for_held_out_words_does_not_return_as_an_exemplar(write_
 def test_exemplars_that_do_not_fit_are_left_out_and_counted(tmp_path):
     data = Data(config(tmp_path, shots=5, task_feature_lengths={"inputs": 900, "targets": 64}))
     texts = training_texts(data)
-    counts = open_train_shard(data.shard_path("rte", 0)).meta["counts"]
+    counts = data.counts("rte")
     shown = [text.count("Answer:") - 1 for text in texts if "Answer:" in text]
     assert counts["exemplars that did not fit"] > 0 and max(shown) >= 1
     assert all(len(data.vocabulary.encode(text)) < 900 for text in texts)
@@ -131,7 +130,7 @@ def test_a_run_may_train_with_the_first_templates_only(tmp_path, count):
             for text in training_texts(data, epoch=epoch)}
     assert used == {template.id for template in rte.templates[:count]}
     assert data.card(data.members())[0].templates == count
-    assert data.shard_path("rte", 0) != Data(config(tmp_path)).shard_path("rte", 0)
+    assert data.shard_key("rte", 0) != Data(config(tmp_path)).shard_key("rte", 0)
 
 
 @pytest.mark.parametrize("mode", ["none", "dataset_name"])
@@ -159,9 +158,9 @@ def test_other_exemplar_rows_are_another_shard(write_rows, tmp_path):
     write_rows("rte", "validation", RTE[:20])
     few = config(tmp_path, source="jsonl", data_dir=directory, held_out="nli", mixture_or_task_name="cola", shots=1)
     rte, template = CATALOGUE["rte"], CATALOGUE["rte"].templates[0]
-    before = {shots: Data(dataclasses.replace(few, shots=shots)).eval_path(rte, template) for shots in (0, 1)}
+    before = {shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template) for shots in (0, 1)}
     write_rows("rte", "train", RTE[:600])
-    after = {shots: Data(dataclasses.replace(few, shots=shots)).eval_path(rte, template) for shots in (0, 1)}
+    after = {shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template) for shots in (0, 1)}
     assert before[0] == after[0] and before[1] != after[1]
 
 

@@ -15,7 +15,7 @@ import pytest
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import cli
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.cache import TokenCache, open_train_shard
+from flan_jax.data.cache import TokenCache
 from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Drop, fingerprint, placeholders
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.encode import Encoder, Rendering
@@ -95,7 +95,7 @@ def test_no_row_is_lost_and_each_keeps_its_own_target(write_rows, tmp_path, coun
     d, directory = CATALOGUE["wmt14_enfr"], write_rows("wmt14_enfr", "train", FRENCH[:count])
     write_rows("wmt14_enfr", "test", FRENCH[:count])
     cache = token_cache(tmp_path, JsonlSource(directory))
-    shards = [open_train_shard(cache.build_train(d, epoch)) for epoch in (0, 1)]
+    shards = [cache.build_train(d, epoch) and cache.open_train(d, epoch) for epoch in (0, 1)]
     for shard in shards:
         numbers = [[re.search(r"\d+", text)[0] for text in pair] for pair in shard_texts(shard)]
         assert numbers == [[str(i), str(i)] for i in range(count)]

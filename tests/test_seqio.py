@@ -79,7 +79,7 @@ def test_a_wrong_setting_is_refused(setting, said):
 def test_our_own_names_train_as_the_datasets_they_stand_for():
     data = Data(DataConfig(mixture_or_task_name="flan_copa", held_out="none", templates=1, decontaminate=True))
     assert data.train_datasets() == ["copa"] and not data.seqio_tasks
-    assert data.shard_path("copa", 0) == Data(dataclasses.replace(data.config, mixture_or_task_name="copa")).shard_path(
+    assert data.shard_key("copa", 0) == Data(dataclasses.replace(data.config, mixture_or_task_name="copa")).shard_key(
         "copa", 0)
     mixture = Data(DataConfig(mixture_or_task_name="flan_heldout_nli", held_out="nli"))
     assert mixture.train_datasets() == Data(DataConfig(held_out="nli")).train_datasets()
@@ -96,7 +96,6 @@ import flan_jax.tasks
 import seqio
 from flan_jax.data import seqio_tasks
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.cache import open_train_shard
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
@@ -118,7 +117,7 @@ for name, lengths in (('copa', wide), ('e2e_nlg', wide), ('cola', narrow), ('squ
     cached = []
     for epoch in range(2):
         data.build_shard(name, epoch)
-        shard = open_train_shard(data.shard_path(name, epoch))
+        shard = data.open_shard(name, epoch)
         cached += [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(shard.inputs))]
     twice = tokens(examples(f'flan_{name}', lengths, num_epochs=2))
     half = len(cached) // 2
@@ -174,7 +173,7 @@ for setting in ({'decontaminate': True}, {'templates': 1}):
         found['ignored'].append(str(error))
 data = Data(own)
 data.build_shard('flan_copa', 1)
-shard = open_train_shard(data.shard_path('flan_copa', 1))
+shard = data.open_shard('flan_copa', 1)
 second = tokens(examples('flan_copa', lengths, num_epochs=2))[len(shard.inputs):]
 found['own_second'] = second == [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))]
 named = Data(dataclasses.replace(own, mixture_or_task_name='flan_rte.terse'))
@@ -300,7 +299,7 @@ def path(preprocessor):
     seqio.TaskRegistry.add('theirs', source=seqio.FunctionDataSource(read, splits=('train',)),
                            preprocessors=[preprocessor, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.tokenize],
                            output_features={'inputs': feature, 'targets': feature})
-    return Data(DataConfig(mixture_or_task_name='theirs', held_out='none')).shard_path('theirs', 0).name
+    return Data(DataConfig(mixture_or_task_name='theirs', held_out='none')).shard_key('theirs', 0)
 
 found = {'paths': [path(functools.partial(mapped, fn=lambda row: row, known={'b', 'a', 'c'})), path(added('x')),
                    path(added('y'))]}

@@ -14,15 +14,7 @@ import numpy as np
 from flan_jax.checks import check_fields, check_number, setting_name
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import (
-    DEFAULT_DIRECTORY,
-    EvalExamples,
-    TokenCache,
-    are_whole,
-    counts_in,
-    lost_of,
-    open_train_shard,
-)
+from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, TrainShard, lost_of
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
@@ -30,6 +22,7 @@ from flan_jax.data.hashing import digest
 from flan_jax.data.layouts import make_layout
 from flan_jax.data.mixture import CardRow, Split, counts_once, held_out_split
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
+from flan_jax.data.packs import Shard
 from flan_jax.data.render import INSTRUCTIONS, STYLES
 from flan_jax.data.seqio_tasks import mixture_recipes, task_recipes
 from flan_jax.data.sources import open_source, unavailable
@@ -269,17 +262,32 @@ class Data:
 
     # Training side. `split` is 'train', or 'validation' for the loss that chooses the best checkpoint.
 
-    def shard_path(self, name: str, epoch: int, split: str = "train") -> pathlib.Path:
-        """Where the shard of (dataset, epoch) lies or will lie."""
+    def shard_key(self, name: str, epoch: int, split: str = "train") -> str:
+        """The key of the shard with the examples of (dataset, epoch); it stands for its contents."""
         if name in self.seqio_tasks:
-            return self.seqio_tasks[name].path(epoch)
-        return self.cache.train_path(self.training_dataset(name), epoch, split)
+            return self.seqio_tasks[name].key(epoch)
+        return self.cache.train_key(self.training_dataset(name), epoch, split)
 
-    def build_shard(self, name: str, epoch: int, split: str = "train") -> pathlib.Path:
-        """Builds the shard of (dataset, epoch), unless it is there; gives where it lies."""
+    def open_shard(self, name: str, epoch: int, split: str = "train") -> TrainShard | None:
+        """The examples of (dataset, epoch); None if they are not in the cache."""
         if name in self.seqio_tasks:
-            return self.seqio_tasks[name].build(epoch)
-        return self.cache.build_train(self.training_dataset(name), epoch, split)
+            return self.seqio_tasks[name].open(epoch)
+        return self.cache.open_train(self.training_dataset(name), epoch, split)
+
+    def render_shard(self, name: str, epoch: int, split: str = "train") -> Shard:
+        """Renders the shard with the examples of (dataset, epoch)."""
+        if name in self.seqio_tasks:
+            return self.seqio_tasks[name].render(epoch)
+        return self.cache.render_train(self.training_dataset(name), epoch, split)
+
+    def build_shard(self, name: str, epoch: int, split: str = "train") -> str:
+        """Renders and keeps the shard with the examples of (dataset, epoch), unless it is there; returns its key."""
+        shard = self.cache.packs.find(self.shard_key(name, epoch, split))
+        return self.cache.keep(self.render_shard(name, epoch, split)) if shard is None else shard.key
+
+    def counts(self, name: str, split: str = "train") -> dict[str, int]:
+        """What was counted over the first epoch: 'rows', 'rows read', and what was dropped and cut."""
+        return self.cache.packs.find(self.shard_key(name, 0, split)).meta["counts"]
 
     def names(self, split: str = "train") -> list[str]:
         """What trains; for 'validation' those of them that have such a split here."""
@@ -293,7 +301,8 @@ class Data:
         return self._not_built([(n, 0) for n in self.names(split)], split)
 
     def _not_built(self, wanted: list[tuple[str, int]], split: str) -> list[tuple[str, int]]:
-        whole = are_whole([self.shard_path(*pair, split) for pair in wanted])
+        self.cache.packs.refresh()
+        whole = self.cache.packs.are_whole([self.shard_key(*pair, split) for pair in wanted])
         return [pair for pair, there in zip(wanted, whole) if not there]
 
     def members(self, split: str = "train") -> list[Member]:
@@ -310,7 +319,7 @@ class Data:
             raise MissingEpochs(set(missing))
         members = []
         for name in self.names(split):
-            counts = counts_in(self.shard_path(name, 0, split))
+            counts = self.counts(name, split)
             rows = counts["rows"]
             if rows:
                 rate = getattr(self.seqio_tasks.get(name), "rate", None)
@@ -351,7 +360,7 @@ class Data:
         if not members or not rows:
             return None
         capacity = self.layout.capacity
-        shards = [str(self.shard_path(m.name, 0, split)) for m in members]
+        shards = [self.shard_key(m.name, 0, split) for m in members]
         key = digest([packing.FORMAT, split, [dataclasses.asdict(m) for m in members], capacity, self.config.seed, rows,
                       self.config.pack, shards])
         path = self.directory / "plans" / f"{key[:16]}.npz"
@@ -376,11 +385,11 @@ class Data:
         plan = self.plan(split)
         if plan is None:
             return None
-        return Batches(plan, self.members(split), functools.partial(self.shard_path, split=split), self.layout,
+        return Batches(plan, self.members(split), functools.partial(self.open_shard, split=split), self.layout,
                        self.config.batch_size)
 
     def _lengths(self, split: str, name: str, epoch: int) -> np.ndarray | None:
-        shard = open_train_shard(self.shard_path(name, epoch, split))
+        shard = self.open_shard(name, epoch, split)
         return None if shard is None else self.layout.sizes(shard)
 
     # Held-out side.
@@ -437,13 +446,22 @@ class Data:
         cache, *which = self._eval_shard(dataset, template, asked)
         return cache.eval_examples(*which)
 
-    def eval_path(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> pathlib.Path:
-        """The shard of a held-out dataset in a template; its name stands for its contents."""
+    def eval_key(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> str:
+        """The key of the shard of a held-out dataset in a template; it stands for its contents."""
         cache, *which = self._eval_shard(dataset, template, asked)
-        return cache.eval_path(*which)
+        return cache.eval_key(*which)
 
-    def build_eval(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> pathlib.Path:
-        """Puts the rows of a held-out dataset in a template into the cache."""
+    def eval_counts(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> dict[str, int]:
+        """What was counted when a shard that is there was made: 'rows', 'rows read', and what was dropped and cut."""
+        return self.cache.packs.find(self.eval_key(dataset, template, asked)).meta["counts"]
+
+    def render_eval(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> Shard:
+        """Renders the rows of a held-out dataset in a template."""
+        cache, *which = self._eval_shard(dataset, template, asked)
+        return cache.render_eval(*which)
+
+    def build_eval(self, dataset: Dataset, template: Template, asked: Protocol | None = None) -> str:
+        """Puts the rows of a held-out dataset in a template into the cache; returns the key of their shard."""
         cache, *which = self._eval_shard(dataset, template, asked)
         return cache.build_eval(*which)
 
@@ -452,7 +470,9 @@ class Data:
         asked = asked or self.asked
         if asked.instructions not in self._eval_caches:
             rendering = dataclasses.replace(self.cache.rendering, instructions=asked.instructions)
-            self._eval_caches[asked.instructions] = TokenCache(self.directory, self.source, self.vocabulary, rendering)
+            cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
+            cache.packs = self.cache.packs
+            self._eval_caches[asked.instructions] = cache
         return self._eval_caches[asked.instructions], dataset, self.config.eval_split, template, asked.max_rows
 
     def ready(self) -> bool:
@@ -473,13 +493,9 @@ class Data:
         if protocols is None:
             on_the_way = [self.asked_while_training] if self.config.eval_every else []
             protocols = dict.fromkeys([self.asked, self.asked_untuned, *on_the_way])
-        missing = []
-        for asked in protocols:
-            for dataset, template in self.eval_jobs(asked):
-                cache, *which = self._eval_shard(dataset, template, asked)
-                if not cache.has_eval(*which):
-                    missing.append((dataset, template, asked))
-        return missing
+        wanted = [(dataset, template, asked) for asked in protocols for dataset, template in self.eval_jobs(asked)]
+        whole = self.cache.packs.are_whole([self.eval_key(*job) for job in wanted])
+        return [job for job, there in zip(wanted, whole) if not there]
 
 
 def in_catalogue(names: Iterable[str]) -> list[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
-from flan_jax.data.cache import TrainShard, open_train_shard
+from flan_jax.data.cache import TrainShard
 from flan_jax.data.layouts import Layout
 from flan_jax.data.packing import Member, Plan
+
+_EPOCHS_OPEN = 2  # of each dataset
 
 
 class Batches:
@@ -18,15 +19,15 @@ class Batches:
     Args:
       plan: which examples share which row.
       members: the mixture.
-      shard_path: (dataset, epoch) -> where its tokens lie.
+      open_shard: (dataset, epoch) -> its tokens.
       layout: how examples lie in a row.
       batch_size: B, rows of a global batch.
     """
 
-    def __init__(self, plan: Plan, members: list[Member], shard_path: Callable[[str, int], pathlib.Path],
+    def __init__(self, plan: Plan, members: list[Member], open_shard: Callable[[str, int], TrainShard],
                  layout: Layout, batch_size: int):
         self.plan, self.members, self.layout, self.batch_size = plan, members, layout, batch_size
-        self._shard_path = shard_path
+        self._open_shard = open_shard
         self._shards: dict[tuple[int, int], TrainShard] = {}
 
     def __len__(self) -> int:
@@ -69,5 +70,8 @@ class Batches:
     def _shard(self, member: int, epoch: int) -> TrainShard:
         key = (member, epoch)
         if key not in self._shards:
-            self._shards[key] = open_train_shard(self._shard_path(self.members[member].name, epoch))
+            # A batch needs an epoch of a dataset, seldom two; those before are closed.
+            while sum(m == member for m, _ in self._shards) >= _EPOCHS_OPEN:
+                del self._shards[min(k for k in self._shards if k[0] == member)]
+            self._shards[key] = self._open_shard(self.members[member].name, epoch)
         return self._shards[key]

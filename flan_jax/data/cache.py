@@ -1,27 +1,23 @@
 """The token cache: each (dataset, split, template choice) rendered and encoded once, on disk, checked, never stale.
 
-A shard is a directory named after the digest of everything that decides its contents: the dataset's record and
-templates, the code of its row function, the renderer, the vocabulary, lengths and options, the source's rows. Change
-any of them and another directory is looked up. A shard is written to a temporary directory and renamed, so it is
-whole or absent; `meta.json` holds a checksum of each file.
+A shard is named after the digest of everything that decides its contents: the dataset's record and templates, the code
+of its row function, the renderer, the vocabulary, lengths and options, the source's rows, and the seed where that
+decides. Change any of them and another shard is looked up. Shards lie together in files (see `packs`).
 
-Training shards hold one template a row, chosen by hash of (row id, seed, epoch): one shard an epoch, built when the
-packing plan needs it. Evaluation shards hold one template each.
+A training row meets one template an epoch, chosen by hash of (row id, seed, epoch). An epoch is a shard; but of a small
+dataset all epochs after the first few, with any seed, are one shard with every row in every template, and where a row
+reads the same in every epoch all of them are one. Evaluation shards hold one template each.
 """
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import heapq
 import inspect
 import json
-import os
 import pathlib
-import shutil
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,39 +28,47 @@ from flan_jax.data.catalogue import Dataset, Template, source_of_row
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.hashing import digest, file_digest, stable_hash
+from flan_jax.data.hashing import digest, stable_hash
+from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.render import choose_template, usable_rows
-from flan_jax.data.sources import Source
+from flan_jax.data.sources import Source, row_id
 from flan_jax.data.vocabulary import Vocabulary
-from flan_jax.errors import UserError
 
 # What makes an example of a row, and which one; part of every key.
 CODE = (render, encode, exemplars, hashing)
-_FORMAT = 3
+_FORMAT = 4
 DEFAULT_DIRECTORY = "~/.cache/flan_jax"
 
 # From this many rows on it is said if all of them are of one class: their files may be sorted by label.
 _ONE_CLASS_ROWS = 20
 
+# Where a dataset has at most so many (row, template) pairs, its epochs after the first ones share a shard.
+MOST_PAIRS = 8192
+_FIRST_EPOCHS = 4
+
 
 @dataclasses.dataclass
 class Ragged:
-    """Sequences of different lengths in one flat array: item i is flat[ends[i-1]:ends[i]]."""
+    """Sequences of different lengths in one flat array: item i is flat[begins[i]:ends[i]]."""
 
     flat: np.ndarray
+    begins: np.ndarray
     ends: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        begin = self.ends[index - 1] if index else 0
-        return self.flat[begin:self.ends[index]]
+        return self.flat[self.begins[index]:self.ends[index]]
 
     @property
     def lengths(self) -> np.ndarray:
         """Length of every item, int64 [items]."""
-        return np.diff(self.ends, prepend=0)
+        return self.ends - self.begins
+
+    def take(self, items: np.ndarray) -> Ragged:
+        """The items of these numbers, in this order."""
+        return Ragged(self.flat, self.begins[items], self.ends[items])
 
 
 @dataclasses.dataclass
@@ -96,14 +100,16 @@ class EvalExamples:
 
 
 class TokenCache:
-    """Opens and builds shards below a directory for one source, vocabulary and rendering.
+    """Opens and makes the shards of a directory for one source, vocabulary and rendering.
 
     Attributes:
+      packs: the files of the directory.
       held_out_filter: what training rows pass through, or None.
     """
 
     def __init__(self, directory: str | pathlib.Path, source: Source, vocabulary: Vocabulary, rendering: Rendering):
         self.directory = pathlib.Path(directory).expanduser()
+        self.packs = Packs(self.directory / "tokens")
         self.source = source
         self.vocabulary = vocabulary
         self.rendering = rendering
@@ -112,58 +118,97 @@ class TokenCache:
         self._pools: dict[tuple[str, bool], ExemplarPool] = {}
         self._code = digest([*map(inspect.getsource, CODE), _FORMAT])
 
-    def train_path(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
-        """Where the training shard of an epoch lies or will lie."""
-        guard = {} if self.held_out_filter is None else {"filter": self.held_out_filter.key[:8]}
-        return self._path(dataset, split, {"epoch": epoch, **guard})
+    def keep(self, shard: Shard) -> str:
+        """Writes a shard; returns its key."""
+        with PackWriter(self.packs.directory) as writer:
+            writer.add(shard)
+        return shard.key
 
-    def build_train(self, dataset: Dataset, epoch: int, split: str = "train") -> pathlib.Path:
-        """Builds the training shard of an epoch, unless it is there."""
-        path = self.train_path(dataset, epoch, split)
-        if _opened(path):
-            return path
+    # Training rows.
+
+    def train_key(self, dataset: Dataset, epoch: int, split: str = "train") -> str:
+        """The key of the shard that has the examples of an epoch.
+
+        Which one it is may depend on the first epoch, if that is there: its rows say whether the dataset is small.
+        """
+        if not self._epochs_differ(dataset):
+            return self._key(dataset, split, self._filter(), False)
+        if epoch >= _FIRST_EPOCHS:
+            shard = self.packs.find(self.train_key(dataset, 0, split))
+            if shard is not None and shard.meta["counts"]["rows"] * len(dataset.templates) <= MOST_PAIRS:
+                return self._key(dataset, split, {"templates": "all", **self._filter()}, False)
+        return self._key(dataset, split, {"epoch": epoch, **self._filter()}, True)
+
+    def open_train(self, dataset: Dataset, epoch: int, split: str = "train") -> TrainShard | None:
+        """The examples of an epoch, memory-mapped; None if they have to be rendered."""
+        shard = self.packs.find(self.train_key(dataset, epoch, split))
+        if shard is None:
+            return None
+        opened = open_train_shard(shard)
+        if "rows" not in shard.arrays:
+            return opened
+        numbers = {template.id: number for number, template in enumerate(dataset.templates)}
+        spec = self.source.spec(dataset, split)
+        chosen = [numbers[choose_template(dataset, row_id(dataset, spec, row), self.rendering.seed, epoch).id]
+                  for row in shard.arrays["rows"].tolist()]
+        pairs = np.arange(len(chosen)) * len(numbers) + np.array(chosen, np.int64)
+        return TrainShard(opened.inputs.take(pairs), opened.targets.take(pairs), opened.meta)
+
+    def render_train(self, dataset: Dataset, epoch: int, split: str = "train") -> Shard:
+        """Renders the shard of `train_key`."""
+        key = self.train_key(dataset, epoch, split)
+        every = "templates=all" in key
         encoder, counts = self._encoder(dataset, self.held_out_filter), collections.Counter()
-        inputs, targets, labels = [], [], set()
+        inputs, targets, labels, positions = [], [], [], []
         compact = np.uint16 if self.vocabulary.size <= 2**16 else np.int32  # 30,000 long rows lie in memory
         rows = _capped(dataset, self._rows(dataset, split, counts), counts)
         if self.held_out_filter is not None:
             rows = self.held_out_filter.kept(dataset, rows, counts)
         for name, row in rows:
-            template = choose_template(dataset, name, self.rendering.seed, epoch)
-            example = encoder.encode(dataset, template, row, name)
-            inputs.append(example.inputs.astype(compact))
-            targets.append(example.targets.astype(compact))
-            labels.add(row.get("label"))
-        if isinstance(dataset.options, tuple) and len(labels) == 1 and len(inputs) >= _ONE_CLASS_ROWS:
-            counts["of one class only (are the files sorted by label?)"] = len(inputs)
-            if split != "train":  # the counts of training rows are printed with the plan
-                print(f"{dataset.name}: all {len(inputs)} {split} rows are of one class; are the files sorted by "
-                      "label?", flush=True)
+            chosen = choose_template(dataset, name, self.rendering.seed, epoch)
+            for template in dataset.templates if every else (chosen,):
+                example = encoder.encode(dataset, template, row, name)
+                inputs.append(example.inputs.astype(compact))
+                targets.append(example.targets.astype(compact))
+            labels.append(row.get("label"))
+            positions.append(int(name.rsplit("/", 1)[1]))
+        _count_one_class(dataset, split, labels, counts)
         counts.update(encoder.counts)
-        return write_train_shard(path, inputs, targets, counts, {"dataset": dataset.name, "epoch": epoch})
+        counts["rows"] = len(positions)
+        shard = train_shard(key, inputs, targets, counts, {"dataset": dataset.name, "code": self.made_by(dataset)})
+        return dataclasses.replace(shard, arrays=shard.arrays | {"rows": np.array(positions, np.int64)} if every
+                                   else shard.arrays)
 
-    def eval_path(self, dataset: Dataset, split: str, template: Template, max_rows: int | None) -> pathlib.Path:
-        """Where the evaluation shard of a template lies or will lie."""
-        return self._path(dataset, split, {"template": template.id, "max_rows": max_rows})
+    def build_train(self, dataset: Dataset, epoch: int, split: str = "train") -> str:
+        """Renders and keeps the shard of an epoch, unless it is there; returns its key."""
+        shard = self.packs.find(self.train_key(dataset, epoch, split))
+        return self.keep(self.render_train(dataset, epoch, split)) if shard is None else shard.key
 
-    def has_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None) -> bool:
-        """Whether an evaluation shard is there and whole."""
-        return _opened(self.eval_path(dataset, split, template, max_rows)) is not None
+    def _epochs_differ(self, dataset: Dataset) -> bool:
+        """Whether a row may meet another template in another epoch, and another seed means another one."""
+        return len(dataset.templates) > 1 and self.rendering.instructions in ("template", "baseline")
+
+    def _filter(self) -> dict[str, str]:
+        return {} if self.held_out_filter is None else {"filter": self.held_out_filter.key[:8]}
+
+    # Held-out rows.
+
+    def eval_key(self, dataset: Dataset, split: str, template: Template, max_rows: int | None) -> str:
+        """The key of the evaluation shard of a template."""
+        return self._key(dataset, split, {"template": template.id, "max_rows": max_rows}, False)
 
     def eval_examples(self, dataset: Dataset, split: str, template: Template,
                       max_rows: int | None = None) -> EvalExamples | None:
-        """Opens an evaluation shard; None if it has to be built.
+        """Opens an evaluation shard; None if it has to be rendered.
 
         `inputs` are int32 ids ending in the vocabulary's `input_end`, each of `options` ids ending in EOS; `texts` has
         per row 'inputs', 'answer', and where they apply 'options', 'label', 'order', 'references', 'group', 'value'.
         """
-        path = self.eval_path(dataset, split, template, max_rows)
-        meta = _opened(path)
-        if meta is None:
+        shard = self.packs.find(self.eval_key(dataset, split, template, max_rows))
+        if shard is None:
             return None
-        tokens = _ragged(path, "tokens")
-        with open(path / "texts.jsonl", encoding="utf-8") as file:
-            texts = [json.loads(line) for line in file]
+        tokens = _ragged(shard, "tokens")
+        texts = [json.loads(line) for line in shard.arrays["texts"].tobytes().decode().split("\n")[:-1]]
         inputs, options, position = [], [], 0
         for text in texts:
             width = 1 + len(text.get("options", ()))
@@ -174,11 +219,8 @@ class TokenCache:
         return EvalExamples(dataset.name, split, template.id, template.kind, [t.pop("row") for t in texts], inputs,
                             options if dataset.options and template.kind == "forward" else None, texts)
 
-    def build_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None = None) -> pathlib.Path:
-        """Builds an evaluation shard, unless it is there; of more than `max_rows` rows, a sample (see `_sample`)."""
-        path = self.eval_path(dataset, split, template, max_rows)
-        if _opened(path):
-            return path
+    def render_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None = None) -> Shard:
+        """Renders an evaluation shard; of more than `max_rows` rows, a sample (see `_sample`)."""
         encoder = self._encoder(dataset)
         counts: collections.Counter[str] = collections.Counter()
         rows = self._rows(dataset, split, counts)
@@ -191,10 +233,20 @@ class TokenCache:
             texts.append(_text(name, row, example, template))
         counts["rows"] = len(texts)
         counts.update(encoder.counts)
-        with _Shard(path, counts, {"dataset": dataset.name, "split": split, "template": template.id}) as shard:
-            shard.ragged("tokens", flat)
-            shard.lines("texts", texts)
-        return path
+        lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts).encode()
+        return Shard(self.eval_key(dataset, split, template, max_rows),
+                     _meta(counts, {"dataset": dataset.name, "split": split, "template": template.id,
+                                    "code": self.made_by(dataset)}),
+                     {**_ragged_arrays("tokens", flat), "texts": np.frombuffer(lines, np.uint8)})
+
+    def build_eval(self, dataset: Dataset, split: str, template: Template, max_rows: int | None = None) -> str:
+        """Renders and keeps an evaluation shard, unless it is there; returns its key."""
+        shard = self.packs.find(self.eval_key(dataset, split, template, max_rows))
+        return self.keep(self.render_eval(dataset, split, template, max_rows)) if shard is None else shard.key
+
+    def made_by(self, dataset: Dataset) -> str:
+        """Stands for the code that makes the shards of a dataset: with other code they are not looked up again."""
+        return digest([self._code, source_of_row(dataset)])[:16]
 
     def _encoder(self, dataset: Dataset, held_out_filter: HeldOutFilter | None = None) -> Encoder:
         if not self.rendering.shots:
@@ -208,16 +260,20 @@ class TokenCache:
         rows = usable_rows(self.source, dataset, self.source.spec(dataset, split), counts)
         return ((name, row) for _, name, row in rows)
 
-    def _path(self, dataset: Dataset, split: str, choice: dict[str, Any]) -> pathlib.Path:
+    def _key(self, dataset: Dataset, split: str, choice: dict[str, Any], seed_decides: bool) -> str:
         spec = self.source.spec(dataset, split)
         mark = (dataset.name, dataset.templates, split)
+        rendering = dataclasses.asdict(self.rendering)
+        seed = rendering.pop("seed")
         if mark not in self._fingerprints:
             self._fingerprints[mark] = digest([_record(dataset), source_of_row(dataset), self._code, spec,
-                                               self.vocabulary.fingerprint, dataclasses.asdict(self.rendering),
-                                               self.source.kind, self._rows_fingerprint(dataset, spec)])
+                                               self.vocabulary.fingerprint, rendering, self.source.kind,
+                                               self._rows_fingerprint(dataset, spec)])
+        if seed_decides or self.rendering.shots or self.rendering.options_style == "shuffled":
+            choice = {**choice, "seed": seed}
         key = digest([self._fingerprints[mark], choice])[:16]
         parts = [split, *(f"{name}={value}" for name, value in choice.items() if value is not None), key]
-        return self.directory / dataset.name / "-".join(parts)
+        return f"{dataset.name}/{'-'.join(parts)}"
 
     def _rows_fingerprint(self, dataset: Dataset, spec: str) -> list[str]:
         """Digests of the rows themselves and of those that exemplars are drawn from."""
@@ -225,28 +281,15 @@ class TokenCache:
         return [self.source.fingerprint(dataset, s) for s in specs]
 
 
-def open_train_shard(path: pathlib.Path) -> TrainShard | None:
-    """The training shard in a directory, memory-mapped; None if there is none."""
-    meta = _opened(path)
-    if meta is None:
-        return None
-    return TrainShard(_ragged(path, "inputs"), _ragged(path, "targets"), meta)
+def open_train_shard(shard: Shard) -> TrainShard:
+    """The examples of a shard made by `train_shard`."""
+    return TrainShard(_ragged(shard, "inputs"), _ragged(shard, "targets"), shard.meta)
 
 
-def are_whole(paths: list[pathlib.Path]) -> list[bool]:
-    """Whether each shard is there and undamaged; their files are read side by side."""
-    with concurrent.futures.ThreadPoolExecutor() as executor:
-        return [meta is not None for meta in executor.map(_opened, paths)]
-
-
-def rows_in(path: pathlib.Path) -> int:
-    """Rows of a shard that is there."""
-    return counts_in(path)["rows"]
-
-
-def counts_in(path: pathlib.Path) -> dict[str, int]:
-    """What was counted when a shard that is there was made: 'rows', 'rows read', and what was dropped and cut."""
-    return json.loads((path / "meta.json").read_text(encoding="utf-8"))["counts"]
+def train_shard(key: str, inputs: list[np.ndarray], targets: list[np.ndarray], counts: collections.Counter,
+                meta: dict[str, Any]) -> Shard:
+    """A shard of training examples."""
+    return Shard(key, _meta(counts, meta), {**_ragged_arrays("inputs", inputs), **_ragged_arrays("targets", targets)})
 
 
 def lost_of(counts: dict[str, int]) -> dict[str, int]:
@@ -254,14 +297,18 @@ def lost_of(counts: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if name not in ("rows", "rows read")}
 
 
-def write_train_shard(path: pathlib.Path, inputs: list[np.ndarray], targets: list[np.ndarray],
-                      counts: collections.Counter, meta: dict[str, Any]) -> pathlib.Path:
-    """Writes a training shard, whole or not at all."""
-    counts["rows"] = len(inputs)
-    with _Shard(path, counts, meta) as shard:
-        shard.ragged("inputs", inputs)
-        shard.ragged("targets", targets)
-    return path
+def _meta(counts: collections.Counter, meta: dict[str, Any]) -> dict[str, Any]:
+    return {**meta, "counts": dict(sorted(counts.items()))}
+
+
+def _count_one_class(dataset: Dataset, split: str, labels: list[Any], counts: collections.Counter) -> None:
+    """Counts rows that are all of one class; those that do not train are printed, the others are with the plan."""
+    if not isinstance(dataset.options, tuple) or len(set(labels)) != 1 or len(labels) < _ONE_CLASS_ROWS:
+        return
+    counts["of one class only (are the files sorted by label?)"] = len(labels)
+    if split != "train":
+        print(f"{dataset.name}: all {len(labels)} {split} rows are of one class; are the files sorted by label?",
+              flush=True)
 
 
 def _capped(dataset: Dataset, rows: Iterator, counts: collections.Counter) -> Iterator:
@@ -301,84 +348,16 @@ def _sample(dataset: Dataset, rows: Iterator, most: int, counts: collections.Cou
     return [(name, row) for _, name, row in kept]
 
 
-class _Shard:
-    """Writes the files of a shard to a temporary directory and renames it when all are on disk."""
-
-    def __init__(self, path: pathlib.Path, counts: collections.Counter, meta: dict[str, Any]):
-        self.path, self.meta = path, {**meta, "counts": dict(sorted(counts.items()))}
-        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-
-    def __enter__(self) -> _Shard:
-        try:
-            self.temporary.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"cannot write the token cache in {self.path.parent} ({error.strerror}); "
-                            "set CACHE_DIR to a directory you can write to.") from error
-        return self
-
-    def array(self, name: str, values: np.ndarray) -> None:
-        np.save(self.temporary / f"{name}.npy", values)
-
-    def ragged(self, name: str, items: list[np.ndarray]) -> None:
-        flat = np.concatenate(items) if items else np.zeros(0, np.int32)
-        small = flat.size == 0 or flat.max() < 2**16
-        self.array(name, flat.astype(np.uint16 if small else np.int32, copy=False))
-        self.array(f"{name}_ends", np.cumsum([len(item) for item in items], dtype=np.int64))
-
-    def lines(self, name: str, values: list[dict[str, Any]]) -> None:
-        with open(self.temporary / f"{name}.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            return
-        self.meta["files"] = {p.name: file_digest(p) for p in sorted(self.temporary.iterdir())}
-        (self.temporary / "meta.json").write_text(json.dumps(self.meta, indent=1), encoding="utf-8")
-        if self.path.exists() and not _opened(self.path):
-            aside = self.temporary.with_name(f"{self.temporary.name}.damaged")
-            os.rename(self.path, aside)
-            shutil.rmtree(aside, ignore_errors=True)
-        try:
-            os.rename(self.temporary, self.path)
-        except OSError:  # another process was first, with the same contents
-            shutil.rmtree(self.temporary, ignore_errors=True)
+def _ragged_arrays(name: str, items: list[np.ndarray]) -> dict[str, np.ndarray]:
+    flat = np.concatenate(items) if items else np.zeros(0, np.int32)
+    small = flat.size == 0 or flat.max() < 2**16
+    return {name: flat.astype(np.uint16 if small else np.int32, copy=False),
+            f"{name}_ends": np.cumsum([len(item) for item in items], dtype=np.int64)}
 
 
-_CHECKED: set[pathlib.Path] = set()
-
-
-def _opened(path: pathlib.Path) -> dict[str, Any] | None:
-    """The meta of a whole, undamaged shard; None if it is absent or damaged (then it is rebuilt).
-
-    Raises:
-      UserError: if a file stands where a directory of the cache should be.
-    """
-    try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        files = meta["files"].items()
-        if path not in _CHECKED:
-            for name, checksum in files:
-                if file_digest(path / name) != checksum:
-                    print(f"token cache: {path / name} is damaged and will be rebuilt", flush=True)
-                    return None
-            _CHECKED.add(path)
-        return meta
-    except NotADirectoryError as error:
-        file = next(p for p in (path, *path.parents) if p.exists())
-        raise UserError(f"the token cache cannot lie below {file}, which is a file; set CACHE_DIR to a directory."
-                        ) from error
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        print(f"token cache: {path / 'meta.json'} is damaged and will be rebuilt", flush=True)
-        return None
-
-
-def _ragged(path: pathlib.Path, name: str) -> Ragged:
-    # A plain array over the mapped file: a slice of np.memmap itself takes four times as long.
-    flat = np.asarray(np.load(path / f"{name}.npy", mmap_mode="r"))
-    return Ragged(flat, np.load(path / f"{name}_ends.npy"))
+def _ragged(shard: Shard, name: str) -> Ragged:
+    ends = shard.arrays[f"{name}_ends"]
+    return Ragged(shard.arrays[name], np.concatenate([[0], ends])[:-1].astype(np.int64), ends)
 
 
 def _record(dataset: Dataset) -> dict[str, Any]:

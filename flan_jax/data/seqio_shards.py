@@ -15,8 +15,9 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax.data.cache import TokenCache, open_train_shard, write_train_shard
+from flan_jax.data.cache import TokenCache, TrainShard, open_train_shard, train_shard
 from flan_jax.data.hashing import digest
+from flan_jax.data.packs import Shard
 from flan_jax.data.seqio_build import from_epoch
 from flan_jax.data.seqio_tasks import SeqioTasks, configure, mixture_recipes, task_recipes
 from flan_jax.data.source_text import code_of
@@ -27,21 +28,30 @@ tf.config.set_visible_devices([], "GPU")  # the memory there is for JAX
 
 @dataclasses.dataclass
 class SeqioShards:
-    """The training shards of somebody's SeqIO task: `path(epoch)`, `build(epoch)`, `rate` (None: its rows, capped)."""
+    """The training shards of somebody's SeqIO task, one an epoch, and its `rate` (None: its rows, capped)."""
 
     task: seqio.Task
     cache: TokenCache
     rate: float | None
 
-    def path(self, epoch: int) -> pathlib.Path:
-        """Where the shard of an epoch lies; named after the task, its code, vocabulary and lengths."""
+    def key(self, epoch: int) -> str:
+        """The key of the shard of an epoch: the task, its code, vocabulary and lengths."""
         rendering = self.cache.rendering
         key = digest([self.task.name, _code(self.task), self.cache.vocabulary.fingerprint, rendering.input_length,
                       rendering.target_length, rendering.seed, epoch])
-        return self.cache.directory / f"seqio.{self.task.name}" / f"train-epoch={epoch}-{key[:16]}"
+        return f"seqio.{self.task.name}/train-epoch={epoch}-{key[:16]}"
 
-    def build(self, epoch: int) -> pathlib.Path:
-        """Runs the task's pipeline over its train split and keeps the tokens; gives where they lie."""
+    def open(self, epoch: int) -> TrainShard | None:
+        """The examples of an epoch, memory-mapped; None if they have to be made."""
+        shard = self.cache.packs.find(self.key(epoch))
+        return None if shard is None else open_train_shard(shard)
+
+    def render(self, epoch: int) -> Shard:
+        """Runs the task's pipeline over its train split; the shard of its tokens.
+
+        Raises:
+          UserError: if it gives more or fewer examples than in the first epoch.
+        """
         rendering = self.cache.rendering
         lengths = {"inputs": rendering.input_length, "targets": rendering.target_length}
         task = from_epoch(self.task, epoch)
@@ -53,13 +63,12 @@ class SeqioShards:
                 tokens.append(np.asarray(example[name], np.int32))
                 if len(tokens[-1]) == lengths[name] and tokens[-1][-1] != self.cache.vocabulary.eos_id:
                     counts[f"{name} cut"] += 1  # by SeqIO, with their EOS
-        first = open_train_shard(self.path(0)) if epoch else None
+        first = self.open(0) if epoch else None
         if first is not None and len(first.inputs) != len(inputs):
             raise UserError(f"SeqIO task {self.task.name!r} gives {len(first.inputs)} examples in its first epoch and "
                             f"{len(inputs)} in epoch {epoch}; a task that trains must give as many each time.")
-        counts["rows read"] = len(inputs)
-        return write_train_shard(self.path(epoch), inputs, targets, counts,
-                                 {"dataset": self.task.name, "epoch": epoch})
+        counts["rows read"] = counts["rows"] = len(inputs)
+        return train_shard(self.key(epoch), inputs, targets, counts, {"dataset": self.task.name})
 
 
 def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:

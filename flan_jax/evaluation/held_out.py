@@ -18,7 +18,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from flan_jax.data.assemble import Data, Protocol
-from flan_jax.data.cache import rows_in
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
@@ -121,7 +120,7 @@ class HeldOut:
         """What is evaluated; a dataset without a usable row is left out, and that is printed."""
         jobs = self.data.eval_jobs(asked)
         one_each = {job[0].name: job for job in jobs}  # a row is usable in every template or in none
-        empty = {name for name, job in one_each.items() if not rows_in(self.data.eval_path(*job, asked))}
+        empty = {name for name, job in one_each.items() if not self.data.eval_counts(*job, asked)["rows"]}
         if empty:
             names = ", ".join(sorted(empty))
             print(f"left out: {names} (no row is usable; `flan-jax tasks check` shows why)", flush=True)
@@ -131,7 +130,7 @@ class HeldOut:
              behind: Sequence[Any]) -> tuple[str, str]:
         """(name, digest) in `evaluated.json`: the rows of `results.csv` that it stands for, and what they come from."""
         name = _name(setting, dataset.name, self.data.config.eval_split, template.id)
-        shard = self.data.eval_path(dataset, template, asked).name
+        shard = self.data.eval_key(dataset, template, asked)
         metrics = results.metrics_of(dataset, template.kind)
         return name, digest([shard, metrics, dataclasses.asdict(setting), *behind])
 
@@ -161,7 +160,7 @@ class HeldOut:
             name = _name(row, row.dataset, row.split, row.template)
             most[name] = max(most[name], row.n)
         for (name, _), dataset, template in todo:
-            count = rows_in(self.data.eval_path(dataset, template, asked))
+            count = self.data.eval_counts(dataset, template, asked)["rows"]
             if most[name] > count:
                 raise UserError(f"{path} has numbers of {most[name]} rows of {dataset.name}/{template.id}, and those "
                                 f"of {count} would take their place; write them elsewhere (flan-jax eval "

@@ -36,7 +36,7 @@ def record_of(data: Data) -> dict[str, Any]:
     return {
         "eval": data.evaluated, "dropped": data.split.dropped, "left_out": data.left_out,
         "card": [dataclasses.asdict(row) for row in data.card(data.members())],
-        "shards": {m.name: data.shard_path(m.name, 0).name for m in data.members()},
+        "shards": {m.name: data.shard_key(m.name, 0) for m in data.members()},
         "vocabulary": data.vocabulary.fingerprint,
     }
 

@@ -1,0 +1,293 @@
+"""Shards (named arrays with a record) in few files, the packs, that any number of processes write and read.
+
+A pack is written once: arrays one after the other, then the index (key -> record, and place and digest of each array),
+then a footer with the index's own digest. Until the footer is there, readers pass the file over: it gets its name at
+once, and nothing is renamed. Keys stand in the index, so that a pack may have any name and lie in any directory.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import mmap
+import os
+import pathlib
+import socket
+import struct
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from flan_jax.errors import UserError
+
+SUFFIX = ".pack"
+_MAGIC = b"flanpak1"
+_FOOTER = struct.Struct("<Q16s8s")  # bytes of the index, its digest, _MAGIC
+_ALIGNMENT = 64
+
+# A pack is closed when it is so large or so old: a preparation that is killed loses no more than that.
+_MOST_BYTES = 256 * 2**20
+_MOST_SECONDS = 60.0
+
+# What no process writes to for so long is not being written any more.
+_ABANDONED_SECONDS = 3600.0
+
+# (pack's path, its size, its time, key) of what was found whole in this process, and packs that were named as damaged.
+_CHECKED: set[tuple[str, int, int, str]] = set()
+_NAMED: set[tuple[str, int]] = set()
+# Packs that this process writes.
+_OPEN: set[pathlib.Path] = set()
+
+
+@dataclasses.dataclass
+class Shard:
+    """Arrays by name, and a record of JSON values about them."""
+
+    key: str
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Pack:
+    """A pack whose index has been read.
+
+    Attributes:
+      path, size, time: of the file; `time` is the last change in nanoseconds, which a use of the pack renews.
+      index: key -> {'meta': record, 'arrays': {name: [dtype, shape, begin, digest]}}.
+    """
+
+    path: pathlib.Path
+    size: int
+    time: int
+    index: dict[str, dict[str, Any]]
+    _map: mmap.mmap | None = None
+
+    def read(self, key: str) -> Shard:
+        """The shard of a key, its arrays mapped.
+
+        Raises:
+          ValueError, OSError: if an array is damaged, or the file is gone.
+        """
+        if self._map is None:
+            with open(self.path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with contextlib.suppress(OSError):  # a cache that is only read
+                os.utime(self.path)
+        entry = self.index[key]
+        arrays = {name: np.frombuffer(self._map, dtype, int(np.prod(shape)), begin).reshape(shape)
+                  for name, (dtype, shape, begin, _) in entry["arrays"].items()}
+        mark = (str(self.path), self.size, self.time, key)
+        if mark not in _CHECKED:
+            for name, array in arrays.items():
+                if _digest(array) != entry["arrays"][name][3]:
+                    raise ValueError(f"{name} of {key}")
+            _CHECKED.add(mark)
+        return Shard(key, entry["meta"], arrays)
+
+
+class Packs:
+    """The shards in the packs of a directory; the newest of several with one key counts."""
+
+    def __init__(self, directory: pathlib.Path):
+        self.directory = directory
+        self._packs: dict[str, Pack] = {}
+        self._by_key: dict[str, list[Pack]] = {}
+
+    def find(self, key: str) -> Shard | None:
+        """The shard of a key, whole and checked; None if there is none.
+
+        Raises:
+          UserError: if the directory cannot be read.
+        """
+        if key not in self._by_key:
+            self.refresh()
+        return self._find(key)
+
+    def _find(self, key: str) -> Shard | None:
+        for pack in list(self._by_key.get(key, ())):
+            try:
+                return pack.read(key)
+            except (OSError, ValueError) as error:
+                if not isinstance(error, FileNotFoundError):
+                    _name_once(pack.path, pack.time, f"is damaged ({error}) and will be rebuilt")
+                self._by_key[key].remove(pack)
+        return None
+
+    def are_whole(self, keys: Iterable[str]) -> list[bool]:
+        """Whether there is a whole shard of each key; checked many at once."""
+        self.refresh()
+        with concurrent.futures.ThreadPoolExecutor(16) as threads:
+            return [shard is not None for shard in threads.map(self._find, keys)]
+
+    def packs(self) -> list[Pack]:
+        """All packs that are whole, the newest first."""
+        self.refresh()
+        return [self._packs[name] for name in sorted(self._packs, reverse=True)]
+
+    def unfinished(self) -> list[pathlib.Path]:
+        """Files of this directory that no reader uses and no process writes: cut short, damaged, or left behind."""
+        self.refresh()
+        return [path for path in self._files() if path.name not in self._packs and is_abandoned(path)]
+
+    def refresh(self) -> None:
+        """Reads the index of each pack that has come since, and forgets those that are gone."""
+        files = {path.name: path for path in self._files()}
+        new = [path for name, path in files.items() if name not in self._packs]
+        gone = [name for name in self._packs if name not in files]
+        added = [pack for pack in map(_open, new) if pack is not None]
+        self._packs |= {pack.path.name: pack for pack in added}
+        for name in gone:
+            del self._packs[name]
+        if added or gone:
+            self._by_key = {}
+            for name in sorted(self._packs, reverse=True):
+                for key in self._packs[name].index:
+                    self._by_key.setdefault(key, []).append(self._packs[name])
+
+    def _files(self) -> list[pathlib.Path]:
+        try:
+            return [self.directory / name for name in os.listdir(self.directory) if name.endswith(SUFFIX)]
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            file = next(p for p in (self.directory, *self.directory.parents) if p.exists())
+            raise UserError(f"the token cache cannot lie below {file}, which is a file; set CACHE_DIR to a directory."
+                            ) from error
+        except OSError as error:
+            raise UserError(f"the token cache in {self.directory} cannot be read ({error.strerror}); set CACHE_DIR to "
+                            "a directory you can read.") from error
+
+
+class PackWriter:
+    """Writes shards into packs of a directory, inside a `with`; what was added is kept however the block ends."""
+
+    def __init__(self, directory: pathlib.Path):
+        self.directory = directory
+        self._file = None
+        self._index: dict[str, dict[str, Any]] = {}
+        self._opened = 0.0
+
+    def __enter__(self) -> PackWriter:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def add(self, shard: Shard) -> None:
+        """Adds a shard.
+
+        Raises:
+          UserError: if it cannot be written; what the open pack held is then rebuilt.
+        """
+        with self._writing():
+            if self._file is None:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._path, self._index, self._opened = self.directory / _new_name(), {}, time.monotonic()
+                _OPEN.add(self._path)
+                self._file = open(self._path, "xb")  # noqa: SIM115 (closed by `close`)
+                self._file.write(_MAGIC)
+            self._index[shard.key] = {"meta": shard.meta,
+                                      "arrays": {name: self._write(a) for name, a in shard.arrays.items()}}
+            old = time.monotonic() - self._opened > _MOST_SECONDS
+        if old or self._file.tell() > _MOST_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        """Writes index and footer, with which the shards of the open pack can be found."""
+        if self._file is None:
+            return
+        index = json.dumps(self._index, ensure_ascii=False).encode()
+        with self._writing():
+            self._file.write(index + _FOOTER.pack(len(index), _digest_bytes(index), _MAGIC))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+            _OPEN.discard(self._path)
+
+    def _write(self, array: np.ndarray) -> list[Any]:
+        array = np.ascontiguousarray(array)
+        begin = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
+        self._file.seek(begin)
+        self._file.write(array.data.cast("B") if array.size else b"")
+        return [array.dtype.str, list(array.shape), begin, _digest(array)]
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except OSError as error:
+            if self._file is not None:
+                file, self._file = self._file, None
+                _OPEN.discard(self._path)
+                with contextlib.suppress(OSError):
+                    file.close()
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+            raise UserError(f"cannot write the token cache in {self.directory} ({error.strerror}); make room there, or "
+                            "set CACHE_DIR to a directory you can write to.") from error
+
+
+def is_abandoned(path: pathlib.Path) -> bool:
+    """Whether an unfinished file is left behind: its process on this host is dead, or nothing has come for an hour."""
+    host, _, process = path.name.removesuffix(SUFFIX).rpartition("-")[0].partition(".")[2].rpartition("-")
+    if host == socket.gethostname() and process.isdigit():
+        if int(process) == os.getpid():
+            return path not in _OPEN
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass  # it is somebody else's
+        return False
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+    except OSError:
+        return False
+
+
+def _new_name() -> str:
+    """'TIME.HOST-PROCESS-RANDOM.pack': names sort by time."""
+    return f"{time.time_ns():020d}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+
+
+def _open(path: pathlib.Path) -> Pack | None:
+    """A pack with its index; None if it is not finished, or damaged (which is printed once)."""
+    try:
+        with open(path, "rb") as file:
+            state = os.fstat(file.fileno())
+            file.seek(max(state.st_size - _FOOTER.size, 0))
+            length, checksum, magic = _FOOTER.unpack(file.read())
+            if magic != _MAGIC:
+                raise ValueError("it has no footer")
+            file.seek(state.st_size - _FOOTER.size - length)
+            index = file.read(length)
+            if _digest_bytes(index) != checksum:
+                raise ValueError("its index is altered")
+            return Pack(path, state.st_size, state.st_mtime_ns, json.loads(index))
+    except (OSError, ValueError, struct.error) as error:
+        if not isinstance(error, FileNotFoundError) and is_abandoned(path):
+            _name_once(path, 0, f"is damaged or was not finished ({error}); what it held will be rebuilt")
+        return None
+
+
+def _name_once(path: pathlib.Path, moment: int, what: str) -> None:
+    if (str(path), moment) not in _NAMED:
+        _NAMED.add((str(path), moment))
+        print(f"token cache: {path} {what}", flush=True)
+
+
+def _digest(array: np.ndarray) -> str:
+    return _digest_bytes(np.ascontiguousarray(array).data.cast("B") if array.size else b"").hex()
+
+
+def _digest_bytes(data) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
