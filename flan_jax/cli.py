@@ -12,8 +12,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from flan_jax import __version__
-from flan_jax.errors import UserError
+from flan_jax import __version__, signals
+from flan_jax.errors import Diverged, UserError
 from flan_jax.messages import did_you_mean, escaped, nearest
 
 # Verb -> the module that does it, and what it does.
@@ -112,10 +112,13 @@ A run:  flan-jax train --gin_file=gin/flan.gin --gin.HELD_OUT=nli --gin.MODEL_DI
 
 
 def _status(verb_main: Main, argv: Sequence[str]) -> int:
-    """The exit status of a verb; a mistake of the user is one sentence on stderr and 2."""
+    """Returns the exit status of a verb: 0 finished; 2 a mistake of the user, with one clear message on stderr;
+    143 ended by SIGTERM or Ctrl-C, the same command does the rest; 1 anything else.
+    """
     try:
-        status = verb_main(list(argv)) or 0
-        sys.stdout.flush()
+        with signals.handled(signals.preempt):
+            status = verb_main(list(argv)) or 0
+            sys.stdout.flush()
         return status
     except BrokenPipeError:  # The reader of a pipe, such as `head`, has had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -128,10 +131,14 @@ def _status(verb_main: Main, argv: Sequence[str]) -> int:
 
 
 def explained(error: BaseException) -> int | None:
-    """The exit status of an error that one sentence explains, after printing it on stderr; None for any other."""
+    """Returns the exit status of an error that a message explains, after printing it on stderr; None for any other."""
     if isinstance(error, KeyboardInterrupt):
-        print("flan-jax: interrupted", file=sys.stderr)
-        return 130
+        print(f"flan-jax: {str(error) or signals.CTRL_C}: ended; what was finished is kept, and the same command does "
+              "the rest.", file=sys.stderr)
+        return signals.SAVED
+    if isinstance(error, Diverged):
+        print(f"flan-jax: error: {escaped(str(error))}", file=sys.stderr)
+        return 1
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         error = UserError(f"{error.filename or 'a file of this run'} cannot be written ({error.strerror}); make room, "
                           "or give another directory. The same command goes on with what is there.")

@@ -1,8 +1,12 @@
-"""The one exception that means: the user can fix this, and the message says how."""
+"""The exceptions that the command line explains in one clear message, without a traceback."""
 
 
 class UserError(Exception):
     """Bad input from the user: what was wrong, what was expected, what to type instead.
 
-    The command line prints it as one sentence, without a traceback, and exits with status 2.
+    The command line exits with status 2.
     """
+
+
+class Diverged(Exception):
+    """The training gives numbers that are not finite. The command line exits with status 1."""

@@ -10,8 +10,8 @@ import sys
 from flan_jax import cli, report
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
-from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose
-from flan_jax.opening import make_directory, open_run, prepared
+from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose, run_name
+from flan_jax.opening import alone, make_directory, open_run, prepared
 from flan_jax.printing import print_left_out, print_trained
 from flan_jax.training import processes
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = pathlib.Path(source).expanduser().resolve()
     own = checkpoint.is_relative_to(run.directory.resolve())
     _check_name(flags, source, own, run.directory)
-    run.check_params(source, flags.step)
+    step = run.check_params(source, flags.step)
     if not run.data.evaluated:
         raise UserError("HELD_OUT=none leaves nothing to evaluate; name datasets: --gin.EVAL_DATASETS=copa+arc_easy.")
     output = make_directory(flags.output, "--output") if flags.output else make_directory(str(run.directory))
@@ -48,15 +48,17 @@ def main(argv: list[str] | None = None) -> int:
 
     # Whoever calls a checkpoint untuned means the model that this run began with.
     whose = run.directory if own or flags.name == UNTUNED else _run_of(checkpoint)
-    check_whose(output, whose, flags.name or "tuned")
-
-    data = run.data = prepared(run.data, gin_config.gin_arguments(argv), only="eval")
-    print_left_out(data)
-    print_trained(data, mixture_record.trained_on(whose, data))
-    step, params = run.read_params(source, flags.step)
-    with run.heeding_sigterm():
-        finished = run.evaluate(flags.name or "tuned", params, step, output, whose=whose)
-    return report.conclude(output, finished)
+    name = flags.name or "tuned"
+    check_whose(output, whose, name)
+    # Other models and steps may be evaluated into the same output at the same time.
+    with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
+        data = run.data = prepared(run.data, gin_config.gin_arguments(argv), only="eval")
+        print_left_out(data)
+        print_trained(data, mixture_record.trained_on(whose, data))
+        step, params = run.read_params(source, flags.step)
+        with run.preemption.handled():
+            finished = run.evaluate(name, params, step, output, whose=whose)
+        return report.conclude(output, finished, run.preemption.cause)
 
 
 def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pathlib.Path) -> None:

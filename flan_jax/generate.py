@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import cli
+from flan_jax import cli, signals
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
 from flan_jax.files import parse_json, read_json, write_file
 from flan_jax.models.decoding_method import METHODS, Decoding
-from flan_jax.opening import open_model
+from flan_jax.opening import alone, open_model
 from flan_jax.training import processes
 
 # Prompts, a device, that are answered before their answers are written: enough to fill batches of like lengths.
@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     generator = Generator(run.model, vocabulary, run.mesh, target_length, bos_id=vocabulary.bos_id, method=method)
 
     def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
+        if run.preemption.came():  # of several processes; a process alone is interrupted
+            raise signals.Preempted(run.preemption.cause)
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
         cut = sum(is_cut for _, is_cut in answers)
         if writes and cut:
@@ -74,7 +76,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params),
                 "vocabulary": vocabulary.fingerprint, "model": model_digest(run.model.config)}
-    write_answers(pathlib.Path(flags.output).expanduser(), prompts, answer, identity, chunk, writes)
+    output = pathlib.Path(flags.output).expanduser()
+    with alone(output.parent, f".{output.name}.lock", "flan-jax generate"):
+        write_answers(output, prompts, answer, identity, chunk, writes)
     return 0
 
 

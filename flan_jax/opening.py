@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.files import local_path
+from flan_jax.locks import locked
 from flan_jax.printing import print_counts
 from flan_jax.training import processes
 
@@ -41,9 +44,36 @@ def open_model(flags: argparse.Namespace | None = None):
 def _open_run(config: DataConfig, profile_steps: int, flags: argparse.Namespace | None):
     from flan_jax.training import devices, loop
 
-    train_config = loop.TrainConfig(profile_steps=profile_steps)
+    # Mistakes in the settings are found before the processes join: each of them says so and ends by itself.
+    train_config, data = loop.TrainConfig(profile_steps=profile_steps), Data(config)
     devices.set_up(config.cache_directory() / "compiled", flags)
-    return loop.Run(train_config, Data(config))
+    run = loop.Run(train_config, data)
+    processes.mute_others()
+    return run
+
+
+@contextlib.contextmanager
+def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
+    """Keeps a second program like this one out of a directory while the block runs; process 0 locks for all of a run.
+
+    Args:
+      directory: of the run or of its results.
+      name: of the lock file in it.
+      purpose: what this program does, for the message of the other one.
+
+    Raises:
+      UserError: on all processes, if another program is at work there.
+    """
+    with contextlib.ExitStack() as stack:
+        taken = None
+        if processes.index_and_count()[0] == 0:
+            try:
+                stack.enter_context(locked(directory / name, purpose))
+            except UserError as error:
+                taken = error
+        if processes.any_of_all(taken is not None):
+            raise taken or UserError(f"process 0 cannot use {directory}; its log says why.")
+        yield
 
 
 def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
@@ -60,8 +90,7 @@ def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
     first, status = jax.process_index() == 0, 0
     prepares = first and bool(data.undownloaded() or not _is_ready(data, only))
     if prepares:
-        flags = ["--for_a_run", *([f"--only={only}"] if only else [])]
-        status = subprocess.run([sys.executable, "-m", "flan_jax.prepare", *flags, *argv], check=False).returncode
+        status = _prepare([*([f"--only={only}"] if only else []), *argv])
     if jax.process_count() > 1:
         processes.wait_for_all("the token cache")
         status = int(multihost_utils.broadcast_one_to_all(np.int32(status)))
@@ -74,6 +103,18 @@ def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
     if first and not prepares:  # The preparation has said so, too.
         print_counts(data, only)
     return data
+
+
+def _prepare(arguments: list[str]) -> int:
+    """Runs `flan-jax prepare`, which ends when this process is told to; returns its status."""
+    command = [sys.executable, "-m", "flan_jax.prepare", "--for_a_run", *arguments]
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def _is_ready(data: Data, only: str | None) -> bool:

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Collection, Iterable, Sequence
 
-from flan_jax import cli
+from flan_jax import cli, signals
 from flan_jax.errors import UserError
 from flan_jax.evaluation import figure, report
 from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results
@@ -35,16 +35,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def conclude(directory: pathlib.Path, finished: bool) -> int:
-    """Ends an evaluation: table and picture, made by the first of several hosts, or why there are none yet.
+def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
+    """Ends an evaluation: table and picture, made by the first of several processes, or why there are none yet.
 
-    Gives the exit status. `finished` is False if SIGTERM ended it.
+    Returns the exit status. `finished` is False if the signal `cause` ended it.
     """
     import jax
 
     if not finished:
-        print("SIGTERM: the evaluation is not finished; the same command does the rest.", flush=True)
-        return 0
+        print(f"{cause}: the evaluation is not finished; the same command does the rest.", flush=True)
+        return signals.SAVED
     return main([str(directory)]) if jax.process_index() == 0 else 0
 
 

@@ -1,6 +1,8 @@
 """`flan-jax VERB`: help without start-up cost, one sentence for a mistake, the same exit status both ways."""
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import gin
 import pytest
 
 from flan_jax import cli
-from flan_jax.errors import UserError
+from flan_jax.errors import Diverged, UserError
 
 
 def as_process(*argv) -> subprocess.CompletedProcess:
@@ -87,13 +89,38 @@ def test_another_error_keeps_its_traceback(verb):
         cli.main(["tasks"])
 
 
-def test_interruption_is_quiet(verb, capsys):
+@pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_sigterm_and_ctrl_c_end_a_verb_with_143_and_a_message(verb, capsys, number, name):
+    before = signal.getsignal(number)
+
     def interrupted(argv):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(10)
 
     verb(interrupted)
-    assert cli.main(["tasks"]) == 130
-    assert capsys.readouterr().err == "flan-jax: interrupted\n"
+    assert cli.main(["tasks"]) == 143
+    assert capsys.readouterr().err == (f"flan-jax: {name}: ended; what was finished is kept, and the same command does "
+                                       "the rest.\n")
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_nothing():
+    code = ("import os, signal, time; from flan_jax import signals; came = []\n"
+            "with signals.handled(came.append):\n"
+            "    for number in (signal.SIGTERM, signal.SIGTERM): os.kill(os.getpid(), number)\n"
+            "    print(came, flush=True)\n"
+            "    os.kill(os.getpid(), signal.SIGINT)")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout, result.returncode) == ("['SIGTERM']\n", -signal.SIGINT), result.stderr
+
+
+def test_a_diverged_run_ends_with_status_one_and_a_message(verb, capsys):
+    def diverges(argv):
+        raise Diverged("step 3 has loss nan")
+
+    verb(diverges)
+    assert cli.main(["tasks"]) == 1
+    assert capsys.readouterr().err == "flan-jax: error: step 3 has loss nan\n"
 
 
 def test_flags_of_a_verb_are_refused_in_one_sentence():

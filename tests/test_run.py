@@ -129,6 +129,7 @@ def whole_lines(path: pathlib.Path) -> list[str]:
 
 def start_and_signal(arguments: list[str], model_dir: pathlib.Path, step: int, number: int) -> subprocess.Popen:
     """Starts a run and sends it a signal once `metrics.jsonl` holds a step."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what is in the background
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                env={**os.environ, "JAX_PLATFORMS": "cpu"})
     path, deadline = model_dir / "metrics.jsonl", time.time() + 300
@@ -163,11 +164,13 @@ def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
     assert losses(model_dir) == uninterrupted
 
 
-def test_sigterm_saves_exits_cleanly_and_changes_no_loss(cache, tmp_path, uninterrupted):
+def test_sigterm_and_ctrl_c_save_exit_with_143_and_change_no_loss(cache, tmp_path, uninterrupted):
     model_dir = tmp_path / "terminated"
-    process = start_and_signal(command("train", cache, model_dir, *RESTARTED), model_dir, 27, signal.SIGTERM)
-    output = process.stdout.read()
-    assert process.returncode == 0 and "SIGTERM: saved step" in output, output
+    for step, number, name in ((27, signal.SIGTERM, "SIGTERM"), (71, signal.SIGINT, "Ctrl-C")):
+        process = start_and_signal(command("train", cache, model_dir, *RESTARTED), model_dir, step, number)
+        output = process.stdout.read()
+        assert process.returncode == 143 and f"{name}: saved step" in output, output
+        assert ("press it again to end at once" in output) == (name == "Ctrl-C")
     saved = int(output.rsplit("saved step ", 1)[1].split(";")[0])
     result = train(cache, model_dir, *RESTARTED)
     assert f"resuming from step {saved}" in result.stdout
@@ -218,7 +221,7 @@ def test_a_checkpoint_restores_on_another_mesh(cache, tmp_path):
 def test_a_loss_that_is_not_finite_names_step_and_datasets(cache, tmp_path):
     result = run(command("train", cache, tmp_path / "nan", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=20",
                          "--gin.LEARNING_RATE=1e30"))
-    assert result.returncode == 2 and "its batch holds" in result.stderr and "lower LEARNING_RATE" in result.stderr
+    assert result.returncode == 1 and "its batch holds" in result.stderr and "lower LEARNING_RATE" in result.stderr
     assert result.stderr.startswith("flan-jax: error: step "), result.stderr
 
 
@@ -226,7 +229,7 @@ def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cach
     arguments = command("train", cache, tmp_path / "nan", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=3",
                         "--gin.CHECKPOINT_EVERY=1")
     result = run([*arguments, "--gin.LEARNING_RATE=1e30"])
-    assert result.returncode == 2 and "lower LEARNING_RATE" in result.stderr, result.stderr
+    assert result.returncode == 1 and "lower LEARNING_RATE" in result.stderr, result.stderr
     result = run([*arguments, "--gin.LEARNING_RATE=1e-3"])
     assert result.returncode == 0 and "resuming" not in result.stdout, result.stderr
 

@@ -8,7 +8,7 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.models import losses
 from flan_jax.models.t5 import T5, T5Config
-from flan_jax.training import partitioning
+from flan_jax.training import loop, partitioning
 from flan_jax.training.optimizer import adafactor
 from flan_jax.training.profile import Profile
 from flan_jax.training.rounding import round_stochastically
@@ -25,6 +25,13 @@ def test_rounding_by_chance_keeps_the_mean_and_takes_a_neighbour():
     assert abs(float(jnp.mean(rounded[4:].astype(jnp.float32))) - float(x[5])) < 1e-4
     np.testing.assert_allclose(np.float32(rounded[:2]), [0.0, -2.5])
     np.testing.assert_allclose(np.float32(rounded[2:4]), x[2:4], rtol=2**-7)
+
+
+def test_parameters_that_are_not_finite_are_found_before_they_are_saved():
+    params = {"a": jnp.ones(3), "b": {"c": jnp.zeros((2, 2))}}
+    assert loop._all_finite(params)
+    for value in (jnp.nan, jnp.inf):
+        assert not loop._all_finite({**params, "d": jnp.array([1.0, value])})
 
 
 def steps(param_dtype: str, learning_rate: float, count: int = 20) -> list[float]:

@@ -29,6 +29,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from flan_jax.errors import UserError
 from flan_jax.files import read_json
 from flan_jax.models.stacking import named
+from flan_jax.training.processes import any_of_all
 
 # In place of a step's number.
 BEST = "best"
@@ -124,7 +125,7 @@ class Checkpoints:
                 tree = self._restore(abstract_tree, step)
             except Damaged as error:
                 problem = error
-            if not _on_any_process(problem is not None):
+            if not any_of_all(problem is not None):
                 for damaged, why in problems.items():
                     self._set_aside(damaged, why)
                 return tree
@@ -160,7 +161,7 @@ class Checkpoints:
             print(f"{problem or f'another process cannot read step {step}'}; it is called {name} now, and the "
                   "checkpoint before it is taken", flush=True)
             (self.directory / str(step)).rename(self.directory / name)
-        _on_any_process(False)  # the others go on when it is renamed
+        any_of_all(False)  # the others go on when it is renamed
         self._manager.reload()
 
     @contextlib.contextmanager
@@ -179,10 +180,10 @@ class Checkpoints:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's manager, which does not ask by itself whether the run has been told to end."""
+    """Orbax's manager without its own check for preemption."""
 
     def reached_preemption(self, step: int) -> bool:
-        """Not asked here: JAX counts the askings, and `Run.told_to_end` counts them in another way."""
+        """Not checked here: JAX counts the calls, and `preemption.Preemption` counts them in another way."""
         return False
 
 
@@ -257,11 +258,11 @@ def _check_shared(directory) -> None:
     name = f".shared.{multihost_utils.broadcast_one_to_all(np.uint32(uuid.uuid4().int >> 96)):08x}"
     if jax.process_index() == 0:
         (directory / name).write_text("")
-    _on_any_process(False)  # it is written
+    any_of_all(False)  # it is written
     deadline = time.monotonic() + _PATIENCE_S
     while not (seen := (directory / name).exists()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    blind = _on_any_process(not seen)
+    blind = any_of_all(not seen)
     if jax.process_index() == 0:
         (directory / name).unlink()
     if blind:
@@ -290,14 +291,7 @@ def _remove_cut_metrics(directory) -> None:
             if not is_whole:
                 file.unlink()
                 print(f"{file} was cut short: its step no longer counts when the best is looked for", flush=True)
-    _on_any_process(False)  # the others open the directory after that
-
-
-def _on_any_process(value: bool) -> bool:
-    """Whether `value` is true on any of a run's processes."""
-    if jax.process_count() == 1:
-        return value
-    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
+    any_of_all(False)  # the others open the directory after that
 
 
 def _nested(tree) -> dict:

@@ -13,21 +13,20 @@ import functools
 import math
 import pathlib
 import re
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import gin
 import jax
-from jax.experimental import multihost_utils
+import jax.numpy as jnp
 
 from flan_jax import interchange
 from flan_jax.checks import check_fields, check_number
 from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
-from flan_jax.errors import UserError
+from flan_jax.errors import Diverged, UserError
 from flan_jax.evaluation import results
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
@@ -43,6 +42,7 @@ from flan_jax.training.lowering import lower_eval_step, lower_train_step
 from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 from flan_jax.training.model_info import model_info
 from flan_jax.training.optimizer import adafactor
+from flan_jax.training.preemption import Preemption
 from flan_jax.training.prefetch import device_batches, put_batch
 from flan_jax.training.profile import Profile
 from flan_jax.training.step import ShardedState, State
@@ -101,11 +101,12 @@ class TrainConfig:
             raise UserError(f"PARAM_DTYPE must be 'float32' or 'bfloat16', not {self.param_dtype!r}.")
 
 
-_SIGTERM = "SIGTERM: saved step {}; the same command resumes."
-
-
 class Run:
-    """A model on a mesh with its state, its data and its directory."""
+    """A model on a mesh with its state, its data and its directory.
+
+    Attributes:
+      preemption: whether SIGTERM or Ctrl-C came; its `handled` goes around `train` and `evaluate`.
+    """
 
     def __init__(self, config: TrainConfig, data: Data):
         self.config, self.data = config, data
@@ -132,8 +133,7 @@ class Run:
         self.state: State | None = None
         self._step_fn: concurrent.futures.Future | None = None
         self._held_out: HeldOut | None = None
-        self._received: list[int] = []
-        self._times_asked, self._told = 0, False
+        self.preemption = Preemption()
 
     @property
     def steps(self) -> int:
@@ -207,15 +207,17 @@ class Run:
         print(f"parameters of step {found} from {path}", flush=True)
         return found, params
 
-    def check_params(self, path: str, step: int | str | None = None) -> None:
-        """Makes sure that `read_params` finds what it needs, and reads nothing but shapes."""
-        interchange.find_parameters(path, self._abstract_params, step)
+    def check_params(self, path: str, step: int | str | None = None) -> int:
+        """Makes sure that `read_params` finds what it needs, and reads nothing but shapes; returns the step."""
+        source, _ = interchange.find_parameters(path, self._abstract_params, step)
+        return source.step
 
     def train(self, saved: checkpoints.Checkpoints) -> bool:
-        """Takes the steps that are left; True if all are done, False if SIGTERM ended the run early (saved).
+        """Takes the steps that are left; True if all are done, False if the run was preempted (and saved).
 
         Raises:
-          UserError: if a loss is not finite; names the step and the datasets of its batch. Nothing of it is saved.
+          Diverged: if a loss or a parameter is not finite; names the step and the datasets of its batch. Nothing of it
+            is saved.
         """
         batches = self.data.batches()
         flops = model_flops(self.model_config, self.data.config.batch_size, *self.data.config.lengths())
@@ -224,17 +226,17 @@ class Run:
         try:
             stream = device_batches(batches, partitioning.batch_sharding(self.mesh), self.step, self.steps)
             with partitioning.use_mesh(self.mesh), contextlib.closing(stream):
-                told = self._steps(stream, saved, log)
+                preempted = self._steps(stream, saved, log)
         except NonFinite as error:
             saved.wait()
             names = ", ".join(batches.datasets_at(error.step - 1))
-            raise UserError(f"{error}; its batch holds {names}. Nothing after step {saved.latest_step() or 0} is "
-                            "saved; lower LEARNING_RATE or look at these datasets, then run the same command."
-                            ) from None
+            raise Diverged(f"{error}; its batch holds {names}. Nothing after step {saved.latest_step() or 0} is "
+                           "saved; lower LEARNING_RATE or look at these datasets, then run the same command (where it "
+                           "ends like this at its first step, the checkpoint is spoilt: remove it, too).") from None
         finally:
             log.close()
         saved.wait()
-        return not told
+        return not preempted
 
     def _compile_step(self) -> None:
         """Starts to compile the training step in the background, while the state is made or restored."""
@@ -247,14 +249,14 @@ class Run:
         executor.shutdown(wait=False)
 
     def _steps(self, stream: Iterator, saved, log: MetricsLog) -> bool:
-        """Whether SIGTERM ended the steps; what was taken is saved."""
+        """Whether the run was preempted; what was taken is saved."""
         config, begin = self.config, self.step
         if begin == self.steps:
             return False
         validation = self.data.batches("validation")
-        # What a SIGTERM has left of the evaluation of the step that it saved.
+        # What a preemption has left of the evaluation of the step that it saved.
         if self._evaluates_at(begin) and not self._evaluate_on_the_way(begin):
-            print(_SIGTERM.format(begin), flush=True)
+            self._print_saved(begin)
             return True
         if begin == 0 and config.initial_checkpoint_path and validation is not None:
             log.write(0, self._validated(0, validation))
@@ -274,7 +276,7 @@ class Run:
                       flush=True)
             log.add(step, metrics, tokens, waited, timed=step > begin + 1)
             profile.after(step, metrics)
-            ended = self.told_to_end()
+            ended = self.preemption.came()
             if step % config.checkpoint_every == 0 or step == self.steps or ended:
                 log.flush()
                 self._save(step, saved, None if ended and step < self.steps else validation, log)
@@ -287,9 +289,12 @@ class Run:
                 log.restart_clock()
             if ended:
                 profile.after(step, metrics, ended)
-                print(_SIGTERM.format(step), flush=True)
+                self._print_saved(step)
                 return True
         return False
+
+    def _print_saved(self, step: int) -> None:
+        print(f"{self.preemption.cause}: saved step {step}; the same command resumes.", flush=True)
 
     def _evaluates_at(self, step: int) -> bool:
         """Whether the held-out rows are asked after this step; the last step has an evaluation of its own."""
@@ -297,25 +302,11 @@ class Run:
         return bool(every and self.data.evaluated and 0 < step < self.steps and step % every == 0)
 
     def _evaluate_on_the_way(self, step: int) -> bool:
-        """Evaluates the state of a step; False if SIGTERM ended it early."""
+        """Evaluates the state of a step; False if the run was preempted meanwhile."""
         asked = self.data.asked_while_training
         return self._evaluator(self.directory, self.directory).evaluate(
             self.state["params"], self._setting("tuned", step, asked, self.directory), asked, while_training=True,
-            stop=self.told_to_end)
-
-    @contextlib.contextmanager
-    def heeding_sigterm(self) -> Iterator[None]:
-        """Within it SIGTERM ends nothing by itself: `told_to_end` says that it came."""
-        with _sigterm() as self._received:
-            yield
-
-    def told_to_end(self) -> bool:
-        """Whether SIGTERM came. Several hosts, who all ask as often, agree on the time that they are told."""
-        if jax.process_count() > 1:
-            self._times_asked += 1
-            self._told = self._told or multihost_utils.reached_preemption_sync_point(self._times_asked)
-            return self._told
-        return bool(self._received)
+            stop=self.preemption.came)
 
     def _save(self, step: int, saved, validation: Batches | None, log: MetricsLog) -> None:
         metrics = None
@@ -324,6 +315,8 @@ class Run:
             if not math.isfinite(metrics["validation_loss"]):
                 raise NonFinite(step, {"validation loss": metrics["validation_loss"]})
             log.write(step, metrics)
+        if not _all_finite(self.state["params"]):  # after the last step no loss would show it
+            raise NonFinite(step, {"parameters": math.nan})
         saved.save(step, self.sharded.unstack(self.state), metrics)
 
     def _validated(self, step: int, validation: Batches) -> dict[str, float]:
@@ -348,12 +341,12 @@ class Run:
                  asked: Protocol | None = None, whose: pathlib.Path | None = None) -> bool:
         """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`.
 
-        `whose` is the directory of the run that the parameters are of, if not of this one. False if SIGTERM ended it.
+        `whose` is the directory of the run that the parameters are of, if not of this one. False if it was preempted.
         """
         asked, whose = asked or self.data.asked, whose or self.directory
         evaluator = self._evaluator(output or self.directory, whose)
-        return not self.told_to_end() and evaluator.evaluate(params, self._setting(name, step, asked, whose), asked,
-                                                             stop=self.told_to_end)
+        return not self.preemption.came() and evaluator.evaluate(
+            params, self._setting(name, step, asked, whose), asked, stop=self.preemption.came)
 
     def _setting(self, name: str, step: int, asked: Protocol, whose: pathlib.Path) -> Setting:
         style = self.data.config.options_style
@@ -369,25 +362,9 @@ class Run:
         return self._held_out
 
 
-@contextlib.contextmanager
-def _sigterm() -> Iterator[list[int]]:
-    """A list that SIGTERM makes non-empty, so that the step at hand ends in peace.
-
-    With several hosts JAX's own preemption service catches the signal, and the list stays empty.
-    """
-    received: list[int] = []
-    if jax.process_count() > 1:
-        yield received
-        return
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    except ValueError:  # not in the main thread: somebody else handles signals
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 
 
 def changed_settings(before: str, now: str) -> list[str]:

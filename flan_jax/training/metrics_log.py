@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from flan_jax.errors import UserError
+from flan_jax.errors import Diverged, UserError
 from flan_jax.files import parse_json, readable, write_file
 
 FILE = "metrics.jsonl"
 
 
-class NonFinite(UserError):
-    """A number of a step, such as its loss, is none: `metrics` are the numbers by name.
+class NonFinite(Diverged):
+    """A number of a step, such as its loss, is not finite: `metrics` are the numbers by name.
 
     Attributes:
       step: which one.

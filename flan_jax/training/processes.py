@@ -27,6 +27,8 @@ NAMED_BY = {"coordinator": "JAX_COORDINATOR_ADDRESS", "num_processes": "JAX_NUM_
 PATIENCE_S = 300.0
 # Whoever waits for process 0 to prepare the data waits as long as it takes; this is only a bound.
 _A_WEEK_MS = 7 * 24 * 3600 * 1000
+# Process 0 is the coordinator: when it ends, JAX aborts the others, who may be about to explain the same mistake.
+_LAST_WORDS_S = 3.0
 _LOST = re.compile("gloo|nccl|connection|coordination|barrier|heartbeat|unavailable", re.IGNORECASE)
 
 
@@ -139,13 +141,37 @@ def _place(environment: Mapping[str, str], platforms: str | None) -> str | None:
     return None
 
 
+def index_and_count() -> tuple[int, int]:
+    """(index of this process, number of processes), as `join` found them; touches no device, which could wait for the
+    other processes.
+    """
+    if "jax" not in sys.modules:
+        return 0, 1
+    from jax._src import distributed  # jax.process_count() would start the devices
+
+    state = distributed.global_state
+    return (state.process_id, state.num_processes) if state.client is not None else (0, 1)
+
+
 def several() -> bool:
     """Whether this process runs with others."""
-    if "jax" not in sys.modules:
-        return False
-    import jax
+    return index_and_count()[1] > 1
 
-    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+def mute_others() -> None:
+    """From here on only process 0 prints on standard output: the others' lines would be the same ones again."""
+    if index_and_count()[0] > 0:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the rest of the process)
+
+
+def any_of_all(value: bool) -> bool:
+    """Whether `value` is true on any of the processes, each of which must call this."""
+    if not several():
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
 
 
 def wait_for_all(what: str) -> None:
@@ -175,6 +201,8 @@ def end_together(main: Callable[[Sequence[str] | None], int | None]) -> Callable
             status = _explained(error)
         sys.stdout.flush()
         sys.stderr.flush()
+        if index_and_count()[0] == 0:
+            time.sleep(_LAST_WORDS_S)
         os._exit(status)
 
     return ending
@@ -184,13 +212,13 @@ def _explained(error: BaseException) -> int:
     """Says on standard error why this process ends; its exit status."""
     import jax
 
-    who = f"process {jax.process_index()} of {jax.process_count()}"
+    who = "process {} of {}".format(*index_and_count())
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
         reason = str(error).strip().split("\n")[0][:200]
-        print(f"flan-jax: error: {who} has lost another one ({reason}): the log of that one says why; start the same "
-              "command on all hosts again, it resumes from the last checkpoint.", file=sys.stderr)
+        print(f"flan-jax: error: {who} lost the connection to a peer ({reason}): the log of that one says why; start "
+              "the same command on all hosts again, it resumes from the last checkpoint.", file=sys.stderr)
         return 1
     status = cli.explained(error)
     if status is None:
