@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.catalogue import CATALOGUE, TRAIN_CAP, Dataset, Template
-from flan_jax.data.clusters import CLUSTERS, RELATED
+from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS
 from flan_jax.data.sources import BundledSource
 
 _GENERATED = "<!-- Written by `make docs` from the records in tasks/; edit those, not this page. -->"
@@ -68,7 +68,7 @@ def groups(datasets: Iterable[Dataset]) -> list[list[Dataset]]:
 
 
 def _totals(datasets: list[Dataset]) -> list[str]:
-    rows = [(CLUSTERS[c], [d for d in datasets if d.cluster == c], ", ".join(CLUSTERS[r] for r in RELATED.get(c, ())))
+    rows = [(CLUSTERS[c], [d for d in datasets if d.cluster == c], ", ".join(CLUSTERS[r] for r in RELATED_CLUSTERS.get(c, ())))
             for c in CLUSTERS]
     lines = ["| cluster | datasets | configurations | templates | inverted | not trained on when it is held out |",
              "| --- | --- | --- | --- | --- | --- |"]

@@ -8,8 +8,9 @@ from collections.abc import Collection
 from flan_jax.data.assemble import Data
 from flan_jax.data.cache import lost_of
 from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.mixture import UNSEEN, format_card
+from flan_jax.data.mixture import format_card
 from flan_jax.data.packing import Plan
+from flan_jax.data.relations import describe, shared_texts
 
 
 def print_sides(data: Data) -> None:
@@ -19,10 +20,12 @@ def print_sides(data: Data) -> None:
     print(f"evaluated: {', '.join(data.eval_datasets()) or '-'}")
     if data.evaluated:
         trained = [name for name in data.evaluated if name not in data.split.eval]
-        promise = f"no promise, {', '.join(trained)} is not held out" if trained else UNSEEN[data.split.unseen]
+        promise = f"no promise, {', '.join(trained)} is not held out" if trained else data.split.promise
         print(f"evaluated as unseen: {promise}")
     for why in dict.fromkeys(data.split.why.values()):
         print(f"dropped ({why}): {', '.join(n for n in data.split.dropped if data.split.why[n] == why)}")
+    if data.split.eval:
+        print("\n".join(describe(data.split.related, data.split.overlaps)))
     members = data.members()
     print_left_out(data)
     if data.split.eval and data.unchecked():
@@ -40,6 +43,9 @@ def print_trained(data: Data, trained_on: Collection[str]) -> None:
     trained = sorted(set(data.evaluated) & set(trained_on))
     if trained:
         print(f"not held out: {', '.join(trained)} (the model's run trains on it)", flush=True)
+    for shared in shared_texts(trained_on, [name for name in data.evaluated if name not in trained]):
+        print(f"not held out: {', '.join(shared.evaluated)}: the model's run trains on {shared.train}, which {shared}",
+              flush=True)
 
 
 def print_left_out(data: Data) -> None:

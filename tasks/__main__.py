@@ -22,8 +22,9 @@ from flan_jax.data import check, sources
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.mixture import HELD_OUT_FORMS, UNSEEN, held_out_split
+from flan_jax.data.mixture import HELD_OUT_FORMS, held_out_split
 from flan_jax.data.overlap import held_out_overlap
+from flan_jax.data.relations import RULES, describe
 from flan_jax.data.render import INSTRUCTIONS, STYLES, render, usable_rows
 from flan_jax.data.template_words import summary as wording_summary
 from flan_jax.data.template_words import wording
@@ -72,8 +73,10 @@ def _parser() -> cli.ArgumentParser:
     splitting.add_argument("--train_clusters", type=_count, help="only the first 1 to 7 training clusters, in the "
                                                                  "paper's order")
     splitting.add_argument("--datasets_per_cluster", type=_count, help="only so many training datasets a cluster")
+    _add_related_flag(splitting)
     overlapping = verb("overlap", _overlap, "which held-out rows stand, word for word, in the training rows")
     overlapping.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
+    _add_related_flag(overlapping)
     _add_source_flags(overlapping)
     overlapping.add_argument("--split", choices=("test", "validation", "train"), default="test",
                              help="which rows of the held-out datasets (default test)")
@@ -85,6 +88,11 @@ def _add_source_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=sources.KINDS, default="bundled", help="where rows come from")
     parser.add_argument("--data_dir", help="directory of the rows (jsonl: <dataset>/<split>.jsonl; hf: "
                                              "<hub id>/<config>/<split>/*.parquet)")
+
+
+def _add_related_flag(parser: argparse.ArgumentParser) -> None:
+    meanings = "; ".join(f"{rule}: {meaning}" for rule, meaning in RULES.items())
+    parser.add_argument("--related", choices=tuple(RULES), default="text", help=f"{meanings} (default text)")
 
 
 def _count(text: str) -> int:
@@ -221,9 +229,13 @@ def _check(flags: argparse.Namespace) -> int:
 
 
 def _split(flags: argparse.Namespace) -> None:
-    split = held_out_split(CATALOGUE, flags.held_out, flags.train_clusters, flags.datasets_per_cluster)
+    split = held_out_split(CATALOGUE, flags.held_out, flags.train_clusters, flags.datasets_per_cluster,
+                           flags.related)
     if flags.json:
-        print(json.dumps({"train": split.train, "dropped": split.dropped, "eval": split.eval}, indent=1))
+        overlaps = [{"train": o.train, "eval": o.evaluated, "shared": o.relation.why, "measured": o.relation.measured}
+                    for o in split.overlaps]
+        print(json.dumps({"train": split.train, "dropped": split.dropped, "eval": split.eval, "related": split.related,
+                          "overlaps": overlaps}, indent=1))
         return
     for title, names in (("train", split.train), ("dropped", split.dropped), ("eval", split.eval)):
         datasets = {CATALOGUE[name].paper_dataset for name in names}
@@ -231,12 +243,14 @@ def _split(flags: argparse.Namespace) -> None:
         for name in names:
             print(f"  {name:<36}{CATALOGUE[name].cluster:<40}{split.why.get(name, '')}".rstrip())
     if split.eval:
-        print(f"evaluated as unseen: {UNSEEN[split.unseen]}")
+        print("\n".join(describe(split.related, split.overlaps)))
+        print(f"evaluated as unseen: {split.promise}")
 
 
 def _overlap(flags: argparse.Namespace) -> None:
     source = sources.open_source(flags.source, flags.data_dir)
-    report, left_out = held_out_overlap(CATALOGUE, source, flags.held_out, flags.split, flags.max_rows)
+    report, left_out = held_out_overlap(CATALOGUE, source, flags.held_out, flags.split, flags.max_rows,
+                                        flags.related)
     limits = {name: min(CATALOGUE[name].train_cap, flags.max_rows or sys.maxsize) for name in report.train}
     capped = [name for name, rows in report.train.items() if rows >= limits[name]]
     if flags.json:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.encode import Rendering
 from flan_jax.data.mixture import check_disjoint, format_card, held_out_split
 from flan_jax.data.packing import Member, MissingEpochs, draw_window, make_plan, pack_window, plan_once
+from flan_jax.data.relations import RELATIONS, shared_texts
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
@@ -127,7 +129,7 @@ def test_sources_are_checked_when_opened(tmp_path):
     ("sentiment", 65, 0, 4), ("closed_book_qa", 65, 0, 4), ("struct_to_text", 65, 0, 4), ("coreference", 66, 0, 4),
     ("misc", 60, 0, 9), ("none", 69, 0, 0)])
 def test_held_out_sides_have_the_papers_sizes(held_out, train, dropped, evaluated):
-    split = held_out_split(CATALOGUE, held_out)
+    split = held_out_split(CATALOGUE, held_out, related="paper")
     assert (len(split.train), len(split.dropped), len(split.eval)) == (train, dropped, evaluated)
     clusters = {CATALOGUE[n].cluster for n in split.train}
     assert held_out not in clusters and not clusters & {CATALOGUE[n].cluster for n in split.dropped}
@@ -143,7 +145,7 @@ NLI_COMMONSENSE_CLOSED = "nli+commonsense+closed_book_qa"
     *[((NLI_COMMONSENSE_CLOSED, 7, n), train, 18, "cluster") for n, train in enumerate((7, 14, 20, 25), start=1)]])
 def test_ablation_sides_have_the_originals_sizes(arguments, train, evaluated, unseen):
     """Counts of the original's mixtures: inter-cluster, SuperGLUE, all, number of clusters, tasks per cluster."""
-    split = held_out_split(CATALOGUE, *arguments)
+    split = held_out_split(CATALOGUE, *arguments, related="paper")
     assert (len(split.train), len(split.eval), split.unseen) == (train, evaluated, unseen)
     assert set(split.dropped) == set(split.why) and not set(split.dropped) & {*split.train, *split.eval}
     if len(arguments) > 1:
@@ -153,7 +155,7 @@ def test_ablation_sides_have_the_originals_sizes(arguments, train, evaluated, un
 def test_splits_within_clusters_hold_out_one_dataset_of_each():
     chosen = set()
     for number in range(10):
-        split = held_out_split(CATALOGUE, f"intra_{number}")
+        split = held_out_split(CATALOGUE, f"intra_{number}", related="paper")
         held = {(CATALOGUE[n].cluster, CATALOGUE[n].paper_dataset) for n in split.eval}
         assert len(held) == 12 == len({cluster for cluster, _ in held}) and not split.dropped
         assert not {d for _, d in held} & {CATALOGUE[n].paper_dataset for n in split.train}
@@ -166,10 +168,38 @@ def test_splits_within_clusters_hold_out_one_dataset_of_each():
     ((NLI_COMMONSENSE_CLOSED, 8), "at least 1 and below 8, not 8"),
     ((1,), "HELD_OUT is a cluster .*, not 1"), (("",), "HELD_OUT is a cluster .*, not ''"),
     (("nli", 0), "TRAIN_CLUSTERS must be None or a whole number of at least 1 and below"), (("nli", True), "not True"),
+    (("nli", None, None, "papers"), "RELATED must be 'text' or 'paper', not 'papers'; did you mean paper?"),
+    (("coreference+wsc",), "'wsc' is a dataset and no cluster; hold out its cluster, coreference"),
     (("nli", None, 0), "DATASETS_PER_CLUSTER must be None or a whole number of at least 1, not 0")])
 def test_a_split_that_is_out_of_range_is_refused(arguments, says):
     with pytest.raises(UserError, match=says):
         held_out_split(CATALOGUE, *arguments)
+
+
+@pytest.mark.parametrize("held_out, evaluated, related", [
+    ("coreference", "wsc273", {"wnli"}), ("nli", "wnli", {"wsc"}), ("nli", "qnli", {"squad_v1", "squad_v2"}),
+    ("reading_comprehension", "squad_v2", {"qnli"}), ("superglue", "wsc", {"wnli"}),
+    ("misc+coreference", "coqa", {"wnli", "cnn_dailymail"}), ("intra_0", "dart", {"web_nlg_en", "e2e_nlg"})])
+def test_what_shares_text_with_a_held_out_dataset_does_not_train(held_out, evaluated, related):
+    split, papers = held_out_split(CATALOGUE, held_out), held_out_split(CATALOGUE, held_out, related="paper")
+    assert evaluated in split.eval == papers.eval
+    assert related <= set(split.dropped) and not related & set(split.train) and not split.overlaps
+    assert related <= set(papers.train) and related <= {overlap.train for overlap in papers.overlaps}
+    assert not shared_texts(split.train, split.eval)
+    assert all("shares text with" in split.why[name] for name in related)
+    assert "no training dataset shares text" in split.promise
+    assert all(name in papers.promise for name in related)
+    papers.check(CATALOGUE, related)
+    with pytest.raises(UserError, match="the two share text .*RELATED=paper"):
+        split.check(CATALOGUE, related)
+
+
+def test_relations_are_between_datasets_of_the_catalogue_that_the_paper_does_not_count_as_one():
+    for relation in RELATIONS:
+        pairs = itertools.product(map(CATALOGUE.__getitem__, relation.one), map(CATALOGUE.__getitem__, relation.other))
+        assert all(one.paper_dataset != other.paper_dataset for one, other in pairs)
+    assert not held_out_split(CATALOGUE, "all").dropped and not held_out_split(CATALOGUE, "none").dropped
+    assert len(held_out_split(CATALOGUE, NLI_COMMONSENSE_CLOSED, None, 1).train) == 7, "one of each cluster that trains"
 
 
 def test_an_explicit_task_must_not_come_from_what_is_held_out():
@@ -484,6 +514,7 @@ def test_bundled_rows_fill_the_inputs(lengths, inputs, tmp_path):
     ((1024, 256), 0.90, 0.985), ((512, 128), 0.87, 0.94), ((256, 64), 0.80, 0.82)])
 def test_real_rows_fill_both_lengths(real_rows, t5_vocabulary, lengths, inputs, targets, tmp_path):
     filled = share_filled(config(tmp_path, source="jsonl", data_dir=str(real_rows), vocabulary=t5_vocabulary,
+                                 related="paper",  # the mixture that the bounds were measured with
                                  task_feature_lengths=dict(zip(("inputs", "targets"), lengths))))
     assert filled[0] >= inputs and filled[1] >= targets
 

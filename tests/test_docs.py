@@ -19,6 +19,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import held_out_split
 from flan_jax.data.packs import Packs
+from flan_jax.data.relations import RELATIONS
 from flan_jax.errors import UserError
 from flan_jax.tasks.__main__ import main as tasks_verb
 
@@ -147,12 +148,18 @@ def test_a_seqio_task_is_prepared_as_the_page_says(ferry):
 
 
 def test_the_table_of_splits_is_what_the_code_gives():
-    rows = re.findall(r"^\| `(\w[\w+]*)` \| (\d+) \| (\d+).*? \| (\d+) \|$",
+    rows = re.findall(r"^\| `(\w[\w+]*)` \| (\d+) \| (\d+) \| (.+?) \| (\d+) \| (\d+) \|$",
                       section("ablations.md", "One cluster held out"), re.MULTILINE)
     assert {name for name, *_ in rows} >= set(CLUSTERS)
-    for name, *counts in rows:
+    for name, train, dropped, sharing, papers_train, evaluated in rows:
         split = held_out_split(catalogue.CATALOGUE, name)
-        assert [len(split.train), len(split.dropped), len(split.eval)] == list(map(int, counts)), name
+        papers = held_out_split(catalogue.CATALOGUE, name, related="paper")
+        assert [len(split.train), len(split.dropped), len(papers.train), len(split.eval)] == [
+            *map(int, (train, dropped, papers_train, evaluated))], name
+        assert sharing.replace("-", "") == ", ".join(d for d in split.dropped if d not in papers.dropped), name
+    for relation in RELATIONS:
+        assert f"| {', '.join(relation.one)} | {', '.join(relation.other)} | {relation.why} | " \
+            f"{relation.measured or 'not measured'} |" in section("ablations.md", "Datasets that share their text")
 
 
 def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):

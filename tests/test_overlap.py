@@ -12,9 +12,13 @@ from flan_jax import cli, errors
 from flan_jax.data import held_out_index, sources
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Dataset, Template
+from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.held_out_index import HeldOutIndex, Rows, gram_words, own_texts, read_rows
+from flan_jax.data.mixture import INTRA_CLUSTER_SPLITS
 from flan_jax.data.ngrams import words
 from flan_jax.data.overlap import compare, held_out_overlap
+from flan_jax.data.relations import shared_texts
+from flan_jax.data.render import usable_rows
 
 COPY = "The harbour master counted fourteen grey barrels on the quay before the tide came in."
 FILLER = ("Nobody in the village could remember when the mill had last been painted, though its doors were green once "
@@ -219,7 +223,7 @@ def test_the_verb_for_scripts_and_for_eyes(write_rows, capsys):
     write_rows("squad_v1", "train", [squad] * 203)
     rte = {"premise": COPY, "hypothesis": "Barrels were counted.", "label": 0, "idx": 0}
     place = write_rows("rte", "validation", [rte, {**rte, "premise": FILLER[:40]}])
-    flags = ["tasks", "overlap", "--held_out=nli", "--source=jsonl", f"--data_dir={place}"]
+    flags = ["tasks", "overlap", "--held_out=nli", "--related=paper", "--source=jsonl", f"--data_dir={place}"]
     assert cli.main([*flags, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["train"] == {"squad_v1": 3}
@@ -263,6 +267,41 @@ def test_known_overlaps_of_real_rows(real_rows):
     assert 0 < total.overlapping < total.rows // 10
     [total] = compare([read_rows(source, CATALOGUE["sst2"], "train")], [read_rows(source, qnli, "test")]).held_out
     assert total.overlapping == 0
+
+
+def test_held_out_real_rows_of_coreference_do_not_train(real_rows):
+    source = sources.open_source("jsonl", str(real_rows))
+    shares = {}
+    for rule in ("text", "paper"):
+        report, _ = held_out_overlap(CATALOGUE, source, "coreference", related=rule)
+        assert ("wnli" in report.train) == (rule == "paper")
+        shares[rule] = {total.name: total.overlapping / total.rows for total in report.held_out}
+    assert max(shares["text"].values()) < 0.01
+    assert shares["paper"]["wsc"] == pytest.approx(83 / 104), "the 80 % that relations.RELATIONS quotes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("held_out", [*CLUSTERS, "superglue", *(f"intra_{n}" for n in range(INTRA_CLUSTER_SPLITS))])
+def test_less_than_one_percent_of_held_out_real_rows_stand_in_rows_that_train(real_rows, held_out):
+    report, _ = held_out_overlap(CATALOGUE, sources.open_source("jsonl", str(real_rows)), held_out)
+    shares = {total.name: total.overlapping / total.rows for total in report.held_out}
+    assert max(shares.values()) < 0.01, shares
+
+
+@pytest.mark.slow
+def test_every_pair_of_real_datasets_that_shares_text_is_related(real_rows):
+    """All rows of all splits against each other; the translation sets share news of the same days in their tests."""
+    source, sides = sources.open_source("jsonl", str(real_rows)), []
+    for dataset in CATALOGUE:
+        splits = sorted(path.stem for path in (real_rows / dataset.name).glob("*.jsonl"))
+        rows = [(name, row) for split in splits for _, name, row in usable_rows(source, dataset, split)]
+        sides += [Rows(dataset, rows)] if rows else []
+    report = compare(sides, sides)
+    rows = {total.name: total.rows for total in report.held_out}
+    for pair in report.pairs:
+        one, other = CATALOGUE[pair.held_out], CATALOGUE[pair.train]
+        if pair.held_out_rows > 0.01 * rows[one.name] and one.paper_dataset != other.paper_dataset:
+            assert shared_texts([one.name], [other.name]) or one.cluster == other.cluster == "translation", pair
 
 
 def test_a_run_can_leave_out_the_training_rows_that_repeat_held_out_ones(write_rows, tmp_path):

@@ -1,6 +1,7 @@
 """`flan-jax tasks`: the forms that scripts rely on, on the bundled rows and on rows of the test's own."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -189,14 +190,28 @@ def test_split(tasks):
     status, out, _ = tasks("split", "--held_out=nli", "--json")
     split = json.loads(out)
     assert status == 0
-    assert set(split) == {"train", "dropped", "eval"}
+    assert set(split) == {"train", "dropped", "eval", "related", "overlaps"}
     assert split["eval"] == [dataset.name for dataset in CATALOGUE.cluster("nli")]
-    assert split["dropped"] == [dataset.name for dataset in CATALOGUE.cluster("paraphrase")]
+    assert set(split["dropped"]) >= {dataset.name for dataset in CATALOGUE.cluster("paraphrase")}
     assert not {*split["eval"], *split["dropped"]} & {*split["train"]}
     _, out, _ = tasks("split", "--held_out=nli")
     assert f"eval ({len(split['eval'])} configurations of 7 datasets)" in out
     _, out, _ = tasks("split", "--held_out=none", "--json")
     assert json.loads(out)["eval"] == []
+
+
+def test_split_says_which_rule_holds_and_what_overlaps(tasks):
+    _, out, _ = tasks("split", "--held_out=coreference")
+    assert "RELATED='text'" in out and re.search(r"^  wnli +nli +shares text with wsc, wsc273: .*80 %", out, re.MULTILINE)
+    _, out, _ = tasks("split", "--held_out=coreference", "--related=paper")
+    assert "RELATED='paper'" in out and re.search(r"^  wnli trains and shares text with wsc, wsc273: .*80 %", out,
+                                                  re.MULTILINE)
+    split = json.loads(tasks("split", "--held_out=coreference", "--related=paper", "--json")[1])
+    assert "wnli" in split["train"] and split["related"] == "paper" and split["dropped"] == []
+    [overlap] = split["overlaps"]
+    assert (overlap["train"], overlap["eval"]) == ("wnli", ["wsc", "wsc273"]) and "80 %" in overlap["measured"]
+    split = json.loads(tasks("split", "--held_out=coreference", "--json")[1])
+    assert split["dropped"] == ["wnli"] and "wnli" not in split["train"] and split["overlaps"] == []
 
 
 @pytest.mark.parametrize("argv, expected", [

@@ -50,6 +50,7 @@ class DataConfig:
 
     Attributes:
       held_out: what is kept for zero-shot evaluation: a cluster, 'none', or another of `mixture.HELD_OUT_FORMS`.
+      related: what of the datasets related to a held-out one may train: a key of `relations.RULES`.
       train_clusters, datasets_per_cluster: train on so many clusters, and datasets of each; see
         `mixture.held_out_split`; None for all.
       templates: train with so many templates of each dataset (its first ones); None for all.
@@ -81,6 +82,7 @@ class DataConfig:
     """
 
     held_out: str | None = "nli"
+    related: str = "text"
     train_clusters: int | None = None
     datasets_per_cluster: int | None = None
     templates: int | None = None
@@ -160,7 +162,7 @@ class Data:
         self.cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
         self._eval_caches = {config.instructions: self.cache}
         self.split: Split = held_out_split(CATALOGUE, config.held_out, config.train_clusters,
-                                           config.datasets_per_cluster)
+                                           config.datasets_per_cluster, config.related)
         self.seqio_tasks: dict[str, Any] = {}
         self._train_names = self._resolve()
         self.left_out: dict[str, str] = {}
@@ -174,7 +176,7 @@ class Data:
         name = self.config.mixture_or_task_name
         if name is None:
             return self.split.train
-        names = _own_datasets(name)
+        names = _own_datasets(name, self.config.related)
         if names is None:
             from flan_jax.data import seqio_shards
 
@@ -511,7 +513,7 @@ def _dataset_of(name: str) -> str | None:
     return task.dataset if task is not None else None
 
 
-def _own_datasets(name: str) -> list[str] | None:
+def _own_datasets(name: str, related: str) -> list[str] | None:
     """The datasets of the catalogue that train under a name, also one of our own in SeqIO; None for another's name."""
     if name in CATALOGUE:
         return [name]
@@ -519,7 +521,7 @@ def _own_datasets(name: str) -> list[str] | None:
     if task is not None and task.template is None:
         return [task.dataset]
     if mixture is not None and not mixture.evaluated:
-        return held_out_split(CATALOGUE, mixture.held_out).train
+        return held_out_split(CATALOGUE, mixture.held_out, related=related).train
     return None
 
 

@@ -24,7 +24,7 @@ CLUSTERS = {
 }
 
 # Section 2.2 of the paper and task_splits.py of its code: these clusters train neither when the key is held out.
-RELATED = {
+RELATED_CLUSTERS = {
     "nli": ("paraphrase",),
     "paraphrase": ("nli",),
     "reading_comprehension": ("reading_comprehension_with_commonsense",),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from flan_jax.checks import check_number
 from flan_jax.data.catalogue import Catalogue, Dataset
-from flan_jax.data.clusters import CLUSTERS, RELATED, check_cluster
+from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS, check_cluster
 from flan_jax.data.hashing import permutation
+from flan_jax.data.relations import SharedText, check_rule, shared_texts
 from flan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ HELD_OUT_FORMS = ("HELD_OUT is a cluster ('nli'), several ('nli+commonsense'), '
                   f"'intra_{INTRA_CLUSTER_SPLITS - 1}', 'all' or 'none'")
 
 # What each value of `Split.unseen` promises of the evaluated datasets.
-UNSEEN = {"cluster": "nothing of their clusters, nor of related ones, trains",
+UNSEEN = {"cluster": "no training dataset is in their clusters or in a related one",
           "dataset": "they do not train, though others of their clusters do",
           "nothing": "no promise, they train as well"}
 
@@ -42,6 +43,8 @@ class Split:
       train, eval: what trains and what is evaluated.
       dropped: what does neither; `why` gives the reason of each.
       unseen: what may be said of `eval`: a key of `UNSEEN`.
+      related: which related datasets do not train: a key of `relations.RULES`.
+      overlaps: what trains although it shares text with a dataset of `eval`; empty unless `related` is 'paper'.
     """
 
     train: list[str]
@@ -49,16 +52,36 @@ class Split:
     eval: list[str]
     why: dict[str, str]
     unseen: str = "cluster"
+    related: str = "text"
+    overlaps: tuple[SharedText, ...] = ()
 
     def check(self, catalogue: Catalogue, names: Iterable[str]) -> None:
         """Raises a UserError if one of `names`, were it to train, made `eval` less unseen than it is called."""
-        related = [n for n in self.dropped if catalogue[n].cluster in _related(catalogue[e] for e in self.eval)]
-        check_disjoint(catalogue, names, [*self.eval, *related], self.unseen)
+        names = list(names)
+        related = _related(catalogue[e] for e in self.eval) if self.unseen == "cluster" else set()
+        check_disjoint(catalogue, names, [*self.eval, *(d.name for d in catalogue if d.cluster in related)],
+                       self.unseen)
+        if self._keeps_text_apart():
+            for shared in shared_texts(names, self.eval):
+                raise UserError(f"{shared.train} trains while {shared.evaluated[0]} is held out, and the two share text "
+                                f"({shared.relation.why}): train on another dataset, or set RELATED=paper, which allows "
+                                "it.")
+
+    @property
+    def promise(self) -> str:
+        """What may be said of the evaluated datasets, in words."""
+        promise = UNSEEN[self.unseen]
+        if self.overlaps:
+            return f"{promise}, but {', '.join(dict.fromkeys(o.train for o in self.overlaps))} shares text with them"
+        return f"{promise}; no training dataset shares text with them" if self._keeps_text_apart() else promise
+
+    def _keeps_text_apart(self) -> bool:
+        return self.related == "text" and self.unseen != "nothing"
 
 
 def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: int | None = None,
-                   datasets_per_cluster: int | None = None) -> Split:
-    """Train and evaluation sides; what is related to a held-out cluster does neither.
+                   datasets_per_cluster: int | None = None, related: str = "text") -> Split:
+    """Train and evaluation sides; what is related to what is held out does neither.
 
     Args:
       catalogue: the datasets there are.
@@ -68,27 +91,34 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
         evaluates nothing.
       train_clusters: only the first so many clusters of `ABLATION_ORDER` that are neither held out nor related train.
       datasets_per_cluster: only the first so many datasets (as the paper counts them) of each cluster train.
+      related: 'text' keeps datasets that share text with an evaluated one from training, too; 'paper' does not.
 
     Raises:
-      UserError: for an unknown cluster or form, or numbers that are out of range.
+      UserError: for an unknown cluster, form or rule, or numbers that are out of range.
     """
+    check_rule(related)
     if held_out is None:
         held_out = "none"
     if not isinstance(held_out, str) or not held_out:
         raise UserError(f"{HELD_OUT_FORMS}, not {held_out!r}.")
     evaluated, unseen = _evaluated(catalogue, held_out)
     held_clusters = {d.cluster for d in evaluated} if unseen == "cluster" else set()
-    related = _related(evaluated) if unseen == "cluster" else set()
+    related_clusters = _related(evaluated) if unseen == "cluster" else set()
     kept_back = {d.paper_dataset for d in evaluated} if unseen != "nothing" else set()
     why = {d.name: f"{CLUSTERS[d.cluster]} is related to {_names_related_to(d.cluster, held_clusters)}"
-           for d in catalogue if d.cluster in related}
-    train = [d for d in catalogue if d.cluster not in held_clusters | related and d.paper_dataset not in kept_back
-             and "train" in d.splits]
+           for d in catalogue if d.cluster in related_clusters}
+    train = [d for d in catalogue if d.cluster not in held_clusters | related_clusters
+             and d.paper_dataset not in kept_back and "train" in d.splits]
+    if unseen != "nothing" and related == "text":
+        why |= _sharing_text(train, evaluated)
+        train = [d for d in train if d.name not in why]
     why |= _cut(train, train_clusters, datasets_per_cluster)
     names = [d.name for d in train if d.name not in why]
     if not names:
         raise UserError(f"nothing is left to train on with HELD_OUT={held_out}; hold out less.")
-    split = Split(names, [d.name for d in catalogue if d.name in why], [d.name for d in evaluated], why, unseen)
+    overlaps = shared_texts(names, [d.name for d in evaluated]) if unseen != "nothing" else ()
+    split = Split(names, [d.name for d in catalogue if d.name in why], [d.name for d in evaluated], why, unseen, related,
+                  tuple(overlaps))
     split.check(catalogue, names)
     return split
 
@@ -126,6 +156,9 @@ def _evaluated(catalogue: Catalogue, held_out: str) -> tuple[list[Dataset], str]
         return _intra_cluster(catalogue, int(match.group(1))), "dataset"
     clusters = held_out.split("+")
     for name in clusters:
+        if name in catalogue and name not in CLUSTERS:
+            raise UserError(f"HELD_OUT: {name!r} is a dataset and no cluster; hold out its cluster, "
+                            f"{catalogue[name].cluster}, and set EVAL_DATASETS={name} to evaluate it alone.")
         check_cluster(name, f"{HELD_OUT_FORMS}.", ("superglue", "intra_0", "all", "none"))
     return [d for d in catalogue if d.cluster in clusters], "cluster"
 
@@ -145,11 +178,20 @@ def _intra_cluster(catalogue: Catalogue, number: int) -> list[Dataset]:
 
 def _related(evaluated: Iterable[Dataset]) -> set[str]:
     clusters = {d.cluster for d in evaluated}
-    return {other for name in clusters for other in RELATED.get(name, ())} - clusters
+    return {other for name in clusters for other in RELATED_CLUSTERS.get(name, ())} - clusters
+
+
+def _sharing_text(train: Iterable[Dataset], evaluated: Iterable[Dataset]) -> dict[str, str]:
+    """Why each training dataset that shares text with an evaluated one does not train."""
+    why: dict[str, list[str]] = {}
+    for shared in shared_texts((d.name for d in train), (d.name for d in evaluated)):
+        why.setdefault(shared.train, []).append(str(shared))
+    return {name: "; ".join(reasons) for name, reasons in why.items()}
 
 
 def _names_related_to(cluster: str, held_out: set[str]) -> str:
-    return ", ".join(CLUSTERS[name] for name in CLUSTERS if name in held_out and cluster in RELATED.get(name, ()))
+    return ", ".join(title for name, title in CLUSTERS.items()
+                     if name in held_out and cluster in RELATED_CLUSTERS.get(name, ()))
 
 
 def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster: int | None) -> dict[str, str]:

@@ -64,7 +64,7 @@ class Report:
 
 
 def held_out_overlap(catalogue: Catalogue, source: Source, held_out: str, split: str = "test",
-                     max_rows: int | None = None) -> tuple[Report, dict[str, str]]:
+                     max_rows: int | None = None, related: str = "text") -> tuple[Report, dict[str, str]]:
     """What a run would train on of the rows that it is evaluated on.
 
     Args:
@@ -73,6 +73,7 @@ def held_out_overlap(catalogue: Catalogue, source: Source, held_out: str, split:
       held_out: one of `mixture.HELD_OUT_FORMS`.
       split: which rows of the held-out datasets are evaluated.
       max_rows: the first so many rows of each dataset on either side; None for all, up to a dataset's training cap.
+      related: what of the related datasets trains, see `mixture.held_out_split`.
 
     Returns:
       The report, and by name why a dataset is not in it.
@@ -80,7 +81,7 @@ def held_out_overlap(catalogue: Catalogue, source: Source, held_out: str, split:
     Raises:
       UserError: for an unknown form, or if a side has no rows here.
     """
-    sides = held_out_split(catalogue, held_out)
+    sides = held_out_split(catalogue, held_out, related=related)
     if not sides.eval:
         raise UserError("with HELD_OUT=none no rows are held out; give --held_out=<cluster>.")
     left_out: dict[str, str] = {}

@@ -24,7 +24,7 @@ _IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped d
 def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
     """What must be set as it was when a run is resumed."""
     return {
-        "held_out": config.held_out, "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
+        "held_out": config.held_out, "related": config.related, "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
         "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
         "architecture": config.architecture, "batch_size": config.batch_size,
         "task_feature_lengths": list(config.lengths()), "initial_checkpoint_path": initial_checkpoint_path,
