@@ -68,7 +68,8 @@ def groups(datasets: Iterable[Dataset]) -> list[list[Dataset]]:
 
 
 def _totals(datasets: list[Dataset]) -> list[str]:
-    rows = [(CLUSTERS[c], [d for d in datasets if d.cluster == c], ", ".join(CLUSTERS[r] for r in RELATED_CLUSTERS.get(c, ())))
+    rows = [(CLUSTERS[c], [d for d in datasets if d.cluster == c],
+             ", ".join(CLUSTERS[r] for r in RELATED_CLUSTERS.get(c, ())))
             for c in CLUSTERS]
     lines = ["| cluster | datasets | configurations | templates | inverted | not trained on when it is held out |",
              "| --- | --- | --- | --- | --- | --- |"]

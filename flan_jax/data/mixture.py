@@ -63,9 +63,9 @@ class Split:
                        self.unseen)
         if self._keeps_text_apart():
             for shared in shared_texts(names, self.eval):
-                raise UserError(f"{shared.train} trains while {shared.evaluated[0]} is held out, and the two share text "
-                                f"({shared.relation.why}): train on another dataset, or set RELATED=paper, which allows "
-                                "it.")
+                raise UserError(f"{shared.train} trains while {shared.evaluated[0]} is held out, and the two share "
+                                f"text ({shared.relation.why}): train on another dataset, or set RELATED=paper, which "
+                                "allows it.")
 
     @property
     def promise(self) -> str:
@@ -117,8 +117,8 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
     if not names:
         raise UserError(f"nothing is left to train on with HELD_OUT={held_out}; hold out less.")
     overlaps = shared_texts(names, [d.name for d in evaluated]) if unseen != "nothing" else ()
-    split = Split(names, [d.name for d in catalogue if d.name in why], [d.name for d in evaluated], why, unseen, related,
-                  tuple(overlaps))
+    split = Split(names, [d.name for d in catalogue if d.name in why], [d.name for d in evaluated], why, unseen,
+                  related, tuple(overlaps))
     split.check(catalogue, names)
     return split
 

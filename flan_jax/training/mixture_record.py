@@ -24,7 +24,8 @@ _IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped d
 def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
     """What must be set as it was when a run is resumed."""
     return {
-        "held_out": config.held_out, "related": config.related, "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
+        "held_out": config.held_out, "related": config.related,
+        "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
         "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
         "architecture": config.architecture, "batch_size": config.batch_size,
         "task_feature_lengths": list(config.lengths()), "initial_checkpoint_path": initial_checkpoint_path,
@@ -35,6 +36,8 @@ def record_of(data: Data) -> dict[str, Any]:
     """What these settings make of the data, the card included; must be the same when a run is resumed, too."""
     return {
         "eval": data.evaluated, "dropped": data.split.dropped, "left_out": data.left_out,
+        "overlaps": [{"train": shared.train, "eval": shared.evaluated, "shared": shared.relation.why,
+                      "measured": shared.relation.measured} for shared in data.split.overlaps],
         "card": [dataclasses.asdict(row) for row in data.card(data.members())],
         "shards": {m.name: data.shard_key(m.name, 0) for m in data.members()},
         "vocabulary": data.vocabulary.fingerprint,
@@ -48,7 +51,7 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
       UserError: if `mixture.json` has something of the record otherwise, or cannot be read.
     """
     before = _read(directory)
-    differing = [key for key in record if before.get(key, record[key]) != record[key] and key != "left_out"]
+    differing = [key for key in record if before.get(key, record[key]) != record[key] and key not in ("left_out", "overlaps")]
     if differing:
         names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
         raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
