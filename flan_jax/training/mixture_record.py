@@ -19,6 +19,8 @@ _ADVICE = ("it says what the run trains on: put it back, or delete it if setting
 # What `mixture.json` calls otherwise than a configuration does.
 _IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped datasets", "card": "mixture",
              "shards": "set of training rows"}
+# What is recorded for the reader and follows from the rest.
+_MAY_DIFFER = ("left_out", "overlaps")
 
 
 def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
       UserError: if `mixture.json` has something of the record otherwise, or cannot be read.
     """
     before = _read(directory)
-    differing = [key for key in record if before.get(key, record[key]) != record[key] and key not in ("left_out", "overlaps")]
+    differing = [key for key in record if before.get(key, record[key]) != record[key] and key not in _MAY_DIFFER]
     if differing:
         names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
         raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
