@@ -18,7 +18,7 @@ from flan_jax.messages import shown
 
 # What parsers raise on a file that is cut short, altered, or holds other types than its format says.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError,
-           AssertionError, EOFError, struct.error, zlib.error)
+           AssertionError, EOFError, ArithmeticError, struct.error, zlib.error)
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def _reason(error: BaseException) -> str:
 
 
 def parse_json(text: str | bytes, what: object, kind: type | tuple[type, ...] = dict,
-               advice: str = "download or copy it again") -> Any:
+               advice: str = "download or copy it again", unique_keys: bool = False) -> Any:
     """Returns the value of a JSON text, UTF-8 where it is bytes.
 
     Args:
@@ -68,17 +68,27 @@ def parse_json(text: str | bytes, what: object, kind: type | tuple[type, ...] = 
       what: the file, or a phrase that names the place, for messages.
       kind: the type or types that the value may have.
       advice: what to do about a text that is not that.
+      unique_keys: refuse objects that have a key twice; otherwise the last one counts.
 
     Raises:
       UserError: if it is not UTF-8, not JSON, nested too deeply, has a number that Python does not read, or is of
         another type.
     """
     with readable(what, advice):
-        value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+        value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text,
+                           object_pairs_hook=_unique if unique_keys else None)
         if not isinstance(value, kind):
             wanted = " or ".join(_JSON_NAMES[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
             raise ValueError(f"{wanted} was expected, not {_JSON_NAMES.get(type(value), 'null')}")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r} stands in it twice")
+    return result
 
 
 _JSON_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number",
@@ -114,6 +124,34 @@ def local_path(name: str | os.PathLike, setting: str) -> pathlib.Path:
         return pathlib.Path(name).expanduser()
     except RuntimeError as error:  # `~name` of a user who does not exist
         raise UserError(f"{setting} {shown(name)}: {shown(error)}; give the full path.") from error
+
+
+def inside(directory: pathlib.Path, name: object, named_by: object) -> pathlib.Path:
+    """Returns the path of a file below `directory` that a file of it names, or that is looked for there.
+
+    A checkpoint is downloaded: no name and no link in it leads to files elsewhere on this machine. Hugging Face's cache
+    is an exception, where `snapshots/<revision>/<file>` is a link to `blobs/<digest>`.
+
+    Args:
+      directory: the directory of a checkpoint.
+      name: the name, relative to the directory.
+      named_by: what has the name, for the message.
+
+    Raises:
+      UserError: if it is not a name, or leads out of the directory.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise UserError(f"{shown(named_by)} names a file {shown(repr(name))}, which is not a valid name; download it "
+                        "again.")
+    root = directory.resolve()
+    with readable(directory / name):  # such as a name that is too long
+        target = (root / name).resolve()
+    places = [root, *((parent.parent / "blobs").resolve() for parent in root.parents if parent.name == "snapshots")]
+    lexical = os.path.normpath(os.path.join(root, name))
+    if not pathlib.Path(lexical).is_relative_to(root) or not any(target.is_relative_to(place) for place in places):
+        raise UserError(f"{shown(named_by)} leads to {shown(target)}, which is outside of {shown(directory)}; put a "
+                        "copy of the file into the directory if you trust it.")
+    return directory / name
 
 
 def read_json(path: str | pathlib.Path, kind: type | tuple[type, ...] = dict,

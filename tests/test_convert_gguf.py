@@ -7,6 +7,7 @@ import pytest
 from converting import convert, decoder_batch, our_logits
 
 from flan_jax import cli
+from flan_jax.errors import UserError
 from flan_jax.interchange import huggingface_llama, safetensors_files
 from flan_jax.interchange.load import open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
@@ -47,16 +48,18 @@ def neighbours(array, heads):
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
 
-def write_gguf(path, arrays, kind="llama", quantise=None, frequencies=None, leave_out=(), tokenizer=None):
+def write_gguf(path, arrays, kind="llama", quantise=None, frequencies=None, leave_out=(), tokenizer=None,
+               per_layer=None, more=lambda writer: None):
     writer = gguf.GGUFWriter(path, kind)
     writer.add_block_count(LAYERS)
     writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(HIDDEN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    numbers = {"add_feed_forward_length": HIDDEN, "add_head_count": HEADS, "add_head_count_kv": KV_HEADS}
+    for name, number in numbers.items():
+        getattr(writer, name)(number if per_layer is None else [number] * (LAYERS - 1) + [number * per_layer])
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(1e5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
+    more(writer)
     writer.add_tokenizer_model("gpt2")
     tokens, merges = tokenizer or ([f"token{i}" for i in range(VOCABULARY)], [])
     writer.add_token_list(tokens)
@@ -163,3 +166,66 @@ def test_a_byte_level_tokenizer_comes_out_of_the_file(tmp_path):
     assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (1, 2, None)
     said = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
     assert (said["eos_token"], said["chat_template"]) == ("<|im_end|>", "{{ messages }}")
+
+
+def linear(key, value):
+    """Adds llama.<key>, as older converters of llama.cpp wrote it."""
+    return lambda writer: writer.add_float32(f"llama.{key}", value)
+
+
+@pytest.mark.parametrize("more, factor", [
+    (linear("rope.scaling.factor", 4.0), 4.0),
+    (linear("rope.scale_linear", 4.0), 4.0),
+    (lambda writer: (linear("rope.scaling.factor", 2.0)(writer), linear("rope.scale_linear", 4.0)(writer)), 2.0),
+    (lambda writer: (linear("rope.scaling.factor", 4.0)(writer), writer.add_string("llama.rope.scaling.type", "none")),
+     None),
+    (linear("rope.scaling.factor", 0.0), None), (linear("rope.scaling.factor", 1.0), None),
+    (lambda writer: writer.add_rope_scaling_finetuned(True), None), (linear("rope.scaling.attn_factor", 1.0), None),
+], ids=range(8))
+def test_linear_rotary_scaling_is_that_of_llama_cpp(tmp_path, more, factor):
+    """The factors that llama.cpp's `load_hparams` gives, by its source."""
+    arrays = random_model(tmp_path / "hf", rope=factor and {"rope_type": "linear", "factor": factor})
+    write_gguf(tmp_path / "model.gguf", arrays, more=more)
+    expected = factor and {"rope_type": "linear", "factor": factor}
+    assert open_checkpoint(tmp_path / "model.gguf").fields["rope_scaling"] == expected
+    assert open_checkpoint(tmp_path / "hf").fields["rope_scaling"] == expected
+
+
+@pytest.mark.parametrize("more, reason", [
+    (lambda writer: writer.add_string("llama.rope.scaling.type", "yarn"), "type 'yarn'"),
+    (lambda writer: writer.add_string("llama.rope.scaling.type", "longrope"), "type 'longrope'"),
+    (lambda writer: writer.add_string("llama.rope.scaling.type", "new"), "must be one of linear, longrope, none, yarn"),
+    (linear("rope.scaling.attn_factor", 1.2), "attn_factor 1.2"), (linear("rope.scaling.factor", -1.0), "above 0"),
+    (lambda writer: writer.add_uint16("split.count", 3), "one of the 3 parts of a model"),
+    (lambda writer: writer.add_bool("llama.attention.causal", False), "attention.causal False"),
+    (lambda writer: writer.add_array("llama.attention.key_length", [8, 4]), "the same in each of its 2 layers"),
+    (lambda writer: writer.add_array("llama.attention.key_length", ["8", "8"]), "must be a whole number"),
+])
+def test_what_llama_cpp_reads_and_a_decoder_here_has_not_is_refused(tmp_path, more, reason):
+    write_gguf(tmp_path / "model.gguf", random_model(tmp_path / "hf"), more=more)
+    with pytest.raises(UserError, match=reason):
+        open_checkpoint(tmp_path / "model.gguf")
+
+
+def test_settings_given_for_each_layer_are_read_where_they_agree(tmp_path):
+    arrays = random_model(tmp_path / "hf")
+    write_gguf(tmp_path / "model.gguf", arrays, per_layer=1)
+    assert open_checkpoint(tmp_path / "model.gguf").fields == open_checkpoint(tmp_path / "hf").fields
+    write_gguf(tmp_path / "other.gguf", arrays, per_layer=2)
+    with pytest.raises(UserError, match="has attention.head_count .* the same in each of its 2 layers"):
+        open_checkpoint(tmp_path / "other.gguf")
+
+
+def test_numbers_in_a_gguf_file_are_bounded_by_its_size(tmp_path):
+    write_gguf(tmp_path / "model.gguf", random_model(tmp_path / "hf"))
+    data = bytearray((tmp_path / "model.gguf").read_bytes())
+    layers = data.index(b"llama.block_count") + len("llama.block_count") + 4
+    for at, number in ((8, 2**60), (16, 2**60), (layers, 3_000_000_000)):  # tensors, keys, layers
+        size = 4 if at == layers else 8
+        (tmp_path / "large.gguf").write_bytes(data[:at] + number.to_bytes(size, "little") + data[at + size :])
+        with pytest.raises(UserError, match="large.gguf"):
+            open_checkpoint(tmp_path / "large.gguf")
+    for damaged in (data[:-40], data[: len(data) // 9], data[:2]):
+        (tmp_path / "cut.gguf").write_bytes(damaged)
+        with pytest.raises(UserError, match="cut.gguf"):
+            open_checkpoint(tmp_path / "cut.gguf", "gguf")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 from converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
 from ended import ended_well
-from safetensors.numpy import load_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from flan_jax import cli
 from flan_jax import config as gin_config
@@ -27,6 +29,7 @@ from flan_jax.evaluation.results import ResultRow, remember_run
 from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.load import open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
+from flan_jax.models import layers
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 T5_ODD = {"vocab_size": 120, "d_model": 24, "d_kv": 5, "d_ff": 37, "num_layers": 2, "num_decoder_layers": 3,
@@ -135,7 +138,8 @@ def test_mt5_and_tied_logits_without_scale(transformers, tmp_path):
     {"tie_word_embeddings": False},
     {"tie_word_embeddings": True, "rms_norm_eps": 1e-5},
     {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 10, "rope_parameters": LLAMA3_ROPE},
-    {"num_key_value_heads": 1, "head_dim": 2, "hidden_act": "gelu_pytorch_tanh"},
+    {"num_key_value_heads": 1, "head_dim": 2, "hidden_act": "gelu_pytorch_tanh",
+     "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
     {"qwen2": True, "tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
     {"qwen2": True, "tie_word_embeddings": False, "num_key_value_heads": 3},
 ], ids=str)
@@ -228,7 +232,7 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"model_type": "gpt2"}, "of type 'gpt2'"),
+    ({"model_type": "gpt2"}, "has model_type 'gpt2', but it must be one of llama, mt5, qwen2, t5"),
     ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ({"attention_bias": True}, "attention_bias"),
     ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "type 'yarn'"),
@@ -254,19 +258,20 @@ def test_files_that_are_cut_short_or_missing_are_refused(tmp_path):
     with pytest.raises(UserError, match="is missing"):
         open_checkpoint(tmp_path / "hf")
     shard.write_bytes(b"<html>")
-    with pytest.raises(UserError, match="no safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file"):
         open_checkpoint(tmp_path / "hf")
 
 
-@pytest.mark.parametrize("changes, reason", [
-    ({"hidden_act": None}, "it lacks 'hidden_act'"),
-    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "it lacks 'low_freq_factor'"),
+@pytest.mark.parametrize("changes, message", [
+    ({"hidden_act": None}, "config.json is not readable (it lacks 'hidden_act'); download"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8}},
+     "config.json (rope_scaling) is not readable (it lacks 'low_freq_factor'); download"),
 ])
-def test_a_config_that_lacks_a_setting_is_one_sentence(tmp_path, changes, reason):
+def test_a_config_that_lacks_a_setting_is_one_sentence(tmp_path, changes, message):
     config = random_llama(tmp_path / "hf") | changes
     kept = {name: value for name, value in config.items() if value is not None}
     (tmp_path / "hf/config.json").write_text(json.dumps(kept))
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/hf is not readable ({reason}); download")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/hf/{message}")):
         open_checkpoint(tmp_path / "hf")
 
 
@@ -275,8 +280,171 @@ def test_json_that_is_cut_short_is_one_sentence(tmp_path, name):
     random_llama(tmp_path / "hf", shard_bytes=6000)
     text = (tmp_path / "hf" / name).read_text()
     (tmp_path / "hf" / name).write_text(text[: len(text) // 2])
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/hf is not readable (")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/hf/{name} is not readable (")):
         open_checkpoint(tmp_path / "hf")
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+PLAIN = {"rope_type": "default", "rope_theta": 500.0}
+SCALING3 = {name: value for name, value in LLAMA3_ROPE.items() if name not in ("rope_type", "rope_theta")}
+
+
+@pytest.mark.parametrize("rope, expected", [
+    ({"rope_parameters": PLAIN}, (500.0, None)),
+    ({"rope_parameters": PLAIN, "rope_theta": 700.0}, (500.0, None)),
+    ({"rope_theta": 700.0}, (700.0, None)),
+    ({"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 700.0}, (700.0, LINEAR)),
+    # The older setting counts, and the theta inside the newer one is lost with it.
+    ({"rope_parameters": PLAIN, "rope_scaling": LINEAR}, (10000.0, LINEAR)),
+    ({"rope_parameters": PLAIN, "rope_scaling": {**LINEAR, "rope_theta": 50.0}, "rope_theta": 700.0}, (50.0, LINEAR)),
+    ({"rope_parameters": LINEAR, "rope_scaling": {}}, (10000.0, LINEAR)),
+    ({"rope_parameters": LINEAR, "rope_scaling": None}, (10000.0, LINEAR)),
+    ({"rope_parameters": LLAMA3_ROPE}, (5000.0, SCALING3)),
+    ({"rope_parameters": PLAIN, "rope_scaling": LLAMA3_ROPE}, (5000.0, SCALING3)),
+    ({"rope_parameters": LLAMA3_ROPE, "original_max_position_embeddings": 16},
+     (5000.0, {**SCALING3, "original_max_position_embeddings": 16})),
+    ({"rope_parameters": LLAMA3_ROPE, "rope_scaling": {"rope_type": "default"}}, (10000.0, None)),
+    *(({"rope_parameters": PLAIN, "rope_scaling": {"rope_type": kind, "factor": 4.0}}, None)
+      for kind in ("dynamic", "yarn", "longrope", "proportional", "new")),
+    ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, None),
+    ({"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}, None),
+    ({"rope_parameters": PLAIN, "partial_rotary_factor": 0.5}, None),
+    ({"rope_parameters": {"full_attention": PLAIN}}, None),
+    ({"rope_scaling": {**LINEAR, "factor": "4"}}, None), ({"rope_scaling": "linear"}, None),
+    ({"rope_theta": True}, None), ({"rope_theta": 10**400}, None), ({"rope_scaling": {**LINEAR, "factor": 0}}, None),
+], ids=str)
+def test_rotary_positions_are_those_of_transformers(rope, expected):
+    """Of two settings that one counts which does in transformers; where it is installed, so are the frequencies."""
+    config = {"model_type": "llama", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 24, "hidden_act": "silu",
+              "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 2048, **rope}
+    if expected is None:
+        with pytest.raises(UserError, match="config.json"):
+            huggingface_llama.fields_of(config, "hf/config.json")
+        return
+    fields = huggingface_llama.fields_of(config, "hf/config.json")
+    assert (fields["rope_theta"], fields["rope_scaling"]) == expected
+    transformers = pytest.importorskip("transformers", reason=NOT_CHECKED)
+    pytest.importorskip("torch", reason=NOT_CHECKED)
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    theirs = LlamaRotaryEmbedding(transformers.LlamaConfig.from_dict(json.loads(json.dumps(config)))).inv_freq.numpy()
+    cos, _ = layers.rotary_angles(np.ones((1, 1), np.int32), fields["head_dim"], fields["rope_theta"],
+                                  fields["rope_scaling"])
+    np.testing.assert_allclose(np.asarray(cos)[0, 0], np.cos(theirs), rtol=1e-6)
+
+
+def test_one_file_of_weights_goes_before_an_index_as_in_transformers(tmp_path, capsys):
+    random_llama(tmp_path / "hf")
+    expected = {name: tensor.read() for name, tensor in open_checkpoint(tmp_path / "hf").tensors.items()}
+    old = {name: np.zeros_like(value) for name, value in load_file(tmp_path / "hf/model.safetensors").items()}
+    save_file(old, tmp_path / "hf/model-00001-of-00001.safetensors")
+    index = tmp_path / "hf/model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(old, "model-00001-of-00001.safetensors")}))
+    (tmp_path / "hf/pytorch_model.bin").write_bytes(b"of another save")
+    for _ in ("with the shards of an earlier save", "without"):
+        convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
+        assert "note: the weights are those of model.safetensors, as in transformers" in capsys.readouterr().out
+        for name, tensor in open_checkpoint(tmp_path / "ours").tensors.items():
+            np.testing.assert_array_equal(tensor.read(), expected[name], err_msg=name)
+        shutil.rmtree(tmp_path / "ours")
+        (tmp_path / "hf/model-00001-of-00001.safetensors").unlink(missing_ok=True)
+
+    (tmp_path / "hf/model.safetensors").rename(tmp_path / "hf/model.fp16.safetensors")
+    index.unlink()
+    with pytest.raises(UserError, match=r"no model.safetensors .*\(it has model.fp16.safetensors, pytorch_model.bin\)"):
+        open_checkpoint(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapter_is_named_and_refused(tmp_path, name):
+    random_llama(tmp_path / "hf")
+    (tmp_path / "hf" / name).write_text("{}")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / name).write_text("{}")
+    for directory in ("hf", "alone"):
+        with pytest.raises(UserError, match=f"{directory} holds an adapter \\({name}\\)"):
+            open_checkpoint(tmp_path / directory)
+
+
+def write_safetensors(path, header, body=bytes(24)):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
+def entry(begin, end, shape=None, dtype="F32"):
+    return {"dtype": dtype, "shape": [(end - begin) // 4] if shape is None else shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize("header, body", [
+    ({"a": entry(0, 8), "b": entry(16, 24)}, 24), ({"a": entry(0, 16), "b": entry(8, 24)}, 24),
+    ({"a": entry(0, 24), "b": entry(0, 24)}, 24), ({"a": entry(0, 16)}, 24), ({"a": entry(0, 24)}, 16),
+    ({"a": entry(4, 24)}, 24), ({"a": entry(0, 24, [5])}, 24), ({"a": entry(0, 24, [2**62, 2**62])}, 24),
+    ({"a": entry(0, 24, [-6])}, 24), ({"a": entry(0, 24, [6.0])}, 24), ({"a": entry(0, 24, dtype="U9")}, 24),
+    ({"a": {"dtype": "F32", "shape": [6]}}, 24), ({"a": [1]}, 24), ({"__metadata__": {"a": 1}, "b": entry(0, 24)}, 24),
+    (b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}, '
+     b'"a": {"dtype": "F32", "shape": [3], "data_offsets": [12, 24]}}', 24),
+    (b"[]", 0), (b"{" * 5_000, 24), (b"\xff", 0),
+], ids=range(18))
+def test_the_rules_of_safetensors_are_those_of_its_package(tmp_path, header, body):
+    write_safetensors(tmp_path / "model.safetensors", header, bytes(body))
+    with pytest.raises(SafetensorError):
+        load_file(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="model.safetensors"):
+        safetensors_files.open_directory(tmp_path)
+
+
+def test_a_header_that_is_longer_than_the_file_is_not_read(tmp_path):
+    for length in (2**63, 100_000_001, 10_000, 1):
+        (tmp_path / "model.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}" + bytes(100))
+        with pytest.raises(UserError, match="is not a safetensors file, or cut short"):
+            safetensors_files.open_directory(tmp_path)
+
+
+@pytest.mark.parametrize("name", [
+    "../elsewhere/model-1.safetensors", "/etc/passwd", "sub/../../elsewhere/model-1.safetensors", 7, "", "a\0b",
+    "x" * 5_000,
+])
+def test_names_of_shards_stay_in_the_directory(tmp_path, name):
+    random_llama(tmp_path / "hf")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "hf/model.safetensors").rename(tmp_path / "elsewhere/model-1.safetensors")
+    (tmp_path / "hf" / safetensors_files.INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(UserError, match="hf"):
+        open_checkpoint(tmp_path / "hf")
+
+
+def test_links_are_followed_inside_a_cache_of_hugging_face_and_nowhere_else(tmp_path):
+    random_llama(tmp_path / "hf", shard_bytes=6000)
+    hub = tmp_path / "hub/models--a--b"
+    snapshot = hub / "snapshots/0123"
+    snapshot.mkdir(parents=True)
+    shutil.move(tmp_path / "hf", hub / "blobs")
+    for file in (hub / "blobs").iterdir():
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    (tmp_path / "link").symlink_to(snapshot)
+    assert len(open_checkpoint(snapshot).tensors) == len(open_checkpoint(tmp_path / "link").tensors) > 10
+
+    shutil.copytree(hub / "blobs", tmp_path / "copy")
+    shard = sorted((tmp_path / "copy").glob("*.safetensors"))[0]
+    shard.unlink()
+    shard.symlink_to(hub / "blobs" / shard.name)
+    with pytest.raises(UserError, match=f"leads to {hub}/blobs/{shard.name}, which is outside of {tmp_path}/copy"):
+        open_checkpoint(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("changes", [
+    {"num_hidden_layers": 3_000_000_000}, {"num_hidden_layers": 10**30}, {"num_hidden_layers": -1},
+    {"num_hidden_layers": True}, {"num_hidden_layers": "2"}, {"num_hidden_layers": 2.0}, {"num_attention_heads": 0},
+    {"vocab_size": None}, {"hidden_size": [16]}, {"rms_norm_eps": "1e-5"}, {"rms_norm_eps": 0}, {"hidden_act": [1]},
+    {"tie_word_embeddings": "no"}, {"attention_bias": 1}, {"model_type": {}}, {"rope_scaling": [1]}, {"head_dim": 0.5},
+    {"layer_types": ["sliding_attention"]}, {"layer_types": 5}, {"transformers_weights": "../x.safetensors"},
+], ids=str)
+def test_settings_of_wrong_types_and_sizes_are_refused_with_the_file(tmp_path, changes):
+    config = random_llama(tmp_path / "hf")
+    (tmp_path / "hf/config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UserError, match="config.json") as raised:
+        open_checkpoint(tmp_path / "hf")
+    assert len(str(raised.value)) < 1_000
 
 
 def test_a_decoder_run_is_exported_in_its_own_sizes(tmp_path):

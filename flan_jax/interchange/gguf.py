@@ -1,4 +1,4 @@
-"""GGUF files of Llama-like models, read through the `gguf` package: weights dequantised one tensor at a time.
+"""GGUF files of Llama-like models: weights dequantized by the `gguf` package, one tensor at a time.
 
 llama.cpp's converter interleaves the rows of Llama's query and key matrices, because its rotary positions turn
 neighbours where ours turn halves; here they go back. Qwen2's are left as they are, there too.
@@ -6,7 +6,6 @@ neighbours where ours turn halves; here they go back. Qwen2's are left as they a
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import pathlib
 import re
@@ -16,12 +15,14 @@ import ml_dtypes
 import numpy as np
 
 from flan_jax.errors import UserError
+from flan_jax.interchange.gguf_file import MAGIC, GgufFile, StoredTensor, open_file
 from flan_jax.interchange.huggingface_llama import llama_fields
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import Source, Tensor, check_tensors
+from flan_jax.interchange.typed import Settings
+from flan_jax.messages import shown
 
 _ARCHITECTURES = ("llama", "qwen2")
-_MAGIC = b"GGUF"
 _TOP = {"decoder/token_embedder/embedding": "token_embd.weight", "decoder/decoder_norm/scale": "output_norm.weight",
         "decoder/logits_dense/kernel": "output.weight"}
 _IN_LAYER = {
@@ -37,82 +38,101 @@ _FREQUENCIES = "rope_freqs.weight"
 
 
 def is_gguf(path: pathlib.Path) -> bool:
-    """Tells whether `path` is a GGUF file."""
+    """Returns whether `path` is a GGUF file."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(4) == _MAGIC
+        return file.read(4) == MAGIC
 
 
 def open_gguf(path: pathlib.Path) -> Source:
-    """The opened model; `notes` say how its weights are stored.
+    """Returns the opened model; `notes` say how its weights are stored.
 
     Raises:
       UserError: without the `gguf` package, or for a model that ours cannot be.
     """
-    package, reader = _package(), open_reader(path)
-    metadata = {name: field.contents() for name, field in reader.fields.items()
-                if not name.startswith("tokenizer.ggml.")}
-    architecture = metadata.get("general.architecture")
-    if architecture not in _ARCHITECTURES:
-        raise UserError(f"{path} is a model of architecture {architecture!r}, but can be one of "
-                        f"{', '.join(_ARCHITECTURES)}.")
-    stored = {str(tensor.name): tensor for tensor in reader.tensors}
-    frequencies = stored.pop(_FREQUENCIES, None)
-    fields = _fields(metadata, architecture, stored, path)
+    file = open_file(path)
+    settings = Settings(file.metadata, path)
+    architecture = settings.choice("general.architecture", _ARCHITECTURES)
+    stored = dict(file.tensors)
+    frequencies = stored.pop(_FREQUENCIES, None) if architecture == "llama" else None
+    fields = _fields(settings, architecture, stored)
     if frequencies is not None:
-        fields["rope_scaling"] = _llama3_scaling(np.asarray(frequencies.data, np.float32).reshape(-1), fields, path)
+        fields["rope_scaling"] = _llama3_scaling(file.read(frequencies).reshape(-1), fields, path)
     names = _names(fields)
     shapes = parameter_shapes("decoder", fields)
     expected = {names[name]: shape[::-1] if name.endswith("kernel") else shape for name, shape in shapes.items()}
-    check_tensors({name: _shape(tensor) for name, tensor in stored.items()}, expected, path,
+    check_tensors({name: tensor.shape for name, tensor in stored.items()}, expected, path,
                   '"there" is the tensors of the file, "here" is what its metadata say:', lists_all=True)
     heads = {"query": fields["num_heads"], "key": fields["num_kv_heads"]} if architecture == "llama" else {}
-    tensors = {name: _tensor(package, stored[theirs], name, heads, path) for name, theirs in names.items()}
-    kinds = sorted({tensor.tensor_type.name for tensor in stored.values()})
+    tensors = {name: _tensor(file, stored[theirs], name, heads) for name, theirs in names.items()}
+    kinds = sorted({tensor.kind.name for tensor in stored.values()})
     return Source(path, 0, tensors, "decoder", fields, notes=[f"its weights are stored as {', '.join(kinds)}"])
 
 
-def open_reader(path: pathlib.Path) -> Any:
-    """The `gguf` package's reader of a file.
-
-    Raises:
-      UserError: without the package, or for a file that it cannot read.
-    """
-    try:
-        return _package().GGUFReader(path)
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{path} is not readable as GGUF ({error}); download it again.") from error
-
-
-def _package() -> Any:
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        raise UserError("reading GGUF files needs the package gguf; type pip install 'flan_jax[hf]'.") from None
-
-
-def _fields(metadata: dict[str, Any], architecture: str, stored: dict[str, Any], path) -> dict[str, Any]:
-    def get(name: str, default: Any = None) -> Any:
-        value = metadata.get(f"{architecture}.{name}", default)
-        if value is None:
-            raise UserError(f"{path} does not say {architecture}.{name}; convert the model to GGUF again.")
-        return value
-
-    width, heads = int(get("embedding_length")), int(get("attention.head_count"))
-    kind = metadata.get(f"{architecture}.rope.scaling.type", "none")
-    head_dim = int(get("attention.key_length", width // heads))
-    if kind != "none" or int(get("rope.dimension_count", head_dim)) != head_dim:
-        raise UserError(f"{path} has rotary positions of type {kind!r} over {get('rope.dimension_count', head_dim)} of "
-                        f"{head_dim} dimensions, but a decoder here has plain or Llama 3 ones over whole heads.")
-    if "token_embd.weight" not in stored:
-        raise UserError(f"{path} has no token_embd.weight, so it is not a whole model (one part of several?).")
+def _fields(settings: Settings, architecture: str, stored: dict[str, StoredTensor]) -> dict[str, Any]:
+    table, path = "token_embd.weight", shown(settings.path)
+    if settings.whole("split.count", 0, least=0) > 1:
+        raise UserError(f"{path} is one of the {settings.values['split.count']} parts of a model; put them together "
+                        "with `llama-gguf-split --merge`, and give the result.")
+    if table not in stored:
+        raise UserError(f"{path} has no {table}, so it is not a whole model (one part of several?).")
+    layers = settings.whole(f"{architecture}.block_count", most=len(stored))
+    key = _LayerSettings(settings, architecture, layers)
+    width, heads = key.whole("embedding_length"), key.whole("attention.head_count")
+    head_dim = key.whole("attention.key_length", width // heads)
+    turned, is_causal = key.whole("rope.dimension_count", head_dim), key.settings.flag("attention.causal", True)
+    if turned != head_dim or not is_causal:
+        raise UserError(f"{path} has rotary positions over {turned} of {head_dim} dimensions and "
+                        f"attention.causal {is_causal}, but a decoder here has them over whole heads, and is causal; "
+                        "convert another model.")
     return llama_fields(
-        vocab_size=_shape(stored["token_embd.weight"])[0], emb_dim=width, num_heads=heads, head_dim=head_dim,
-        mlp_dim=int(get("feed_forward_length")), num_layers=int(get("block_count")),
-        num_kv_heads=int(get("attention.head_count_kv", heads)), rope_theta=float(get("rope.freq_base", 10000.0)),
-        rope_scaling=None, mlp_activations=("silu", "linear"), logits_via_embedding="output.weight" not in stored,
-        qkv_bias="blk.0.attn_q.bias" in stored, norm_epsilon=_decimal(get("attention.layer_norm_rms_epsilon")))
+        vocab_size=stored[table].shape[0], emb_dim=width, num_heads=heads, head_dim=head_dim,
+        mlp_dim=key.whole("feed_forward_length"), num_layers=layers,
+        num_kv_heads=key.whole("attention.head_count_kv", heads),
+        rope_theta=key.settings.number("rope.freq_base", 10000.0), rope_scaling=_linear_scaling(key.settings),
+        mlp_activations=("silu", "linear"), logits_via_embedding="output.weight" not in stored,
+        qkv_bias="blk.0.attn_q.bias" in stored,
+        norm_epsilon=_decimal(key.settings.number("attention.layer_norm_rms_epsilon")))
+
+
+class _LayerSettings:
+    """The settings of an architecture. llama.cpp reads a number for all layers, or an array with one for each."""
+
+    def __init__(self, settings: Settings, architecture: str, layers: int):
+        prefix = f"{architecture}."
+        values = {name.removeprefix(prefix): value for name, value in settings.values.items()
+                  if name.startswith(prefix)}
+        self.settings, self._layers = Settings(values, f"{settings.path} ({architecture}.*)"), layers
+
+    def whole(self, name: str, default: Any = None) -> int:
+        value = self.settings.values.get(name)
+        if isinstance(value, list):
+            if len(value) != self._layers or any(number != value[0] for number in value):
+                raise UserError(f"{shown(self.settings.path)} has {name} {shown(value)}, but a decoder here has the "
+                                f"same in each of its {self._layers} layers; convert another model.")
+            return Settings({name: value[0]}, self.settings.path).whole(name)
+        return self.settings.whole(name, *([] if default is None else [default]))
+
+
+def _linear_scaling(settings: Settings) -> dict[str, Any] | None:
+    """Returns the scaling of rotary positions, by the rules of llama.cpp (`load_hparams` in src/llama-model.cpp).
+
+    A file that names no type is of type 'linear'; `rope.scale_linear` is the older name of the factor, and 0 means
+    none; of type 'none' the factor has no effect. YaRN and LongRoPE, which also read the original context length,
+    `rope.scaling.yarn_*` and the tensors `rope_factors_*`, are refused, and so is a factor on the attention.
+    """
+    kind = settings.choice("rope.scaling.type", ("none", "linear", "yarn", "longrope"), "linear")
+    attention = settings.values.get("rope.scaling.attn_factor", 1.0)
+    if kind in ("yarn", "longrope") or attention != 1.0:
+        raise UserError(f"{shown(settings.path)} has rope.scaling.type {kind!r} and rope.scaling.attn_factor "
+                        f"{shown(attention)}, but a decoder here has 'none' or 'linear', and Llama 3's; convert "
+                        "another model.")
+    name = "rope.scaling.factor" if settings.has("rope.scaling.factor") else "rope.scale_linear"
+    if kind == "none" or settings.values.get(name) == 0:
+        return None
+    factor = settings.number(name, 1.0)
+    return None if factor == 1.0 else {"rope_type": "linear", "factor": factor}
 
 
 def _decimal(value: float) -> float:
@@ -120,17 +140,20 @@ def _decimal(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _llama3_scaling(factors: np.ndarray, fields: dict[str, Any], path) -> dict[str, Any]:
-    """Llama 3's scaling; the file has only the factors that follow from it, one per frequency."""
-    half = np.arange(0, fields["head_dim"], 2, dtype=np.float32)
-    wavelengths = 2 * np.pi * fields["rope_theta"] ** (half / fields["head_dim"])
-    for factor, context in itertools.product((8.0, 32.0, 16.0, 4.0), (8192,)):
-        smooth = np.clip((context / wavelengths - 1.0) / (4.0 - 1.0), 0.0, 1.0)
-        if np.allclose(factors, 1.0 / ((1.0 - smooth) / factor + smooth), rtol=1e-4):
-            return {"factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": context}
-    raise UserError(f"{path} scales its rotary positions ({_FREQUENCIES}) in another way than Llama 3.1 to 3.3 do; "
-                    "convert the model from its Hugging Face form.")
+def _llama3_scaling(factors: np.ndarray, fields: dict[str, Any], path) -> dict[str, Any] | None:
+    """Returns Llama 3's scaling; the file has only the factors that follow from it, one per frequency."""
+    if factors.size == fields["head_dim"] // 2 and np.all(factors == 1.0):
+        return fields["rope_scaling"]
+    if factors.size == fields["head_dim"] // 2 and fields["rope_scaling"] is None:
+        half = np.arange(0, fields["head_dim"], 2, dtype=np.float32)
+        wavelengths = 2 * np.pi * fields["rope_theta"] ** (half / fields["head_dim"])
+        for factor, context in itertools.product((8.0, 32.0, 16.0, 4.0), (8192,)):
+            smooth = np.clip((context / wavelengths - 1.0) / (4.0 - 1.0), 0.0, 1.0)
+            if np.allclose(factors, 1.0 / ((1.0 - smooth) / factor + smooth), rtol=1e-4):
+                return {"factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": context}
+    raise UserError(f"{shown(path)} scales its rotary positions ({_FREQUENCIES}) in another way than Llama 3.1 to 3.3 "
+                    "do; convert the model from its Hugging Face form.")
 
 
 def _names(fields: dict[str, Any]) -> dict[str, str]:
@@ -142,25 +165,20 @@ def _names(fields: dict[str, Any]) -> dict[str, str]:
     return result
 
 
-def _shape(tensor: Any) -> tuple[int, ...]:
-    """The shape of a tensor as an array in C order; GGUF counts axes from the innermost."""
-    return tuple(int(size) for size in reversed(tensor.shape))
-
-
-def _tensor(package: Any, stored: Any, name: str, heads: dict[str, int], path: pathlib.Path) -> Tensor:
-    """A tensor under our name; what is quantised comes out as float32."""
-    kind = stored.tensor_type.name
-    dtype = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}.get(kind, np.dtype(np.float32))
+def _tensor(file: GgufFile, stored: StoredTensor, name: str, heads: dict[str, int]) -> Tensor:
+    """A tensor under our name; what is quantized comes out as float32."""
+    dtype = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}.get(stored.kind.name,
+                                                                                    np.dtype(np.float32))
     part = name.split("/")[-2]
 
     def read() -> np.ndarray:
-        array = package.dequantize(stored.data, stored.tensor_type).reshape(_shape(stored)).astype(dtype, copy=False)
+        array = file.read(stored).astype(dtype, copy=False)
         if part in heads:
             array = _halves(array, heads[part])
         return array.T if name.endswith("kernel") else array
 
-    shape = _shape(stored)[:: -1 if name.endswith("kernel") else 1]
-    return Tensor(shape, dtype, read, f"{path} ({stored.name})")
+    shape = stored.shape[:: -1 if name.endswith("kernel") else 1]
+    return Tensor(shape, dtype, read, f"{file.path} ({stored.name})")
 
 
 def _halves(array: np.ndarray, heads: int) -> np.ndarray:

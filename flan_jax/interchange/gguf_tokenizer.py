@@ -10,7 +10,9 @@ import json
 import pathlib
 from typing import Any
 
-from flan_jax.interchange.gguf import open_reader
+from flan_jax.files import readable
+from flan_jax.interchange.gguf_file import open_file
+from flan_jax.messages import shown
 
 _PREFIX = "tokenizer.ggml."
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -23,26 +25,49 @@ _CONTROL, _USER_DEFINED = 3, 4  # Kinds of token.
 
 
 def tokenizer_of(path: pathlib.Path) -> tuple[dict[str, bytes], str]:
-    """(files by name, what tokenizer it is in one sentence); there are no files if it cannot be written out."""
-    fields = open_reader(path).fields
-    found = {name.removeprefix(_PREFIX): field for name, field in fields.items() if name.startswith(_PREFIX)}
+    """Returns (files by name, what tokenizer it is in a sentence); there are no files if it cannot be written out.
+
+    Raises:
+      UserError: for a tokenizer of wrong types.
+    """
+    with readable(path, "download it again"):
+        return _tokenizer_of(open_file(path).metadata)
+
+
+def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
+    found = {name.removeprefix(_PREFIX): value for name, value in metadata.items() if name.startswith(_PREFIX)}
     if "tokens" not in found:
         return {}, "the file holds no tokenizer"
-    tokens, model = found["tokens"].contents(), found["model"].contents()
-    splitter = found["pre"].contents() if "pre" in found else None
-    says = f"its tokenizer is of type {model!r}, splits text like {splitter!r} and has {len(tokens):,} tokens"
-    adds_bos = "add_bos_token" in found and found["add_bos_token"].contents()
-    if model != "gpt2" or splitter not in _SPLITTERS or adds_bos:
+    tokens, model, splitter = found["tokens"], found["model"], found.get("pre")
+    says = (f"its tokenizer is of type {shown(repr(model))}, splits text like {shown(repr(splitter))} and has "
+            f"{len(tokens):,} tokens")
+    if model != "gpt2" or splitter not in _SPLITTERS or found.get("add_bos_token"):
         return {}, f"{says}; it cannot be written out here, so give VOCABULARY the model's own tokenizer.json"
-    kinds = found["token_type"].contents() if "token_type" in found else [1] * len(tokens)
+    kinds = found.get("token_type", [1] * len(tokens))
+    _check_lists(tokens, kinds, found["merges"])
     added = [{"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
               "special": kind == _CONTROL}
              for i, (token, kind) in enumerate(zip(tokens, kinds)) if kind in (_CONTROL, _USER_DEFINED)]
-    merges = [merge.split(" ") for merge in found["merges"].contents()]
-    template = fields["tokenizer.chat_template"].contents() if "tokenizer.chat_template" in fields else None
+    merges = [merge.split(" ") for merge in found["merges"]]
+    template = metadata.get("tokenizer.chat_template")
     files = {"tokenizer.json": _tokenizer(tokens, merges, added, splitter),
              "tokenizer_config.json": _config(tokens, added, found, template)}
     return {name: json.dumps(contents, ensure_ascii=False, indent=1).encode() for name, contents in files.items()}, says
+
+
+def _check_lists(tokens: Any, kinds: Any, merges: Any) -> None:
+    """Raises ValueError unless they are lists of texts and numbers that can be a byte-level BPE."""
+    if not all(isinstance(entries, list) for entries in (tokens, kinds, merges)):
+        raise ValueError("tokens, token_type and merges of its tokenizer must be lists")
+    if not all(isinstance(token, str) for token in tokens) or len(set(tokens)) < len(tokens):
+        raise ValueError("the tokens of its tokenizer are not different texts")
+    if len(kinds) != len(tokens):
+        raise ValueError(f"its tokenizer has {len(tokens):,} tokens and {len(kinds):,} types of tokens")
+    known = set(tokens)
+    for merge in merges:
+        parts = merge.split(" ")
+        if len(parts) != 2 or not {*parts, "".join(parts)} <= known:
+            raise ValueError(f"the merge {merge!r} of its tokenizer does not join two of its tokens to a third")
 
 
 def _tokenizer(tokens: list[str], merges: list[list[str]], added: list[dict[str, Any]], splitter: str) -> dict:
@@ -56,7 +81,13 @@ def _tokenizer(tokens: list[str], merges: list[list[str]], added: list[dict[str,
 
 def _config(tokens: list[str], added: list[dict[str, Any]], found: dict[str, Any], template: str | None) -> dict:
     kinds = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
-    special = {f"{kind}_token": tokens[found[name].contents()] for kind, name in kinds.items() if name in found}
+    special = {f"{kind}_token": _token(tokens, found[name], name) for kind, name in kinds.items() if name in found}
     decoder = {str(entry["id"]): {key: value for key, value in entry.items() if key != "id"} for entry in added}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": decoder, "add_prefix_space": False,
             "clean_up_tokenization_spaces": False, **special, **({"chat_template": template} if template else {})}
+
+
+def _token(tokens: list[str], i: Any, name: str) -> str:
+    if type(i) is not int or not 0 <= i < len(tokens):
+        raise ValueError(f"{name} {i!r} of its tokenizer is not the number of a token")
+    return tokens[i]

@@ -10,22 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data.vocabulary import VOCABULARY_FILES, read_json
+from flan_jax.data.vocabulary import VOCABULARY_FILES
+from flan_jax.data.vocabulary import read_json as parse_json
 from flan_jax.errors import UserError
+from flan_jax.files import inside, read_json
 from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import Source, Tensor, cast, check_tensors
+from flan_jax.interchange.typed import Settings
+from flan_jax.messages import listed, shown
 
 _FAMILIES = {"t5": huggingface_t5, "mt5": huggingface_t5, "llama": huggingface_llama, "qwen2": huggingface_llama}
 # What belongs to a tokenizer besides its vocabulary.
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
            "chat_template.jinja", "generation_config.json")
 _SPECIAL = ("bos", "eos", "pad")
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
 def is_huggingface(path: pathlib.Path) -> bool:
-    """Tells whether `path` is a model's directory: `config.json` and weights."""
-    return (path / "config.json").is_file()
+    """Returns whether `path` is a model's directory (`config.json` and weights), or an adapter's."""
+    return any((path / name).is_file() for name in ("config.json", *_ADAPTER))
 
 
 def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
@@ -52,30 +57,38 @@ def open_huggingface(path: pathlib.Path) -> Source:
     Raises:
       UserError: for a model that neither of ours can be, or files that lack, add or misshape tensors.
     """
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    family = _FAMILIES.get(config.get("model_type"))
-    if family is None:
-        raise UserError(f"{path} is a model of type {config.get('model_type')!r}, but can be one of "
-                        f"{', '.join(_FAMILIES)}.")
-    stored = {name: tensor for name, tensor in safetensors_files.open_directory(path).items()
+    _refuse_adapters(path)
+    file = path / "config.json"
+    config = read_json(inside(path, file.name, file))
+    family = _FAMILIES.get(Settings(config, file).choice("model_type", _FAMILIES))
+    weights, notes = safetensors_files.find_weights(path, config.get("transformers_weights"))
+    stored = {name: tensor for name, tensor in safetensors_files.open_weights(weights).items()
               if not family.UNREAD.fullmatch(name)}
     is_t5 = family is huggingface_t5
-    notes: list[str] = []
     if is_t5:
         _drop_aliases(stored, path)
     table = "shared.weight" if is_t5 else "model.embed_tokens.weight"
-    tied = huggingface_t5.is_scaled(config) if is_t5 else config.get("tie_word_embeddings", False)
+    tied = family.is_scaled(config, file) if is_t5 else Settings(config, file).flag("tie_word_embeddings")
     if tied and table in stored and "lm_head.weight" in stored and _same(stored[table], stored["lm_head.weight"]):
         del stored["lm_head.weight"]  # The embedding once more.
     if is_t5:
-        fields = family.fields_of(config, "lm_head.weight" in stored, path)
+        fields = family.fields_of(config, "lm_head.weight" in stored, file, len(stored))
         if not tied and table in stored and "lm_head.weight" not in stored:
             stored["lm_head.weight"] = stored[table]
             notes.append("the logits are tied to the embedding but not scaled, so the embedding is written twice")
     else:
-        fields = family.fields_of(config, path)
+        fields = family.fields_of(config, file, len(stored))
     tensors = _by_our_names(stored, family, fields, path)
     return Source(path, 0, tensors, "t5" if is_t5 else "decoder", fields, notes=notes)
+
+
+def _refuse_adapters(path: pathlib.Path) -> None:
+    """An adapter changes what the weights beside it compute; without them it is not a model."""
+    found = [name for name in _ADAPTER if (path / name).is_file()]
+    if found:
+        raise UserError(f"{shown(path)} holds an adapter ({listed(found)}), such as LoRA, which is not supported yet; "
+                        "merge it into its base model (`merge_and_unload` of peft, then `save_pretrained`), or remove "
+                        "these files to use the weights without it.")
 
 
 def _drop_aliases(stored: dict[str, Tensor], path: pathlib.Path) -> None:
@@ -142,7 +155,7 @@ def special_tokens(files: dict[str, bytes]) -> dict[str, Any]:
     """`bos_token_id`, `eos_token_id` and `pad_token_id`, as far as a tokenizer's files tell them."""
     result: dict[str, Any] = {}
     if "tokenizer_config.json" in files:
-        config = read_json("tokenizer_config.json", files["tokenizer_config.json"])
+        config = parse_json("tokenizer_config.json", files["tokenizer_config.json"])
         ids = {entry["content"]: int(number) for number, entry in config.get("added_tokens_decoder", {}).items()}
         for kind in _SPECIAL:
             token = config.get(f"{kind}_token")
@@ -150,7 +163,7 @@ def special_tokens(files: dict[str, bytes]) -> dict[str, Any]:
             if token in ids:
                 result[f"{kind}_token_id"] = ids[token]
     if "generation_config.json" in files:
-        given = read_json("generation_config.json", files["generation_config.json"])
+        given = parse_json("generation_config.json", files["generation_config.json"])
         result |= {name: given[name] for kind in _SPECIAL if given.get(name := f"{kind}_token_id") is not None}
     return result
 

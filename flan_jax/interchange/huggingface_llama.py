@@ -11,11 +11,13 @@ from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.interchange.parameters import DEFAULTS, parameter_shapes
+from flan_jax.interchange.typed import Settings
+from flan_jax.messages import shown
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu"}
 _THEIRS = {"silu": "silu", "relu": "relu", "gelu": "gelu_pytorch_tanh"}
-_SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+_CONTEXT = "original_max_position_embeddings"
 # Frequencies that early checkpoints carry; they follow from rope_theta.
 UNREAD = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
@@ -55,27 +57,31 @@ def is_turned(name: str) -> bool:
     return name.endswith("kernel")
 
 
-def fields_of(config: dict[str, Any], path) -> dict[str, Any]:
-    """The fields of `DecoderConfig` for a `config.json`.
+def fields_of(config: dict[str, Any], path, most_layers: int = 1_000) -> dict[str, Any]:
+    """Returns the fields of `DecoderConfig` for a `config.json`; `most_layers` bounds how many layers it may claim.
 
     Raises:
-      UserError: for what our decoder cannot be.
+      UserError: for a setting of a wrong type or size, and for what our decoder cannot be.
     """
-    for setting in ("mlp_bias", "use_sliding_window", "attention_bias"):
-        if config.get(setting):
-            raise UserError(f"{path} has {setting}, which the decoder here does not have; convert a model without it.")
-    if config["hidden_act"] not in _ACTIVATIONS:
-        raise UserError(f"{path} has hidden_act {config['hidden_act']!r}, but a decoder here has one of "
-                        f"{', '.join(sorted(_ACTIVATIONS))}.")
-    heads = config["num_attention_heads"]
-    theta, scaling = _rope(config, path)
+    settings = Settings(config, path)
+    for name in ("mlp_bias", "use_sliding_window", "attention_bias"):
+        if settings.flag(name):
+            raise UserError(f"{shown(path)} has {name}, which the decoder here does not have; convert a model without "
+                            "it.")
+    kinds = config.get("layer_types")
+    if kinds is not None and not (isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)):
+        raise UserError(f"{shown(path)} has layer_types {shown(kinds)}, but a decoder here has full "
+                        "attention in each layer; convert another model.")
+    heads, width = settings.whole("num_attention_heads"), settings.whole("hidden_size")
+    theta, scaling = _rope(settings)
     return llama_fields(
-        vocab_size=config["vocab_size"], emb_dim=config["hidden_size"], num_heads=heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads, mlp_dim=config["intermediate_size"],
-        num_layers=config["num_hidden_layers"], num_kv_heads=config.get("num_key_value_heads") or heads,
-        rope_theta=theta, rope_scaling=scaling, mlp_activations=(_ACTIVATIONS[config["hidden_act"]], "linear"),
-        logits_via_embedding=config.get("tie_word_embeddings", False), qkv_bias=config["model_type"] == "qwen2",
-        norm_epsilon=config.get("rms_norm_eps", 1e-6))
+        vocab_size=settings.whole("vocab_size"), emb_dim=width, num_heads=heads,
+        head_dim=settings.whole("head_dim", width // heads), mlp_dim=settings.whole("intermediate_size"),
+        num_layers=settings.whole("num_hidden_layers", most=most_layers),
+        num_kv_heads=settings.whole("num_key_value_heads", heads), rope_theta=theta, rope_scaling=scaling,
+        mlp_activations=(_ACTIVATIONS[settings.choice("hidden_act", _ACTIVATIONS)], "linear"),
+        logits_via_embedding=settings.flag("tie_word_embeddings"), qkv_bias=config["model_type"] == "qwen2",
+        norm_epsilon=settings.number("rms_norm_eps", 1e-6))
 
 
 def llama_fields(**fields: Any) -> dict[str, Any]:
@@ -83,15 +89,32 @@ def llama_fields(**fields: Any) -> dict[str, Any]:
     return {**DEFAULTS["decoder"], "positions": "rotary", "scale_tied_logits": False, "scale_queries": True, **fields}
 
 
-def _rope(config: dict[str, Any], path) -> tuple[float, dict[str, Any] | None]:
-    """(theta, Llama 3's scaling or None); `transformers` 5 has both in `rope_parameters`."""
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = float(given.get("rope_theta", config.get("rope_theta", 10000.0)))
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind not in ("default", "llama3") or given.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UserError(f"{path} has rotary positions of type {kind!r}, but a decoder here has 'default' or 'llama3', "
-                        "over whole heads.")
-    return theta, {name: given[name] for name in _SCALING} if kind == "llama3" else None
+def _rope(settings: Settings) -> tuple[float, dict[str, Any] | None]:
+    """Returns (theta, scaling or None) by the rules of `transformers` 5 (`RotaryEmbeddingConfigMixin`).
+
+    `rope_scaling`, the older setting, counts instead of `rope_parameters` where it is not empty; a theta inside the one
+    that counts goes before the theta beside it; `original_max_position_embeddings` beside it goes before that inside.
+    """
+    older = settings.table("rope_scaling")
+    rope = older if older.values else settings.table("rope_parameters")
+    theta = rope.number("rope_theta", settings.number("rope_theta", 10000.0))
+    kind = rope.values.get("rope_type", rope.values.get("type", "default"))
+    partial = rope.values.get("partial_rotary_factor", settings.values.get("partial_rotary_factor"))
+    is_nested = any(isinstance(value, dict) for value in rope.values.values())  # one setting for each kind of layer
+    if kind not in ("default", "linear", "llama3") or partial not in (None, 1) or is_nested:
+        raise UserError(f"{shown(rope.path)} has rotary positions of type {shown(repr(kind))} (partial_rotary_factor "
+                        f"{shown(partial)}), but a decoder here has 'default', 'linear' or 'llama3', over whole heads "
+                        "and alike in all layers; convert another model.")
+    if kind == "linear":
+        return theta, {"rope_type": "linear", "factor": rope.number("factor")}
+    if kind == "default":
+        return theta, None
+    inside = rope.number(_CONTEXT, settings.number("max_position_embeddings", None))
+    context = settings.number(_CONTEXT, inside)
+    if context is None:
+        raise UserError(f"{shown(rope.path)} is not readable (it lacks {_CONTEXT!r}); download or copy it again.")
+    scaling = {name: rope.number(name) for name in ("factor", "low_freq_factor", "high_freq_factor")}
+    return theta, {**scaling, _CONTEXT: int(context) if context == int(context) else context}
 
 
 def config_of(fields: dict[str, Any], path) -> dict[str, Any]:
@@ -123,8 +146,8 @@ def config_of(fields: dict[str, Any], path) -> dict[str, Any]:
         "num_hidden_layers": fields["num_layers"], "num_attention_heads": fields["num_heads"],
         "num_key_value_heads": fields["num_kv_heads"] or fields["num_heads"], "head_dim": fields["head_dim"],
         "hidden_act": _THEIRS[kinds[0]], "rms_norm_eps": fields["norm_epsilon"], "rope_theta": fields["rope_theta"],
-        "rope_scaling": {"rope_type": "llama3", **scaling} if scaling else None,
+        "rope_scaling": {"rope_type": "llama3", **scaling} if scaling else None,  # a type of its own goes before
         "tie_word_embeddings": fields["logits_via_embedding"], "use_cache": True, "max_position_embeddings":
-        int(scaling["factor"] * scaling["original_max_position_embeddings"]) if scaling else 4096,
+        int(scaling["factor"] * scaling.get(_CONTEXT, 4096)) if scaling else 4096,
     }
     return config if kind == "qwen2" else {**config, "attention_bias": False, "mlp_bias": False}

@@ -11,8 +11,11 @@ from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.interchange.parameters import parameter_shapes
+from flan_jax.interchange.typed import Settings
+from flan_jax.messages import shown
 
 _ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu", "silu": "silu", "swish": "silu"}
+_PROJECTIONS = [*_ACTIVATIONS, *(f"gated-{kind}" for kind in _ACTIVATIONS), "gated-gelu"]
 _THEIRS = {"gelu": "gelu_new", "relu": "relu", "silu": "silu"}
 _EPSILON = 1e-6
 EMBEDDING_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -61,41 +64,54 @@ def is_turned(name: str) -> bool:
     return name.endswith(("kernel", "rel_embedding"))
 
 
-def fields_of(config: dict[str, Any], has_head: bool, path) -> dict[str, Any]:
-    """The fields of `T5Config` for a `config.json`; `has_head`: there is an output matrix besides the embedding.
+def fields_of(config: dict[str, Any], has_head: bool, path, most_layers: int = 1_000) -> dict[str, Any]:
+    """Returns the fields of `T5Config` for a `config.json`.
+
+    Args:
+      config: the settings.
+      has_head: there is an output matrix besides the embedding.
+      path: the file, for messages.
+      most_layers: bounds how many layers each stack may claim.
 
     Raises:
-      UserError: for what our T5 cannot be.
+      UserError: for a setting of a wrong type or size, and for what our T5 cannot be.
     """
-    activation = config.get("feed_forward_proj", "relu" if config["model_type"] == "t5" else "gated-gelu")
+    settings = Settings(config, path)
+    activation = settings.choice("feed_forward_proj", _PROJECTIONS,
+                                 "relu" if config["model_type"] == "t5" else "gated-gelu")
     gated = activation.startswith("gated-")
-    kind = activation.removeprefix("gated-")
-    kind = "gelu_new" if activation == "gated-gelu" else kind
-    if kind not in _ACTIVATIONS:
-        raise UserError(f"{path} has feed_forward_proj {activation!r}, but a T5 here has one of "
-                        f"{', '.join(sorted(_ACTIVATIONS))}, gated or not.")
-    if config.get("layer_norm_epsilon", _EPSILON) != _EPSILON:
-        raise UserError(f"{path} has layer_norm_epsilon {config['layer_norm_epsilon']}, but a T5 here has {_EPSILON}.")
-    if has_head and is_scaled(config):
-        raise UserError(f"{path} has an output matrix of its own and logits that are scaled as if it had none: say "
-                        '"tie_word_embeddings": false in its config.json if it is T5 1.1 or Flan-T5.')
+    kind = "gelu_new" if activation == "gated-gelu" else activation.removeprefix("gated-")
+    if settings.number("layer_norm_epsilon", _EPSILON) != _EPSILON:
+        raise UserError(f"{shown(path)} has layer_norm_epsilon {config['layer_norm_epsilon']}, but a T5 here has "
+                        f"{_EPSILON}.")
+    scaled = is_scaled(config, path)
+    if has_head and scaled:
+        raise UserError(f"{shown(path)} has an output matrix of its own and logits that are scaled as if it had none: "
+                        'say "tie_word_embeddings": false in its config.json if it is T5 1.1 or Flan-T5.')
+    layers = settings.whole("num_layers", most=most_layers)
     return {
-        "vocab_size": config["vocab_size"], "emb_dim": config["d_model"], "num_heads": config["num_heads"],
-        "head_dim": config["d_kv"], "mlp_dim": config["d_ff"], "num_encoder_layers": config["num_layers"],
-        "num_decoder_layers": config.get("num_decoder_layers") or config["num_layers"],
+        "vocab_size": settings.whole("vocab_size"), "emb_dim": settings.whole("d_model"),
+        "num_heads": settings.whole("num_heads"), "head_dim": settings.whole("d_kv"),
+        "mlp_dim": settings.whole("d_ff"), "num_encoder_layers": layers,
+        "num_decoder_layers": settings.whole("num_decoder_layers", layers, most=most_layers),
         "mlp_activations": (_ACTIVATIONS[kind], "linear") if gated else (_ACTIVATIONS[kind],),
         # Tied logits that are not scaled: the embedding stands in both places.
-        "logits_via_embedding": is_scaled(config),
-        "relpos_buckets": config.get("relative_attention_num_buckets", 32),
-        "relpos_max_distance": config.get("relative_attention_max_distance", 128),
+        "logits_via_embedding": scaled,
+        "relpos_buckets": settings.whole("relative_attention_num_buckets", 32),
+        "relpos_max_distance": settings.whole("relative_attention_max_distance", 128),
     }
 
 
-def is_scaled(config: dict[str, Any]) -> bool:
-    """Whether the logits are scaled by d_model^-0.5: T5 1.0. `transformers` 5 has a setting of its own for that."""
+def is_scaled(config: dict[str, Any], path) -> bool:
+    """Returns whether the logits are scaled by d_model^-0.5: T5 1.0. `transformers` 5 has a setting of its own for it.
+
+    Raises:
+      UserError: for a setting of another type.
+    """
     if config["model_type"] == "mt5":
         return False
-    return config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
+    settings = Settings(config, path)
+    return settings.flag("scale_decoder_outputs", settings.flag("tie_word_embeddings", True))
 
 
 def config_of(fields: dict[str, Any], path) -> dict[str, Any]:

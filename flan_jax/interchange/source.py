@@ -13,7 +13,9 @@ import numpy as np
 from flan_jax.errors import UserError
 from flan_jax.files import readable
 from flan_jax.interchange.parameters import Shapes, sizes_of
+from flan_jax.messages import shown
 
+_LISTED = 60  # tensors in a message
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
@@ -74,17 +76,19 @@ def check_tensors(found: Shapes, expected: Shapes, path, advice: str, lists_all:
 
     Raises:
       UserError: one sentence that says which sizes differ, names three tensors, and ends with `advice`; or, with
-        `lists_all`, every tensor that is missing, unexpected or of another shape, one a line.
+        `lists_all`, the tensors that are missing, unexpected or of another shape, one a line, 60 at most.
     """
     lines = [f"missing: {name}" for name in expected if name not in found]
     lines += [f"unexpected: {name}" for name in found if name not in expected]
     lines += [f"of another shape: {name}: {tuple(found[name])} there, {tuple(shape)} here"
               for name, shape in expected.items() if name in found and tuple(found[name]) != tuple(shape)]
     if lines and lists_all:
-        raise UserError("\n  ".join([f"The checkpoint {path} is of another model; {advice}", *lines]))
+        more = [f"and {len(lines) - _LISTED:,} more"] if len(lines) > _LISTED else []
+        raise UserError("\n  ".join([f"The checkpoint {path} is of another model; {advice}",
+                                     *(shown(line) for line in lines[:_LISTED]), *more]))
     if lines:
         more = [f"and {len(lines) - 3:,} more"] if len(lines) > 3 else []
-        reason = "; ".join([*_other_sizes(found, expected), *lines[:3], *more])
+        reason = "; ".join([*_other_sizes(found, expected), *(shown(line) for line in lines[:3]), *more])
         raise UserError(f"The checkpoint {path} is of another model ({reason}); {advice}")
 
 

@@ -19,6 +19,7 @@ from flan_jax.models import layers
 from flan_jax.models.settings import check_choice, settle
 
 _ROPE_SCALING = ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings")
+_ROPE_LINEAR = ("factor", "rope_type")
 
 
 @gin.configurable(denylist=["vocab_size"])
@@ -26,12 +27,12 @@ _ROPE_SCALING = ("factor", "high_freq_factor", "low_freq_factor", "original_max_
 class DecoderConfig:
     """Size and behaviour of a decoder-only model: the dials of `gin/size/decoder_*.gin`, `smollm2_*` and `llama3_*`.
 
-    `positions` is 'relative' (T5's bias, one table for all layers) or 'rotary' (`rope_theta`, and Llama 3.1's
-    `rope_scaling`). `num_kv_heads` None is one per head. `logits_via_embedding` ties the logits to the embedding, which
-    `scale_tied_logits` divides by sqrt(D) as T5X does. `scale_queries` divides scores by sqrt(C), where T5 has that in
-    the query kernel's initial values. `prefix` 'bidirectional' lets the inputs of an example see each other both ways.
-    `vocab_size`, `dtype`, `remat` and `scan_layers` are as in `T5Config`. Raises UserError for a value that cannot
-    work.
+    `positions` is 'relative' (T5's bias, one table for all layers) or 'rotary' (`rope_theta`, and `rope_scaling`:
+    Llama 3.1's, or the linear one, `{'rope_type': 'linear', 'factor': 4.0}`). `num_kv_heads` None is one per head.
+    `logits_via_embedding` ties the logits to the embedding, which `scale_tied_logits` divides by sqrt(D) as T5X does.
+    `scale_queries` divides scores by sqrt(C), where T5 has that in the query kernel's initial values. `prefix`
+    'bidirectional' lets the inputs of an example see each other both ways. `vocab_size`, `dtype`, `remat` and
+    `scan_layers` are as in `T5Config`. Raises UserError for a value that cannot work.
     """
 
     vocab_size: int
@@ -73,11 +74,14 @@ class DecoderConfig:
             )
         if self.positions == "rotary" and self.head_dim % 2:
             raise UserError(f"DecoderConfig.head_dim is {self.head_dim}, but rotary positions need an even one.")
-        if self.rope_scaling is not None and sorted(self.rope_scaling) != list(_ROPE_SCALING):
+        if self.rope_scaling is not None and sorted(self.rope_scaling) not in (list(_ROPE_SCALING), list(_ROPE_LINEAR)):
             raise UserError(
                 f"DecoderConfig.rope_scaling has {', '.join(sorted(self.rope_scaling)) or 'nothing'}, but must have "
-                f"exactly {', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1)."
+                f"exactly {', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1), or {' and '.join(_ROPE_LINEAR)} "
+                "('linear')."
             )
+        check_choice("DecoderConfig.rope_scaling['rope_type']", (self.rope_scaling or {}).get("rope_type", "linear"),
+                     ("linear",))
 
     @property
     def kv_heads(self) -> int:

@@ -289,10 +289,13 @@ def rotary_angles(positions, head_dim: int, theta: float, scaling=None) -> tuple
 
     Su et al., RoFormer, 2021. `scaling` is Llama 3.1's, which slows the turns that are slower than the original context
     by `factor`, leaves the fast ones and goes smoothly between: a dict with `factor`, `low_freq_factor`,
-    `high_freq_factor` and `original_max_position_embeddings`.
+    `high_freq_factor` and `original_max_position_embeddings`. Or it is linear, with `rope_type` and `factor`, by which
+    all turns are slowed (Chen et al., Extending Context Window of Large Language Models, 2023).
     """
     frequencies = theta ** -(np.arange(0, head_dim, 2) / head_dim)
-    if scaling is not None:
+    if scaling is not None and "rope_type" in scaling:
+        frequencies = frequencies / scaling["factor"]
+    elif scaling is not None:
         low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
         turns = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
         kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
