@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from flan_jax import cli, signals
 from flan_jax.errors import UserError
-from flan_jax.evaluation import figure, report
+from flan_jax.evaluation import figure, measures, report
 from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results
+from flan_jax.evaluation.uncertainty import Measure
 from flan_jax.files import write_file
 
 _DESCRIPTION = "Prints each dataset's mean and spread over templates; writes report.md and report.png."
@@ -29,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
     if len(paths) > 1 and not arguments.output:
         raise UserError("a report of several results is of none of them alone; say with --output=DIR where it goes.")
     output = pathlib.Path(arguments.output).expanduser() if arguments.output else paths[0].parent
-    text, files = write_report(_all_rows(paths), output, _tuned_on(paths))
+    rows, known = _all_rows(paths)
+    text, files = write_report(rows, output, _tuned_on(paths), known, _sources(paths))
     print(text)
     print("\n".join(f"wrote {file}" for file in files))
     return 0
@@ -49,27 +51,33 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
 
 
 def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
-                 tuned_on: Collection[str] = ()) -> tuple[str, list[pathlib.Path]]:
+                 tuned_on: Collection[str] = (),
+                 known: report.Measures | None = None, sources: Collection[str] = ()) -> tuple[str, list[pathlib.Path]]:
     """Writes report.md and report.png into a directory; returns the table's text and the paths of the two files.
 
-    `tuned_on` are datasets of which a run trained on rows: the text says which of them it shows.
+    Args:
+      rows: of results files.
+      directory: where the files go.
+      tuned_on: datasets of which a run trained on rows: the text says which of them it shows.
+      known: by `measures.key` of a row, what each unit of rows contributes to it.
+      sources: where the evaluated rows come from, for readers.
 
     Raises:
       UserError: if the rows hold nothing to report, or the directory cannot be written.
     """
     rows = list(rows)
-    lines = report.compare(rows)
-    text = report.table(lines, tuned_on) + report.progress(rows)
+    lines = report.compare(rows, known)
+    text = report.table(lines, tuned_on, sources) + report.progress(rows)
     files = [pathlib.Path(directory) / name for name in ("report.md", "report.png")]
-    for file, contents in zip(files, (text.encode(), figure.draw(lines))):
+    for file, contents in zip(files, (text.encode(), figure.draw(lines, sources))):
         write_file(file, contents)
     return text, files
 
 
-def _all_rows(paths: Sequence[pathlib.Path]) -> list[ResultRow]:
-    """The rows of all files; runs of one name get their paths for names.
+def _all_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tuple, Measure]]:
+    """The rows of all files and the measures behind them; runs of one name get their paths for names.
 
-    They are told by their directories, or, of a run that was copied, by a number that both have.
+    They are told apart by their directories, or, of a run that was copied, by a number that both have.
     """
     files = {path: read_results(path) for path in {path.resolve(): path for path in paths}.values()}
     homes: dict[str, dict[str, str]] = collections.defaultdict(dict)  # run -> its directory -> where we first saw it
@@ -84,7 +92,9 @@ def _all_rows(paths: Sequence[pathlib.Path]) -> list[ResultRow]:
             return dataclasses.replace(row, run=homes[row.run][_home(path, row.run)])
         return dataclasses.replace(row, run=str(path.parent)) if row.run in twice else row
 
-    return [named(row, path) for path, rows in files.items() for row in rows]
+    kept = {path: dict(measures.read_all(path.parent)) for path in files}
+    pairs = [(named(row, path), kept[path].get(measures.key(row))) for path, rows in files.items() for row in rows]
+    return [row for row, _ in pairs], {measures.key(row): measure for row, measure in pairs if measure is not None}
 
 
 def _home(path: pathlib.Path, run: str) -> str:
@@ -94,6 +104,11 @@ def _home(path: pathlib.Path, run: str) -> str:
 def _tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:
     """The datasets on which the runs trained whose results these are."""
     return {name for path in paths for run in known_runs(path.parent).values() for name in run["trained_on"]}
+
+
+def _sources(paths: Sequence[pathlib.Path]) -> set[str]:
+    """Where the evaluated rows come from, as far as it was noted."""
+    return {source for path in paths for run in known_runs(path.parent).values() if (source := run.get("source"))}
 
 
 def _results_path(name: str) -> pathlib.Path:

@@ -42,7 +42,7 @@ def test_perfect_predictions_give_100(name):
 
 def test_accuracy_and_its_standard_error():
     value = metrics.score("accuracy", CHOICES, [1, 0, 0, 1, 1])["accuracy"]
-    assert value == pytest.approx(60) and value.stderr == pytest.approx(100 * math.sqrt(0.6 * 0.4 / 5))
+    assert value == pytest.approx(60) and value.stderr == pytest.approx(100 * math.sqrt(0.6 * 0.4 / 4))
     assert metrics.score("accuracy", CHOICES[:1], [1])["accuracy"].stderr is None
 
 
@@ -132,7 +132,7 @@ def test_multirc_is_f1_over_answers_and_exact_match_over_questions():
     targets = [choice(1, group="q1"), choice(0, group="q1"), choice(1, group="q2"), choice(0, group="q2")]
     got = metrics.score("multirc", targets, [1, 0, 1, 1])
     assert got["f1a"] == pytest.approx(80) and got["em"] == 50
-    assert got["em"].stderr == pytest.approx(100 * math.sqrt(0.25 / 2))
+    assert got["em"].stderr == pytest.approx(100 * math.sqrt(0.25 / 1))
 
 
 def test_record_means_over_groups():
@@ -208,6 +208,31 @@ def test_edit_similarity_is_one_minus_the_distance_over_the_longer_text():
     assert metrics.score("edit_similarity", [text("abc"), text("abc")], ["", "abd"])["edit_similarity"] == (
         pytest.approx(100 / 3))
     assert metrics.score("edit_similarity", [text("abcd", "wxyz", "wxy")], ["wxy"])["edit_similarity"] == 100
+
+
+def test_two_metrics_with_one_key_are_both_there_under_their_names():
+    got = metrics.score_all(("squad", "trivia_qa", "rouge"), [text("jack o lantern")], ["jack-o-lantern"])
+    assert list(got) == ["squad_f1", "squad_em", "trivia_qa_em", "trivia_qa_f1", "rouge1", "rouge2", "rougeLsum"]
+    assert (got["squad_em"], got["trivia_qa_em"]) == (0, 100)
+
+
+def test_rows_of_a_group_are_one_unit_of_the_standard_error():
+    """Every row twice: the numbers stay, and so do their errors, which as single rows would be too small."""
+    rows = [text("a b c d e", group=f"g{i}") for i in range(6)] * 2
+    said = ["a b c d e", "a b c d x", "a b x d e", "a b c d e", "x b c d e", "a b c"] * 2
+    for name in ("bleu", "squad", "rouge", "exact_match", "edit_similarity"):
+        once = metrics.score(name, rows[:6], said[:6])
+        twice = metrics.score(name, rows, said)
+        for key, number in once.items():
+            assert twice[key] == pytest.approx(number), key
+            assert twice[key].stderr == pytest.approx(number.stderr, rel=0.02), key
+    assert metrics.score("matthews", CHOICES * 2, [1, 1, 1, 0, 0] * 2)["matthews"].stderr > 0
+
+
+def test_numbers_are_read_with_and_without_a_leading_digit():
+    scale = choice(0, (".5", "-.5", "2.75", "3"), value=0.5)
+    assert [metrics._number(scale, i) for i in range(4)] == [0.5, -0.5, 2.75, 3.0]
+    assert metrics._number(text("x"), "about .25 or so") == 0.25
 
 
 def test_bootstrap_agrees_with_a_formula_and_repeats():

@@ -200,6 +200,13 @@ def test_packed_rows_hold_every_row_once_with_little_padding():
     assert {batch[2:] for batch in buckets.packed_batches(sizes[:5], 8192, 4, known)} <= known
 
 
+@pytest.mark.parametrize("longest", [60, 400, 5_000])
+def test_one_row_of_any_length_among_short_ones_is_packed(longest):
+    sizes = np.array([[10, 3]] * 59 + [[longest, 3]])
+    packed = [row for batch in buckets.packed_batches(sizes, 8192, 1) for row in batch.rows]
+    assert sorted(number for row in packed for number in row) == list(range(60))
+
+
 def test_told_says_what_greedy_decoding_would_write(model_and_params):
     model, params = model_and_params
     inputs, _ = rows(1)

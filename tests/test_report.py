@@ -1,15 +1,19 @@
 """The report: what is averaged over what, which baselines stand beside it, and the verb that writes it."""
 
 import dataclasses
+import json
+import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from flan_jax import report as verb
 from flan_jax.errors import UserError
-from flan_jax.evaluation import figure, report
+from flan_jax.evaluation import figure, measures, report
 from flan_jax.evaluation.results import ResultRow, remember_run, write_results
+from flan_jax.evaluation.uncertainty import Measure, paired_difference, standard_error
 
 
 def row(template, value, *, dataset="rte", model="flan", step=10, split="test", stderr=2.0, run="nli", **more):
@@ -60,11 +64,93 @@ def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
 def test_table_shows_each_dataset_once_with_its_baselines():
     lines = report.table(report.compare(results())).splitlines()
     assert "## Natural language inference" in lines
-    assert "| rte | accuracy | 100 | 3 | 60.0 | 10.0 | 2.0 | 50.0 | 70.0 | 70.0† t2 | 40.0 ± 10.0 | 52.0 |" in lines
+    # Without what each row contributes the error is an upper bound, and there is no paired difference.
+    numbers = "60.0 | 10.0 | ≤ 2.0 | 50.0 | 70.0 | 70.0† t2 | 40.0 ± 10.0 |  | 52.0"
+    assert f"| rte | accuracy | 100 | 3 | {numbers} |" in lines
     assert sum(line.startswith("| rte ") for line in lines) == 1
     rouge = [row("t0", 20.0, dataset="xsum", cluster="summarization", metric="rouge1", scoring="greedy", stderr=None)]
     text = report.table(report.compare(rouge))
-    assert "| xsum | rouge1 | 100 | 1 | 20.0 |  |  | 20.0 | 20.0 | 20.0† t0 |  |  |" in text and "stemmer" in text
+    assert "| xsum | rouge1 | 100 | 1 | 20.0 |  |  | 20.0 | 20.0 |  |  |  |  |" in text and "stemmer" in text
+    assert "†" not in text  # nobody chose the best of one
+
+
+GOLDEN = json.loads((pathlib.Path(__file__).parents[2] / "shared/golden/statistics.json").read_text()) if (
+    pathlib.Path(__file__).parents[2] / "shared/golden/statistics.json").exists() else None
+
+
+def measured(rows, scores, groups=None):
+    """Result rows with the values of `scores`, and their measures: scores [R, T] of 0 or 1."""
+    known, scores, groups = {}, np.array(scores), np.array(range(len(scores)) if groups is None else groups)
+    for i, one in enumerate(rows):
+        units = sorted(set(groups))
+        parts = np.array([[scores[groups == g, i].sum(), (groups == g).sum()] for g in units], float)
+        known[measures.key(one)] = Measure("ratio", tuple(map(str, units)), parts)
+    return [dataclasses.replace(one, value=known[measures.key(one)].value()) for one in rows], known
+
+
+@pytest.mark.skipif(GOLDEN is None, reason="shared/golden/statistics.json is not here")
+@pytest.mark.parametrize("groups, se, paired_se", [(None, GOLDEN and GOLDEN["summary_a"]["se_rows"], GOLDEN and GOLDEN[
+    "paired"]["se"]), ("groups", GOLDEN and GOLDEN["summary_a_grouped_se"], GOLDEN and GOLDEN["paired_grouped_se"])])
+def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_golden_ones(groups, se, paired_se):
+    groups = groups and GOLDEN["groups"]
+    tuned, first = measured([row(f"t{i}", 0) for i in range(3)], GOLDEN["a"], groups)
+    untuned, second = measured([row(f"t{i}", 0, model="untuned", step=0) for i in range(3)], GOLDEN["b"], groups)
+    line, = report.compare([*tuned, *untuned], {**first, **second})
+    assert line.tuned.mean == pytest.approx(100 * GOLDEN["summary_a"]["mean"], abs=1e-6)
+    assert line.tuned.stderr == pytest.approx(100 * se, abs=1e-6) and not line.tuned.stderr_is_bound
+    assert line.difference.value == pytest.approx(100 * GOLDEN["paired"]["diff"], abs=1e-6)
+    assert line.difference.stderr == pytest.approx(100 * paired_se, abs=1e-6)
+    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in report.table([line])
+
+
+def test_errors_are_those_of_repeated_draws():
+    """500 evaluations of fresh rows whose templates agree within a row: the errors are right on average."""
+    generator, means, differences, errors, paired = np.random.default_rng(5), [], [], [], []
+    for _ in range(500):
+        easy = generator.normal(0, 2, (40, 1))
+        models = [generator.random((40, 5)) < 1 / (1 + np.exp(-easy - skill)) for skill in (0.5, 0.2)]
+        of = [[Measure("ratio", tuple(map(str, range(40))), np.stack([scores[:, t], np.ones(40)], 1))
+               for t in range(5)] for scores in models]
+        means.append(models[0].mean())
+        differences.append(models[0].mean() - models[1].mean())
+        errors.append(standard_error(of[0]) / 100)
+        paired.append(paired_difference(*of).stderr / 100)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.08)
+    assert np.mean(paired) == pytest.approx(np.std(differences), rel=0.08)
+
+
+def test_differences_of_bleu_and_f1_are_recomputed_on_resampled_rows_and_no_difference_is_said():
+    generator = np.random.default_rng(0)
+    parts = generator.integers(0, 2, (50, 3)).astype(float)
+    units = tuple(map(str, range(50)))
+    ours, theirs = Measure("f1", units, parts), Measure("f1", units, np.roll(parts, 1, axis=0))
+    # The same rows in another order: no difference, though every unit may differ.
+    assert paired_difference([ours], [theirs]).value == pytest.approx(0)
+    assert 0 < paired_difference([ours], [theirs]).stderr < 20
+    same = paired_difference([ours], [ours])
+    assert (same.value, same.stderr, same.changed) == (0, 0, 0)
+    rows, known = measured([row("a", 0), row("a", 0, model="untuned", step=0)], np.ones((4, 2)))
+    assert "| 0.0, no row differs |" in report.table(report.compare(rows, known))
+
+
+def test_models_on_other_rows_or_templates_have_no_paired_difference():
+    rows, known = measured([row("a", 0), row("a", 0, model="untuned", step=0)], np.eye(2))
+    assert report.compare(rows, known)[0].difference is not None
+    moved = {key: one._replace(units=("8", "9")) if "untuned" in key else one for key, one in known.items()}
+    assert report.compare(rows, moved)[0].difference is None
+    stale = {key: one._replace(parts=one.parts * [[1], [0]] + [[0, 1], [0, 1]]) for key, one in known.items()}
+    assert report.compare(rows, stale)[0].difference is None  # they do not give the rows' values
+
+
+def test_a_cluster_counts_the_datasets_of_the_paper_and_not_their_configurations():
+    # ANLI's three rounds are one dataset of the paper, as MNLI's two sets are.
+    values = {"anli_r1": 30.0, "anli_r2": 40.0, "anli_r3": 50.0, "rte": 80.0}
+    rows = [row("a", value, dataset=name) for name, value in values.items()]
+    mean = report.compare(rows)[-1]
+    assert mean.tuned.mean == 60.0 and mean.tuned.stderr == pytest.approx((3 * (2 / 6) ** 2 + 1) ** 0.5)
+    assert "| **mean of 2 datasets (4 configurations)** |" in report.table([mean])
+    early = [dataclasses.replace(one, step=5, value=one.value - 10) for one in rows]
+    assert "| test | 5 | 2 | 400 | accuracy | 50.0 |" in report.progress([*rows, *early])
 
 
 def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
@@ -108,7 +194,7 @@ def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
 def test_baselines_alone_make_a_report_and_nothing_does_not():
     untuned = [r for r in results() if r.model != "flan"]
     line, = report.compare(untuned)
-    assert line.tuned is None and "| 40.0 ± 10.0 | 52.0 |" in report.table([line])
+    assert line.tuned is None and "| 40.0 ± 10.0 |  | 52.0 |" in report.table([line])
     assert figure.draw([line]).startswith(b"\x89PNG")
     with pytest.raises(UserError, match="no row that a table shows"):
         report.compare([])
@@ -131,9 +217,10 @@ def test_a_dataset_that_a_run_trained_on_is_said_not_to_be_held_out(tmp_path, ca
     remember_run(tmp_path, tmp_path / "runs/nli", ["cb", "copa"])
     verb.main([str(tmp_path)])
     assert "not zero-shot for the model that trained on it: cb.\n" in capsys.readouterr().out
-    remember_run(tmp_path, tmp_path / "runs/nli", [])
+    remember_run(tmp_path, tmp_path / "runs/nli", [], "bundled")
     verb.main([str(tmp_path)])
-    assert "not zero-shot" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "not zero-shot" not in printed and "t5_tiny; step 10; rows: bundled\n" in printed
 
 
 def test_report_needs_neither_jax_nor_tensorflow():

@@ -241,7 +241,7 @@ def rank_metrics(targets, scores, *, names=()) -> dict[str, float]:
 
 
 def _all_metrics(names: Sequence[str], targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
-    return {key: float(number) for name in names for key, number in metrics.score(name, targets, predictions).items()}
+    return {key: float(number) for key, number in metrics.score_all(names, targets, predictions).items()}
 
 
 def _train_rate(task: seqio.Task) -> float:

@@ -232,8 +232,8 @@ def _identity(sharding: jax.sharding.NamedSharding):
 
 
 def _power_of_two_above(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+    return 1 << (int(number) - 1).bit_length()
 
 
 def _power_of_two_below(number: int) -> int:
-    return 1 << (number.bit_length() - 1)
+    return 1 << (int(number).bit_length() - 1)

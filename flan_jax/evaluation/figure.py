@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from flan_jax.evaluation.report import Comparison, Summary, heading, means_are_alike
+from flan_jax.evaluation.report import Comparison, Summary, caption, heading, means_are_alike
 
 # Tuned models in their order; readable in grey and by colour-blind eyes (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -22,11 +22,15 @@ _GAP, _HEADING = 0.75, 1.5
 _INCHES_PER_BAR = 0.17
 
 
-def draw(lines: Sequence[Comparison]) -> bytes:
+def draw(lines: Sequence[Comparison], sources: Collection[str] = ()) -> bytes:
     """A PNG at 150 dpi of the comparisons that `report.compare` gives.
 
     Bars are means over templates with their standard deviation as whiskers, a diamond the best template, a dashed
-    line the majority class.
+    line the majority class; the numbers have their standard error from rows.
+
+    Args:
+      lines: see `report.compare`.
+      sources: where the evaluated rows come from, for the caption.
     """
     labels = list(dict.fromkeys(line.label for line in lines if line.tuned))
     figure = Figure(figsize=(7.0, 1.0), dpi=150, layout="constrained")
@@ -46,10 +50,12 @@ def draw(lines: Sequence[Comparison]) -> bytes:
             name = dataset or "mean"
             if dataset and len(metrics) > 1:
                 name += f" ({group[0].any.metric})"
+            name += f", n = {group[0].any.n:,}" if dataset else ""
             ticks.append(((top + bottom) / 2, name, not dataset))
             top = bottom + _GAP
     figure.set_size_inches(7.0, 0.85 + _INCHES_PER_BAR * top)
     _finish(axes, top, ticks)
+    figure.suptitle(caption(lines, sources), fontsize=8, color=_INK)
     figure.legend(handles=_legend(lines, labels), loc="outside lower center", ncols=5, fontsize=8, frameon=False,
                   columnspacing=1.4, handlelength=1.6)
     png = io.BytesIO()
@@ -77,14 +83,23 @@ def _style(number: int) -> tuple[str, str]:
 
 def _draw_bar(axes: Axes, place: float, summary: Summary, colour: str, hatch: str) -> None:
     axes.barh(place, summary.mean, height=0.92, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
-    if summary.std is not None and summary.dataset:
+    if _has_spread(summary):
         axes.errorbar(summary.mean, place, xerr=summary.std, color=_INK, elinewidth=0.9, capsize=2.0, capthick=0.9)
-    if summary.dataset and len(summary.templates) > 1 and colour != _UNTUNED:
+    if _has_best(summary) and colour != _UNTUNED:
         axes.plot(summary.best, place, marker="D", markersize=3.6, markerfacecolor="white", markeredgecolor=_INK,
                   markeredgewidth=0.8, zorder=4)
-    axes.annotate(f"{summary.mean:.1f}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7.5,
-                  color=_INK if colour != _UNTUNED else "#8a8a8a", fontweight="normal" if summary.dataset else "bold",
-                  annotation_clip=False)
+    error = "" if summary.stderr is None else f" ± {summary.stderr:.1f}"
+    axes.annotate(f"{summary.mean:.1f}{error}", (1.01, place), xycoords=("axes fraction", "data"), va="center",
+                  fontsize=7.5, color=_INK if colour != _UNTUNED else "#8a8a8a",
+                  fontweight="normal" if summary.dataset else "bold", annotation_clip=False)
+
+
+def _has_spread(summary: Summary | None) -> bool:
+    return summary is not None and summary.std is not None and summary.dataset != ""
+
+
+def _has_best(summary: Summary | None) -> bool:
+    return summary is not None and summary.best_template != ""
 
 
 def _distinct(summaries) -> list[Summary]:
@@ -112,11 +127,14 @@ def _legend(lines: Sequence[Comparison], labels: Sequence[str]) -> list[Patch | 
                                      for label, (colour, hatch) in zip(labels, map(_style, range(len(labels))))]
     if any(line.untuned for line in lines):
         handles.append(Patch(color=_UNTUNED, label="untuned"))
-    if any(line.any.std is not None for line in lines):
+    drawn = [line for line in lines if line.dataset or means_are_alike([x for x in lines if x.cluster == line.cluster])]
+    if any(_has_spread(line.tuned) or _has_spread(line.untuned) for line in drawn):
         handles.append(Line2D([], [], color=_INK, marker="|", markersize=5, linewidth=0.9, label="std over templates"))
-    if any(line.tuned and len(line.tuned.templates) > 1 for line in lines):
+    if any(_has_best(line.tuned) for line in drawn):
         handles.append(Line2D([], [], linestyle="", marker="D", markersize=3.6, markerfacecolor="white",
                               markeredgecolor=_INK, label="best template"))
-    if any(line.majority for line in lines):
+    if any(line.majority for line in drawn):
         handles.append(Line2D([], [], color=_INK, linewidth=1.1, linestyle=(0, (2, 1.2)), label="majority class"))
+    if any(summary and summary.stderr is not None for line in drawn for summary in (line.tuned, line.untuned)):
+        handles.append(Line2D([], [], linestyle="", label="± s.e. from rows"))
     return handles

@@ -7,15 +7,14 @@ a str. `METRICS[name](targets, predictions)` gives a dict whose first key is the
 tables show; every number is in percent, and perfect predictions give 100 (but for 'pearson_value' and
 'spearman_value', which hold rounded answers against unrounded values).
 
-Standard errors: sqrt(p (1 - p) / n) for shares of right answers, standard deviation / sqrt(n) for means over rows, and
-a bootstrap with a fixed seed for numbers that are no mean over rows. They say how much the number would move with
-other rows of the same kind; the spread over templates is another matter and is never mixed with them.
+Standard errors (`uncertainty.standard_error`): standard deviation / sqrt(n) for means over rows, and a bootstrap with a
+fixed seed for numbers that are not a mean over rows; rows of one group count as one unit. They say how much the number
+would move with other rows of the same kind; the spread over templates is another matter and is never mixed with them.
 """
 
 from __future__ import annotations
 
 import collections
-import math
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -25,14 +24,15 @@ import numpy as np
 
 from flan_jax import __version__
 from flan_jax.errors import UserError
+from flan_jax.evaluation.uncertainty import Measure, standard_error
+from flan_jax.evaluation.uncertainty import f1 as f1_of_counts
 from flan_jax.messages import did_you_mean, nearest
 
 Target = dict[str, Any]
 Prediction = int | str
 
-_RESAMPLES = 300
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)")
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 _ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
 
@@ -44,17 +44,19 @@ _SIGNATURES = {
 
 
 class Number(float):
-    """A metric's value that also knows its standard error.
+    """A metric's value that also knows the units that it comes from, and its standard error.
 
     Attributes:
-      stderr: standard error in the unit of the value; None below two rows and for correlations with a constant.
+      measure: what each unit of rows contributes; its units are named by the number of their first row.
+      stderr: standard error in the unit of the value; None below two units and for correlations with a constant.
     """
 
+    measure: Measure
     stderr: float | None
 
-    def __new__(cls, value: float, stderr: float | None = None) -> Number:
-        number = super().__new__(cls, value)
-        number.stderr = stderr
+    def __new__(cls, measure: Measure) -> Number:
+        number = super().__new__(cls, measure.value())
+        number.measure, number.stderr = measure, standard_error([measure])
         return number
 
 
@@ -69,6 +71,21 @@ def score(name: str, targets: Sequence[Target], predictions: Sequence[Prediction
         raise UserError(f"metric {name!r} got {len(predictions)} predictions for {len(targets)} targets; "
                         "give one for each of at least one row.")
     return METRICS[name](targets, predictions)
+
+
+def score_all(names: Sequence[str], targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
+    """The numbers of several metrics; the first key is the one that tables show.
+
+    A key that two of the metrics have ('f1' of `squad` and of `trivia_qa`) has the metric's name before it in both:
+    'squad_f1', 'trivia_qa_f1'.
+
+    Raises:
+      UserError: as `score` does.
+    """
+    numbers = [(name, key, number) for name in dict.fromkeys(names)
+               for key, number in score(name, targets, predictions).items()]
+    count = collections.Counter(key for _, key, _ in numbers)
+    return {key if count[key] == 1 else f"{name}_{key}": number for name, key, number in numbers}
 
 
 def check_metric(name: str, options: Sequence[str] | str | None) -> None:
@@ -102,13 +119,13 @@ def signature(name: str) -> str:
 
 def accuracy(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """Share of right options (of two options with equal text either is right), or of right texts without options."""
-    return {"accuracy": _share([_is_right(t, p) for t, p in zip(targets, predictions)])}
+    return {"accuracy": _mean([_is_right(t, p) for t, p in zip(targets, predictions)], targets)}
 
 
 def exact_match(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """Share of predictions equal to one of the references up to white space."""
     right = [_folded(_text(t, p)) in map(_folded, _references(t)) for t, p in zip(targets, predictions)]
-    return {"exact_match": _share(right)}
+    return {"exact_match": _mean(right, targets)}
 
 
 def multirc(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
@@ -119,12 +136,8 @@ def multirc(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dic
     """
     labels, guesses = _binary_labels(targets, predictions)
     counts = _positive_counts(labels, guesses)
-    groups = _groups(targets)
-    per_group = np.stack([counts[rows].sum(0) for rows in groups])
-    return {
-        "f1a": _bootstrapped(lambda rows: _f1(per_group[rows].sum(0)), len(groups)),
-        "em": _share([bool((labels[rows] == guesses[rows]).all()) for rows in groups]),
-    }
+    whole = [bool((labels[rows] == guesses[rows]).all()) for rows in _groups(targets)]
+    return {"f1a": _summed("f1", counts, targets), "em": _mean_over_groups(whole, targets)}
 
 
 # --- Classes and scales -----------------------------------------------------------------------------------------------
@@ -133,36 +146,31 @@ def multirc(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dic
 def f1(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """F1 of the class with label 1, of two; a text that is neither option is wrong."""
     counts = _positive_counts(*_binary_labels(targets, predictions))
-    return {"f1": _bootstrapped(lambda rows: _f1(counts[rows].sum(0)), len(counts))}
+    return {"f1": _summed("f1", counts, targets)}
 
 
 def macro_f1(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """Mean over classes of their F1; a class that is neither a target nor predicted has no part in it."""
     labels, guesses = _labels(targets, predictions)
-
-    def mean_over_classes(rows: np.ndarray) -> float:
-        classes = np.union1d(labels[rows], guesses[rows])
-        each = [_f1(_positive_counts(labels[rows], guesses[rows], c).sum(0)) for c in classes if c >= 0]
-        return float(np.mean(each))
-
-    return {"macro_f1": _bootstrapped(mean_over_classes, len(labels))}
+    classes = range(max(len(target["options"]) for target in targets))
+    counts = np.concatenate([_positive_counts(labels, guesses, positive) for positive in classes], axis=1)
+    return {"macro_f1": _summed("macro_f1", counts, targets)}
 
 
 def matthews(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """Matthews' correlation of two classes, times 100; 0 for predictions or targets of one class, unless all right."""
     labels, guesses = _binary_labels(targets, predictions)
-    x, y = (labels == 1).astype(float), (guesses == 1).astype(float)
-    return {"matthews": _bootstrapped(lambda rows: _correlation(x[rows], y[rows]), len(x))}
+    return {"matthews": _paired("correlation", labels == 1, guesses == 1)}
 
 
 def pearson(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """Pearson's correlation times 100, of the answers as numbers; 'pearson_value' against the unrounded 'value'."""
-    return _correlations("pearson", targets, predictions, lambda x: x)
+    return _correlations("pearson", "correlation", targets, predictions)
 
 
 def spearman(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """Spearman's rank correlation times 100, with mean ranks for ties; 'spearman_value' against 'value'."""
-    return _correlations("spearman", targets, predictions, _ranks)
+    return _correlations("spearman", "rank_correlation", targets, predictions)
 
 
 # --- Short answers ----------------------------------------------------------------------------------------------------
@@ -171,13 +179,13 @@ def spearman(targets: Sequence[Target], predictions: Sequence[Prediction]) -> di
 def squad(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """'f1' over words and 'em', the best over the references. Rajpurkar et al. 2016, section 6.1."""
     em, overlap = _answer_scores(targets, predictions, _squad_words)
-    return {"f1": _mean(overlap), "em": _share(em)}
+    return {"f1": _mean(overlap, targets), "em": _mean(em, targets)}
 
 
 def trivia_qa(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """'em' and 'f1' over words, the best over the references; punctuation separates words. Joshi et al. 2017."""
     em, overlap = _answer_scores(targets, predictions, _trivia_words)
-    return {"em": _share(em), "f1": _mean(overlap)}
+    return {"em": _mean(em, targets), "f1": _mean(overlap, targets)}
 
 
 def record(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
@@ -187,8 +195,8 @@ def record(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict
     """
     em, overlap = _answer_scores(targets, predictions, _squad_words)
     groups = _groups(targets)
-    per_group = [np.array([values[rows].mean() for rows in groups]) for values in (em, overlap)]
-    return {"em": _mean(per_group[0]), "f1": _mean(per_group[1])}
+    per_group = [[values[rows].mean() for rows in groups] for values in (em, overlap)]
+    return {"em": _mean_over_groups(per_group[0], targets), "f1": _mean_over_groups(per_group[1], targets)}
 
 
 # --- Texts ------------------------------------------------------------------------------------------------------------
@@ -208,16 +216,9 @@ def bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[s
     for target, prediction in zip(targets, predictions):
         of = counter.sentence_score(_folded(_text(target, prediction)), [_folded(r) for r in _references(target)])
         rows.append([*of.counts, *of.totals, of.sys_len, of.ref_len])
-    counts = np.array(rows, np.int64)
-    short = bool(counts[:, 9].max() < 4)
-
-    def corpus(chosen: np.ndarray) -> float:
-        total = counts[chosen].sum(0).tolist()
-        result = sacrebleu.BLEU.compute_bleu(
-            total[:4], total[4:8], total[8], total[9], smooth_method="exp", effective_order=short)
-        return result.score / 100
-
-    return {"bleu": _bootstrapped(corpus, len(counts))}
+    counts = np.array(rows, np.float64)
+    has_four_tokens = np.full((len(counts), 1), counts[:, 9].max() >= 4)
+    return {"bleu": _summed("bleu", np.concatenate([counts, has_four_tokens], axis=1), targets)}
 
 
 def rouge(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
@@ -235,7 +236,7 @@ def rouge(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[
         text, references = _sentence_a_line(_text(target, prediction)), [*map(_sentence_a_line, _references(target))]
         of = scorer.score_multi(references, text)
         values.append([1.0 if text in references else of[kind].fmeasure for kind in _ROUGE_TYPES])
-    return {kind: _mean(column) for kind, column in zip(_ROUGE_TYPES, np.array(values).T)}
+    return {kind: _mean(column, targets) for kind, column in zip(_ROUGE_TYPES, np.array(values).T)}
 
 
 def edit_similarity(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
@@ -244,7 +245,7 @@ def edit_similarity(targets: Sequence[Target], predictions: Sequence[Prediction]
     for target, prediction in zip(targets, predictions):
         text = _folded(_text(target, prediction))
         values.append(max(_similarity(text, _folded(reference)) for reference in _references(target)))
-    return {"edit_similarity": _mean(values)}
+    return {"edit_similarity": _mean(values, targets)}
 
 
 METRICS: dict[str, Callable[[Sequence[Target], Sequence[Prediction]], dict[str, Number]]] = {
@@ -338,40 +339,13 @@ def _positive_counts(labels: np.ndarray, guesses: np.ndarray, positive: int = 1)
     return np.stack([is_label & is_guess, ~is_label & is_guess, is_label & ~is_guess], axis=1).astype(np.int64)
 
 
-def _f1(counts: np.ndarray) -> float:
-    """F1 of (true positives, false positives, false negatives); 1 where there is nothing to find and nothing found."""
-    hits, false_hits, misses = (int(c) for c in counts)
-    return 2 * hits / (2 * hits + false_hits + misses) if hits + false_hits + misses else 1.0
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's correlation; where a side is constant and it is undefined, 1 if both are equal and else 0."""
-    x_spread, y_spread = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float((x_spread**2).sum() * (y_spread**2).sum()))
-    if scale == 0:
-        return float(np.array_equal(x, y))
-    return float((x_spread * y_spread).sum()) / scale
-
-
-def _correlations(name: str, targets: Sequence[Target], predictions: Sequence[Prediction],
-                  transform: Callable[[np.ndarray], np.ndarray]) -> dict[str, Number]:
-    guesses = np.array([_number(t, p) for t, p in zip(targets, predictions)])
-    golds = {name: np.array([_number(t, t["answer"]) for t in targets])}
+def _correlations(name: str, statistic: str, targets: Sequence[Target],
+                  predictions: Sequence[Prediction]) -> dict[str, Number]:
+    guesses = [_number(t, p) for t, p in zip(targets, predictions)]
+    numbers = {name: _paired(statistic, [_number(t, t["answer"]) for t in targets], guesses)}
     if all(t.get("value") is not None for t in targets):
-        golds[f"{name}_value"] = np.array([float(t["value"]) for t in targets])
-
-    def against(gold: np.ndarray) -> Number:
-        if not (np.ptp(gold) and np.ptp(guesses)):
-            return Number(100 * _correlation(gold, guesses))  # Undefined, and so is how much it would move.
-        return _bootstrapped(lambda rows: _correlation(transform(gold[rows]), transform(guesses[rows])), len(gold))
-
-    return {key: against(gold) for key, gold in golds.items()}
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs. float64, same shape."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[where]
+        numbers[f"{name}_value"] = _paired(statistic, [float(t["value"]) for t in targets], guesses)
+    return numbers
 
 
 def _squad_words(text: str) -> list[str]:
@@ -398,7 +372,7 @@ def _answer_scores(targets: Sequence[Target], predictions: Sequence[Prediction],
 
 def _word_f1(guess: list[str], gold: list[str]) -> float:
     shared = (collections.Counter(guess) & collections.Counter(gold)).total()
-    return _f1(np.array([shared, len(guess) - shared, len(gold) - shared]))
+    return f1_of_counts(np.array([[shared, len(guess) - shared, len(gold) - shared]]))
 
 
 def _similarity(a: str, b: str) -> float:
@@ -418,24 +392,31 @@ def _edit_distance(a: str, b: str) -> int:
     return int(row[-1])
 
 
-# --- Standard errors --------------------------------------------------------------------------------------------------
+# --- Numbers from rows ------------------------------------------------------------------------------------------------
 
 
-def _share(right: Sequence[bool] | np.ndarray) -> Number:
-    n, p = len(right), float(np.mean(right))
-    return Number(100 * p, 100 * math.sqrt(p * (1 - p) / n) if n > 1 else None)
+def _mean(values: Sequence[float] | np.ndarray, targets: Sequence[Target]) -> Number:
+    """The mean over rows."""
+    rows = np.stack([np.asarray(values, np.float64), np.ones(len(values))], axis=1)
+    return _summed("ratio", rows, targets)
 
 
-def _mean(values: Sequence[float] | np.ndarray) -> Number:
-    n = len(values)
-    return Number(100 * float(np.mean(values)), 100 * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None)
+def _mean_over_groups(values: Sequence[float], targets: Sequence[Target]) -> Number:
+    """The mean over groups of rows, of which each counts once whatever its size."""
+    units = tuple(int(rows[0]) for rows in _groups(targets))
+    return Number(Measure("ratio", units, np.stack([np.asarray(values, np.float64), np.ones(len(units))], axis=1)))
 
 
-def _bootstrapped(statistic: Callable[[np.ndarray], float], n: int) -> Number:
-    """`statistic` of all n rows, times 100, and its standard deviation over resampled rows (same rows every time)."""
-    value = 100 * statistic(np.arange(n))
-    if n < 2:
-        return Number(value)
-    generator = np.random.default_rng(0)
-    again = [statistic(generator.integers(0, n, n)) for _ in range(_RESAMPLES)]
-    return Number(value, 100 * float(np.std(again, ddof=1)))
+def _summed(statistic: str, rows: np.ndarray, targets: Sequence[Target]) -> Number:
+    """A statistic of sums over rows [n, k]; the rows of a group are one unit."""
+    if all(target.get("group") is None for target in targets):
+        return Number(Measure(statistic, tuple(range(len(rows))), rows.astype(np.float64)))
+    groups = _groups(targets)
+    parts = np.stack([rows[numbers].sum(axis=0) for numbers in groups]).astype(np.float64)
+    return Number(Measure(statistic, tuple(int(numbers[0]) for numbers in groups), parts))
+
+
+def _paired(statistic: str, golds: Sequence[float], guesses: Sequence[float]) -> Number:
+    """A correlation of two numbers a row; each row is a unit, since sums over groups do not give ranks."""
+    parts = np.stack([np.asarray(golds, np.float64), np.asarray(guesses, np.float64)], axis=1)
+    return Number(Measure(statistic, tuple(range(len(parts))), parts))

@@ -1,7 +1,8 @@
 """From result rows to the paper's table: each dataset over its templates, beside the untuned model and majority class.
 
 Two kinds of uncertainty are kept apart everywhere: the standard deviation over templates says what another wording
-does, the standard error from rows says what other rows of the same kind would do.
+does, the standard error from rows says what other rows of the same kind would do. The latter is computed from what each
+row contributes (`uncertainty`), for a mean over templates as for the paired difference from the untuned model.
 """
 
 from __future__ import annotations
@@ -10,13 +11,25 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import flan_jax.tasks  # noqa: F401 (registers the datasets)
+from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.errors import UserError
+from flan_jax.evaluation import measures
 from flan_jax.evaluation.metrics import signature
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, ResultRow
+from flan_jax.evaluation.uncertainty import (
+    Difference,
+    Measure,
+    are_of_same_units,
+    paired_difference,
+    standard_error,
+)
+
+Measures = Mapping[tuple, Measure]
 
 # The scorings that tables show; the others are in results.csv.
 _SHOWN_SCORINGS = ("sum", "greedy", MAJORITY)
@@ -46,10 +59,13 @@ class Summary:
       cluster, dataset, split, metric: of what; the dataset of a cluster's mean is ''.
       mean, low, high: over templates.
       std: standard deviation over templates (n - 1), None for a single one. A cluster's: the mean over its datasets.
-      stderr: standard error from rows, the mean over templates; None if rows have none. A cluster's: of its mean.
+      stderr: standard error from rows of the mean over templates; None if it is not known. A cluster's: of its mean.
+      stderr_is_bound: whether `stderr` is an upper bound, the mean of the templates' own, since what each row
+        contributes was not kept.
       best, best_template: the best template and its number on `split`.
       best_by_validation: whether validation rows chose it; else `split` itself did, which flatters it.
       templates, n: names of the templates, of a mean 'dataset/template'; rows evaluated in each.
+      measures: what each unit of rows contributes, one for each template; empty where that was not kept.
     """
 
     series: Series
@@ -62,11 +78,13 @@ class Summary:
     low: float
     high: float
     stderr: float | None
+    stderr_is_bound: bool
     best: float
     best_template: str
     best_by_validation: bool
     templates: tuple[str, ...]
     n: int
+    measures: tuple[Measure, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +93,8 @@ class Comparison:
 
     Attributes:
       over: of a mean, the lines that it is of.
+      difference: tuned less untuned, paired by rows; None unless both were evaluated on the same rows in the same
+        templates and what each row contributes was kept.
     """
 
     cluster: str
@@ -84,6 +104,7 @@ class Comparison:
     untuned: Summary | None
     majority: Summary | None
     over: tuple[Comparison, ...] = ()
+    difference: Difference | None = None
 
     @property
     def any(self) -> Summary:
@@ -91,19 +112,23 @@ class Comparison:
         return self.tuned or self.untuned or self.majority
 
 
-def compare(rows: Iterable[ResultRow]) -> list[Comparison]:
+def compare(rows: Iterable[ResultRow], known: Measures | None = None) -> list[Comparison]:
     """All datasets by cluster, in the paper's order of clusters, each cluster followed by its mean (dataset '').
 
     Of a run the evaluation with most rows counts, and of several the last step; of a dataset the split 'test' if it was
     evaluated, and the metric that comes first. Inverted templates, such as translation into English, make up a cluster
-    of their own.
+    of their own. A cluster's mean is over the paper's datasets, each the mean of its configurations.
+
+    Args:
+      rows: of results files.
+      known: by `measures.key` of a row, what each unit of rows contributes to it.
 
     Raises:
       UserError: if there is no row to show.
     """
     lines: list[Comparison] = []
     by_cluster = collections.defaultdict(list)
-    for summary in summarise(rows):
+    for summary in summarise(rows, known):
         by_cluster[summary.cluster].append(summary)
     if not by_cluster:
         raise UserError("the results hold no row that a table shows; run `flan-jax eval` first.")
@@ -120,7 +145,7 @@ def compare(rows: Iterable[ResultRow]) -> list[Comparison]:
     return lines
 
 
-def summarise(rows: Iterable[ResultRow]) -> list[Summary]:
+def summarise(rows: Iterable[ResultRow], known: Measures | None = None) -> list[Summary]:
     """One summary per dataset and series, over forward templates (or inverted ones), in the order of the rows."""
     shown = _shown(rows)
     most: dict[tuple, int] = {}
@@ -134,7 +159,7 @@ def summarise(rows: Iterable[ResultRow]) -> list[Summary]:
     for row in shown:
         if row.step == last[_of_any_step(row)][1]:
             groups[_series(row), row.cluster, row.dataset][row.split].append(row)
-    return [_summary(series, splits) for (series, *_), splits in groups.items()]
+    return [_summary(series, splits, known or {}) for (series, *_), splits in groups.items()]
 
 
 def progress(rows: Iterable[ResultRow]) -> str:
@@ -152,9 +177,11 @@ def progress(rows: Iterable[ResultRow]) -> str:
     lines = []
     for (label, split, step, cluster), datasets in sorted(points.items()):
         if (label, split, cluster) in several:
-            mean = statistics.fmean(statistics.fmean(row.value for row in own) for own in datasets.values())
+            mean = _mean_over_datasets({name: statistics.fmean(row.value for row in own)
+                                        for name, own in datasets.items()})
             metrics = {row.metric for own in datasets.values() for row in own}
-            lines.append(_line([label, heading(cluster), split, str(step), str(len(datasets)),
+            lines.append(_line([label, heading(cluster), split, str(step),
+                                str(len(set(map(_paper_dataset, datasets)))),
                                 str(sum(own[0].n for own in datasets.values())),
                                 metrics.pop() if len(metrics) == 1 else "mixed", _number(mean)]))
     head = ["model", "cluster", "split", "step", "datasets", "rows", "metric", "mean"]
@@ -168,23 +195,36 @@ def heading(cluster: str) -> str:
     return CLUSTERS.get(name, name) + (", inverted templates" if name != cluster else "")
 
 
-def table(lines: Sequence[Comparison], tuned_on: Collection[str] = ()) -> str:
+def table(lines: Sequence[Comparison], tuned_on: Collection[str] = (), sources: Collection[str] = ()) -> str:
     """The comparisons as a Markdown table with a legend that says what each number is.
 
-    `tuned_on` are datasets of which a model trained on rows: the text says which of them it shows.
+    Args:
+      lines: see `compare`.
+      tuned_on: datasets of which a model trained on rows: the text says which of them it shows.
+      sources: where the evaluated rows come from, for readers.
     """
     several = len({line.label for line in lines if line.tuned}) > 1
     head = ["dataset", *(["model"] if several else []), "metric", "rows", "templates", "mean", "std over templates",
-            "s.e. from rows", "min", "max", "best template", "untuned", "majority"]
+            "s.e. from rows", "min", "max", "best template", "untuned", "tuned - untuned (s.e.)", "majority"]
     text = []
     for cluster in dict.fromkeys(line.cluster for line in lines):
         text += ["", f"## {heading(cluster)}", "", _line(head),
-                 _line(["---", *(["---"] if several else []), "---"] + ["--:"] * 7 + ["---", "--:", "--:"])]
+                 _line(["---", *(["---"] if several else []), "---"] + ["--:"] * 7 + ["---", "--:", "--:", "--:"])]
         own = [line for line in lines if line.cluster == cluster]
         text += [_line(_cells(line, several, means_are_alike(own))) for line in own]
     seen = sorted({line.dataset for line in lines} & set(tuned_on))
     warning = ["", f"Not held out, hence not zero-shot for the model that trained on it: {', '.join(seen)}."]
-    return "\n".join(["# Results", *text, "", *_legend(lines), *(warning if seen else [])]) + "\n"
+    return "\n".join(["# Results", "", caption(lines, sources), *text, "", *_legend(lines),
+                      *(warning if seen else [])]) + "\n"
+
+
+def caption(lines: Sequence[Comparison], sources: Collection[str] = ()) -> str:
+    """'t5_tiny, step 60; rows: bundled': the sizes and steps of the tuned models, and the source of the rows."""
+    tuned = [line.tuned.series for line in lines if line.tuned and line.dataset]
+    sizes = ", ".join(sorted({one.size for one in tuned if one.size}))
+    steps = ", ".join(map(str, sorted({one.step for one in tuned})))
+    parts = [sizes, f"step {steps}" if steps else "", f"rows: {', '.join(sorted(sources))}" if sources else ""]
+    return "; ".join(part for part in parts if part)
 
 
 def means_are_alike(lines: Sequence[Comparison]) -> bool:
@@ -213,21 +253,33 @@ def _shown(rows: Iterable[ResultRow]) -> list[ResultRow]:
     return [row for row in shown if row.metric == headline[row.cluster, row.dataset]]
 
 
-def _summary(series: Series, splits: dict[str, list[ResultRow]]) -> Summary:
+def _summary(series: Series, splits: dict[str, list[ResultRow]], known: Measures) -> Summary:
     split = "test" if "test" in splits else next(iter(splits))
-    rows = splits[split]
+    rows = sorted(splits[split], key=lambda row: row.template)
     by_validation = split != "validation" and {r.template for r in splits.get("validation", ())} >= {
         r.template for r in rows}
     judges = {r.template: r.value for r in (splits["validation"] if by_validation else rows)}
     best = max(rows, key=lambda row: judges[row.template])
     values = [row.value for row in rows]
+    kept = _measures_of(rows, known)
     errors = [row.stderr for row in rows if row.stderr is not None]
+    stderr = standard_error(kept) if kept else statistics.fmean(errors) if errors else None
     return Summary(
         series, rows[0].cluster, rows[0].dataset, split, rows[0].metric, mean=statistics.fmean(values),
         std=statistics.stdev(values) if len(values) > 1 else None, low=min(values), high=max(values),
-        stderr=statistics.fmean(errors) if errors else None, best=best.value, best_template=best.template,
-        best_by_validation=by_validation, n=max(row.n for row in rows),
-        templates=tuple(sorted(row.template for row in rows)))
+        stderr=stderr, stderr_is_bound=not kept and len(rows) > 1 and stderr is not None, best=best.value,
+        best_template=best.template if len(rows) > 1 else "", best_by_validation=by_validation,
+        n=max(row.n for row in rows), templates=tuple(row.template for row in rows), measures=kept)
+
+
+def _measures_of(rows: Sequence[ResultRow], known: Measures) -> tuple[Measure, ...]:
+    """The measures of all rows, which must be of the same units and give the rows' values; else none."""
+    found = [known.get(measures.key(row)) for row in rows]
+    if None in found or not are_of_same_units(found):
+        return ()
+    if any(abs(measure.value() - row.value) > 1e-6 for measure, row in zip(found, rows)):
+        return ()  # of an earlier evaluation: the process was killed between the two files
+    return tuple(found)
 
 
 def _lines(of_dataset: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
@@ -236,8 +288,18 @@ def _lines(of_dataset: Sequence[Summary], labels: dict[Series, str]) -> list[Com
     cluster, dataset = of_dataset[0].cluster, of_dataset[0].dataset
     if not tuned:
         return [Comparison(cluster, dataset, "", None, *(next(iter(found), None) for found in baselines.values()))]
-    return [Comparison(cluster, dataset, labels[summary.series], summary,
-                       *(_nearest(found, summary) for found in baselines.values())) for summary in tuned]
+    nearest = [[_nearest(found, summary) for found in baselines.values()] for summary in tuned]
+    return [Comparison(cluster, dataset, labels[summary.series], summary, untuned, majority,
+                       difference=_difference(summary, untuned))
+            for summary, (untuned, majority) in zip(tuned, nearest)]
+
+
+def _difference(tuned: Summary, untuned: Summary | None) -> Difference | None:
+    if untuned is None or tuned.templates != untuned.templates or not (tuned.measures and untuned.measures):
+        return None
+    if not are_of_same_units([*tuned.measures, *untuned.measures]):
+        return None
+    return paired_difference(tuned.measures, untuned.measures)
 
 
 def _nearest(baselines: Sequence[Summary], tuned: Summary) -> Summary | None:
@@ -269,20 +331,56 @@ def _cluster_means(lines: Sequence[Comparison]) -> list[Comparison]:
             # A baseline that lacks a dataset has no mean to hold against the model's.
             found = [_mean_of(column) if all(column) else None for column in columns]
             if any(found):
-                means.append(Comparison(own[0].cluster, "", label, *found, tuple(own)))
+                means.append(Comparison(own[0].cluster, "", label, *found, tuple(own), _mean_difference(own)))
     return means
 
 
+def _paper_dataset(configuration: str) -> str:
+    """The dataset of the paper that a configuration belongs to; of one that is not in the catalogue, itself."""
+    return CATALOGUE[configuration].paper_dataset if configuration in CATALOGUE else configuration
+
+
+def _weights(configurations: Sequence[str]) -> list[float]:
+    """How much each configuration counts in the mean over the paper's datasets, each the mean of its configurations."""
+    papers = [_paper_dataset(name) for name in configurations]
+    count = collections.Counter(papers)
+    return [1 / (len(count) * count[paper]) for paper in papers]
+
+
+def _mean_over_datasets(values: Mapping[str, float]) -> float:
+    return math.fsum(weight * value for weight, value in zip(_weights(list(values)), values.values()))
+
+
+def _mean_difference(lines: Sequence[Comparison]) -> Difference | None:
+    """The mean of the differences; datasets are independent of one another."""
+    if any(line.difference is None for line in lines):
+        return None
+    value, stderr = _weighted(lines, [line.difference.value for line in lines],
+                              [line.difference.stderr for line in lines])
+    return Difference(value, stderr, sum(line.difference.changed for line in lines))
+
+
+def _weighted(lines: Sequence[Comparison | Summary], values: Sequence[float],
+              errors: Sequence[float | None]) -> tuple[float, float | None]:
+    """The mean over the paper's datasets, and its standard error; None if one of them has none."""
+    weights = _weights([line.dataset for line in lines])
+    mean = math.fsum(w * v for w, v in zip(weights, values))
+    stderr = None if None in errors else math.sqrt(math.fsum((w * e) ** 2 for w, e in zip(weights, errors)))
+    return mean, stderr
+
+
 def _mean_of(summaries: Sequence[Summary]) -> Summary:
+    weights = _weights([s.dataset for s in summaries])
+
     def mean(name):
         values = [getattr(s, name) for s in summaries]
-        return None if None in values else statistics.fmean(values)
+        return None if None in values else math.fsum(w * v for w, v in zip(weights, values))
 
-    errors = [s.stderr for s in summaries]
-    stderr = None if None in errors else math.sqrt(sum(e**2 for e in errors)) / len(errors)
+    _, stderr = _weighted(summaries, [s.mean for s in summaries], [s.stderr for s in summaries])
     metrics = {s.metric for s in summaries}
     return dataclasses.replace(
         summaries[0], dataset="", metric=metrics.pop() if len(metrics) == 1 else "mixed", stderr=stderr,
+        stderr_is_bound=any(s.stderr_is_bound for s in summaries), measures=(),
         **{name: mean(name) for name in ("mean", "std", "low", "high", "best")}, best_template="",
         best_by_validation=all(s.best_by_validation for s in summaries), n=sum(s.n for s in summaries),
         templates=tuple(f"{s.dataset}/{template}" for s in summaries for template in s.templates))
@@ -300,17 +398,41 @@ def _cells(line: Comparison, several: bool, alike: bool) -> list[str]:
     steps = sorted({one.tuned.series.step for one in line.over if one.tuned})
     mixed = f", steps {', '.join(map(str, steps))}" if len(steps) > 1 else ""
     which = "" if alike else f": {', '.join(one.dataset for one in line.over)}"
-    name = line.dataset or f"**mean of {len(line.over)} datasets{which}{mixed}**"
+    name = line.dataset or f"**mean of {count_of_datasets([one.dataset for one in line.over])}{which}{mixed}**"
     splits = sorted({one.any.split for one in line.over} or {of.split})
     mark = "" if splits == ["test"] else f" ({', '.join(splits)})"
     cells = [name + mark, *([line.label] if several else []), of.metric, str(of.n), str(len(of.templates))]
     if tuned is None:
         cells += [""] * 6
     else:
-        numbers = (tuned.mean, tuned.std, tuned.stderr, tuned.low, tuned.high)
-        flattered = "" if tuned.best_by_validation else "†"
-        cells += [*map(_number, numbers), f"{_number(tuned.best)}{flattered} {tuned.best_template}".strip()]
-    return cells + [_against(line.untuned, tuned), _number(line.majority.mean) if line.majority else ""]
+        stderr = ("≤ " if tuned.stderr_is_bound else "") + _number(tuned.stderr)
+        cells += [_number(tuned.mean), _number(tuned.std), stderr, _number(tuned.low), _number(tuned.high),
+                  _best(tuned)]
+    return cells + [_against(line.untuned, tuned), _difference_text(line.difference),
+                    _number(line.majority.mean) if line.majority else ""]
+
+
+def count_of_datasets(configurations: Sequence[str]) -> str:
+    """'2 datasets', or '2 datasets (4 configurations)' where the paper counts fewer than there are lines."""
+    papers = len(set(map(_paper_dataset, configurations)))
+    datasets = "1 dataset" if papers == 1 else f"{papers} datasets"
+    return datasets + ("" if papers == len(configurations) else f" ({len(configurations)} configurations)")
+
+
+def _best(summary: Summary) -> str:
+    """The best template and its number; '' where there is a single one, which nobody chose."""
+    if summary.dataset and len(summary.templates) == 1:
+        return ""
+    return f"{_number(summary.best)}{'' if summary.best_by_validation else '†'} {summary.best_template}".strip()
+
+
+def _difference_text(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    if not difference.changed:
+        return "0.0, no row differs"
+    value = round(difference.value, 1) + 0.0  # no -0.0
+    return f"{value:+.1f}" + (f" ({_number(difference.stderr)})" if difference.stderr is not None else "")
 
 
 def _against(untuned: Summary | None, tuned: Summary | None) -> str:
@@ -335,11 +457,16 @@ def _legend(lines: Sequence[Comparison]) -> list[str]:
     legend = [
         "All numbers are in percent. `mean`, `std` (n - 1), `min` and `max` are over templates: how much the wording",
         "matters.",
-        "`s.e.` is the standard error from the rows evaluated, averaged over templates: how much the choice of rows",
-        "matters. A cluster's line is the mean over its datasets, its s.e. that of this mean. `untuned` is the model",
-        "before tuning (mean ± std over templates); `majority` always answers the most frequent class of these rows.",
+        "`s.e.` is the standard error from the rows evaluated, of the mean over templates: how much the choice of rows",
+        "matters. A cluster's line is the mean over the paper's datasets, each the mean of its configurations, and its",
+        "s.e. that of this mean. `untuned` is the model before tuning (mean ± std over templates); `majority` always",
+        "gives the most frequent class of these rows. `tuned - untuned` is the difference with its standard error,",
+        "paired by rows; it is there where both were evaluated on the same rows in the same templates.",
     ]
-    if any(line.tuned and not line.tuned.best_by_validation for line in lines):
+    if any(line.tuned and line.tuned.stderr_is_bound for line in lines):
+        legend += ["≤ An upper bound, the mean of the templates' own standard errors: what each row contributes was",
+                   "not kept (`predictions/*/*.units.json` beside the results); `flan-jax eval` writes it."]
+    if any(line.tuned and "†" in _best(line.tuned) for line in lines):
         legend += ["† Chosen on the rows that it is reported on, hence an upper bound; where the validation split is",
                    "evaluated too, the template is chosen there."]
     signed = {_SIGNED[line.any.metric] for line in lines if line.any.metric in _SIGNED}

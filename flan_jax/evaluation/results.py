@@ -19,7 +19,7 @@ import numpy as np
 
 from flan_jax.data.catalogue import Dataset
 from flan_jax.errors import UserError
-from flan_jax.evaluation import metrics
+from flan_jax.evaluation import measures, metrics
 from flan_jax.evaluation.metrics import Prediction
 from flan_jax.files import read_json, readable, write_file
 from flan_jax.messages import escaped, shown
@@ -151,11 +151,17 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
                                 "its parameters finite, and is its dtype one that it was made for?")
             predictions = rank_predictions(scores, _unconditional(rank, empty_input, example.options, known),
                                            example.options, [text["options"] for text in example.texts])
+        numbers = {scoring: _numbers(example, datasets[example.dataset], chosen)
+                   for scoring, chosen in predictions.items()}
+        rows = [row for scoring, values in numbers.items()
+                for row in _rows(example, datasets[example.dataset], setting, scoring, values)]
         if predictions_dir is not None:
-            name = f"{example.dataset}.{example.split}.{example.template}.jsonl"
-            write_lines(pathlib.Path(predictions_dir) / name, _prediction_lines(example, predictions, scores, cut))
-        rows = [row for scoring, chosen in predictions.items()
-                for row in _rows(example, datasets[example.dataset], setting, scoring, chosen)]
+            name = f"{example.dataset}.{example.split}.{example.template}"
+            write_lines(pathlib.Path(predictions_dir) / f"{name}.jsonl",
+                        _prediction_lines(example, predictions, scores, cut))
+            headline = next(iter(next(iter(numbers.values())).values()))
+            measures.write(pathlib.Path(predictions_dir) / f"{name}{measures.SUFFIX}", rows[0], headline.measure,
+                           example.row_ids)
         yield rows, sum(cut)
 
 
@@ -198,7 +204,7 @@ def majority_rows(examples: EvalExamples, dataset: Dataset, setting: Setting) ->
         predictions.append(classes.index(most) if most in classes else 0)
     setting = dataclasses.replace(setting, model=MAJORITY, size="", step=0, shots=0, instruction_mode=ANY)
     examples = dataclasses.replace(examples, template=ANY)
-    return _rows(examples, dataset, setting, MAJORITY, predictions)
+    return _rows(examples, dataset, setting, MAJORITY, _numbers(examples, dataset, predictions))
 
 
 def write_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:
@@ -295,10 +301,17 @@ def _evaluation(row: ResultRow) -> tuple:
             row.n if row.model == MAJORITY else 0)
 
 
-def remember_run(directory: pathlib.Path, run: pathlib.Path, trained_on: Iterable[str]) -> None:
-    """Notes in `runs.json`, beside the results, whose the column `run` is: its directory, and on what it trained."""
+def remember_run(directory: pathlib.Path, run: pathlib.Path, trained_on: Iterable[str], source: str = "") -> None:
+    """Notes in `runs.json`, beside the results, what the run that the column `run` names is.
+
+    Args:
+      directory: of the results.
+      run: the run's directory.
+      trained_on: the datasets that it trained on.
+      source: where the evaluated rows come from, for readers.
+    """
     with alone_in(directory):
-        one = {"directory": str(run.resolve()), "trained_on": sorted(trained_on)}
+        one = {"directory": str(run.resolve()), "trained_on": sorted(trained_on), "source": source}
         write_file(directory / RUNS, json.dumps({**known_runs(directory), run_name(run): one}, indent=1))
 
 
@@ -323,7 +336,7 @@ def run_name(directory: pathlib.Path) -> str:
 
 
 def known_runs(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What `remember_run` noted in a directory: by the run's name, its 'directory' and 'trained_on'.
+    """What `remember_run` noted in a directory: by the run's name, its 'directory', 'trained_on' and 'source'.
 
     Raises:
       UserError: if the file is damaged.
@@ -402,12 +415,12 @@ def metrics_of(dataset: Dataset, kind: str) -> Sequence[str]:
     return dataset.metrics if kind == "forward" else dataset.inverted_metrics
 
 
+def _numbers(examples: EvalExamples, dataset: Dataset, predictions: Sequence[Prediction]) -> dict[str, metrics.Number]:
+    return metrics.score_all(metrics_of(dataset, examples.kind), examples.texts, predictions)
+
+
 def _rows(examples: EvalExamples, dataset: Dataset, setting: Setting, scoring: str,
-          predictions: Sequence[Prediction]) -> list[ResultRow]:
-    numbers: dict[str, metrics.Number] = {}
-    for name in metrics_of(dataset, examples.kind):
-        for key, number in metrics.score(name, examples.texts, predictions).items():
-            numbers.setdefault(key, number)
+          numbers: Mapping[str, metrics.Number]) -> list[ResultRow]:
     return [ResultRow(**dataclasses.asdict(setting), cluster=dataset.cluster, dataset=examples.dataset,
                       split=examples.split, template=examples.template, kind=examples.kind, scoring=scoring,
                       metric=key, value=float(number), stderr=number.stderr, n=len(examples.texts))

@@ -356,7 +356,8 @@ class Run:
 
     def _evaluator(self, output: pathlib.Path, whose: pathlib.Path) -> HeldOut:
         if jax.process_index() == 0:
-            results.remember_run(output, whose, mixture_record.trained_on(whose, self.data))
+            results.remember_run(output, whose, mixture_record.trained_on(whose, self.data),
+                                 self.data.config.source)
         if self._held_out is None or self._held_out.directory != output:
             self._held_out = HeldOut(self.data, self.model, self.mesh, output)
         return self._held_out
