@@ -134,6 +134,33 @@ def test_log_probabilities_are_those_of_one_forward_pass(harness):
     assert closed == pytest.approx(expected(lm, [*begin, *encode(context), 1], [*encode("yes"), 1])[0], abs=1e-4)
 
 
+def test_a_token_over_the_border_is_scored_with_the_continuation_and_counted(harness, monkeypatch, caplog):
+    lm = harness["harness"]
+    if not lm._is_decoder:
+        pytest.skip("a T5's continuation has tokens of its own")
+    encode = lm._vocabulary.encode
+    merging = lambda text: [200 if token == -1 else token for token in _merged(encode(text))]  # noqa: E731
+    monkeypatch.setattr(lm._vocabulary, "encode", merging)
+    assert len(merging("xAB")) == 2
+    with caplog.at_level("WARNING"):
+        (score, _), (apart, _) = lm.loglikelihood(instances("loglikelihood", ("xA", "B"), ("xA", "C")))
+    assert "1 of 2 continuations merge" in caplog.text
+    assert score == pytest.approx(expected(lm, [0, *merging("x")], [200])[0], abs=1e-4) and score < 0
+    assert apart == pytest.approx(expected(lm, [0, *merging("xA")], merging("C"))[0], abs=1e-4)
+
+
+def _merged(ids):
+    """Bytes as tokens, but for A B, which are one: -1."""
+    a, b = ord("A") + 3, ord("B") + 3
+    merged = []
+    for token in ids:
+        if token == b and merged and merged[-1] == a:
+            merged[-1] = -1
+        else:
+            merged.append(token)
+    return merged
+
+
 def test_what_is_generated_is_greedy_and_ends_before_a_stop(harness):
     lm, ask = harness["harness"], {"until": [], "max_gen_toks": 6}
     contexts = ["Tell me something.", "And now something longer than that, about the weather at sea."]

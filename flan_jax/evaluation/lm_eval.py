@@ -37,6 +37,8 @@ _AT_ONCE = 4096
 # What tasks call the most tokens of an answer.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
+_LOG = logging.getLogger(__name__)
+
 Ids = Sequence[int]
 Pair = tuple[Ids, Ids]
 
@@ -92,7 +94,11 @@ class FlanLM(LM):
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
         """For each (context, continuation): its log-probability, and whether each of its tokens is the most likely."""
         def answer(arguments: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+            self._spanning = 0
             pairs = [self._pair(*texts) for texts in arguments]
+            if self._spanning:
+                _LOG.warning("%d of %d continuations merge with the end of their context in the vocabulary; the merged "
+                             "token is scored with the continuation.", self._spanning, len(pairs))
             continuations = [continuation for _, continuation in pairs]
             contexts = self._fitting([context for context, _ in pairs], map(len, continuations))
             return self._told(list(zip(contexts, continuations)))
@@ -171,7 +177,13 @@ class FlanLM(LM):
         if not self._is_decoder:
             return self._context(kept), encode(continuation)
         # Tokens as they are in running text: a continuation may not begin where a text by itself would.
-        return self._context(kept), encode(kept + continuation)[len(encode(kept)):]
+        before, whole = encode(kept), encode(kept + continuation)
+        shared = _shared_prefix(before, whole)
+        if shared < len(before):  # a token spans the border: it is scored whole, from its beginning
+            self._spanning += 1
+        if continuation:
+            shared = min(shared, len(whole) - 1)
+        return [self._vocabulary.bos_id, *whole[:shared]], whole[shared:]
 
     def _fitting(self, contexts: Sequence[Ids], following: Iterable[int]) -> list[Ids]:
         """The end of each context that leaves room for so many tokens; a decoder's BOS stays."""
@@ -182,8 +194,8 @@ class FlanLM(LM):
                            else context[-self.max_length:])
         cut = sum(len(fit) < len(context) for fit, context in zip(fitting, contexts))
         if cut:
-            logging.getLogger(__name__).warning("%d contexts are longer than max_length=%d allows and lost their "
-                                                "beginning.", cut, self.max_length)
+            _LOG.warning("%d contexts are longer than max_length=%d allows and lost their beginning.", cut,
+                         self.max_length)
         return fitting
 
     def _told(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
@@ -213,6 +225,11 @@ class FlanLM(LM):
             self._generators[max_length] = Generator(self._model, self._vocabulary, self._mesh, max_length,
                                                      self._batch_tokens, bos_id=None)
         return self._generators[max_length]
+
+
+def _shared_prefix(a: Ids, b: Ids) -> int:
+    """How many tokens two texts share from their beginnings."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _sources(run, checkpoint, gin_file, settings) -> tuple[list[str], str]:
