@@ -96,6 +96,7 @@ def parse_command_line(
         _bind(reading, *config_parser.parse_binding_key(name), _argument_value(place, text), place)
     may_be_unread = frozenset(may_be_unread)
     _check_macros(reading, may_be_unread)
+    _check_values()
     _forget_overridden(may_be_unread)
     return flags
 
@@ -345,6 +346,39 @@ def _check_macros(reading: _Reading, may_be_unread: frozenset[str]) -> None:
             if repr(value) == "%gin.REQUIRED":
                 name = scope if selector == "gin.macro" else f"{selector.rsplit('.', 1)[-1]}.{parameter}"
                 raise UserError(f"{name} is required; add --gin.{name}=VALUE.")
+
+
+def _check_values() -> None:
+    """Raises a UserError for macros that read one another in a circle, and for what no setting of this project can be.
+
+    A function or a class is never a value of these settings, and they are read outside any scope.
+    """
+    for (scope, selector), parameters in gin_config._CONFIG.items():
+        is_macro = selector == "gin.macro"
+        is_ours = selector.startswith("flan_jax.")
+        for parameter, value in parameters.items():
+            name = scope if is_macro else f"{selector.rsplit('.', 1)[-1]}.{parameter}"
+            references = _references(name, value)
+            if is_ours and scope:
+                raise UserError(f"{scope}/{name} is set in a scope, and nothing reads it there; set {name}.")
+            if is_ours and references:
+                raise UserError(f"{name} must be a plain value, not {references[0]!r}.")
+
+
+def _references(name: str, value: Any, macros: tuple[str, ...] = ()) -> list[Any]:
+    """The references to functions and classes in a value, those in the macros that it reads included."""
+    found = []
+    for reference in gin_config.iterate_references([value]):
+        if reference.selector != "gin.macro":
+            found.append(reference)
+            continue
+        macro_name = "/".join(reference.scopes)
+        if macro_name in macros or macro_name == name:
+            raise UserError(f"{macro_name} is set to itself, by way of {', '.join(map('%{}'.format, macros)) or name}; "
+                            "give it a value.")
+        bound = gin_config._CONFIG.get((macro_name, "gin.macro"), {})
+        found += _references(name, bound.get("value"), (*macros, macro_name))
+    return found
 
 
 def _default_reads(name: str) -> bool:

@@ -338,7 +338,7 @@ def test_scanned_layers_have_the_tree_of_t5x_on_disk():
 
 
 @pytest.mark.parametrize("changes, hint", [
-    ({"dtype": "int8"}, "DecoderConfig.dtype has 'int8', but must have one of auto, bfloat16, float32."),
+    ({"dtype": "int8"}, "DecoderConfig.dtype must be one of auto, bfloat16, float32, not 'int8'."),
     ({"relpos_buckets": 1}, "relpos_buckets must be a whole number of at least 2"),
     ({"relpos_max_distance": 16}, "relpos_max_distance is 16, but must be more than half of relpos_buckets"),
     ({"mlp_activations": ()}, "a list of one or more"),

@@ -186,12 +186,12 @@ def test_greedy_pads_after_the_end_and_for_rows_without_input():
 
 @pytest.mark.parametrize("changes, says", [
     ({"dtype": "float16"}, "T5 gives NaN in float16; type --gin.T5Config.dtype=bfloat16."),
-    ({"dtype": "int8"}, "T5Config.dtype has 'int8', but must have one of auto, bfloat16, float32."),
-    ({"remat": "some"}, "T5Config.remat has 'some', but must have one of none, full, dots."),
-    ({"mlp_activations": ("gelo",)}, "mlp_activations has 'gelo', but must have one of gelu, linear, relu, silu."),
+    ({"dtype": "int8"}, "T5Config.dtype must be one of auto, bfloat16, float32, not 'int8'."),
+    ({"remat": "some"}, "T5Config.remat must be one of none, full, dots, not 'some'."),
+    ({"mlp_activations": ("gelo",)}, "mlp_activations must be one of gelu, linear, relu, silu, not 'gelo'; did you"),
     ({"mlp_activations": ()}, "mlp_activations is (), but must be a list of one or more of gelu, linear, relu, silu."),
     ({"mlp_activations": "gelu"}, "mlp_activations is 'gelu', but must be a list"),
-    ({"relpos_buckets": 3}, "T5Config.relpos_buckets must be a whole number of at least 4, not 3."),
+    ({"relpos_buckets": 3}, "T5Config.relpos_buckets must be a whole number of at least 4 and below 65,536, not 3."),
     ({"relpos_max_distance": 16}, "relpos_max_distance is 16, but must be more than half of relpos_buckets, which"),
 ])
 def test_values_that_cannot_work_are_refused(changes, says):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import gin
 import numpy as np
 
-from flan_jax.checks import check_fields, check_number, setting_name
+from flan_jax.checks import INT32, check_choice, check_fields, check_number, quoted, setting_name
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, TrainShard, lost_of
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
+from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import digest
@@ -29,6 +31,10 @@ from flan_jax.data.sources import open_source, unavailable
 from flan_jax.data.user_modules import import_module
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
+from flan_jax.files import local_path
+from flan_jax.messages import did_you_mean, nearest, shown
+
+SPLITS = ("train", "validation", "test")
 
 
 class Protocol(NamedTuple):
@@ -38,9 +44,13 @@ class Protocol(NamedTuple):
     max_rows: int | None
 
 
-# The least that whole numbers may be.
-_LEAST = {"batch_size": 1, "train_steps": 1, "eval_every_rows": 1, "shots": 0, "validation_batches": 0, "templates": 1,
-          "eval_every": 1, "eval_max_rows": 1}
+# What numbers may be: (the least, what they must be below).
+_BOUNDS = {**dict.fromkeys(["train_steps", "templates", "train_clusters", "datasets_per_cluster", "eval_every",
+                            "eval_every_rows", "eval_max_rows"], (1, None)),
+           "batch_size": (1, 2**20), "validation_batches": (0, 2**20), "shots": (0, 1025),
+           "seed": (0, 2**32)}  # what JAX keeps of a seed
+# Most tokens of an example.
+_LONGEST = 2**20
 
 
 @gin.configurable("Data")
@@ -114,33 +124,46 @@ class DataConfig:
 
     def cache_directory(self) -> pathlib.Path:
         """Where tokens are kept."""
-        return pathlib.Path(self.cache_dir or DEFAULT_DIRECTORY).expanduser()
+        return local_path(DEFAULT_DIRECTORY if self.cache_dir is None else self.cache_dir, "CACHE_DIR")
 
     def __post_init__(self):
-        check_fields(self, "Data", _LEAST)
-        check_number(setting_name("Data", "seed"), self.seed, whole=True, least=0, below=2**32)  # what JAX keeps of it
-        for name, none, choices in (("options_style", "", STYLES), ("instructions", "", INSTRUCTIONS),
-                                    ("untuned_instructions", "None or ", INSTRUCTIONS)):
-            value, typed = getattr(self, name), setting_name("Data", name)
-            if value not in choices and not (none and value is None):
-                raise UserError(f"{typed} must be {none}one of {', '.join(choices)}, not {value!r}.")
+        check_fields(self, "Data", _BOUNDS)
+        for name, choices in (("options_style", STYLES), ("instructions", INSTRUCTIONS),
+                              ("untuned_instructions", INSTRUCTIONS), ("eval_split", SPLITS)):
+            check_choice(setting_name("Data", name), getattr(self, name), choices, name.startswith("untuned"))
+        for name in ("cache_dir", "data_dir", "vocabulary", "mixture_or_task_module"):
+            if getattr(self, name) is not None:
+                local_path(getattr(self, name), setting_name("Data", name))
+        if self.source == "bundled" and self.data_dir is not None:
+            raise UserError(f"{setting_name('Data', 'data_dir')} is not read with DATA_SOURCE=bundled, the rows that "
+                            "come with the package; set DATA_SOURCE to jsonl, hf or tfds, or leave it out.")
+        self._check_rows()
         for name in ("instructions", "untuned_instructions"):
             mode = getattr(self, name)
             if self.options_style == "lettered" and mode in ("none", "dataset_name"):
                 raise UserError(f"OPTIONS_STYLE=lettered asks for a letter, and {setting_name('Data', name)}={mode} "
                                 "does not show which option has which; set one of the two otherwise.")
-        templates = self.eval_templates
-        if not isinstance(templates, str | None) and (type(templates) is not int or templates < 1):
-            raise UserError(f"EVAL_TEMPLATES must be None, ids or a whole number from 1 up, not {templates!r}.")
+        if not isinstance(self.eval_templates, str | None):
+            number = check_number("EVAL_TEMPLATES without ids", self.eval_templates, whole=True, least=1)
+            object.__setattr__(self, "eval_templates", number)
+        self.lengths()
+
+    def _check_rows(self) -> None:
+        """Raises a UserError if a run takes more rows than can be counted."""
+        for steps, name in ((self.train_steps, "TRAIN_STEPS"), (self.validation_batches, "Data.validation_batches")):
+            if steps * self.batch_size >= INT32:
+                raise UserError(f"{name}={steps:,} and BATCH_SIZE={self.batch_size:,} make {steps * self.batch_size:,} "
+                                f"rows, and a run counts fewer than {INT32:,}; lower one of them.")
 
     def lengths(self) -> tuple[int, int]:
         """(S, T). Raises a UserError if they are not two positive numbers."""
-        lengths = self.task_feature_lengths or {"inputs": 1024, "targets": 256}
-        if not isinstance(lengths, dict) or set(lengths) != {"inputs", "targets"} or not all(
-                isinstance(n, int) and n > 1 for n in lengths.values()):
+        lengths = {"inputs": 1024, "targets": 256} if self.task_feature_lengths is None else self.task_feature_lengths
+        if not isinstance(lengths, dict) or set(lengths) != {"inputs", "targets"}:
             raise UserError("TASK_FEATURE_LENGTHS must look like {'inputs': 1024, 'targets': 256}, "
-                            f"not {lengths!r}.")
-        return lengths["inputs"], lengths["targets"]
+                            f"not {quoted(lengths)}.")
+        inputs, targets = (check_number(f"{name!r} of TASK_FEATURE_LENGTHS", lengths[name], whole=True, least=2,
+                                        below=_LONGEST) for name in ("inputs", "targets"))
+        return inputs, targets
 
 
 class Data:
@@ -149,7 +172,7 @@ class Data:
     def __init__(self, config: DataConfig):
         import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 
-        if config.mixture_or_task_module:
+        if config.mixture_or_task_module is not None:
             import_module(config.mixture_or_task_module)
         self.config = config
         source_length, target_length = config.lengths()
@@ -178,6 +201,7 @@ class Data:
             return self.split.train
         names = _own_datasets(name, self.config.related)
         if names is None:
+            self._check_may_be_registered(name)
             from flan_jax.data import seqio_shards
 
             self.seqio_tasks = seqio_shards.resolve(name, self.cache)
@@ -190,6 +214,19 @@ class Data:
         self.split.check(CATALOGUE, [d for d in map(_dataset_of, names) if d is not None])
         return names
 
+    def _check_may_be_registered(self, name: str) -> None:
+        """Raises a UserError, before SeqIO and TensorFlow are imported for it, if nothing can have this name."""
+        if name in CLUSTERS:
+            raise UserError(f"MIXTURE_OR_TASK_NAME is one dataset, SeqIO task or mixture, and {name!r} is a cluster; "
+                            "`flan-jax tasks list` shows its datasets.")
+        ours = [*task_recipes(), *mixture_recipes()]
+        if name in ours or self.config.mixture_or_task_module is not None or "seqio" in sys.modules:
+            return
+        near = nearest(name, [*(dataset.name for dataset in CATALOGUE), *ours])
+        hint = did_you_mean(near, "; a task of your own needs MIXTURE_OR_TASK_MODULE, the module that registers it.")
+        raise UserError(f"MIXTURE_OR_TASK_NAME {shown(repr(name))} is not a dataset of the catalogue (`flan-jax tasks "
+                        f"list`), nor a registered SeqIO task or mixture{hint}")
+
     @property
     def evaluated(self) -> list[str]:
         """Names of what is to be evaluated, available or not.
@@ -198,7 +235,7 @@ class Data:
           UserError: if EVAL_DATASETS names a dataset that there is not.
         """
         names = self.config.eval_datasets
-        return [CATALOGUE[name].name for name in names.split("+")] if names else self.split.eval
+        return self.split.eval if names is None else [CATALOGUE[name].name for name in names.split("+")]
 
     def unchecked(self) -> list[str]:
         """SeqIO tasks of somebody else, of which nobody can say whether they overlap with what is held out."""
@@ -427,8 +464,8 @@ class Data:
             known = {template.id for name in names for template in _evaluable(CATALOGUE[name])}
             unknown = [wanted for wanted in self.config.eval_templates.split("+") if wanted not in known]
             if names and unknown:
-                raise UserError(f"EVAL_TEMPLATES: what is evaluated has no template {unknown[0]!r}; there are "
-                                f"{', '.join(sorted(known))}.")
+                near = did_you_mean(nearest(unknown[0], sorted(known)), f"; there are {', '.join(sorted(known))}.")
+                raise UserError(f"EVAL_TEMPLATES: what is evaluated has no template {unknown[0]!r}{near}")
         self.left_out |= {name: "none of EVAL_TEMPLATES" for name, templates in jobs.items() if not templates}
         return [(CATALOGUE[name], template) for name, templates in jobs.items() for template in templates]
 

@@ -38,7 +38,7 @@ class HubSource:
             raise UserError("DATA_SOURCE=hf reads with the package datasets, which is not installed; type "
                             "pip install 'flan_jax[hf]'.")
         self.mirror = directory is not None
-        self.directory = pathlib.Path(directory or DEFAULT_DIRECTORY).expanduser()
+        self.directory = pathlib.Path(DEFAULT_DIRECTORY if directory is None else directory).expanduser()
         if self.mirror and not self.directory.is_dir():
             raise UserError(f"DATA_DIR {str(directory)!r} is not a directory; give one that holds "
                             "<hub id>/<config>/<split>/*.parquet, or leave it out to read from the hub.")

@@ -16,12 +16,14 @@ import seqio
 import tensorflow as tf
 
 from flan_jax.data.cache import TokenCache, TrainShard, open_train_shard, train_shard
+from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.hashing import digest
 from flan_jax.data.packs import Shard
 from flan_jax.data.seqio_build import from_epoch
 from flan_jax.data.seqio_tasks import SeqioTasks, configure, mixture_recipes, task_recipes
 from flan_jax.data.source_text import code_of
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 
 tf.config.set_visible_devices([], "GPU")  # the memory there is for JAX
 
@@ -89,9 +91,10 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
     try:
         found = seqio.get_mixture_or_task(name)
     except ValueError as error:
-        raise UserError(f"MIXTURE_OR_TASK_NAME {name!r} is neither a configuration of the catalogue (`flan-jax tasks "
-                        "list`) nor a registered SeqIO task or mixture; does MIXTURE_OR_TASK_MODULE register it?"
-                        ) from error
+        known = [*(dataset.name for dataset in CATALOGUE), *seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+        hint = did_you_mean(nearest(name, known), "; does MIXTURE_OR_TASK_MODULE register it?")
+        raise UserError(f"MIXTURE_OR_TASK_NAME {name!r} is not a dataset of the catalogue (`flan-jax tasks list`), nor "
+                        f"a registered SeqIO task or mixture{hint}") from error
     if set(found.output_features) != {"inputs", "targets"} or "train" not in found.splits:
         raise UserError(f"SeqIO task {name!r} has the features {', '.join(found.output_features)} and the splits "
                         f"{', '.join(found.splits)}; training needs 'inputs', 'targets' and the split 'train'.")

@@ -20,14 +20,16 @@ from typing import Any, NamedTuple
 
 import gin
 
+from flan_jax.checks import check_choice, check_fields
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import INTRA_CLUSTER_SPLITS
 from flan_jax.data.render import INSTRUCTIONS, STYLES
 from flan_jax.data.seqio_registry import LazyRegistry, when_imported
-from flan_jax.data.sources import Source, open_source
+from flan_jax.data.sources import KINDS, Source, open_source
 from flan_jax.data.vocabulary import Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
+from flan_jax.files import local_path
 from flan_jax.messages import did_you_mean, nearest
 
 # Where SeqIO keeps its registries.
@@ -56,9 +58,12 @@ class SeqioTasks:
     shots: int = 0
 
     def __post_init__(self):
-        for name, known in (("options_style", STYLES), ("instructions", INSTRUCTIONS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"SeqioTasks.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
+        check_fields(self, "SeqioTasks", {"seed": (0, 2**32), "shots": (0, 1025)})
+        for name, known in (("options_style", STYLES), ("instructions", INSTRUCTIONS), ("source", KINDS)):
+            check_choice(f"SeqioTasks.{name}", getattr(self, name), known)
+        for name in ("data_dir", "vocabulary"):
+            if getattr(self, name) is not None:
+                local_path(getattr(self, name), f"SeqioTasks.{name}")
 
     @functools.cached_property
     def opened_source(self) -> Source:

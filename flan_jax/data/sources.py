@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from flan_jax.data.catalogue import Dataset
 from flan_jax.data.hashing import digest, file_digest
 from flan_jax.errors import UserError
+from flan_jax.files import local_path
+from flan_jax.messages import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from flan_jax.data.hub import HubSource
@@ -110,7 +112,7 @@ class JsonlSource:
     kind = "jsonl"
 
     def __init__(self, directory: str | pathlib.Path):
-        self.directory = pathlib.Path(directory).expanduser()
+        self.directory = local_path(directory, "DATA_DIR")
         if not self.directory.is_dir():
             raise UserError(f"DATA_DIR {str(directory)!r} is not a directory; "
                             "give one that holds <dataset>/<split>.jsonl.")
@@ -180,7 +182,7 @@ class TfdsSource:
     kind = "tfds"
 
     def __init__(self, directory: str | pathlib.Path | None = None):
-        self.directory = pathlib.Path(directory or "~/tensorflow_datasets").expanduser()
+        self.directory = local_path("~/tensorflow_datasets" if directory is None else directory, "DATA_DIR")
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
         """The slice of a raw split that is our split of the dataset; None if it has none."""
@@ -285,10 +287,11 @@ def open_source(kind: str, data_dir: str | None = None) -> Source | HubSource:
     if kind == "bundled":
         return BundledSource()
     if kind == "jsonl":
-        if not data_dir:
+        if data_dir is None:
             raise UserError("DATA_SOURCE=jsonl needs DATA_DIR, a directory that holds <dataset>/<split>.jsonl.")
         return JsonlSource(data_dir)
-    raise UserError(f"unknown DATA_SOURCE {kind!r}; it is one of {', '.join(KINDS)}.")
+    near = did_you_mean(nearest(kind, KINDS), f"; it is one of {', '.join(KINDS)}.")
+    raise UserError(f"unknown DATA_SOURCE {kind!r}{near}")
 
 
 def unavailable(source: Source | HubSource, dataset: Dataset, split: str, shots: int = 0) -> str | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from flax import linen as nn
 
+from flan_jax.checks import check_bound
 from flan_jax.data.layouts import check_architecture
+
+_GIVE_A_SIZE = "give a size: --gin_file=gin/size/{}.gin, for example"
 
 
 def make_model(architecture: str, vocab_size: int) -> nn.Module:
@@ -17,7 +20,9 @@ def make_model(architecture: str, vocab_size: int) -> nn.Module:
     if architecture == "decoder":
         from flan_jax.models.decoder import DecoderConfig, DecoderLM
 
+        check_bound(DecoderConfig, "DecoderConfig", ["vocab_size"], _GIVE_A_SIZE.format("decoder_tiny"))
         return DecoderLM(DecoderConfig(vocab_size=vocab_size))
     from flan_jax.models.t5 import T5, T5Config
 
+    check_bound(T5Config, "T5Config", ["vocab_size"], _GIVE_A_SIZE.format("t5_tiny"))
     return T5(T5Config(vocab_size=vocab_size))

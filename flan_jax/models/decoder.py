@@ -7,6 +7,7 @@ model width, H heads, K heads of keys and values, C head width, V vocabulary, N 
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import gin
 import jax
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from flan_jax.checks import check_choice, check_number, quoted
 from flan_jax.errors import UserError
 from flan_jax.models import layers
-from flan_jax.models.settings import check_choice, settle
+from flan_jax.models.settings import settle
 
 _ROPE_SCALING = ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings")
 _ROPE_LINEAR = ("factor", "rope_type")
@@ -64,8 +66,22 @@ class DecoderConfig:
         check_choice("DecoderConfig.positions", self.positions, ("relative", "rotary"))
         check_choice("DecoderConfig.prefix", self.prefix, ("causal", "bidirectional"))
         if self.rope_scaling is not None:
+            self._check_rope_scaling()
             object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))  # so that a model can be hashed
         self._check_heads()
+
+    def _check_rope_scaling(self):
+        scaling = self.rope_scaling
+        if not isinstance(scaling, Mapping) or set(scaling) not in (set(_ROPE_SCALING), set(_ROPE_LINEAR)):
+            raise UserError("DecoderConfig.rope_scaling must be None or a dict with exactly "
+                            f"{', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1), or {' and '.join(_ROPE_LINEAR)} "
+                            f"('linear'), not {quoted(scaling)}.")
+        check_choice("DecoderConfig.rope_scaling['rope_type']", scaling.get("rope_type", "linear"), ("linear",))
+        for name in scaling.keys() - {"rope_type"}:
+            check_number(f"DecoderConfig.rope_scaling[{name!r}]", scaling[name], least=1e-3, below=1e9)
+        if "rope_type" not in scaling and not scaling["low_freq_factor"] < scaling["high_freq_factor"]:
+            raise UserError("DecoderConfig.rope_scaling must have a low_freq_factor below its high_freq_factor, not "
+                            f"{scaling['low_freq_factor']} and {scaling['high_freq_factor']}.")
 
     def _check_heads(self):
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:
@@ -74,14 +90,6 @@ class DecoderConfig:
             )
         if self.positions == "rotary" and self.head_dim % 2:
             raise UserError(f"DecoderConfig.head_dim is {self.head_dim}, but rotary positions need an even one.")
-        if self.rope_scaling is not None and sorted(self.rope_scaling) not in (list(_ROPE_SCALING), list(_ROPE_LINEAR)):
-            raise UserError(
-                f"DecoderConfig.rope_scaling has {', '.join(sorted(self.rope_scaling)) or 'nothing'}, but must have "
-                f"exactly {', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1), or {' and '.join(_ROPE_LINEAR)} "
-                "('linear')."
-            )
-        check_choice("DecoderConfig.rope_scaling['rope_type']", (self.rope_scaling or {}).get("rope_type", "linear"),
-                     ("linear",))
 
     @property
     def kv_heads(self) -> int:

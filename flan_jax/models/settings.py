@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import jax
 
-from flan_jax.checks import check_fields, check_number
+from flan_jax.checks import Bounds, check_choice, check_fields, quoted
 from flan_jax.errors import UserError
 from flan_jax.models import layers
 
 _DTYPES = ("auto", "bfloat16", "float32")
+# Sizes beyond these are slips: the largest published models have widths of some 10,000 and some 100 layers.
+_BOUNDS: dict[str, Bounds] = {
+    **dict.fromkeys(("emb_dim", "mlp_dim"), (1, 2**20)),
+    **dict.fromkeys(("num_heads", "num_kv_heads", "head_dim", "relpos_buckets"), (1, 2**16)),
+    **dict.fromkeys(("num_layers", "num_encoder_layers", "num_decoder_layers"), (1, 2**12)),
+    "vocab_size": (1, 2**24), "relpos_max_distance": (1, None), "dropout_rate": (0, 1), "rope_theta": (1, 1e12),
+    "norm_epsilon": (1e-12, 1),
+}
 
 
 def settle(config, fewest_buckets: int) -> None:
@@ -22,17 +28,16 @@ def settle(config, fewest_buckets: int) -> None:
       UserError: for a value that cannot work.
     """
     owner = type(config).__name__
-    check_fields(config, owner, least=1)
-    check_number(f"{owner}.dropout_rate (DROPOUT_RATE)", config.dropout_rate, least=0, below=1)
+    check_fields(config, owner, {**_BOUNDS, "relpos_buckets": (fewest_buckets, 2**16)})
     if config.dtype == "float16":
         raise UserError(f"{owner}.dtype is 'float16', but T5 gives NaN in float16; type --gin.{owner}.dtype=bfloat16.")
     check_choice(f"{owner}.dtype", config.dtype, _DTYPES)
     check_choice(f"{owner}.remat", config.remat, layers.REMATS)
-    _check_buckets(config, owner, fewest_buckets)
+    _check_buckets(config, owner)
     known = sorted(layers.ACTIVATIONS)
     activations = config.mlp_activations
     if not isinstance(activations, (tuple, list)) or not activations:
-        raise UserError(f"{owner}.mlp_activations is {activations!r}, but must be a list of one or more of "
+        raise UserError(f"{owner}.mlp_activations is {quoted(activations)}, but must be a list of one or more of "
                         f"{', '.join(known)}.")
     for activation in activations:
         check_choice(f"{owner}.mlp_activations", activation, known)
@@ -41,17 +46,9 @@ def settle(config, fewest_buckets: int) -> None:
         object.__setattr__(config, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16")
 
 
-def check_choice(name: str, value, choices: Iterable[str]) -> None:
-    """Raises a UserError unless `value` is one of `choices`."""
-    choices = list(choices)
-    if value not in choices:
-        raise UserError(f"{name} has {value!r}, but must have one of {', '.join(choices)}.")
-
-
-def _check_buckets(config, owner: str, fewest: int) -> None:
+def _check_buckets(config, owner: str) -> None:
     """Half of the buckets count single positions, and the others need distances that are beyond these."""
     buckets, most = config.relpos_buckets, config.relpos_max_distance
-    check_number(f"{owner}.relpos_buckets", buckets, whole=True, least=fewest)
     if most <= buckets // 2:
         raise UserError(f"{owner}.relpos_max_distance is {most}, but must be more than half of relpos_buckets, which "
                         f"is {buckets}.")

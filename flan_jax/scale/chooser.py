@@ -108,7 +108,7 @@ def mesh_of(job: Job, devices: list) -> tuple[dict[str, int], str]:
     """
     config = job.config
     if config.mesh != "auto":
-        return config.mesh or {"fsdp": -1}, ""
+        return {"fsdp": -1} if config.mesh is None else config.mesh, ""
     chip = chip_of(devices[0].device_kind) or CHIPS["v3"]
     found = _ranked(job, chip, len(devices), [job.model.config.remat], [config.microbatches], config.loss_chunks)
     if not found:

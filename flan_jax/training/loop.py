@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from flan_jax import interchange
-from flan_jax.checks import check_fields, check_number
+from flan_jax.checks import check_choice, check_fields, check_number, quoted, setting_name
 from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
@@ -30,7 +30,7 @@ from flan_jax.errors import Diverged, UserError
 from flan_jax.evaluation import results
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
-from flan_jax.files import write_file
+from flan_jax.files import local_path, write_file
 from flan_jax.models.architectures import make_model
 from flan_jax.models.losses import check_chunks
 from flan_jax.scale import chooser
@@ -46,6 +46,10 @@ from flan_jax.training.preemption import Preemption
 from flan_jax.training.prefetch import device_batches, put_batch
 from flan_jax.training.profile import Profile
 from flan_jax.training.step import ShardedState, State
+
+# What numbers may be: (the least, what they must be below).
+_BOUNDS = {**dict.fromkeys(["checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"], (1, None)),
+           "seed": (0, 2**32), "z_loss": (0, 1e6), "label_smoothing": (0, 1), "embedding_rows": (1, 2**24)}
 
 
 @gin.configurable("Train", denylist=["profile_steps"])
@@ -92,13 +96,15 @@ class TrainConfig:
     profile_steps: int = 0
 
     def __post_init__(self):
-        check_fields(self, "Train", dict.fromkeys(
-            ["checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"], 1))
         check_number("--profile", self.profile_steps, whole=True, least=0)
-        check_number("Train.z_loss", self.z_loss, least=0)
-        check_number("Train.label_smoothing", self.label_smoothing, least=0, below=1)
-        if self.param_dtype not in ("float32", "bfloat16"):
-            raise UserError(f"PARAM_DTYPE must be 'float32' or 'bfloat16', not {self.param_dtype!r}.")
+        check_fields(self, "Train", _BOUNDS)
+        check_choice(setting_name("Train", "param_dtype"), self.param_dtype, ("float32", "bfloat16"))
+        if not isinstance(self.mesh, dict) and self.mesh not in (None, "auto"):
+            raise UserError(f"{setting_name('Train', 'mesh')} must be None, 'auto' or sizes such as {{'data': 2, "
+                            f"'fsdp': 4}}, not {quoted(self.mesh)}.")
+        for name in ("model_dir", "initial_checkpoint_path"):
+            if getattr(self, name) is not None:
+                local_path(getattr(self, name), setting_name("Train", name))
 
 
 class Run:

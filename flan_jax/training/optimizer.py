@@ -14,8 +14,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from flan_jax.checks import check_number
-from flan_jax.errors import UserError
+from flan_jax.checks import check_choice, check_number, setting_name
 from flan_jax.models.sums import sum_first
 
 SCHEDULES = ("constant", "rsqrt")
@@ -42,8 +41,7 @@ def learning_rate_schedule(learning_rate: float, schedule: str, warmup_steps: in
     'constant' is `learning_rate`, after a linear warm-up over `warmup_steps` if there is one. 'rsqrt' is T5's
     pre-training schedule, `learning_rate` / sqrt(max(step, warmup_steps)). Raises UserError for another name.
     """
-    if schedule not in SCHEDULES:
-        raise UserError(f"adafactor.schedule is {schedule!r}, but must be one of {', '.join(SCHEDULES)}.")
+    check_choice("adafactor.schedule", schedule, SCHEDULES)
 
     def constant(step):
         return learning_rate * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
@@ -66,9 +64,10 @@ def adafactor(
     Matrices are factored when both dimensions are at least 128. `init` takes plain parameters or ones
     boxed with logical axes, and then boxes its slots likewise. Raises UserError for numbers that are none.
     """
-    check_number("adafactor.learning_rate (LEARNING_RATE)", learning_rate, least=0)
-    check_number("adafactor.decay_rate", decay_rate, least=0)
-    check_number("adafactor.warmup_steps", warmup_steps, whole=True, least=0)
+    # A rate of 0, or one that float32 takes for 0, trains nothing.
+    check_number(setting_name("adafactor", "learning_rate"), learning_rate, least=1e-12)
+    check_number("adafactor.decay_rate", decay_rate, least=0, below=10)
+    warmup_steps = check_number("adafactor.warmup_steps", warmup_steps, whole=True, least=0)
     rate = learning_rate_schedule(learning_rate, schedule, warmup_steps)
 
     def init(params) -> AdafactorState:

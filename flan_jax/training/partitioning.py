@@ -13,7 +13,9 @@ from flax import linen as nn
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from flan_jax.checks import quoted
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 from flan_jax.models.stacking import path_name
 
 MESH_AXES = ("data", "fsdp", "model")
@@ -43,23 +45,25 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
     `devices` are all of the machine's by default. Raises UserError when the shape does not use exactly these devices.
     """
     if not isinstance(shape, dict):
-        raise UserError(f"MESH must look like {{'data': 2, 'fsdp': 4}}, not {shape!r}.")
+        raise UserError(f"MESH must look like {{'data': 2, 'fsdp': 4}}, not {quoted(shape)}.")
     devices = jax.devices() if devices is None else devices
     unknown = [axis for axis in shape if axis not in MESH_AXES]
     if unknown:
-        raise UserError(f"The mesh has an axis {unknown[0]!r}, but its axes are {', '.join(MESH_AXES)}.")
+        raise UserError(f"The mesh has an axis {quoted(unknown[0])}, but its axes are {', '.join(MESH_AXES)}"
+                        f"{did_you_mean(nearest(unknown[0], MESH_AXES))}")
     sizes = {axis: shape.get(axis, 1) for axis in MESH_AXES}
     open_axes = [axis for axis, size in sizes.items() if size == -1]
-    fixed = math.prod(size for size in sizes.values() if size != -1)
     whole = all(type(size) is int for size in sizes.values())
     if not whole or len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise UserError(f"The mesh {shape} must have whole positive sizes, and at most one -1 for what is left.")
+        raise UserError(f"The mesh {quoted(shape)} must have whole positive sizes, and at most one -1 for what is "
+                        "left.")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
     if open_axes and len(devices) % fixed == 0:
         sizes[open_axes[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices):
         model = math.gcd(sizes["model"], len(devices)) if sizes["model"] > 0 else 1
         fitting = {"data": len(devices) // model, "model": model}
-        raise UserError(f"The mesh {shape} does not fit the {len(devices)} devices here; {fitting} would.")
+        raise UserError(f"The mesh {quoted(shape)} does not fit the {len(devices)} devices here; {fitting} would.")
     sides, types = tuple(sizes.values()), (AxisType.Auto,) * 3
     try:
         return jax.make_mesh(sides, MESH_AXES, types, devices=devices)
