@@ -11,10 +11,12 @@ from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import format_card
 from flan_jax.data.packing import Plan
 from flan_jax.data.relations import describe, shared_texts
+from flan_jax.data.sources import described
 
 
 def print_sides(data: Data) -> None:
     """Who trains (the mixture card), who is held out, who is dropped with it, and who is missing."""
+    print(f"rows: {described(data.source)}")
     held_out = data.config.held_out
     print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.split.eval) or '-'}")
     print(f"evaluated: {', '.join(data.eval_datasets()) or '-'}")

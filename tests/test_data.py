@@ -3,9 +3,12 @@
 import collections
 import dataclasses
 import itertools
+import os
 import re
+import resource
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from flan_jax.data.relations import RELATIONS, shared_texts
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
+from flan_jax.printing import print_sides
 
 RTE = [{"premise": f"Premise number {i} is here.", "hypothesis": f"Number {i}.", "label": i % 2, "idx": i}
        for i in range(240)]
@@ -102,6 +106,30 @@ def test_half_a_character_names_file_and_line(tmp_path):
     assert [next(rows), next(rows)] == [{"a": "\U0001f600"}, {"a": "\\ud83d"}]
     with pytest.raises(UserError, match=r"rows.jsonl:3: '\\ud83d' is half of a character"):
         next(rows)
+
+
+@pytest.mark.parametrize("line, says", [
+    ("null", "a row must be a JSON object, not null"), ("[1]", "a row must be a JSON object, not list"),
+    ('{"a": ' + "1" * 5000 + "}", "it has a number of too many digits"),
+    ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+    ('{"a": "b', "not a whole JSON object .* is a quotation mark missing"),
+], ids=["null", "list", "digits", "depth", "quote"])
+def test_a_line_that_is_no_row_is_named_in_time_that_grows_with_the_file_alone(tmp_path, line, says):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n' + line + "\n" + '{"a": "a row after it"}\n' * 150_000)
+    start = time.process_time()
+    with pytest.raises(UserError, match=f"rows.jsonl:2: .*{says}"):
+        list(sources.read_jsonl(path))
+    assert time.process_time() - start < 5
+
+
+def test_which_rows_a_run_reads_is_said_and_a_directory_without_a_source_is_refused(tmp_path, write_rows, capsys):
+    with pytest.raises(UserError, match="is not read with DATA_SOURCE=bundled"):
+        Data(config(tmp_path, data_dir=str(tmp_path)))
+    directory = write_rows("rte", "train", RTE)
+    print_sides(prepare(config(tmp_path, held_out="none", source="jsonl", data_dir=str(directory)), workers=1))
+    assert f"rows: {directory} (DATA_SOURCE=jsonl)" in capsys.readouterr().out
+    assert "bundled with the package" in sources.described(sources.BundledSource())
 
 
 def test_availability_says_why_not(write_rows):
@@ -355,8 +383,13 @@ def test_many_epochs_of_a_small_dataset_share_a_shard_and_are_the_same_examples_
     monkeypatch.setattr(cache, "MOST_PAIRS", 0)
     apart = prepare(dataclasses.replace(one, cache_dir=str(tmp_path / "apart")), workers=1)
     assert len({apart.shard_key("copa", epoch) for epoch in epochs}) == len(epochs)
-    for step, batch in enumerate(shared):
-        assert all((apart.batches().at(step)[name] == array).all() for name, array in batch.items())
+    batches, limits = apart.batches(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 5, limits[1]))
+    try:
+        for step in range(one.train_steps):
+            assert all((batches.at(step)[name] == array).all() for name, array in shared[step].items())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):

@@ -152,6 +152,12 @@ def test_every_bundled_row_renders_in_every_template(tasks):
     assert status == 0
 
 
+def test_check_fails_where_every_row_was_dropped_and_shows_one(tasks, write_rows):
+    rows = [{"premise": "It rained.", "hypothesis": "It was wet.", "label": "entailment", "idx": i} for i in range(60)]
+    status, out, _ = tasks("check", "cb", "--source=jsonl", f"--data_dir={write_rows('cb', 'train', rows)}")
+    assert status == 1 and "train: no row of 10 is usable" in out and "'label': 'entailment'" in out
+
+
 def test_check_reports_problems_and_goes_on(tasks, rte_rows):
     (rte_rows / "cb").mkdir()
     (rte_rows / "cb/train.jsonl").write_text('{"premise": "It rains.", "label": 0}\n')

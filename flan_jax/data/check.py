@@ -15,6 +15,10 @@ from typing import Any
 from flan_jax.data.catalogue import Dataset, Drop, Template
 from flan_jax.data.render import INSTRUCTIONS, STYLES, Rendered, read_row, render
 from flan_jax.errors import UserError
+from flan_jax.messages import shown
+
+# If none of the rows that are checked is usable, so many are read to find one.
+_MOST_UNUSABLE = 1000
 
 HEADER = f"{'status':<12}{'dataset':<36}rows read"
 
@@ -74,21 +78,26 @@ def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
     """
     report = Report(dataset.name, dataset.cluster, templates=len(dataset.templates))
     for split in dataset.splits:
-        place, shot = split, None
+        place = split
         try:
             if why := source.available(dataset, split):
                 report.unavailable[split] = why
                 continue
-            report.rows[split] = 0
-            for index, raw in itertools.islice(source.rows(dataset, source.spec(dataset, split)), num_rows):
+            report.rows[split], shot, unusable = 0, None, None
+            for index, raw in itertools.islice(source.rows(dataset, source.spec(dataset, split)), _MOST_UNUSABLE):
+                if report.rows[split] >= num_rows and (shot is not None or num_rows == 0):
+                    break
                 place = f"{split}/{index}"
                 row = read_row(dataset, raw)
                 if isinstance(row, Drop):
                     report.dropped[row.reason] += 1
+                    unusable = unusable or f"{place} ({row.reason}) is {shown(raw)}"
                 else:
                     _check_row(dataset, row, shot, place, report)
                     shot = row
                 report.rows[split] += 1
+            if shot is None and report.rows[split]:
+                report.problems.append(f"{split}: no row of {report.rows[split]:,} is usable; {unusable}")
         except Exception as error:  # One dataset that cannot be read must not hide the others.
             report.problems.append(f"{place}: {_first_line(error)}")
     if report.problems:

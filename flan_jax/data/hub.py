@@ -20,6 +20,7 @@ from flan_jax.data.hashing import digest, file_digest
 from flan_jax.data.source_text import code_of
 from flan_jax.data.sources import no_network, parse_spec
 from flan_jax.errors import UserError
+from flan_jax.files import local_path
 
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
@@ -38,7 +39,7 @@ class HubSource:
             raise UserError("DATA_SOURCE=hf reads with the package datasets, which is not installed; type "
                             "pip install 'flan_jax[hf]'.")
         self.mirror = directory is not None
-        self.directory = pathlib.Path(DEFAULT_DIRECTORY if directory is None else directory).expanduser()
+        self.directory = local_path(DEFAULT_DIRECTORY if directory is None else directory, "DATA_DIR")
         if self.mirror and not self.directory.is_dir():
             raise UserError(f"DATA_DIR {str(directory)!r} is not a directory; give one that holds "
                             "<hub id>/<config>/<split>/*.parquet, or leave it out to read from the hub.")

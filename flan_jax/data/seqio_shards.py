@@ -84,7 +84,7 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
     if name in task_recipes() or name in mixture_recipes():
         rendering = cache.rendering
         # What the hub's files are kept in without a DATA_DIR is no mirror that somebody has made.
-        own = getattr(cache.source, "mirror", True)
+        own = cache.source.kind != "bundled" and getattr(cache.source, "mirror", True)
         configure(source=cache.source.kind, data_dir=str(cache.source.directory) if own else None,
                   vocabulary=getattr(cache.vocabulary, "path", "bytes"), options_style=rendering.options_style,
                   instructions=rendering.instructions, seed=rendering.seed, shots=rendering.shots)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from flan_jax.data.catalogue import Dataset
 from flan_jax.data.hashing import digest, file_digest
 from flan_jax.errors import UserError
-from flan_jax.files import local_path
-from flan_jax.messages import did_you_mean, nearest
+from flan_jax.files import local_path, readable
+from flan_jax.messages import did_you_mean, nearest, shown
 
 if TYPE_CHECKING:
     from flan_jax.data.hub import HubSource
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 KINDS = ("tfds", "hf", "jsonl", "bundled")
 
 _ESCAPED = re.compile(rb"\\.")
+_ESCAPED_TEXT = re.compile(r"\\.")
+_MOST_CHARACTERS = 2**26  # of a row: one that does not end by then lacks a quotation mark
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON escapes each half of what lies beyond 16 bits
 _SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
 _DOWNLOAD_TIMEOUT_SECONDS = 60
@@ -52,27 +54,52 @@ def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file. A row whose text holds raw line breaks goes on over several lines.
 
     Raises:
-      UserError: for a line that is cut short, is no JSON object or no UTF-8, with file and line number.
+      UserError: for a line that is cut short, is no JSON object or no UTF-8, has a number that is too long or is
+        nested too deeply, with file and line number.
     """
     lines = _lines(path)
     for number, text in lines:
         if not text.strip() and not any(more.strip() for _, more in lines):
             return
-        row = None
-        while row is None:
-            try:
-                row = json.loads(text, strict=False)
-            except json.JSONDecodeError as error:
-                more = next(lines, None) if error.msg.startswith("Unterminated string") else None
-                if more is None:
-                    raise UserError(f"{path}:{number}: not a whole JSON object ({error.msg.removesuffix(' at')} at "
-                                    f"column {error.colno}); mend the line or take it out.") from error
-                text += more[1]
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}.")
-        if _SURROGATE.search(text):
-            _check_unicode(row, f"{path}:{number}")
-        yield row
+        yield _object(_whole_row(text, lines), f"{path}:{number}")
+
+
+def _whole_row(text: str, lines: Iterator[tuple[int, str]]) -> str:
+    """The line, and those after it up to the end of a text that it begins and does not end."""
+    parts, size, open_text = [text], len(text), _ends_within_a_text(text)
+    while open_text and size < _MOST_CHARACTERS:
+        more = next(lines, None)
+        if more is None:
+            break
+        parts.append(more[1])
+        size += len(more[1])
+        open_text ^= _ends_within_a_text(more[1])
+    return "".join(parts)
+
+
+def _ends_within_a_text(line: str) -> bool:
+    marks = _ESCAPED_TEXT.sub("", line) if "\\" in line else line
+    return marks.count('"') % 2 == 1
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text, strict=False)
+    except json.JSONDecodeError as error:
+        place = f"at column {error.colno}"
+        if error.lineno > 1:
+            place += f" of line {error.lineno} of the row; is a quotation mark missing?"
+        raise UserError(f"{where}: not a whole JSON object ({error.msg.removesuffix(' at')} {place}); mend the line or "
+                        "take it out.") from error
+    except (ValueError, RecursionError) as error:  # a whole number of thousands of digits
+        why = "nested too deeply" if isinstance(error, RecursionError) else "it has a number of too many digits"
+        raise UserError(f"{where}: not readable JSON ({why}); mend the line or take it out.") from error
+    if not isinstance(row, dict):
+        kind = "null" if row is None else type(row).__name__
+        raise UserError(f"{where}: a row must be a JSON object, not {kind}.")
+    if _SURROGATE.search(text):
+        _check_unicode(row, where)
+    return row
 
 
 def _check_unicode(row: dict[str, Any], where: str) -> None:
@@ -237,13 +264,15 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         raw_split, part = parse_spec(spec)
-        builder = self._builder(dataset)
-        count = builder.info.splits[raw_split].num_examples
-        begin = range(count)[part].start
-        data = builder.as_dataset(split=spec, shuffle_files=False,
-                                  read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False))
-        for offset, row in enumerate(tfds.as_numpy(data)):
-            yield begin + offset, _to_python(row)
+        with readable(f"{dataset.tfds} in {self.directory}", "prepare it again with TFDS"):
+            builder = self._builder(dataset)
+            if raw_split not in builder.info.splits:
+                raise UserError(f"{dataset.tfds} has no split {raw_split!r}, but {', '.join(builder.info.splits)}.")
+            begin = range(builder.info.splits[raw_split].num_examples)[part].start
+            data = builder.as_dataset(split=spec, shuffle_files=False,
+                                      read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False))
+            for offset, row in enumerate(tfds.as_numpy(data)):
+                yield begin + offset, _to_python(row)
 
     def fingerprint(self, dataset: Dataset, spec: str) -> str:
         """Digest of the builder's name, version and split sizes."""
@@ -285,6 +314,9 @@ def open_source(kind: str, data_dir: str | None = None) -> Source | HubSource:
 
         return HubSource(data_dir)
     if kind == "bundled":
+        if data_dir is not None:
+            raise UserError(f"DATA_DIR {shown(repr(data_dir))} has no effect on the rows bundled with the package; set "
+                            "DATA_SOURCE to 'jsonl', 'hf' or 'tfds' to read from there, or leave DATA_DIR out.")
         return BundledSource()
     if kind == "jsonl":
         if data_dir is None:
@@ -292,6 +324,13 @@ def open_source(kind: str, data_dir: str | None = None) -> Source | HubSource:
         return JsonlSource(data_dir)
     near = did_you_mean(nearest(kind, KINDS), f"; it is one of {', '.join(KINDS)}.")
     raise UserError(f"unknown DATA_SOURCE {kind!r}{near}")
+
+
+def described(source: Source | HubSource) -> str:
+    """Which rows a source has, in words."""
+    if source.kind == "bundled":
+        return "the rows bundled with the package (DATA_SOURCE=bundled), some 24 a dataset, for trying things out"
+    return f"{source.directory} (DATA_SOURCE={source.kind})"
 
 
 def unavailable(source: Source | HubSource, dataset: Dataset, split: str, shots: int = 0) -> str | None:
