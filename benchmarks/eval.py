@@ -25,6 +25,7 @@ import tempfile
 import time
 import warnings
 
+import idle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,7 +226,9 @@ def main() -> None:
     parser.add_argument("--new_tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json")
+    idle.add_flag(parser)
     flags = parser.parse_args()
+    idle.check_idle(flags)
     warnings.filterwarnings("ignore")
     devices.keep_freed_memory()  # as `flan-jax eval` does; the others have it, too
     results: dict[str, dict] = {}

@@ -11,8 +11,9 @@ the length, as T5X's T5 does; theirs draws one for every position), the same ful
 step that `flan-jax train` takes (z-loss, accuracy and gradient norm included); theirs is `T5ForConditionalGeneration`
 with `transformers.Adafactor`, run eagerly with as many threads as this process has cores. The contestants take turns
 in one process, some steps each, until --seconds have passed; times are medians, and a ratio is the median of the turns'
-ratios. The CPU time is that of all cores. The MFU is a share of what one large matrix product in the same dtype reaches
-in the same run. Without PyTorch and transformers only ours is measured.
+ratios. A machine whose cores are in use is refused (idle.py). The CPU time is that of all cores. The MFU is a share of
+what one large matrix product in the same dtype reaches in the same run. Without PyTorch and transformers only ours is
+measured.
 
 Peak resident memory is that of a process of its own after three steps, compilation included; about 0.3 GB of it are
 imports (theirs imports JAX too). The start is `flan-jax train` on bundled rows, killed after its first step, twice: the
@@ -36,6 +37,7 @@ from collections.abc import Callable
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs room on the same GPU
 
+import idle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -281,6 +283,7 @@ def parse_flags() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--turn", type=int, default=3, help="steps of a turn")
     parser.add_argument("--alone", choices=list(CONTESTANTS), help="take three steps and print the peak memory")
     parser.add_argument("--json")
+    idle.add_flag(parser)
     flags, overrides = parser.parse_known_args()
     unknown = [flag for flag in overrides if not flag.startswith("--gin.")]
     if unknown:
@@ -315,8 +318,10 @@ def main() -> None:
         status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
         print(1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]))
         return
-    print(f"{len(os.sched_getaffinity(0))} cores, {jax.device_count()} {jax.devices()[0].device_kind} devices\n")
     results, names = {}, contestant_names(flags.reference)
+    if "hugging_face" in names:
+        idle.check_idle(flags)
+    print(f"{len(os.sched_getaffinity(0))} cores, {jax.device_count()} {jax.devices()[0].device_kind} devices\n")
     for case in cases:
         results[str(case)] = measure(case, names, flags)
         print(format_case(case, results[str(case)]), flush=True)

@@ -22,9 +22,9 @@ class T5Config:
     """Size and behaviour of a T5: the dials of `gin/size/t5_*.gin`.
 
     `vocab_size` is the number of rows of the embedding (the vocabulary's size padded up to a multiple of 128). `dtype`
-    is that of the computation ('auto': bfloat16, and float32 on a CPU, which has no units for bfloat16); parameters,
-    softmax and logits stay float32. `remat` 'full' keeps only each layer's
-    input for the backward pass and computes the rest again; 'dots' keeps what matrix products with parameters gave.
+    is that of the computation ('auto': bfloat16, and float32 on a CPU, where XLA converts bfloat16 to float32);
+    parameters, softmax and logits stay float32. `remat` 'full' keeps only each layer's input for the backward pass and
+    computes the rest again; 'dots' keeps what matrix products with parameters gave.
     Raises UserError for a value that cannot work.
     """
 
