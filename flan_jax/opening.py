@@ -106,9 +106,10 @@ def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
 
 
 def _prepare(arguments: list[str]) -> int:
-    """Runs `flan-jax prepare`, which ends when this process is told to; returns its status."""
+    """Runs `flan-jax prepare`, which ends with this process, however that ends; returns its status."""
     command = [sys.executable, "-m", "flan_jax.prepare", "--for_a_run", *arguments]
-    with subprocess.Popen(command) as process:
+    # The other end of this pipe is closed when this process is gone.
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:

@@ -6,9 +6,11 @@ import argparse
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tqdm
@@ -20,6 +22,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
 from flan_jax.data.packs import PackWriter, Shard
+from flan_jax.errors import UserError
 from flan_jax.locks import claimed
 from flan_jax.printing import print_eval_counts, print_left_out, print_plan
 
@@ -86,9 +89,13 @@ class _Builders:
     def __enter__(self) -> _Builders:
         return self
 
-    def __exit__(self, *error) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind, *error) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:  # nobody waits for what is being rendered
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
     def build(self, jobs: list[Job], title: str) -> None:
         """Renders what the cache lacks of these jobs, with a progress bar; what another process renders is waited for.
@@ -124,8 +131,12 @@ class _Builders:
             context = multiprocessing.get_context("spawn")
             self._pool = concurrent.futures.ProcessPoolExecutor(self.workers, context, _start_worker,
                                                                 (self.data.config,))
-        for future in concurrent.futures.as_completed([self._pool.submit(_work, job) for job in jobs]):
-            yield future.result()
+        try:
+            for future in concurrent.futures.as_completed([self._pool.submit(_work, job) for job in jobs]):
+                yield future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UserError("a process that renders rows was ended from outside, perhaps for want of memory; the same "
+                            "command goes on with what is there, with fewer processes by --workers.") from error
 
 
 def _print_waiting(title: str, holder: str) -> None:
@@ -134,7 +145,18 @@ def _print_waiting(title: str, holder: str) -> None:
 
 def _start_worker(config: DataConfig) -> None:
     global _WORKER
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the first one ends us
+    _when_gone(multiprocessing.parent_process().join, lambda: os._exit(1))
     _WORKER = Data(config)
+
+
+def _when_gone(wait: Callable[[], object], then: Callable[[], object]) -> None:
+    """Calls `then` when `wait` returns: when the process that started this one is gone, even if it was killed."""
+    def watch() -> None:
+        wait()
+        then()
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
 
 
 def _work(job: Job) -> Shard:
@@ -165,6 +187,8 @@ def main(argv: list[str] | None = None) -> int:
     # A run says itself what is left out, and does the work with what is ready.
     parser.add_argument("--for_a_run", action="store_true", help=argparse.SUPPRESS)
     flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, parser)
+    if flags.for_a_run:
+        _when_gone(lambda: os.read(0, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
     data = prepare(DataConfig(), flags.workers, flags.only)
     if not flags.for_a_run:
         print_left_out(data)

@@ -4,8 +4,10 @@ import collections
 import dataclasses
 import itertools
 import os
+import pathlib
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -390,6 +392,32 @@ def test_many_epochs_of_a_small_dataset_share_a_shard_and_are_the_same_examples_
             assert all((batches.at(step)[name] == array).all() for name, array in shared[step].items())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_preparation_that_is_ended_leaves_no_process(tmp_path, write_rows, number):
+    rows = write_rows("sst2", "train", [{"sentence": f"Film {i}.", "label": i % 2} for i in range(4000)])
+    command = [sys.executable, "-m", "flan_jax.prepare", "--gin_file=gin/flan.gin", "--workers=2",
+               "--gin.DATA_SOURCE=jsonl", f"--gin.DATA_DIR={rows}", "--gin.MIXTURE_OR_TASK_NAME=sst2",
+               "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=20_000", f"--gin.CACHE_DIR={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        children: list[str] = []
+        while len(children) < 3 and process.poll() is None:  # two that render, and the resource tracker
+            time.sleep(0.1)
+            children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        time.sleep(1)
+        process.send_signal(number)
+        _, errors = process.communicate()
+    assert process.returncode == (143 if number == signal.SIGTERM else -9), errors
+    for _ in range(100):
+        alive = [child for child in children if pathlib.Path(f"/proc/{child}/cmdline").is_file()
+                 and pathlib.Path(f"/proc/{child}/cmdline").read_bytes()]
+        if not alive:
+            break
+        time.sleep(0.1)
+    assert not alive
+    if number == signal.SIGTERM:
+        assert "SIGTERM: ended" in errors and "leaked" not in errors and "Traceback" not in errors
 
 
 def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
