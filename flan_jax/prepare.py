@@ -22,6 +22,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
 from flan_jax.data.packs import PackWriter, Shard
+from flan_jax.data.prune import prune
 from flan_jax.errors import UserError
 from flan_jax.locks import claimed
 from flan_jax.printing import print_eval_counts, print_left_out, print_plan
@@ -184,11 +185,23 @@ def main(argv: list[str] | None = None) -> int:
     parser = ArgumentParser(prog="flan-jax prepare", description=__doc__)
     parser.add_argument("--only", choices=["eval"], help="build the held-out rows alone")
     parser.add_argument("--workers", type=int, help="processes that render and encode (default: one a core)")
+    parser.add_argument("--prune", action="store_true",
+                        help="prepare nothing; take out of the cache what no run can use any more, and what these "
+                             "settings do not use and none has used for --older_than days; print what was freed")
+    parser.add_argument("--older_than", type=float, default=30, metavar="DAYS", help="see --prune (default: 30)")
+    parser.add_argument("--dry_run", action="store_true", help="with --prune, only print what it would free")
     # A run says itself what is left out, and does the work with what is ready.
     parser.add_argument("--for_a_run", action="store_true", help=argparse.SUPPRESS)
     flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, parser)
     if flags.for_a_run:
         _when_gone(lambda: os.read(0, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if flags.prune:
+        check_number("--older_than", flags.older_than, least=0)
+        data = Data(DataConfig())
+        print(f"{data.directory}\n{prune(data, flags.older_than, flags.dry_run).text(flags.dry_run)}")
+        return 0
+    if flags.dry_run:
+        raise UserError("--dry_run has no effect without --prune; leave it out.")
     data = prepare(DataConfig(), flags.workers, flags.only)
     if not flags.for_a_run:
         print_left_out(data)

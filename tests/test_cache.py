@@ -1,18 +1,25 @@
 """The token cache: which rows of a cut evaluation set are kept, what is said of odd files, and damage."""
 
 import collections
+import os
+import socket
+import time
 
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax import cli
 from flan_jax.data import cache as token_cache
+from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import stable_hash
+from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
 from flan_jax.data.sources import BundledSource, JsonlSource
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
+from flan_jax.prepare import prepare
 
 QUESTIONS = [{"paragraph": "Ann has a cat.", "question": f"Question {q}?", "answer": f"Answer {a}.", "label": a % 2,
               "idx": {"paragraph": 0, "question": q, "answer": a}} for a in range(4) for q in range(30)]
@@ -84,3 +91,46 @@ def test_a_cache_directory_that_is_a_file_is_refused_in_one_sentence(tmp_path, b
     cache = TokenCache(file / below, BundledSource(), ByteVocabulary(), Rendering())
     with pytest.raises(UserError, match="cannot lie below .*afile, which is a file; set CACHE_DIR"):
         cache.build_train(CATALOGUE["copa"], 0)
+
+
+def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_that_is_used(tmp_path):
+    def config(**changes) -> DataConfig:
+        return DataConfig(**{**dict(held_out="none", mixture_or_task_name="copa", batch_size=2, train_steps=3,
+                                    validation_batches=1, cache_dir=str(tmp_path)), **changes})
+
+    used, other = (prepare(c, workers=1) for c in (config(), config(seed=1)))
+    used.ready()
+    left = tmp_path / "tokens" / f"1.{socket.gethostname()}-{2**22 + 1}-ab.pack"
+    left.write_bytes(b"flanpak1 and a part of a shard")
+    before = tmp_path / "copa/train-epoch=0-0123"
+    before.mkdir(parents=True)
+    for name in ("meta.json", "inputs.npy", "inputs_ends.npy"):
+        (before / name).write_text("{}")
+    for path in [*tmp_path.glob("tokens/*.pack"), *tmp_path.glob("plans/*")]:
+        os.utime(path, (0, time.time() - 40 * 24 * 3600))
+
+    def files() -> set:
+        return {path for path in tmp_path.rglob("*") if path.is_file()}
+
+    everything = files()
+    would = prune(Data(config()), 30, dry_run=True)
+    assert files() == everything and would.count[EARLIER] == would.count[UNFINISHED] == 1
+    assert "would free" in would.text(True) and would.count[UNUSED.format(days="30")] >= 4
+    assert prune(Data(config()), 30).count == would.count
+    assert Data(used.config).ready() and not Data(other.config).ready() and not left.exists() and not before.exists()
+    assert prune(Data(config()), 30).count == {}
+
+    prepare(other.config, workers=1)
+    assert prune(Data(config()), 30).count == {}, "what was used lately stays"
+    dataset = CATALOGUE["copa"]
+    shard = other.cache.render_train(dataset, 0)
+    shard.key, shard.meta["code"] = "copa/other", "other"
+    other.cache.keep(shard)
+    assert prune(Data(config()), 30).count == {OTHER_CODE: 1} and Data(other.config).ready()
+
+
+def test_prune_is_a_flag_of_prepare(tmp_path, capsys):
+    arguments = ["prepare", "--gin_file=gin/flan.gin", f"--gin.CACHE_DIR={tmp_path}", "--dry_run"]
+    assert cli.main([*arguments, "--prune"]) == 0 and "would free 0.0 MB; 0 shards" in capsys.readouterr().out
+    assert cli.main(arguments) == 2 and "--dry_run has no effect without --prune" in capsys.readouterr().err
+    assert cli.main([*arguments, "--prune", "--older_than=-1"]) == 2

@@ -394,15 +394,10 @@ class Data:
         if split in self._plans:
             return self._plans[split]
         members = self.members(split)
-        steps = self.config.train_steps if split == "train" else self.config.validation_batches
-        rows = steps * self.config.batch_size
+        rows = self._rows_of_plan(split)
         if not members or not rows:
             return None
-        capacity = self.layout.capacity
-        shards = [self.shard_key(m.name, 0, split) for m in members]
-        key = digest([packing.FORMAT, split, [dataclasses.asdict(m) for m in members], capacity, self.config.seed, rows,
-                      self.config.pack, shards])
-        path = self.directory / "plans" / f"{key[:16]}.npz"
+        capacity, path = self.layout.capacity, self._plan_path(split)
         plan = Plan.load(path)
         if plan is not None:
             absent = self._not_built([(members[m].name, epoch) for m, epoch in plan.epochs()], split)
@@ -418,6 +413,33 @@ class Data:
         plan.save(path)
         self._plans[split] = plan
         return plan
+
+    def _rows_of_plan(self, split: str) -> int:
+        steps = self.config.train_steps if split == "train" else self.config.validation_batches
+        return steps * self.config.batch_size
+
+    def _plan_path(self, split: str) -> pathlib.Path:
+        """Where the plan of a run lies; first epochs must be there."""
+        members = self.members(split)
+        shards = [self.shard_key(m.name, 0, split) for m in members]
+        key = digest([packing.FORMAT, split, [dataclasses.asdict(m) for m in members], self.layout.capacity,
+                      self.config.seed, self._rows_of_plan(split), self.config.pack, shards])
+        return self.directory / "plans" / f"{key[:16]}.npz"
+
+    def plans_in_use(self) -> set[pathlib.Path]:
+        """Where the plans lie that a run with this configuration reads, if its first epochs are there."""
+        return {self._plan_path(split) for split in ("train", "validation") if not self.missing(split)}
+
+    def keys_in_use(self) -> set[str]:
+        """The keys of the shards that a run with this configuration reads, as far as they are in the cache."""
+        keys = {self.eval_key(*job) for job in self._eval_wanted(None)}
+        for split in ("train", "validation"):
+            keys |= {self.shard_key(name, 0, split) for name in self.names(split)}
+            plan = None if self.missing(split) else Plan.load(self._plan_path(split))
+            if plan is not None:
+                members = self.members(split)
+                keys |= {self.shard_key(members[m].name, epoch, split) for m, epoch in plan.epochs()}
+        return keys
 
     def batches(self, split: str = "train") -> Batches | None:
         """The batches of the run; None if there are none."""
@@ -529,12 +551,15 @@ class Data:
 
     def eval_missing(self, protocols: Iterable[Protocol] | None = None) -> list[tuple[Dataset, Template, Protocol]]:
         """The held-out datasets and templates that are not in the cache, for these protocols or all those of a run."""
+        wanted = self._eval_wanted(protocols)
+        whole = self.cache.packs.are_whole([self.eval_key(*job) for job in wanted])
+        return [job for job, there in zip(wanted, whole) if not there]
+
+    def _eval_wanted(self, protocols: Iterable[Protocol] | None) -> list[tuple[Dataset, Template, Protocol]]:
         if protocols is None:
             on_the_way = [self.asked_while_training] if self.config.eval_every else []
             protocols = dict.fromkeys([self.asked, self.asked_untuned, *on_the_way])
-        wanted = [(dataset, template, asked) for asked in protocols for dataset, template in self.eval_jobs(asked)]
-        whole = self.cache.packs.are_whole([self.eval_key(*job) for job in wanted])
-        return [job for job, there in zip(wanted, whole) if not there]
+        return [(dataset, template, asked) for asked in protocols for dataset, template in self.eval_jobs(asked)]
 
 
 def in_catalogue(names: Iterable[str]) -> list[str]:

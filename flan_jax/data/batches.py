@@ -9,6 +9,7 @@ import numpy as np
 from flan_jax.data.cache import TrainShard
 from flan_jax.data.layouts import Layout
 from flan_jax.data.packing import Member, Plan
+from flan_jax.errors import UserError
 
 _EPOCHS_OPEN = 2  # of each dataset
 
@@ -73,5 +74,12 @@ class Batches:
             # A batch needs an epoch of a dataset, seldom two; those before are closed.
             while sum(m == member for m, _ in self._shards) >= _EPOCHS_OPEN:
                 del self._shards[min(k for k in self._shards if k[0] == member)]
-            self._shards[key] = self._open_shard(self.members[member].name, epoch)
+            self._shards[key] = self._opened(self.members[member].name, epoch)
         return self._shards[key]
+
+    def _opened(self, name: str, epoch: int) -> TrainShard:
+        shard = self._open_shard(name, epoch)
+        if shard is None:
+            raise UserError(f"the token cache has lost epoch {epoch} of {name}; run the same command again, which "
+                            "renders it and goes on.")
+        return shard

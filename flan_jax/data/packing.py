@@ -7,9 +7,11 @@ row r of the plan is a pure function of (mixture, seed, lengths, r).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable
@@ -92,7 +94,10 @@ class Plan:
         """Reads what `save` wrote; None if there is nothing, or nothing whole."""
         try:
             with np.load(path) as file:
-                return cls(**file)
+                plan = cls(**file)
+            with contextlib.suppress(OSError):  # a cache that is only read
+                os.utime(path)
+            return plan
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 

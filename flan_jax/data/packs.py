@@ -69,6 +69,11 @@ class Pack:
     index: dict[str, dict[str, Any]]
     _map: mmap.mmap | None = None
 
+    def size_of(self, key: str) -> int:
+        """Bytes of the arrays of a shard."""
+        arrays = self.index[key]["arrays"].values()
+        return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape, *_ in arrays)
+
     def read(self, key: str) -> Shard:
         """The shard of a key, its arrays mapped.
 
@@ -166,10 +171,15 @@ class Packs:
 
 
 class PackWriter:
-    """Writes shards into packs of a directory, inside a `with`; what was added is kept however the block ends."""
+    """Writes shards into packs of a directory, inside a `with`; what was added is kept however the block ends.
+
+    Attributes:
+      written: the packs that are closed.
+    """
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
+        self.written: list[pathlib.Path] = []
         self._file = None
         self._index: dict[str, dict[str, Any]] = {}
         self._opened = 0.0
@@ -211,6 +221,7 @@ class PackWriter:
             self._file.close()
             self._file = None
             _OPEN.discard(self._path)
+            self.written.append(self._path)
 
     def _write(self, array: np.ndarray) -> list[Any]:
         array = np.ascontiguousarray(array)

@@ -1,0 +1,120 @@
+"""`flan-jax prepare --prune`: takes out of the cache what no run can use any more, or none has used for long."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+
+from flan_jax.data.assemble import Data
+from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.data.packs import Pack, PackWriter
+
+OTHER_CODE = "rendered by other code or templates"
+UNUSED = "not used for {days} days"
+UNFINISHED = "unfinished or damaged files that no process writes"
+EARLIER = "of earlier versions of flan_jax"
+
+_DAY = 24 * 3600.0
+
+
+@dataclasses.dataclass
+class Freed:
+    """What was taken out, or would be.
+
+    Attributes:
+      count, size: shards or files, and their bytes, by the reason.
+      kept, kept_size: shards that stay, and the bytes of their files.
+    """
+
+    count: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    size: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    kept: int = 0
+    kept_size: int = 0
+
+    def add(self, reason: str, size: int) -> None:
+        """Counts a shard or file."""
+        self.count[reason] += 1
+        self.size[reason] += size
+
+    def text(self, dry_run: bool) -> str:
+        """What to print."""
+        lines = [f"{reason}: {count:,}, {_megabytes(self.size[reason])}" for reason, count in self.count.items()]
+        total = _megabytes(sum(self.size.values()))
+        return "\n".join([*lines, f"{'would free' if dry_run else 'freed'} {total}; {self.kept:,} shards "
+                                  f"({_megabytes(self.kept_size)}) stay"])
+
+
+def prune(data: Data, days: float, dry_run: bool = False) -> Freed:
+    """Takes shards, plans and left-over files out of the cache of `data`.
+
+    What the configuration of `data` uses stays, whatever its age. Of the rest goes what this version of flan_jax does
+    not look up any more, as its code or templates have changed, and what no run has opened for `days` days. A run that
+    is under way keeps what it has opened, and renders again what it lacks at its next start.
+    """
+    freed, used, plans = Freed(), data.keys_in_use(), data.plans_in_use()
+    before, unused = time.time() - days * _DAY, UNUSED.format(days=f"{days:g}")
+    for pack in data.cache.packs.packs():
+        with contextlib.suppress(FileNotFoundError):  # another process prunes, too
+            _prune_pack(data, pack, used, before, unused, freed, dry_run)
+    left = [(UNFINISHED, path) for path in data.cache.packs.unfinished()]
+    left += [(unused, path) for path in (data.directory / "plans").glob("*.npz")
+             if path not in plans and path.stat().st_mtime < before]
+    left += [(EARLIER, path) for path in _earlier(data.directory)]
+    for reason, path in left:
+        freed.add(reason, _size(path))
+        if not dry_run:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the directory of a dataset, if this was the last one in it
+                path.parent.rmdir()
+    return freed
+
+
+def _prune_pack(data: Data, pack: Pack, used: set[str], before: float, unused: str, freed: Freed,
+                dry_run: bool) -> None:
+    state = pack.path.stat()
+    reasons = {}
+    for key, entry in pack.index.items():
+        dataset, code = entry["meta"].get("dataset"), entry["meta"].get("code")
+        if key in used:
+            continue
+        if code is not None and dataset in CATALOGUE and code != data.cache.made_by(CATALOGUE[dataset]):
+            reasons[key] = OTHER_CODE
+        elif state.st_mtime < before:
+            reasons[key] = unused
+    kept = [key for key in pack.index if key not in reasons]
+    share = state.st_size / max(1, sum(map(pack.size_of, pack.index)))
+    for key, reason in reasons.items():
+        freed.add(reason, int(pack.size_of(key) * share))
+    freed.kept += len(kept)
+    freed.kept_size += int(sum(map(pack.size_of, kept)) * share)
+    if dry_run or not reasons:
+        return
+    with PackWriter(pack.path.parent) as writer:
+        for key in kept:
+            with contextlib.suppress(ValueError):  # damaged
+                writer.add(pack.read(key))
+    for path in writer.written:
+        os.utime(path, (state.st_atime, state.st_mtime))
+    pack.path.unlink(missing_ok=True)
+
+
+def _earlier(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The shards that versions before packs wrote: a directory each, below that of a dataset."""
+    for meta in directory.glob("*/*/meta.json"):
+        if (meta.parent / "inputs_ends.npy").is_file() or (meta.parent / "tokens_ends.npy").is_file():
+            yield meta.parent
+
+
+def _size(path: pathlib.Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
