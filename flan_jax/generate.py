@@ -156,14 +156,13 @@ def encoded(prompts: list[str], vocabulary, source_length: int) -> list[np.ndarr
     Raises:
       UserError: if a prompt has more tokens than the model is to read.
     """
-    most = source_length - len(vocabulary.input_end)
     result = []
     for prompt in prompts:
-        tokens = vocabulary.encode(prompt)
-        if len(tokens) > most:
-            raise UserError(f"the prompt {prompt[:40]!r}... has {len(tokens)} tokens, but TASK_FEATURE_LENGTHS allows "
-                            f"{most}; shorten it.")
-        result.append(np.asarray([*tokens, *vocabulary.input_end], np.int32))
+        tokens = vocabulary.encode_input(prompt)
+        if len(tokens) > source_length:
+            raise UserError(f"the prompt {prompt[:40]!r}... has {len(tokens)} tokens with its end, but "
+                            f"TASK_FEATURE_LENGTHS allows {source_length}; shorten it.")
+        result.append(np.asarray(tokens, np.int32))
     return result
 
 

@@ -116,7 +116,7 @@ def configured(simulated: bool):
     for name in () if simulated else CONFIG_CLASS.values():
         if _parameter(f"{name}.dtype") in (None, "auto"):
             gin.bind_parameter(f"{name}.dtype", "bfloat16")
-    rows = train.embedding_rows or padded_size(load_vocabulary(data.vocabulary))
+    rows = train.embedding_rows or padded_size(load_vocabulary(data.vocabulary, data.architecture))
     model = make_model(data.architecture, rows)
     return Job(model, adafactor(), train, data.architecture, data.batch_size, data.lengths())
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from golden import T5_V512, config, needs_golden, read_t5x
 from test_rank import VOCABULARY, model_and_params, rows  # noqa: F401
 
+from flan_jax.data.special_tokens import until
 from flan_jax.errors import UserError
 from flan_jax.evaluation import buckets
 from flan_jax.evaluation.generation import Generator
@@ -89,6 +91,26 @@ def test_the_scores_of_beams_are_those_of_their_tokens(model_and_params):  # noq
     assert seen_end
     greedy, _ = beam.beam_search(model, params, tokens, 6, 1, 0.6, eos_id, lengths)
     np.testing.assert_array_equal(greedy[:, 0], decoding.greedy(model, params, tokens, 6, eos_id, lengths))
+
+
+def test_any_of_several_ends_is_the_end(model_and_params):  # noqa: F811
+    model, params = model_and_params
+    given = buckets.prompts(model, rows(4)[0], 0)
+    tokens, lengths = buckets.padded(given, 4, 64), buckets.lengths(given, 4)
+    free = np.asarray(decoding.greedy(model, params, tokens, 8, eos_id=-1, lengths=lengths))
+    ends = (1, int(free[0, 3]), int(free[1, 5]))
+    whole = [next((i + 1 for i, token in enumerate(row) if token in ends), 8) for row in free.tolist()]
+    assert min(whole) < 8
+    expected = np.where(np.arange(8) < np.array(whole)[:, None], free, 0)
+    written = decoding.greedy(model, params, tokens, 8, ends, lengths)
+    np.testing.assert_array_equal(written, expected)
+    drawn = decoding.sample(model, params, tokens, 8, 0, np.arange(4), top_k=1, eos_id=ends, lengths=lengths)
+    np.testing.assert_array_equal(drawn, expected)
+    found, _ = beam.beam_search(model, params, tokens, 8, 1, 0.0, ends, lengths)
+    np.testing.assert_array_equal(found[:, 0], expected)
+    vocabulary = types.SimpleNamespace(eos_ids=ends, decode=lambda ids: until(ends, ids))
+    answers = Generator(model, vocabulary, max_length=8).answers(params, rows(4)[0])
+    assert [is_cut for _, is_cut in answers] == [not set(row) & set(ends) for row in free.tolist()]
 
 
 def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):  # noqa: F811

@@ -113,7 +113,7 @@ def test_prompts_are_encoded_as_the_model_reads_them():
     one, two = generate.encoded(["ab", "c"], vocabulary, 2 + len(vocabulary.input_end))
     assert one.dtype == np.int32 and one.tolist() == [*vocabulary.encode("ab"), *vocabulary.input_end]
     assert len(two) == len(one) - 1
-    with pytest.raises(UserError, match="has 3 tokens, but TASK_FEATURE_LENGTHS allows 2"):
+    with pytest.raises(UserError, match="has 4 tokens with its end, but TASK_FEATURE_LENGTHS allows 3"):
         generate.encoded(["ab", "abc"], vocabulary, 2 + len(vocabulary.input_end))
 
 

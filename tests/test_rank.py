@@ -1,5 +1,6 @@
 """Rank scores and greedy answers of tiny random models: the same whatever shares a row, a batch or a width."""
 
+import dataclasses
 import functools
 import os
 import socket
@@ -17,7 +18,7 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation import buckets
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
-from flan_jax.models import decoding
+from flan_jax.models import beam, decoding
 from flan_jax.models.decoder import DecoderConfig, DecoderLM
 from flan_jax.models.t5 import T5, T5Config
 
@@ -70,7 +71,7 @@ def alone(model, params, source, option, bos_id=0):
         places = jnp.arange(given.shape[1])[None]
         batch = {"decoder_positions": places, "decoder_causal_attention": (places < len(prompt)).astype(jnp.int32)}
     else:
-        given = jnp.array([[0, *option[:-1]]])
+        given = jnp.array([[bos_id, *option[:-1]]])
         batch = {"encoder_input_tokens": jnp.array([source]),
                  "encoder_segment_ids": jnp.ones((1, len(source)), jnp.int32)}
     batch |= {"decoder_input_tokens": given, "decoder_segment_ids": jnp.ones_like(given)}
@@ -105,6 +106,22 @@ def test_a_decoder_reads_the_bos_it_is_told_or_none(model_and_params):
     assert len(RankScorer(model).scores(params, empty, options)[0]) == len(options[0])
     with pytest.raises(UserError, match="bos_id"):
         RankScorer(model, bos_id=None).scores(params, empty, options)
+
+
+def test_the_decoder_of_a_t5_begins_with_its_start_id_in_scores_answers_and_beams():
+    model, params = make_model("t5")
+    model = T5(dataclasses.replace(model.config, decoder_start_id=7))
+    inputs, options = rows(2)
+    for source, choices, scores in zip(inputs, options, RankScorer(model).scores(params, inputs, options)):
+        assert_close(scores, [alone(model, params, source, option, 7) for option in choices])
+    written = np.asarray(decoding.greedy(model, params, inputs[0][None], 1, eos_id=-1))[0]
+    choices = [np.array([token], np.int32) for token in range(384)]
+    assert written[0] == np.argmax(RankScorer(model).scores(params, inputs[:1], [choices])[0])
+    beams, _ = beam.beam_search(model, params, inputs[0][None], 1, 1, eos_id=-1)
+    drawn = decoding.sample(model, params, inputs[0][None], 1, 0, np.arange(1), top_k=1, eos_id=-1)
+    assert beams[0, 0].tolist() == drawn[0].tolist() == written.tolist()
+    with pytest.raises(UserError, match="decoder_start_id must be .* below 384, not 384"):
+        dataclasses.replace(model.config, decoder_start_id=384)
 
 
 def test_neither_batch_nor_width_nor_order_changes_a_score(model_and_params):

@@ -7,15 +7,18 @@ import sys
 
 import numpy as np
 import pytest
+import sentencepiece
+import tokenizer_files
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.assemble import DataConfig
 from flan_jax.data.batches import Batches
 from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.layouts import DecoderLayout, make_layout
 from flan_jax.data.render import read_row, render
 from flan_jax.data.sources import BundledSource, JsonlSource
-from flan_jax.data.vocabulary import HuggingFaceVocabulary, load_vocabulary
+from flan_jax.data.vocabulary import HuggingFaceVocabulary, load_vocabulary, padded_size
 from flan_jax.errors import UserError
 from flan_jax.interchange.huggingface import special_tokens
 from flan_jax.prepare import prepare
@@ -69,11 +72,156 @@ def test_what_cannot_be_a_vocabulary_is_said_in_one_sentence(directory, tmp_path
 def test_a_damaged_tokenizer_config_is_said_in_one_sentence(directory, tmp_path, contents):
     (tmp_path / "tokenizer.json").write_bytes((directory / "tokenizer.json").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(contents)
-    with pytest.raises(UserError, match="tokenizer_config.json is not readable JSON; download it again."):
+    with pytest.raises(UserError, match=r"tokenizer_config.json is not readable \(.+\); download"):
         load_vocabulary(str(tmp_path))
-    for name in ("tokenizer_config.json", "generation_config.json"):
-        with pytest.raises(UserError, match=f"{name} is not readable JSON; download it again."):
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
+        with pytest.raises(UserError, match=rf"{name} is not readable \(.+\); download"):
             special_tokens({name: contents.encode()})
+
+
+@pytest.mark.parametrize("name, contents, message", [
+    ("tokenizer_config.json", {"eos_token": ["</s>"]}, r"eos_token is \['</s>'\], but must be a text"),
+    ("tokenizer_config.json", {"eos_token": "</end>"}, "has no token </end>, which the files beside it name"),
+    ("tokenizer_config.json", {"added_tokens_decoder": ["</s>"]}, "added_tokens_decoder that is not an object"),
+    ("generation_config.json", {"eos_token_id": [2, "</s>"]}, "eos_token_id is .+ must be a whole number or a list"),
+    ("generation_config.json", {"eos_token_id": 2.0}, "eos_token_id is 2.0, but must be"),
+])
+def test_special_tokens_of_a_wrong_type_are_refused(tmp_path, name, contents, message):
+    tokenizer_files.save(tokenizer_files.byte_bpe(), tmp_path)
+    (tmp_path / name).write_text(json.dumps(contents))
+    with pytest.raises(UserError, match=message):
+        load_vocabulary(str(tmp_path))
+
+
+def test_an_encoder_decoder_reads_what_the_tokenizer_itself_makes_of_a_text(tmp_path):
+    text = "is it true that it was wet?"
+    model = tokenizer_files.t5_like()
+    tokenizer_files.save(model, tmp_path / "t5", eos_token="</s>", pad_token="<pad>")
+    for architecture in ("t5", "decoder", None):  # this vocabulary has no line breaks: EOS closes a decoder's inputs
+        vocabulary = load_vocabulary(str(tmp_path / "t5"), architecture)
+        assert vocabulary.encode_input(text) == model.encode(text).ids and vocabulary.input_end == (1,)
+        assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.notes) == (0, 1, [])
+    # BPE with <s> before a text and </s> behind it, as CodeT5 has it; a decoder of ours gets BOS from elsewhere.
+    model = tokenizer_files.byte_bpe()
+    model.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    tokenizer_files.save(model, tmp_path / "bpe", eos_token="</s>", bos_token="<s>")
+    for architecture in ("t5", None):
+        assert load_vocabulary(str(tmp_path / "bpe"), architecture).encode_input(text) == model.encode(text).ids
+    decoder = load_vocabulary(str(tmp_path / "bpe"), "decoder")
+    assert decoder.encode_input(text) == model.encode(f"{text}\n", add_special_tokens=False).ids
+    # A language model's tokenizer puts nothing behind a text: as a T5's it is closed with EOS.
+    tokenizer_files.save(tokenizer_files.byte_bpe(), tmp_path / "lm", eos_token="</s>", bos_token="<s>")
+    assert load_vocabulary(str(tmp_path / "lm"), "t5").encode_input(text) == [*decoder.encode(text), 2]
+    assert load_vocabulary(str(tmp_path / "lm")).encode_input(text) == decoder.encode_input(text)
+
+
+def test_an_input_that_is_too_long_keeps_what_stands_around_it(tmp_path):
+    model = tokenizer_files.byte_bpe()
+    model.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    tokenizer_files.save(model, tmp_path, eos_token="</s>", bos_token="<s>")
+    vocabulary = load_vocabulary(str(tmp_path), "t5")
+    dataset = CATALOGUE["rte"]
+    row = {"premise": "It was wet. " * 30, "hypothesis": "Rain fell on the day.", "options": ["yes", "no"], "label": 0}
+    for most in (60, 6):
+        encoder = Encoder(vocabulary, Rendering(input_length=most, target_length=8))
+        example = encoder.encode(dataset, dataset.templates[0], row, "rte/train/0")
+        assert len(example.inputs) <= most and (example.inputs[0], example.inputs[-1]) == (1, 2)
+    assert encoder.counts["inputs cut"] == 1
+
+
+def test_settings_that_were_saved_with_a_tokenizer_do_not_change_texts(tmp_path):
+    model = tokenizer_files.byte_bpe()
+    tokenizer_files.save(model, tmp_path / "plain", eos_token="</s>")
+    model.enable_truncation(max_length=4)
+    model.enable_padding(length=16)
+    model.model.dropout = 0.9
+    tokenizer_files.save(model, tmp_path / "saved", eos_token="</s>")
+    plain, saved = (load_vocabulary(str(tmp_path / name)) for name in ("plain", "saved"))
+    assert saved.encode(TEXTS[0]) == plain.encode(TEXTS[0]) and saved.decode(saved.encode(TEXTS[0])) == TEXTS[0]
+    assert saved.encode("") == [] and saved.input_end == plain.input_end
+
+
+def test_a_spelled_special_token_stays_text(tmp_path):
+    chat = tokenizer_files.save(tokenizer_files.byte_bpe(tokenizer_files.CHAT_SPECIALS), tmp_path / "chat",
+                                eos_token="<|im_end|>")
+    text = "Write <|im_end|> after each turn, <|im_start|> before."
+    vocabulary = load_vocabulary(str(chat))
+    assert vocabulary.decode(vocabulary.encode(text)) == text and not {0, 1, 2} & set(vocabulary.encode(text))
+    # A Unigram model has its special tokens among its pieces, where the best cut would find them.
+    unigram = load_vocabulary(str(tokenizer_files.save(tokenizer_files.t5_like(), tmp_path / "t5", eos_token="</s>")))
+    assert not {0, 1} & set(unigram.encode("is <pad> it </s> wet?"))
+    # Merges may lead to one: those that are derived from a vocabulary's pieces do.
+    merged = tokenizer_files.byte_bpe()
+    contents = json.loads(merged.to_str())
+    vocab = contents["model"]["vocab"]
+    vocab |= {"</": len(vocab), "s>": len(vocab) + 1}
+    contents["model"]["merges"] = [["<", "/"], ["s", ">"], ["</", "s>"], *contents["model"]["merges"]]
+    tokenizer_files.save(tokenizers.Tokenizer.from_str(json.dumps(contents)), tmp_path / "merged", eos_token="</s>")
+    vocabulary = load_vocabulary(str(tmp_path / "merged"))
+    assert 2 not in vocabulary.encode("a </s> b") and vocabulary.decode(vocabulary.encode("a </s> b")) == "a </s> b"
+    assert vocabulary.token(2) == "</s>" and vocabulary.eos_id == 2
+
+
+def test_no_text_gives_the_end_of_a_sentencepiece_model(tmp_path):
+    for name, symbols in (("symbol", "<sep>"), ("end", "</s>")):
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(tokenizer_files.TEXT), model_prefix=str(tmp_path / name), vocab_size=60, pad_id=0,
+            eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2, user_defined_symbols=symbols)
+    vocabulary = load_vocabulary(str(tmp_path / "symbol.model"))
+    assert not {0, 1} & set(vocabulary.encode("it </s> is <pad> wet <extra_id_0>"))
+    assert vocabulary.decode(vocabulary.encode("it <sep> wet")) == "it <sep> wet"
+    with pytest.raises(UserError, match="EOS id -1"):  # a text that spells it would end there
+        load_vocabulary(str(tmp_path / "end.model"))
+
+
+def test_every_eos_of_the_model_ends_an_answer(tmp_path):
+    tokenizer_files.save(tokenizer_files.byte_bpe(), tmp_path, eos_token="</s>", bos_token="<s>")
+    assert load_vocabulary(str(tmp_path)).eos_ids == (2,)
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    assert HuggingFaceVocabulary(str(tmp_path / "tokenizer.json")).eos_ids == (2, 7, 9)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [265, 2], "pad_token_id": -1}))
+    vocabulary = HuggingFaceVocabulary(str(tmp_path / "tokenizer.json"))
+    assert (vocabulary.eos_id, vocabulary.eos_ids, vocabulary.pad_id) == (2, (2, 265), None)
+    assert vocabulary.decode([*vocabulary.encode("wet"), 265, 70]) == "wet"
+
+
+@pytest.mark.parametrize("config, table, eos, bos", [
+    ({"model_max_length": 9}, {"eos_token": "<|endoftext|>", "bos_token": {"content": "<|im_start|>"}}, 0, 1),
+    # As transformers has it: a list of added tokens makes tokenizer_config.json the newer one.
+    ({"eos_token": "<|im_end|>", "added_tokens_decoder": {}}, {"eos_token": "<|endoftext|>"}, 2, 0),
+    ({"eos_token": "<|im_end|>"}, {"eos_token": "<|endoftext|>"}, 0, 0),
+])
+def test_special_tokens_map_is_read(tmp_path, config, table, eos, bos):
+    tokenizer_files.save(tokenizer_files.byte_bpe(tokenizer_files.CHAT_SPECIALS), tmp_path, **config)
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(table))
+    vocabulary = load_vocabulary(str(tmp_path))
+    assert (vocabulary.eos_id, vocabulary.bos_id) == (eos, bos)
+
+
+def test_a_guess_is_said(tmp_path):
+    tokenizer_files.save(tokenizer_files.byte_bpe(tokenizer_files.CHAT_SPECIALS), tmp_path)
+    vocabulary = load_vocabulary(str(tmp_path))
+    assert (vocabulary.eos_id, vocabulary.bos_id) == (2, 0)
+    eos, bos = vocabulary.notes
+    assert "'<|im_end|>' is taken for it" in eos and "'<|endoftext|>' is taken for it" in bos
+
+
+def test_the_table_has_a_row_for_every_id(tmp_path):
+    contents = json.loads(tokenizer_files.byte_bpe().to_str())
+    contents["model"]["vocab"]["Ġwet"] = 1000
+    (tmp_path / "tokenizer.json").write_text(json.dumps(contents))
+    vocabulary = load_vocabulary(str(tmp_path))
+    assert vocabulary.size == 1001 and padded_size(vocabulary) == 1024
+
+
+def test_a_blank_before_every_text_does_not_come_behind_a_line_break(tmp_path):
+    model = tokenizer_files.llama2_like()
+    tokenizer_files.save(model, tmp_path, eos_token="</s>", bos_token="<s>")
+    vocabulary = load_vocabulary(str(tmp_path), "decoder")
+    ids = [*vocabulary.encode_input("is it wet?"), *vocabulary.encode_target("yes")]
+    assert ids == model.encode("is it wet?\nyes").ids
+    assert vocabulary.decode(vocabulary.input_end) == "\n"
+    assert vocabulary.decode(vocabulary.encode_target("yes")) == "yes"
 
 
 def test_a_decoder_row_holds_whole_examples_with_the_loss_on_their_targets(directory, tmp_path):

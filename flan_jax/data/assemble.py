@@ -48,7 +48,8 @@ class Protocol(NamedTuple):
 _BOUNDS = {**dict.fromkeys(["train_steps", "templates", "train_clusters", "datasets_per_cluster", "eval_every",
                             "eval_every_rows", "eval_max_rows"], (1, None)),
            "batch_size": (1, 2**20), "validation_batches": (0, 2**20), "shots": (0, 1025),
-           "seed": (0, 2**32)}  # what JAX keeps of a seed
+           "seed": (0, 2**32),  # what JAX keeps of a seed
+           "decoder_start_id": (0, 2**24)}
 # Most tokens of an example.
 _LONGEST = 2**20
 
@@ -71,6 +72,7 @@ class DataConfig:
       source, data_dir: 'tfds', 'hf', 'jsonl' or 'bundled', and where it reads.
       strict: True makes a dataset that is not available an error; False leaves it out with a printed line.
       vocabulary: 'bytes', a SentencePiece file, or a tokenizer.json; see `vocabulary.load_vocabulary`.
+      decoder_start_id: what the decoder of a T5 reads first, Hugging Face's `decoder_start_token_id`.
       task_feature_lengths: {'inputs': S, 'targets': T}, most tokens of an example; a packed row holds S and T tokens,
         that of a decoder S + T.
       batch_size: packed rows in a global batch.
@@ -103,6 +105,7 @@ class DataConfig:
     data_dir: str | None = None
     strict: bool = False
     vocabulary: str = "bytes"
+    decoder_start_id: int = 0
     task_feature_lengths: Any = None
     batch_size: int = 8
     train_steps: int = 300
@@ -176,8 +179,9 @@ class Data:
             import_module(config.mixture_or_task_module)
         self.config = config
         source_length, target_length = config.lengths()
-        self.vocabulary = load_vocabulary(config.vocabulary)
-        self.layout = make_layout(config.architecture, source_length, target_length, self.vocabulary.bos_id)
+        self.vocabulary = load_vocabulary(config.vocabulary, config.architecture)
+        first = self.vocabulary.bos_id if config.architecture == "decoder" else config.decoder_start_id
+        self.layout = make_layout(config.architecture, source_length, target_length, first)
         self.source = open_source(config.source, config.data_dir)
         rendering = Rendering(source_length, target_length, config.options_style, config.instructions, config.seed,
                               config.shots)

@@ -57,14 +57,13 @@ class Encoder:
         self.rendering = rendering
         self.pool = pool
         self.counts: collections.Counter[str] = collections.Counter()
-        self._most_inputs = rendering.input_length - len(vocabulary.input_end)
 
     def encode(self, dataset: Dataset, template: Template, row: dict[str, Any], row_id: str,
                with_options: bool = False) -> Encoded:
         """One row in one template, within the lengths."""
         text = self._render(dataset, template, row, row_id)
-        ids = self.vocabulary.encode(text.inputs)
-        if len(ids) > self._most_inputs:
+        ids = self.vocabulary.encode_input(text.inputs)
+        if len(ids) > self.rendering.input_length:
             self.counts["inputs shortened"] += 1
             text, ids = self._shorten(dataset, template, row, row_id, text, ids)
             if self.rendering.shots:
@@ -72,8 +71,7 @@ class Encoder:
         elif self.rendering.shots:
             text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids)
         options = [self._target(option) for option in text.options] if with_options and text.options else None
-        inputs = np.asarray([*ids, *self.vocabulary.input_end], np.int32)
-        return Encoded(inputs, self._target(text.targets), options, text)
+        return Encoded(np.asarray(ids, np.int32), self._target(text.targets), options, text)
 
     def _render(self, dataset, template, row, row_id, exemplars=()) -> Rendered:
         return render(dataset, template, row, row_id=row_id, options_style=self.rendering.options_style,
@@ -84,8 +82,8 @@ class Encoder:
         shown: list[dict[str, Any]] = []
         for exemplar in self.pool.draw(row, row_id, self.rendering.shots):
             longer = self._render(dataset, template, row, row_id, [*shown, exemplar])
-            longer_ids = self.vocabulary.encode(longer.inputs)
-            if len(longer_ids) <= self._most_inputs:
+            longer_ids = self.vocabulary.encode_input(longer.inputs)
+            if len(longer_ids) <= self.rendering.input_length:
                 shown.append(exemplar)
                 text, ids = longer, longer_ids
         if len(shown) < self.rendering.shots:
@@ -93,7 +91,7 @@ class Encoder:
         return text, ids
 
     def _target(self, text: str) -> np.ndarray:
-        ids = self.vocabulary.encode(text)
+        ids = self.vocabulary.encode_target(text)
         if len(ids) >= self.rendering.target_length:
             self.counts["targets cut"] += 1
             ids = ids[: self.rendering.target_length - 1]
@@ -101,18 +99,20 @@ class Encoder:
 
     def _shorten(self, dataset, template, row, row_id, text, ids) -> tuple[Rendered, list[int]]:
         """Cuts the end of the longest field shown, as often as it takes, so that question and options stay whole."""
-        limit = self._most_inputs
+        limit = self.rendering.input_length
         shown = set(placeholders(template.inputs))
         fields = [n for n in dataset.fields if n in shown or self.rendering.instructions != "template"]
         row = dict(row)
         while len(ids) > limit and any(row[n] for n in fields):
             name = max(fields, key=lambda n: len(row[n]))
-            characters_per_token = len(self.vocabulary.decode(ids)) / len(ids)
+            characters_per_token = len(text.inputs) / len(ids)
             keep = len(row[name]) - int((len(ids) - limit) * characters_per_token) - 8
             row[name] = row[name][: max(keep, 0)].rsplit(" ", 1)[0].rstrip()
             text = self._render(dataset, template, row, row_id)
-            ids = self.vocabulary.encode(text.inputs)
+            ids = self.vocabulary.encode_input(text.inputs)
         if len(ids) > limit:
             self.counts["inputs cut"] += 1
-            text = dataclasses.replace(text, inputs=self.vocabulary.decode(ids[:limit]))
-        return text, ids[:limit]
+            begin, end = self.vocabulary.input_begin, self.vocabulary.input_end
+            ids = self.vocabulary.encode(text.inputs)[: max(limit - len(begin) - len(end), 0)]
+            text, ids = dataclasses.replace(text, inputs=self.vocabulary.decode(ids)), [*begin, *ids, *end]
+        return text, ids

@@ -22,7 +22,7 @@ class EncoderDecoderLayout:
     """Rows of an encoder-decoder: `input_length` tokens of inputs and `target_length` of targets.
 
     Segment ids count from 1, 0 is padding; decoder inputs are the targets shifted right within their segment, with
-    `bos_id` first; loss weights are 1 on target tokens.
+    `bos_id` (the model's `decoder_start_id`) first; loss weights are 1 on target tokens.
     """
 
     input_length: int

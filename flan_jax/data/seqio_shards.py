@@ -87,7 +87,8 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
         own = cache.source.kind != "bundled" and getattr(cache.source, "mirror", True)
         configure(source=cache.source.kind, data_dir=str(cache.source.directory) if own else None,
                   vocabulary=getattr(cache.vocabulary, "path", "bytes"), options_style=rendering.options_style,
-                  instructions=rendering.instructions, seed=rendering.seed, shots=rendering.shots)
+                  instructions=rendering.instructions, seed=rendering.seed, shots=rendering.shots,
+                  architecture=getattr(cache.vocabulary, "architecture", None))
     try:
         found = seqio.get_mixture_or_task(name)
     except ValueError as error:

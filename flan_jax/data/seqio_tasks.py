@@ -43,7 +43,8 @@ class SeqioTasks:
 
     Attributes:
       source, data_dir: 'tfds', 'hf', 'jsonl' or 'bundled', and where it reads.
-      vocabulary: 'bytes', a SentencePiece file, or a tokenizer.json; see `vocabulary.load_vocabulary`.
+      vocabulary, architecture: 'bytes', a SentencePiece file, or a tokenizer.json, and the model that reads it: 't5',
+        'decoder' or None; see `vocabulary.load_vocabulary`.
       options_style, instructions: see `render.render`.
       seed: decides template choice, shuffled options and exemplars.
       shots: exemplars before each row, as many as fit in the input.
@@ -56,6 +57,7 @@ class SeqioTasks:
     instructions: str = "template"
     seed: int = 0
     shots: int = 0
+    architecture: str | None = None
 
     def __post_init__(self):
         check_fields(self, "SeqioTasks", {"seed": (0, 2**32), "shots": (0, 1025)})
@@ -73,7 +75,7 @@ class SeqioTasks:
     @functools.cached_property
     def loaded_vocabulary(self) -> Vocabulary:
         """What makes tokens of them."""
-        return load_vocabulary(self.vocabulary)
+        return load_vocabulary(self.vocabulary, self.architecture)
 
 
 class TaskRecipe(NamedTuple):

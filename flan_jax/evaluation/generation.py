@@ -28,7 +28,7 @@ class Generator:
         """Sets up for a `T5` or a `DecoderLM` on a mesh (None: one device).
 
         Args:
-          model: the model; vocabulary: turns its tokens into text, and its `eos_id` ends them.
+          model: the model; vocabulary: turns its tokens into text, and any of its `eos_ids` ends them.
           mesh: where the parameters are.
           max_length: most tokens of an answer, EOS included.
           batch_tokens: most tokens, read and written, a batch and device; each beam counts.
@@ -50,7 +50,7 @@ class Generator:
 
     def answers(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[tuple[str, bool]]:
         """The same as pairs (text, whether it was cut): without EOS there might be more of it than `max_length`."""
-        return [(self.vocabulary.decode(ids.tolist()), self.vocabulary.eos_id not in ids)
+        return [(self.vocabulary.decode(ids.tolist()), not np.isin(ids, self.vocabulary.eos_ids).any())
                 for ids in self.tokens(params, inputs, first)]
 
     def about_cut(self, cut: int, count: int) -> str:
@@ -78,7 +78,7 @@ class Generator:
     def _write(self, params: Any, source: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
         """The answers int32 [B, max_length] to a batch [B, S]."""
         method = self.method
-        given = {"max_length": self.max_length, "eos_id": self.vocabulary.eos_id, "lengths": lengths}
+        given = {"max_length": self.max_length, "eos_id": self.vocabulary.eos_ids, "lengths": lengths}
         if method.method == "greedy":
             return decoding.greedy(self.model, params, source, **given)
         if method.method == "sample":

@@ -83,11 +83,13 @@ class HeldOut:
         if not while_training:
             self._check_not_fewer(todo, asked)
         start, printed, majority = time.perf_counter(), 0.0, set()
+        vocabulary = self.data.vocabulary
         groups = results.evaluate(
             (self.data.eval_examples(dataset, template, asked) for _, dataset, template in todo), CATALOGUE, setting,
             lambda inputs, options: self._scorer.scores(params, inputs, options),
             lambda inputs: self._generator.answers(params, inputs),
-            np.array(self.data.vocabulary.input_end, np.int32), predictions if writes and not while_training else None)
+            np.array([*vocabulary.input_begin, *vocabulary.input_end], np.int32),
+            predictions if writes and not while_training else None)
         for number, ((key, dataset, template), (rows, cut)) in enumerate(zip(todo, groups), 1):
             count = len(rows)
             if not while_training and dataset.name not in majority:

@@ -160,17 +160,16 @@ class FlanLM(LM):
 
     def _context(self, text: str) -> list[int]:
         """What the model reads before it goes on."""
-        ids, vocabulary = self._vocabulary.encode(text), self._vocabulary
-        if self.protocol == "flan":
-            ids = [*ids, *vocabulary.input_end]
-        elif not self._is_decoder:
-            ids = [*ids, vocabulary.eos_id]
+        vocabulary = self._vocabulary
+        closed = self.protocol == "flan" or not self._is_decoder
+        ids = vocabulary.encode_input(text) if closed else vocabulary.encode(text)
         return [vocabulary.bos_id, *ids] if self._is_decoder else ids
 
     def _pair(self, context: str, continuation: str) -> Pair:
         encode = self._vocabulary.encode
         if self.protocol == "flan":
-            return self._context(context), [*encode(continuation.strip()), self._vocabulary.eos_id]
+            target = self._vocabulary.encode_target(continuation.strip())
+            return self._context(context), [*target, self._vocabulary.eos_id]
         # As the harness has it: white space at the end of a context is the continuation's.
         kept = context.rstrip()
         continuation = context[len(kept):] + continuation

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flan_jax.evaluation import buckets
+from flan_jax.models import decoding
 from flan_jax.models.decoder import DecoderLM
 
 # A row whose options have more tokens than this together is spread over several decoder rows: attention costs T x T.
@@ -180,7 +181,8 @@ def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Ar
     The arrays are those of `_t5_row` or `_decoder_row`, int32 [B, S] and [B, T].
     """
     apply = functools.partial(model.apply, {"params": params})
-    hidden, target = (_decoder_hidden if isinstance(model, DecoderLM) else _t5_hidden)(apply, *arrays)
+    t5_hidden = functools.partial(_t5_hidden, decoding.start_id(model))
+    hidden, target = (_decoder_hidden if isinstance(model, DecoderLM) else t5_hidden)(apply, *arrays)
 
     def of_chunk(chunk):
         hidden, target = chunk
@@ -200,14 +202,15 @@ def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Ar
     return tuple(jnp.moveaxis(of, 0, 1).reshape(batch, width) for of in told)
 
 
-def _t5_hidden(apply, source, source_segments, target, segments, cross_segments) -> tuple[jax.Array, jax.Array]:
-    """The vectors [B, T, D] that tell of each target token, and these tokens."""
+def _t5_hidden(start_id, apply, source, source_segments, target, segments,
+               cross_segments) -> tuple[jax.Array, jax.Array]:
+    """The vectors [B, T, D] that tell of each target token, and these tokens; an option's decoder begins with an id."""
     encoded = apply(source, source_segments, method="encode")
 
     def shifted(array):
         return jnp.pad(array, ((0, 0), (1, 0)))[:, :-1]
 
-    given = jnp.where(segments == shifted(segments), shifted(target), 0)
+    given = jnp.where(segments == shifted(segments), shifted(target), start_id)
     return apply(encoded, source_segments, given, segments, cross_segments, method="decode_hidden"), target
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import VOCABULARY_FILES
-from flan_jax.data.vocabulary import read_json as parse_json
 from flan_jax.errors import UserError
 from flan_jax.files import inside, read_json
 from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
@@ -153,19 +153,9 @@ def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype |
 
 def special_tokens(files: dict[str, bytes]) -> dict[str, Any]:
     """`bos_token_id`, `eos_token_id` and `pad_token_id`, as far as a tokenizer's files tell them."""
-    result: dict[str, Any] = {}
-    if "tokenizer_config.json" in files:
-        config = parse_json("tokenizer_config.json", files["tokenizer_config.json"])
-        ids = {entry["content"]: int(number) for number, entry in config.get("added_tokens_decoder", {}).items()}
-        for kind in _SPECIAL:
-            token = config.get(f"{kind}_token")
-            token = token["content"] if isinstance(token, dict) else token
-            if token in ids:
-                result[f"{kind}_token_id"] = ids[token]
-    if "generation_config.json" in files:
-        given = parse_json("generation_config.json", files["generation_config.json"])
-        result |= {name: given[name] for kind in _SPECIAL if given.get(name := f"{kind}_token_id") is not None}
-    return result
+    special = read_special_tokens(files)
+    found = {kind: special.ids.get(kind) or special.known_ids(kind) for kind in _SPECIAL}
+    return {f"{kind}_token_id": list(ids) if len(ids) > 1 else ids[0] for kind, ids in found.items() if ids}
 
 
 def _write_json(path: pathlib.Path, contents: dict[str, Any]) -> None:

@@ -37,8 +37,8 @@ class _State(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_length", "beams", "eos_id"))
-def beam_search(model, params, tokens, max_length: int, beams: int = 4, length_penalty=1.0, eos_id: int = 1,
-                lengths=None) -> tuple[jax.Array, jax.Array]:
+def beam_search(model, params, tokens, max_length: int, beams: int = 4, length_penalty=1.0,
+                eos_id: decoding.EosId = 1, lengths=None) -> tuple[jax.Array, jax.Array]:
     """Gives the best answers, int32 [B, beams, max_length] with 0 after EOS, and their scores float32, best first.
 
     A score is the sum of the tokens' log-probabilities / n**length_penalty, for n tokens with EOS. An answer ends with
@@ -61,22 +61,23 @@ def beam_search(model, params, tokens, max_length: int, beams: int = 4, length_p
     shape = (tokens.shape[0], beams)
     nothing, none = jnp.zeros((*shape, max_length), jnp.int32), jnp.full(shape, _NONE)
     # All copies of a row begin alike: only the first may be continued.
-    state = _State(jnp.int32(0), jnp.zeros(shape[0] * beams, jnp.int32), nothing, none.at[:, 0].set(0.0), nothing, none,
-                   jnp.zeros(shape, bool), lengths > 0, start.cache)
+    last = jnp.full(shape[0] * beams, decoding.start_id(model))
+    state = _State(jnp.int32(0), last, nothing, none.at[:, 0].set(0.0), nothing, none, jnp.zeros(shape, bool),
+                   lengths > 0, start.cache)
     if start.logits is not None:
         state = extend(state, start.logits)
     state = jax.lax.while_loop(unfinished, step, state)
     return state.done, state.done_scores
 
 
-def _extend(state: _State, logits, length_penalty, eos_id: int, start: decoding.Start) -> _State:
+def _extend(state: _State, logits, length_penalty, eos_id: decoding.EosId, start: decoding.Start) -> _State:
     """Gives the state after one more token, whose logits are [B K, V]."""
     beams, max_length = state.live.shape[1:]
     scores, origins, chosen = _best_continuations(logits, state.live_scores)
     sequences = _take(state.live, origins)
     sequences = jax.lax.dynamic_update_slice_in_dim(sequences, chosen[..., None], state.index, axis=2)
     written = state.index + 1
-    ends = (chosen == eos_id) | (written == max_length)
+    ends = decoding.is_eos(chosen, eos_id) | (written == max_length)
 
     # What ends joins the answers, unless it is only looked at to keep enough hypotheses alive.
     joins = ends & (jnp.arange(2 * beams) < beams) & state.improvable[:, None]

@@ -6,6 +6,7 @@ of keys and values, C head width, V vocabulary, N layers.
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -18,17 +19,30 @@ from flan_jax.models.decoder import DecoderLM
 # On a CPU: the most rows of a step that are multiplied faster with kernels that stand turned, and the least width and
 # height of such a kernel.
 _FEW_ROWS, _WORTH_TURNING = 32, 256
+# The token that ends an answer, or several.
+EosId = int | tuple[int, ...]
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_length", "eos_id"))
-def greedy(model, params, tokens, max_length: int, eos_id: int = 1, lengths=None) -> jax.Array:
+def greedy(model, params, tokens, max_length: int, eos_id: EosId = 1, lengths=None) -> jax.Array:
     """Gives the most likely next token at every position: int32 [B, max_length], 0 after the first EOS.
 
     `tokens` int32 [B, S] are what a `T5` encodes or what a `DecoderLM` continues (whatever stands first included), the
     first `lengths` [B] of each row; None, for T5: those that are not 0. A row of length 0 gives 0s. Stops as soon as
-    every row has ended. Compiled once per shape; call it inside `use_mesh` when `params` are sharded.
+    every row has ended; any of several `eos_id` ends one. Compiled once per shape; call it inside `use_mesh` when
+    `params` are sharded.
     """
     return _write(model, params, tokens, max_length, eos_id, lengths, lambda index, logits: _likeliest(logits))
+
+
+def is_eos(chosen, eos_id: EosId) -> jax.Array:
+    """Gives for each of the tokens whether it is `eos_id` or one of them: bool, of the same shape."""
+    return functools.reduce(operator.or_, (chosen == i for i in (eos_id if isinstance(eos_id, tuple) else (eos_id,))))
+
+
+def start_id(model) -> jax.Array:
+    """Gives the id that a T5's decoder reads first: int32, a scalar; a decoder-only model's prompt has its own."""
+    return jnp.int32(getattr(model.config, "decoder_start_id", 0))
 
 
 def _likeliest(logits) -> jax.Array:
@@ -39,7 +53,7 @@ def _likeliest(logits) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("model", "max_length", "top_k", "top_p", "eos_id"))
 def sample(model, params, tokens, max_length: int, seed, places, temperature=1.0, top_k: int = 0, top_p: float = 1.0,
-           eos_id: int = 1, lengths=None) -> jax.Array:
+           eos_id: EosId = 1, lengths=None) -> jax.Array:
     """Gives tokens drawn from the model's distribution: int32 [B, max_length], 0 after the first EOS.
 
     See `greedy` for the arguments they share, and `decoding_method.Decoding` for the others. A draw depends on `seed`,
@@ -67,14 +81,14 @@ def _draw(keys, logits, top_k: int, top_p: float) -> jax.Array:
     return jnp.take_along_axis(ids, draw(keys, likeliest)[:, None], axis=1)[:, 0].astype(jnp.int32)
 
 
-def _write(model, params, tokens, max_length: int, eos_id: int, lengths, choose) -> jax.Array:
+def _write(model, params, tokens, max_length: int, eos_id: EosId, lengths, choose) -> jax.Array:
     """Gives int32 [B, max_length], each token by `choose(index, logits [B, V]) -> int32 [B]` until all rows end."""
     lengths = given_lengths(model, tokens, lengths)
 
     def write(index, logits, written, ended):
         chosen = jnp.where(ended, 0, choose(index, logits))
         written = jax.lax.dynamic_update_slice(written, chosen[:, None], (0, index))
-        return index + 1, chosen, written, ended | (chosen == eos_id)
+        return index + 1, chosen, written, ended | is_eos(chosen, eos_id)
 
     def unfinished(state):
         index, _, _, ended, _ = state
@@ -89,7 +103,7 @@ def _write(model, params, tokens, max_length: int, eos_id: int, lengths, choose)
     written, ended = jnp.zeros((tokens.shape[0], max_length), jnp.int32), lengths == 0
     start = begin(model, params, tokens, lengths, max_length)
     if start.logits is None:
-        first = jnp.int32(0), jnp.zeros_like(written[:, 0]), written, ended
+        first = jnp.int32(0), jnp.full_like(written[:, 0], start_id(model)), written, ended
     else:
         first = write(jnp.int32(0), start.logits, written, ended)
     return jax.lax.while_loop(unfinished, step, (*first, start.cache))[2]
@@ -100,7 +114,7 @@ class Start(NamedTuple):
 
     Attributes:
       read: (last token [B], how many are written, cache) -> (logits [B, V] that follow, cache).
-      logits: those of the first token [B, V]; None where they come of a step as well, whose last token is 0.
+      logits: those of the first token [B, V]; None where they come of a step as well, whose last token is `start_id`.
       cache: keys and values, arrays [N, B, H, slots, C] or lists of N; those of the answer begin at slot `own` of
         `own_name`.
       own_name, own: the part of the cache that grows with the answer.

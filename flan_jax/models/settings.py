@@ -28,7 +28,8 @@ def settle(config, fewest_buckets: int) -> None:
       UserError: for a value that cannot work.
     """
     owner = type(config).__name__
-    check_fields(config, owner, {**_BOUNDS, "relpos_buckets": (fewest_buckets, 2**16)})
+    check_fields(config, owner, {**_BOUNDS, "relpos_buckets": (fewest_buckets, 2**16),
+                                 "decoder_start_id": (0, config.vocab_size)})
     if config.dtype == "float16":
         raise UserError(f"{owner}.dtype is 'float16', but T5 gives NaN in float16; type --gin.{owner}.dtype=bfloat16.")
     check_choice(f"{owner}.dtype", config.dtype, _DTYPES)

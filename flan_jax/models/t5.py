@@ -24,7 +24,8 @@ class T5Config:
     `vocab_size` is the number of rows of the embedding (the vocabulary's size padded up to a multiple of 128). `dtype`
     is that of the computation ('auto': bfloat16, and float32 on a CPU, where XLA converts bfloat16 to float32);
     parameters, softmax and logits stay float32. `remat` 'full' keeps only each layer's input for the backward pass and
-    computes the rest again; 'dots' keeps what matrix products with parameters gave.
+    computes the rest again; 'dots' keeps what matrix products with parameters gave. `decoder_start_id` is the id that
+    the decoder reads first.
     Raises UserError for a value that cannot work.
     """
 
@@ -41,6 +42,7 @@ class T5Config:
     dtype: str = "auto"
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
+    decoder_start_id: int = 0
     scan_layers: bool = True
     remat: str = "none"
 

@@ -130,8 +130,9 @@ class Run:
         self.mesh = partitioning.make_mesh(shape)
         print(f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} {jax.default_backend()} "
               f"devices, mesh {dict(self.mesh.shape)}", flush=True)
-        if why and jax.process_index() == 0:
-            print(why, flush=True)
+        if jax.process_index() == 0:
+            for line in (*([why] if why else []), *data.vocabulary.notes):
+                print(line, flush=True)
         partitioning.check_batch_size(data.config.batch_size, self.mesh, config.microbatches)
         check_chunks(config.loss_chunks, data.layout.shapes(1)["decoder_target_tokens"][1])
         self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed,

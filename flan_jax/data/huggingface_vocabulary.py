@@ -1,0 +1,191 @@
+"""A `tokenizer.json` of Hugging Face's `tokenizers` (extra `[hf]`) as a vocabulary."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flan_jax.data.hashing import file_digest
+from flan_jax.data.special_tokens import SpecialTokens, files_beside, read_special_tokens, until
+from flan_jax.errors import UserError
+from flan_jax.files import read_json
+from flan_jax.messages import shown
+
+# Changes where the same file gives other ids than before.
+_FORMAT = 2
+# What ends a text in the models people use, the first that a vocabulary has; chat models end a turn with the first.
+_USUAL = {"bos": ("<|begin_of_text|>", "<|endoftext|>", "<s>", "<bos>"),
+          "eos": ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")}
+# In the place of a special token's text, which may stand in a row: no row has this.
+_UNSPELLABLE = "\uffff<special token {}>\uffff"
+
+
+class HuggingFaceVocabulary:
+    """The tokenizer in a `tokenizer.json`, with the special tokens that the files beside it name.
+
+    Texts are texts: a row that spells a special token (`</s>`) gets the ids of its characters. Truncation, padding and
+    BPE dropout that were saved with the tokenizer are switched off.
+
+    Attributes:
+      size: the largest id + 1, whether or not the ids before it are all in use.
+      eos_id, eos_ids: what closes a target, and everything that ends an answer.
+      bos_id: what a decoder-only model reads first: BOS, or EOS where there is none.
+      pad_id: what pads, or None; nothing here reads it.
+      input_begin, input_end: the ids around an input: what the tokenizer itself puts around a text of an
+        encoder-decoder, EOS at least; for a decoder-only model nothing, and a line break, or EOS where the vocabulary
+        has no line breaks.
+      digest: of the file; `fingerprint`: of all that decides ids.
+      notes: what was guessed, for readers.
+
+    Args:
+      path: the file.
+      architecture: 't5', 'decoder' or None: an encoder-decoder if the tokenizer puts EOS behind a text.
+
+    Raises:
+      UserError: if the package is not installed, the file is no tokenizer, or its EOS is unknown.
+    """
+
+    def __init__(self, path: str, architecture: str | None = None):
+        self.path, self.architecture, self.notes = path, architecture, []
+        special = read_special_tokens(files_beside(pathlib.Path(path).parent), f"{pathlib.Path(path).parent}/")
+        self._model, self._ids = _open_tokenizer(path, special.names.values())
+        self._texts = {number: text for text, number in self._ids.items()}
+        self._set_special(special)
+        self.input_begin, self._closes_with_newline = (), False
+        self._set_ends()
+        self.size = max(self._ids.values(), default=-1) + 1
+        self.digest = file_digest(pathlib.Path(path))
+        self.fingerprint = ":".join(map(str, (f"tokenizers{_FORMAT}", self.digest, self.bos_id, self.eos_ids,
+                                              self.input_begin, self.input_end)))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without BOS and EOS."""
+        return self._model.encode(text, add_special_tokens=False).ids
+
+    def encode_input(self, text: str) -> list[int]:
+        """Token ids of what a model reads: the text and its end, as one running text where this is a line break."""
+        if self._closes_with_newline:
+            return self.encode(f"{text}\n")
+        return [*self.input_begin, *self.encode(text), *self.input_end]
+
+    def encode_target(self, text: str) -> list[int]:
+        """Token ids of an answer without EOS, as they follow an input.
+
+        A tokenizer that puts a blank before every text (Llama 2) does not put one behind a line break.
+        """
+        if self._line is not None:
+            ids = self.encode(f"a\n{text}")
+            if ids[: len(self._line)] == self._line:
+                return ids[len(self._line):]
+        return self.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text up to the first id that ends one; special tokens are left out."""
+        return self._model.decode(until(self.eos_ids, ids), skip_special_tokens=True)
+
+    def token(self, token_id: int) -> str:
+        """The text of a token, special ones included, as the tokenizer's file has it."""
+        return self._texts.get(token_id, "")
+
+    def seqio(self):
+        """The same vocabulary for SeqIO pipelines; imports TensorFlow."""
+        from flan_jax.data.seqio_vocabulary import SeqioVocabulary
+
+        return SeqioVocabulary(self)
+
+    def _set_special(self, special: SpecialTokens) -> None:
+        eos_ids = self._known(special, "eos") or self._guessed("eos")
+        if not eos_ids:
+            raise UserError(f"VOCABULARY {self.path!r}: no EOS token is known; put tokenizer_config.json with "
+                            "'eos_token' beside it.")
+        self.eos_id, self.eos_ids = eos_ids[0], eos_ids
+        self.bos_id = (self._known(special, "bos") or self._guessed("bos") or eos_ids)[0]
+        self.pad_id = next(iter(self._known(special, "pad")), None)
+
+    def _known(self, special: SpecialTokens, kind: str) -> tuple[int, ...]:
+        """The ids of a kind, that which the tokenizer's files name first.
+
+        Raises:
+          UserError: if they name a token that the vocabulary does not have.
+        """
+        text = special.names.get(kind)
+        if text is None or text in self._ids:
+            named = [] if text is None else [self._ids[text]]
+            return tuple(dict.fromkeys([*named, *special.ids.get(kind, ())]))
+        if text in special.added or kind == "pad":
+            return special.known_ids(kind)
+        raise UserError(f"VOCABULARY {self.path!r} has no token {shown(text)}, which the files beside it name as "
+                        f"{kind}_token; correct tokenizer_config.json.")
+
+    def _guessed(self, kind: str) -> tuple[int, ...]:
+        for text in _USUAL[kind]:
+            if text in self._ids:
+                self.notes.append(f"VOCABULARY {self.path!r}: no file beside it names the {kind.upper()} token; "
+                                  f"{text!r} is taken for it. tokenizer_config.json can name another ({kind}_token).")
+                return (self._ids[text],)
+        return ()
+
+    def _set_ends(self) -> None:
+        begin, end = self._template()
+        closes = self.eos_id in end
+        self._line = None
+        if self.architecture == "t5" or (self.architecture is None and closes):
+            self.input_begin, self.input_end = begin, end if closes else (self.eos_id,)
+            return
+        first, line = self.encode("a"), self.encode("a\n")
+        self._closes_with_newline = "\n" in self._model.decode(line, skip_special_tokens=True)
+        if not self._closes_with_newline:
+            self.input_end = (self.eos_id,)
+            return
+        self.input_end = tuple(line[len(first):] if line[: len(first)] == first else self.encode("\n"))
+        if self.encode("a\nb") != [*line, *self.encode("b")]:
+            self._line = line
+
+    def _template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that the tokenizer itself puts before and behind a text."""
+        text, whole = self.encode("a"), self._model.encode("a", add_special_tokens=True).ids
+        start = next((i for i in range(len(whole)) if whole[i:i + len(text)] == text), 0)
+        return tuple(whole[:start]), tuple(whole[start + len(text):])
+
+
+def _open_tokenizer(path: str, special: Iterable[str]) -> tuple[Any, dict[str, int]]:
+    """(the tokenizer, ids by text): no text gives the id of one of its special tokens, or of `special`."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError(f"VOCABULARY {path!r} needs the package tokenizers: pip install 'flan_jax[hf]'.") from error
+    contents = read_json(path)
+    try:
+        listed = [entry["content"] for entry in contents.get("added_tokens") or () if entry["special"]]
+        renamed = {text: _UNSPELLABLE.format(i) for i, text in enumerate(dict.fromkeys([*listed, *special]))}
+        model = tokenizers.Tokenizer.from_str(_with_names(contents, renamed))
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the package raises plain exceptions, and panics, which are not even those
+        raise UserError(f"VOCABULARY {path!r} is not a readable tokenizer.json ({shown(error)}).") from error
+    model.no_truncation()
+    model.no_padding()
+    if getattr(model.model, "dropout", None):
+        model.model.dropout = None
+    texts = {name: text for text, name in renamed.items()}
+    return model, {texts.get(name, name): number for name, number in model.get_vocab(with_added_tokens=True).items()}
+
+
+def _with_names(contents: dict[str, Any], renamed: Mapping[str, str]) -> str:
+    """The JSON of a tokenizer in which some tokens have other texts and nothing merges into them."""
+    model = dict(contents["model"])
+    vocab = model["vocab"]
+    if isinstance(vocab, dict):
+        model["vocab"] = {renamed.get(text, text): number for text, number in vocab.items()}
+    else:
+        model["vocab"] = [[renamed.get(text, text), score] for text, score in vocab]
+    if model.get("unk_token") in renamed:
+        model["unk_token"] = renamed[model["unk_token"]]
+    if model.get("merges"):
+        pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [list(pair) for pair in pairs if not {*pair, "".join(pair)} & renamed.keys()]
+    added = [{**entry, "content": renamed.get(entry["content"], entry["content"])}
+             for entry in contents.get("added_tokens") or ()]
+    return json.dumps({**contents, "model": model, "added_tokens": added}, ensure_ascii=False)
