@@ -41,10 +41,18 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 class ArgumentParser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors are a `UserError` that suggests the nearest flag or choice."""
 
+    _intermixed = False
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        """As argparse's: positional arguments may stand before, between and after the flags."""
+        self._intermixed = True
+        return super().parse_intermixed_args(args, namespace)
+
     def parse_known_args(self, args=None, namespace=None):
         """As argparse's, but an unknown argument is an error of the parser that reads it, that of a sub-verb too."""
         namespace, unknown = super().parse_known_args(args, namespace)
-        if unknown:
+        # Between flags and flags, positional arguments are left over for a second pass.
+        if unknown and not (self._intermixed and not any(argument.startswith("-") for argument in unknown)):
             flags = {flag.lstrip("-"): flag for flag in self._option_string_actions}
             near = flags.get(nearest(unknown[0].lstrip("-").partition("=")[0], flags))
             self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(near, '')}")

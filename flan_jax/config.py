@@ -24,6 +24,7 @@ import gin
 from gin import config as gin_config
 from gin import config_parser
 
+from flan_jax import run_directory
 from flan_jax.cli import ArgumentParser
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
@@ -71,14 +72,16 @@ def parse_command_line(
       may_be_unread: macros that no gin file has to read, e.g. because the program reads them with `macro`.
 
     Returns:
-      The parsed flags: `gin_file` (list of str), `gin_search_paths` (list of str) and those of `parser`.
+      The parsed flags: `gin_file` (list of str), `gin_search_paths` (list of str) and those of `parser`; and
+      `gin_arguments`, the arguments that configure another process in the same way.
 
     Raises:
       UserError: a file that is not there, a syntax error, a value that cannot be read, or a name that nothing reads,
         that nothing sets, or that no configurable has.
     """
     bindings, rest = _split_bindings(argv)
-    flags = _add_flags(parser or ArgumentParser()).parse_args(rest)
+    flags = _add_flags(parser or ArgumentParser()).parse_intermixed_args(rest)
+    run_directory.take_from(flags)
     if not flags.gin_file:
         raise UserError(f"no --gin_file given; --gin_file={DEFAULT_GIN_FILE} is the default run.")
     for name in flags.gin_search_paths:
@@ -91,6 +94,8 @@ def parse_command_line(
     reading = _Reading(flags.gin_search_paths)
     for path in paths:
         _read_file(path, reading)
+        if home := run_directory.home_of(path):
+            gin.bind_parameter(_place_of_value("Train.model_dir"), home)
     for name, text in bindings:
         place = f"--gin.{name}"
         _bind(reading, *config_parser.parse_binding_key(name), _argument_value(place, text), place)
@@ -98,19 +103,19 @@ def parse_command_line(
     _check_macros(reading, may_be_unread)
     _check_values()
     _forget_overridden(may_be_unread)
+    flags.gin_arguments = [*(f"--gin_file={path}" for path in paths),
+                           *([f"--gin_search_paths={','.join(flags.gin_search_paths)}"] if flags.gin_search_paths
+                             else []), *(f"--gin.{name}={text}" for name, text in bindings)]
     return flags
 
 
-def gin_arguments(argv: list[str]) -> list[str]:
-    """The arguments of `argv` that gin reads, in the form `--name=value`."""
-    kept, rest = [], list(argv)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not equals and name.startswith("--") and rest:
-            value = rest.pop(0)
-        if name.startswith("--gin"):
-            kept.append(f"{name}={value}")
-    return kept
+def _place_of_value(parameter: str) -> tuple[str, str, str]:
+    """Where gin keeps the value of a parameter such as 'Train.model_dir': with the last macro that it leads to."""
+    selector, _, name = parameter.partition(".")
+    place = ("", gin_config._REGISTRY.get_match(selector).selector, name)
+    while macros := _macros_read(gin_config._CONFIG.get(place[:2], {}).get(place[2])):
+        place = (macros[0], "gin.macro", "value")
+    return place
 
 
 def macro(name: str) -> Any:
@@ -124,8 +129,14 @@ def macro(name: str) -> Any:
 def config_text() -> str:
     """The configuration as one gin file without includes: given as --gin_file, it repeats the run.
 
-    Macros stay macros, so that `--gin.SEED=2` still works on it; those that an override left unread are left out.
+    Macros stay macros, so that `--gin.SEED=2` still works on it; those that an override left unread are left out. Paths
+    are absolute, so that it means the same from anywhere.
     """
+    for name in run_directory.PATHS:
+        scope, selector, parameter = place = _place_of_value(name)
+        value = gin_config._CONFIG.get((scope, selector), {}).get(parameter)
+        if isinstance(value, str):
+            gin.bind_parameter(place, run_directory.absolute(name, value))
     return gin.config_str(max_line_length=116)
 
 

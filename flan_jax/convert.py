@@ -12,7 +12,7 @@ from flan_jax import cli
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
 from flan_jax.interchange import gguf_tokenizer, gin_fields, huggingface, model_card, ours, t5x
-from flan_jax.interchange.load import FORMS, open_checkpoint
+from flan_jax.interchange.load import FORMS, form_of, open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import DTYPES, Source, check_tensors
 from flan_jax.interchange.staging import staged
@@ -21,9 +21,13 @@ _TARGETS = ("t5x", "hf", "flan")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb: `--from=FORM --to=FORM --input=PATH --output=DIR`. Tensors are converted one at a time."""
+    """The verb: `RUN_DIR --to=FORM --output=DIR`, or `--input=PATH`. Tensors are converted one at a time."""
     flags = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     started = time.perf_counter()
+    if (flags.input is None) == (flags.place is None):
+        raise UserError("give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH.")
+    flags.input = flags.input or flags.place
+    flags.form = flags.form or form_of(pathlib.Path(flags.input).expanduser())
     source = open_checkpoint(flags.input, flags.form, flags.step)
     check_tensors({name: tensor.shape for name, tensor in source.tensors.items()},
                   parameter_shapes(source.model, source.fields), source.path,
@@ -46,9 +50,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(prog="flan-jax convert", description=__doc__)
-    parser.add_argument("--from", dest="form", choices=FORMS, required=True, help="form of the input")
+    parser.add_argument("place", nargs="?", metavar="RUN_DIR", help="the same as --input")
+    parser.add_argument("--from", dest="form", choices=FORMS, help="form of the input (default: by its files)")
     parser.add_argument("--to", choices=_TARGETS, required=True, help="form of the output")
-    parser.add_argument("--input", required=True, metavar="PATH",
+    parser.add_argument("--input", metavar="PATH",
                         help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory or a GGUF file")
     parser.add_argument("--output", required=True, metavar="DIR", help="a directory that is not there yet")
     parser.add_argument("--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)")

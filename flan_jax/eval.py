@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import re
 import sys
 
-from flan_jax import cli, report
+from flan_jax import cli, report, run_directory
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose, run_name
@@ -18,12 +17,13 @@ from flan_jax.training import processes
 
 @processes.end_together
 def main(argv: list[str] | None = None) -> int:
-    """The verb. Takes the gin arguments of the run: `--gin_file=RUN/config.gin`, or those it was trained with.
+    """The verb. Takes a run's directory, or the gin arguments that it was trained with.
 
     What is in the output's `results.csv` already is not evaluated again.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = cli.ArgumentParser(prog="flan-jax eval", description=__doc__)
+    run_directory.add_flag(parser)
     parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
                                                              "another program (default: the last in MODEL_DIR)")
     cli.add_step_flag(parser)
@@ -47,12 +47,12 @@ def main(argv: list[str] | None = None) -> int:
     check_files(output)
 
     # Whoever calls a checkpoint untuned means the model that this run began with.
-    whose = run.directory if own or flags.name == UNTUNED else _run_of(checkpoint)
+    whose = run.directory if own or flags.name == UNTUNED else run_directory.run_of(checkpoint)
     name = flags.name or "tuned"
     check_whose(output, whose, name)
     # Other models and steps may be evaluated into the same output at the same time.
     with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
-        data = run.data = prepared(run.data, gin_config.gin_arguments(argv), only="eval")
+        data = run.data = prepared(run.data, flags.gin_arguments, only="eval")
         print_left_out(data)
         print_trained(data, mixture_record.trained_on(whose, data))
         step, params = run.read_params(source, flags.step)
@@ -72,13 +72,6 @@ def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pa
     if flags.name is None and flags.output is None and not own:
         raise UserError(f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results have the "
                         "name 'tuned'; give it another --name, or its results another place with --output.")
-
-
-def _run_of(checkpoint: pathlib.Path) -> pathlib.Path:
-    """The directory of the run that has a checkpoint, or what else is named after its model."""
-    while checkpoint.name == "checkpoints" or re.fullmatch(r"(checkpoint[_-]|step[_-])?\d+", checkpoint.name):
-        checkpoint = checkpoint.parent
-    return checkpoint
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import cli, signals
+from flan_jax import cli, run_directory, signals
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
 from flan_jax.files import parse_json, read_json, write_file
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(prog="flan-jax generate", description=__doc__)
+    run_directory.add_flag(parser)
     parser.add_argument("prompts", nargs="*", help="prompts; none: lines of --file, or of standard input")
     parser.add_argument("--file", metavar="FILE", help="one prompt a line")
     parser.add_argument("--output", metavar="FILE", help="JSON lines {prompt, answer} instead of plain answers, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flan_jax import cli, report, signals
 from flan_jax import config as gin_config
 from flan_jax.opening import alone, make_directory, open_run, prepared
-from flan_jax.printing import print_sides
+from flan_jax.printing import print_sides, print_trained
 from flan_jax.training import processes
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     run = open_run(flags.profile, flags)
     make_directory(run.config.model_dir)
     with alone(run.directory, ".train.lock", "flan-jax train"):
-        return _train(run, gin_config.gin_arguments(argv), started)
+        return _train(run, flags.gin_arguments, started)
 
 
 def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
@@ -52,7 +52,10 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
     # 3. Data: who trains, who is held out; tokens from the cache, or made now.
     data = run.data = prepared(run.data, gin_arguments)
     print_sides(data)
-    mixture_record.keep(run.directory, {**settings, **mixture_record.record_of(data)}, fresh)
+    before = mixture_record.trained_before(run.config.initial_checkpoint_path) if fresh else []
+    print_trained(data, before)
+    record = {**settings, **mixture_record.record_of(data), "trained_before": before}
+    mixture_record.keep(run.directory, record, fresh)
 
     # 4. State: the latest checkpoint, else the initial one, else random.
     run.start(saved)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax import config as gin_config
+from flan_jax import run_directory
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.rank import RankScorer
@@ -237,10 +238,12 @@ def _sources(run, checkpoint, gin_file, settings) -> tuple[list[str], str]:
     if unknown:
         raise UserError(f"flan_jax has no model argument {unknown[0]}; it has run, checkpoint, step, gin_file, "
                         "protocol, max_length, batch_tokens, and gin.NAME for any setting.")
-    if run is None and (checkpoint is None or gin_file is None):
+    if gin_file is None and (run is not None or checkpoint is not None):
+        gin_file = run_directory.config_of(str(checkpoint if run is None else run))
+        if gin_file is None and run is not None:
+            raise UserError(f"run={run} is not the directory of a run (it has no {run_directory.CONFIG}).")
+    if gin_file is None or (run is None and checkpoint is None):
         raise UserError("no model given; write --model_args run=RUN, or checkpoint=PATH,gin_file=FILE.")
-    if gin_file is None:
-        gin_file = str(pathlib.Path(str(run)).expanduser() / "config.gin")
     files = str(gin_file).split("+") if isinstance(gin_file, str | pathlib.Path) else gin_file
     argv = [*(f"--gin_file={name}" for name in files), *(f"--{name}={value}" for name, value in settings.items())]
     return argv, str(run if checkpoint is None else checkpoint)

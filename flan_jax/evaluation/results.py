@@ -331,8 +331,17 @@ def check_whose(directory: pathlib.Path, run: pathlib.Path, model: str) -> None:
 
 
 def run_name(directory: pathlib.Path) -> str:
-    """What the column `run` calls the run of a directory."""
-    return directory.resolve().name
+    """What the column `run` calls the run of a directory: by the directory's name, and after a move as before.
+
+    A copy, beside which the original is still there, is another run.
+    """
+    place, known = directory.resolve(), known_runs(directory)
+    homes = {name: pathlib.Path(run["directory"]) for name, run in known.items()}
+    here = next((name for name, home in homes.items() if home == place), None)
+    first = next(iter(homes), None)
+    if here is None and first is not None and not homes[first].exists():
+        return first
+    return here or place.name
 
 
 def known_runs(directory: pathlib.Path) -> dict[str, dict[str, Any]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any
 
 import jax
 
+from flan_jax import run_directory
 from flan_jax.data.assemble import Data, DataConfig, in_catalogue
 from flan_jax.errors import UserError
 from flan_jax.files import read_json, readable, write_file
@@ -20,7 +22,8 @@ _ADVICE = ("it says what the run trains on: put it back, or delete it if setting
 _IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped datasets", "card": "mixture",
              "shards": "set of training rows"}
 # What is recorded for the reader and follows from the rest.
-_MAY_DIFFER = ("left_out", "overlaps")
+_MAY_DIFFER = ("left_out", "overlaps", "trained_before")
+_INITIAL = "initial_checkpoint_path"
 
 
 def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict
         "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
         "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
         "architecture": config.architecture, "batch_size": config.batch_size,
-        "task_feature_lengths": list(config.lengths()), "initial_checkpoint_path": initial_checkpoint_path,
+        "task_feature_lengths": list(config.lengths()),
+        _INITIAL: run_directory.absolute("Train.initial_checkpoint_path", initial_checkpoint_path),
     }
 
 
@@ -54,10 +58,19 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
     """
     before = _read(directory)
     differing = [key for key in record if before.get(key, record[key]) != record[key] and key not in _MAY_DIFFER]
+    if _INITIAL in differing and _has_moved(before[_INITIAL], record[_INITIAL]):
+        differing.remove(_INITIAL)
     if differing:
         names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
         raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
                         "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
+
+
+def _has_moved(before: object, now: object) -> bool:
+    """Whether two INITIAL_CHECKPOINT_PATHs may be one: older runs noted it as it was typed, and it may have moved."""
+    if not isinstance(before, str) or not isinstance(now, str):
+        return False
+    return now.endswith("/" + before.removeprefix("./")) or (os.path.exists(now) and not os.path.exists(before))
 
 
 def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
@@ -70,18 +83,37 @@ def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
 
 
 def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
-    """The datasets on which the run of a directory trained, by its `mixture.json`; without one, those of `data`.
+    """The datasets on which the run of a directory, and those that it began with, trained, by `mixture.json`; without
+    one, those of `data`.
 
     A run may be evaluated with settings that it did not train with: with another HELD_OUT, others would train.
     """
-    record = _read(directory)
-    if not record:
-        return data.candidates()
+    names = _trained_on(directory, set())
+    return data.candidates() if names is None else in_catalogue(names)
+
+
+def trained_before(initial_checkpoint_path: str | None) -> list[str]:
+    """Returns the datasets on which the run trained whose checkpoint this is, and those that it began with."""
+    if initial_checkpoint_path is None:
+        return []
+    place = run_directory.run_of(pathlib.Path(initial_checkpoint_path).expanduser())
+    return in_catalogue(_trained_on(place, set()) or ())
+
+
+def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] | None:
+    """The datasets by the records of a run and of those that it began with; None where there is no record."""
+    record, place = _read(directory), directory.resolve()
+    if not record or place in seen:
+        return None
     with readable(directory / _FILE, _ADVICE):
-        names = [row["dataset"] for row in record["card"]]
+        names = [*(row["dataset"] for row in record["card"]), *record.get("trained_before", ())]
         if not all(isinstance(name, str) for name in names):
             raise ValueError("a dataset is not a text")
-    return in_catalogue(names)
+    initial = record.get(_INITIAL)
+    if "trained_before" not in record and isinstance(initial, str):  # of an older version
+        before = run_directory.run_of(pathlib.Path(initial).expanduser())
+        names += _trained_on(before, seen | {place}) or []
+    return list(dict.fromkeys(names))
 
 
 def _read(directory: pathlib.Path) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""A run's directory is all that a verb needs: from anywhere, after it was moved, and for a copy of it."""
+
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+
+import pytest
+from test_run import SMALL, ended_well, run
+
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax import cli, generate, run_directory
+from flan_jax import config as gin_config
+from flan_jax.data.assemble import DataConfig
+from flan_jax.errors import UserError
+from flan_jax.evaluation import results
+from flan_jax.training import mixture_record
+from flan_jax.training.loop import TrainConfig
+
+
+def parse(*argv: str) -> argparse.Namespace:
+    parser = cli.ArgumentParser("flan-jax eval")
+    run_directory.add_flag(parser)
+    parser.add_argument("--checkpoint")
+    return gin_config.parse_command_line(argv, gin_config.CONFIGURED, parser)
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch) -> pathlib.Path:
+    """The directory of a run that was started from its parent with relative paths; the next command is elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    parse("--gin_file=gin/flan.gin", "--gin.MODEL_DIR=runs/one", "--gin.DATA_DIR=rows", "--gin.VOCABULARY=words.model",
+          "--gin.MIXTURE_OR_TASK_MODULE=tasks.py", "--gin.INITIAL_CHECKPOINT_PATH=../base", "--gin.CACHE_DIR=cache")
+    (tmp_path / "runs/one/checkpoints/100").mkdir(parents=True)
+    (tmp_path / "runs/one/config.gin").write_text(gin_config.config_text())
+    monkeypatch.chdir("/")
+    return tmp_path / "runs/one"
+
+
+def test_relative_paths_count_from_where_they_were_typed(started, tmp_path):
+    flags = parse(str(started))
+    data = DataConfig()
+    assert (data.data_dir, data.vocabulary, data.mixture_or_task_module, data.cache_dir) == tuple(
+        str(tmp_path / name) for name in ("rows", "words.model", "tasks.py", "cache"))
+    assert TrainConfig().model_dir == str(started)
+    assert TrainConfig().initial_checkpoint_path == str(tmp_path.parent / "base")
+    assert flags.gin_arguments == [f"--gin_file={started / 'config.gin'}"]
+    parse("--gin_file=gin/flan.gin", "--gin.MIXTURE_OR_TASK_MODULE=some.module")
+    text = gin_config.config_text()
+    assert "VOCABULARY = 'bytes'" in text and "'some.module'" in text and "DATA_DIR = None" in text
+
+
+def test_a_run_is_where_its_config_lies(started, tmp_path):
+    moved, copied = tmp_path / "moved", tmp_path / "copied"
+    started.rename(moved)
+    shutil.copytree(moved, copied)
+    for argv in ([str(moved)], [f"--gin_file={moved}/config.gin"], [f"--checkpoint={moved}/checkpoints/100"]):
+        parse(*argv)
+        assert TrainConfig().model_dir == str(moved)
+    parse(str(copied))
+    assert TrainConfig().model_dir == str(copied)
+    parse(f"--gin_file={moved}/config.gin", "--gin.MODEL_DIR=elsewhere")
+    assert TrainConfig().model_dir == "elsewhere"
+    assert parse(f"{copied}/checkpoints/100").checkpoint == f"{copied}/checkpoints/100"
+
+
+def test_a_run_that_is_called_by_a_number_is_not_a_step(started):
+    run = started.rename(started.parent / "2024")
+    assert run_directory.run_of(run) == run_directory.run_of(run / "checkpoints/100") == run
+    assert parse(str(run)).checkpoint is None
+
+
+def test_of_the_arguments_of_generate_the_first_is_the_run_unless_flags_name_one(started):
+    def given(*argv):
+        flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, generate._parser())
+        return flags.run, flags.prompts
+
+    assert given(str(started), "--method=sample", "Is it?", "So?") == (str(started), ["Is it?", "So?"])
+    assert given(f"--gin_file={started}/config.gin", "Is it?", "So?") == (None, ["Is it?", "So?"])
+    assert given(f"--checkpoint={started}", "Is it?") == (None, ["Is it?"])
+    with pytest.raises(UserError, match="'Is it\\?' is not the directory of a run .*flan-jax generate RUN_DIR PROMPT"):
+        given("Is it?")
+    (started / "checkpoints/model.gin").write_text("")
+    (started / "config.gin").rename(started / "other.gin")
+    with pytest.raises(UserError, match="is a converted checkpoint, not a run; give --gin_file=gin/flan.gin"):
+        given(f"{started}/checkpoints", "Is it?")
+
+
+def test_a_moved_run_keeps_its_name_in_results_and_a_copy_has_its_own(tmp_path):
+    one = tmp_path / "one"
+    results.remember_run(one, one, ["rte"])
+    copied = shutil.copytree(one, tmp_path / "copied")
+    assert results.run_name(copied) == "copied"
+    results.remember_run(copied, copied, ["rte"])
+    moved = one.rename(tmp_path / "moved")
+    assert results.run_name(moved) == "one" and results.run_name(copied) == "copied"
+    results.remember_run(moved, moved, ["rte"])
+    one.mkdir()
+    assert results.run_name(moved) == "one"
+
+
+def record(directory: pathlib.Path, dataset: str, **more) -> None:
+    directory.mkdir()
+    (directory / "mixture.json").write_text(json.dumps({"card": [{"dataset": dataset}], **more}))
+
+
+def test_what_a_model_trained_on_includes_what_it_began_with(tmp_path):
+    record(tmp_path / "first", "rte")
+    record(tmp_path / "second", "cola", initial_checkpoint_path=str(tmp_path / "first/checkpoints/7"))
+    record(tmp_path / "third", "copa", trained_before=["cola", "rte"], initial_checkpoint_path="/gone")
+    assert mixture_record.trained_on(tmp_path / "second", None) == ["cola", "rte"]
+    assert mixture_record.trained_on(tmp_path / "third", None) == ["copa", "cola", "rte"]
+    assert mixture_record.trained_before(str(tmp_path / "second")) == ["cola", "rte"]
+    assert mixture_record.trained_before(None) == mixture_record.trained_before(str(tmp_path)) == []
+
+
+def test_the_checkpoint_that_a_run_began_with_may_move(tmp_path):
+    (tmp_path / "base").mkdir()
+    for before in ("base", "./base", "/gone/base"):  # older versions noted it as it was typed
+        (tmp_path / "mixture.json").write_text(json.dumps({"initial_checkpoint_path": before}))
+        mixture_record.check_same(tmp_path, {"initial_checkpoint_path": str(tmp_path / "base")})
+    (tmp_path / "mixture.json").write_text(json.dumps({"initial_checkpoint_path": str(tmp_path)}))
+    with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
+        mixture_record.check_same(tmp_path, {"initial_checkpoint_path": str(tmp_path / "base")})
+
+
+@pytest.mark.slow
+def test_eval_generate_convert_and_report_take_a_moved_and_a_copied_run(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    gin_file = pathlib.Path(__file__).parents[1] / "gin/flan.gin"
+    python = ["env", f"PYTHONPATH={gin_file.parents[1]}", sys.executable, "-m", "flan_jax"]
+
+    def ran(*argv: str, at=pathlib.Path("/")) -> str:
+        return ended_well(run([*python, *argv], cwd=at)).stdout
+
+    ran("train", f"--gin_file={gin_file}", *SMALL, "--gin.MODEL_DIR=one", "--gin.CACHE_DIR=cache",
+        "--gin.TRAIN_STEPS=2", "--gin.MIXTURE_OR_TASK_NAME=cola", "--gin.EVAL_DATASETS=copa", "--gin.EVAL_TEMPLATES=1",
+        "--gin.EVAL_ROWS=2", at=work)
+    assert "1 of 1 are evaluated already" in ran("eval", str(work / "one"))
+    answer = ran("generate", str(work / "one"), "Is water wet?")
+    (work / "one").rename(work / "two")
+    shutil.copytree(work / "two", work / "three")
+    shutil.rmtree(work / "two/checkpoints/2/state")  # what the copy reads is its own
+    for name in ("two", "three"):
+        assert ran("generate", name, "Is water wet?", at=work) == answer
+        assert "2 of 2" not in ran("eval", name, "--gin.EVAL_TEMPLATES=2", at=work)
+        assert f"from {name}/checkpoints/2" in ran("convert", name, "--to=hf", f"--output={name}_hf", at=work)
+        assert "| copa |" in ran("report", str(work / name))
