@@ -9,13 +9,14 @@ import golden
 import jax
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from converting import convert, our_logits
-from flax import traverse_util
+from flax import serialization, traverse_util
 
 from flan_jax import cli, interchange
 from flan_jax.errors import UserError
-from flan_jax.interchange import parameters, t5x, zarr_files
+from flan_jax.interchange import orbax_files, ours, parameters, t5x, zarr_files
 from flan_jax.interchange.load import open_checkpoint
 from flan_jax.interchange.source import Source, Tensor
 from flan_jax.models import decoder, stacking, t5
@@ -258,12 +259,140 @@ def test_a_checkpoint_that_is_damaged_is_one_sentence(tmp_path, capsys, form, da
     damage(root)
     assert cli.main(["convert", f"--from={form}", "--to=hf", f"--input={root}", f"--output={tmp_path}/out"]) == 2
     said = capsys.readouterr().err
-    assert f"{root}" in said and "is not readable (" in said and said.endswith("; download or copy it again.\n"), said
+    assert f"{root}" in said and ("is not readable (" in said or "cannot be read (" in said), said
+    assert said.endswith("; download or copy it again.\n"), said
     assert "tensorstore_spec" not in said
 
 
 def _cut(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def orbax_tree(path, in_one_database, zarr3):
+    """A directory of Orbax with one array in four chunks, a scalar and zeros; gives it as numpy."""
+    arrays = {"params": {"a": np.arange(64, dtype=np.float32).reshape(8, 8), "b": np.zeros((3,), np.float32),
+                         "c": np.int32(0)}}
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=in_one_database, use_zarr3=zarr3)
+    save = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=64 if not zarr3 else None), arrays)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(path, args=ocp.args.PyTreeSave(arrays, save_args=save))
+    return traverse_util.flatten_dict(arrays, sep="/")
+
+
+@pytest.mark.parametrize("in_one_database, zarr3", [(True, False), (False, False), (True, True), (False, True)])
+def test_every_file_of_arrays_that_is_lost_is_noticed(tmp_path, in_one_database, zarr3):
+    """TensorStore reads chunks that are not there as zeros."""
+    arrays = orbax_tree(tmp_path / "tree", in_one_database, zarr3)
+    opened = orbax_files.open_tree(tmp_path / "tree")
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(opened[name].read(), array)
+    kept = {"commit_success.txt", "_CHECKPOINT_METADATA"}
+    files = [file for file in (tmp_path / "tree").rglob("*") if file.is_file() and file.name not in kept]
+    files = [file for file in files if "ocdbt.process_0" not in file.parts and "array_metadatas" not in file.parts]
+    assert len(files) >= (3 if in_one_database else 7)
+    for file in files:
+        contents = file.read_bytes()
+        file.unlink()
+        with pytest.raises(UserError, match="tree"):
+            [tensor.read() for tensor in orbax_files.open_tree(tmp_path / "tree").values()]
+        file.write_bytes(contents)
+
+
+def test_chunks_that_are_missing_are_listed(tmp_path, capsys):
+    arrays = small_arrays()
+    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    convert("t5x", "flan", tmp_path / "in", tmp_path / "ours")
+    place = tmp_path / "in/checkpoint_7/target.token_embedder.embedding"
+    (place / "0.0").unlink()
+    with pytest.raises(UserError, match=rf"{place} lacks 1 chunks of its arrays \(0.0\); download or copy it again"):
+        open_checkpoint(tmp_path / "in")
+    (tmp_path / "ours/checkpoints/7/params/token_embedder.embedding/0.0").unlink()
+    with pytest.raises(UserError, match=r"params lacks 1 chunks of its arrays \(token_embedder.embedding/0.0\)"):
+        open_checkpoint(tmp_path / "ours")
+
+
+def test_a_run_does_not_resume_from_zeros_in_place_of_a_lost_chunk(tmp_path):
+    arrays = small_arrays()
+    tree = {"params": traverse_util.unflatten_dict(arrays, sep="/"), "step": np.int32(7)}
+    slots = {f"{slot}/{name}": Tensor((1,), np.dtype(np.float32), lambda: np.zeros(1, np.float32))
+             for name in arrays for slot in ("v", "v_row", "v_col")}
+    ours.write_ours(tmp_path / "run", source_of(arrays, slots=slots), None, lambda name: None)
+    (tmp_path / "run/checkpoints/7/params/token_embedder.embedding/0.0").unlink()
+    run = checkpoints.Checkpoints(tmp_path / "run/checkpoints")
+    with pytest.raises(UserError, match="lacks 1 chunks"):
+        run.restore(jax.eval_shape(lambda: tree))
+    run.close()
+
+
+def test_two_dots_in_the_path_of_a_checkpoint_are_resolved(tmp_path, monkeypatch):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    convert("t5x", "flan", tmp_path / "in", tmp_path / "ours")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for path in ("../in", "../ours", f"{tmp_path}/work/../in/checkpoint_7", f"{tmp_path}/work/../ours/checkpoints/7"):
+        tensor = open_checkpoint(path).tensors["encoder/encoder_norm/scale"]
+        np.testing.assert_array_equal(tensor.read(), small_arrays()["encoder/encoder_norm/scale"])
+    convert("t5x", "flan", "../in", "../work/../again")
+    assert open_checkpoint(tmp_path / "again").step == 7
+
+
+def _edit_index(file, change):
+    index = serialization.msgpack_restore(file.read_bytes())
+    change(index["optimizer"])
+    file.write_bytes(serialization.msgpack_serialize(index))
+
+
+def _scale(optimizer):
+    return optimizer["target"]["encoder"]["encoder_norm"]["scale"]
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda tree: _scale(tree)["kvstore"].update(path="../../elsewhere/"), "outside of"),
+    (lambda tree: _scale(tree)["kvstore"].update(path="/etc/"), "outside of"),
+    (lambda tree: _scale(tree)["kvstore"].update(path=5), "not a valid name"),
+    (lambda tree: _scale(tree).update(driver="n5"), "has the driver 'n5'"),
+    (lambda tree: _scale(tree)["metadata"].update(shape=[2**40]), "the index has"),
+    (lambda tree: _scale(tree).update(dtype="float64"), "the index has"),
+    (lambda tree: _scale(tree).update(kvstore=None), "is not readable"),
+    (lambda tree: tree["state"].update(step=np.asarray(-1)), "its step is -1"),
+    (lambda tree: tree["state"].update(step="seven"), "state/step is 'seven'"),
+    (lambda tree: tree["state"].pop("step"), "it lacks"),
+    (lambda tree: tree.update(target=[1]), "checkpoint_7"),
+], ids=range(11))
+def test_an_index_of_wrong_names_types_and_sizes_is_refused(tmp_path, change, says):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    shutil.copytree(tmp_path / "in/checkpoint_7/target.encoder.encoder_norm.scale", tmp_path / "elsewhere")
+    _edit_index(tmp_path / "in/checkpoint_7/checkpoint", change)
+    with pytest.raises(UserError, match=says):
+        open_checkpoint(tmp_path / "in")
+
+
+def test_sizes_that_the_files_cannot_fill_are_refused_before_they_are_read(tmp_path):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    array = tmp_path / "in/checkpoint_7/target.token_embedder.embedding/.zarray"
+    metadata = json.loads(array.read_text())
+    large = {**metadata, "shape": [2**40, 16], "chunks": [2**40, 16]}
+    array.write_text(json.dumps(large))
+
+    def change(tree):
+        tree["target"]["token_embedder"]["embedding"]["metadata"].update(shape=large["shape"], chunks=large["chunks"])
+
+    _edit_index(tmp_path / "in/checkpoint_7/checkpoint", change)
+    with pytest.raises(UserError, match="claims arrays of .* bytes"):
+        open_checkpoint(tmp_path / "in")
+    array.write_text(json.dumps({**metadata, "shape": [2**40, 16]}))
+    with pytest.raises(UserError, match="lacks 1,000 chunks"):
+        open_checkpoint(tmp_path / "in")
+
+
+@pytest.mark.parametrize("gin", ["T5Config.num_heads = 'two'\n", "T5Config.num_decoder_layers = 3000000000\n",
+                                 "T5Config.mlp_activations = 5\n", "T5Config.emb_dim = True\n",
+                                 "T5Config.emb_dim = (\n", b"\xff\xfe", "T5Config.relpos_buckets = 10**9\n"], ids=str)
+def test_a_gin_file_beside_a_checkpoint_is_checked(tmp_path, gin):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    (tmp_path / "in/model.gin").write_bytes(gin if isinstance(gin, bytes) else gin.encode())
+    with pytest.raises(UserError, match=str(tmp_path / "in")):
+        open_checkpoint(tmp_path / "in")
 
 
 def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+import tokenize
 from typing import Any
 
 from gin import config_parser
 
 from flan_jax.errors import UserError
+from flan_jax.files import readable
 from flan_jax.interchange.parameters import DEFAULTS, FIELDS
+from flan_jax.messages import shown
 
 CONFIG_CLASS = {"t5": "T5Config", "decoder": "DecoderConfig"}
 _MODEL = {name: model for model, name in CONFIG_CLASS.items()}
@@ -79,16 +82,17 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any
     macros: dict[str, Any] = {}
     bound: dict[tuple[str, str], Any] = {}
     try:
-        for statement in config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Literals()):
-            if not isinstance(statement, config_parser.BindingStatement):
-                continue
-            model, parameter = _MODEL.get(statement.selector.rsplit(".", 1)[-1]), statement.arg_name
-            if not parameter:
-                macros[statement.selector] = statement.value
-            elif model and parameter in (*FIELDS[model], "dropout_rate"):
-                bound[model, parameter] = statement.value
-    except SyntaxError as error:
-        raise UserError(f"{path} is not readable as gin ({str(error).splitlines()[0]}).") from None
+        with readable(path, "correct it, or copy it again"):
+            for statement in config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Literals()):
+                if not isinstance(statement, config_parser.BindingStatement):
+                    continue
+                model, parameter = _MODEL.get(statement.selector.rsplit(".", 1)[-1]), statement.arg_name
+                if not parameter:
+                    macros[statement.selector] = statement.value
+                elif model and parameter in (*FIELDS[model], "dropout_rate"):
+                    bound[model, parameter] = statement.value
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise UserError(f"{shown(path)} is not readable as gin ({shown(str(error).splitlines()[0])}).") from None
     return macros, bound
 
 

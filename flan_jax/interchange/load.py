@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from flan_jax.errors import UserError
-from flan_jax.files import readable
+from flan_jax.files import local_path, readable
 from flan_jax.interchange.gguf import is_gguf, open_gguf
 from flan_jax.interchange.gin_fields import fields_beside
 from flan_jax.interchange.huggingface import is_huggingface, open_huggingface
@@ -18,7 +18,10 @@ from flan_jax.interchange.ours import open_ours
 from flan_jax.interchange.parameters import fields_of
 from flan_jax.interchange.source import Source, Tensor, check_tensors
 from flan_jax.interchange.t5x import find_t5x, open_t5x
+from flan_jax.messages import shown
+from flan_jax.models.decoder import DecoderConfig
 from flan_jax.models.stacking import named
+from flan_jax.models.t5 import T5Config
 
 FORMS = ("t5x", "hf", "gguf", "flan")
 _STACKED = re.compile(r"(.+/)?layers/(.+)")
@@ -37,12 +40,30 @@ def open_checkpoint(path, form: str | None = None, step: int | str | None = None
     if source.model is None:
         shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
         source.model, source.fields = fields_of(shapes, fields_beside(source.path), source.path)
+    _check_fields(source)
     return source
 
 
+def _check_fields(source: Source) -> None:
+    """Raises UserError for fields that no model can have, or more layers than there are tensors."""
+    config = {"t5": T5Config, "decoder": DecoderConfig}[source.model]
+    counts = {name: source.fields.get(name) for name in ("num_layers", "num_encoder_layers", "num_decoder_layers")}
+    try:
+        config(**{**source.fields, "dtype": "float32"})
+    except UserError as error:
+        raise UserError(f"{shown(source.path)}, or the gin file beside it, is not a model of this project: {error}"
+                        ) from error
+    for name, count in counts.items():
+        if count is not None and count > len(source.tensors):
+            raise UserError(f"{shown(source.path)} has {len(source.tensors):,} tensors, which cannot be {name} "
+                            f"{count:,}; put the right config.gin or model.gin beside it.")
+
+
 def _open(path, form: str | None, step: int | str | None) -> Source:
-    path = pathlib.Path(path).expanduser()
-    if not path.exists():
+    path = local_path(path, "checkpoint")
+    with readable(path):
+        exists = path.exists()
+    if not exists:
         raise UserError(f"There is no checkpoint at {path}: nothing is there.")
     with readable(path):
         return _open_form(path, form or form_of(path), step)

@@ -7,16 +7,22 @@ Orbax the tree; it is written last.
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from flan_jax.errors import UserError
+from flan_jax.files import inside, read_json, readable
+from flan_jax.interchange import zarr_chunks
 from flan_jax.interchange.source import Tensor
 from flan_jax.interchange.zarr_files import file_store, open_array, write_array
+from flan_jax.messages import shown
 
 _COMPRESSOR = {"id": "zstd", "level": 1}
+_METADATA = "_METADATA"
 _DICT_KEY = 2  # Orbax's number for the key of a dict.
 
 
@@ -24,25 +30,41 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
     """The arrays of a tree by their path, `params/encoder/...`.
 
     Raises:
-      UserError: if there is no tree of Orbax in `directory`.
+      UserError: if there is no tree of Orbax in `directory`, or chunks of its arrays are missing.
     """
-    try:
-        metadata = json.loads((directory / "_METADATA").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{directory} holds no finished Orbax checkpoint (no _METADATA in it).") from None
+    metadata = tree_metadata(directory)
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     tensors = {}
-    for entry in metadata["tree_metadata"].values():
-        keys = [str(key["key"]) for key in entry["key_metadata"]]
-        if entry["value_metadata"]["value_type"] not in ("None", "Dict", "Tuple", "List"):
-            tensors["/".join(keys)] = open_array(_store(directory, ".".join(keys), metadata["use_ocdbt"]), driver)
+    with readable(directory / _METADATA):
+        entries = [([str(key["key"]) for key in entry["key_metadata"]], entry["value_metadata"]["value_type"])
+                   for entry in metadata["tree_metadata"].values()]
+        in_one_database = bool(metadata["use_ocdbt"])
+    zarr_chunks.check_tree(directory, metadata)
+    for keys, kind in entries:
+        if kind not in ("None", "Dict", "Tuple", "List"):
+            store = _store(directory, ".".join(keys), in_one_database)
+            with readable(f"{directory}/{'.'.join(keys)}"):
+                tensors["/".join(keys)] = open_array(store, driver)
+    zarr_chunks.check_sizes((math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), directory)
     return tensors
 
 
-def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict:
+def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns what Orbax's `_METADATA` says of a tree.
+
+    Raises:
+      UserError: if there is none, or it is damaged.
+    """
+    try:
+        return read_json(inside(directory, _METADATA, directory / _METADATA))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{shown(directory)} holds no finished Orbax checkpoint (no {_METADATA} in it).") from None
+
+
+def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict[str, str]:
     if in_one_database:
-        return {"driver": "ocdbt", "base": directory.absolute().as_uri() + "/", "path": f"{name}/"}
-    return file_store(directory / name)
+        return {**zarr_chunks.tree_store(directory, True), "path": f"{name}/"}
+    return file_store(inside(directory, name, directory / _METADATA))
 
 
 def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -56,4 +78,4 @@ def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]
                               "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False}}
     metadata = {"tree_metadata": entries, "use_ocdbt": False, "use_zarr3": False,
                 "store_array_data_equal_to_fill_value": True, "custom_metadata": None}
-    (directory / "_METADATA").write_text(json.dumps(metadata), encoding="utf-8")
+    (directory / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")

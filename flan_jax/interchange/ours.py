@@ -27,7 +27,7 @@ def open_ours(path: pathlib.Path, step: int | str | None = None) -> Source:
         state = orbax_files.open_tree(place / "state")
         slots = {name.removeprefix(_OPTIMIZER): tensor for name, tensor in state.items()
                  if name.startswith(_OPTIMIZER) and name.count("/") > 1}
-    found = int(place.name) if place.name.isdigit() else 0
+    found = int(place.name) if place.name.isdecimal() else 0
     return Source(place, found, tensors, slots=slots)
 
 

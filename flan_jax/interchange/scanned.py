@@ -13,6 +13,7 @@ import numpy as np
 
 from flan_jax.errors import UserError
 from flan_jax.interchange.source import Tensor
+from flan_jax.messages import listed, shown
 
 _STACKED = re.compile(r"(encoder|decoder)/(\1|layers)/(.+)")
 
@@ -23,8 +24,10 @@ def unscanned(tensors: dict[str, Tensor], path) -> dict[str, Tensor]:
     Layers of one name follow each other, and the last array is kept: reading in this order reads each array once.
 
     Raises:
-      UserError: when a table is read that all our layers share, and theirs differ.
+      UserError: when a table is read that all our layers share, and theirs differ; when arrays of a stack disagree on
+        the number of layers.
     """
+    _check_counts(tensors, path)
     result: dict[str, Tensor] = {}
     held = _Held()
     for name, tensor in tensors.items():
@@ -41,6 +44,21 @@ def unscanned(tensors: dict[str, Tensor], path) -> dict[str, Tensor]:
             for i in range(tensor.shape[axis]):
                 result[f"{stack}/layers_{i}/{rest}"] = whole.layer(axis, i)
     return result
+
+
+def _check_counts(tensors: dict[str, Tensor], path) -> None:
+    """Raises UserError unless all arrays of a stack have the same number of layers: one may not claim a billion."""
+    counts: dict[str, set[int]] = {}
+    for name, tensor in tensors.items():
+        match = _STACKED.fullmatch(name)
+        if match:
+            stack, level = match[1], match[2]
+            axis = _layer_axis(tensors, f"{stack}/{level}") if level == stack else 0
+            counts.setdefault(f"{stack}/{level}", set()).add(tensor.shape[axis])
+    for prefix, found in counts.items():
+        if len(found) > 1:
+            raise UserError(f"{shown(path)} has {listed(sorted(found))} layers in the arrays of {prefix}, which should "
+                            "have the same number; download or copy it again.")
 
 
 class _Held:

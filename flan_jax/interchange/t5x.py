@@ -8,6 +8,7 @@ the tensorstore spec of the array's directory, its path relative to the checkpoi
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,10 +17,13 @@ import numpy as np
 from flax import serialization, traverse_util
 
 from flan_jax.errors import UserError
+from flan_jax.files import inside, readable
 from flan_jax.interchange import orbax_files
 from flan_jax.interchange.scanned import unscanned
 from flan_jax.interchange.source import Source, Tensor, cast
+from flan_jax.interchange.zarr_chunks import check_array, check_sizes
 from flan_jax.interchange.zarr_files import chunk_shape, file_store, open_array, write_array
+from flan_jax.messages import listed, shown
 from flan_jax.models.stacking import named
 
 _VERSION = 3
@@ -38,9 +42,9 @@ def find_t5x(path: pathlib.Path, step: int | str | None = None) -> pathlib.Path 
     if is_t5x(path):
         return path
     found = {int(child.name.removeprefix("checkpoint_")): child for child in path.glob("checkpoint_*")
-             if child.name.removeprefix("checkpoint_").isdigit() and is_t5x(child)}
+             if child.name.removeprefix("checkpoint_").isdecimal() and is_t5x(child)}
     if step is not None and found and step not in found:
-        raise UserError(f"There is no step {step} in {path}; there is {', '.join(map(str, sorted(found)))}.")
+        raise UserError(f"There is no step {step} in {shown(path)}; there is {listed(sorted(found))}.")
     return found[max(found) if step is None else step] if found else None
 
 
@@ -114,20 +118,47 @@ def _open(path: pathlib.Path) -> tuple[int, dict[str, Tensor], dict[str, Tensor]
         parameter, _, slot = name.removeprefix("state/param_states/").rpartition("/")
         if name.startswith("state/param_states/") and slot in _SLOTS:
             slots[f"{slot}/{parameter}"] = tensor
-    return int(flat["state/step"].read()), parameters, slots or None
+    with readable(path):
+        step = int(flat["state/step"].read().item())
+        if not 0 <= step < 2**62:
+            raise ValueError(f"its step is {step}")
+    return step, parameters, slots or None
 
 
 def _open_index(path: pathlib.Path) -> dict[str, Tensor]:
-    contents = serialization.msgpack_restore((path / "checkpoint").read_bytes())
-    return {name: _leaf(leaf, path) for name, leaf in named(contents["optimizer"], is_leaf=_is_spec).items()}
+    file = inside(path, "checkpoint", path / "checkpoint")
+    with readable(file):
+        contents = serialization.msgpack_restore(file.read_bytes())
+        leaves = named(contents["optimizer"], is_leaf=_is_spec)
+    tensors = {name: _leaf(leaf, name, path) for name, leaf in leaves.items()}
+    check_sizes((math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), path)
+    return tensors
 
 
 def _is_spec(node: Any) -> bool:
     return isinstance(node, dict) and "driver" in node
 
 
-def _leaf(leaf: Any, path: pathlib.Path) -> Tensor:
-    if _is_spec(leaf):
-        return open_array(file_store(path / leaf["kvstore"]["path"]), leaf["driver"])
+def _leaf(leaf: Any, name: str, path: pathlib.Path) -> Tensor:
+    if not _is_spec(leaf):
+        with readable(path / "checkpoint"):
+            array = _numbers(leaf, name)
+        return Tensor(array.shape, array.dtype, lambda: array)
+    with readable(path / "checkpoint"):
+        directory = inside(path, leaf["kvstore"]["path"], path / "checkpoint")
+        if leaf["driver"] != "zarr":
+            raise ValueError(f"{name} has the driver {leaf['driver']!r}")
+    check_array(directory)
+    with readable(directory):
+        tensor = open_array(file_store(directory), leaf["driver"])
+        shape, dtype = leaf.get("metadata", {}).get("shape", tensor.shape), leaf.get("dtype", tensor.dtype.name)
+        if tuple(shape) != tensor.shape or dtype != tensor.dtype.name:
+            raise ValueError(f"the index has {tuple(shape)} {dtype}, its own metadata {tensor.shape} {tensor.dtype}")
+    return tensor
+
+
+def _numbers(leaf: Any, name: str) -> np.ndarray:
     array = np.asarray(leaf)
-    return Tensor(array.shape, array.dtype, lambda: array)
+    if array.dtype.kind not in "fiuV" or array.dtype.hasobject:  # V: bfloat16
+        raise ValueError(f"{name} is {shown(repr(leaf))}")
+    return array

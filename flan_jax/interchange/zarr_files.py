@@ -15,7 +15,7 @@ _CHUNK_BYTES = 64 * 1024 * 1024
 
 def file_store(path: pathlib.Path) -> dict[str, str]:
     """The tensorstore `kvstore` of one array's own directory."""
-    return {"driver": "file", "path": f"{path.absolute()}/"}
+    return {"driver": "file", "path": f"{path.resolve()}/"}
 
 
 def open_array(kvstore: dict[str, Any], driver: str = "zarr") -> Tensor:

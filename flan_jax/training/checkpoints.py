@@ -12,6 +12,7 @@ import logging
 import math
 import operator
 import os
+import pathlib
 import re
 import sys
 import textwrap
@@ -219,11 +220,14 @@ def _validation_loss(directory) -> float:
 
 
 def _restore_item(path, abstract_tree):
-    from flan_jax.interchange.source import check_tensors  # not above: it imports this module
+    from flan_jax.interchange import orbax_files, zarr_chunks  # not above: they import this module
+    from flan_jax.interchange.source import check_tensors
 
     handler, wanted = ocp.StandardCheckpointHandler(), named(abstract_tree)
     with _reading(path):
         stored = named(handler.metadata(path).tree)
+        if "://" not in str(path):
+            zarr_chunks.check_tree(pathlib.Path(path), orbax_files.tree_metadata(pathlib.Path(path)))
     check_tensors({name: leaf.shape for name, leaf in stored.items()},
                   {name: leaf.shape for name, leaf in wanted.items()}, path,
                   "give the gin files (model and optimizer) it was trained with, or another MODEL_DIR.")
@@ -242,6 +246,8 @@ def _reading(path):
         yield
     except (jax.errors.JaxRuntimeError, MemoryError):
         raise  # of the devices or of the machine, not of the files
+    except UserError as error:
+        raise Damaged(str(error)) from error
     except Exception as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 90, placeholder=" ...")
         is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
