@@ -73,6 +73,8 @@ def _parser() -> cli.ArgumentParser:
     splitting.add_argument("--train_clusters", type=_count, help="only the first 1 to 7 training clusters, in the "
                                                                  "paper's order")
     splitting.add_argument("--datasets_per_cluster", type=_count, help="only so many training datasets a cluster")
+    splitting.add_argument("--train_datasets", type=_count, help="at most so many training datasets, one of each "
+                                                                 "cluster in turn")
     _add_related_flag(splitting)
     overlapping = verb("overlap", _overlap, "which held-out rows stand, word for word, in the training rows")
     overlapping.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
@@ -230,7 +232,7 @@ def _check(flags: argparse.Namespace) -> int:
 
 def _split(flags: argparse.Namespace) -> None:
     split = held_out_split(CATALOGUE, flags.held_out, flags.train_clusters, flags.datasets_per_cluster,
-                           flags.related)
+                           flags.related, flags.train_datasets)
     if flags.json:
         overlaps = [{"train": o.train, "eval": o.evaluated, "shared": o.relation.why, "measured": o.relation.measured}
                     for o in split.overlaps]

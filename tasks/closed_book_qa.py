@@ -41,6 +41,8 @@ def _arc_row(raw):
     options = [text.strip() for text in texts]
     if not raw["question"].strip() or not all(options):
         return Drop("empty question or choice")
+    if len(options) != 4:
+        return Drop("not four choices")  # as in FLAN's code
     if raw["answerKey"] not in labels:
         return Drop("the answer is not among the choices")
     label = list(labels).index(raw["answerKey"])
@@ -78,7 +80,8 @@ def _trivia_qa_row(raw):
     if value in ("", "<unk>"):
         return Drop("no answer")
     answer = _ordinary_case(value, raw["answer"]["aliases"])
-    return {"question": question, "answer": answer, "references": distinct([answer, value, *raw["answer"]["aliases"]])}
+    references = distinct([answer, value, *raw["answer"]["aliases"]])
+    return {"question": question, "answer": answer, "references": references, "group": question}
 
 
 # A question of ARC may also be an unfinished statement or hold a blank, and the answer then completes it.
@@ -209,6 +212,7 @@ NATURAL_QUESTIONS = Dataset(
 
 # The builder's rc has one row for each question and part of the collection (Web, Wikipedia, and in validation the
 # verified subsets of both), not for each document: most questions come twice, also across train and validation below.
+# The rows of one question are one unit for standard errors.
 TRIVIA_QA = Dataset(
     name="trivia_qa",
     paper_dataset="TQA",
@@ -259,4 +263,5 @@ TRIVIA_QA = Dataset(
     ),
 )
 
-DATASETS = (ARC_CHALLENGE, ARC_EASY, NATURAL_QUESTIONS, TRIVIA_QA)
+# In the order of FLAN's code, which DATASETS_PER_CLUSTER and TRAIN_DATASETS follow.
+DATASETS = (TRIVIA_QA, NATURAL_QUESTIONS, ARC_CHALLENGE, ARC_EASY)

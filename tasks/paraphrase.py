@@ -266,4 +266,5 @@ STSB = Dataset(
     ),
 )
 
+# In the order of FLAN's code, which DATASETS_PER_CLUSTER and TRAIN_DATASETS follow.
 DATASETS = (GLUE_MRPC, GLUE_QQP, PAWS_WIKI, STSB)

@@ -4,7 +4,7 @@ import html
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import column, detokenised, distinct, one_line
+from flan_jax.tasks.cleaning import column, detokenised, distinct, ended, one_line
 
 # What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce it.
 UNANSWERABLE = "unanswerable"
@@ -206,7 +206,7 @@ MULTIRC = Dataset(
 
 
 def _openbookqa_row(raw):
-    """The stem is a question or the beginning of a sentence; the core fact (fact1) is left out, some rows lack it."""
+    """The stem is a question or the beginning of a sentence; before it, as in FLAN, the core fact (fact1), if given."""
     question = raw["question"]
     stem = one_line(question["stem"])
     options = [one_line(question[f"choice_{letter}"]) for letter in "ABCD"]
@@ -216,7 +216,9 @@ def _openbookqa_row(raw):
         return Drop("empty text")
     if len(set(options)) < len(options):
         return Drop("two equal choices")
-    return {"question": stem, "options": options, "label": raw["answerKey"]}
+    fact = ended(one_line(raw.get("fact1") or ""))
+    question = f"{fact[:1].upper()}{fact[1:]}\n{stem}" if fact else stem
+    return {"question": question, "options": options, "label": raw["answerKey"]}
 
 
 def _openbookqa_hub_row(raw):
@@ -230,7 +232,7 @@ OPENBOOKQA = Dataset(
     paper_dataset="OBQA",
     cluster="reading_comprehension",
     tfds="openbookqa:0.1.0",
-    hub=Hub("allenai/openbookqa", "main", row=_openbookqa_hub_row),
+    hub=Hub("allenai/openbookqa", "additional", row=_openbookqa_hub_row),
     licence="Apache 2.0",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 4950},
@@ -362,4 +364,5 @@ SQUAD_V2 = Dataset(
     ),
 )
 
-DATASETS = (BOOL_Q, DROP, MULTIRC, OPENBOOKQA, SQUAD_V1, SQUAD_V2)
+# In the order of FLAN's code, which DATASETS_PER_CLUSTER and TRAIN_DATASETS follow.
+DATASETS = (SQUAD_V1, SQUAD_V2, DROP, MULTIRC, OPENBOOKQA, BOOL_Q)

@@ -140,4 +140,5 @@ RECORD = Dataset(
     ),
 )
 
-DATASETS = (COSMOS_QA, RECORD)
+# In the order of FLAN's code, which DATASETS_PER_CLUSTER and TRAIN_DATASETS follow.
+DATASETS = (RECORD, COSMOS_QA)

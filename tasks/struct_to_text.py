@@ -12,14 +12,18 @@ _SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "valid
 
 
 def _row(raw, text_field, **fields):
-    """The row of a generation dataset: its fields, its target and the right answers, each once."""
+    """The row of a generation dataset: its fields, its target and the right answers, each once.
+
+    Rows with the same input and another target are one unit for standard errors.
+    """
     target = one_line(raw["target"])
     if not target:
         return Drop("empty target")
     if not all(fields.values()):
         return Drop("empty input")
     references = dict.fromkeys([target, *(one_line(r) for r in raw["references"] if r and r.strip())])
-    return {**fields, text_field: target, "answer": target, "references": list(references)}
+    return {**fields, text_field: target, "answer": target, "references": list(references),
+            "group": "; ".join(fields.values())}
 
 
 def _words(name):
@@ -310,4 +314,5 @@ WEB_NLG_EN = Dataset(
     ),
 )
 
-DATASETS = (COMMON_GEN, DART, E2E_NLG, WEB_NLG_EN)
+# In the order of FLAN's code, which DATASETS_PER_CLUSTER and TRAIN_DATASETS follow.
+DATASETS = (WEB_NLG_EN, COMMON_GEN, E2E_NLG, DART)

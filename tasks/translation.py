@@ -9,12 +9,15 @@ from flan_jax.tasks.cleaning import one_line
 
 
 def _pair(raw, code, name):
-    """Fields of one aligned pair: `english`, the other language under its name, which is also the answer."""
+    """Fields of one aligned pair: `english`, the other language under its name, which is also the answer.
+
+    Rows of one English sentence are one unit for standard errors: each of Finnish's test set has two translations.
+    """
     pair = raw.get("translation", raw)
     english, other = (one_line(pair[key]) for key in ("en", code))
     if not english or not other:
         return Drop("one side of the pair is empty")
-    return {"english": english, name: other, "answer": other}
+    return {"english": english, name: other, "answer": other, "group": english}
 
 
 def _spanish(raw):
@@ -366,5 +369,6 @@ WMT16_RUEN = Dataset(
     ),
 )
 
+# In the order of FLAN's code, which DATASETS_PER_CLUSTER and TRAIN_DATASETS follow.
 DATASETS = (
     PARA_CRAWL_ENES, WMT14_ENFR, WMT16_DEEN, WMT16_TREN, WMT16_CSEN, WMT16_FIEN, WMT16_ROEN, WMT16_RUEN)

@@ -102,7 +102,7 @@ def test_refuses_a_repetition_up_to_punctuation_and_field_names():
 
 
 @pytest.mark.parametrize("name, says", [
-    ("coreference", "'coreference' is a cluster and no dataset; its datasets are wsc, "),
+    ("coreference", "'coreference' is a cluster and no dataset; its datasets are definite_pronoun_resolution, "),
     ("rtte", "unknown dataset 'rtte'; did you mean rte?"),
     ("#", "`flan-jax tasks list` shows those there are"),
 ])

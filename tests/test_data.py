@@ -200,6 +200,7 @@ def test_splits_within_clusters_hold_out_one_dataset_of_each():
     (("nli", 0), "TRAIN_CLUSTERS must be None or a whole number of at least 1 and below"), (("nli", True), "not True"),
     (("nli", None, None, "papers"), "RELATED must be 'text' or 'paper', not 'papers'; did you mean paper?"),
     (("coreference+wsc",), "'wsc' is a dataset and no cluster; hold out its cluster, coreference"),
+    (("nli", None, None, "text", 0), "TRAIN_DATASETS must be None or a whole number of at least 1, not 0"),
     (("nli", None, 0), "DATASETS_PER_CLUSTER must be None or a whole number of at least 1, not 0")])
 def test_a_split_that_is_out_of_range_is_refused(arguments, says):
     with pytest.raises(UserError, match=says):
@@ -222,6 +223,28 @@ def test_what_shares_text_with_a_held_out_dataset_does_not_train(held_out, evalu
     papers.check(CATALOGUE, related)
     with pytest.raises(UserError, match="the two share text .*RELATED=paper"):
         split.check(CATALOGUE, related)
+
+
+def test_ablations_take_datasets_and_clusters_in_the_order_of_the_papers_code():
+    first = held_out_split(CATALOGUE, NLI_COMMONSENSE_CLOSED, 7, 1, "paper").train
+    assert set(first) == {"aeslc", "web_nlg_en", "squad_v1", "imdb_reviews", "para_crawl_enes",
+                          "definite_pronoun_resolution", "quac"}
+    fifteen = [set(held_out_split(CATALOGUE, NLI_COMMONSENSE_CLOSED, n, None, "paper", 15).train) for n in range(1, 8)]
+    assert [len(names) for names in fifteen] == [11, 15, 15, 15, 15, 15, 15]
+    # flan_diversity_split7_10templates_15task_limit: two of each of the seven clusters, and a third of summarization.
+    assert fifteen[6] == {"aeslc", "cnn_dailymail", "gigaword", "web_nlg_en", "common_gen", "squad_v1", "squad_v2",
+                          "imdb_reviews", "sentiment140", "para_crawl_enes", "wmt14_enfr",
+                          "definite_pronoun_resolution", "winogrande", "quac", "coqa"}
+    split = held_out_split(CATALOGUE, "nli", train_datasets=15)
+    assert len(split.train) == 15 and set(split.dropped) == set(split.why)
+
+
+def test_the_first_ten_templates_hold_the_inverted_ones():
+    for dataset in CATALOGUE:
+        kinds = [template.kind for template in dataset.first_templates(10)]
+        assert len(kinds) == 10 and kinds.count("inverted") == len(dataset.templates) - len(dataset.forward())
+        assert dataset.first_templates(None) == dataset.templates
+        assert dataset.first_templates(1) == dataset.forward()[:1]
 
 
 def test_relations_are_between_datasets_of_the_catalogue_that_the_paper_does_not_count_as_one():

@@ -53,7 +53,7 @@ INVERSE = {
                            "label": int(raw["answer"])},
     "drop": lambda raw: {"section_id": "", "query_id": "", "passage": raw["passage"], "question": raw["question"],
                          "answers_spans": {"spans": [raw["answer"], *raw.get("validated_answers", ())], "types": []}},
-    "openbookqa": lambda raw: {"id": "", "question_stem": raw["question"]["stem"],
+    "openbookqa": lambda raw: {"id": "", "question_stem": raw["question"]["stem"], "fact1": raw["fact1"],
                                "choices": {"text": [raw["question"][f"choice_{c}"] for c in "ABCD"],
                                            "label": list("ABCD")},
                                "answerKey": "ABCD"[raw["answerKey"]]},

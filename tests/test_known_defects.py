@@ -216,6 +216,17 @@ RAW_ROWS = {
     "less_than_half_a_grade": ("stsb", {**GRADE, "label": 2.4}, {"label": 2}),
     "group_is_the_question": ("multirc", {**MULTIRC, "idx": {"paragraph": 3, "question": 7, "answer": 1}},
                               {"group": "3-7"}),
+    "one_english_sentence_with_two_translations_is_one_unit": (
+        "wmt16_translate_fien", {"en": "It rained.", "fi": "Satoi."}, {"group": "It rained."}),
+    "one_question_of_two_collections_is_one_unit": (
+        "trivia_qa", {"question": "Who wrote Emma?", "answer": {"value": "Jane Austen", "aliases": ["Jane Austen"]}},
+        {"group": "Who wrote Emma?"}),
+    "one_input_with_several_targets_is_one_unit": (
+        "common_gen", {"concepts": ["dog", "run"], "target": "A dog runs.", "references": []}, {"group": "dog, run"}),
+    "the_core_fact_stands_before_the_question": (
+        "openbookqa", {"question": {"stem": "A towel dries fastest", "choice_A": "a", "choice_B": "b", "choice_C": "c",
+                                    "choice_D": "d"}, "fact1": "warm air speeds up evaporation", "answerKey": 1},
+        {"question": "Warm air speeds up evaporation.\nA towel dries fastest"}),
     "group_is_not_the_answer": ("multirc", {**MULTIRC, "idx": {"paragraph": 3, "question": 7, "answer": 2}},
                                 {"group": "3-7"}),
     "accents_survive_in_fix_punct": ("fix_punct", {"en": "Où est Zoë, à Zürich?"},

@@ -65,7 +65,8 @@ ANSWER_OF = {
 }
 
 # The rows that are left out and why; of all other datasets every row is used.
-DROPS = {"aeslc": {"empty body or subject": 2}, "openbookqa": {"two equal choices": 1}}
+DROPS = {"aeslc": {"empty body or subject": 2}, "openbookqa": {"two equal choices": 1},
+         "arc_easy": {"not four choices": 5}, "arc_challenge": {"not four choices": 2}}
 
 
 @dataclasses.dataclass

@@ -64,7 +64,8 @@ class DataConfig:
       related: what of the datasets related to a held-out one may train: a key of `relations.RULES`.
       train_clusters, datasets_per_cluster: train on so many clusters, and datasets of each; see
         `mixture.held_out_split`; None for all.
-      templates: train with so many templates of each dataset (its first ones); None for all.
+      train_datasets: train on at most so many datasets, one of each cluster in turn; None for all.
+      templates: train with so many templates of each dataset; see `Dataset.first_templates`; None for all.
       mixture_or_task_name: what trains instead of the held-out mixture: a configuration of the catalogue, or the name
         of any SeqIO task or mixture; None for the held-out mixture.
       mixture_or_task_module: module ('my_tasks') or file ('my_tasks.py') that registers datasets or SeqIO tasks.
@@ -97,6 +98,7 @@ class DataConfig:
     related: str = "text"
     train_clusters: int | None = None
     datasets_per_cluster: int | None = None
+    train_datasets: int | None = None
     templates: int | None = None
     mixture_or_task_name: str | None = None
     mixture_or_task_module: str | None = None
@@ -189,7 +191,7 @@ class Data:
         self.cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
         self._eval_caches = {config.instructions: self.cache}
         self.split: Split = held_out_split(CATALOGUE, config.held_out, config.train_clusters,
-                                           config.datasets_per_cluster, config.related)
+                                           config.datasets_per_cluster, config.related, config.train_datasets)
         self.seqio_tasks: dict[str, Any] = {}
         self._train_names = self._resolve()
         self.left_out: dict[str, str] = {}
@@ -301,7 +303,7 @@ class Data:
     def training_dataset(self, name: str) -> Dataset:
         """A dataset of the catalogue with the templates that it trains with."""
         dataset = CATALOGUE[name]
-        return dataclasses.replace(dataset, templates=dataset.templates[: self.config.templates])
+        return dataclasses.replace(dataset, templates=dataset.first_templates(self.config.templates))
 
     # Training side. `split` is 'train', or 'validation' for the loss that chooses the best checkpoint.
 

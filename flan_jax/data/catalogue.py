@@ -29,6 +29,8 @@ FROM_ROW = "from row"
 TRAIN_CAP = 30_000
 # ... and draws from it at a rate proportional to its rows, but no more than this many (section 2.4).
 RATE_CAP = 3_000
+# Templates of each dataset in the paper (section 2.1), inverted ones included.
+_PAPERS_TEMPLATES = 10
 
 _FIELD = re.compile(r"\{(\w*)\}")
 # The attributes of a `Dataset` that hold several things; a list may be given for each.
@@ -151,6 +153,17 @@ class Dataset:
     def forward(self) -> tuple[Template, ...]:
         """The templates that answer the dataset's own task."""
         return tuple(t for t in self.templates if t.kind == "forward")
+
+    def first_templates(self, count: int | None) -> tuple[Template, ...]:
+        """The first `count` templates, or all of them for None.
+
+        The inverted ones count as standing within the first ten, as they do in the paper's code: a dataset that has ten
+        forward templates keeps its inverted ones with ten templates.
+        """
+        inverted = [t for t in self.templates if t.kind == "inverted"]
+        forward, room = self.forward(), max(_PAPERS_TEMPLATES - len(inverted), 0)
+        chosen = [*forward[:room], *inverted, *forward[room:]][:count]
+        return tuple(t for t in self.templates if t in chosen)
 
     def inverted(self) -> tuple[Template, ...]:
         """The templates that are evaluated as the dataset's other task; empty without `inverted_metrics`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -23,7 +24,11 @@ SUPERGLUE = ("bool_q", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 # is a part of the paper's miscellaneous cluster.
 ABLATION_ORDER = ("summarization", "translation", "reading_comprehension", "sentiment", "struct_to_text",
                   "coreference", "conversational_qa")
-CONVERSATIONAL_QA = ("coqa", "quac")
+CONVERSATIONAL_QA = ("quac", "coqa")
+# TRAIN_DATASETS takes a dataset of each of these clusters in turn, in the order in which the paper's code lists them.
+_IN_TURN = ("summarization", "struct_to_text", "reading_comprehension", "closed_book_qa", "paraphrase", "sentiment",
+            "commonsense", "translation", "coreference", "nli", "conversational_qa", "misc",
+            "reading_comprehension_with_commonsense")
 INTRA_CLUSTER_SPLITS = 10
 
 HELD_OUT_FORMS = ("HELD_OUT is a cluster ('nli'), several ('nli+commonsense'), 'superglue', 'intra_0' to "
@@ -80,7 +85,8 @@ class Split:
 
 
 def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: int | None = None,
-                   datasets_per_cluster: int | None = None, related: str = "text") -> Split:
+                   datasets_per_cluster: int | None = None, related: str = "text",
+                   train_datasets: int | None = None) -> Split:
     """Train and evaluation sides; what is related to what is held out does neither.
 
     Args:
@@ -90,8 +96,9 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
         these two are unseen datasets of seen clusters; 'all' trains and evaluates everything; 'none' (or None)
         evaluates nothing.
       train_clusters: only the first so many clusters of `ABLATION_ORDER` that are neither held out nor related train.
-      datasets_per_cluster: only the first so many datasets (as the paper counts them) of each cluster train.
+      datasets_per_cluster: only the first so many configurations of each cluster train, in the order of the catalogue.
       related: 'text' keeps datasets that share text with an evaluated one from training, too; 'paper' does not.
+      train_datasets: at most so many configurations train: the first of each cluster, then the second, and so on.
 
     Raises:
       UserError: for an unknown cluster, form or rule, or numbers that are out of range.
@@ -112,7 +119,7 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
     if unseen != "nothing" and related == "text":
         why |= _sharing_text(train, evaluated)
         train = [d for d in train if d.name not in why]
-    why |= _cut(train, train_clusters, datasets_per_cluster)
+    why |= _cut(train, train_clusters, datasets_per_cluster, train_datasets)
     names = [d.name for d in train if d.name not in why]
     if not names:
         raise UserError(f"nothing is left to train on with HELD_OUT={held_out}; hold out less.")
@@ -169,7 +176,7 @@ def _intra_cluster(catalogue: Catalogue, number: int) -> list[Dataset]:
                         f"intra_{INTRA_CLUSTER_SPLITS - 1}.")
     chosen = set()
     for cluster in CLUSTERS:
-        datasets = list(dict.fromkeys(d.paper_dataset for d in catalogue.cluster(cluster)))
+        datasets = sorted({d.paper_dataset for d in catalogue.cluster(cluster)})
         if len(datasets) > 1:
             order = permutation(len(datasets), "intra", cluster)
             chosen.add((cluster, datasets[order[number % len(datasets)]]))
@@ -194,12 +201,13 @@ def _names_related_to(cluster: str, held_out: set[str]) -> str:
                      if name in held_out and cluster in RELATED_CLUSTERS.get(name, ()))
 
 
-def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster: int | None) -> dict[str, str]:
+def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster: int | None,
+         train_datasets: int | None) -> dict[str, str]:
     """Why each training dataset that the ablations take away does not train."""
     groups: dict[str, list[Dataset]] = {}
     for d in train:
-        conversational = train_clusters is not None and d.name in CONVERSATIONAL_QA
-        groups.setdefault("conversational_qa" if conversational else d.cluster, []).append(d)
+        apart = train_clusters is not None or train_datasets is not None
+        groups.setdefault("conversational_qa" if apart and d.name in CONVERSATIONAL_QA else d.cluster, []).append(d)
     why = {}
     if train_clusters is not None:
         order = [name for name in ABLATION_ORDER if name in groups]
@@ -210,9 +218,14 @@ def _cut(train: list[Dataset], train_clusters: int | None, datasets_per_cluster:
     if datasets_per_cluster is not None:
         check_number("DATASETS_PER_CLUSTER", datasets_per_cluster, whole=True, least=1, optional=True)
         for datasets in groups.values():
-            first = list(dict.fromkeys(d.paper_dataset for d in datasets))[:datasets_per_cluster]
-            why |= {d.name: f"beyond the first {datasets_per_cluster} datasets of its cluster" for d in datasets
-                    if d.paper_dataset not in first and d.name not in why}
+            why |= {d.name: f"beyond the first {datasets_per_cluster} datasets of its cluster"
+                    for d in datasets[datasets_per_cluster:] if d.name not in why}
+    if train_datasets is not None:
+        check_number("TRAIN_DATASETS", train_datasets, whole=True, least=1, optional=True)
+        left = [[d.name for d in groups[name] if d.name not in why] for name in _IN_TURN if name in groups]
+        in_turn = [name for turn in itertools.zip_longest(*left) for name in turn if name is not None]
+        why |= {name: f"beyond {train_datasets} datasets, taken from each cluster in turn"
+                for name in in_turn[train_datasets:]}
     return why
 
 

@@ -83,13 +83,11 @@ class HeldOut:
         if not while_training:
             self._check_not_fewer(todo, asked)
         start, printed, majority = time.perf_counter(), 0.0, set()
-        vocabulary = self.data.vocabulary
         groups = results.evaluate(
             (self.data.eval_examples(dataset, template, asked) for _, dataset, template in todo), CATALOGUE, setting,
             lambda inputs, options: self._scorer.scores(params, inputs, options),
             lambda inputs: self._generator.answers(params, inputs),
-            np.array([*vocabulary.input_begin, *vocabulary.input_end], np.int32),
-            predictions if writes and not while_training else None)
+            self._unconditional_input(), predictions if writes and not while_training else None)
         for number, ((key, dataset, template), (rows, cut)) in enumerate(zip(todo, groups), 1):
             count = len(rows)
             if not while_training and dataset.name not in majority:
@@ -109,6 +107,12 @@ class HeldOut:
             if number < len(todo) and stop():
                 return False
         return True
+
+    def _unconditional_input(self) -> np.ndarray:
+        """The ids after which options are scored for 'unconditional'."""
+        vocabulary = self.data.vocabulary
+        ids = vocabulary.encode(results.UNCONDITIONAL_INPUT)
+        return np.array([*vocabulary.input_begin, *ids, *vocabulary.input_end], np.int32)
 
     def _sign(self, jobs: Sequence[tuple[Dataset, Template]]) -> None:
         """Says in `signatures.json` what to quote beside the numbers of each metric."""
@@ -134,7 +138,7 @@ class HeldOut:
         name = _name(setting, dataset.name, self.data.config.eval_split, template.id)
         shard = self.data.eval_key(dataset, template, asked)
         metrics = results.metrics_of(dataset, template.kind)
-        return name, digest([shard, metrics, dataclasses.asdict(setting), *behind])
+        return name, digest([shard, metrics, results.UNCONDITIONAL_INPUT, dataclasses.asdict(setting), *behind])
 
     def _drop_gone(self) -> None:
         """Takes lines out of `results.csv` whose dataset no longer has their template: no table is to count them."""

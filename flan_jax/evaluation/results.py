@@ -40,7 +40,7 @@ class Scored(NamedTuple):
 
     Attributes:
       sums: summed log-probability of each literal option after the row's input, EOS included, float64 [O].
-      unconditional: the same after an empty input.
+      unconditional: the same after `UNCONDITIONAL_INPUT` instead of the row's input.
       tokens: number of tokens of each, EOS included.
       texts: the options themselves.
     """
@@ -52,6 +52,9 @@ class Scored(NamedTuple):
 
 
 # How the options of a row compare. 'sum' is the log-probability of the literal option and what tables show;
+# What stands in the place of a row's input for 'unconditional' (Brown et al. 2020, section 2.4).
+UNCONDITIONAL_INPUT = "Answer:"
+
 # 'unconditional' takes off how likely the option is by itself (Brown et al. 2020, section 2.4).
 SCORINGS: dict[str, Callable[[Scored], np.ndarray]] = {
     "sum": lambda of: of.sums,
@@ -116,7 +119,7 @@ class Setting:
 
 def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], setting: Setting,
              rank: Callable[[Sequence[np.ndarray], Sequence[Sequence[np.ndarray]]], list[np.ndarray]],
-             generate: Callable[[Sequence[np.ndarray]], list[tuple[str, bool]]], empty_input: np.ndarray,
+             generate: Callable[[Sequence[np.ndarray]], list[tuple[str, bool]]], unconditional_input: np.ndarray,
              predictions_dir: str | pathlib.Path | None = None) -> Iterator[tuple[list[ResultRow], int]]:
     """Scores datasets one template at a time; yields, once its predictions are on disk, (rows, cut answers) of each.
 
@@ -126,7 +129,7 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
       setting: the columns that all rows share.
       rank: inputs and options (int32 ids each) -> summed log-probabilities of each row's options; see `RankScorer`.
       generate: inputs -> texts, and whether each was cut; see `Generator.answers`.
-      empty_input: int32 ids of an input without text, after which options are scored unconditionally.
+      unconditional_input: int32 ids of `UNCONDITIONAL_INPUT`, after which options are scored unconditionally.
       predictions_dir: where to write `<dataset>.<split>.<template>.jsonl`; None writes nothing.
 
     Raises:
@@ -149,7 +152,7 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
             if not all(np.isfinite(row).all() for row in scores):
                 raise UserError(f"{where}: the model gives scores that are not numbers, of which none is the best; are "
                                 "its parameters finite, and is its dtype one that it was made for?")
-            predictions = rank_predictions(scores, _unconditional(rank, empty_input, example.options, known),
+            predictions = rank_predictions(scores, _unconditional(rank, unconditional_input, example.options, known),
                                            example.options, [text["options"] for text in example.texts])
         numbers = {scoring: _numbers(example, datasets[example.dataset], chosen)
                    for scoring, chosen in predictions.items()}
@@ -179,12 +182,12 @@ def rank_predictions(scores: Sequence[np.ndarray], unconditional: Sequence[np.nd
     return {name: [int(np.argmax(scoring(row))) for row in rows] for name, scoring in SCORINGS.items()}
 
 
-def _unconditional(rank, empty_input: np.ndarray, options: Sequence[Sequence[np.ndarray]],
+def _unconditional(rank, unconditional_input: np.ndarray, options: Sequence[Sequence[np.ndarray]],
                    known: dict[bytes, np.float64]) -> list[np.ndarray]:
-    """Scores of all rows' options after an empty input; `known` keeps them, since templates share their options."""
+    """The options' scores after no row's input; `known` keeps them, since templates share their options."""
     new = list({ids.tobytes(): ids for row in options for ids in row if ids.tobytes() not in known}.values())
     if new:
-        known.update(zip((ids.tobytes() for ids in new), rank([empty_input], [new])[0]))
+        known.update(zip((ids.tobytes() for ids in new), rank([unconditional_input], [new])[0]))
     return [np.array([known[ids.tobytes()] for ids in row]) for row in options]
 
 
