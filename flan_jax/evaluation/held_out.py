@@ -110,9 +110,7 @@ class HeldOut:
 
     def _unconditional_input(self) -> np.ndarray:
         """The ids after which options are scored for 'unconditional'."""
-        vocabulary = self.data.vocabulary
-        ids = vocabulary.encode(results.UNCONDITIONAL_INPUT)
-        return np.array([*vocabulary.input_begin, *ids, *vocabulary.input_end], np.int32)
+        return np.array(self.data.vocabulary.encode_input(results.UNCONDITIONAL_INPUT), np.int32)
 
     def _sign(self, jobs: Sequence[tuple[Dataset, Template]]) -> None:
         """Says in `signatures.json` what to quote beside the numbers of each metric."""
