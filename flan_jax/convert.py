@@ -6,8 +6,6 @@ import pathlib
 import sys
 import time
 
-import tqdm
-
 from flan_jax import cli
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
@@ -16,6 +14,8 @@ from flan_jax.interchange.load import FORMS, form_of, open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import DTYPES, Source, check_tensors
 from flan_jax.interchange.staging import staged
+from flan_jax.messages import escaped
+from flan_jax.progress import progress
 
 _TARGETS = ("t5x", "hf", "flan")
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"converted {len(source.tensors)} arrays of a {kind} model at step {source.step} from {source.path} to "
           f"{output} in {time.perf_counter() - started:.1f} s")
     for note in source.notes:
-        print(f"note: {note}")
+        print(f"note: {escaped(note)}")
     return 0
 
 
@@ -103,14 +103,14 @@ def _run_directory(source: Source) -> pathlib.Path | None:
 def _write(source: Source, flags, directory: pathlib.Path, output: pathlib.Path) -> None:
     dtype = DTYPES[flags.dtype] if flags.dtype else None
     name = output.absolute().name
-    with tqdm.tqdm(total=len(source.tensors), unit="array", file=sys.stdout, mininterval=1) as progress:
+    with progress(len(source.tensors), "converting", "array") as update:
         if flags.to == "hf":
-            huggingface.write_huggingface(directory, source, dtype, lambda _: progress.update())
+            huggingface.write_huggingface(directory, source, dtype, lambda _: update())
             card = model_card.model_card(source, name, _run_directory(source))
             (directory / "README.md").write_text(card, encoding="utf-8")
             return
         write = t5x.write_t5x if flags.to == "t5x" else ours.write_ours
-        write(directory, source, dtype, lambda _: progress.update())
+        write(directory, source, dtype, lambda _: update())
     text = gin_fields.gin_text(source.model, source.fields, name)
     vocabulary = next((file for file in VOCABULARY_FILES if file in source.tokenizer), None)
     if vocabulary:

@@ -8,8 +8,10 @@ import sys
 
 from flan_jax import cli, report, run_directory
 from flan_jax import config as gin_config
+from flan_jax.checks import check_text
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose, run_name
+from flan_jax.files import local_path
 from flan_jax.opening import alone, make_directory, open_run, prepared
 from flan_jax.printing import print_left_out, print_trained
 from flan_jax.training import processes
@@ -35,15 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     from flan_jax.training import mixture_record
 
     run = open_run(flags=flags)
-    source = flags.checkpoint or str(run.directory)
-    checkpoint = pathlib.Path(source).expanduser().resolve()
+    source = str(run.directory) if flags.checkpoint is None else flags.checkpoint
+    checkpoint = local_path(source, "--checkpoint").resolve()
     own = checkpoint.is_relative_to(run.directory.resolve())
     _check_name(flags, source, own, run.directory)
     step = run.check_params(source, flags.step)
     if not run.data.evaluated:
         raise UserError("HELD_OUT=none leaves nothing to evaluate; name datasets: --gin.EVAL_DATASETS=copa+arc_easy.")
-    output = make_directory(flags.output, "--output") if flags.output else make_directory(str(run.directory))
-
+    output = make_directory(str(run.directory)) if flags.output is None else make_directory(flags.output, "--output")
     check_files(output)
 
     # Whoever calls a checkpoint untuned means the model that this run began with.
@@ -66,6 +67,8 @@ def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pa
     if flags.name in ("", MAJORITY):
         raise UserError(f"--name={flags.name} is {'empty' if not flags.name else 'the most frequent class in results'}"
                         "; give another --name.")
+    if flags.name is not None:
+        check_text("--name", flags.name)
     if flags.name and ("/" in flags.name or flags.name.startswith(".")):
         raise UserError(f"--name={flags.name} cannot be a folder of predictions; give a --name without / and without a "
                         "dot in front.")

@@ -19,7 +19,8 @@ import numpy as np
 from flan_jax import cli, run_directory, signals
 from flan_jax import config as gin_config
 from flan_jax.errors import UserError
-from flan_jax.files import parse_json, read_json, write_file
+from flan_jax.files import local_path, parse_json, read_json, write_file
+from flan_jax.messages import escaped
 from flan_jax.models.decoding_method import METHODS, Decoding
 from flan_jax.opening import alone, open_model
 from flan_jax.training import processes
@@ -37,12 +38,15 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, _parser())
     method = chosen_decoding(flags)
-    if flags.prompts and flags.file:
+    if flags.prompts and flags.file is not None:
         raise UserError("prompts are given as arguments and with --file; leave one of them out.")
     try:
         "".join(flags.prompts).encode()
     except UnicodeEncodeError:
         raise UserError("a prompt is not UTF-8 text; convert it.") from None
+    output = None if flags.output is None else local_path(flags.output, "--output")
+    if flags.checkpoint is not None:
+        local_path(flags.checkpoint, "--checkpoint")
     prompts = flags.prompts or read_prompts(flags.file)
 
     import jax
@@ -68,15 +72,14 @@ def main(argv: list[str] | None = None) -> int:
         return answers
 
     chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
-    if flags.output is None:
+    if output is None:
         for first in range(0, len(prompts), chunk):
             answers = [text for text, _ in answer(prompts[first:first + chunk], first)]
             if writes:
-                print("\n".join(answers if len(prompts) == 1 else map(_on_one_line, answers)), flush=True)
+                print("\n".join(map(_as_printed if len(prompts) == 1 else _on_one_line, answers)), flush=True)
         return 0
     identity = {**method.settings(), "max_length": target_length, "parameters": parameters_digest(params),
                 "vocabulary": vocabulary.fingerprint, "model": model_digest(run.model.config)}
-    output = pathlib.Path(flags.output).expanduser()
     with alone(output.parent, f".{output.name}.lock", "flan-jax generate"):
         write_answers(output, prompts, answer, identity, chunk, writes)
     return 0
@@ -105,8 +108,14 @@ def _parser() -> cli.ArgumentParser:
     return parser
 
 
+def _as_printed(text: str) -> str:
+    """An answer as it is, but for a terminal, which would obey its control characters."""
+    return escaped(text) if sys.stdout.isatty() else text
+
+
 def _on_one_line(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    """An answer among others: backslashes, line breaks and control characters as escapes."""
+    return escaped(text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r"))
 
 
 def chosen_decoding(flags: argparse.Namespace) -> Decoding:
@@ -134,11 +143,11 @@ def read_prompts(name: str | None) -> list[str]:
       UserError: if the file is missing or there is no prompt in it.
     """
     try:
-        contents = pathlib.Path(name).expanduser().read_bytes() if name else sys.stdin.buffer.read()
+        contents = sys.stdin.buffer.read() if name is None else local_path(name, "--file").read_bytes()
         text = contents.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{f'--file {name!r}' if name else 'standard input'} is not UTF-8 text ({error.reason} at byte "
-                        f"{error.start}); convert it.") from error
+        place = "standard input" if name is None else f"--file {name!r}"
+        raise UserError(f"{place} is not UTF-8 text ({error.reason} at byte {error.start}); convert it.") from error
     except OSError as error:
         raise UserError(f"--file {name!r} cannot be read ({error.strerror}).") from error
     lines = text.removesuffix("\n").split("\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 import sys
 from typing import Any
 
@@ -18,6 +17,7 @@ from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.config import CONFIGURED
 from flan_jax.errors import UserError
+from flan_jax.files import local_path
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
 _MARGIN = 1.05
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="search mesh, remat and microbatches for the fastest that fits")
     parser.add_argument("--tries", type=int, default=8, metavar="N",
                         help="with --fit: stop once so many choices are compiled that fit")
-    parser.add_argument("--json", metavar="FILE", type=lambda text: pathlib.Path(text).expanduser(),
+    parser.add_argument("--json", metavar="FILE", type=lambda text: local_path(text, "--json"),
                         help="write the numbers there, too")
     flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
     if flags.tries < 1:

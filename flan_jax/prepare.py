@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import tqdm
-
 from flan_jax import config as gin_config
 from flan_jax.checks import check_number
 from flan_jax.cli import ArgumentParser, run
@@ -26,6 +24,7 @@ from flan_jax.data.prune import prune
 from flan_jax.errors import UserError
 from flan_jax.locks import claimed
 from flan_jax.printing import print_eval_counts, print_left_out, print_plan
+from flan_jax.progress import progress
 
 _MOST_WORKERS = 16
 
@@ -115,12 +114,11 @@ class _Builders:
         if not jobs:
             return
         start, rows = time.perf_counter(), 0
-        with tqdm.tqdm(total=len(jobs), desc=title, unit="shard", file=sys.stdout, mininterval=1) as progress, \
-                PackWriter(self.data.cache.packs.directory) as writer:
+        with progress(len(jobs), title, "shard") as update, PackWriter(self.data.cache.packs.directory) as writer:
             for shard in self._shards(list(jobs.values())):
                 writer.add(shard)
                 rows += len(shard.arrays.get("inputs_ends", ())) or shard.meta["counts"]["rows"]
-                progress.update()
+                update()
         seconds = time.perf_counter() - start
         print(f"{title}: {rows:,} examples in {seconds:.1f} s, {rows / seconds:,.0f} a second", flush=True)
 

@@ -12,6 +12,7 @@ from flan_jax.data.mixture import format_card
 from flan_jax.data.packing import Plan
 from flan_jax.data.relations import describe, shared_texts
 from flan_jax.data.sources import described
+from flan_jax.messages import escaped, shown
 
 
 def print_sides(data: Data) -> None:
@@ -53,7 +54,7 @@ def print_trained(data: Data, trained_on: Collection[str]) -> None:
 def print_left_out(data: Data) -> None:
     """What neither trains nor is evaluated though it was asked for, and why."""
     for name, reason in data.left_out.items():
-        print(f"left out: {name} ({reason})", flush=True)
+        print(f"left out: {name} ({escaped(reason)})", flush=True)
 
 
 def print_counts(data: Data, only: str | None = None) -> None:
@@ -70,7 +71,7 @@ def print_plan(data: Data, plan: Plan) -> None:
         counts = data.counts(member.name)
         lost = lost_of(counts)
         if lost:
-            detail = ", ".join(f"{v:,} {k}" for k, v in lost.items())
+            detail = ", ".join(f"{v:,} {shown(k)}" for k, v in lost.items())
             print(f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; {detail}", flush=True)
 
 
@@ -85,4 +86,4 @@ def print_eval_counts(data: Data) -> None:
         if counts:
             drawn = {"exemplars that did not fit": f" of {rows[name] * data.config.shots:,}"}
             print(f"  held out, over all templates: {name}: {rows[name]:,} rows; "
-                  + ", ".join(f"{v:,}{drawn.get(k, '')} {k}" for k, v in counts.items()), flush=True)
+                  + ", ".join(f"{v:,}{drawn.get(k, '')} {shown(k)}" for k, v in counts.items()), flush=True)

@@ -15,7 +15,7 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation import figure, measures, report
 from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results
 from flan_jax.evaluation.uncertainty import Measure
-from flan_jax.files import write_file
+from flan_jax.files import local_path, write_file
 
 _DESCRIPTION = "Prints each dataset's mean and spread over templates; writes report.md and report.png."
 
@@ -27,9 +27,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="DIR", help="where to write; needed for several results, else beside them")
     arguments = parser.parse_args(argv)
     paths = [_results_path(name) for name in arguments.results]
-    if len(paths) > 1 and not arguments.output:
+    if len(paths) > 1 and arguments.output is None:
         raise UserError("a report of several results is of none of them alone; say with --output=DIR where it goes.")
-    output = pathlib.Path(arguments.output).expanduser() if arguments.output else paths[0].parent
+    output = paths[0].parent if arguments.output is None else local_path(arguments.output, "--output")
     rows, known = _all_rows(paths)
     text, files = write_report(rows, output, _tuned_on(paths), known, _sources(paths))
     print(text)
@@ -112,7 +112,7 @@ def _sources(paths: Sequence[pathlib.Path]) -> set[str]:
 
 
 def _results_path(name: str) -> pathlib.Path:
-    path = pathlib.Path(name).expanduser()
+    path = local_path(name, "RESULTS")
     return path / "results.csv" if path.is_dir() else path
 
 

@@ -42,6 +42,7 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
     # 2. Whether it may go on here.
     results.check_files(run.directory)
     metrics_log.read_steps(run.directory / metrics_log.FILE)
+    config_before = run.config_before()
     saved = checkpoints.Checkpoints(run.directory / "checkpoints", run.config.keep)
     settings = mixture_record.settings_of(run.data.config, run.config.initial_checkpoint_path)
     fresh = saved.latest_step() is None
@@ -59,7 +60,7 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
 
     # 4. State: the latest checkpoint, else the initial one, else random.
     run.start(saved)
-    run.describe(gin_config.config_text())
+    run.describe(gin_config.config_text(), config_before)
     print(f"ready to train after {time.perf_counter() - started:.1f} s", flush=True)
 
     with run.preemption.handled():

@@ -30,6 +30,7 @@ from flan_jax.data.template_words import summary as wording_summary
 from flan_jax.data.template_words import wording
 from flan_jax.data.user_modules import import_module
 from flan_jax.errors import UserError
+from flan_jax.messages import escaped, shown
 
 
 def main(argv: Sequence[str]) -> int:
@@ -139,7 +140,8 @@ def _show(flags: argparse.Namespace) -> None:
                 ("splits", "rows", "fields", "evidence", "shares_training_with", "manual", "train_cap")}
         print(json.dumps(_summary(dataset) | more, indent=1, ensure_ascii=False, default=dict))
         return
-    options = dataset.options or ("none: free text",)
+    options = tuple(map(shown, dataset.options)) if isinstance(dataset.options, tuple) else \
+        dataset.options or ("none: free text",)
     facts = {
         "paper": f"{dataset.paper_dataset} ({CLUSTERS[dataset.cluster]})",
         "sources": ", ".join(f"{kind} {place}" for kind, place in _summary(dataset)["sources"].items()),
@@ -160,8 +162,8 @@ def _show(flags: argparse.Namespace) -> None:
 
 
 def _indented(title: str, inputs: str, targets: str) -> str:
-    lines = [f"    {line}".rstrip() for line in inputs.split("\n")]
-    return "\n".join(["", title, *lines, *(f"    => {line}" for line in targets.split("\n"))])
+    lines = [f"    {line}".rstrip() for line in escaped(inputs).split("\n")]
+    return "\n".join(["", title, *lines, *(f"    => {line}" for line in escaped(targets).split("\n"))])
 
 
 def _render(flags: argparse.Namespace) -> None:
@@ -184,7 +186,8 @@ def _render(flags: argparse.Namespace) -> None:
                                  ensure_ascii=False))
             else:
                 print(_indented(f"{row_id} {template.id} ({template.kind})", text.inputs, text.targets))
-    dropped = [f"{count} {name.removeprefix('dropped: ')}" for name, count in counts.items() if name != "rows read"]
+    dropped = [f"{count} {shown(name.removeprefix('dropped: '))}" for name, count in counts.items()
+               if name != "rows read"]
     if dropped:
         print(f"rows left out: {', '.join(dropped)}", file=sys.stderr)
 
@@ -220,7 +223,7 @@ def _check(flags: argparse.Namespace) -> int:
     for dataset in datasets:
         reports.append(check.check_dataset(source, dataset, flags.num_rows))
         if not flags.json:
-            print(check.table_row(reports[-1]), flush=True)
+            print(escaped(check.table_row(reports[-1])), flush=True)
     if flags.json:
         print(json.dumps([vars(report) for report in reports], indent=1, ensure_ascii=False))
     else:
@@ -267,7 +270,7 @@ def _overlap(flags: argparse.Namespace) -> None:
         for pair in sorted((p for p in report.pairs if p.held_out == total.name), key=lambda p: -p.held_out_rows):
             where = ", ".join(f"{name} {count:,}" for name, count in pair.texts.items())
             print(f"  {pair.train}: {pair.held_out_rows:,} rows ({where}) with {pair.train_rows:,} training rows\n"
-                  f"    {pair.held_out_row} and {pair.train_row}: {pair.example}")
+                  f"    {pair.held_out_row} and {pair.train_row}: {escaped(pair.example)}")
     print(f"{sum(t.overlapping for t in report.held_out):,} of {sum(t.rows for t in report.held_out):,} held-out rows "
           f"share words with {sum(report.train.values()):,} rows of {len(report.train)} training datasets")
     if flags.max_rows is not None:
@@ -275,7 +278,7 @@ def _overlap(flags: argparse.Namespace) -> None:
     elif capped:
         print(f"read up to the training cap, as a run does: {', '.join(capped)}")
     for name, reason in left_out.items():
-        print(f"left out: {name}: {reason}", file=sys.stderr)
+        print(f"left out: {name}: {escaped(reason)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

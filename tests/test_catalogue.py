@@ -85,6 +85,48 @@ def test_refuses_a_bad_record(changes, says):
         Catalogue().register(dataset(**changes))
 
 
+@pytest.mark.parametrize("value", [
+    None, 5, 1.5, True, b"toy", [], ["a"], {}, {"a": 1}, {1: "a"}, {1: 2, "a": 3}, object(), "a\ud800", "a\0b",
+    "a\x1b[2J", "x" * 1000, float, lambda: 0, (1, "a"), ("a\ud800", "b")])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Dataset)])
+def test_a_field_of_any_other_type_is_refused_or_harmless(field, value):
+    catalogue = Catalogue()
+    try:
+        catalogue.register(dataset(**{field: value}))
+    except UserError as error:
+        assert len(str(error)) < 1500 and str(error).isprintable()
+        return
+    assert field != "name" and len(catalogue) == 1
+    json.dumps([dataclasses.asdict(t) for d in catalogue for t in d.templates], ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("value", [None, 5, b"a", ["a"], {}, "a\ud800", "a\x1b[2J"])
+@pytest.mark.parametrize("field", ["id", "inputs", "targets", "kind"])
+def test_a_field_of_a_template_of_any_other_type_is_refused(field, value):
+    with pytest.raises(UserError, match="toy"):
+        Catalogue().register(dataset(dataclasses.replace(GOOD, **{field: value})))
+
+
+def test_only_datasets_are_registered():
+    for value in (None, 5, "toy", GOOD, dataclasses.asdict(dataset())):
+        with pytest.raises(UserError, match="must be a Dataset"):
+            Catalogue().register(value)
+
+
+def test_rows_of_a_built_in_function_have_a_key_and_those_of_typed_code_are_refused():
+    assert source_of_row(dataset(row=dict)) == "dict"
+    namespace = {"__name__": "typed"}
+    exec("def row(raw): return raw", namespace)  # as in a notebook
+    with pytest.raises(UserError, match="row function of toy is in no file"):
+        source_of_row(dataset(row=namespace["row"]))
+
+
+def test_half_of_a_character_in_a_row_names_the_row():
+    row = {"text": "a\ud800", "title": "b", "label": 0}
+    with pytest.raises(UserError, match=r"^row toy/train/3 .* has '.ud800' in text, which is half of a character"):
+        read_row(dataset(), row, "toy/train/3")
+
+
 def test_takes_lists_for_tuples():
     options, templates = ["no", "yes"], [GOOD]
     taken = dataset(options=options, templates=templates, fields=["text", "title"])

@@ -61,6 +61,38 @@ def test_cut_anywhere_it_ends_up_the_same_and_answers_only_what_is_missing(tmp_p
         assert rest.answered == len(PROMPTS) - whole[:length].count(b"\n")
 
 
+@pytest.mark.parametrize("damage", [b"", b"[]", b"null", b"\xff", b"{", b"[" * 10_000])
+def test_a_damaged_record_beside_the_answers_is_named(tmp_path, damage):
+    write(tmp_path / "answers.jsonl", Model())
+    (tmp_path / "answers.jsonl.settings.json").write_bytes(damage)
+    with pytest.raises(UserError, match="answers.jsonl.settings.json .*delete it together with"):
+        write(tmp_path / "answers.jsonl", Model())
+
+
+@pytest.mark.parametrize("line", [b"[1]", b"null", json.dumps({"prompt": PROMPTS[0]}).encode(), b"\xff", b"[" * 9_999])
+def test_a_line_that_is_no_answer_is_named(tmp_path, line):
+    write(tmp_path / "answers.jsonl", Model())
+    (tmp_path / "answers.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(UserError, match="line 1 of .*answers.jsonl"):
+        write(tmp_path / "answers.jsonl", Model())
+
+
+def test_control_characters_of_an_answer_do_not_reach_a_terminal(monkeypatch):
+    answer = "red\x1b[31m\nline"
+    assert generate._on_one_line(answer) == "red\\x1b[31m\\nline"
+    assert generate._as_printed(answer) == answer  # a file or a pipe gets what the model wrote
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert generate._as_printed(answer) == "red\\x1b[31m\nline"
+
+
+@pytest.mark.parametrize("flag", ["--output=gs://bucket/a", "--file=s3://bucket/a", "--checkpoint=hf://org/model"])
+def test_a_url_is_refused_before_anything_is_opened(flag, capsys):
+    prompts = [] if flag.startswith("--file") else ["hello"]
+    assert cli.main(["generate", "--gin_file=gin/flan.gin", flag, *prompts]) == 2
+    name, _, url = flag.partition("=")
+    assert f"{name} {url} is a URL, and" in capsys.readouterr().err
+
+
 def test_nothing_is_answered_twice(tmp_path, capsys):
     write(tmp_path / "answers.jsonl", Model())
     again = Model()

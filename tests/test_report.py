@@ -212,6 +212,12 @@ def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
         verb.main([str(tmp_path / "absent")])
 
 
+@pytest.mark.parametrize("arguments", [["gs://bucket/run"], ["runs/nli", "--output=gs://bucket"]])
+def test_a_url_is_refused(arguments):
+    with pytest.raises(UserError, match="gs://bucket(/run)? is a URL, and gs:// is not supported yet"):
+        verb.main(arguments)
+
+
 def test_a_dataset_that_a_run_trained_on_is_said_not_to_be_held_out(tmp_path, capsys):
     write_results(tmp_path / "results.csv", [row("a", 50.0, model="tuned"), row("a", 50.0, dataset="cb")])
     remember_run(tmp_path, tmp_path / "runs/nli", ["cb", "copa"])

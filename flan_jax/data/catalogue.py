@@ -13,10 +13,11 @@ import functools
 import json
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from flan_jax.checks import check_number
+from flan_jax.checks import check_number, quoted
 from flan_jax.data.clusters import CLUSTERS, check_cluster
 from flan_jax.data.source_text import code_of, source_of
 from flan_jax.errors import UserError
@@ -195,9 +196,11 @@ class Catalogue:
         Raises:
           UserError: one sentence that names the dataset, the template and what is wrong with it.
         """
+        if not isinstance(dataset, Dataset):
+            raise UserError(f"what is registered must be a Dataset(...), not {quoted(dataset)}.")
+        _check_record(dataset)
         if dataset.name in self._datasets:
             raise UserError(f"dataset {dataset.name!r} is registered twice; give one of them another name.")
-        _check_record(dataset)
         new: dict[str, tuple[Dataset, Template]] = {}
         for template in dataset.templates:
             _check_template(dataset, template)
@@ -249,20 +252,30 @@ def register(*datasets: Dataset) -> None:
 def source_of_row(dataset: Dataset) -> str:
     """The Python text that decides what becomes of a row; part of the cache's key.
 
-    It is that of `source_of` the row function; of a functools.partial, also the arguments.
+    It is that of `source_of` the row function, of one that is built in (`dict`) its name; of a functools.partial, also
+    the arguments.
+
+    Raises:
+      UserError: if the function is in no file.
     """
     function, given = dataset.row, []
     while isinstance(function, functools.partial):
         given.append(code_of([function.args, function.keywords], f"the row function of {dataset.name}"))
         function = function.func
-    return source_of(function) + (json.dumps(given) if given else "")
+    if getattr(function, "__module__", None) == "builtins":
+        return function.__qualname__ + (json.dumps(given) if given else "")
+    try:
+        return source_of(function) + (json.dumps(given) if given else "")
+    except (OSError, TypeError) as error:  # what inspect raises for code that was typed in
+        raise UserError(f"the row function of {dataset.name} is in no file, so that nobody can say whether cached rows "
+                        "are its own; define it in a module.") from error
 
 
 def _check_record(dataset: Dataset) -> None:
+    where = f"dataset {quoted(dataset.name)}"
+    if not isinstance(dataset.name, str) or not re.fullmatch(r"[a-z0-9_]{1,100}", dataset.name):
+        raise UserError(f"{where}: a name has lower-case letters, digits and '_' only, and at most 100 of them.")
     check_cluster(dataset.cluster)
-    where = f"dataset {dataset.name!r}"
-    if not re.fullmatch(r"[a-z0-9_]+", dataset.name):
-        raise UserError(f"{where}: a name has lower-case letters, digits and '_' only.")
     _check_kinds(where, dataset)
     if not dataset.templates:
         raise UserError(f"{where} has no template; give it at least one.")
@@ -271,6 +284,9 @@ def _check_record(dataset: Dataset) -> None:
     unknown = set(dataset.splits) - {"train", "validation", "test"}
     if unknown:
         raise UserError(f"{where} has split {min(unknown)!r}; splits are 'train', 'validation' and 'test'.")
+    odd = [name for name in dataset.fields if not re.fullmatch(r"\w+", name)]
+    if odd:
+        raise UserError(f"{where}: the name of field {quoted(odd[0])} must have letters, digits and '_' only.")
     reserved = {"answer", "options"} & set(dataset.fields)
     if reserved:
         raise UserError(f"{where}: field {min(reserved)!r} is reserved; give the field another name.")
@@ -307,20 +323,50 @@ def _check_kinds(where: str, dataset: Dataset) -> None:
         if not (value is None and name == "evidence" or isinstance(value, tuple)
                 and all(isinstance(item, kind) for item in value)):
             what = "Template(...)" if kind is Template else "names"
-            raise UserError(f"{where}: {name} is a tuple of {what}, not {value!r}; a tuple of one has a comma: (x,).")
-    if not isinstance(dataset.splits, Mapping):
+            raise UserError(f"{where}: {name} is a tuple of {what}, not {quoted(value)}; a tuple of one has a comma: "
+                            "(x,).")
+    for name in ("paper_dataset", "licence", "manual", "shares_training_with"):
+        value = getattr(dataset, name)
+        if not isinstance(value, str) and not (value is None and name in ("manual", "shares_training_with")):
+            raise UserError(f"{where}: {name} is text, not {quoted(value)}.")
+        _check_characters(f"{where}: {name}", value or "")
+    if not _maps_texts(dataset.splits):
         raise UserError(f"{where}: splits is a dict such as {{'train': 'train', 'test': 'test'}}, not "
-                        f"{dataset.splits!r}.")
+                        f"{quoted(dataset.splits)}.")
+    if not isinstance(dataset.rows, Mapping) or not all(type(count) is int for count in dataset.rows.values()):
+        raise UserError(f"{where}: rows is a dict of numbers of rows, such as {{'train': 2490}}, not "
+                        f"{quoted(dataset.rows)}.")
     if not callable(dataset.row):
-        raise UserError(f"{where}: row is a function that reads a raw row, not {dataset.row!r}.")
+        raise UserError(f"{where}: row is a function that reads a raw row, not {quoted(dataset.row)}.")
     check_number(f"train_cap of {where}", dataset.train_cap, whole=True, least=1)
+    for template in dataset.templates:
+        for name in ("id", "inputs", "targets", "kind"):
+            if not isinstance(getattr(template, name), str):
+                raise UserError(f"{where}: {name} of a template is text, not {quoted(getattr(template, name))}.")
+        for text in (template.inputs, template.targets):
+            _check_characters(f"template {dataset.name}/{template.id}", text)
+
+
+def _maps_texts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(text, str) for text in (*value.keys(), *value.values()))
+
+
+def _check_characters(where: str, text: str) -> None:
+    """Raises a UserError for control characters, and for half of a character, which cannot be written as UTF-8."""
+    if text.replace("\n", "").isprintable():
+        return
+    wrong = next((c for c in text if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cs")), None)
+    if wrong is not None:
+        raise UserError(f"{where} has the character {wrong!r}, which no text holds; take it out.")
 
 
 def _check_options(where: str, options: tuple[str, ...] | str | None) -> None:
-    if options is None or options == FROM_ROW:
+    if options is None or (isinstance(options, str) and options == FROM_ROW):
         return
     if not isinstance(options, tuple) or not all(isinstance(option, str) for option in options):
-        raise UserError(f"{where}: options are a tuple of strings, FROM_ROW or None, not {options!r}.")
+        raise UserError(f"{where}: options are a tuple of strings, FROM_ROW or None, not {quoted(options)}.")
+    for option in options:
+        _check_characters(f"{where}: option {quoted(option)}", option)
     texts = {option.strip() for option in options}
     if len(options) < 2 or len(texts) < len(options) or "" in texts:
         raise UserError(f"{where}: options are two texts or more, none empty and no two the same, not {options!r}; "
@@ -329,8 +375,13 @@ def _check_options(where: str, options: tuple[str, ...] | str | None) -> None:
 
 def _check_hub(dataset: Dataset) -> None:
     where = f"dataset {dataset.name!r}"
-    if not isinstance(dataset.hub, Hub) or not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset.hub.id):
-        raise UserError(f"{where}: hub is a Hub('owner/name', ...), not {dataset.hub!r}.")
+    hub = dataset.hub
+    if not isinstance(hub, Hub) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(hub.id)):
+        raise UserError(f"{where}: hub is a Hub('owner/name', ...), not {quoted(hub)}.")
+    if not (isinstance(hub.config, str) and _maps_texts(hub.splits) and _maps_texts(hub.rename)
+            and isinstance(hub.classes, Mapping) and (hub.row is None or callable(hub.row))):
+        raise UserError(f"{where}: in a Hub, config is text, splits and rename are dicts of texts, classes is a dict, "
+                        f"and row is a function or None; it has {quoted(hub)}.")
     raw_splits = {spec.split("[")[0] for spec in dataset.splits.values()}
     unknown = set(dataset.hub.splits) - raw_splits
     if unknown:

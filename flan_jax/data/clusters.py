@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flan_jax.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 
@@ -47,5 +48,5 @@ def check_cluster(name: str, forms: str = "", others: Iterable[str] = ()) -> str
     if isinstance(name, str) and name in CLUSTERS:
         return name
     hint = did_you_mean(nearest(name, [*CLUSTERS, *others], cutoff=0.4))
-    raise UserError(f"unknown cluster {name!r}{hint} The clusters are {', '.join(CLUSTERS)}."
+    raise UserError(f"unknown cluster {quoted(name)}{hint} The clusters are {', '.join(CLUSTERS)}."
                     + (f" {forms}" if forms else ""))

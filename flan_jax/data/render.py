@@ -103,11 +103,22 @@ def _check_for_metrics(row: dict[str, Any], where: str) -> None:
 def _text(value: Any, name: str, where: str) -> str:
     """A value as text; '' for one that is missing, which pandas writes as NaN."""
     if isinstance(value, str):
+        if not value.isascii():
+            _check_characters(value, name, where)
         return value.strip()
     if isinstance(value, list | tuple | dict | set | bytes):
         raise UserError(f"{where} has {type(value).__name__} {str(value)[:60]} for {name}, which is to be text; let "
                         "the row function choose or join.")
     return "" if value is None or value != value else str(value).strip()
+
+
+def _check_characters(value: str, name: str, where: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where} has {value[error.start]!r} in {name}, which is half of a character, as where bytes "
+                        "were decoded as something else; mend it in the row function, or return Drop('why')."
+                        ) from error
 
 
 def _list(value: Any, name: str, where: str) -> list[Any]:

@@ -30,7 +30,7 @@ from flan_jax.errors import Diverged, UserError
 from flan_jax.evaluation import results
 from flan_jax.evaluation.held_out import HeldOut
 from flan_jax.evaluation.results import Setting
-from flan_jax.files import local_path, write_file
+from flan_jax.files import local_path, readable, write_file
 from flan_jax.models.architectures import make_model
 from flan_jax.models.losses import check_chunks
 from flan_jax.scale import chooser
@@ -116,7 +116,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, data: Data):
         self.config, self.data = config, data
-        self.directory = pathlib.Path(config.model_dir).expanduser()
+        self.directory = local_path(config.model_dir, "MODEL_DIR")
         rows = config.embedding_rows or padded_size(data.vocabulary)
         if rows < data.vocabulary.size:
             raise UserError(f"the model has {rows} rows in its embedding, but VOCABULARY has {data.vocabulary.size} "
@@ -157,15 +157,23 @@ class Run:
         shapes = self.data.layout.shapes(self.data.config.batch_size)
         return lower_eval_step(self.model, self.sharded, self.config, shapes).compile()
 
-    def describe(self, config_text: str) -> None:
-        """Writes `config.gin` and `model-info.txt`, and prints the model's size and which settings are new."""
+    def config_before(self) -> str:
+        """Returns the text of the `config.gin` that the last start wrote, empty if there is none.
+
+        Raises:
+          UserError: if it is damaged.
+        """
+        path = self.directory / "config.gin"
+        with readable(path, "move it away: it is written again"):
+            return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def describe(self, config_text: str, before: str) -> None:
+        """Writes `config.gin` and `model-info.txt`; prints the model's size and what is not set as it was `before`."""
         text, count = model_info(self.sharded.abstract, self.sharded.shardings)
         if jax.process_index() == 0:
-            path = self.directory / "config.gin"
-            before = path.read_text(encoding="utf-8") if path.is_file() else ""
             for line in changed_settings(before, config_text):
                 print(f"changed since the last start: {line}", flush=True)
-            write_file(path, config_text)
+            write_file(self.directory / "config.gin", config_text)
             write_file(self.directory / "model-info.txt", text)
         print(f"model: {self.config.size or self.data.config.architecture} with {count:,} parameters, "
               f"{self.model_config.dtype} compute", flush=True)
