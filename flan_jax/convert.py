@@ -9,12 +9,13 @@ import time
 from flan_jax import cli
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
+from flan_jax.files import local_path
 from flan_jax.interchange import gguf_tokenizer, gin_fields, huggingface, model_card, ours, t5x
 from flan_jax.interchange.load import FORMS, form_of, open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import DTYPES, Source, check_tensors
 from flan_jax.interchange.staging import staged
-from flan_jax.messages import escaped
+from flan_jax.messages import escaped, shown
 from flan_jax.progress import progress
 
 _TARGETS = ("t5x", "hf", "flan")
@@ -27,15 +28,15 @@ def main(argv: list[str] | None = None) -> int:
     if (flags.input is None) == (flags.place is None):
         raise UserError("give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH.")
     flags.input = flags.input or flags.place
-    flags.form = flags.form or form_of(pathlib.Path(flags.input).expanduser())
-    source = open_checkpoint(flags.input, flags.form, flags.step)
+    path, output = local_path(flags.input, "--input"), local_path(flags.output, "--output")
+    flags.form = flags.form or form_of(path)
+    source = open_checkpoint(path, flags.form, flags.step)
     check_tensors({name: tensor.shape for name, tensor in source.tensors.items()},
                   parameter_shapes(source.model, source.fields), source.path,
                   '"here" is what its gin file says; put the right config.gin or model.gin beside it:',
                   lists_all=True)
     _keep_slots(source, flags)
     source.tokenizer = _find_tokenizer(source, flags.form, flags.tokenizer)
-    output = pathlib.Path(flags.output).expanduser()
     with staged(output) as directory:
         for name, contents in source.tokenizer.items():
             (directory / name).write_bytes(contents)
@@ -77,9 +78,9 @@ def _keep_slots(source: Source, flags) -> None:
 def _find_tokenizer(source: Source, form: str, given: str | None) -> dict[str, bytes]:
     """The tokenizer's files: those given, else those in the checkpoint, beside it, or where the run's VOCABULARY is."""
     if given:
-        files = huggingface.tokenizer_files(pathlib.Path(given).expanduser())
+        files = huggingface.tokenizer_files(local_path(given, "--tokenizer"))
         if not files:
-            raise UserError(f"--tokenizer={given} is neither a tokenizer's file nor a directory that has one "
+            raise UserError(f"--tokenizer={shown(given)} is neither a tokenizer's file nor a directory that has one "
                             f"({', '.join(VOCABULARY_FILES)}).")
         return files
     if form == "gguf":
@@ -90,7 +91,7 @@ def _find_tokenizer(source: Source, form: str, given: str | None) -> dict[str, b
     files = huggingface.tokenizer_files(run) if run else {}
     if not files and run and (run / "config.gin").is_file():
         vocabulary = str(gin_fields.read_macros(run / "config.gin").get("VOCABULARY"))
-        files = huggingface.tokenizer_files(pathlib.Path(vocabulary).expanduser())
+        files = huggingface.tokenizer_files(local_path(vocabulary, "VOCABULARY"))
     return files
 
 

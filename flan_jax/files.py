@@ -16,6 +16,9 @@ from typing import Any
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
+# What file systems and TensorStore say when nothing more can be written.
+NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE)
+
 # What parsers raise on a file that is cut short, altered, or holds other types than its format says.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError,
            AssertionError, EOFError, ArithmeticError, struct.error, zlib.error)

@@ -605,3 +605,4 @@ def test_killed_half_way_it_leaves_nothing_that_looks_complete(tmp_path, to):
     assert left and not left & {"_METADATA", "checkpoint", "config.json", "model.gin"}
     convert("hf", to, tmp_path / "hf", tmp_path / "out")
     assert len(open_checkpoint(tmp_path / "out").tensors) == 60 * 9 + 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "out"]  # the next one removes what it left

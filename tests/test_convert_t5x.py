@@ -1,9 +1,14 @@
 """T5X's checkpoints: what is written is what T5X writes, to the byte; what is read comes from each of its forms."""
 
 import dataclasses
+import fcntl
 import json
+import os
 import pathlib
+import resource
 import shutil
+import signal
+import subprocess
 
 import golden
 import jax
@@ -443,3 +448,71 @@ def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
         assert not (tmp_path / to).exists()
         left = [file.name for file in seen["left"].rglob("*")]
         assert not {"_METADATA", "checkpoint", "config.json", "model.gin"} & set(left), left
+
+
+@pytest.fixture
+def full_disk():
+    """Files may have 200 bytes at most, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def small_checkpoint(tmp_path):
+    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("to", ["t5x", "flan", "hf"])
+def test_a_full_disk_is_one_message_with_the_place(tmp_path, capsys, small_checkpoint, full_disk, to):
+    arguments = ["convert", "--from=t5x", f"--to={to}", f"--input={small_checkpoint}", f"--output={tmp_path}/out"]
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"--output={tmp_path}/out cannot be written (File too large); make room there" in said
+    assert len(said.splitlines()) == 1 and sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+@pytest.mark.parametrize("to", ["t5x", "flan", "hf"])
+def test_sigterm_leaves_nothing_behind(tmp_path, monkeypatch, small_checkpoint, to):
+    read, seen = Tensor.read, []
+
+    def read_and_end(self, index=...):
+        if any(tmp_path.glob(".out.incomplete-*")):
+            seen.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, index)
+
+    monkeypatch.setattr(Tensor, "read", read_and_end)
+    arguments = ["convert", "--from=t5x", f"--to={to}", f"--input={small_checkpoint}", f"--output={tmp_path}/out"]
+    assert cli.main(arguments) == 143 and len(seen) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_write_stays(tmp_path, small_checkpoint):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    on_another_host = subprocess.Popen(["true"])
+    on_another_host.wait()
+    names = {number: f".model.incomplete-{number}" for number in (ended.pid, os.getpid(), on_another_host.pid, 1)}
+    for name in (*names.values(), ".mine.incomplete-notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    held = os.open(tmp_path / names[on_another_host.pid], os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    convert("t5x", "flan", small_checkpoint, tmp_path / "out")
+    os.close(held)
+    kept = {".mine.incomplete-notes", names[on_another_host.pid], names[1], "in", "out"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("flag, url", [("input", "s3://bucket/model"), ("output", "gs://bucket/model"),
+                                       ("tokenizer", "https://example.com/tokenizer.json")])
+def test_convert_refuses_urls_and_makes_no_directory(tmp_path, capsys, monkeypatch, small_checkpoint, flag, url):
+    monkeypatch.chdir(tmp_path)
+    paths = {"input": small_checkpoint, "output": tmp_path / "out", flag: url}
+    assert cli.main(["convert", "--to=flan", *(f"--{name}={path}" for name, path in paths.items())]) == 2
+    said = capsys.readouterr().err
+    assert f"--{flag} {url} is a URL" in said and "not supported yet" in said and len(said.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]

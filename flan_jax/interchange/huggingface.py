@@ -13,7 +13,7 @@ import numpy as np
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
-from flan_jax.files import inside, read_json
+from flan_jax.files import inside, read_json, readable
 from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import Source, Tensor, cast, check_tensors
@@ -38,12 +38,21 @@ def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
 
     `path` is a directory with them, or the vocabulary itself: alone, or one of `VOCABULARY_FILES` with what lies beside
     it. Empty where there is none.
+
+    Raises:
+      UserError: if a file cannot be read, or is a link that leads out of the directory.
     """
     directory = path if path.is_dir() else path.parent
     is_whole = path.is_dir() or (path.is_file() and path.name in VOCABULARY_FILES)
     names = [*reversed(VOCABULARY_FILES), *_BESIDE] if is_whole else []
-    files = [*(directory / name for name in names), path]  # of two with one name the last stays
-    return {_their_name(file): file.read_bytes() for file in files if file.is_file()}
+    files = [directory / name for name in names if (directory / name).is_file() and directory / name != path]
+    files = [inside(directory, file.name, file) for file in files]
+    files += [path] if path.is_file() else []  # of two with one name the last stays
+    result = {}
+    for file in files:
+        with readable(file):
+            result[_their_name(file)] = file.read_bytes()
+    return result
 
 
 def _their_name(file: pathlib.Path) -> str:

@@ -87,11 +87,12 @@ def _open_form(path: pathlib.Path, form: str, step: int | str | None) -> Source:
 
 def form_of(path: pathlib.Path) -> str:
     """The form of a checkpoint, told from its files; 'flan' where it is none of the others."""
-    if is_gguf(path):
-        return "gguf"
-    if is_huggingface(path):
-        return "hf"
-    return "t5x" if find_t5x(path) else "flan"
+    with readable(path):
+        if is_gguf(path):
+            return "gguf"
+        if is_huggingface(path):
+            return "hf"
+        return "t5x" if find_t5x(path) else "flan"
 
 
 def read_parameters(path, abstract: Any, step: int | str | None = None) -> tuple[int, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
@@ -10,6 +9,7 @@ from flan_jax import __version__
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.evaluation import report
 from flan_jax.evaluation.results import known_runs, read_results
+from flan_jax.files import read_json
 from flan_jax.interchange.gin_fields import read_macros
 from flan_jax.interchange.parameters import FIELDS
 from flan_jax.interchange.source import Source
@@ -40,7 +40,7 @@ def model_card(source: Source, name: str, run: pathlib.Path | None) -> str:
 
 def _record(run: pathlib.Path | None) -> dict[str, Any]:
     path = run / "mixture.json" if run else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    return read_json(path) if path and path.is_file() else {}
 
 
 def _model(source: Source) -> str:

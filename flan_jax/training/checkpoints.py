@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flan_jax.errors import UserError
-from flan_jax.files import read_json
+from flan_jax.files import NO_ROOM, read_json
 from flan_jax.models.stacking import named
 from flan_jax.training.processes import any_of_all
 
@@ -37,8 +37,6 @@ BEST = "best"
 
 _ITEMS = ("params", "state")
 _LOSS = "validation_loss"
-# What file systems and TensorStore say when nothing more can be written.
-_NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE)
 # What TensorStore says of files that may be whole: they cannot be read now, or not by us.
 _OUT_OF_REACH = re.compile("PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|UNAUTHENTICATED|ABORTED")
 # What a host waits for a file that another one has written.
@@ -171,7 +169,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            found = _NO_ROOM.search(str(error))
+            found = NO_ROOM.search(str(error))
             if not found:
                 raise
             last = self.latest_step()
