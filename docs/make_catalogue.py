@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE, TRAIN_CAP, Dataset, Template
+from flan_jax.data.catalogue import CATALOGUE, TRAIN_CAP, Dataset, Template, in_words
 from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS
 from flan_jax.data.sources import BundledSource
 
@@ -36,14 +36,16 @@ def catalogue_page(datasets: list[Dataset]) -> str:
              f"records before a cut to the first 30,000; at most {TRAIN_CAP:,} are used |",
              "| answer | the options in the dataset's own order (`-` in an input), or free text |",
              "| metrics | the first one is in the tables of a report |",
-             "| licence | of the data, as its authors state it |",
+             "| licence | of the data, as its authors state it: an SPDX expression; `LicenseRef-`: terms of its own; "
+             "`NOASSERTION`: none stated; the [evidence](#licences) is at the end |",
+             "| commercial | whether it allows commercial use; `COMMERCIAL_ONLY=True` trains only on `yes` |",
              "| TFDS | builder, configuration and version in TensorFlow Datasets; **manual**: see below the table |",
              "| Hugging Face | the repository whose parquet files are read, without its code |",
              "| bundled | rows that come with the package, train + validation + test |",
              "| templates | how many, and how many of them are inverted |"]
     for cluster, title in CLUSTERS.items():
         lines += ["", *_cluster_section(title, [d for d in datasets if d.cluster == cluster])]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_licence_section(datasets)]) + "\n"
 
 
 def templates_page(datasets: list[Dataset]) -> str:
@@ -86,18 +88,35 @@ def _totals(datasets: list[Dataset]) -> list[str]:
 def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:
     groups_of = {d.name: group for group in groups(datasets) for d in group}
     lines = [f"## {title}", "",
-             "| configuration | dataset | train rows | answer | metrics | licence | TFDS | Hugging Face | bundled | "
-             "templates |", "| --- " * 10 + "|"]
+             "| configuration | dataset | train rows | answer | metrics | licence | commercial | TFDS | Hugging Face | "
+             "bundled | templates |", "| --- " * 11 + "|"]
     for d in datasets:
         inverted = len(d.templates) - len(d.forward())
         cells = [f"[{d.name}](templates.md#{anchor(_heading(groups_of[d.name]))})", d.paper_dataset, _train_rows(d),
                  _answer(d), ", ".join(d.metrics), d.licence,
+                 in_words(d.commercial),
                  (f"`{d.tfds}`" if d.tfds else "none") + (" **manual**" if d.manual else ""),
                  f"`{d.hub.id}` {d.hub.config}" if d.hub else "none", _bundled_rows(d),
                  f"{len(d.templates)}" + (f", {inverted} inverted" if inverted else "")]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     manual = [d for d in datasets if d.manual]
     return lines + (["", "By hand, for TFDS:", *(f"- {d.name}: {plain(d.manual)}" for d in manual)] if manual else [])
+
+
+def _licence_section(datasets: list[Dataset]) -> list[str]:
+    commercial = [d for d in datasets if d.commercial]
+    lines = ["## Licences", "",
+             f"{len(commercial)} of {len(datasets)} configurations have a licence that allows commercial use: "
+             "`flan-jax tasks list --commercial`. \"Unknown\" counts as no. The records say what the authors of a "
+             "dataset state; who holds rights in its texts is another question. Read the terms before you rely on "
+             "them.", "",
+             "| configurations | licence | commercial | where it is stated, or why none is known |",
+             "| --- | --- | --- | --- |"]
+    by_evidence: dict[tuple[str, str, str], list[str]] = {}
+    for d in datasets:
+        by_evidence.setdefault((d.licence, in_words(d.commercial), d.licence_evidence), []).append(d.name)
+    return lines + ["| " + " | ".join(_cell(cell) for cell in (", ".join(names), *key)) + " |"
+                    for key, names in by_evidence.items()]
 
 
 def _train_rows(dataset: Dataset) -> str:

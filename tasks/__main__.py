@@ -19,7 +19,7 @@ from typing import Any
 
 from flan_jax import cli
 from flan_jax.data import check, sources
-from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
+from flan_jax.data.catalogue import CATALOGUE, Dataset, Template, in_words
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.mixture import HELD_OUT_FORMS, held_out_split
@@ -54,6 +54,8 @@ def _parser() -> cli.ArgumentParser:
 
     listing = verb("list", _list, "every dataset, one line each")
     listing.add_argument("--cluster", help="only the datasets of this cluster")
+    listing.add_argument("--commercial", action="store_true",
+                         help="only datasets with a licence that allows commercial use")
     verb("show", _show, "a dataset: sources, fields, options, templates").add_argument("name")
     rendering = verb("render", _render, "rows of a dataset, written with its templates")
     rendering.add_argument("name")
@@ -74,6 +76,8 @@ def _parser() -> cli.ArgumentParser:
     splitting.add_argument("--train_clusters", type=_count, help="only the first 1 to 7 training clusters, in the "
                                                                  "paper's order")
     splitting.add_argument("--datasets_per_cluster", type=_count, help="only so many training datasets a cluster")
+    splitting.add_argument("--commercial_only", action="store_true",
+                           help="only datasets with a licence that allows commercial use train")
     splitting.add_argument("--train_datasets", type=_count, help="at most so many training datasets, one of each "
                                                                  "cluster in turn")
     _add_related_flag(splitting)
@@ -106,16 +110,19 @@ def _count(text: str) -> int:
 
 def _list(flags: argparse.Namespace) -> None:
     datasets = CATALOGUE.cluster(flags.cluster) if flags.cluster else list(CATALOGUE)
+    datasets = [d for d in datasets if d.commercial or not flags.commercial]
     if flags.json:
         print(json.dumps([_summary(d) for d in datasets], indent=1, ensure_ascii=False))
         return
-    print(f"{'dataset':<36}{'cluster':<40}{'train rows':>10}  {'options':<9}{'templates':<16}metric")
+    print(f"{'dataset':<36}{'cluster':<40}{'train rows':>10}  {'options':<9}{'templates':<16}{'metric':<17}"
+          f"{'commercial':<12}licence")
     for d in datasets:
         rows = f"{d.rows['train']:,}" if "train" in d.rows else "?" if "train" in d.splits else "-"
         options = "text" if d.options is None else "of row" if isinstance(d.options, str) else str(len(d.options))
         inverted = len(d.templates) - len(d.forward())
         templates = f"{len(d.templates)}" + (f" ({inverted} inverted)" if inverted else "")
-        print(f"{d.name:<36}{d.cluster:<40}{rows:>10}  {options:<9}{templates:<16}{d.metrics[0]}")
+        print(f"{d.name:<36}{d.cluster:<40}{rows:>10}  {options:<9}{templates:<16}{d.metrics[0]:<17}"
+              f"{in_words(d.commercial):<12}{d.licence}")
     print(f"{len(datasets)} configurations of {len({d.paper_dataset for d in datasets})} datasets in "
           f"{len({d.cluster for d in datasets})} clusters, {sum(len(d.templates) for d in datasets)} templates")
 
@@ -127,7 +134,9 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name, "dataset": dataset.paper_dataset, "cluster": dataset.cluster,
         "split_names": list(dataset.splits), "options": dataset.options, "metrics": dataset.metrics,
-        "licence": dataset.licence, "sources": {kind: place for kind, place in places.items() if place},
+        "licence": dataset.licence, "commercial": in_words(dataset.commercial),
+        "licence_evidence": dataset.licence_evidence,
+        "sources": {kind: place for kind, place in places.items() if place},
         "templates": [{"id": t.id, "kind": t.kind, "shows_options": t.shows_options, "inputs": t.inputs,
                        "targets": t.targets} for t in dataset.templates],
     }
@@ -149,7 +158,7 @@ def _show(flags: argparse.Namespace) -> None:
         "fields": ", ".join(dataset.fields),
         "options": options if isinstance(options, str) else ", ".join(options),
         "metrics": ", ".join(dataset.metrics),
-        "licence": dataset.licence,
+        "licence": f"{dataset.licence} (commercial use: {in_words(dataset.commercial)}; {dataset.licence_evidence})",
         "training": dataset.shares_training_with and
         f"the same rows as {dataset.shares_training_with}, which trains in its place",
         "manual": dataset.manual,
@@ -235,7 +244,7 @@ def _check(flags: argparse.Namespace) -> int:
 
 def _split(flags: argparse.Namespace) -> None:
     split = held_out_split(CATALOGUE, flags.held_out, flags.train_clusters, flags.datasets_per_cluster,
-                           flags.related, flags.train_datasets)
+                           flags.related, flags.train_datasets, flags.commercial_only)
     if flags.json:
         overlaps = [{"train": o.train, "eval": o.evaluated, "shared": o.relation.why, "measured": o.relation.measured}
                     for o in split.overlaps]

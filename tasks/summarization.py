@@ -150,7 +150,10 @@ def _report(raw):
 AESLC = Dataset(
     name="aeslc", paper_dataset="AESLC", cluster="summarization", tfds="aeslc:1.0.0", hub=Hub("Yale-LILY/aeslc"),
     splits={"train": "train", "validation": "validation[-200:]", "test": "test"}, rows={"train": 14_430},
-    fields=("body",), row=_email, options=None, metrics=("rouge",), licence="CC BY-NC-SA 4.0",
+    fields=("body",), row=_email, options=None, metrics=("rouge",),
+    licence="CC-BY-NC-SA-4.0",
+    commercial=False,
+    licence_evidence="github.com/ryanzhumich/AESLC, LICENSE",
     templates=(
         Template("imperative", "Write a subject line for this email.\n\n{body}"),
         Template("two_labels", "Email: {body}\nSubject:"),
@@ -175,7 +178,10 @@ AG_NEWS_SUBSET = Dataset(
     hub=Hub("sh0416/ag_news", row=_topic_hub_row),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"}, rows={"train": 119_800},
     fields=("title", "text"), evidence=("text",), row=_topic, metrics=("accuracy",),
-    options=("World", "Sports", "Business", "Science and technology"), licence="custom (non-commercial)",
+    options=("World", "Sports", "Business", "Science and technology"),
+    licence="LicenseRef-AG-News",
+    commercial=False,
+    licence_evidence="groups.di.unipi.it/~gulli/AG_corpus_of_news_articles.html: non-commercial activity",
     templates=(
         Template("section_label", "Title: {title}\nStory: {text}\nSection of the newspaper:\n{options}"),
         Template("title_after_text", "{text}\n\nThe headline above that story was \"{title}\".\n"
@@ -203,7 +209,9 @@ CNN_DAILYMAIL = Dataset(
     hub=Hub("abisee/cnn_dailymail", "3.0.0"), rows={"train": 287_040},
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
     fields=("article", "highlights"), evidence=("article",), row=_article, options=None, metrics=("rouge",),
-    licence="Apache-2.0 (scripts only)",
+    licence="NOASSERTION",
+    commercial=None,
+    licence_evidence="Apache-2.0 in github.com/abisee/cnn-dailymail is the scripts'; the articles are the publishers'",
     templates=(
         Template("imperative", "Give the highlights of this news article.\n\n{article}"),
         Template("two_labels", "Article: {article}\nHighlights:"),
@@ -230,7 +238,9 @@ GIGAWORD = Dataset(
     hub=Hub("Harvard/gigaword"),
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"}, rows={"train": 2_044_370},
     fields=("text", "summary"), evidence=("text",), row=_headline, options=None, metrics=("rouge",),
-    licence="MIT (its dataset card)",
+    licence="MIT",
+    commercial=None,
+    licence_evidence="card of Harvard/gigaword on the hub; the texts are LDC's Gigaword, under a licence for a fee",
     templates=(
         Template("imperative", "Write a headline for this sentence from a news agency: {text}"),
         Template("two_labels", "First sentence: {text}\nHeadline:"),
@@ -254,7 +264,10 @@ MULTI_NEWS = Dataset(
     name="multi_news", paper_dataset="Multi-News", cluster="summarization", tfds="multi_news:2.1.0",
     hub=Hub("alexfabbri/multi_news"), rows={"train": 44_960},
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
-    fields=("articles",), row=_articles, options=None, metrics=("rouge",), licence="custom (non-commercial research)",
+    fields=("articles",), row=_articles, options=None, metrics=("rouge",),
+    licence="LicenseRef-Multi-News",
+    commercial=False,
+    licence_evidence="github.com/Alex-Fabbri/Multi-News, LICENSE: non-commercial research and education",
     templates=(
         Template("same_event", "News outlets reported on the same event. Write one summary that combines their "
                  "reports.\n\n{articles}"),
@@ -277,7 +290,10 @@ MULTI_NEWS = Dataset(
 
 NEWSROOM = Dataset(
     name="newsroom", paper_dataset="Newsroom", cluster="summarization", tfds="newsroom:1.0.0",
-    hub=None, rows={"train": 994_560}, licence="custom (research use)",
+    hub=None, rows={"train": 994_560},
+    licence="LicenseRef-Newsroom",
+    commercial=False,
+    licence_evidence="lil.nlp.cornell.edu/newsroom/download: agreement for research",
     manual="Register at https://summari.es/download/ and download the data. Put train.jsonl, dev.jsonl and test.jsonl "
            "into the manual directory of TFDS.",
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
@@ -303,7 +319,10 @@ NEWSROOM = Dataset(
 
 OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
     name="opinion_abstracts_rotten_tomatoes", paper_dataset="Opin-Abs: Movie", cluster="summarization",
-    tfds="opinion_abstracts/rotten_tomatoes:1.0.0", rows={"train": 3_130}, licence="unknown",
+    tfds="opinion_abstracts/rotten_tomatoes:1.0.0", rows={"train": 3_130},
+    licence="NOASSERTION",
+    commercial=None,
+    licence_evidence="none at web.eecs.umich.edu/~wangluxy/data.html",
     splits={"train": "train[:-600]", "validation": "train[-600:-500]", "test": "train[-500:]"},
     fields=("movie", "reviews", "first_review"), evidence=("reviews",), row=_consensus, options=None,
     metrics=("rouge",),
@@ -330,7 +349,10 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
 
 OPINION_ABSTRACTS_IDEBATE = Dataset(
     name="opinion_abstracts_idebate", paper_dataset="Opin-Abs: iDebate", cluster="summarization",
-    tfds="opinion_abstracts/idebate:1.0.0", rows={"train": 1_650}, licence="unknown",
+    tfds="opinion_abstracts/idebate:1.0.0", rows={"train": 1_650},
+    licence="NOASSERTION",
+    commercial=None,
+    licence_evidence="none at web.eecs.umich.edu/~wangluxy/data.html",
     splits={"train": "train[:-600]", "validation": "train[-600:-500]", "test": "train[-500:]"},
     fields=("debate", "arguments"), evidence=("arguments",), row=_claim, options=None, metrics=("rouge",),
     templates=(
@@ -361,7 +383,9 @@ SAMSUM = Dataset(
            "test.json into the manual directory of TFDS.",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"}, rows={"train": 14_730},
     fields=("dialogue", "summary"), evidence=("dialogue",), row=_chat, options=None, metrics=("rouge",),
-    licence="CC BY-NC-ND 4.0",
+    licence="CC-BY-NC-ND-4.0",
+    commercial=False,
+    licence_evidence="SAMSum paper (1911.12237), and the licence in its archive",
     templates=(
         Template("imperative", "Summarise this chat.\n\n{dialogue}"),
         Template("two_labels", "Messages:\n{dialogue}\nWhat the messages say, in brief:"),
@@ -388,7 +412,9 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
     tfds="gem/wiki_lingua_english_en:1.1.0", hub=Hub("GEM/gem", "wiki_lingua_english_en"), rows={"train": 99_000},
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"},
     fields=("guide", "steps"), evidence=("guide",), row=_guide, options=None, metrics=("rouge",),
-    licence="CC BY-NC-SA 3.0",
+    licence="CC-BY-NC-SA-3.0",
+    commercial=False,
+    licence_evidence="github.com/esdurmus/Wikilingua: WikiHow's licence",
     templates=(
         Template("imperative", "Summarise this how-to guide as a series of short steps.\n\n{guide}"),
         Template("two_labels", "Guide: {guide}\nSteps in short:"),
@@ -414,7 +440,10 @@ XSUM = Dataset(
            "Pack the folder xsum-extracts-from-downloads as xsum-extracts-from-downloads.tar.gz and put that into the "
            "manual directory of TFDS.",
     splits={"train": "train[:30000]", "validation": "validation[:200]", "test": "test"}, rows={"train": 203_560},
-    fields=("document",), row=_report, options=None, metrics=("rouge",), licence="unknown",
+    fields=("document",), row=_report, options=None, metrics=("rouge",),
+    licence="NOASSERTION",
+    commercial=None,
+    licence_evidence="none in github.com/EdinburghNLP/XSum for the articles, which are the BBC's",
     templates=(
         Template("imperative", "Summarise the news report below in a single sentence.\n\n{document}"),
         Template("two_labels", "Report: {document}\nOne-sentence summary:"),

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import re
 import sys
 
 import pytest
@@ -77,6 +78,7 @@ def test_refuses_a_bad_template_and_says_why(template, says):
     (dict(options=()), "two texts or more"),
     (dict(options=(0, 1)), "a tuple of strings, FROM_ROW or None"),
     (dict(row=None), "row is a function"),
+    (dict(commercial="yes"), "commercial is True, False or None"),
     (dict(train_cap=0), "train_cap of dataset 'toy' must be a whole number of at least 1"),
     (dict(tfds="glue/rte"), "tfds is 'builder/config:version'"),
 ])
@@ -164,6 +166,20 @@ def test_shipped_catalogue_is_the_papers():
         assert len(d.templates) >= 10 and len(d.forward()) >= 7, d.name
     for d in CATALOGUE.cluster("nli"):
         assert len(d.forward()) == 10, d.name
+
+
+def test_licences_are_spdx_expressions_with_evidence():
+    licences = {d.name: d for d in CATALOGUE}
+    one = (r"(NOASSERTION|LicenseRef-[\w-]+|MIT|Apache-2\.0|AFL-3\.0|BSD-2-Clause|CC0-1\.0|"
+           r"CC-BY(-NC)?(-SA|-ND)?-\d\.0)")
+    for name, d in licences.items():
+        assert re.fullmatch(rf"{one}( AND {one})*", d.licence) and len(d.licence_evidence) > 5, name
+        assert not (d.commercial and ("-NC" in d.licence or "NOASSERTION" in d.licence)), name
+        assert d.commercial is False or "-NC" not in d.licence, name
+    unstated = {name for name, d in licences.items() if d.licence == "NOASSERTION"}
+    assert unstated >= {"cola", "xsum", "sst2", "trec", "imdb_reviews", "definite_pronoun_resolution", "trivia_qa",
+                        "opinion_abstracts_rotten_tomatoes", "opinion_abstracts_idebate"}
+    assert licences["wnli"].licence == licences["wsc"].licence == "CC-BY-4.0"
 
 
 def test_templates_are_unique_across_the_papers_datasets():

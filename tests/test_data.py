@@ -272,6 +272,13 @@ def test_overlap_is_an_error_and_an_unknown_cluster_is_named():
     assert set(CLUSTERS) == {d.cluster for d in CATALOGUE}
 
 
+def test_only_datasets_of_commercial_licences_train(tmp_path):
+    names = Data(config(tmp_path, commercial_only=True)).train_datasets()
+    assert names and all(CATALOGUE[name].commercial for name in names)
+    with pytest.raises(UserError, match="commercial use of imdb_reviews is 'unknown' .*NOASSERTION"):
+        Data(config(tmp_path, commercial_only=True, mixture_or_task_name="imdb_reviews"))
+
+
 @pytest.mark.parametrize("name", ["rte", "glue_mrpc"])
 def test_training_by_name_on_what_is_held_out_or_dropped_is_refused(tmp_path, name):
     with pytest.raises(UserError, match=f"{name} trains while"):

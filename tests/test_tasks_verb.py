@@ -45,6 +45,7 @@ def test_list_for_scripts(tasks):
     assert status == 0
     assert list(records) == [dataset.name for dataset in CATALOGUE]
     assert set(records["rte"]) == {"name", "dataset", "cluster", "split_names", "options", "metrics", "licence",
+                                   "commercial", "licence_evidence",
                                    "sources", "templates"}
     assert records["anli_r2"]["dataset"] == records["anli_r1"]["dataset"]
     assert records["rte"]["options"] == ["yes", "no"]
@@ -204,6 +205,18 @@ def test_split(tasks):
     assert f"eval ({len(split['eval'])} configurations of 7 datasets)" in out
     _, out, _ = tasks("split", "--held_out=none", "--json")
     assert json.loads(out)["eval"] == []
+
+
+def test_only_datasets_of_commercial_licences_are_listed_and_train(tasks):
+    _, out, _ = tasks("list", "--commercial", "--json")
+    names = {record["name"] for record in json.loads(out)}
+    assert {"squad_v1", "snli", "wnli", "math_dataset"} <= names
+    assert not names & {"anli_r1", "glue_qqp", "trivia_qa", "imdb_reviews", "sentiment140", "xsum", "coqa"}
+    assert all(record["commercial"] == "yes" and record["licence_evidence"] for record in json.loads(out))
+    split = json.loads(tasks("split", "--held_out=nli", "--commercial_only", "--json")[1])
+    assert split["train"] and set(split["train"]) <= names
+    assert "commercial use: no" in tasks("split", "--held_out=nli", "--commercial_only")[1]
+    assert re.search(r"licence +CC-BY-NC-4.0 \(commercial use: no; .*anli", tasks("show", "anli_r1")[1])
 
 
 def test_split_says_which_rule_holds_and_what_overlaps(tasks):

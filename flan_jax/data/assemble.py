@@ -16,7 +16,7 @@ from flan_jax.checks import INT32, check_choice, check_fields, check_number, quo
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import DEFAULT_DIRECTORY, EvalExamples, TokenCache, TrainShard, lost_of
-from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template
+from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template, in_words
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Rendering
@@ -62,6 +62,7 @@ class DataConfig:
     Attributes:
       held_out: what is kept for zero-shot evaluation: a cluster, 'none', or another of `mixture.HELD_OUT_FORMS`.
       related: what of the datasets related to a held-out one may train: a key of `relations.RULES`.
+      commercial_only: train only on datasets with a licence that allows commercial use.
       train_clusters, datasets_per_cluster: train on so many clusters, and datasets of each; see
         `mixture.held_out_split`; None for all.
       train_datasets: train on at most so many datasets, one of each cluster in turn; None for all.
@@ -96,6 +97,7 @@ class DataConfig:
 
     held_out: str | None = "nli"
     related: str = "text"
+    commercial_only: bool = False
     train_clusters: int | None = None
     datasets_per_cluster: int | None = None
     train_datasets: int | None = None
@@ -191,7 +193,8 @@ class Data:
         self.cache = TokenCache(self.directory, self.source, self.vocabulary, rendering)
         self._eval_caches = {config.instructions: self.cache}
         self.split: Split = held_out_split(CATALOGUE, config.held_out, config.train_clusters,
-                                           config.datasets_per_cluster, config.related, config.train_datasets)
+                                           config.datasets_per_cluster, config.related, config.train_datasets,
+                                           config.commercial_only)
         self.seqio_tasks: dict[str, Any] = {}
         self._train_names = self._resolve()
         self.left_out: dict[str, str] = {}
@@ -205,20 +208,28 @@ class Data:
         name = self.config.mixture_or_task_name
         if name is None:
             return self.split.train
-        names = _own_datasets(name, self.config.related)
+        names = _own_datasets(name, self.config.related, self.config.commercial_only)
         if names is None:
             self._check_may_be_registered(name)
             from flan_jax.data import seqio_shards
 
             self.seqio_tasks = seqio_shards.resolve(name, self.cache)
             names = list(self.seqio_tasks)
-            ignored = {"DECONTAMINATE": self.config.decontaminate, "TEMPLATES": self.config.templates}
+            ignored = {"DECONTAMINATE": self.config.decontaminate, "TEMPLATES": self.config.templates,
+                       "COMMERCIAL_ONLY": self.config.commercial_only}
             setting = next((setting for setting, value in ignored.items() if value), None)
             if setting is not None:
                 raise UserError(f"{setting} does nothing to SeqIO task {names[0]!r}, whose own code makes its rows; "
                                 f"leave {setting} out, or train on datasets of the catalogue.")
+        self._check_licences(names)
         self.split.check(CATALOGUE, [d for d in map(_dataset_of, names) if d is not None])
         return names
+
+    def _check_licences(self, names: Iterable[str]) -> None:
+        for dataset in (CATALOGUE[name] for name in names if name in CATALOGUE):
+            if self.config.commercial_only and not dataset.commercial:
+                raise UserError(f"COMMERCIAL_ONLY is True, and commercial use of {dataset.name} is "
+                                f"{in_words(dataset.commercial)!r} (licence {dataset.licence}); train on another one.")
 
     def _check_may_be_registered(self, name: str) -> None:
         """Raises a UserError, before SeqIO and TensorFlow are imported for it, if nothing can have this name."""
@@ -581,7 +592,7 @@ def _dataset_of(name: str) -> str | None:
     return task.dataset if task is not None else None
 
 
-def _own_datasets(name: str, related: str) -> list[str] | None:
+def _own_datasets(name: str, related: str, commercial_only: bool) -> list[str] | None:
     """The datasets of the catalogue that train under a name, also one of our own in SeqIO; None for another's name."""
     if name in CATALOGUE:
         return [name]
@@ -589,7 +600,7 @@ def _own_datasets(name: str, related: str) -> list[str] | None:
     if task is not None and task.template is None:
         return [task.dataset]
     if mixture is not None and not mixture.evaluated:
-        return held_out_split(CATALOGUE, mixture.held_out, related=related).train
+        return held_out_split(CATALOGUE, mixture.held_out, related=related, commercial_only=commercial_only).train
     return None
 
 

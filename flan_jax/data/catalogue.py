@@ -106,7 +106,10 @@ class Dataset:
       options: the fixed answer options, FROM_ROW, or None for free text.
       templates: ten ways or more to write a row, at most three of them inverted.
       metrics: names in `flan_jax.evaluation.metrics`, the first one is reported in tables.
-      licence: of the data, as its authors state it.
+      licence: of the data, as its authors state it: an SPDX expression, with 'LicenseRef-...' for terms of its own and
+        'NOASSERTION' where none are stated.
+      commercial: whether the licence allows commercial use; None if that is not known.
+      licence_evidence: where the licence is stated, or why none is known.
       rows: published number of rows of our splits, where known; of 'train' the paper's count, in tens: less the rows
         that it validates on, in most records before a cut to the first 30,000.
       evidence: the fields without which the answer cannot be found; None means all of `fields`.
@@ -126,7 +129,9 @@ class Dataset:
     templates: tuple[Template, ...]
     metrics: tuple[str, ...] = ("accuracy",)
     paper_dataset: str = ""
-    licence: str = "unknown"
+    licence: str = "NOASSERTION"
+    commercial: bool | None = None
+    licence_evidence: str = ""
     tfds: str | None = None
     hub: Hub | None = None
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -169,6 +174,11 @@ class Dataset:
     def inverted(self) -> tuple[Template, ...]:
         """The templates that are evaluated as the dataset's other task; empty without `inverted_metrics`."""
         return tuple(t for t in self.templates if t.kind == "inverted") if self.inverted_metrics else ()
+
+
+def in_words(commercial: bool | None) -> str:
+    """'yes', 'no' or 'unknown' of `Dataset.commercial`."""
+    return {True: "yes", False: "no", None: "unknown"}[commercial]
 
 
 def placeholders(text: str) -> tuple[str, ...]:
@@ -336,6 +346,8 @@ def _check_kinds(where: str, dataset: Dataset) -> None:
     if not isinstance(dataset.rows, Mapping) or not all(type(count) is int for count in dataset.rows.values()):
         raise UserError(f"{where}: rows is a dict of numbers of rows, such as {{'train': 2490}}, not "
                         f"{quoted(dataset.rows)}.")
+    if not isinstance(dataset.commercial, bool | None):
+        raise UserError(f"{where}: commercial is True, False or None (not known), not {dataset.commercial!r}.")
     if not callable(dataset.row):
         raise UserError(f"{where}: row is a function that reads a raw row, not {quoted(dataset.row)}.")
     check_number(f"train_cap of {where}", dataset.train_cap, whole=True, least=1)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from flan_jax.checks import check_number
-from flan_jax.data.catalogue import Catalogue, Dataset
+from flan_jax.data.catalogue import Catalogue, Dataset, in_words
 from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS, check_cluster
 from flan_jax.data.hashing import permutation
 from flan_jax.data.relations import SharedText, check_rule, shared_texts
@@ -86,7 +86,7 @@ class Split:
 
 def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: int | None = None,
                    datasets_per_cluster: int | None = None, related: str = "text",
-                   train_datasets: int | None = None) -> Split:
+                   train_datasets: int | None = None, commercial_only: bool = False) -> Split:
     """Train and evaluation sides; what is related to what is held out does neither.
 
     Args:
@@ -99,6 +99,7 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
       datasets_per_cluster: only the first so many configurations of each cluster train, in the order of the catalogue.
       related: 'text' keeps datasets that share text with an evaluated one from training, too; 'paper' does not.
       train_datasets: at most so many configurations train: the first of each cluster, then the second, and so on.
+      commercial_only: only datasets with a licence that allows commercial use train.
 
     Raises:
       UserError: for an unknown cluster, form or rule, or numbers that are out of range.
@@ -118,6 +119,10 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
              and d.paper_dataset not in kept_back and "train" in d.splits]
     if unseen != "nothing" and related == "text":
         why |= _sharing_text(train, evaluated)
+        train = [d for d in train if d.name not in why]
+    if commercial_only:
+        why |= {d.name: f"commercial use: {in_words(d.commercial)} (licence {d.licence})" for d in train
+                if not d.commercial}
         train = [d for d in train if d.name not in why]
     why |= _cut(train, train_clusters, datasets_per_cluster, train_datasets)
     names = [d.name for d in train if d.name not in why]

@@ -30,6 +30,7 @@ def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict
     """What must be set as it was when a run is resumed."""
     return {
         "held_out": config.held_out, "related": config.related,
+        "commercial_only": config.commercial_only,
         "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
         "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
         "architecture": config.architecture, "batch_size": config.batch_size,
