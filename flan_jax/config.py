@@ -26,7 +26,7 @@ from gin import config_parser
 
 from flan_jax import run_directory
 from flan_jax.cli import ArgumentParser
-from flan_jax.errors import UserError
+from flan_jax.errors import NotHere, UserError
 from flan_jax.messages import did_you_mean, nearest
 
 DEFAULT_GIN_FILE = "gin/flan.gin"
@@ -153,7 +153,7 @@ def find_gin_file(name: str, search_paths: Sequence[str] = (), beside: pathlib.P
             return path
     names = ["gin/" + str(p.relative_to(shipped)) for p in sorted(shipped.rglob("*.gin"))]
     near = nearest(name, [*names, *(n.removeprefix("gin/") for n in names)])
-    raise UserError(f"gin file {name!r} is not in {', '.join(str(place.absolute()) for place in places)}"
+    raise NotHere(f"gin file {name!r} is not in {', '.join(str(place.absolute()) for place in places)}"
                     f"{did_you_mean(near)}")
 
 
@@ -219,7 +219,7 @@ def _read_file(path: pathlib.Path, reading: _Reading) -> None:
             try:
                 included = find_gin_file(statement.filename, reading.search_paths, path.parent)
             except UserError as error:
-                raise UserError(f"{place}: {error}") from None
+                raise type(error)(f"{place}: {error}") from None
             _read_file(included, reading)
         elif isinstance(statement, config_parser.ImportStatement):
             _import(statement, place)

@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
+class NotHere(UserError):
+    """A file or directory that the user named is not on this machine."""
+
+
 class Diverged(Exception):
     """The training gives numbers that are not finite. The command line exits with status 1."""

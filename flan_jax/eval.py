@@ -24,15 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     What is in the output's `results.csv` already is not evaluated again.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = cli.ArgumentParser(prog="flan-jax eval", description=__doc__)
-    run_directory.add_flag(parser)
-    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
-                                                             "another program (default: the last in MODEL_DIR)")
-    cli.add_step_flag(parser)
-    parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
-    parser.add_argument("--name", help="column `model` of the results (default: tuned)")
-    processes.add_flags(parser)
-    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, parser)
+    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
 
     from flan_jax.training import mixture_record
 
@@ -60,6 +52,19 @@ def main(argv: list[str] | None = None) -> int:
         with run.preemption.handled():
             finished = run.evaluate(name, params, step, output, whose=whose)
         return report.conclude(output, finished, run.preemption.cause)
+
+
+def make_parser() -> cli.ArgumentParser:
+    """Returns the parser of the verb's own flags."""
+    parser = cli.ArgumentParser(prog="flan-jax eval", description=__doc__)
+    run_directory.add_flag(parser)
+    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
+                                                             "another program (default: the last in MODEL_DIR)")
+    cli.add_step_flag(parser)
+    parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
+    parser.add_argument("--name", help="column `model` of the results (default: tuned)")
+    processes.add_flags(parser)
+    return parser
 
 
 def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pathlib.Path) -> None:

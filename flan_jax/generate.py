@@ -36,7 +36,7 @@ Answer = Callable[[list[str], int], list[tuple[str, bool]]]
 def main(argv: list[str] | None = None) -> int:
     """The verb. Prompts are the arguments, the lines of `--file`, or those of standard input."""
     argv = sys.argv[1:] if argv is None else argv
-    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, _parser())
+    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
     method = chosen_decoding(flags)
     if flags.prompts and flags.file is not None:
         raise UserError("prompts are given as arguments and with --file; leave one of them out.")
@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> cli.ArgumentParser:
+def make_parser() -> cli.ArgumentParser:
+    """Returns the parser of the verb's own flags."""
     parser = cli.ArgumentParser(prog="flan-jax generate", description=__doc__)
     run_directory.add_flag(parser)
     parser.add_argument("prompts", nargs="*", help="prompts; none: lines of --file, or of standard input")

@@ -1,14 +1,15 @@
 """`flan-jax launch --backend=B [flags] -- ARGUMENTS`: what to type, or to submit, to train on several hosts.
 
 ARGUMENTS are those of `flan-jax train`, or `eval` or `generate` and those of that verb. It prints command lines or a
-manifest and ends; with --run it runs or submits them. Nothing here schedules, watches or restarts: the same command
-resumes a run.
+manifest and ends; with --run it runs or submits them. Nothing here schedules, watches or restarts: SLURM and Kubernetes
+do, by the exit status, and the same command resumes a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -21,8 +22,10 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from flan_jax import cli
-from flan_jax.errors import UserError
+from flan_jax import __version__, cli
+from flan_jax import config as gin_config
+from flan_jax.errors import NotHere, UserError
+from flan_jax.signals import SAVED
 from flan_jax.training.processes import NAMED_BY
 
 # TPU VMs: what an accelerator type begins with -> the software that its VMs boot with.
@@ -32,6 +35,11 @@ _TPU_SOFTWARE = {"v2": "tpu-ubuntu2204-base", "v3": "tpu-ubuntu2204-base", "v4":
 _GKE_TPU = {"v4": "tpu-v4-podslice", "v5e": "tpu-v5-lite-podslice", "v5p": "tpu-v5p-slice", "v6e": "tpu-v6e-slice",
             "tpu7x": "tpu7x"}
 _CHIPS_PER_HOST = 4  # of a slice with several hosts, in each of these generations
+# Where the pods of a JobSet have their storage.
+_MOUNT = "/runs"
+_WHEEL = re.compile(r"flan_jax-[^-]+(-\d[^-]*)?(-[^-]+){3}\.whl")
+# GKE: how often a JobSet begins again, and what its pods have to save in.
+_MOST_RESTARTS, _GRACE_S = 100, 120
 _STEPS = ("create", "install", "train")
 _VERBS = ("train", "eval", "generate")
 
@@ -108,7 +116,15 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     if unknown:
         raise UserError(f"--steps has {unknown[0]!r}, but its steps are {', '.join(_STEPS)}.")
     wheel = pathlib.Path(flags.wheel or "").expanduser()
-    if "install" in steps and wheel.suffix != ".whl":
+    if "install" in steps and flags.wheel and not _WHEEL.fullmatch(wheel.name):
+        raise UserError(f"--wheel={flags.wheel} is not a wheel of flan_jax, such as "
+                        f"flan_jax-{__version__}-py3-none-any.whl.")
+    if "install" in steps and flags.wheel and not wheel.is_file():
+        missing = f"--wheel={flags.wheel} is not here; `pip wheel --no-deps --wheel-dir=dist .` in a checkout makes it."
+        if flags.run:
+            raise UserError(missing)
+        print(f"note: {missing}", file=sys.stderr)
+    if "install" in steps and not flags.wheel:
         raise UserError("--backend=tpu_vm needs --wheel=FILE.whl to install; `pip wheel --no-deps --wheel-dir=dist .` "
                         "in a checkout makes it (or leave the installation out: --steps=train).")
     gcloud, name = ["gcloud", "compute", "tpus", "tpu-vm"], _name(flags)
@@ -152,6 +168,12 @@ metadata:
   annotations:
     alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
+  failurePolicy:
+    maxRestarts: {_MOST_RESTARTS}
+    rules:
+    - action: FailJobSet
+      onJobFailureReasons:
+      - PodFailurePolicy
   replicatedJobs:
   - name: slice
     replicas: {_number(flags, "slices", 1)}
@@ -161,9 +183,16 @@ spec:
         completions: {chips // on_host}
         parallelism: {chips // on_host}
         backoffLimit: 0
+        podFailurePolicy:
+          rules:
+          - action: FailJob
+            onExitCodes:
+              operator: In
+              values: [2]
         template:
           spec:
             restartPolicy: Never
+            terminationGracePeriodSeconds: {_GRACE_S}
             nodeSelector:
               cloud.google.com/gke-tpu-accelerator: {_GKE_TPU[flags.tpu]}
               cloud.google.com/gke-tpu-topology: {flags.topology}
@@ -177,7 +206,7 @@ spec:
                   google.com/tpu: {on_host}
               volumeMounts:
               - name: runs
-                mountPath: /runs
+                mountPath: {_MOUNT}
             volumes:
             - name: runs
               persistentVolumeClaim:
@@ -189,16 +218,26 @@ def slurm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     nodes, gpus = _number(flags, "nodes"), _number(flags, "gpus_per_node")
     options = {"job-name": _name(flags), "nodes": nodes, "ntasks-per-node": gpus, "gpus-per-node": gpus,
                "cpus-per-task": _number(flags, "cpus_per_task", 8), "time": flags.time, "partition": flags.partition,
-               "account": flags.account, "output": "%x-%j.log", "signal": "TERM@120"}
+               "account": flags.account, "output": "%x-%j.log", "open-mode": "append", "signal": "TERM@120"}
     for option, value in options.items():
         if value is not None and re.search(r"\s", str(value)):
             raise UserError(f"--{option}={value!r} has a blank in it, which SLURM's options cannot have.")
     lines = [f"#SBATCH --{option}={value}" for option, value in options.items() if value is not None]
     # srun does not take the number of cores from the script (since SLURM 22.05).
     srun = f"srun --cpus-per-task={options['cpus-per-task']} --kill-on-bad-exit=1"
-    return Launch("\n".join(["#!/bin/bash", *lines, f"{srun} {shlex.join(_verb(arguments))}"]), [["sbatch"]],
-                  stdin=True)
+    return Launch("\n".join(["#!/bin/bash", *lines, "#SBATCH --requeue", f"{srun} {shlex.join(_verb(arguments))}",
+                             *_REQUEUE]), [["sbatch"]], stdin=True)
 
+
+# A job that was cancelled ends with the same status, but is not running any more.
+_REQUEUE = [
+    "status=$?",
+    f"# {SAVED}: saved, not finished",
+    f'if [ $status -eq {SAVED} ] && [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ]; then',
+    "  scontrol requeue $SLURM_JOB_ID",
+    "fi",
+    "exit $status",
+]
 
 BACKENDS = {
     "local": Backend(local, ("num_processes",), ("devices", "gpus", "port")),
@@ -229,7 +268,7 @@ _HELP = {
     "nodes": "how many nodes",
     "gpus_per_node": "GPUs of each, one process a GPU",
     "cpus_per_task": "cores of each process (default: 8)",
-    "time": "limit, such as 24:00:00; two minutes before it the run saves and ends",
+    "time": "limit, such as 24:00:00; two minutes before it the run saves, ends and is queued again",
     "partition": "of the cluster",
     "account": "that is billed",
     "name": "of the job or the TPU (default: flan)",
@@ -244,6 +283,7 @@ def main(argv: list[str] | None = None) -> int:
     flags, arguments = _parser().parse_args(argv[:cut]), argv[cut + 1:]
     _check(flags, arguments)
     launch = BACKENDS[flags.backend].build(flags, arguments)
+    _check_wrapped(flags, arguments)
     if not flags.run:
         print(launch.text)
         return 0
@@ -282,8 +322,9 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
     for name in BACKENDS[flags.backend].needs:
         if not getattr(flags, name):
             raise UserError(f"--backend={flags.backend} needs --{name}: {_HELP[name]}.")
-    if not any(argument.startswith("--gin_file") for argument in arguments):
-        verb = arguments[0] if arguments and arguments[0] in _VERBS else "train"
+    verb = arguments[0] if arguments and arguments[0] in _VERBS else "train"
+    others = [argument for argument in arguments if argument != verb]
+    if not others or (verb == "train" and not any(argument.startswith("--gin_file") for argument in others)):
         raise UserError(f"the arguments of {verb} are missing; write them after --, as in: flan-jax launch "
                         f"--backend={flags.backend} ... -- {verb} --gin_file=gin/flan.gin --gin.MODEL_DIR=runs/nli.")
     if arguments[0] not in _VERBS and not arguments[0].startswith("-"):
@@ -292,6 +333,36 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
     for argument in arguments:
         if argument.partition("=")[0].removeprefix("--") in NAMED_BY:
             raise UserError(f"{argument} after -- is for the launcher to say; leave it out.")
+
+
+def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
+    """Reads the arguments of the verb as it will; what is not on this machine is left to the others.
+
+    Raises:
+      UserError: for what the verb would refuse, and for pods that would write into their containers.
+    """
+    verb, *arguments = arguments if arguments[0] in _VERBS else ("train", *arguments)
+    make_parser = importlib.import_module(f"flan_jax.{verb}").make_parser
+    try:
+        wrapped = gin_config.parse_command_line(arguments, gin_config.CONFIGURED, make_parser())
+    except NotHere as error:
+        if flags.backend == "local":
+            raise
+        print(f"note: the arguments of {verb} are not checked: {error}", file=sys.stderr)
+        return
+    from flan_jax.data.assemble import DataConfig
+    from flan_jax.training.loop import TrainConfig
+
+    written = {"MODEL_DIR": TrainConfig().model_dir, "CACHE_DIR": DataConfig().cache_dir}
+    if verb == "eval" and wrapped.output:
+        written = {"--output": wrapped.output, "CACHE_DIR": written["CACHE_DIR"]}
+    if verb == "generate":
+        written = {"--output": wrapped.output} if wrapped.output else {}
+    for name, path in written.items() if flags.backend == "gcluster" else ():
+        if not str(path).startswith(f"{_MOUNT}/"):
+            flag = name if name.startswith("--") else f"--gin.{name}"
+            raise UserError(f"{name} is {path}, which ends with the container and which the other pods do not see; "
+                            f"give {flag}={_MOUNT}/..., where --claim is mounted.")
 
 
 def _number(flags: argparse.Namespace, name: str, default: int | None = None) -> int:

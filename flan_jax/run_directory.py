@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 
-from flan_jax.errors import UserError
+from flan_jax.errors import NotHere, UserError
 from flan_jax.files import local_path
 
 CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
@@ -44,7 +44,8 @@ def take_from(flags: argparse.Namespace) -> None:
             flags.run = None
             config = config_of(checkpoint) if checkpoint and not flags.gin_file else None
         elif config is None:
-            raise UserError(_not_a_run(run, hasattr(flags, "prompts")))
+            problem = UserError if os.path.isdir(os.path.expanduser(run)) else NotHere
+            raise problem(_not_a_run(run, hasattr(flags, "prompts")))
         elif checkpoint is None and config.parent.resolve() != pathlib.Path(run).expanduser().resolve():
             flags.checkpoint = run
     if config is not None:

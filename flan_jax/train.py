@@ -21,17 +21,22 @@ def main(argv: list[str] | None = None) -> int:
     """The verb: `--gin_file=F --gin.NAME=value ...`. The same command resumes where the last one ended."""
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
-    parser = cli.ArgumentParser(prog="flan-jax train", description=__doc__)
-    parser.add_argument("--profile", type=int, default=0, metavar="STEPS",
-                        help="trace so many steps for a profiler, into MODEL_DIR/profile")
-    processes.add_flags(parser)
-    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, parser)
+    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
 
     # 1. The model on its mesh: mistakes are found before the data are prepared.
     run = open_run(flags.profile, flags)
     make_directory(run.config.model_dir)
     with alone(run.directory, ".train.lock", "flan-jax train"):
         return _train(run, flags.gin_arguments, started)
+
+
+def make_parser() -> cli.ArgumentParser:
+    """Returns the parser of the verb's own flags."""
+    parser = cli.ArgumentParser(prog="flan-jax train", description=__doc__)
+    parser.add_argument("--profile", type=int, default=0, metavar="STEPS",
+                        help="trace so many steps for a profiler, into MODEL_DIR/profile")
+    processes.add_flags(parser)
+    return parser
 
 
 def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:

@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {path.stem: path for path in sorted((ROOT / "docs/launch").glob("*.md")) if path.stem != "README"}
 AWKWARD = ["--gin_file=gin/flan.gin", "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}",
            '--gin.MODEL_DIR=runs/it\'s "so"; $(touch x) `y`']
+POD = ["--gin.MODEL_DIR=/runs/$(touch x)", "--gin.CACHE_DIR=/runs/cache"]
 FLAGS = {
     "local": ["--num_processes=2"],
     "print": ["--hosts=a,b"],
@@ -30,6 +31,7 @@ FLAGS = {
 
 
 def printed(capsys, backend: str, *flags: str, train=AWKWARD) -> str:
+    train = [*train, *(POD if backend == "gcluster" else ())]
     assert launch.main([f"--backend={backend}", *flags, "--", *train]) == 0
     return capsys.readouterr().out
 
@@ -78,7 +80,10 @@ def test_the_manifest_is_yaml_with_the_arguments_as_they_are(capsys):
                                    "cloud.google.com/gke-tpu-topology": "2x4x4"}
     (container,) = pod["containers"]
     command = [argument.replace("$$", "$") for argument in container["command"]]  # as Kubernetes reads it
-    assert command == ["flan-jax", "train", *AWKWARD] and "$$(touch" in container["command"][-1]
+    assert command == ["flan-jax", "train", *AWKWARD, *POD] and "$$(touch" in container["command"][-2]
+    assert pod["terminationGracePeriodSeconds"] == 120
+    (rule,) = slices["template"]["spec"]["podFailurePolicy"]["rules"]
+    assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2]}}
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     (volume,) = pod["volumes"]
     assert volume["persistentVolumeClaim"] == {"claimName": "c"}
@@ -124,9 +129,50 @@ def test_an_evaluation_is_launched_as_a_run_is(capsys, verb):
     assert f" flan-jax {verb} --gin_file" in capsys.readouterr().out
     with pytest.raises(UserError, match=f"arguments of {verb} are missing.* -- {verb} --gin_file"):
         launch.main(["--backend=slurm", *FLAGS["slurm"], "--", verb])
+    assert launch.main(["--backend=slurm", *FLAGS["slurm"], "--", verb, "/shared/run"]) == 0
+    output = capsys.readouterr()
+    assert f" flan-jax {verb} /shared/run\n" in output.out and "are not checked: '/shared/run' is not" in output.err
     with pytest.raises(SystemExit):
         launch.main(["--help"])
     assert verb in capsys.readouterr().out.split("options:")[0].partition("usage:")[2].splitlines()[0]
+
+
+@pytest.mark.parametrize("backend, wrapped, says", [
+    ("slurm", ["--gin.HELD_OTU=nli"], "did you mean --gin.HELD_OUT?"),
+    ("slurm", ["--profil=3"], "did you mean --profile?"),
+    ("slurm", ["--gin.BATCH_SIZE=0"], "BATCH_SIZE must be"),
+    ("local", ["--gin_file=nowhere.gin"], "gin file 'nowhere.gin' is not in"),
+    ("gcluster", ["--gin.CACHE_DIR=/runs/cache"], "MODEL_DIR is runs/flan, which ends with the container"),
+    ("gcluster", ["--gin.MODEL_DIR=/runs/nli"], "CACHE_DIR is None, .* give --gin.CACHE_DIR=/runs/..."),
+])
+def test_what_the_verb_would_refuse_is_found_before_anything_is_launched(backend, wrapped, says):
+    with pytest.raises(UserError, match=says):
+        launch.main([f"--backend={backend}", *FLAGS[backend], "--", "--gin_file=gin/flan.gin", *wrapped])
+
+
+def test_a_wheel_is_one_of_ours_and_here_when_it_is_needed():
+    flags = ["--backend=tpu_vm", *FLAGS["tpu_vm"][:2]]
+    with pytest.raises(UserError, match="is not a wheel of flan_jax, such as flan_jax-0"):
+        launch.main([*flags, "--wheel=torch-1-py3-none-any.whl", "--", *AWKWARD])
+    with pytest.raises(UserError, match="flan_jax-1-py3-none-any.whl is not here"):
+        launch.main([*flags, "--wheel=flan_jax-1-py3-none-any.whl", "--run", "--", *AWKWARD])
+
+
+REQUEUED = """
+flan-jax() { return "$STATUS"; }
+srun() { return "$STATUS"; }
+squeue() { echo "$STATE"; }
+scontrol() { echo "$@"; }
+"""
+
+
+@pytest.mark.parametrize("status, state, says", [(143, "RUNNING", "requeue 7\n"), (143, "COMPLETING", ""),
+                                                 (0, "RUNNING", ""), (2, "RUNNING", "")])
+def test_a_job_is_queued_again_where_it_is_saved_and_not_cancelled(capsys, status, state, says):
+    script = printed(capsys, "slurm", *FLAGS["slurm"])
+    result = subprocess.run(["bash", "-c", REQUEUED + script], capture_output=True, text=True,
+                            env={"STATUS": str(status), "STATE": state, "SLURM_JOB_ID": "7", "PATH": "/usr/bin:/bin"})
+    assert (result.returncode, result.stdout) == (status, says), result.stderr
 
 
 def test_a_wheel_may_lie_in_the_home_directory(capsys, monkeypatch, tmp_path):
@@ -166,11 +212,17 @@ def test_two_local_processes_train(tmp_path):
     assert len(losses(tmp_path / "run")) == 3 and (tmp_path / "run/checkpoints/3").is_dir()
 
 
-def test_local_processes_that_fail_give_their_status(tmp_path):
-    command = [sys.executable, "-m", "flan_jax.launch", "--backend=local", "--num_processes=1", "--run", "--",
-               "--gin_file=gin/flan.gin", "--gin.HELD_OTU=nli"]
+@pytest.mark.parametrize("setting, says", [
+    ("BATCH_SIZE=3", "--gin.BATCH_SIZE="),
+    # Found before the processes join.
+    pytest.param("VOCABULARY=nowhere.model", "VOCABULARY 'nowhere.model' is neither", marks=pytest.mark.slow),
+])
+def test_each_of_the_local_processes_says_what_is_wrong_and_gives_its_status(tmp_path, setting, says):
+    command = [sys.executable, "-m", "flan_jax.launch", "--backend=local", "--num_processes=2", "--run",
+               f"--port={free_port()}", "--", *arguments(tmp_path / "cache", tmp_path / "run", f"--gin.{setting}")]
     result = subprocess.run(command, capture_output=True, text=True, env=environment(1), cwd=ROOT)
-    assert result.returncode == 2 and "[0] flan-jax: error: " in result.stdout, said(result)
+    assert result.returncode == 2 and "Traceback" not in result.stdout, said(result)
+    assert [f"[{i}] flan-jax: error: " in result.stdout and says in result.stdout for i in (0, 1)] == [True] * 2
 
 
 def test_addresses_with_colons_get_brackets(capsys):

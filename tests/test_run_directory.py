@@ -30,7 +30,8 @@ def parse(*argv: str) -> argparse.Namespace:
 def started(tmp_path, monkeypatch) -> pathlib.Path:
     """The directory of a run that was started from its parent with relative paths; the next command is elsewhere."""
     monkeypatch.chdir(tmp_path)
-    parse("--gin_file=gin/flan.gin", "--gin.MODEL_DIR=runs/one", "--gin.DATA_DIR=rows", "--gin.VOCABULARY=words.model",
+    parse("--gin_file=gin/flan.gin", "--gin.MODEL_DIR=runs/one", "--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=rows",
+          "--gin.VOCABULARY=words.model",
           "--gin.MIXTURE_OR_TASK_MODULE=tasks.py", "--gin.INITIAL_CHECKPOINT_PATH=../base", "--gin.CACHE_DIR=cache")
     (tmp_path / "runs/one/checkpoints/100").mkdir(parents=True)
     (tmp_path / "runs/one/config.gin").write_text(gin_config.config_text())
@@ -73,7 +74,7 @@ def test_a_run_that_is_called_by_a_number_is_not_a_step(started):
 
 def test_of_the_arguments_of_generate_the_first_is_the_run_unless_flags_name_one(started):
     def given(*argv):
-        flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, generate._parser())
+        flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, generate.make_parser())
         return flags.run, flags.prompts
 
     assert given(str(started), "--method=sample", "Is it?", "So?") == (str(started), ["Is it?", "So?"])
