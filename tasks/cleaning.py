@@ -11,66 +11,255 @@ from typing import Any
 
 from flan_jax.data.catalogue import Drop
 
+# Windows-1252 read as Latin-1 leaves dashes, dots and quotation marks as control characters; all others are noise.
+_CONTROLS = {code: "" for code in (*range(0x09), 0x0E, 0x0F, *range(0x10, 0x1C), 0x7F, 0x200B, 0xFEFF)}
+_CONTROLS |= {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+# UTF-8 read as Windows-1252: typographic marks, and letters with accents.
+_MISREAD = re.compile("â€[™˜œ“”¦]|Ã[\xa1-\xbf]")
+
+
+def _characters(text: str | None) -> str:
+    """The text with the characters that were meant, where it was read in a wrong encoding."""
+    text = (text or "").translate(_CONTROLS)
+    return _MISREAD.sub(lambda found: found[0].encode("cp1252").decode("utf-8", "replace"), text)
+
+
+def one_line(text: str | None) -> str:
+    """The text with every run of white space as one blank, and none at its ends; '' for None."""
+    return " ".join(_characters(text).split())
+
+
+def lines(text: str | None) -> str:
+    """The text with its line breaks, each line as `one_line` has it, and one empty line at most between two others."""
+    tidied = "\n".join(map(one_line, _characters(text).splitlines()))
+    return re.sub(r"\n{3,}", "\n\n", tidied).strip("\n")
+
+
+def csv_field(text: str | None) -> str:
+    """What a field of a CSV or TSV file says, where it was read with its quotation marks: "" is one mark within it.
+
+    A field that was cut short has no mark at its end.
+    """
+    text = (text or "").strip()
+    if re.fullmatch(r'"(?:[^"]|"")*"', text):
+        text = text[1:-1]
+    elif re.fullmatch(r'"(?:[^"]|"")*', text):
+        text = text[1:]
+    return text.replace('""', '"').strip()
+
+
 # What a tokeniser splits off a word: "do n't", "it 's". Two blanks before it are a gap where a word is missing, and
 # with ' or - after it, it is a word in quotation marks or the beginning of another one: both stay.
 _CONTRACTION = re.compile(r"(?<=\w) (?=(?:n't|'(?:s|ve|ll|re|d|m))\b(?!['-]))|(?<=[a-z]n) (?='t\b)", re.IGNORECASE)
+
+# The bracket names of the Penn Treebank.
+_BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _pair_of_marks(found: re.Match) -> str:
+    """The two marks beside what they quote, unless one more mark of an even number stands before them."""
+    text, before = found.string, found.string[:found.start()]
+    return found[0] if before.count('"') % 2 and text.count('"') % 2 == 0 else f'"{found[1]}"'
 
 
 def _lone_quotation_mark(found: re.Match) -> str:
     """The mark without the blank after it if it opens a quotation, without the one before it if it closes one."""
     before, text = found.string[:found.start()], found.string
-    # Every other mark closes; where their number is odd, one of them is missing, and punctuation has to tell.
-    closes = before.endswith((".", ",", "?", "!")) if text.count('"') % 2 else before.count('"') % 2
+    # Every other mark closes; where their number is odd, one of them is missing, or a number has inches.
+    closes = before.endswith((*".,?!", *"0123456789")) if text.count('"') % 2 else before.count('"') % 2
     return '"' + found[2] if closes else found[1] + '"'
 
 
-# The rules of `detokenised` for what stands between words, in their order: what is found, what stands in its place.
-_RULES = tuple((re.compile(pattern), new) for pattern, new in (
+def _rules(*pairs: tuple[str, Any]) -> tuple[tuple[re.Pattern, Any], ...]:
+    return tuple((re.compile(pattern), new) for pattern, new in pairs)
+
+
+# Words that a tokeniser took apart in another way: "I ' m", "wo nt", "i m", "that s", "gon na", "' em", "' n '".
+_SPLIT_WORDS = _rules(
+    (r"(?i)(?<=\w) (['’]) (?=(?:s|t|ve|ll|re|d|m)\b(?! ?['’-]))", r"\1"),
+    (r"(?i)\b(ai|are|ca|could|did|do|does|had|has|have|is|must|need|should|was|were|wo|would) nt\b", r"\1n't"),
+    (r"\b([Ii]) (m|ve|ll)\b(?!['’])", r"\1'\2"),
+    (r"(?i)\b(you|we|they) (re|ve|ll)\b(?!['’])", r"\1'\2"),
+    (r"(?i)\b(he|she|it|that|what|there|who) (s|ll)\b(?!['’])", r"\1'\2"),
+    (r"(?i)\b(gon|wan) (?=na\b)|\b(got) (?=ta\b)|\b(gim|lem) (?=me\b)", r"\1\2\3"),
+    (r"(?i)(?<!\S)' n '(?!\S)", "'n'"),
+    (r"(?i)(?<!\S)' (?=(?:em|til|cause|bout)\b)", "'"),
+)
+# What stands between words, in this order: what is found, and what stands in its place.
+_MARKS = _rules(
     # Quotation marks with blanks on both sides: a pair; one before a mark, which closes; one without a partner.
-    (r'(?<!\S)" ([^"]*) "(?!\S)', r'"\1"'),
+    (r'(?<!\S)" ([^"]*) "(?!\S)', _pair_of_marks),
     (r'(?<=\S) "(?= ?[.,;:?!)](?: |$))', '"'),
     (r'(^| )"( |$)', _lone_quotation_mark),
-    # A sign of currency or of percent belongs to its number, a colon between numbers to both: "12 : 01".
-    (r"(?<=\$) (?=\d)|(?<=\d) (?=%)", ""),
-    (r"(?<=\d) : (?=\d)", ":"),
+    (r"(?<!\S)([‘“]) (?=\S)", r"\1"),
+    (r"(?<=\S) (?=[’”](?:[ .,;:?!)]|$))", ""),
+    # A sign of currency, of number or of percent belongs to its number, a colon or slash between numbers to both.
+    (r"(?<=[$£€#]) (?=\d)|(?<=\d) (?=%)", ""),
+    (r"(?<=\d) ([:/]) (?=\d)", r"\1"),
     # Brackets, but not those of smileys such as ': )' and ': ('.
     (r"(?<![^\s\"'(\[])(?<![:;] )([(\[]) (?=\S)", r"\1"),
     (r"(?<![\s:;]) (?=[)\]](?:[\s.,;:!?\"')\]]|$))", ""),
     # An ellipsis; a second full stop; then all marks, unless more than a mark follows the blank: '.5', ':)'.
     (r"(?<=\w) \. \. \.(?= |$)", "..."),
     (r"(?<=[.?!]) \.(?= |$)", ""),
-    (r" (?=[.,?!](?:[ \"')\]]|$)|[:;](?: (?!\))|\"|$))", ""),
-))
+    (r"(?<=\d) , (?=000\b)", ","),
+    (r" (?=[.,?!](?:[ \"'’”)\]]|$)|[:;](?: (?!\))|\"|$))", ""),
+)
+
+# A hyphen with blanks on both sides looks like a dash. A word that often stands before a hyphen tells them apart ...
+_BEFORE = _words(
+    "all anti bi by co cross double e eighty ex fifty first five forty four full good great half hard high inter long "
+    "low mid middle mini multi new nine ninety non one open over part post pre quarter re sci second self semi seven "
+    "seventy short single six sixty soft step sub super ten third thirty three top tri twenty two uber ultra under up "
+    "vice warm well wide world x")
+# ... or one that often stands behind it ...
+_BEHIND = _words(
+    "aged balanced based blown catching class consuming down eyed fashioned fi filled free friendly going haired inch "
+    "inspired ish kilometer kilometre known less level like looking lunch made mail mails meter metre mile minded "
+    "minute month off old olds out packed party person proof quality related running school shirt shirts shopping size "
+    "sized star style styled taking term themed up ups wide winning worker workers year years")
+# ... or both together.
+_COMPOUNDS = _words(
+    "brand-new breast-feeding drive-through drive-thru get-together get-togethers gung-ho hitch-hike in-law in-laws "
+    "jump-start laid-back light-blue no-go no-hitter no-one red-eye remote-control role-model so-called spot-on "
+    "stir-fry thank-you to-do turn-on wi-fi")
+# Behind a dash a clause may begin with one of these.
+_CLAUSE = _words(
+    "a also although an and are as at be because been but by did do does even especially for from had has have he her "
+    "his how i if in including is it its just my never no not now of on only or our she so than that the their then "
+    "there these they this those though to very was we well were what when where which while who why with you "
+    "your")
+# What stands between the hyphens of 'mother-in-law' and 'face-to-face'.
+_WITHIN = _words("a and at by de die for in la n not o of on or the to up")
+_SPACED_HYPHENS = re.compile(r"(?<![\w-])\w[\w.'-]*(?: - \w[\w'-]*)+(?![\w-])")
+# Words that have a quotation mark of their own.
+_OPENS = re.compile(r"'(?!(?:s|m|re|ve|ll|d|t|em|n|til|cause|bout|tis|twas)\b)[^\W\d]")
+_CLOSES = re.compile(r"[\w.,?!]'[.,;:?!)]*$")
+# A mark that should open, or close, and stands on the wrong side; after a digit or punctuation it may be right.
+_TURNED = (re.compile(r'[^\W\d]" '), re.compile(r'[^\s.,?!:;] "\w'))
+# What only tokenised text has.
+_TOKENISED = re.compile(r"\w [.,?!](?=\s|$)|\w (?:n't|'(?:s|m|re|ve|ll))\b|[$£€] \d")
 
 
-def one_line(text: str | None) -> str:
-    """The text with every run of white space as one blank, and none at its ends; '' for None."""
-    return " ".join((text or "").split())
+def _hyphenated(text: str, tokenised: bool) -> str:
+    """The text without the blanks around hyphens; a text that is not `tokenised` may have dashes in most places."""
+    if tokenised:  # names such as 'Wilmer - Davis', but not 'Ann Lee - Bo Li'
+        text = re.sub(r"(?<![A-Z]\w)\b((?<![A-Z][a-z] )[A-Z][a-z]+) - (?=[A-Z][a-z]+\b)", r"\1-", text)
+    return _SPACED_HYPHENS.sub(lambda found: _joined(found[0].split(" - "), tokenised), text)
+
+
+def _joined(words: list[str], tokenised: bool) -> str:
+    within = [word.lower() for word in words[1:-1]]
+    if within and (_WITHIN.issuperset(within) or all(len(word) == 1 for word in words)):
+        return "-".join(words)
+    text = words[0]
+    for before, behind in zip(words, words[1:]):
+        hyphen = _always(before, behind) or tokenised and _likely(before, behind.removesuffix("'s"), len(words))
+        text += ("-" if hyphen else " - ") + behind
+    return text
+
+
+def _always(before: str, behind: str) -> bool:
+    letter = len(before) == 1 and before.isalpha() and before not in "AaIi" and behind[0].isalpha()
+    return f"{before}-{behind}".lower() in _COMPOUNDS or letter and behind.lower() not in _CLAUSE
+
+
+def _likely(before: str, behind: str, words: int) -> bool:
+    if before.isdigit() and behind.isdigit():
+        return len(before) == len(behind) or len(behind) < len(before) < 4
+    if behind.lower() in _CLAUSE or behind == "like" and words > 2:
+        return False
+    return before.lower() in _BEFORE or behind in _BEHIND
 
 
 def _quotation_marks(text: str) -> str:
     """The text with " for the `` and '' of the Penn Treebank, which PAWS has the wrong way round in places."""
+    text = re.sub(r"(?<!\S)' '(?!\S)", "''", text)
     first = re.search("``|''", text)
-    if first and first[0] == "``":
+    # Where both ends of a quotation are ``, the blanks stay for the rules that pair marks.
+    if first and first[0] == "``" and ("''" in text or text.count("``") % 2):
         text = re.sub(r" ?''(?!['\w])", '"', text.replace("`` ", '"'))
     # Of three apostrophes the first one is a quotation mark of its own.
     return re.sub(r"``|''(?!')", '"', text)
 
 
-def detokenised(text: str) -> str:
-    """A text of a tokenised corpus as people write it, on one line; an ordinary text keeps its words and marks."""
-    text = _quotation_marks(one_line(_CONTRACTION.sub("", text)))
-    text = re.sub(r"(?<!\S)` ([^`]*?) '(?!\S)", r"'\1'", text)
-    # A lone apostrophe after an s is a possessive; two of them may be a quotation.
-    text = text.replace("s ' ", "s' ") if text.count(" ' ") == 1 else text
-    for pattern, new in _RULES:
+def _apostrophes(text: str) -> str:
+    """The text with its lone apostrophes beside what they quote, or at the end of words such as "girls '", "goin '".
+
+    One that has no partner and stands neither there nor at an end of the text stays alone.
+    """
+    words = ["", *text.split(" "), ""]
+    marks = [i for i, word in enumerate(words) if word == "'" or _OPENS.match(word) or _CLOSES.search(word)]
+    opened = False
+    for n, i in enumerate(marks):
+        before, odd = words[i - 1], len(marks[n:]) % 2
+        if words[i] != "'":
+            opened = bool(_OPENS.match(words[i])) and not _CLOSES.search(words[i])
+            continue
+        owner = _is_owner(words, i)
+        if opened:
+            closes, opened = True, owner and not odd
+        elif not odd:
+            closes = owner and words[marks[n + 1]] == "'" and _is_owner(words, marks[n + 1])
+            opened = not closes
+        elif owner or before.endswith((".", ",", "?", "!", "in")):
+            closes = True
+        elif before and len(marks) == 1:
+            continue
+        else:
+            closes, opened = False, True
+        words[i] = "\b'" if closes else "'\b"
+    return re.sub(" ?\b ?", "", " ".join(words[1:-1])) if marks else text
+
+
+def _is_owner(words: list[str], place: int) -> bool:
+    before, behind = words[place - 1], words[place + 1]
+    return before.endswith("s") and not before.endswith(("'s", "’s")) and behind[:1].isalnum()
+
+
+def _turned(text: str) -> str:
+    """The text with quotation marks that stand close to the wrong word ('said" I am" and') beside what they quote."""
+    parts = text.split('"')
+    if len(parts) % 2 == 0:
+        return text
+    turned = [bool(_TURNED[i % 2].search(f'{before[-2:]}"{after[:1]}'))
+              for i, (before, after) in enumerate(zip(parts, parts[1:]))]
+    # Two in a row are well placed, and it is another one that has no partner.
+    if not any(turned) or any(first and second for first, second in zip(turned, turned[1:])):
+        return text
+    for i, wrong in enumerate(turned):
+        if wrong and i % 2:
+            parts[i], parts[i + 1] = parts[i].rstrip(), " " + parts[i + 1]
+        elif wrong:
+            parts[i], parts[i + 1] = parts[i] + " ", parts[i + 1].lstrip()
+    return '"'.join(parts)
+
+
+def _detokenised_line(text: str, tokenised: bool) -> str:
+    text = re.sub(r"(?i)-[lr][rsc]b-", lambda found: _BRACKETS[found[0].lower()], text)
+    text = re.sub(r"(?<!\S)` ([^`]*?) '(?!\S)", r"'\1'", _quotation_marks(text))
+    for pattern, new in _SPLIT_WORDS:
         text = pattern.sub(new, text)
-    return text
+    text = _apostrophes(text)
+    for pattern, new in _MARKS:
+        text = pattern.sub(new, text)
+    return _hyphenated(_turned(text) if tokenised else text, tokenised)
+
+
+def detokenised(text: str | None) -> str:
+    """A text of a tokenised corpus as people write it; an ordinary text keeps its words, its marks and its lines."""
+    tokenised = bool(_TOKENISED.search(text or ""))
+    rows = lines(_CONTRACTION.sub("", text or "")).split("\n")
+    return "\n".join(_detokenised_line(row, tokenised) for row in rows)
 
 
 def ended(text: str, mark: str = ".") -> str:
     """The text with `mark` at its end where it has none: templates may write it before another sentence."""
-    return text + mark if text and (text[-1].isalnum() or text[-1] in ")]%$") else text
+    return text + mark if re.search(r"[^\W_]$|(?<![.?!])[)\]]$|[%$]$", text) else text
 
 
 def distinct(texts: Iterable[str]) -> list[str]:

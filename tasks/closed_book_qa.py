@@ -1,28 +1,18 @@
 """Closed-book question answering: ARC (easy and challenge), Natural Questions and TriviaQA."""
 
+import collections
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import distinct, one_line
+from flan_jax.tasks.cleaning import csv_field, detokenised, distinct, lines, one_line
 
 # First words of trivia items that ask without being questions.
 _REQUESTS = ("complete", "correct", "give", "identify", "list", "name", "solve")
 
 
-def _without_csv_quotes(text):
-    """The text, white space tidied, without the quotes that CSV files put around it and doubled within it."""
-    text = one_line(text)
-    if '""' not in text:
-        return text
-    # Some cells are cut short and have lost the quote at their end.
-    if text.startswith('"""') or (text.startswith('"') and text.endswith('"')):
-        text = text[1:].removesuffix('"')
-    return text.replace('""', '"').strip()
-
-
 def _question(text):
     """The question without the quotes of CSV files, and with a mark at its end."""
-    text = _without_csv_quotes(text)
+    text = one_line(detokenised(csv_field(text)))
     if not text or not (text[-1].isalnum() or text[-1] in "\"'’”)%"):
         return text
     # It may end in a quotation with a mark of its own, or in a hint in brackets after the question mark.
@@ -38,8 +28,8 @@ def _arc_row(raw):
         texts, labels = choices["text"], choices["label"]
     else:
         texts, labels = [c["text"] for c in choices], [c["label"] for c in choices]
-    options = [text.strip() for text in texts]
-    if not raw["question"].strip() or not all(options):
+    question, options = lines(csv_field(raw["question"])), [one_line(csv_field(text)) for text in texts]
+    if not question or not all(options):
         return Drop("empty question or choice")
     if len(options) != 4:
         return Drop("not four choices")  # as in FLAN's code
@@ -48,11 +38,11 @@ def _arc_row(raw):
     label = list(labels).index(raw["answerKey"])
     if options.count(options[label]) > 1:
         return Drop("two choices are the right one")
-    return {"question": raw["question"].strip(), "options": options, "label": label}
+    return {"question": question, "options": options, "label": label}
 
 
 def _natural_questions_row(raw):
-    question, answers = _question(raw["question"]), distinct(raw["answer"])
+    question, answers = _question(raw["question"]), distinct(map(detokenised, raw["answer"]))
     if not question:
         return Drop("empty question")
     if not answers:
@@ -62,19 +52,46 @@ def _natural_questions_row(raw):
 
 # Aliases include slips such as 'ToKyo' and 'JOrdan'; McCartney is none.
 _STRAY_CAPITAL = re.compile(r"(?<!Mc)(?<!Mac)(?<=[a-z])[A-Z]|[A-Z]{2}[a-z]")
+# Words that stay small within a title.
+_SMALL = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"}
+
+
+def _unquoted(answer):
+    """The answer without the quotation marks of its CSV file, or around all of it."""
+    return re.sub(r"^'(.*[^s])'$", r"\1", csv_field(one_line(answer)))
 
 
 def _ordinary_case(value, aliases):
-    """One answer in four is all capitals; where an alias is the same but for case, it has the right capitals."""
-    if not value.isupper() or len(value) < 5:
+    """One answer in four is all capitals. An alias that is the same but for case has the right ones.
+
+    Else each word is as most aliases have it, which keeps abbreviations where an alias shows them ('KISW-FM'). A word
+    that none has gets one capital, unless it is short and stands alone.
+    """
+    if not value.isupper():
         return value
-    same = [alias for alias in aliases
-            if alias.lower() == value.lower() and not alias.isupper() and not _STRAY_CAPITAL.search(alias)]
-    return max(same, key=lambda alias: sum(map(str.isupper, alias)), default=value)
+    others = [alias for alias in map(_unquoted, aliases) if not alias.isupper() and not _STRAY_CAPITAL.search(alias)]
+    same = [alias for alias in others if alias.lower() == value.lower()]
+    if same:
+        return max(same, key=lambda alias: sum(map(str.isupper, alias)))
+    forms = collections.Counter(word for alias in others for word in re.findall(r"[^\W_]+", alias))
+    words = re.findall(r"[^\W_]+", value)
+    cased = iter([_cased(word, forms, first=not i, alone=len(words) == 1) for i, word in enumerate(words)])
+    return re.sub(r"[^\W_]+", lambda _: next(cased), value)
+
+
+def _cased(word, forms, first, alone):
+    """A word in capitals as most of the counted forms have it, or else by rule."""
+    known = [form for form in forms if form.upper() == word]
+    if known:
+        form = max(known, key=lambda form: forms[form])
+        return form[0].upper() + form[1:] if first else form
+    if not first and word.lower() in _SMALL:
+        return word.lower()
+    return word if len(word) == 1 or alone and len(word) < 5 else word.capitalize()
 
 
 def _trivia_qa_row(raw):
-    question, value = _question(raw["question"]), _without_csv_quotes(raw["answer"]["value"])
+    question, value = _question(raw["question"]), _unquoted(raw["answer"]["value"])
     if not question:
         return Drop("empty question")
     if value in ("", "<unk>"):

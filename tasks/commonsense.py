@@ -7,7 +7,7 @@ a goal, StoryCloze two last sentences.
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import one_line
+from flan_jax.tasks.cleaning import csv_field, detokenised, lines, one_line
 
 # The section marks that HellaSwag keeps from its how-to guides.
 _GUIDE_MARK = re.compile(r"\[(?:header|title|step|substeps?)\]")
@@ -100,7 +100,7 @@ COPA = Dataset(
 
 def _plain_guide(text):
     """A HellaSwag text without its section marks; each section ends as a sentence."""
-    parts = [part.strip() for part in _GUIDE_MARK.split(text)]
+    parts = [part.strip() for part in _GUIDE_MARK.split(one_line(detokenised(text)))]
     parts = [part for part in parts if part]
     return " ".join([_ended(part) for part in parts[:-1]] + [one_line(part) for part in parts[-1:]])
 
@@ -238,7 +238,8 @@ PIQA = Dataset(
 
 def _story_cloze_row(raw):
     # The label counts from one; -1 stands for none.
-    return _choice({"context": one_line(raw["context"])}, [one_line(e) for e in raw["endings"]], raw["label"] - 1)
+    endings = [one_line(csv_field(ending)) for ending in raw["endings"]]
+    return _choice({"context": lines(csv_field(raw["context"]))}, endings, raw["label"] - 1)
 
 
 STORY_CLOZE = Dataset(

@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import column, detokenised, labelled, one_line
+from flan_jax.tasks.cleaning import column, detokenised, labelled, lines, one_line
 
 # What a QuAC question without an answer in its section is answered with; the templates announce it.
 CANNOT_ANSWER = "cannot answer"
@@ -26,7 +26,7 @@ def _coqa_row(raw):
         return Drop("fewer than two turns")
     *earlier, (question, answer) = turns
     return {
-        "story": one_line(raw["story"]),
+        "story": lines(raw["story"]),
         "conversation": "\n".join(f"Q: {q} A: {a}" for q, a in earlier),
         "question": question,
         "answer": answer,
@@ -79,8 +79,8 @@ COQA = Dataset(
 
 
 def _quac_text(text):
-    """Sections end in the word CANNOTANSWER, which is also the answer where there is none."""
-    text = one_line(text)
+    """Sections end in the word CANNOTANSWER, which is also the answer where there is none; some keep tags of a wiki."""
+    text = lines(re.sub(r"</?ref\b[^<>]*>", " ", text))
     return CANNOT_ANSWER if text == "CANNOTANSWER" else text.removesuffix("CANNOTANSWER").rstrip()
 
 
@@ -149,7 +149,7 @@ QUAC = Dataset(
 
 
 def _wic_row(raw):
-    fields = {name: one_line(raw[name]) for name in ("word", "sentence1", "sentence2")}
+    fields = {name: one_line(detokenised(raw[name])) for name in ("word", "sentence1", "sentence2")}
     return labelled(raw["label"], 2, **fields)
 
 
@@ -205,7 +205,7 @@ WIC = Dataset(
 
 def _trec_row(raw):
     """Questions are tokenised ('What 's ... ?'); they are put together again. The six coarse classes are used."""
-    text = detokenised(raw["text"])
+    text = one_line(detokenised(raw["text"]))
     return {"text": text, "label": raw["label-coarse"]} if text else Drop("empty text")
 
 
@@ -252,7 +252,7 @@ TREC = Dataset(
 
 
 def _cola_row(raw):
-    return labelled(raw["label"], 2, sentence=one_line(raw["sentence"]))
+    return labelled(raw["label"], 2, sentence=one_line(detokenised(raw["sentence"])))
 
 
 COLA = Dataset(

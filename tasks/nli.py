@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, ended, labelled
+from flan_jax.tasks.cleaning import detokenised, ended, labelled, one_line
 
 
 def _clean(text: str, mark: str = ".") -> str:
@@ -20,8 +20,8 @@ def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     # What wiki markup has left: tags such as <nowiki>, and the arguments {'1': ", '2': ...} of a lost macro.
     context = re.sub(r"</?(?:nowiki|ref)\b[^>]*>|\{'1':[^}]*\}", "", raw["context"])
     parts = [_clean(part) for part in re.split(r"<br\s*/?>", context, flags=re.IGNORECASE)]
-    context = " ".join(part for part in parts if part)
-    return labelled(raw["label"], 3, context=context, hypothesis=_clean(raw["hypothesis"]))
+    context = "\n".join(part for part in parts if part)
+    return labelled(raw["label"], 3, context=context, hypothesis=one_line(_clean(raw["hypothesis"])))
 
 
 def _cb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:

@@ -7,20 +7,20 @@ for yes or no. STS-B asks for a grade from 0 to 5; its raw score is kept as `val
 import math
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, ended, labelled, one_line
+from flan_jax.tasks.cleaning import csv_field, detokenised, ended, labelled, one_line
 
 _NO_YES = ("no", "yes")
 _GRADES = ("0", "1", "2", "3", "4", "5")
 
 
-def _sentences_row(raw):
-    """The row of MRPC and PAWS, whose sentences are tokenised in some of their sources."""
-    return _pair_row({**raw, **{name: detokenised(raw[name]) for name in ("sentence1", "sentence2")}})
+def _text(text, mark="."):
+    """One of two texts, which are tokenised in some of the sources."""
+    return ended(one_line(detokenised(text)), mark)
 
 
 def _pair_row(raw, first="sentence1", second="sentence2", mark="."):
     """The row of two texts with a class id, or why it cannot be used."""
-    return labelled(raw["label"], 2, **{name: ended(one_line(raw[name]), mark) for name in (first, second)})
+    return labelled(raw["label"], 2, **{name: _text(raw[name], mark) for name in (first, second)})
 
 
 GLUE_MRPC = Dataset(
@@ -35,7 +35,7 @@ GLUE_MRPC = Dataset(
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 3460},
     fields=("sentence1", "sentence2"),
-    row=_sentences_row,
+    row=_pair_row,
     options=_NO_YES,
     metrics=("accuracy", "f1"),
     templates=(
@@ -82,8 +82,7 @@ GLUE_MRPC = Dataset(
 
 
 def _qqp_row(raw):
-    # The source file doubles the double quotes inside a question.
-    raw = {**raw, **{name: raw[name].replace('""', '"') for name in ("question1", "question2")}}
+    raw = {**raw, **{name: csv_field(raw[name]) for name in ("question1", "question2")}}
     return _pair_row(raw, "question1", "question2", mark="?")
 
 
@@ -158,7 +157,7 @@ PAWS_WIKI = Dataset(
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 49400},
     fields=("sentence1", "sentence2"),
-    row=_sentences_row,
+    row=_pair_row,
     options=_NO_YES,
     metrics=("accuracy",),
     templates=(
@@ -206,7 +205,7 @@ PAWS_WIKI = Dataset(
 
 def _stsb_row(raw):
     score = float(raw["label"])
-    pair = {name: ended(one_line(raw[name])) for name in ("sentence1", "sentence2")}
+    pair = {name: _text(raw[name]) for name in ("sentence1", "sentence2")}
     if not 0 <= score <= 5:
         return Drop("no gold label")
     # Rounded half up, so that 2.5 is graded 3.

@@ -4,7 +4,7 @@ import html
 import re
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import column, detokenised, distinct, ended, one_line
+from flan_jax.tasks.cleaning import column, detokenised, distinct, ended, lines, one_line
 
 # What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce it.
 UNANSWERABLE = "unanswerable"
@@ -15,7 +15,7 @@ UNANSWERABLE = "unanswerable"
 
 def _bool_q_row(raw):
     """Questions come in lower case and without their question mark: it, the first letter and 'I' are put right."""
-    question = re.sub(r"\bi\b", "I", detokenised(raw["question"]).rstrip(" ?."))
+    question = re.sub(r"\bi\b", "I", one_line(detokenised(raw["question"])).rstrip(" ?."))
     passage = detokenised(raw["passage"])
     if not question or not passage:
         return Drop("empty text")
@@ -74,14 +74,9 @@ BOOL_Q = Dataset(
 # DROP
 
 
-def _unescaped(text):
-    """Passages of DROP keep entities of HTML, such as '94&#160;yards'."""
-    return one_line(html.unescape(text))
-
-
 def _drop_answer(text):
     """A DROP answer as text; the builder writes dates as '1967-June-13', here '13 June 1967'."""
-    text = _unescaped(text)
+    text = one_line(html.unescape(text))
     date = re.fullmatch(r"(\d*)-([A-Z][a-z]+)-(\d{1,2})", text)
     return " ".join(part for part in reversed(date.groups()) if part) if date else text
 
@@ -93,8 +88,8 @@ def _drop_row(raw):
         return Drop("no answer")
     others = [_drop_answer(a) for a in raw.get("validated_answers") or ()]
     return {
-        "context": _unescaped(raw["passage"]),
-        "question": _unescaped(raw["question"]),
+        "context": lines(html.unescape(raw["passage"])),  # with entities such as '94&#160;yards'
+        "question": one_line(html.unescape(raw["question"])),
         "answer": answer,
         "references": distinct([answer, *others]),
     }
@@ -155,8 +150,8 @@ def _multirc_row(raw):
     """One row is one candidate answer; the metric joins the candidates of a question."""
     fields = {
         "paragraph": detokenised(raw["paragraph"]),
-        "question": detokenised(raw["question"]),
-        "response": _unquoted(detokenised(raw["answer"])),
+        "question": one_line(detokenised(raw["question"])),
+        "response": _unquoted(one_line(detokenised(raw["answer"]))),
     }
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -214,8 +209,8 @@ MULTIRC = Dataset(
 def _openbookqa_row(raw):
     """The stem is a question or the beginning of a sentence; before it, as in FLAN, the core fact (fact1), if given."""
     question = raw["question"]
-    stem = one_line(question["stem"])
-    options = [one_line(question[f"choice_{letter}"]) for letter in "ABCD"]
+    stem = one_line(detokenised(question["stem"]))
+    options = [one_line(detokenised(question[f"choice_{letter}"])) for letter in "ABCD"]
     if raw["answerKey"] not in range(len(options)):
         return Drop("no gold label")
     if not stem or not all(options):
@@ -278,7 +273,7 @@ def _squad_v1_row(raw):
     if not references:
         return Drop("no answer")
     return {
-        "context": one_line(raw["context"]),
+        "context": lines(raw["context"]),
         "question": one_line(raw["question"]),
         "answer": references[0],
         "references": references,
@@ -289,7 +284,7 @@ def _squad_v2_row(raw):
     references = [] if raw.get("is_impossible") else distinct(column(raw["answers"], "text"))
     references = references or [UNANSWERABLE]
     return {
-        "context": one_line(raw["context"]),
+        "context": lines(raw["context"]),
         "question": one_line(raw["question"]),
         "answer": references[0],
         "references": references,

@@ -2,7 +2,7 @@
 
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, one_line
+from flan_jax.tasks.cleaning import detokenised, lines, one_line
 
 # Stands for the missing name in a ReCoRD query; the templates speak of it.
 BLANK = "[blank]"
@@ -10,14 +10,14 @@ BLANK = "[blank]"
 
 def _cosmos_option(text):
     """An answer as an option; 'above' would be wrong as soon as options are shuffled or not shown."""
-    text = detokenised(text)
+    text = one_line(detokenised(text))
     if text.lower().rstrip(".") == "none of the above choices":
         return "None of the other answers."
     return text
 
 
 def _cosmos_qa_row(raw):
-    context, question = detokenised(raw["context"]), detokenised(raw["question"])
+    context, question = detokenised(raw["context"]), one_line(detokenised(raw["question"]))
     options = [_cosmos_option(raw[f"answer{i}"]) for i in range(4)]
     if raw["label"] not in range(len(options)):
         return Drop("no gold label")
@@ -73,9 +73,9 @@ COSMOS_QA = Dataset(
 
 def _news(passage):
     """The passage with its highlights, which carry names of their own, as sentences at the end."""
-    text, *highlights = [one_line(part) for part in passage.split("@highlight")]
-    sentences = [h if h.endswith((".", "!", "?")) else h + "." for h in highlights if h]
-    return " ".join([text, "In brief:", *sentences] if sentences else [text])
+    text, *highlights = passage.split("@highlight")
+    sentences = [h if h.endswith((".", "!", "?")) else h + "." for h in map(one_line, highlights) if h]
+    return "\n".join([lines(text), "In brief:", *sentences] if sentences else [lines(text)])
 
 
 def _record_row(raw):

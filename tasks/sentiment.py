@@ -9,21 +9,14 @@ import html
 import re
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, labelled, one_line
+from flan_jax.tasks.cleaning import detokenised, labelled, lines
 
 _OPTIONS = ("negative", "positive")
 _HTML_BREAKS = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
-# Dashes, dots and quotation marks of Windows-1252 that were read as control characters of Latin-1.
-_WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
-
-
-def _lines(text):
-    """The text without empty lines and needless blanks."""
-    return "\n".join(line for line in map(one_line, text.splitlines()) if line)
 
 
 def _imdb_row(raw):
-    return labelled(raw["label"], 2, text=_lines(_HTML_BREAKS.sub("\n", raw["text"].translate(_WINDOWS_1252))))
+    return labelled(raw["label"], 2, text=lines(_HTML_BREAKS.sub("\n", raw["text"])))
 
 
 IMDB_REVIEWS = Dataset(
@@ -82,7 +75,7 @@ def _sentiment140_row(raw):
         return Drop("neutral tweet")
     if polarity not in (0, 4):
         return Drop("no gold label")
-    return labelled(polarity // 4, 2, text=_lines(html.unescape(raw["text"])))
+    return labelled(polarity // 4, 2, text=lines(html.unescape(raw["text"])))
 
 
 SENTIMENT140 = Dataset(
@@ -195,7 +188,7 @@ SST2 = Dataset(
 def _yelp_row(raw):
     # The source file writes a line break as \n and a double quote as \"".
     text = raw["text"].replace("\\n", "\n").replace('\\""', '"').replace('\\"', '"').replace('""', '"')
-    return labelled(raw["label"], 2, text=_lines(text))
+    return labelled(raw["label"], 2, text=lines(text))
 
 
 YELP_POLARITY_REVIEWS = Dataset(

@@ -3,12 +3,18 @@
 The answer is also a field of its own (`sentence` or `text`), so that inverted templates can start from it.
 """
 
+import html
 import re
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import one_line
+from flan_jax.tasks.cleaning import detokenised, one_line
 
 _SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"}
+
+
+def _text(text):
+    """One of the texts, which are tokenised in some of the sources."""
+    return one_line(detokenised(html.unescape(text)))
 
 
 def _row(raw, text_field, **fields):
@@ -16,12 +22,12 @@ def _row(raw, text_field, **fields):
 
     Rows with the same input and another target are one unit for standard errors.
     """
-    target = one_line(raw["target"])
+    target = _text(raw["target"])
     if not target:
         return Drop("empty target")
     if not all(fields.values()):
         return Drop("empty input")
-    references = dict.fromkeys([target, *(one_line(r) for r in raw["references"] if r and r.strip())])
+    references = dict.fromkeys([target, *(_text(r) for r in raw["references"] if r and r.strip())])
     return {**fields, text_field: target, "answer": target, "references": list(references),
             "group": "; ".join(fields.values())}
 
@@ -49,7 +55,7 @@ def _dart_statement(triple):
     if not isinstance(triple, str):
         triple = " ".join(triple)
     text = triple.replace("[TABLECONTEXT]", "").replace("[TITLE]", "TABLE TITLE").replace("_", " ")
-    return re.sub(r'(^| )"([^"]*)"$', r"\1\2", one_line(text))
+    return re.sub(r'(^| )"([^"]*)"$', r"\1\2", one_line(html.unescape(text)))
 
 
 def _dart_row(raw):
@@ -62,7 +68,7 @@ _E2E_NAMES = {"eatType": "type", "priceRange": "price range", "familyFriendly": 
 
 def _e2e_nlg_row(raw):
     pairs = re.findall(r"([^\[\],][^\[\]]*?)\s*\[([^\]]*)\]", raw["meaning_representation"])
-    named = [(_E2E_NAMES.get(name.strip(), name.strip()), one_line(value)) for name, value in pairs]
+    named = [(_E2E_NAMES.get(name.strip(), name.strip()), _text(value)) for name, value in pairs]
     return _row(raw, "text", attributes="; ".join(f"{name}: {value}" for name, value in named if value))
 
 

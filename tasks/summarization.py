@@ -4,10 +4,10 @@ import html
 import re
 
 from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import column, one_line
+from flan_jax.tasks.cleaning import column, detokenised, lines, one_line
 
 # How CNN/DailyMail articles begin: what stands before the end of such a match is no part of the text.
-_DATELINES = tuple(map(re.compile, (
+_DATELINES = tuple(re.compile(pattern, re.DOTALL) for pattern in (
     # "By . A Name . PUBLISHED: . 09:10 EST, 4 May 2013 . | . UPDATED: . 10:02 EST, 4 May 2013 . Text"
     r"^.{0,300}?(?:\b(?:PUBLISHED|UPDATED|Last updated|Created)\b.{0,60}?\b(?:19|20)\d\d \.[\s|.]*)+",
     # "By . A Name . 4 May 2013 . Text", "By . Daily Mail Reporter . Text", "4 May 2013 . Text"
@@ -19,7 +19,7 @@ _DATELINES = tuple(map(re.compile, (
     r"^\(\s*(?:CNN|cnn)\s*\)\s*",
     r"^(?:[A-Z][A-Z .'-]+[^()]{0,40})?\([^()]{2,40}\)\s*--\s*",
     r"^[A-Z][A-Z .'-]{2,40}(?:[,.] [A-Z][\w .'-]{2,40})? -- ",
-)))
+))
 
 
 def _mail_text(text):
@@ -27,11 +27,11 @@ def _mail_text(text):
     blank = r"=(?:20|09)(?!\d)"
     if re.search(blank, text or ""):
         text = re.sub(blank, " ", re.sub(r"=\s", "", text)).replace("=01,", "'").replace("=3D", "=")
-    return one_line(text)
+    return lines(text)
 
 
 def _email(raw):
-    body, subject = _mail_text(raw["email_body"]), _mail_text(raw["subject_line"])
+    body, subject = _mail_text(raw["email_body"]), one_line(_mail_text(raw["subject_line"]))
     if not body or not re.search(r"\w", subject):
         return Drop("empty body or subject")
     return {"body": body, "answer": subject}
@@ -57,10 +57,10 @@ def _topic_hub_row(raw):
 
 
 def _sentences(text):
-    """Lines that end in ' .' as sentences on one line."""
-    lines = [line.strip() for line in re.sub(r"(?<=[.!?:;,]) \.(?=\s|$)", "", text).splitlines()]
-    lines = [re.sub(r" ([.,;:!?])(?=\s|$)", r"\1", line) for line in lines if line]
-    return one_line(" ".join(line if re.search(r"[.!?…]\s*['\"”’)]*$", line) else line + "." for line in lines))
+    """Lines that end in ' .' as sentences; some copies of the data are tokenised throughout."""
+    text = re.sub(r"(?m)(?<=[.!?:;,]) \.(?=\s|$)|(?<=\w) (?=\.$)", "", text)
+    text = detokenised(text)
+    return "\n".join(line if re.search(r"(^|[.!?…]['\"”’)]*)$", line) else line + "." for line in text.split("\n"))
 
 
 def _article(raw):
@@ -75,7 +75,7 @@ def _article(raw):
 
 def _headline(raw):
     text, summary = (
-        one_line(raw[key]).replace("-lrb-", "(").replace("-rrb-", ")") for key in ("document", "summary"))
+        one_line(detokenised(raw[key])) for key in ("document", "summary"))
     if re.search(r"UNK|<unk>|#", text + summary):
         return Drop("masked word or number")
     if not text or not summary:
@@ -85,7 +85,7 @@ def _headline(raw):
 
 def _articles(raw):
     document = re.sub(r"</?(?:a|b|i|p|br|em|strong|span|div|img)\b[^<>]*>", " ", raw["document"])
-    parts = [one_line(part) for part in document.replace("NEWLINE_CHAR", " ").split("|||||")]
+    parts = [lines(part) for part in document.replace("NEWLINE_CHAR", "\n").split("|||||")]
     parts, summary = [part for part in parts if part], one_line(raw["summary"]).removeprefix("–").strip()
     if not parts or not summary:
         return Drop("no article or no summary")
@@ -94,7 +94,7 @@ def _articles(raw):
 
 
 def _story(raw):
-    story = {"title": one_line(raw["title"]), "text": one_line(raw["text"]), "answer": one_line(raw["summary"])}
+    story = {"title": one_line(raw["title"]), "text": lines(raw["text"]), "answer": lines(raw["summary"])}
     return story if all(story.values()) else Drop("empty title, text or summary")
 
 
@@ -133,7 +133,7 @@ def _chat(raw):
 def _guide(raw):
     # Some guides hold the address of an icon as JSON, and full stops stray where parts of the page were joined.
     guide, steps = (
-        re.sub(r"(?<=[.!?]) \.(?=\s|$)", "", one_line(re.sub(r"\{\"smallUrl\".*?\}", " ", raw[key]))).lstrip(". ")
+        re.sub(r"(?<=[.!?]) \.(?=\s|$)", "", lines(re.sub(r"\{\"smallUrl\".*?\}", " ", raw[key]))).lstrip(". ")
         for key in ("source", "target"))
     if not guide or not steps:
         return Drop("empty guide or steps")
@@ -141,7 +141,7 @@ def _guide(raw):
 
 
 def _report(raw):
-    document, summary = one_line(raw["document"]), one_line(raw["summary"])
+    document, summary = lines(raw["document"]), lines(raw["summary"])
     if not document or not summary:
         return Drop("empty document or summary")
     return {"document": document, "answer": summary}

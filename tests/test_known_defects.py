@@ -249,7 +249,7 @@ RAW_ROWS = {
     "answer_keeps_its_case": ("trivia_qa", {"question": "Who?", "answer": {
         "value": "Marie Curie", "normalized_value": "marie curie", "aliases": ["M. Curie", "Marie Curie"]}},
         {"answer": "Marie Curie", "references": ["Marie Curie", "M. Curie"]}),
-    "line_breaks_become_blanks": ("aeslc", MAIL, {"body": "Hello world", "answer": "Plan for Monday"}),
+    "line_breaks_stay": ("aeslc", MAIL, {"body": "Hello\nworld", "answer": "Plan for Monday"}),
     "target_among_the_references": ("common_gen", {"concepts": ["a", "b"], "target": "An a.",
                                                    "references": ["A b.", "An a.", "A b."]},
                                     {"references": ["An a.", "A b."]}),

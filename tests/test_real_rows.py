@@ -6,6 +6,7 @@ manifest, and not by the row functions.
 
 import collections
 import dataclasses
+import html
 import json
 import math
 import re
@@ -54,7 +55,8 @@ OPTIONS_OF = {
 ANSWER_OF = {
     "aeslc": lambda raw: raw["subject_line"], "cnn_dailymail": lambda raw: raw["highlights"],
     "multi_news": lambda raw: raw["summary"], "wiki_lingua_english_en": lambda raw: raw["target"],
-    "dart": lambda raw: raw["target"], "e2e_nlg": lambda raw: raw["target"], "web_nlg_en": lambda raw: raw["target"],
+    "dart": lambda raw: html.unescape(raw["target"]), "e2e_nlg": lambda raw: raw["target"],
+    "web_nlg_en": lambda raw: raw["target"],
     "trivia_qa": lambda raw: raw["answer"]["value"], "math_dataset": lambda raw: raw["answer"],
     "coqa": lambda raw: raw["answers"]["input_text"][-1], "quac": lambda raw: raw["orig_answer"]["text"],
     "squad_v1": lambda raw: raw["answers"]["text"][0],
