@@ -24,6 +24,7 @@ from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.render import read_row, render
 from flan_jax.data.sources import BundledSource, JsonlSource
 from flan_jax.errors import UserError
+from flan_jax.tasks.original import DEPARTURES, original
 
 GOOD = Template("ask", "{text}\nIs this so?\n{options}")
 
@@ -180,6 +181,22 @@ def test_licences_are_spdx_expressions_with_evidence():
     assert unstated >= {"cola", "xsum", "sst2", "trec", "imdb_reviews", "definite_pronoun_resolution", "trivia_qa",
                         "opinion_abstracts_rotten_tomatoes", "opinion_abstracts_idebate"}
     assert licences["wnli"].licence == licences["wsc"].licence == "CC-BY-4.0"
+
+
+def test_what_is_said_of_flans_code_is_what_its_facts_say(real_rows):
+    """Every configuration is compared, and each difference in options, splits or builder is named as a departure."""
+    facts_file = real_rows.parents[1] / "flan/datasets.json"
+    facts = {fact["name"]: fact for fact in json.loads(facts_file.read_text(encoding="utf-8"))}
+    assert set(DEPARTURES) <= {d.name for d in CATALOGUE} == set(facts)
+    for d in CATALOGUE:
+        there, fact = original(d.name, d.cluster, d.tfds), facts[d.name]
+        assert d.splits["test"] == fact["splits"]["test"].split(" ")[0], d.name
+        assert (there.answer == "free text") == (d.options is None) == (fact["options"] is None), d.name
+        assert there.tfds == fact["tfds"]["repo_spec"], d.name
+        if isinstance(d.options, tuple) and d.name != "stsb":
+            labels = [entry["option"] for entry in fact["options"]["label_to_option"]]
+            assert there.answer == " / ".join(labels), d.name
+            assert list(d.options) == labels or d.name in DEPARTURES, d.name
 
 
 def test_templates_are_unique_across_the_papers_datasets():

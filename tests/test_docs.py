@@ -60,7 +60,9 @@ def run(command: list[str], directory: pathlib.Path) -> str:
 
 
 def test_the_catalogue_pages_are_what_the_code_gives(tmp_path):
-    subprocess.run([sys.executable, ROOT / "docs/make_catalogue.py", tmp_path], check=True, capture_output=True)
+    for script in ("make_catalogue.py", "make_fidelity.py"):
+        subprocess.run([sys.executable, ROOT / "docs" / script, tmp_path], check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"catalogue.md", "templates.md", "fidelity.md"}
     for made in tmp_path.iterdir():
         committed = (ROOT / "docs" / made.name).read_text(encoding="utf-8")
         assert committed == made.read_text(encoding="utf-8"), f"docs/{made.name} is behind the code: run `make docs`"
