@@ -16,6 +16,7 @@ import io
 import os
 import pathlib
 import re
+import textwrap
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -80,7 +81,10 @@ def parse_command_line(
         that nothing sets, or that no configurable has.
     """
     bindings, rest = _split_bindings(argv)
-    flags = _add_flags(parser or ArgumentParser()).parse_intermixed_args(rest)
+    parser = _add_flags(parser or ArgumentParser())
+    if {"-h", "--help"} & set(rest):
+        parser.epilog, parser.formatter_class = settings_help(modules), argparse.RawDescriptionHelpFormatter
+    flags = parser.parse_intermixed_args(rest)
     run_directory.take_from(flags)
     if not flags.gin_file:
         raise UserError(f"no --gin_file given; --gin_file={DEFAULT_GIN_FILE} is the default run.")
@@ -112,7 +116,8 @@ def parse_command_line(
 def _place_of_value(parameter: str) -> tuple[str, str, str]:
     """Where gin keeps the value of a parameter such as 'Train.model_dir': with the last macro that it leads to."""
     selector, _, name = parameter.partition(".")
-    place = ("", gin_config._REGISTRY.get_match(selector).selector, name)
+    item = gin_config._REGISTRY.get_match(selector)
+    place = ("", item.selector if item else selector, name)  # its module may not be imported
     while macros := _macros_read(gin_config._CONFIG.get(place[:2], {}).get(place[2])):
         place = (macros[0], "gin.macro", "value")
     return place
@@ -171,8 +176,38 @@ def _add_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--gin_search_paths", default=[],
                         type=lambda text: [os.path.expanduser(path) for path in text.split(",") if path],
                         metavar="DIR,DIR", help="directories in which gin files and their includes are looked up")
-    parser.epilog = parser.epilog or "Any value of the gin files is changed with --gin.NAME=VALUE."
     return parser
+
+
+def settings_help(modules: Iterable[str]) -> str:
+    """Returns the list of settings that `--help` prints: those of the default run, then those without such a name.
+
+    Args:
+      modules: names of the modules whose configurables gin files may name.
+    """
+    text = (_shipped() / "flan.gin").read_text(encoding="utf-8")
+    lines = [f"settings of {DEFAULT_GIN_FILE}, which --gin.NAME=VALUE changes:"]
+    for name, default, meaning in default_settings(text):
+        lines += [f"  {name} = {default}", *textwrap.wrap(meaning, 110, initial_indent=" " * 8,
+                                                         subsequent_indent=" " * 8)]
+    for module in modules:
+        importlib.import_module(module)
+    others = [f"{item.name}.{parameter.name}={parameter.default!r}" for item in _configurables().values()
+              if item.module.startswith("flan_jax.")
+              for parameter in inspect.signature(item.wrapped).parameters.values()
+              if parameter.name in (_parameters(item) or ()) and parameter.default is not parameter.empty
+              and f"\n{item.name}.{parameter.name} = " not in text]
+    lines += ["", "settings without a name there, with their defaults:"]
+    lines += textwrap.wrap(", ".join(others), 116, initial_indent="  ", subsequent_indent="  ", break_long_words=False,
+                           break_on_hyphens=False)
+    lines += ["", "Sizes and meshes are files: --gin_file=gin/flan.gin --gin_file=gin/size/t5_small.gin"]
+    return "\n".join(lines)
+
+
+def default_settings(text: str) -> list[tuple[str, str, str]]:
+    """Returns (name, default, meaning) of each macro that a gin file sets with a comment behind it."""
+    found = re.findall(r"^([A-Z_]+) = (.*?) +# (.*(?:\n +# .*)*)", text, re.M)
+    return [(name, default, re.sub(r"\n +# ", " ", meaning)) for name, default, meaning in found]
 
 
 def _split_bindings(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:

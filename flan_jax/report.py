@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from flan_jax import cli, signals
 from flan_jax.errors import UserError
-from flan_jax.evaluation import figure, measures, report
-from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results
+from flan_jax.evaluation import measures, report
+from flan_jax.evaluation.results import MAJORITY, RESULTS, ResultRow, key, known_runs, read_results
 from flan_jax.evaluation.uncertainty import Measure
 from flan_jax.files import local_path, write_file
 
@@ -30,11 +30,16 @@ def main(argv: Sequence[str]) -> int:
     if len(paths) > 1 and arguments.output is None:
         raise UserError("a report of several results is of none of them alone; say with --output=DIR where it goes.")
     output = paths[0].parent if arguments.output is None else local_path(arguments.output, "--output")
-    rows, known = _all_rows(paths)
-    text, files = write_report(rows, output, _tuned_on(paths), known, _sources(paths))
-    print(text)
-    print("\n".join(f"wrote {file}" for file in files))
+    _report(paths, output)
     return 0
+
+
+def _report(paths: Sequence[pathlib.Path], output: pathlib.Path, redraws: bool = True) -> None:
+    rows, known = _all_rows(paths)
+    text, files = write_report(rows, output, _tuned_on(paths), known, _sources(paths), redraws)
+    print(text)
+    for file in files:
+        print(f"wrote {file}")
 
 
 def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
@@ -47,13 +52,16 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
     if not finished:
         print(f"{cause}: the evaluation is not finished; the same command does the rest.", flush=True)
         return signals.SAVED
-    return main([str(directory)]) if jax.process_index() == 0 else 0
+    if jax.process_index() == 0:
+        _report([directory / RESULTS], directory, redraws=False)
+    return 0
 
 
 def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
                  tuned_on: Collection[str] = (),
-                 known: report.Measures | None = None, sources: Collection[str] = ()) -> tuple[str, list[pathlib.Path]]:
-    """Writes report.md and report.png into a directory; returns the table's text and the paths of the two files.
+                 known: report.Measures | None = None, sources: Collection[str] = (),
+                 redraws: bool = True) -> tuple[str, list[pathlib.Path]]:
+    """Writes report.md and report.png into a directory; returns the table's text and the paths of what was written.
 
     Args:
       rows: of results files.
@@ -61,6 +69,7 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
       tuned_on: datasets of which a run trained on rows: the text says which of them it shows.
       known: by `measures.key` of a row, what each unit of rows contributes to it.
       sources: where the evaluated rows come from, for readers.
+      redraws: whether to write both files also where they are there and show the same numbers.
 
     Raises:
       UserError: if the rows hold nothing to report, or the directory cannot be written.
@@ -69,6 +78,10 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
     lines = report.compare(rows, known)
     text = report.table(lines, tuned_on, sources) + report.progress(rows)
     files = [pathlib.Path(directory) / name for name in ("report.md", "report.png")]
+    if not redraws and all(file.is_file() for file in files) and files[0].read_bytes() == text.encode():
+        return text, []  # to draw imports Matplotlib, which takes as long as the rest
+    from flan_jax.evaluation import figure
+
     for file, contents in zip(files, (text.encode(), figure.draw(lines, sources))):
         write_file(file, contents)
     return text, files

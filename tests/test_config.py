@@ -224,6 +224,26 @@ def test_search_paths_are_directories(gin_dir):
     assert "'nowhere' is not a directory" in message("--gin_file=main.gin", "--gin_search_paths=nowhere")
 
 
+def test_help_lists_every_setting_of_the_default_run_with_its_default_and_meaning():
+    text = (config._shipped() / "flan.gin").read_text()
+    listed = {name: (default, meaning) for name, default, meaning in config.default_settings(text)}
+    assert list(listed) == [line.partition(" = ")[0] for line in text.splitlines() if line[:1].isupper() and
+                            "." not in line.partition(" = ")[0]]
+    assert listed["TRAIN_STEPS"] == ("300", "updates in all")
+    assert listed["MESH"][0] == "{'fsdp': -1}"
+    assert listed["DECONTAMINATE"][1].endswith("are left out and counted; `flan-jax tasks overlap` shows them")
+    assert all(len(meaning.split()) > 2 or name == "TRAIN_STEPS" for name, (_, meaning) in listed.items())
+
+
+def test_help_of_a_verb_shows_the_settings(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse("--help", modules=config.CONFIGURED)
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "\n  HELD_OUT = 'nli'\n        what does not train and is evaluated" in out
+    assert "Train.keep=3" in out and "adafactor.warmup_steps=0" in out and "Data.held_out=" not in out
+
+
 def test_tensorflow_and_jax_are_not_imported():
     code = "import sys, flan_jax.config; print({'tensorflow', 'jax', 'seqio'} & set(sys.modules))"
     root = pathlib.Path(__file__).parents[1]

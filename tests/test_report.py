@@ -212,6 +212,20 @@ def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
         verb.main([str(tmp_path / "absent")])
 
 
+def test_an_evaluation_that_adds_nothing_does_not_draw_again(tmp_path, monkeypatch):
+    write_results(tmp_path / "results.csv", results())
+    assert verb.conclude(tmp_path, True, "") == 0
+    files = [tmp_path / "report.md", tmp_path / "report.png"]
+    monkeypatch.setattr("flan_jax.evaluation.figure.draw", lambda *_: pytest.fail("drawn again"))
+    assert verb.conclude(tmp_path, True, "") == 0
+    monkeypatch.setattr("flan_jax.evaluation.figure.draw", lambda *_: b"another")
+    write_results(tmp_path / "results.csv", [*results(), row("other", 10.0)])
+    before = files[0].read_bytes()
+    verb.conclude(tmp_path, True, "")
+    assert files[1].read_bytes() == b"another" and files[0].read_bytes() != before
+    verb.main([str(tmp_path)])  # the verb itself always draws
+
+
 @pytest.mark.parametrize("arguments", [["gs://bucket/run"], ["runs/nli", "--output=gs://bucket"]])
 def test_a_url_is_refused(arguments):
     with pytest.raises(UserError, match="gs://bucket(/run)? is a URL, and gs:// is not supported yet"):
