@@ -18,9 +18,9 @@ from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.layouts import DecoderLayout, make_layout
 from flan_jax.data.render import read_row, render
 from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import HuggingFaceVocabulary, load_vocabulary, padded_size
 from flan_jax.errors import UserError
-from flan_jax.interchange.huggingface import special_tokens
 from flan_jax.prepare import prepare
 
 tokenizers = pytest.importorskip("tokenizers", reason="the extra [hf] is not installed")
@@ -76,7 +76,7 @@ def test_a_damaged_tokenizer_config_is_said_in_one_sentence(directory, tmp_path,
         load_vocabulary(str(tmp_path))
     for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
         with pytest.raises(UserError, match=rf"{name} is not readable \(.+\); download"):
-            special_tokens({name: contents.encode()})
+            read_special_tokens({name: contents.encode()})
 
 
 @pytest.mark.parametrize("name, contents, message", [

@@ -85,6 +85,16 @@ class HuggingFaceVocabulary:
         """The text up to the first id that ends one; special tokens are left out."""
         return self._model.decode(until(self.eos_ids, ids), skip_special_tokens=True)
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """Token ids of a text in which special tokens are spelled, as `transformers` reads what a template renders."""
+        import tokenizers
+
+        model = tokenizers.Tokenizer.from_file(self.path)
+        model.no_truncation()
+        model.no_padding()
+        model.add_special_tokens([text for i in (self.bos_id, *self.eos_ids[:1]) if (text := self.token(i))])
+        return model.encode(text, add_special_tokens=False).ids
+
     def token(self, token_id: int) -> str:
         """The text of a token, special ones included, as the tokenizer's file has it."""
         return self._texts.get(token_id, "")

@@ -14,6 +14,7 @@ from flan_jax.messages import shown
 KINDS = ("bos", "eos", "pad")
 TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP = "tokenizer_config.json", "special_tokens_map.json"
 ADDED_TOKENS, GENERATION_CONFIG, CONFIG = "added_tokens.json", "generation_config.json", "config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 FILES = (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, GENERATION_CONFIG, CONFIG)
 
 

@@ -22,6 +22,7 @@ _SPLITTERS = {
     "smollm": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
 }
 _CONTROL, _USER_DEFINED = 3, 4  # Kinds of token.
+_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 def tokenizer_of(path: pathlib.Path) -> tuple[dict[str, bytes], str]:
@@ -51,7 +52,8 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
     merges = [merge.split(" ") for merge in found["merges"]]
     template = metadata.get("tokenizer.chat_template")
     files = {"tokenizer.json": _tokenizer(tokens, merges, added, splitter),
-             "tokenizer_config.json": _config(tokens, added, found, template)}
+             "tokenizer_config.json": _config(tokens, added, found, template),
+             "generation_config.json": _ids(tokens, found)}
     return {name: json.dumps(contents, ensure_ascii=False, indent=1).encode() for name, contents in files.items()}, says
 
 
@@ -85,6 +87,17 @@ def _config(tokens: list[str], added: list[dict[str, Any]], found: dict[str, Any
     decoder = {str(entry["id"]): {key: value for key, value in entry.items() if key != "id"} for entry in added}
     return {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": decoder, "add_prefix_space": False,
             "clean_up_tokenization_spaces": False, **special, **({"chat_template": template} if template else {})}
+
+
+def _ids(tokens: list[str], found: dict[str, Any]) -> dict[str, Any]:
+    """The ids of `generation_config.json`; a text ends with EOS, and with the ends of a turn and of a message."""
+    ends = {name: found[name] for name in _ENDS if name in found}
+    known = {"bos_token_id": found.get("bos_token_id"), "pad_token_id": found.get("padding_token_id")}
+    for name, i in ends.items():
+        _token(tokens, i, name)
+    eos_ids = list(dict.fromkeys(ends.values()))
+    known["eos_token_id"] = eos_ids[0] if len(eos_ids) == 1 else eos_ids or None
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _token(tokens: list[str], i: Any, name: str) -> str:

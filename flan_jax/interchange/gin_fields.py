@@ -25,8 +25,12 @@ def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
              "--gin.INITIAL_CHECKPOINT_PATH=<here>", ""]
     for field in FIELDS[model]:
         value = fields.get(field, DEFAULTS[model].get(field))
-        if field not in DEFAULTS[model] or value != DEFAULTS[model][field]:
-            lines.append(f"{CONFIG_CLASS[model]}.{field} = {value!r}")
+        if field in DEFAULTS[model] and value == DEFAULTS[model][field]:
+            continue
+        if field == "decoder_start_id":  # batches need it, too
+            lines.append(f"DECODER_START_ID = {value!r}")
+            value = _Reference("DECODER_START_ID")
+        lines.append(f"{CONFIG_CLASS[model]}.{field} = {value!r}")
     rows = [f"Train.embedding_rows = {fields['vocab_size']}"] if "vocab_size" in fields else []
     return "\n".join([*lines, *rows, "", f"ARCHITECTURE = {model!r}", f"SIZE = {name!r}", ""])
 
@@ -101,6 +105,9 @@ class _Reference:
 
     def __init__(self, name: str):
         self.name = name
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
 
 
 class _Literals(config_parser.ParserDelegate):

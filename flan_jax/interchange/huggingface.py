@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data.special_tokens import read_special_tokens
+from flan_jax.data.special_tokens import CONFIG, GENERATION_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
-from flan_jax.files import inside, read_json, readable
+from flan_jax.files import inside, parse_json, read_json, readable
 from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import Source, Tensor, cast, check_tensors
@@ -24,7 +24,7 @@ _FAMILIES = {"t5": huggingface_t5, "mt5": huggingface_t5, "llama": huggingface_l
 # What belongs to a tokenizer besides its vocabulary.
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
            "chat_template.jinja", "generation_config.json")
-_SPECIAL = ("bos", "eos", "pad")
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -37,7 +37,7 @@ def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
     """The files of a tokenizer, by the names under which `transformers` looks for them.
 
     `path` is a directory with them, or the vocabulary itself: alone, or one of `VOCABULARY_FILES` with what lies beside
-    it. Empty where there is none.
+    it. `generation_config.json` has the ids of `config.json`, too, where it lacks them. Empty where there is none.
 
     Raises:
       UserError: if a file cannot be read, or is a link that leads out of the directory.
@@ -52,6 +52,19 @@ def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
     for file in files:
         with readable(file):
             result[_their_name(file)] = file.read_bytes()
+    if is_whole and (ids := _ids_beside(directory)):
+        given = parse_json(result.get(GENERATION_CONFIG, b"{}"), directory / GENERATION_CONFIG)
+        result[GENERATION_CONFIG] = (json.dumps({**given, **ids}, indent=2) + "\n").encode()
+    return result
+
+
+def _ids_beside(directory: pathlib.Path) -> dict[str, Any]:
+    """The ids in `generation_config.json`, which go before those in `config.json` when a text is written."""
+    result: dict[str, Any] = {}
+    for name in (CONFIG, GENERATION_CONFIG):
+        file = directory / name
+        given = read_json(inside(directory, name, file)) if file.is_file() else {}
+        result |= {name: value for name, value in given.items() if name in _IDS and value is not None}
     return result
 
 
@@ -68,7 +81,7 @@ def open_huggingface(path: pathlib.Path) -> Source:
     """
     _refuse_adapters(path)
     file = path / "config.json"
-    config = read_json(inside(path, file.name, file))
+    config = {**read_json(inside(path, file.name, file)), **_ids_beside(path)}
     family = _FAMILIES.get(Settings(config, file).choice("model_type", _FAMILIES))
     weights, notes = safetensors_files.find_weights(path, config.get("transformers_weights"))
     stored = {name: tensor for name, tensor in safetensors_files.open_weights(weights).items()
@@ -128,11 +141,9 @@ def _by_our_names(stored: dict[str, Tensor], family: types.ModuleType, fields: d
             for name, theirs in names.items()}
 
 
-def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype | None,
+def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype | None, ids: dict[str, Any],
                       progress: Callable[[str], None]) -> None:
-    """Writes the weights, `generation_config.json` and, last, `config.json`.
-
-    Special tokens are read from the source's tokenizer files, where they are.
+    """Writes the weights and, last, `config.json` with these ids of special tokens.
 
     Raises:
       UserError: for a model that has no counterpart there.
@@ -152,20 +163,5 @@ def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype |
         return cast((tensor.transposed() if family.is_turned(name) else tensor).read(), dtypes[name])
 
     safetensors_files.write_directory(directory, shapes, read)
-    special = special_tokens(source.tokenizer)
-    if source.model == "decoder":
-        config |= {f"{kind}_token_id": special.get(f"{kind}_token_id") for kind in _SPECIAL}
-    kept = {key: value for key, value in config.items() if key.endswith("_token_id") and value is not None}
-    _write_json(directory / "generation_config.json", kept)
-    _write_json(directory / "config.json", {**config, "torch_dtype": next(iter(dtypes.values())).name})
-
-
-def special_tokens(files: dict[str, bytes]) -> dict[str, Any]:
-    """`bos_token_id`, `eos_token_id` and `pad_token_id`, as far as a tokenizer's files tell them."""
-    special = read_special_tokens(files)
-    found = {kind: special.ids.get(kind) or special.known_ids(kind) for kind in _SPECIAL}
-    return {f"{kind}_token_id": list(ids) if len(ids) > 1 else ids[0] for kind, ids in found.items() if ids}
-
-
-def _write_json(path: pathlib.Path, contents: dict[str, Any]) -> None:
-    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    contents = {**config, **ids, "torch_dtype": next(iter(dtypes.values())).name}
+    (directory / "config.json").write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

@@ -99,6 +99,7 @@ def fields_of(config: dict[str, Any], has_head: bool, path, most_layers: int = 1
         "logits_via_embedding": scaled,
         "relpos_buckets": settings.whole("relative_attention_num_buckets", 32),
         "relpos_max_distance": settings.whole("relative_attention_max_distance", 128),
+        "decoder_start_id": settings.whole("decoder_start_token_id", 0, least=0, most=settings.whole("vocab_size") - 1),
     }
 
 
@@ -137,5 +138,4 @@ def config_of(fields: dict[str, Any], path) -> dict[str, Any]:
         "dropout_rate": fields.get("dropout_rate", 0.1), "initializer_factor": 1.0, "use_cache": True,
         # Left out, it would mean true, and the logits would be scaled by d_model^-0.5.
         "tie_word_embeddings": fields["logits_via_embedding"],
-        "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
     }

@@ -11,6 +11,7 @@ from flan_jax.evaluation import report
 from flan_jax.evaluation.results import known_runs, read_results
 from flan_jax.files import read_json
 from flan_jax.interchange.gin_fields import read_macros
+from flan_jax.interchange.origin import origin_of
 from flan_jax.interchange.parameters import FIELDS
 from flan_jax.interchange.source import Source
 
@@ -18,14 +19,47 @@ _SETTINGS = ("INITIAL_CHECKPOINT_PATH", "TRAIN_STEPS", "BATCH_SIZE", "TASK_FEATU
              "DROPOUT_RATE", "VOCABULARY", "SEED")
 
 
-def model_card(source: Source, name: str, run: pathlib.Path | None) -> str:
-    """The text of README.md; `run` is the directory with the run's record, where there is one."""
-    header = ["---", "library_name: transformers", "tags: [flan, instruction-tuning, flan_jax]", "---", "", f"# {name}",
+# Where a run does not say how long its answers may be.
+_MOST_TOKENS = 256
+_USAGE = """## Usage
+
+```python
+from transformers import AutoModelFor{kind}, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("{path}"), AutoModelFor{kind}.from_pretrained("{path}")
+messages = [{{"role": "user", "content": "Is it true that penguins can fly?"}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0, {begin}:], skip_special_tokens=True))
+```
+
+The directory of this file stands for `{path}`. """
+_TEMPLATE = """The chat template renders one prompt as the model read its inputs in training; in
+float32 the answer is that of `flan-jax generate`. All that the model has to read, an instruction and its text, belongs
+into that one message."""
+_OWN_TEMPLATE = """The model was converted and not tuned: if it has a chat template of its own, that is kept;
+otherwise the template renders one prompt as `flan-jax generate` reads it."""
+_NO_TOKENIZER = """## Usage
+
+No tokenizer was known when this was exported: `flan-jax convert ... --tokenizer=PATH` puts one beside the weights."""
+
+
+def model_card(source: Source, name: str, run: pathlib.Path | None, has_tokenizer: bool = False) -> str:
+    """The text of README.md.
+
+    Args:
+      source: what is exported.
+      name: of the export's directory.
+      run: the directory with the run's record, where there is one.
+      has_tokenizer: whether a tokenizer and a chat template go along.
+    """
+    record, macros = read_record(run), _macros(run)
+    tags = "flan, instruction-tuning, flan_jax" if record else "flan_jax"
+    header = ["---", "library_name: transformers", f"tags: [{tags}]",
+              *(f"{field}: {text}" for field, text in _origin(source, record, macros).items()), "---", "", f"# {name}",
               "", f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.", ""]
-    sections = [_model(source)]
-    record = _record(run)
+    sections = [_usage(source, name, bool(record)) if has_tokenizer else _NO_TOKENIZER, _model(source)]
     if record:
-        sections.append(_training(record, read_macros(run / "config.gin") if (run / "config.gin").is_file() else {}))
+        sections.append(_training(record, macros))
     if run and (run / "results.csv").is_file():
         trained_on = {name for known in known_runs(run).values() for name in known["trained_on"]}
         trained_on |= {row["dataset"] for row in record.get("card", [])}
@@ -38,9 +72,32 @@ def model_card(source: Source, name: str, run: pathlib.Path | None) -> str:
     return "\n".join(header) + "\n\n".join(sections) + "\n"
 
 
-def _record(run: pathlib.Path | None) -> dict[str, Any]:
+def read_record(run: pathlib.Path | None) -> dict[str, Any]:
+    """What a run's `mixture.json` says of its training; empty for a model that was only converted."""
     path = run / "mixture.json" if run else None
     return read_json(path) if path and path.is_file() else {}
+
+
+def answer_length(run: pathlib.Path | None) -> int:
+    """The most tokens of an answer that a run was trained for."""
+    lengths = _macros(run).get("TASK_FEATURE_LENGTHS")
+    return lengths.get("targets", _MOST_TOKENS) if isinstance(lengths, dict) else _MOST_TOKENS
+
+
+def _macros(run: pathlib.Path | None) -> dict[str, Any]:
+    path = run / "config.gin" if run else None
+    return read_macros(path) if path and path.is_file() else {}
+
+
+def _origin(source: Source, record: dict[str, Any], macros: dict[str, Any]) -> dict[str, str]:
+    """Base model and license: of the model itself, or of the one that a run began with."""
+    start = macros.get("INITIAL_CHECKPOINT_PATH") if record else str(source.path)
+    return origin_of(pathlib.Path(start).expanduser()) if start else {}
+
+
+def _usage(source: Source, name: str, is_tuned: bool) -> str:
+    kind, begin = ("Seq2SeqLM", "1") if source.model == "t5" else ("CausalLM", 'inputs["input_ids"].shape[1]')
+    return _USAGE.format(kind=kind, path=name, begin=begin) + (_TEMPLATE if is_tuned else _OWN_TEMPLATE)
 
 
 def _model(source: Source) -> str:

@@ -16,14 +16,14 @@ Shapes = dict[str, tuple[int, ...]]
 # The fields of T5Config and DecoderConfig that say what a model is; the others say how it is run.
 FIELDS = {
     "t5": ("emb_dim", "num_heads", "head_dim", "mlp_dim", "num_encoder_layers", "num_decoder_layers",
-           "mlp_activations", "logits_via_embedding", "relpos_buckets", "relpos_max_distance"),
+           "mlp_activations", "logits_via_embedding", "relpos_buckets", "relpos_max_distance", "decoder_start_id"),
     "decoder": ("emb_dim", "num_heads", "head_dim", "mlp_dim", "num_layers", "num_kv_heads", "positions",
                 "relpos_buckets", "relpos_max_distance", "rope_theta", "rope_scaling", "mlp_activations",
                 "logits_via_embedding", "scale_tied_logits", "scale_queries", "qkv_bias", "norm_epsilon", "prefix"),
 }
 DEFAULTS = {
     "t5": {"mlp_activations": ("gelu", "linear"), "logits_via_embedding": False, "relpos_buckets": 32,
-           "relpos_max_distance": 128},
+           "relpos_max_distance": 128, "decoder_start_id": 0},
     "decoder": {"num_kv_heads": None, "positions": "relative", "relpos_buckets": 32, "relpos_max_distance": 128,
                 "rope_theta": 10000.0, "rope_scaling": None, "mlp_activations": ("gelu", "linear"),
                 "logits_via_embedding": True, "scale_tied_logits": True, "scale_queries": False, "qkv_bias": False,

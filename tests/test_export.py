@@ -1,0 +1,223 @@
+"""What an export to Hugging Face says about text, and that `transformers` answers with it as `flan-jax generate` does.
+
+The last needs torch and transformers, which flan_jax does not: without them it is skipped, and says so.
+"""
+
+import contextlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import sentencepiece
+import tokenizer_files
+from converting import convert
+
+from flan_jax import cli
+from flan_jax import config as gin_config
+from flan_jax.config import CONFIGURED
+from flan_jax.data.special_tokens import read_special_tokens
+from flan_jax.data.vocabulary import load_vocabulary
+from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
+from flan_jax.interchange.load import open_checkpoint
+from flan_jax.interchange.parameters import parameter_shapes
+
+NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
+PROMPTS = ["Is it true that it was wet?", "Rain fell on the day. Options:\n- yes\n- no", "wet"]
+MOST_TOKENS = 12
+T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2,
+      "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+LLAMA = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+
+
+def random_model(directory, config):
+    """A Hugging Face directory of random numbers, large enough that answers differ; written without `transformers`."""
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    is_t5 = config["model_type"] == "t5"
+    family = huggingface_t5 if is_t5 else huggingface_llama
+    fields = family.fields_of(config, True, directory) if is_t5 else family.fields_of(config, directory)
+    rng, names, arrays = np.random.default_rng(0), family.names(fields), {}
+    for name, shape in parameter_shapes("t5" if is_t5 else "decoder", fields).items():
+        theirs = shape[::-1] if family.is_turned(name) else shape
+        arrays[names[name]] = (0.7 * rng.standard_normal(theirs)).astype(np.float32)
+    arrays["lm_head.weight"][2] = 0.0  # <unk>, which is written differently
+    safetensors_files.write_directory(directory, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.get)
+    return directory
+
+
+def run_of(directory, model, *settings):
+    """A run's directory as training leaves it, around the parameters of a model."""
+    convert("hf", "flan", model, directory)
+    gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={directory}/model.gin",
+                                   f"--gin.TASK_FEATURE_LENGTHS={{'inputs': 64, 'targets': {MOST_TOKENS}}}",
+                                   f"--gin.MODEL_DIR='{directory}'", *settings], CONFIGURED)
+    (directory / "config.gin").write_text(gin_config.config_text())
+    (directory / "model.gin").unlink()
+    card = [{"dataset": "rte", "cluster": "nli", "rows": 9, "rate": 9, "share": 1.0, "templates": 1}]
+    (directory / "mixture.json").write_text(json.dumps({"held_out": "none", "eval": [], "dropped": [], "card": card}))
+    return directory
+
+
+def sentencepiece_model(directory):
+    directory.mkdir(exist_ok=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(tokenizer_files.TEXT), model_prefix=str(directory / "spiece"), vocab_size=60, pad_id=0,
+        eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+    return directory
+
+
+def t5_with_sentencepiece(tmp_path):
+    model = random_model(sentencepiece_model(tmp_path / "hf"), {**T5, "vocab_size": 256})
+    return run_of(tmp_path / "run", model)
+
+
+def t5_over_bytes(tmp_path):
+    model = random_model(tmp_path / "hf", {**T5, "vocab_size": 384, "decoder_start_token_id": 7})
+    return run_of(tmp_path / "run", model, "--gin.VOCABULARY='bytes'")
+
+
+def t5_with_bpe(tmp_path):
+    """BPE that puts <s> before a text and </s> behind it, ids other than T5's, as CodeT5 has it."""
+    import tokenizers
+
+    model = tokenizer_files.byte_bpe()
+    model.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    tokenizer_files.save(model, tmp_path / "hf", bos_token="<s>", eos_token="</s>", pad_token="<unk>")
+    ids = {"decoder_start_token_id": 5, "eos_token_id": 2, "pad_token_id": 0}
+    return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**T5, "vocab_size": 320, **ids}))
+
+
+def decoder_with_bpe(tmp_path):
+    """A language model's tokenizer alone: BOS and EOS are guessed."""
+    tokenizer_files.save(tokenizer_files.byte_bpe(tokenizer_files.CHAT_SPECIALS), tmp_path / "hf")
+    return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 320}))
+
+
+def decoder_with_blank(tmp_path):
+    """A tokenizer that puts a blank before every text, and several ids that end an answer."""
+    tokenizer_files.save(tokenizer_files.llama2_like(), tmp_path / "hf", bos_token="<s>", eos_token="</s>",
+                         chat_template="of the chat model")
+    (tmp_path / "hf/generation_config.json").write_text(json.dumps({"eos_token_id": [2, 9, 31], "do_sample": True}))
+    return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 80}))
+
+
+def decoder_over_bytes(tmp_path):
+    return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 384}),
+                  "--gin.VOCABULARY='bytes'")
+
+
+KINDS = {
+    t5_with_sentencepiece: {"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0},
+    t5_over_bytes: {"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 7},
+    t5_with_bpe: {"eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 5},
+    decoder_with_bpe: {"bos_token_id": 0, "eos_token_id": 2},
+    decoder_with_blank: {"bos_token_id": 1, "eos_token_id": [2, 9, 31]},
+    decoder_over_bytes: {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0},
+}
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def usage(export):
+    """The program of the model card's Usage, with the place of the export in it."""
+    card = (export / "README.md").read_text()
+    return re.search(r"## Usage\n\n```python\n(.+?)```", card, re.S)[1].replace(f'"{export.name}"', f'"{export}"')
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_an_export_says_the_ids_and_the_prompt_of_the_training(tmp_path, make):
+    run, ids = make(tmp_path), KINDS[make]
+    convert("flan", "hf", run, tmp_path / "out")
+    assert read(tmp_path / "out/generation_config.json") == {**ids, "max_new_tokens": MOST_TOKENS}
+    config, tokenizer = read(tmp_path / "out/config.json"), read(tmp_path / "out/tokenizer_config.json")
+    assert {name: value for name, value in config.items() if name.endswith("_token_id") and value is not None} == ids
+
+    # The template spells what the vocabulary puts around a text; transformers renders it in the last test.
+    pieces = re.search(r"\{\{- (.+) \+ messages\[0\]\['content'\] \+ (.+) -\}\}", tokenizer["chat_template"])
+    begin, end = map(json.loads, pieces.groups())
+    around = {t5_with_sentencepiece: ("", "</s>"), t5_over_bytes: ("", "</s>"), t5_with_bpe: ("<s>", "</s>"),
+              decoder_with_bpe: ("<|endoftext|>", "\n"), decoder_with_blank: ("<s>", "\n"),
+              decoder_over_bytes: ("<pad>", "</s>")}
+    assert (begin, end) == around[make]
+
+    special = read_special_tokens({"tokenizer_config.json": (tmp_path / "out/tokenizer_config.json").read_bytes()})
+    assert special.names["eos"] == ("<|im_end|>" if make is decoder_with_bpe else "</s>")
+    usage(tmp_path / "out")
+
+
+def test_what_was_only_converted_keeps_its_ids_and_its_template(tmp_path, capsys):
+    decoder_with_blank(tmp_path)
+    convert("hf", "hf", tmp_path / "hf", tmp_path / "out")
+    assert read(tmp_path / "out/tokenizer_config.json")["chat_template"] == "of the chat model"
+    assert read(tmp_path / "out/config.json")["eos_token_id"] == [2, 9, 31]
+    card = (tmp_path / "out/README.md").read_text()
+    assert "tags: [flan_jax]\n" in card and "No record of a run" in card
+    random_model(tmp_path / "bare", {**LLAMA, "vocab_size": 64})
+    capsys.readouterr()
+    convert("hf", "hf", tmp_path / "bare", tmp_path / "bare_out")
+    assert "note: no tokenizer is known, so the export has none; --tokenizer=PATH gives one" in capsys.readouterr().out
+    assert "No tokenizer was known" in (tmp_path / "bare_out/README.md").read_text()
+    convert("hf", "hf", tmp_path / "bare", tmp_path / "bytes_out", "--tokenizer=bytes")
+    assert read(tmp_path / "bytes_out/tokenizer_config.json")["tokenizer_class"] == "ByT5Tokenizer"
+
+
+def test_ids_go_with_a_model_through_every_form(tmp_path):
+    ids = {"decoder_start_token_id": 7, "eos_token_id": [2, 9], "pad_token_id": 3}
+    random_model(tmp_path / "hf", {**T5, "vocab_size": 128, **ids})
+    for form, there, back in (("flan", "ours", "a"), ("t5x", "t5x", "b"), ("hf", "hf2", "c")):
+        convert("hf", form, tmp_path / "hf", tmp_path / there)
+        convert(form, "hf", tmp_path / there, tmp_path / back)
+        assert read(tmp_path / back / "config.json").items() >= ids.items(), form
+        assert read(tmp_path / back / "generation_config.json").items() >= ids.items(), form
+        assert open_checkpoint(tmp_path / there).fields["decoder_start_id"] == 7
+    gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED)
+    from flan_jax.data.assemble import DataConfig
+
+    assert DataConfig().decoder_start_id == 7
+    (tmp_path / "config.gin").write_text(gin_config.config_text())
+    assert gin_fields.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
+
+
+def test_base_model_and_license_are_those_that_files_name(tmp_path):
+    model = random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 384})
+    (model / "README.md").write_text("---\nlicense: apache-2.0\nbase_model:\n- owner/small\ntags: [x]\n---\n# Small\n")
+    convert("hf", "flan", model, tmp_path / "ours")
+    run_of(tmp_path / "run", tmp_path / "hf", "--gin.VOCABULARY='bytes'",
+           f"--gin.INITIAL_CHECKPOINT_PATH='{tmp_path}/ours'")
+    for form, path in (("hf", "hf"), ("flan", "ours"), ("flan", "run")):
+        convert(form, "hf", tmp_path / path, tmp_path / f"{path}_out")
+        card = (tmp_path / f"{path}_out" / "README.md").read_text()
+        assert "\nbase_model: owner/small\n" in card and "\nlicense: apache-2.0\n" in card
+        assert ("flan, instruction-tuning" in card) is (path == "run")
+    (model / "README.md").write_text("---\nlicense: [of their, own\n---\n")
+    convert("hf", "hf", model, tmp_path / "unknown")
+    header = (tmp_path / "unknown/README.md").read_text().split("---")[1]
+    assert "base_model" not in header
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_three_lines_of_transformers_answer_as_generate_does(tmp_path, make):
+    pytest.importorskip("torch", reason=NOT_CHECKED)
+    transformers = pytest.importorskip("transformers", reason=NOT_CHECKED)
+    transformers.utils.logging.disable_progress_bar()
+    run = make(tmp_path)
+    convert("flan", "hf", run, tmp_path / "out")
+    (tmp_path / "prompts").write_text("\n".join(prompt.replace("\n", " ") for prompt in PROMPTS))
+    cli.main(["generate", f"--gin_file={run}/config.gin", f"--file={tmp_path}/prompts", f"--output={tmp_path}/answers"])
+    answers = [json.loads(line)["answer"] for line in (tmp_path / "answers").read_text().splitlines()]
+    scope = {}
+    for prompt, answer in zip((tmp_path / "prompts").read_text().splitlines(), answers):
+        program = usage(tmp_path / "out").replace('"Is it true that penguins can fly?"', json.dumps(prompt))
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(program, scope)
+        assert printed.getvalue().rstrip("\n") == answer.rstrip("\n")
+        name = next((file.name for file in run.iterdir() if file.name in ("tokenizer.json", "spiece.model")), None)
+        vocabulary = load_vocabulary(str(run / name) if name else "bytes", "t5" if "t5" in make.__name__ else "decoder")
+        read_ids = scope["inputs"]["input_ids"][0].tolist()
+        assert read_ids[-len(vocabulary.encode_input(prompt)):] == vocabulary.encode_input(prompt)
+    assert len(set(answers)) > 1, "answers that are all alike test less"
