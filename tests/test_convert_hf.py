@@ -537,7 +537,7 @@ def test_the_model_card_says_what_the_run_did(tmp_path):
     later, untuned = {**row, "step": 500, "value": 77.5}, {**row, "step": 0, "model": "untuned", "value": 44.5}
     text = _card_with_results(tmp_path / "run", [row, later, untuned], tmp_path / "out")
     for said in ("Held out: nli (rte).", "Dropped with it: stsb.", "TRAIN_STEPS: `250`", "| piqa | commonsense | 12 | ",
-                 "| accuracy | 277 | 1 | 61.5 |", "| 44.5 |", "- AFL 3.0: piqa", "- unknown: of_their_own"):
+                 "| accuracy | 277 | 1 | 61.5 |", "| 44.5 |", "- AFL-3.0: piqa", "- unknown: of_their_own"):
         assert said in text, said
     assert "77.5" not in text and "\n## Results\n" in text and "zero-shot" not in text
     text = _card_with_results(tmp_path / "run", [later, untuned], tmp_path / "unknown")
