@@ -198,7 +198,7 @@ def test_splits_within_clusters_hold_out_one_dataset_of_each():
     ((NLI_COMMONSENSE_CLOSED, 8), "at least 1 and below 8, not 8"),
     ((1,), "HELD_OUT is a cluster .*, not 1"), (("",), "HELD_OUT is a cluster .*, not ''"),
     (("nli", 0), "TRAIN_CLUSTERS must be None or a whole number of at least 1 and below"), (("nli", True), "not True"),
-    (("nli", None, None, "papers"), "RELATED must be 'text' or 'paper', not 'papers'; did you mean paper?"),
+    (("nli", None, None, "papers"), "RELATED must be one of text, paper, not 'papers'; did you mean paper?"),
     (("coreference+wsc",), "'wsc' is a dataset and no cluster; hold out its cluster, coreference"),
     (("nli", None, None, "text", 0), "TRAIN_DATASETS must be None or a whole number of at least 1, not 0"),
     (("nli", None, 0), "DATASETS_PER_CLUSTER must be None or a whole number of at least 1, not 0")])

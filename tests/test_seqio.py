@@ -149,7 +149,8 @@ everything = {t.name for t in seqio.get_mixture_or_task('flan_heldout_none').tas
 found['none'] = [len(everything), 'flan_mnli_matched' in everything, 'flan_mnli_mismatched' in everything]
 superglue = [{t.name.removeprefix('flan_').split('.')[0] for t in seqio.get_mixture_or_task(name).tasks}
              for name in ('flan_heldout_superglue', 'flan_heldout_superglue_eval')]
-found['superglue'] = ['mnli_matched' in superglue[0], superglue[0] & superglue[1] == set(), sorted(superglue[1])]
+found['superglue'] = ['snli' in superglue[0] and 'wnli' not in superglue[0],
+                      superglue[0] & superglue[1] == set(), sorted(superglue[1])]
 
 # The registry behaves as SeqIO's own.
 found['names'] = [len(seqio.TaskRegistry.names()), 'flan_rte' in seqio.TaskRegistry.names()]

@@ -25,6 +25,7 @@ from flan_jax.data.layouts import make_layout
 from flan_jax.data.mixture import CardRow, Split, counts_once, held_out_split
 from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
 from flan_jax.data.packs import Shard
+from flan_jax.data.relations import RULES
 from flan_jax.data.render import INSTRUCTIONS, STYLES
 from flan_jax.data.seqio_tasks import mixture_recipes, task_recipes
 from flan_jax.data.sources import open_source, unavailable
@@ -136,7 +137,8 @@ class DataConfig:
     def __post_init__(self):
         check_fields(self, "Data", _BOUNDS)
         for name, choices in (("options_style", STYLES), ("instructions", INSTRUCTIONS),
-                              ("untuned_instructions", INSTRUCTIONS), ("eval_split", SPLITS)):
+                              ("untuned_instructions", INSTRUCTIONS), ("eval_split", SPLITS),
+                              ("related", RULES)):
             check_choice(setting_name("Data", name), getattr(self, name), choices, name.startswith("untuned"))
         for name in ("cache_dir", "data_dir", "vocabulary", "mixture_or_task_module"):
             if getattr(self, name) is not None:

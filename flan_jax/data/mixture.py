@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flan_jax.checks import check_number
+from flan_jax.checks import check_choice, check_number
 from flan_jax.data.catalogue import Catalogue, Dataset, in_words
 from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS, check_cluster
 from flan_jax.data.hashing import permutation
-from flan_jax.data.relations import SharedText, check_rule, shared_texts
+from flan_jax.data.relations import RULES, SharedText, shared_texts
 from flan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def held_out_split(catalogue: Catalogue, held_out: str | None, train_clusters: i
     Raises:
       UserError: for an unknown cluster, form or rule, or numbers that are out of range.
     """
-    check_rule(related)
+    check_choice("RELATED", related, RULES)
     if held_out is None:
         held_out = "none"
     if not isinstance(held_out, str) or not held_out:

@@ -11,9 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from flan_jax.errors import UserError
-from flan_jax.messages import did_you_mean, nearest
-
 # Value of RELATED -> what it means.
 RULES = {
     "text": "neither a related cluster nor a dataset that shares text with a held-out one trains",
@@ -92,18 +89,6 @@ def shared_texts(train: Iterable[str], evaluated: Iterable[str]) -> list[SharedT
                 if name in mine and related:
                     found.append(SharedText(name, related, relation))
     return found
-
-
-def check_rule(rule: str) -> str:
-    """The rule itself.
-
-    Raises:
-      UserError: if it is not one of `RULES`.
-    """
-    if rule not in RULES:
-        raise UserError(f"RELATED must be {' or '.join(map(repr, RULES))}, not {rule!r}"
-                        f"{did_you_mean(nearest(rule, RULES) if isinstance(rule, str) else None, '.')}")
-    return rule
 
 
 def describe(rule: str, overlaps: Sequence[SharedText]) -> list[str]:

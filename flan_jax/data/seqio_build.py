@@ -74,7 +74,8 @@ def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seq
     Raises:
       UserError: if none is left.
     """
-    split = held_out_split(CATALOGUE, recipe.held_out)
+    split = held_out_split(CATALOGUE, recipe.held_out, related=settings.related,
+                           commercial_only=settings.commercial_only)
     tasks = []
     for dataset in map(CATALOGUE.__getitem__, split.eval if recipe.evaluated else split.train):
         reason = unavailable(settings.opened_source, dataset, "test" if recipe.evaluated else "train", settings.shots)

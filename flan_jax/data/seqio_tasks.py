@@ -24,6 +24,7 @@ from flan_jax.checks import check_choice, check_fields
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.mixture import INTRA_CLUSTER_SPLITS
+from flan_jax.data.relations import RULES
 from flan_jax.data.render import INSTRUCTIONS, STYLES
 from flan_jax.data.seqio_registry import LazyRegistry, when_imported
 from flan_jax.data.sources import KINDS, Source, open_source
@@ -48,6 +49,7 @@ class SeqioTasks:
       options_style, instructions: see `render.render`.
       seed: decides template choice, shuffled options and exemplars.
       shots: exemplars before each row, as many as fit in the input.
+      related, commercial_only: what trains in the mixtures `flan_heldout_...`; see `mixture.held_out_split`.
     """
 
     source: str = "bundled"
@@ -58,10 +60,13 @@ class SeqioTasks:
     seed: int = 0
     shots: int = 0
     architecture: str | None = None
+    related: str = "text"
+    commercial_only: bool = False
 
     def __post_init__(self):
         check_fields(self, "SeqioTasks", {"seed": (0, 2**32), "shots": (0, 1025)})
-        for name, known in (("options_style", STYLES), ("instructions", INSTRUCTIONS), ("source", KINDS)):
+        for name, known in (("options_style", STYLES), ("instructions", INSTRUCTIONS), ("source", KINDS),
+                            ("related", RULES)):
             check_choice(f"SeqioTasks.{name}", getattr(self, name), known)
         for name in ("data_dir", "vocabulary"):
             if getattr(self, name) is not None:
