@@ -25,6 +25,8 @@ from flan_jax.tasks.__main__ import main as tasks_verb
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# A run's directory or configuration, or the default run, as commands of the pages name them.
+RUN_OR_DEFAULT = re.compile(r"^(runs/\w+|--gin_file=(runs/\w+/config|gin/flan)\.gin)$")
 SMALL = ["--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=2", "--gin.CACHE_DIR=cache", "--gin.T5Config.emb_dim=32",
          "--gin.T5Config.num_encoder_layers=1", "--gin.T5Config.num_decoder_layers=1", "--gin.EVAL_ROWS=1",
          "--gin.Data.validation_batches=1",
@@ -176,7 +178,7 @@ def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
     assert len(runs) > 30
     sides = {}
     for verb, *arguments in runs:
-        arguments = [re.sub(r"^--gin_file=(runs/\w+/config|gin/flan)\.gin$", f"--gin_file={ROOT}/gin/flan.gin", a)
+        arguments = [RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a)
                      for a in arguments if not a.startswith("--output=")]
         gin_config.parse_command_line(arguments, CONFIGURED)
         data = Data(DataConfig())
@@ -200,7 +202,7 @@ def test_every_command_of_the_evaluation_page_is_one_that_the_verbs_read():
         parser = argparse.ArgumentParser()
         for flag in ("--checkpoint", "--step", "--output", "--name") if verb == "eval" else ():
             parser.add_argument(flag)
-        arguments = [re.sub(r"^--gin_file=(runs/\w+/config|gin/flan)\.gin$", f"--gin_file={ROOT}/gin/flan.gin", a)
+        arguments = [RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a)
                      for a in arguments]
         gin_config.parse_command_line(arguments, CONFIGURED, parser)
         assert Data(DataConfig()).eval_jobs()
