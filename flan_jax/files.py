@@ -21,7 +21,7 @@ NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File to
 
 # What parsers raise on a file that is cut short, altered, or holds other types than its format says.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError,
-           AssertionError, EOFError, ArithmeticError, struct.error, zlib.error)
+           AssertionError, EOFError, ArithmeticError, SystemError, struct.error, zlib.error)
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def readable(what: object, advice: str = "download or copy it again") -> Iterato
 
 def _reason(error: BaseException) -> str:
     """What is wrong with a file, from the exception of its parser."""
-    if isinstance(error, RecursionError):
+    if isinstance(error, (RecursionError, SystemError)):  # the latter is what C extensions make of the former
         return "nested too deeply"
     if isinstance(error, MemoryError):
         return "a size in it is too large"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from flan_jax.interchange.source import Source, Tensor, cast
 from flan_jax.interchange.zarr_chunks import check_array, check_sizes
 from flan_jax.interchange.zarr_files import chunk_shape, file_store, open_array, write_array
 from flan_jax.messages import listed, shown
-from flan_jax.models.stacking import named
 
 _VERSION = 3
 _COMPRESSOR = {"id": "gzip", "level": 1}
@@ -129,10 +128,21 @@ def _open_index(path: pathlib.Path) -> dict[str, Tensor]:
     file = inside(path, "checkpoint", path / "checkpoint")
     with readable(file):
         contents = serialization.msgpack_restore(file.read_bytes())
-        leaves = named(contents["optimizer"], is_leaf=_is_spec)
+        leaves = dict(_leaves(contents["optimizer"]))
     tensors = {name: _leaf(leaf, name, path) for name, leaf in leaves.items()}
     check_sizes((math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), path)
     return tensors
+
+
+def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of nested dicts by their path."""
+    if not isinstance(node, dict) or _is_spec(node):
+        yield name, node
+        return
+    for key, child in node.items():
+        if not isinstance(key, str):
+            raise ValueError(f"the key {key!r} in {name} is not a text")
+        yield from _leaves(child, f"{name}/{key}" if name else key)
 
 
 def _is_spec(node: Any) -> bool:

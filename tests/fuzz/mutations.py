@@ -71,21 +71,29 @@ def damaged_values(draw, value: Any, odd: st.SearchStrategy | None = None, most:
     for _ in range(draw(st.integers(1, most))):
         places = [place for place in _places(value) if place]
         if not places or draw(st.integers(0, 60)) == 0:
-            return Damaged("whole value", draw(odd))
+            return Damaged("whole value", _copied(draw(odd)))
         place = draw(st.sampled_from(places))
         parent, key = _parent(value, place), place[-1]
         kind = draw(st.sampled_from(["replace", "replace", "replace", "remove", "add", "exchange"]))
         if kind == "replace":
-            parent[key] = draw(odd)
+            parent[key] = _copied(draw(odd))
         elif kind == "remove":
             del parent[key]
         elif kind == "add" and isinstance(parent, dict):
-            parent[draw(st.sampled_from([f"{key}_", "", "type", "__metadata__"]))] = draw(odd)
+            parent[draw(st.sampled_from([f"{key}_", "", "type", "__metadata__"]))] = _copied(draw(odd))
         elif kind == "exchange":
             other = draw(st.sampled_from(places))
-            parent[key] = copy.deepcopy(_parent(value, other)[other[-1]])
+            parent[key] = _copied(_parent(value, other)[other[-1]])
         steps.append(f"{kind} {'/'.join(map(str, place))}")
     return Damaged(", ".join(steps), value)
+
+
+def _copied(value: Any) -> Any:
+    """A copy, so that a later change does not reach the strategy's own values; what is too deep for that is cut."""
+    try:
+        return copy.deepcopy(value)
+    except RecursionError:
+        return nested(DEEP, isinstance(value, list))
 
 
 def as_json(value: Any) -> str:
