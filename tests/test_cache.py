@@ -1,6 +1,8 @@
 """The token cache: which rows of a cut evaluation set are kept, what is said of odd files, and damage."""
 
 import collections
+import dataclasses
+import itertools
 import os
 import socket
 import time
@@ -73,7 +75,7 @@ def test_a_cut_set_is_taken_without_holding_the_split(monkeypatch):
     assert most < 20
 
 
-@pytest.mark.parametrize("labels, said", [([0] * 200 + [1] * 200, True), ([0, 1] * 200, False)])
+@pytest.mark.parametrize("labels, said", [([1] * 400, True), ([0] * 200 + [1] * 200, False)])
 def test_rows_of_one_class_only_are_counted_and_said(write_rows, tmp_path, capsys, labels, said):
     rows = [{**row, "label": label} for row, label in zip(SST2, labels)]
     cache, dataset = cache_of(tmp_path, write_rows("sst2", "train", rows)), CATALOGUE["sst2"]
@@ -82,6 +84,21 @@ def test_rows_of_one_class_only_are_counted_and_said(write_rows, tmp_path, capsy
               for split in ("train", "validation")}
     assert [counts[split].get(key) for split in counts] == ([200, 200] if said else [None, None])
     assert ("sst2: all 200 validation rows are of one class" in capsys.readouterr().out) == said
+    tested = cache_of(tmp_path, write_rows("sst2", "validation", rows))
+    assert kept(tested, "sst2", 300)[1].get(key) == (300 if said else None)
+
+
+def test_a_cap_takes_rows_of_all_classes_from_a_file_that_is_sorted_by_label(write_rows, tmp_path):
+    rows = [{"sentence": f"Film number {i}.", "label": i // 4000} for i in range(8000)]
+    cache = cache_of(tmp_path, write_rows("sst2", "train", rows))
+    dataset = dataclasses.replace(CATALOGUE["sst2"], train_cap=2000)
+    sides = {split: cache._rows(dataset, split, collections.Counter()) for split in ("train", "validation")}
+    train, validation = (list(itertools.islice(sides[split], 2000)) for split in sides)
+    assert len(train) == 2000 and 700 < sum(row["label"] for _, row in train) < 1300
+    assert len(validation) == 200 and 70 < sum(row["label"] for _, row in validation) < 130
+    every = list(cache._rows(dataset, "train", collections.Counter()))
+    assert every[:2000] == train and len({name for name, _ in every}) == 7800
+    assert not {name for name, _ in every} & {name for name, _ in validation}
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])

@@ -11,6 +11,7 @@ from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
 from flan_jax.data.render import render, usable_rows
+from flan_jax.data.slices import reading_order
 from flan_jax.data.sources import BundledSource, JsonlSource
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
@@ -73,7 +74,7 @@ def test_a_row_that_asks_the_same_with_another_answer_is_no_exemplar(write_rows)
 def test_a_row_left_out_for_held_out_words_does_not_return_as_an_exemplar(write_rows, tmp_path):
     copied = "A heron stood on one leg in the shallow water below the old mill for most of the afternoon."
     sentences = [f"Number {i} is a sentence of its own." for i in range(206)]
-    sentences[3] = copied
+    sentences[next(reading_order(CATALOGUE["cola"], "train[:-200]", 206))[3]] = copied
     directory = write_rows("cola", "train", [{"sentence": s, "label": i % 2} for i, s in enumerate(sentences)])
     write_rows("rte", "train", [{"premise": copied, "hypothesis": f"B {i}.", "label": 0} for i in range(202)])
     write_rows("rte", "validation", [{"premise": copied, "hypothesis": "There was a heron.", "label": 0}])

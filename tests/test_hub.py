@@ -19,7 +19,8 @@ from flan_jax.data.catalogue import CATALOGUE, Catalogue, Hub
 from flan_jax.data.check import check_dataset
 from flan_jax.data.hub import HubSource
 from flan_jax.data.render import read_row
-from flan_jax.data.sources import BundledSource, open_source, parse_spec
+from flan_jax.data.slices import parse_spec
+from flan_jax.data.sources import BundledSource, open_source
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
@@ -109,11 +110,15 @@ def test_slices_go_over_files_in_the_order_of_their_names(tmp_path):
     write(tmp_path, "cb", "train", rows[:40])
     write(tmp_path, "cb", "train", rows[40:], "0001.parquet")
     source = HubSource(tmp_path)
-    for spec in ("train", "train[:-50]", "train[-50:]", "train[30:60]", "train[:500]", "train[-1:]", "train[7:7]"):
+    for spec in ("train", "train[:-51]", "train[-51:]", "train[30:60]", "train[:500]", "train[-1:]", "train[7:7]"):
         begin, end = parse_spec(spec)[1].start, parse_spec(spec)[1].stop
         found = list(source.rows(cb, spec))
         assert [i for i, _ in found] == list(range(130))[begin:end], spec
         assert [row["premise"] for _, row in found] == [row["premise"] for row in rows[begin:end]], spec
+    ours = [list(source.rows(cb, cb.splits[split])) for split in ("train", "validation")]
+    assert sorted(i for side in ours for i, _ in side) == list(range(130)) and [len(side) for side in ours] == [80, 50]
+    assert all(row["premise"] == rows[i]["premise"] for side in ours for i, row in side)
+    assert max(i for i, _ in ours[0]) > 100 > 30 > min(i for i, _ in ours[1]), "by hash, not by position"
     assert source.available(cb, "train") is None
     assert source.available(cb, "test") == f"no parquet or JSON file in {tmp_path / 'aps/super_glue/cb/validation'}"
     assert source.available(CATALOGUE["wsc273"], "train") == "has no train split"
@@ -200,7 +205,7 @@ def test_check_tells_what_is_wrong_with_a_mirror(tmp_path):
         "newsroom": "manual", "quac": "unavailable"}
     assert reports["anli_r1"].rows == {"train": 3} and "test_r1" in reports["anli_r1"].unavailable["test"]
     assert "'hypothesis'" in reports["cb"].problems[0]
-    assert "cannot be read as parquet" in reports["copa"].problems[0]
+    assert "is not readable (" in reports["copa"].problems[0]
     assert "have no field 'sentiment', but text, polarity" in reports["sentiment140"].problems[0]
     assert "summari.es" in reports["newsroom"].manual
 

@@ -19,6 +19,7 @@ from flan_jax.data.ngrams import words
 from flan_jax.data.overlap import compare, held_out_overlap
 from flan_jax.data.relations import shared_texts
 from flan_jax.data.render import usable_rows
+from flan_jax.data.slices import reading_order
 
 COPY = "The harbour master counted fourteen grey barrels on the quay before the tide came in."
 FILLER = ("Nobody in the village could remember when the mill had last been painted, though its doors were green once "
@@ -221,6 +222,7 @@ def test_the_verb_for_scripts_and_for_eyes(write_rows, capsys):
     squad = {"context": f"{FILLER} {COPY}", "question": "What was counted?", "title": "Harbours", "id": "1",
              "answers": {"text": ["fourteen grey barrels"], "answer_start": [len(FILLER) + 28]}}
     write_rows("squad_v1", "train", [squad] * 203)
+    first = next(reading_order(CATALOGUE["squad_v1"], "train[:-200]", 203))[0]
     rte = {"premise": COPY, "hypothesis": "Barrels were counted.", "label": 0, "idx": 0}
     place = write_rows("rte", "validation", [rte, {**rte, "premise": FILLER[:40]}])
     flags = ["tasks", "overlap", "--held_out=nli", "--related=paper", "--source=jsonl", f"--data_dir={place}"]
@@ -232,7 +234,7 @@ def test_the_verb_for_scripts_and_for_eyes(write_rows, capsys):
     [pair] = report["pairs"]
     assert (pair["held_out"], pair["train"], pair["held_out_rows"], pair["train_rows"], pair["texts"]) == (
         "rte", "squad_v1", 1, 3, {"premise": 1})
-    assert (pair["held_out_row"], pair["train_row"]) == ("rte/validation/0", "squad_v1/train/0")
+    assert (pair["held_out_row"], pair["train_row"]) == ("rte/validation/0", f"squad_v1/train/{first}")
     assert "cb" in report["left_out"] and report["max_rows"] is None and report["read_up_to_limit"] == {}
 
     assert cli.main([*flags, "--max_rows=2"]) == 0
@@ -277,7 +279,7 @@ def test_held_out_real_rows_of_coreference_do_not_train(real_rows):
         assert ("wnli" in report.train) == (rule == "paper")
         shares[rule] = {total.name: total.overlapping / total.rows for total in report.held_out}
     assert max(shares["text"].values()) < 0.01
-    assert shares["paper"]["wsc"] == pytest.approx(83 / 104), "the 80 % that relations.RELATIONS quotes"
+    assert shares["paper"]["wsc"] == pytest.approx(82 / 104), "the 80 % of relations.RELATIONS"
 
 
 @pytest.mark.slow
@@ -308,7 +310,7 @@ def test_a_run_can_leave_out_the_training_rows_that_repeat_held_out_ones(write_r
     copied = "A heron stood on one leg in the shallow water below the old mill for most of the afternoon."
     train = [{"sentence": f"Number {i} is a sentence of its own, with a few more words about {i} things in it.",
               "label": i % 2, "idx": i} for i in range(230)]
-    train[7]["sentence"] = copied.upper()
+    train[next(reading_order(CATALOGUE["cola"], "train[:-200]", 230))[7]]["sentence"] = copied.upper()
     directory = write_rows("cola", "train", train)
     write_rows("rte", "train", [{"premise": "A.", "hypothesis": "B.", "label": 0, "idx": 0}] * 201)
     write_rows("rte", "validation", [{"premise": copied, "hypothesis": "There was a heron.", "label": 0, "idx": 0}])

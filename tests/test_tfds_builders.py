@@ -45,7 +45,8 @@ import flan_jax.tasks
 from flan_jax.data.catalogue import CATALOGUE, Drop
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.render import read_row
-from flan_jax.data.sources import BundledSource, TfdsSource, parse_spec, row_id
+from flan_jax.data.slices import parse_spec
+from flan_jax.data.sources import BundledSource, TfdsSource, row_id
 from flan_jax.data.vocabulary import ByteVocabulary
 
 RANDOM_ROWS = 3

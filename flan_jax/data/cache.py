@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data import encode, exemplars, hashing, render
+from flan_jax.data import encode, exemplars, hashing, render, slices
 from flan_jax.data.catalogue import Dataset, Template, source_of_row
 from flan_jax.data.decontaminate import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering
@@ -35,12 +35,13 @@ from flan_jax.data.sources import Source, row_id
 from flan_jax.data.vocabulary import Vocabulary
 
 # What makes an example of a row, and which one; part of every key.
-CODE = (render, encode, exemplars, hashing)
+CODE = (render, encode, exemplars, hashing, slices)
 _FORMAT = 4
 DEFAULT_DIRECTORY = "~/.cache/flan_jax"
 
 # From this many rows on it is said if all of them are of one class: their files may be sorted by label.
 _ONE_CLASS_ROWS = 20
+_ONE_CLASS = "of one class only (are the files sorted by label?)"
 
 # Where a dataset has at most so many (row, template) pairs, its epochs after the first ones share a shard.
 MOST_PAIRS = 8192
@@ -172,7 +173,10 @@ class TokenCache:
                 targets.append(example.targets.astype(compact))
             labels.append(row.get("label"))
             positions.append(int(name.rsplit("/", 1)[1]))
-        _count_one_class(dataset, split, labels, counts)
+        _count_one_class(dataset, labels, counts)
+        if split != "train" and _ONE_CLASS in counts:  # the counts of training rows are printed with the plan
+            print(f"{dataset.name}: all {len(labels)} {split} rows are of one class; are the files sorted by label?",
+                  flush=True)
         counts.update(encoder.counts)
         counts["rows"] = len(positions)
         shard = train_shard(key, inputs, targets, counts, {"dataset": dataset.name, "code": self.made_by(dataset)})
@@ -227,10 +231,12 @@ class TokenCache:
         if max_rows is not None:
             rows = _sample(dataset, rows, max_rows, counts)
         flat, texts = [], []
+        rows = list(rows)
         for name, row in rows:
             example = encoder.encode(dataset, template, row, name, with_options=template.kind == "forward")
             flat += [example.inputs, *(example.options or ())]
             texts.append(_text(name, row, example, template))
+        _count_one_class(dataset, [row.get("label") for _, row in rows], counts)
         counts["rows"] = len(texts)
         counts.update(encoder.counts)
         lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts).encode()
@@ -301,14 +307,10 @@ def _meta(counts: collections.Counter, meta: dict[str, Any]) -> dict[str, Any]:
     return {**meta, "counts": dict(sorted(counts.items()))}
 
 
-def _count_one_class(dataset: Dataset, split: str, labels: list[Any], counts: collections.Counter) -> None:
-    """Counts rows that are all of one class; those that do not train are printed, the others are with the plan."""
-    if not isinstance(dataset.options, tuple) or len(set(labels)) != 1 or len(labels) < _ONE_CLASS_ROWS:
-        return
-    counts["of one class only (are the files sorted by label?)"] = len(labels)
-    if split != "train":
-        print(f"{dataset.name}: all {len(labels)} {split} rows are of one class; are the files sorted by label?",
-              flush=True)
+def _count_one_class(dataset: Dataset, labels: list[Any], counts: collections.Counter) -> None:
+    """Counts rows that are all of one class."""
+    if isinstance(dataset.options, tuple) and len(set(labels)) == 1 and len(labels) >= _ONE_CLASS_ROWS:
+        counts[_ONE_CLASS] = len(labels)
 
 
 def _capped(dataset: Dataset, rows: Iterator, counts: collections.Counter) -> Iterator:

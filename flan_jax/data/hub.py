@@ -7,6 +7,7 @@ The files lie as in the branch that the hub fills for every dataset (`refs/conve
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -15,17 +16,20 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from flan_jax.data.catalogue import Dataset
 from flan_jax.data.hashing import digest, file_digest
+from flan_jax.data.slices import in_order, parse_spec, reading_order
 from flan_jax.data.source_text import code_of
-from flan_jax.data.sources import no_network, parse_spec
+from flan_jax.data.sources import no_network
 from flan_jax.errors import UserError
-from flan_jax.files import local_path
+from flan_jax.files import local_path, readable
 
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
 _REVISION = "refs/convert/parquet"
-_LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+_SUFFIXES = (".parquet", ".jsonl", ".json")
 _BATCH_ROWS = 1000
 
 
@@ -76,14 +80,11 @@ class HubSource:
             not self._local(dataset, raw_split) for raw_split in _needed(dataset))
 
     def download(self, dataset: Dataset) -> str | None:
-        """Downloads the files of a dataset that are not on disk; None, or why it could not.
-
-        Of a split of which only the first rows are used, it takes as many files as hold them.
-        """
-        for raw_split, rows in _needed(dataset).items() if self.downloadable(dataset) else ():
+        """Downloads the files of a dataset that are not on disk; None, or why it could not."""
+        for raw_split in _needed(dataset) if self.downloadable(dataset) else ():
             if not self._local(dataset, raw_split):
                 files = self._remote(dataset, raw_split)
-                reason = files if isinstance(files, str) else self._download(dataset, raw_split, files, rows)
+                reason = files if isinstance(files, str) else self._download(dataset, files)
                 if reason:
                     return reason
         return None
@@ -94,18 +95,23 @@ class HubSource:
         Raises:
           UserError: if there are no files of the raw split, or a field of the record is not in them.
         """
-        raw_split, part = parse_spec(spec)
-        files = self._files(dataset, raw_split)
+        files = self._files(dataset, parse_spec(spec)[0])
         if isinstance(files, str):
             raise UserError(f"{dataset.name} {files}.")
-        wanted = _from_the_front(part) or range(sum(map(self._count, files)))[part]
+        for positions in reading_order(dataset, spec, sum(map(self._count, files))):
+            yield from in_order(positions, functools.partial(self._rows_at, dataset, files))
+
+    def _rows_at(self, dataset: Dataset, files: Sequence[pathlib.Path | str],
+                 positions: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position, row) of ascending positions in the files of a raw split."""
         begin = 0
         for file in files:
-            if begin >= wanted.stop:
-                return
-            for index, row, classes in _read(str(file), begin, wanted):
-                yield index, _as_tfds(dataset, row, classes)
-            begin += self._count(file)
+            end = begin + self._count(file)
+            within = positions[slice(*np.searchsorted(positions, [begin, end]))]
+            if len(within):
+                for index, row, classes in _read(str(file), begin, within):
+                    yield index, _as_tfds(dataset, row, classes)
+            begin = end
 
     def fingerprint(self, dataset: Dataset, spec: str) -> str:
         """Digest of the record's Hub and of the files that hold the slice.
@@ -141,7 +147,7 @@ class HubSource:
         # The hub calls a split 'partial-...' of which it converted only the first gigabytes.
         for prefix in ("", "partial-"):
             folder = self.directory / dataset.hub.id / dataset.hub.config / (prefix + _hub_split(dataset, raw_split))
-            files = sorted(f for f in folder.glob("*") if f.suffix in _LOADERS) if folder.is_dir() else []
+            files = sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES) if folder.is_dir() else []
             if files:
                 return files
         return []
@@ -186,19 +192,15 @@ class HubSource:
             self._unreachable = f"the hub cannot be reached ({_first_line(error)})"
             return self._unreachable
 
-    def _download(self, dataset: Dataset, raw_split: str, files: list[str], rows: int | None) -> str | None:
+    def _download(self, dataset: Dataset, files: list[str]) -> str | None:
         import huggingface_hub
 
         # A split gets its name when it is whole, so that what lies there is never half of it.
         unfinished = self.directory / "unfinished" / dataset.hub.id
-        count = 0
         try:
             for name in files:
-                path = huggingface_hub.hf_hub_download(
+                huggingface_hub.hf_hub_download(
                     dataset.hub.id, name, repo_type="dataset", revision=_REVISION, local_dir=unfinished)
-                count += _parquet_rows(path)
-                if rows is not None and count >= rows:
-                    break
             folder = pathlib.PurePosixPath(files[0]).parent
             target = self.directory / dataset.hub.id / folder
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -219,23 +221,9 @@ def _hub_split(dataset: Dataset, raw_split: str) -> str:
     return dataset.hub.splits.get(raw_split, raw_split)
 
 
-def _from_the_front(part: slice) -> range | None:
-    """The rows of a slice whose ends are counted from the front, for which a split need not be counted."""
-    if part.stop is None or part.stop < 0 or (part.start or 0) < 0:
-        return None
-    return range(part.start or 0, part.stop)
-
-
-def _needed(dataset: Dataset) -> dict[str, int | None]:
-    """Raw split -> number of rows at its front that our splits use; None for all."""
-    needed: dict[str, int | None] = {}
-    for raw_split, part in map(parse_spec, dataset.splits.values()):
-        rows = _from_the_front(part)
-        if rows is None or needed.get(raw_split, 0) is None:
-            needed[raw_split] = None
-        else:
-            needed[raw_split] = max(rows.stop, needed.get(raw_split, 0))
-    return needed
+def _needed(dataset: Dataset) -> list[str]:
+    """The raw splits that our splits are taken from."""
+    return list(dict.fromkeys(parse_spec(spec)[0] for spec in dataset.splits.values()))
 
 
 def _parquet_rows(file: str) -> int:
@@ -243,38 +231,67 @@ def _parquet_rows(file: str) -> int:
     import fsspec
     import pyarrow.parquet
 
-    with fsspec.open(file, "rb") as opened:
-        try:
-            return pyarrow.parquet.ParquetFile(opened).metadata.num_rows
-        except pyarrow.ArrowInvalid as error:
-            raise UserError(f"{file} cannot be read as parquet ({_first_line(error)}); fetch it again.") from error
+    with _readable(file), fsspec.open(file, "rb") as opened:
+        return pyarrow.parquet.ParquetFile(opened).metadata.num_rows
 
 
 def _tables(file: str) -> Iterator[tuple[Any, Any]]:
-    """(Arrow table of some rows, their `datasets.Features` or None) over a file, in order. Imports `datasets`."""
+    """(Arrow table of some rows, their `datasets.Features` or None) over a JSON file, in order. Imports `datasets`."""
     import datasets
 
-    loader = _LOADERS[pathlib.PurePosixPath(file).suffix]
-    try:
-        data = datasets.load_dataset(loader, data_files=file, split="train", streaming=True)
+    with _readable(file):
+        data = datasets.load_dataset("json", data_files=file, split="train", streaming=True)
         for table in data.with_format("arrow").iter(batch_size=_BATCH_ROWS):
             yield table, data.features
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{file} cannot be read as {loader} ({_first_line(error)}); fetch it again.") from error
 
 
-def _read(file: str, begin: int, wanted: range) -> Iterator[tuple[int, dict[str, Any], dict[str, list[str]]]]:
-    """(position, row, field -> class names) of the wanted positions in a file whose first row has position `begin`."""
-    for table, features in _tables(file):
-        classes = {name: feature.names for name, feature in (features or {}).items() if hasattr(feature, "names")}
-        first, last = max(begin, wanted.start), min(begin + len(table), wanted.stop)
-        if first < last:
-            rows = table.slice(first - begin, last - first).to_pylist()
-            for offset, row in enumerate(rows):
-                yield first + offset, row, classes
+def _parquet_tables(file: str, wanted: np.ndarray) -> Iterator[tuple[Any, Any]]:
+    """As `_tables`, for a parquet file; row groups without any of the wanted rows are passed over, and give None."""
+    import datasets
+    import fsspec
+    import pyarrow.parquet
+
+    with _readable(file), fsspec.open(file, "rb") as opened:
+        parquet = pyarrow.parquet.ParquetFile(opened)
+        features = datasets.Features.from_arrow_schema(parquet.schema_arrow)
+        begin = 0
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            first, last = np.searchsorted(wanted, [begin, begin + count])
+            if first == last:
+                yield range(count), None
+            else:
+                for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                    yield pyarrow.Table.from_batches([batch]), features
+            begin += count
+
+
+def _read(file: str, begin: int, wanted: np.ndarray) -> Iterator[tuple[int, dict[str, Any], dict[str, list[str]]]]:
+    """(position, row, field -> class names) of wanted positions, ascending, in a file whose first row has position
+    `begin`."""
+    tables = _parquet_tables(file, wanted - begin) if file.endswith(".parquet") else _tables(file)
+    for table, features in tables:
+        within = wanted[slice(*np.searchsorted(wanted, [begin, begin + len(table)]))]
+        if len(within):
+            classes = {name: feature.names for name, feature in (features or {}).items() if hasattr(feature, "names")}
+            for position, row in zip(within.tolist(), table.take(within - begin).to_pylist()):
+                yield position, row, classes
         begin += len(table)
-        if begin >= wanted.stop:
+        if begin > wanted[-1]:
             return
+
+
+@contextlib.contextmanager
+def _readable(file: str) -> Iterator[None]:
+    """Turns what the readers of parquet and JSON raise into one message."""
+    import datasets
+    import pyarrow
+
+    try:
+        with readable(file, "fetch it again"):
+            yield
+    except (pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{file} is not readable ({_first_line(error)}); fetch it again.") from error
 
 
 def _as_tfds(dataset: Dataset, row: dict[str, Any], classes: dict[str, list[str]]) -> dict[str, Any]:

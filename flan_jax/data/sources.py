@@ -16,8 +16,11 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from flan_jax.data.catalogue import Dataset
 from flan_jax.data.hashing import digest, file_digest
+from flan_jax.data.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
 from flan_jax.files import local_path, readable
 from flan_jax.messages import did_you_mean, nearest, shown
@@ -31,23 +34,8 @@ _ESCAPED = re.compile(rb"\\.")
 _ESCAPED_TEXT = re.compile(r"\\.")
 _MOST_CHARACTERS = 2**26  # of a row: one that does not end by then lacks a quotation mark
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON escapes each half of what lies beyond 16 bits
-_SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
 _DOWNLOAD_TIMEOUT_SECONDS = 60
 _DOWNLOAD_HOST = "storage.googleapis.com"  # where TFDS looks first
-
-
-def parse_spec(spec: str) -> tuple[str, slice]:
-    """'train[:-200]' -> ('train', slice(None, -200)).
-
-    Raises:
-      UserError: if it is not a split name with an optional [begin:end].
-    """
-    match = _SPEC.fullmatch(spec)
-    if not match:
-        raise UserError(f"{spec!r} is no slice of a split; write for example 'train', 'train[:-200]' or "
-                        "'test[100:200]'.")
-    begin, end = (int(part) if part else None for part in match.groups()[1:])
-    return match.group(1), slice(begin, end)
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -57,11 +45,16 @@ def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
       UserError: for a line that is cut short, is no JSON object or no UTF-8, has a number that is too long or is
         nested too deeply, with file and line number.
     """
+    return (_object(text, f"{path}:{number}") for number, text in _texts(path))
+
+
+def _texts(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """(number of its first line, JSON) of each row."""
     lines = _lines(path)
     for number, text in lines:
         if not text.strip() and not any(more.strip() for _, more in lines):
             return
-        yield _object(_whole_row(text, lines), f"{path}:{number}")
+        yield number, _whole_row(text, lines)
 
 
 def _whole_row(text: str, lines: Iterator[tuple[int, str]]) -> str:
@@ -80,6 +73,18 @@ def _whole_row(text: str, lines: Iterator[tuple[int, str]]) -> str:
 def _ends_within_a_text(line: str) -> bool:
     marks = _ESCAPED_TEXT.sub("", line) if "\\" in line else line
     return marks.count('"') % 2 == 1
+
+
+def _rows_at(path: pathlib.Path, positions: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(position, row) of ascending positions in a JSONL file."""
+    left = iter(positions.tolist())
+    wanted = next(left, None)
+    for position, (number, text) in enumerate(_texts(path)):
+        if wanted is None:
+            return
+        if position == wanted:
+            yield position, _object(text, f"{path}:{number}")
+            wanted = next(left, None)
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
@@ -169,14 +174,12 @@ class JsonlSource:
 
     def rows(self, dataset: Dataset, spec: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """(position in the raw split, raw row) for each row of a slice."""
-        raw_split, part = parse_spec(spec)
+        raw_split = parse_spec(spec)[0]
         path = self.path(dataset, raw_split)
         if not path.is_file():
             raise UserError(f"{dataset.name} has no raw split {raw_split!r} here: there is no file {path}.")
-        wanted = range(self._count(path))[part]
-        for index, row in enumerate(read_jsonl(path)):
-            if index in wanted:
-                yield index, row
+        for positions in reading_order(dataset, spec, self._count(path)):
+            yield from in_order(positions, functools.partial(_rows_at, path))
 
     def fingerprint(self, dataset: Dataset, spec: str) -> str:
         """Digest of the file that holds the slice."""
