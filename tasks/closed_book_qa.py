@@ -103,42 +103,16 @@ def _trivia_qa_row(raw):
 
 # A question of ARC may also be an unfinished statement or hold a blank, and the answer then completes it.
 _ARC_TEMPLATES = (
-    Template(
-        id="school_exam",
-        inputs="The following is an item from a school science exam.\n\n{question}\n{options}\n\n"
-        "The correct answer is:"),
-    Template(
-        id="options_first",
-        inputs="{options}\nFind the right answer to this problem from a science lesson: {question}"),
-    Template(
-        id="classroom_dialogue",
-        inputs="A science teacher calls on a pupil who always does the reading.\n"
-        "Teacher: {question}\n{options}\nPupil:"),
-    Template(
-        id="use_knowledge",
-        inputs="Use what you know about living things, matter, forces, the Earth and the sky to solve this: "
-        "{question}\n{options}\nGive the correct answer and nothing else."),
-    Template(
-        id="terse",
-        inputs="Science: {question}\n{options}\nAnswer:"),
-    Template(
-        id="flashcard",
-        inputs="Front of the flashcard: {question}\n{options}\nBack of the flashcard:"),
-    Template(
-        id="homework_help",
-        inputs='My daughter is stuck on a problem in her science homework. It goes: "{question}"\n{options}\n'
-        "What should she write down?"),
-    Template(
-        id="answer_key",
-        inputs="A textbook chapter ends with a review exercise, and the answer key is at the back of the book.\n"
-        "Exercise: {question}\n{options}\nAnswer key:"),
-    Template(
-        id="question_first",
-        inputs='"{question}"\n{options}\n\nThink about the science behind this and say what is right.'),
-    Template(
-        id="options_before_task",
-        inputs="This task comes from a science test for pupils between the third and the ninth grade.\n{options}\n"
-        "Task: {question}\nAnswer of a pupil with full marks:"),
+    Template("science_exam", "From a school science exam:\n{question}\n{options}\n\nCorrect answer:"),
+    Template("solve_first", "{options}\nSolve this problem from a science lesson.\n{question}"),
+    Template("classroom", "Teacher: {question}\n{options}\nPupil:"),
+    Template("what_science_says", "What does science say?\n{question}\n{options}"),
+    Template("terse", "Science: {question}\n{options}\nAnswer:"),
+    Template("flashcard", "Front of the flashcard: {question}\n{options}\nBack of the flashcard:"),
+    Template("homework", "I am stuck on this science homework:\n{question}\n{options}\nWhat should I write down?"),
+    Template("exercise_and_key", "Exercise: {question}\n{options}\nAnswer key:"),
+    Template("think_it_through", "{question}\n{options}\n\nThink about the science behind this. What is right?"),
+    Template("grades_three_to_nine", "Science test, grades three to nine\n{options}\nTask: {question}\nSolution:"),
 )
 
 _ARC_SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "test"}
@@ -195,41 +169,16 @@ NATURAL_QUESTIONS = Dataset(
     options=None,
     metrics=("trivia_qa",),
     templates=(
-        Template(
-            id="search_engine",
-            inputs="Someone typed this into a search engine: {question}\n"
-            "What is the short answer they were hoping for?"),
-        Template(
-            id="kind_of_answer",
-            inputs="Reply to this question with a short fact, such as a name, a date or a number.\n{question}"),
-        Template(
-            id="labelled",
-            inputs="Question from the web: {question}\nShort answer:"),
-        Template(
-            id="assistant_dialogue",
-            inputs="User: {question}\nAssistant, in a few words:"),
-        Template(
-            id="encyclopedia",
-            inputs="Any good encyclopedia would tell you the answer to this: {question}\n"
-            "Give that answer from memory."),
-        Template(
-            id="without_looking_up",
-            inputs="Without looking anything up, tell me: {question}"),
-        Template(
-            id="question_first",
-            inputs="{question} State just the name, thing, time or amount that is asked for and leave out any "
-            "explanation."),
-        Template(
-            id="library_desk",
-            inputs='A visitor at the library desk asks: "{question}" The librarian happens to know the answer and '
-            "says:"),
-        Template(
-            id="settle_it",
-            inputs="I have been wondering about this all day: {question} Please settle it for me in one phrase."),
-        Template(
-            id="voice_request",
-            inputs="A smart speaker hears a request and must respond in as few words as possible.\n"
-            "Request: {question}\nResponse:"),
+        Template("hoped_for", "Typed into a search engine: {question}\nWhat short answer was hoped for?"),
+        Template("short_fact", "Reply with a name, a date, a number or another short fact.\n{question}"),
+        Template("labelled", "Question from the web: {question}\nShort answer:"),
+        Template("assistant_dialogue", "User: {question}\nAssistant, in a few words:"),
+        Template("encyclopedia_says", "What would an encyclopedia say?\n{question}"),
+        Template("without_looking_up", "Without looking anything up, tell me: {question}"),
+        Template("no_explanation", "{question}\n\nNo explanation, just the name, thing, time or amount."),
+        Template("on_my_mind", "This has been on my mind all day:\n{question}"),
+        Template("one_phrase", "Settle this in one phrase.\n{question}"),
+        Template("request_and_response", "Request: {question}\nResponse in as few words as possible:"),
     ),
 )
 
@@ -251,40 +200,16 @@ TRIVIA_QA = Dataset(
     options=None,
     metrics=("trivia_qa",),
     templates=(
-        Template(
-            id="quiz_night",
-            inputs="It is quiz night at the pub. The host reads out: {question}\nYour team writes on its sheet:"),
-        Template(
-            id="terse",
-            inputs="Trivia: {question}\nAnswer:"),
-        Template(
-            id="game_show",
-            inputs="Host: And now for the final point. {question}\nContestant:"),
-        Template(
-            id="game_card",
-            inputs="The front of a card from a board game reads: {question}\nThe back reads:"),
-        Template(
-            id="expert_role",
-            inputs="You know a great deal about history, sport, music, film and geography. Draw on it here: "
-            "{question}"),
-        Template(
-            id="question_first",
-            inputs="{question}\nName the person, place, title, number or thing that this trivia question is after."),
-        Template(
-            id="quiz_book",
-            inputs="A quiz book prints its solutions on the last page. What is the solution to the entry below?\n"
-            "{question}"),
-        Template(
-            id="friendly_bet",
-            inputs="A friend bets that you do not know this one: {question}\nWin the bet with a reply of a few words."),
-        Template(
-            id="wordy",
-            inputs="The puzzle that follows can be solved by general knowledge alone, and no text to read comes with "
-            "it. State the solution as briefly as you can.\nPuzzle: {question}\nSolution:"),
-        Template(
-            id="radio_call",
-            inputs="Listeners of a radio programme phone in to win tickets. Today's poser is: {question} The winning "
-            "caller said:"),
+        Template("pub_quiz", "Pub quiz question: {question}\nOur answer:"),
+        Template("terse", "Trivia: {question}\nAnswer:"),
+        Template("host_and_contestant", "Host: {question}\nContestant:"),
+        Template("card_sides", "Front of the card: {question}\nBack of the card:"),
+        Template("know_this_one", "Do you know this one?\n{question}"),
+        Template("name_it", "{question}\nName the person, place, title, number or thing."),
+        Template("quiz_book_item", "What is the solution to this item of a quiz book?\n{question}"),
+        Template("i_bet", "I bet you cannot answer this: {question}"),
+        Template("general_knowledge", "General knowledge puzzle: {question}\nSolution:"),
+        Template("from_memory", "From memory, and briefly:\n{question}"),
     ),
 )
 

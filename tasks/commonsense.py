@@ -61,39 +61,22 @@ COPA = Dataset(
     metrics=("accuracy",),
     templates=(
         Template("question_last", "Here is something that happened: {premise} {question}\n{options}"),
-        Template(
-            "link_missing",
-            "An event and its {relation} belong together, but only the event is known: {premise}\n"
-            "Supply the other half. {question}\n{options}"),
+        Template("relation_unknown", "Known: {premise}\nUnknown: its {relation}\n{question}\n{options}"),
         Template(
             "options_first",
             "{options}\nEvent: {premise}\nQuestion: {question}\nReply with the most sensible answer."),
-        Template(
-            "two_friends",
-            "Ana: {premise}\nBen: Really? {question}\n{options}\nWhat is Ana most likely to tell him?"),
-        Template(
-            "curious_child",
-            "A child hears someone say \"{premise}\" and wants to know more. {question} "
-            "Give the child the answer that makes the most sense.\n{options}"),
-        Template(
-            "observation",
-            "Exercise in causal reasoning. Observation: {premise} Think about how the world works before you reply. "
-            "{question}\n{options}"),
-        Template(
-            "story_line",
-            "A very short story has one line so far: {premise} The author still needs a line that tells the "
-            "{relation}.\n{options}\nWhat should it be? In other words: {question}"),
+        Template("ana_and_ben", "Ana: {premise}\nBen: {question}\n{options}\nAna:"),
+        Template("everyday_life", "Think of everyday life.\n{premise}\n{question}\n{options}"),
+        Template("causal_question", "Observation: {premise}\nCausal question: {question}\n{options}"),
+        Template("line_of_story", "Story: {premise}\n{question}\n{options}\nLine that tells the {relation}:"),
         Template("terse", "Event: {premise}\n{question}\nMore plausible {relation}:\n{options}"),
-        Template(
-            "question_first",
-            "{question} Use common sense to answer, and mind that a loose connection is not enough.\n"
-            "What we know: {premise}\n{options}"),
+        Template("loose_connection", "{question}\n{premise}\nA loose connection is not enough.\n{options}"),
+        Template("likely_relation", "{premise}\n{question}\nWhat is a likely {relation}?\n{options}"),
         Template(
             "cause_or_effect",
             "First event: {premise}\nSecond event: {answer}\n"
             "Is the second event the cause or the effect of the first?",
-            "{relation}",
-            "inverted"),
+            "{relation}", "inverted"),
     ),
 )
 
@@ -134,42 +117,20 @@ HELLASWAG = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
-        Template(
-            "how_it_goes_on",
-            "What is the most likely way for this text to go on?\n\n{context}\n{options}"),
-        Template(
-            "breaks_off",
-            "A text breaks off after these words: \"{context}\"\n{options}\n"
-            "Finish it in the way that fits ordinary experience best."),
-        Template(
-            "with_topic",
-            "Topic: {topic}. Continue the unfinished text so that it stays sensible and on topic.\n"
-            "Text so far: {context}\n{options}"),
-        Template("options_first", "{options}\nWhich ending belongs to the passage \"{context}\"?"),
-        Template(
-            "clip_writer",
-            "You are writing a text to go with a short clip. Its subject: {topic}. You already have this: "
-            "\"{context}\" How should the text carry on?\n{options}"),
-        Template(
-            "torn_page",
-            "Mia: After the words \"{context}\" the page is torn off. What do you think came next?\n"
-            "Tom: Only one ending makes sense to me.\n{options}"),
-        Template(
-            "nonsense_aside",
-            "Plenty of endings would be nonsense here, but one follows naturally. Give that one.\n"
-            "Beginning: {context}\n{options}"),
+        Template("how_it_goes_on", "What is the most likely way for this text to go on?\n\n{context}\n{options}"),
+        Template("as_things_happen", "Finish this the way such things usually happen.\n\n{context}\n{options}"),
+        Template("topic_and_text", "What comes next?\nTopic: {topic}\nText so far: {context}\n{options}"),
+        Template("ending_of_passage", "{options}\nWhich ending belongs to this passage?\n{context}"),
+        Template("on_the_subject", "Subject: {topic}\n{context}\n{options}\nContinuation that stays on the subject:"),
+        Template("end_missing", "The end of this text is missing. What was it?\n{context}\n{options}"),
+        Template("no_nonsense", "Continue this without any nonsense.\nBeginning: {context}\n{options}"),
         Template("terse", "Complete with common sense: {context}\n{options}"),
+        Template("physically_possible", "What is physically possible and likely after this?\n{context}\n{options}"),
+        Template("remaining_text", "Unfinished: {context}\n{options}\nRemaining text:"),
         Template(
-            "robot_prediction",
-            "A robot was given this beginning: \"{context}\" It has to predict the rest. Its prediction must be "
-            "physically possible and keep to the subject, which is \"{topic}\". What does a good robot predict?\n"
-            "{options}"),
-        Template(
-            "name_the_topic",
-            "Give a short label, as a video archive or a collection of guides would use it, for the activity or "
-            "subject of this text: {context} {answer}",
-            "{topic}",
-            "inverted"),
+            "name_the_activity",
+            "{context} {answer}\n\nWhich activity or subject is this about? Give a short label.",
+            "{topic}", "inverted"),
     ),
 )
 
@@ -200,38 +161,20 @@ PIQA = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
-        Template("practical_way", "{goal} What is a practical way to do this?\n{options}"),
+        Template("works_in_practice", "Everyday task or question: {goal}\nWhat works in practice?\n{options}"),
+        Template("sound_advice", "{goal}\n{options}\nSound advice:"),
+        Template("options_then_goal", "{options}\nWhat is the practical answer to this?\n{goal}"),
+        Template("looked_up", "I looked this up: {goal}\nWhich tip is right?\n{options}"),
+        Template("book_entry", "Entry in a book of everyday tips: {goal}\nHow does the entry go on?\n{options}"),
+        Template("objects_and_materials", "{goal}\nThink of the objects and materials. What is correct?\n{options}"),
+        Template("help_with_this", "I need help with this: {goal}\n{options}\nWhat should I know or do?"),
+        Template("prompt_and_response", "Prompt: {goal}\nSensible response:\n{options}"),
+        Template("no_mess", "Post: {goal}\nWhich reply would not fail or make a mess?\n{options}"),
+        Template("experience_says", "What does practical experience say?\n{goal}\n{options}"),
         Template(
-            "household_advice",
-            "Household advice wanted. Here is the goal: {goal} Which method would really work?\n{options}"),
-        Template(
-            "options_first",
-            "{options}\nSomebody who knows how things behave in the real world is asked for help with this: {goal} "
-            "What do they advise?"),
-        Template(
-            "hardware_shop",
-            "Customer: I need some help. {goal}\nShop assistant: I have done that many times.\n{options}\n"
-            "What does the assistant tell the customer to do?"),
-        Template(
-            "handbook_heading",
-            "You are editing a handbook of everyday tips. Under the heading \"{goal}\" print a tip that does "
-            "the job.\n{options}"),
-        Template(
-            "think_of_materials",
-            "Think of the objects involved, their shapes, sizes and materials, and of what happens when they are "
-            "used. Task: {goal} Which solution is right?\n{options}"),
-        Template("my_aim", "Here is what I would like to do or to know: {goal}\n{options}\nTell me what I should try."),
-        Template("terse", "Goal: {goal}\nSolution that works:\n{options}"),
-        Template(
-            "forum_moderator",
-            "The moderator of a do-it-yourself forum removes replies that would fail or make a mess, and keeps the "
-            "correct one. Which reply to the post \"{goal}\" is kept?\n{options}"),
-        Template(
-            "goal_from_solution",
-            "A manual says what to do: \"{answer}\" It also warns of a way that fails: \"{mistake}\" Write the goal "
-            "that somebody who follows the manual wants to reach, or the question that the manual answers.",
-            "{goal}",
-            "inverted"),
+            "goal_of_both",
+            "Right: {answer}\nWrong: {mistake}\n\nWrite the task, question or opening words that both belong to.",
+            "{goal}", "inverted"),
     ),
 )
 
@@ -261,34 +204,21 @@ STORY_CLOZE = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
-        Template("question_last", "{context} How does this story end?\n{options}"),
+        Template("question_last", "{context}\n\nHow does this story end?\n{options}"),
+        Template("fifth", "Give the fifth sentence of this story.\n\n{context}\n{options}"),
+        Template("agrees_with_story", "{options}\nWhich last sentence agrees with everything in the story?\n{context}"),
         Template(
-            "fifth_sentence",
-            "Read the first four sentences of a five-sentence story and give the fifth.\n\n{context}\n{options}"),
+            "grandmother",
+            "Grandmother: {context}\nChild: And what happened in the end?\n{options}\nGrandmother:"),
         Template(
-            "options_first",
-            "{options}\nStory: {context} Close it with the sentence that agrees with everything told before."),
+            "final_sentence_missing",
+            "The final sentence of this story got lost. What did it say?\n{context}\n{options}"),
         Template(
-            "bedtime",
-            "Grandmother: {context}\nChild: And what happened in the end?\n{options}\n"
-            "Write what the grandmother says next."),
-        Template(
-            "forgetful_pupil",
-            "A pupil wrote a story and forgot the final sentence. \"{context}\" Supply an ending that is right in "
-            "tone and logic.\n{options}"),
-        Template(
-            "wants_and_feelings",
-            "Think of what the people in this story want and feel, then say what probably happens last.\n\n"
-            "{context}\n{options}"),
+            "what_they_want",
+            "Think of what these people want and feel. What happens last?\n\n{context}\n{options}"),
         Template("terse", "Beginning: {context}\nRight ending:\n{options}"),
-        Template(
-            "two_drafts",
-            "Two drafts of a tiny story differ only in the closing line. One draft makes sense, while the other "
-            "clashes with the plot. The part they share is this: {context}\n{options}\n"
-            "How does the sensible draft close?"),
-        Template(
-            "closing_scene",
-            "Imagine that you are filming this short plot: {context} What should the closing scene show?\n{options}"),
+        Template("closing_line", "{context}\n{options}\nClosing line that does not clash with the plot:"),
+        Template("last_scene", "Plot: {context}\nWhat does the closing scene show?\n{options}"),
         Template(
             "story_last",
             "What is a coherent conclusion to the story told below?\n{options}\nThe story: {context}"),

@@ -123,43 +123,28 @@ WSC = Dataset(
     metrics=("accuracy",),
     templates=(
         Template(
-            id="text_then_question",
-            inputs='{sentence}\nIn this text, does the bracketed word "{pronoun}" refer to "{noun}"?\n{options}'),
+            "text_then_question",
+            '{sentence}\nIn this text, does the bracketed word "{pronoun}" refer to "{noun}"?\n{options}'),
         Template(
-            id="check_claim",
-            inputs='Text: {sentence}\nClaim: the word "{pronoun}" in brackets refers to "{noun}".\n'
-            "Is the claim right?\n{options}"),
+            "check_claim",
+            'Text: {sentence}\nClaim: the word "{pronoun}" in brackets refers to "{noun}".\nIs the claim right?\n'
+            "{options}"),
         Template(
-            id="question_first",
-            inputs='Does "{pronoun}" stand for "{noun}" in the passage that follows?\n{options}\nPassage: {sentence}'),
+            "question_first",
+            'Does "{pronoun}" stand for "{noun}" in the passage that follows?\n{options}\nPassage: {sentence}'),
         Template(
-            id="replacement_test",
-            inputs='Suppose that "{noun}", in whatever form the grammar asks for, took the place of the bracketed '
-            'pronoun "{pronoun}". Would the text still mean what its author wanted to say?\n{sentence}\n{options}'),
+            "same_meaning_with_noun",
+            '{sentence}\nWith "{noun}" in place of "{pronoun}", is the meaning still the same?\n{options}'),
+        Template("pupil_reads", 'I take "{pronoun}" to be "{noun}" here. Is that correct?\n{sentence}\n{options}'),
+        Template("same_thing", '{options}\nAre "{noun}" and "{pronoun}" the same person or thing?\n{sentence}'),
         Template(
-            id="teacher_dialogue",
-            inputs='Pupil: I have read this: "{sentence}" I believe that "{pronoun}" points to "{noun}". Is that '
-            "correct?\n{options}\nTeacher:"),
+            "candidate",
+            'Sentence: {sentence}\nPronoun: "{pronoun}"\nCandidate: "{noun}"\nIs it a match?\n{options}'),
+        Template("coreference_link", '{sentence}\nShould a coreference link join "{pronoun}" to "{noun}"?\n{options}'),
+        Template("writer_means", 'By "{pronoun}", does the writer mean "{noun}"?\n{sentence}\n{options}'),
         Template(
-            id="options_first",
-            inputs='{options}\nDo the phrase "{noun}" and the word "{pronoun}" in brackets denote the same person or '
-            "thing here?\n{sentence}"),
-        Template(
-            id="terse",
-            inputs='{sentence} Pronoun: "{pronoun}". Candidate: "{noun}". Match?\n{options}'),
-        Template(
-            id="annotator",
-            inputs='You annotate coreference. Decide whether to link the pronoun "{pronoun}", set in brackets, to the '
-            'phrase "{noun}".\nText to annotate: {sentence}\nShould they be linked?\n{options}'),
-        Template(
-            id="yes_or_no",
-            inputs='Answer with yes or no: by "{pronoun}", set in brackets below, does the writer mean "{noun}"?\n'
-            "{sentence}\n{options}"),
-        Template(
-            id="translator",
-            inputs="A translator has to know what a pronoun means before finding a word for it in another language. "
-            'Here the pronoun is "{pronoun}", in brackets: {sentence} The translator takes it to mean "{noun}". Is '
-            "the translator right about that?\n{options}"),
+            "right_antecedent",
+            'Antecedent of "{pronoun}": "{noun}"\n{options}\nIs this the right antecedent?\n{sentence}'),
     ),
 )
 
@@ -179,40 +164,16 @@ WINOGRANDE = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
-        Template(
-            id="finish_sentence",
-            inputs="Finish the text so that it makes sense: {context}\n{options}"),
-        Template(
-            id="context_first",
-            inputs="{context} ...\nHow does this most plausibly go on?\n{options}"),
-        Template(
-            id="question_first",
-            inputs="Which ending agrees with common sense?\n{options}\nBeginning: {context}"),
-        Template(
-            id="storyteller",
-            inputs='A storyteller pauses after the words "{context}" and then goes on to say:\n{options}'),
-        Template(
-            id="terse",
-            inputs='Start: "{context}"\n{options}\nEnd:'),
-        Template(
-            id="options_first",
-            inputs='{options}\nThe opening words are "{context}"; add the part that a sensible reader would expect.'),
-        Template(
-            id="editor_dialogue",
-            inputs='Author: The ink is smudged, and this is all I can read of my note: "{context}"\n{options}\n'
-            "Editor: Then it must have continued like this:"),
-        Template(
-            id="who_comes_next",
-            inputs="Two people, things or ideas have been brought up, and one of them comes next. Work out from the "
-            "situation which one it has to be, and complete the text.\n{context}\n{options}"),
-        Template(
-            id="reading_test",
-            inputs="Reading test, part three: complete the unfinished statement by thinking about what happens in "
-            'it.\nStatement: "{context}"\n{options}\nCompletion:'),
-        Template(
-            id="keyboard",
-            inputs='You are typing a message on a phone with a clever keyboard. So far it says "{context}", and the '
-            "keyboard should suggest:\n{options}"),
+        Template("finish_sentence", "Finish the text so that it makes sense: {context}\n{options}"),
+        Template("context_first", "{context} ...\nHow does this most plausibly go on?\n{options}"),
+        Template("question_first", "Which ending agrees with common sense?\n{options}\nBeginning: {context}"),
+        Template("resolve_ambiguity", "Resolve the ambiguity by completing the sentence.\n{context} ...\n{options}"),
+        Template("terse", "Start: {context}\n{options}\nEnd:"),
+        Template("no_contradiction", "{options}\nWhat can be added here without a contradiction?\n{context} ..."),
+        Template("what_has_to_follow", "{context} ...\nGiven that, what has to follow?\n{options}"),
+        Template("last_words_missing", "The last words are missing. What are they?\n{context} ...\n{options}"),
+        Template("reason_it_out", "Reason out how the statement must end.\nStatement: {context}\n{options}"),
+        Template("both_named", "Two are named, and one of them fits. Complete the sentence.\n{options}\n{context} ..."),
     ),
 )
 
@@ -232,42 +193,18 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
+        Template("sentence_first", '{sentence}\nWho or what is meant by "{pronoun}"?\n{options}'),
         Template(
-            id="sentence_first",
-            inputs='{sentence}\nWho or what is meant by "{pronoun}"?\n{options}'),
-        Template(
-            id="question_first",
-            inputs='To whom or to what does "{pronoun}" refer in the sentence below?\n{options}\nSentence: {sentence}'),
-        Template(
-            id="avoid_pronoun",
-            inputs='This sentence would be clearer with a name or a noun in place of "{pronoun}". Which one is it?\n'
-            "{sentence}\n{options}"),
-        Template(
-            id="find_antecedent",
-            inputs='Find the antecedent of the pronoun "{pronoun}": {sentence}\n{options}'),
-        Template(
-            id="parent_dialogue",
-            inputs='Child: I do not get this: "{sentence}" Who or what is "{pronoun}" supposed to be?\n'
-            "{options}\nParent:"),
-        Template(
-            id="options_first",
-            inputs='{options}\nOf everyone and everything in the next sentence, one is mentioned again as "{pronoun}". '
-            "Say which.\n{sentence}"),
-        Template(
-            id="terse",
-            inputs="Sentence: {sentence} Pronoun: {pronoun}.\n{options}\nAntecedent:"),
-        Template(
-            id="plausibility",
-            inputs="Grammar alone does not settle what some pronouns mean; one has to ask what is plausible in the "
-            'world. Do so for "{pronoun}" and state what it means.\n{sentence}\n{options}'),
-        Template(
-            id="instead_of",
-            inputs='A sentence reads: {sentence} Its writer uses "{pronoun}" so as not to repeat the following:\n'
-            "{options}"),
-        Template(
-            id="subtitles",
-            inputs='You write subtitles and make every pronoun plain for the viewers. What do you put for "{pronoun}"?'
-            "\n{options}\nLine to be subtitled: {sentence}"),
+            "question_first",
+            'To whom or to what does "{pronoun}" refer in the sentence below?\n{options}\nSentence: {sentence}'),
+        Template("instead_of_pronoun", '{sentence}\nWhich noun or name would be clearer than "{pronoun}"?\n{options}'),
+        Template("find_antecedent", 'Find the antecedent of the pronoun "{pronoun}": {sentence}\n{options}'),
+        Template("child_and_parent", 'Child: {sentence}\nChild: So who or what is "{pronoun}"?\n{options}\nParent:'),
+        Template("mentioned_again", '{options}\nWhat is mentioned a second time here, as "{pronoun}"?\n{sentence}'),
+        Template("antecedent", 'Sentence: {sentence}\nPronoun: "{pronoun}"\n{options}\nAntecedent:'),
+        Template("by_plausibility", 'Going by what is plausible, what does "{pronoun}" mean?\n{sentence}\n{options}'),
+        Template("not_repeated", '{sentence}\nWhat does the writer avoid repeating by using "{pronoun}"?\n{options}'),
+        Template("coreferent_phrase", 'Phrase that is coreferent with "{pronoun}":\n{options}\n{sentence}'),
     ),
 )
 
@@ -288,43 +225,18 @@ WSC273 = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
+        Template("brackets", "What does the word in brackets stand for?\n{text}\n{options}"),
+        Template("spelled_out", "{text}\n{options}\nBracketed pronoun, spelled out:"),
+        Template("words_of_the_text", '{text}\nExplain "{pronoun}" with words from the text.\n{options}'),
+        Template("hides_behind", '{text}\nWho or what hides behind "{pronoun}"?\n{options}'),
         Template(
-            id="easily_misread",
-            inputs="The word in brackets is easily misread: {text}\nWhat does it stand for?\n{options}"),
-        Template(
-            id="spell_out",
-            inputs="Spell out the bracketed pronoun, so that even a hasty reader understands the text. {text}\n"
-            "{options}\nSpelled out:"),
-        Template(
-            id="text_first",
-            inputs='{text} Somebody asks what "{pronoun}" is supposed to mean here. Explain it with words from the '
-            "text.\n{options}"),
-        Template(
-            id="riddle",
-            inputs='Here is a riddle for common sense. {text} Who or what hides behind "{pronoun}"?\n{options}'),
-        Template(
-            id="options_first",
-            inputs='{options}\nGiven how things are in the situation, who or what is "{pronoun}"?\n'
-            "Situation: {text}"),
-        Template(
-            id="robot_dialogue",
-            inputs='Robot: A person told me: "{text}" I do not know what the word in brackets means.\n'
-            'Engineer: With "{pronoun}", that person had this in mind:\n{options}'),
-        Template(
-            id="terse",
-            inputs="{text} Referent of [{pronoun}]:\n{options}"),
-        Template(
-            id="contract_lawyer",
-            inputs="A lawyer checks each reference in a witness statement. The statement: {text} According to the "
-            'lawyer, "{pronoun}" has to be understood as follows:\n{options}'),
-        Template(
-            id="wordy",
-            inputs="Read the following with care. A word in brackets takes up something that is named elsewhere in the "
-            "text, and only knowledge of the world can tell what. Name it.\n{text}\n{options}"),
-        Template(
-            id="proofreader",
-            inputs='What would a careful proofreader write in the place of "{pronoun}"?\n{options}\n'
-            "Manuscript: {text}"),
+            "options_first",
+            '{options}\nGiven how things are in the situation, who or what is "{pronoun}"?\nSituation: {text}'),
+        Template("in_mind", "What did the writer have in mind with the bracketed word?\n{text}\n{options}"),
+        Template("referent", '{text}\nReferent of "{pronoun}":\n{options}'),
+        Template("unambiguous", 'To make this unambiguous, what should replace "{pronoun}"?\n{text}\n{options}'),
+        Template("common_sense_question", "Common sense question: {text}\n{options}\nThe pronoun in brackets means:"),
+        Template("to_be_understood", '{text}\nHow is "{pronoun}" to be understood?\n{options}'),
     ),
 )
 

@@ -47,59 +47,42 @@ def _wnli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
 
 
 _ANLI_TEMPLATES = (
-    Template(
-        "fact_checker",
-        "You check claims against their source before an article goes to print.\n\nSource: {context}\n\n"
-        "Claim: {hypothesis}\n\nJudging by the source alone, is the claim true?\n{options}"),
+    Template("claim_check", "{context}\n\nClaim: {hypothesis}\nIs the claim true, according to the text?\n{options}"),
     Template(
         "question_first",
         "Is the statement at the end true, given what the paragraph says?\n\nParagraph: {context}\n\n"
         "Statement: {hypothesis}\n{options}"),
     Template(
-        "statement_first",
-        "Statement: {hypothesis}\n\nNow read the text that it was written about.\n\nText: {context}\n\n"
-        "Is the statement correct?\n{options}"),
+        "correct_by_this_text",
+        "Statement: {hypothesis}\n\nIs it correct? Go by this text only.\n{context}\n{options}"),
+    Template("is_this_so", "{context}\n\nIs this so?\n{hypothesis}\n{options}"),
     Template(
-        "quiz_show",
-        "Quizmaster: Listen to this excerpt. {context}\nQuizmaster: And here is what I say about it. {hypothesis}\n"
-        "Quizmaster: Going by the excerpt, am I telling the truth?\n{options}\nContestant:"),
+        "assertion_right",
+        "{options}\n\nIs the assertion right? Use nothing but the document.\n\nDocument: {context}\n\n"
+        "Assertion: {hypothesis}"),
+    Template("fact_check", "Source: {context}\n\nTo be fact-checked: {hypothesis}\n\nDoes it check out?\n{options}"),
     Template(
-        "terse",
-        "{context}\n\nGiven the above, is this so? {hypothesis}\n{options}"),
+        "take_as_given",
+        "Take this passage as given:\n{context}\n\nIs the following true, then?\n{hypothesis}\n{options}"),
     Template(
-        "tricky_statement",
-        "The statement below was written to mislead a hasty reader, so take your time over the passage. Answer yes if "
-        "the passage makes the statement true, no if it makes it false, and say that it is impossible to say if the "
-        "passage leaves the matter open.\n{options}\n\nPassage: {context}\n\nStatement: {hypothesis}"),
+        "notes_correct",
+        "From my notes: {hypothesis}\nFrom the book: {context}\nAre my notes correct?\n{options}"),
     Template(
-        "options_first",
-        "{options}\n\nGive a verdict on the assertion, from what is written in the document and nothing else: "
-        "is it true?\n\nDocument: {context}\n\nAssertion: {hypothesis}"),
+        "tricky_wording",
+        "Careful, the wording can mislead.\n\nPassage: {context}\n\nStatement: {hypothesis}\n{options}\n"
+        "Is the statement true?"),
     Template(
-        "reading_test",
-        "Reading test. Part one is a short text, part two a sentence about it; candidates have to decide whether "
-        "the sentence is true.\n\nPart one: {context}\n\nPart two: {hypothesis}\n\nWhat should a candidate answer?\n"
-        "{options}"),
+        "accurate_summary",
+        "{hypothesis}\n{options}\n\nIs that accurate, judging by the excerpt?\n\nExcerpt: {context}"),
     Template(
-        "friendly_bet",
-        "Vera has bet that this is true: {hypothesis}\nPaul has bet that it is false. A single text is to settle "
-        "the matter, and if it leaves both possible, it is impossible to say and the bet is off. Is what Vera bet "
-        "on true?\n{options}\n\nText: {context}"),
-    Template(
-        "note_to_colleague",
-        "Hi Sam,\nthis landed on my desk today: {context}\nAt lunch somebody told me: {hypothesis}\nI know nothing "
-        "else about it. Trusting what landed on my desk, is what I was told true?\nThanks, Kim\n{options}\n"
-        "Sam writes back:"),
-    Template(
-        "write_statement",
-        "Read the passage and think up one statement about it. A careful reader who is asked whether your statement "
-        "is true, given the passage, should have to answer: {answer}.\n\nPassage: {context}\n\nStatement:",
+        "new_statement",
+        "Passage: {context}\n\nWrite a statement about the passage.\n"
+        "Is it true, according to the passage? {answer}\n\nStatement:",
         "{hypothesis}", "inverted"),
     Template(
-        "exam_author",
-        "Text for an exam: {context}\n\nThe exam needs a sentence that pupils compare with this text. When they are "
-        "asked if the sentence is true according to the text, the right reply must be \"{answer}\". Which sentence "
-        "could be used?",
+        "exam_item",
+        "Text for an exam: {context}\n\nMake up a sentence to be checked against it.\n"
+        'Correct answer to "Is the sentence true?": {answer}\n\nSentence:',
         "{hypothesis}", "inverted"),
 )
 
@@ -149,50 +132,33 @@ CB = Dataset(
     templates=(
         Template(
             "judging_by_words",
-            "{premise}\n\nJudging by these words, is it the case that {hypothesis}?\n{options}"),
+            '{premise}\n\nJudging by these words, is it the case that "{hypothesis}"?\n{options}'),
+        Template("discourse", "Discourse: {premise}\nClause: {hypothesis}\nIs the clause true?\n{options}"),
         Template(
-            "terse",
-            "Discourse: {premise}\nTrue that {hypothesis}?\n{options}"),
+            "claim_then_evidence",
+            "Claim: {hypothesis}\nAll there is to go by: {premise}\nIs the claim right?\n{options}"),
+        Template("options_then_clause", "{options}\n\nIs it so?\n{hypothesis}\n\nQuote: {premise}"),
         Template(
-            "claim_first",
-            "A person claims that {hypothesis}. All there is to go by is this scrap of talk or writing: {premise}\n"
-            "Is the claim true?\n{options}"),
+            "fact_or_not",
+            'Is it a fact that "{hypothesis}", going by the excerpt?\n{options}\n\nExcerpt: {premise}'),
         Template(
-            "options_first",
-            "{options}\n\nYou have read the lines below and nothing else. Now you are asked whether {hypothesis}. "
-            "What do you reply?\n\nThe lines: {premise}"),
+            "take_their_word",
+            "{premise}\n\nTaking whoever said that at their word, is this true?\n{hypothesis}\n{options}"),
         Template(
-            "mentioned_or_meant",
-            "People often mention a thing without saying that it is so: in a question, after 'if', as a wish or a "
-            "doubt. Read the excerpt with that in mind. Is it treated as a fact that {hypothesis} (yes), as untrue "
-            "(no), or is the matter left open (it is impossible to say)?\n{options}\n\nExcerpt: {premise}"),
-        Template(
-            "two_readers",
-            "First reader: Here is what the page says. {premise}\nSecond reader: So tell me, is it right that "
-            "{hypothesis}?\n{options}\nFirst reader:"),
-        Template(
-            "detective",
-            "A detective goes through a piece of evidence line by line.\n\nEvidence: {premise}\n\nNote in the "
-            "detective's book: find out if it is true that {hypothesis}.\n\nWhat answer does the evidence give?\n"
+            "extract_answers",
+            'The question is whether "{hypothesis}". What does the extract say to that?\n\nExtract: {premise}\n'
             "{options}"),
+        Template("holds_here", "Situation: {premise}\nDoes this hold in it?\n{hypothesis}\n{options}"),
         Template(
-            "clause_taken_out",
-            "Text: {premise}\n\nA clause taken out of the text: {hypothesis}.\n\nTrusting whoever says or tells all "
-            "this, is the clause true?\n{options}"),
+            "correct_remark",
+            "Passage: {premise}\nRemark on the passage: {hypothesis}\n{options}\nIs the remark correct?"),
         Template(
-            "whether",
-            "The question is whether {hypothesis}. Does the extract lead to a yes or a no, or does it make it "
-            "impossible to say?\n\nExtract: {premise}\n{options}"),
+            "would_be_right",
+            'To answer from the lines below: is it right that "{hypothesis}"?\n\n{premise}\n{options}'),
         Template(
-            "listening_test",
-            "Listening test. You have a button for yes, one for no and one for when it is impossible to say. First "
-            "the tape plays this: {premise}\n{options}\nVoice on the tape: Going by what you have just heard, is it "
-            "true that {hypothesis}?\nButton to press:"),
-        Template(
-            "state_clause",
-            "Find the thing that is said, asked, doubted, hoped or supposed in the last part of the passage and put "
-            "it as a plain clause of its own. To the question whether that clause is true, going by the passage, the "
-            "answer is: {answer}.\n\nPassage: {premise}\n\nClause:",
+            "clause_from_passage",
+            "Passage: {premise}\n\nState something that is said, asked, doubted or supposed here, as a clause.\n"
+            "Is it true, going by the passage? {answer}\n\nClause:",
             "{hypothesis}", "inverted"),
     ),
 )
@@ -215,50 +181,38 @@ RTE = Dataset(
     metrics=("accuracy",),
     templates=(
         Template(
-            "news_desk",
-            "A news desk runs a headline only when the report under it bears it out.\n\nReport: {premise}\n\n"
-            "Headline: {hypothesis}\n\nMay the headline run?\n{options}"),
+            "enough_to_be_sure",
+            "{premise}\n\nIs that enough to be sure of the following?\n{hypothesis}\n{options}"),
         Template(
-            "conclude",
-            "{premise}\n\nHaving read that, can we conclude the following? {hypothesis}\n{options}"),
+            "headline",
+            "Report: {premise}\nHeadline: {hypothesis}\nDoes the report bear out the headline?\n{options}"),
+        Template("snippet_confirms", "{hypothesis}\n\nDoes this snippet confirm it?\n{premise}\n{options}"),
+        Template("is_it_entailed", "Text: {premise}\nHypothesis: {hypothesis}\nIs it entailed?\n{options}"),
         Template(
-            "hypothesis_first",
-            "Somebody tells you this: {hypothesis}\nYou look it up and the only thing you find is this snippet: "
-            "{premise}\nDoes the snippet confirm what you were told?\n{options}"),
+            "options_then_conclusion",
+            "{options}\n\nDoes the conclusion follow from the passage?\n\nPassage: {premise}\n\n"
+            "Conclusion: {hypothesis}"),
         Template(
-            "terse",
-            "Text: {premise}\nHypothesis: {hypothesis}\nEntailed, yes or no?\n{options}"),
+            "essay_sentence",
+            "Student: The newspaper has this: {premise}\nStudent: So in my essay I put this: {hypothesis}\n"
+            "Student: Does mine follow?\n{options}\nTeacher:"),
         Template(
-            "options_first",
-            "{options}\n\nSay whether the passage entails the conclusion that was drawn from it.\n\n"
-            "Passage: {premise}\n\nConclusion: {hypothesis}"),
+            "must_be_true_too",
+            "If the first text is true, must the second be true too?\n\nFirst text: {premise}\n"
+            "Second text: {hypothesis}\n{options}"),
         Template(
-            "essay_dialogue",
-            "Student: The newspaper says: {premise}\nStudent: So in my essay I wrote: {hypothesis}\nStudent: Does my "
-            "sentence follow from what the newspaper says?\n{options}\nTeacher:"),
+            "dispatch_contains",
+            "Dispatch: {premise}\n\nIs the information below in the dispatch?\n{hypothesis}\n{options}"),
         Template(
-            "rule_explained",
-            "One text entails another if an ordinary reader who believes the first would, for that reason, take the "
-            "second to be true as well. Reply yes when that is so. Reply no in every other case: it makes no "
-            "difference whether the second text is denied or merely finds no support.\n{options}\n\n"
-            "First text: {premise}\n\nSecond text: {hypothesis}"),
+            "backed_by_source",
+            "Source text: {premise}\n\nOne-line version: {hypothesis}\n\n"
+            "Is everything in the one-line version backed by the source?\n{options}"),
         Template(
-            "every_word_true",
-            "Let us assume that every word of the dispatch is true.\nDispatch: {premise}\n\nMust the sentence that "
-            "comes next be true as well? {hypothesis}\n{options}"),
+            "evidence_for",
+            "Sentence that needs a source: {hypothesis}\n{options}\nCan the lines below be cited for it?\n{premise}"),
         Template(
-            "editor_signs",
-            "An agency sent in these lines: {premise}\n\nAn editor who knows nothing else about the matter is handed "
-            "a one-line version. Is it safe to sign it off as true?\n{options}\nOne-line version: {hypothesis}"),
-        Template(
-            "source_needed",
-            "In an online reference work, this sentence is marked as lacking a source: {hypothesis}\nA volunteer "
-            "proposes the passage below. Does it back up the whole sentence, so that the mark can be removed?\n"
-            "{options}\n\nPassage: {premise}"),
-        Template(
-            "write_hypothesis",
-            "Here is a short text: {premise}\n\nMake up one sentence to set beside it. Asked whether the sentence "
-            "follows from the text, a careful reader has to reply: {answer}.\n\nSentence:",
+            "write_sentence",
+            "Text: {premise}\n\nWrite one more sentence.\nDoes it follow from the text? {answer}\n\nSentence:",
             "{hypothesis}", "inverted"),
     ),
 )
@@ -266,51 +220,29 @@ RTE = Dataset(
 
 _MNLI_TEMPLATES = (
     Template(
-        "said_and_summed_up",
-        "One person said or wrote: {premise}\nAnother person puts forward: {hypothesis}\nIf the first of them is "
-        "right, is the second right too?\n{options}"),
-    Template(
         "premise_hypothesis",
         "Premise: {premise}\nHypothesis: {hypothesis}\nTaking the premise as true, is the hypothesis true?\n{options}"),
     Template(
-        "interview",
-        "Interviewer: On an earlier occasion you put it like this: {premise}\nInterviewer: Would it then be true to "
-        "say the following? {hypothesis}\n{options}\nGuest:"),
+        "second_right_too",
+        "First line: {premise}\nSecond line: {hypothesis}\nThe first is right. Is the second?\n{options}"),
+    Template("all_you_know", "Is this true?\n{hypothesis}\n\nAll you know: {premise}\n{options}"),
     Template(
-        "hypothesis_first",
-        "Is the sentence in quotation marks true? \"{hypothesis}\"\nAll you may rely on is this line from a book, a "
-        "report or a recorded talk: {premise}\n{options}"),
+        "sentence_one_given",
+        "{options}\n\nGiven sentence one, is sentence two true?\n\nSentence one: {premise}\n"
+        "Sentence two: {hypothesis}"),
     Template(
-        "options_first",
-        "{options}\n\nAnswer one question about the pair below: given sentence one, is sentence two true?\n\n"
-        "Sentence one: {premise}\nSentence two: {hypothesis}"),
+        "remark_on_note",
+        "Is the remark true, as far as the note goes?\n{options}\n\nNote: {premise}\nRemark: {hypothesis}"),
+    Template("the_case", "{premise}\n\nIn that situation, is this the case?\n{hypothesis}\n{options}"),
     Template(
-        "cases_spelt_out",
-        "Picture a situation of which the opening sentence is an accurate account. If the closing sentence is then "
-        "bound to be true, answer yes; if it is bound to be false, answer no; and if it could go either way, reply "
-        "that it is not possible to tell.\n\nOpening sentence: {premise}\n\nClosing sentence: {hypothesis}\n\n"
-        "{options}"),
+        "interpretation",
+        "Source: {premise}\nInterpretation: {hypothesis}\nIs the interpretation right?\n{options}"),
+    Template("a_and_b", "A: {premise}\nB: {hypothesis}\nTrusting A, is B right?\n{options}"),
+    Template("does_it_hold", "Known: {premise}\nTo be checked: {hypothesis}\nDoes it hold?\n{options}"),
+    Template("believe_the_first", "1. {premise}\n2. {hypothesis}\n{options}\nIf you believe 1, is 2 correct?"),
     Template(
-        "options_middle",
-        "You trust the note below. Is the remark under it true?\n{options}\n\nNote: {premise}\nRemark: {hypothesis}"),
-    Template(
-        "archive_index",
-        "An archive gives every line of its recordings and papers a short entry in the index.\n\nLine: {premise}\n"
-        "Entry: {hypothesis}\n\nGoing by the line, is what the entry says true?\n{options}"),
-    Template(
-        "witness",
-        "The witness declared: {premise}\nCounsel then put it to the court: {hypothesis}\nThe jury believes every "
-        "word of the witness. For the jury, then, is what counsel said true?\n{options}"),
-    Template(
-        "one_fact_in_memory",
-        "A program takes the single line in its memory as fact. It never replies no to a query merely because that "
-        "line does not cover it.\nLine in memory: {premise}\n{options}\nQuery: is the following true? {hypothesis}\n"
-        "Reply:"),
-    Template(
-        "second_of_pair",
-        "A worksheet pairs sentences. The first of this pair is: {premise}\nThe key to the worksheet says that the "
-        "right answer to \"Is the second sentence true, given the first?\" is: {answer}.\nWhat might the second "
-        "sentence be?",
+        "sentence_two",
+        "Sentence one: {premise}\nGiven sentence one, is sentence two true? {answer}\n\nWhat might sentence two be?",
         "{hypothesis}", "inverted"),
 )
 
@@ -360,46 +292,34 @@ QNLI = Dataset(
             "Question: {question}\nSentence: {sentence}\nDoes the sentence contain the answer to the question?\n"
             "{options}"),
         Template(
-            "encyclopedia_line",
-            "This line comes from an encyclopedia: {sentence}\nA reader would like to know: {question}\nDoes the line "
-            "tell the reader?\n{options}"),
+            "does_it_tell_us",
+            "Line from an encyclopedia: {sentence}\nDoes it tell us this?\n{question}\n{options}"),
         Template(
-            "search_result",
-            "Search query: {question}\nTop result: {sentence}\nCan the query be answered from this result alone?\n"
+            "result_settles_query",
+            "Search query: {question}\nTop result: {sentence}\nDoes this result settle the query?\n{options}"),
+        Template("know_after_reading", "{question}\n\nWould you know after reading only this?\n{sentence}\n{options}"),
+        Template("q_in_s", "S: {sentence}\nQ: {question}\nIs Q answered in S?\n{options}"),
+        Template(
+            "options_then_source",
+            "{options}\n\nCan this be answered from the source alone?\n\nAsked: {question}\nSource: {sentence}"),
+        Template(
+            "really_there",
+            "Wanted: {question}\nFound: {sentence}\nIs what is wanted really there, and not just the same topic?\n"
             "{options}"),
         Template(
-            "library_desk",
-            "Visitor: {question}\nLibrarian: All I have found is this sentence: {sentence}\nVisitor: Is what I asked "
-            "answered there?\n{options}\nLibrarian:"),
+            "card_sides",
+            "Front of a quiz card: {question}\nBack: {sentence}\nDo the two sides belong together?\n{options}"),
         Template(
-            "terse",
-            "S: {sentence}\nQ: {question}\nAnswer given in S, yes or no?\n{options}"),
+            "underlined_sentence",
+            "Exercise: {question}\nUnderlined in the text: {sentence}\nHas the right sentence been underlined?\n"
+            "{options}"),
         Template(
-            "options_first",
-            "{options}\n\nSay whether somebody who has only the source sentence could answer what is asked.\n\n"
-            "Asked: {question}\n\nSource sentence: {sentence}"),
+            "missing_fact",
+            "Is the missing fact in this sentence?\n{sentence}\n{options}\nMissing fact: {question}"),
         Template(
-            "topic_is_not_enough",
-            "A sentence can be on the subject of a question, and even use the same words, and still not give what was "
-            "asked for. Answer yes only if the information wanted is really there.\n{options}\n\n"
-            "Wanted: {question}\n\nOffered: {sentence}"),
-        Template(
-            "quiz_cards",
-            "In a set of quiz cards, the front asks something and the back has to give the solution. A card whose back "
-            "leaves the front unanswered is thrown out.\n\nFront: {question}\nBack: {sentence}\n\nShould this card "
-            "stay in the set?\n{options}"),
-        Template(
-            "underlined",
-            "In the chapter, a pupil has underlined this: {sentence}\nThe exercise was to underline the sentence that "
-            "answers \"{question}\"\nHas the pupil picked a sentence that does so?\n{options}"),
-        Template(
-            "blacked_out",
-            "On a page, everything has been blacked out except for one sentence: {sentence}\nDoes what is left give "
-            "the answer to the question below?\n{options}\nQuestion: {question}"),
-        Template(
-            "write_question",
-            "Sentence: {sentence}\n\nWrite a question on the same subject. When people are asked whether the sentence "
-            "answers your question, they must be able to say: {answer}.\n\nQuestion:",
+            "new_question",
+            "Sentence: {sentence}\n\nWrite a question on the same subject.\nDoes the sentence answer it? {answer}\n\n"
+            "Question:",
             "{question}", "inverted"),
     ),
 )
@@ -422,52 +342,38 @@ WNLI = Dataset(
     metrics=("accuracy",),
     templates=(
         Template(
-            "retold",
-            "{sentence1}\n\nSomebody retells a part of this and says who or what is meant: {sentence2}\nHas it been "
-            "understood correctly?\n{options}"),
+            "retold_in_part",
+            "{sentence1}\n\nRetold in part: {sentence2}\nWas the text understood correctly?\n{options}"),
         Template(
-            "terse",
-            "Original: {sentence1}\nPronoun filled in: {sentence2}\nRight reading, yes or no?\n{options}"),
+            "pronoun_filled_in",
+            "Original: {sentence1}\nPronoun filled in: {sentence2}\nIs this the right reading?\n{options}"),
+        Template("what_it_means", "{sentence2}\n\nIs that what the text below means?\n\nText: {sentence1}\n{options}"),
         Template(
-            "reading_first",
-            "\"{sentence2}\"\nThat is how one reader took a detail of the text below. Is the reader right?\n\n"
-            "Text: {sentence1}\n{options}"),
+            "example_sentence",
+            "Example: {sentence1}\nWhat it is taken to mean: {sentence2}\nIs that correct?\n{options}"),
         Template(
-            "language_class",
-            "Teacher: Our example today is: {sentence1}\nPupil: I think it tells us this: {sentence2}\nPupil: Did I "
-            "work out properly what the little word stands for?\n{options}\nTeacher:"),
+            "options_then_lines",
+            "{options}\n\nDoes the second line follow from a sensible reading of the first?\n\n"
+            "First line: {sentence1}\nSecond line: {sentence2}"),
         Template(
-            "options_first",
-            "{options}\n\nDecide whether the second line must be true if the first line is read in the way that makes "
-            "sense.\n\nFirst line: {sentence1}\nSecond line: {sentence2}"),
-        Template(
-            "common_sense",
-            "Words such as it, he, she and they often have two things or people that they could point to, and only "
-            "common sense shows which of them is meant. In the interpretation given here, such a word has been "
-            "replaced. Reply yes if the replacement is the one that was meant, and no if it is another.\n{options}\n\n"
-            "Passage: {sentence1}\n\nInterpretation: {sentence2}"),
-        Template(
-            "true_in_story",
-            "Here is a very short story. {sentence1}\n\nIs the next sentence true in the story?\n{options}\n"
-            "Next sentence: {sentence2}"),
-        Template(
-            "translator",
-            "Before she starts, a translator writes down what she takes an unclear word to refer to.\n\nTo be "
-            "translated: {sentence1}\nHer note: {sentence2}\n\nWill the translation be right if she goes by her note?\n"
+            "sensible_interpretation",
+            "Passage: {sentence1}\nInterpretation: {sentence2}\nDoes common sense support the interpretation?\n"
             "{options}"),
         Template(
-            "author_asked",
-            "An author wrote: {sentence1}\nAn editor asks the author in the margin: by that, do you mean the "
-            "following? {sentence2}\nWhat does the author reply?\n{options}"),
+            "next_sentence_true",
+            "Short story: {sentence1}\n\nIs the next sentence true in the story?\n{options}\n{sentence2}"),
         Template(
-            "household_robot",
-            "A household robot stores what it hears as simple facts. It has just stored this one: {sentence2}\nHas "
-            "the robot understood the speaker as a person would?\n{options}\nThe speaker's words: {sentence1}"),
+            "right_noun",
+            "Has the right noun been put for the pronoun?\n\nWith pronoun: {sentence1}\nWith noun: {sentence2}\n"
+            "{options}"),
+        Template("author_agrees", "{sentence1}\n\nWould the author agree with the following?\n{sentence2}\n{options}"),
         Template(
-            "fill_pronoun",
-            "Repeat, as a short sentence, the part of the text that leaves open who or what is meant, with a name or "
-            "a noun in place of the unclear word. Asked if the text really says so, one would have to answer: "
-            "{answer}.\n\nText: {sentence1}\n\nShort sentence:",
+            "fact_extracted",
+            "Input: {sentence1}\nFact extracted: {sentence2}\nWas the fact extracted properly?\n{options}"),
+        Template(
+            "noun_for_pronoun",
+            "Text: {sentence1}\n\nState part of this with a noun for the unclear word.\n"
+            "Does it say what the text means? {answer}\n\nShort sentence:",
             "{sentence2}", "inverted"),
     ),
 )
@@ -489,58 +395,41 @@ SNLI = Dataset(
     options=("yes", "it is not possible to tell", "no"),  # entailment, neutral, contradiction
     metrics=("accuracy",),
     templates=(
+        Template("true_of_photo", "Caption of a photo: {premise}\nIs this true of the photo?\n{hypothesis}\n{options}"),
         Template(
-            "photo_caption",
-            "The caption of a photo reads: {premise}\nIs this true of the photo? {hypothesis}\n{options}"),
+            "guess_unseen",
+            "In the picture: {premise}\nGuess by somebody who cannot see it: {hypothesis}\nIs the guess right?\n"
+            "{options}"),
         Template(
-            "picture_dialogue",
-            "Ana: I can't see the picture from here. What is in it?\nBen: {premise}\nAna: So would I be right if I "
-            "said this about it? {hypothesis}\n{options}\nBen:"),
+            "onlooker",
+            "Statement: {hypothesis}\nWhat an onlooker saw: {premise}\nIs the statement true?\n{options}"),
         Template(
-            "statement_first",
-            "A statement about a scene: {hypothesis}\nAn account by someone who was looking at that scene: {premise}\n"
-            "Is the statement true?\n{options}"),
+            "options_then_scene",
+            "{options}\n\nDoes this hold in the scene below?\n{hypothesis}\n\nScene: {premise}"),
         Template(
-            "options_first",
-            "{options}\n\nCompare the guess with the description of the snapshot. Is the guess true?\n\n"
-            "Description: {premise}\nGuess: {hypothesis}"),
+            "remark_true",
+            "Description: {premise}\nRemark on the same moment: {hypothesis}\nIs the remark true?\n{options}"),
+        Template("terse", "Scene: {premise}\nIs it so?\n{hypothesis}\n{options}"),
         Template(
-            "same_moment",
-            "A photographer described a shot in a few words. Later, somebody made a remark about the same shot: the "
-            "same people, the same things, the same moment. The remark may have to be true (yes), it may be ruled out "
-            "(no), or the description may leave it open (it is not possible to tell).\n\nDescription: {premise}\n"
-            "Remark: {hypothesis}\n\nWhich of the three applies?\n{options}"),
+            "comment_correct",
+            "Image description: {premise}\nComment on the image: {hypothesis}\nIs the comment correct?\n{options}"),
+        Template("line_added", "{premise}\n\nIs the line below true of that?\n{options}\n{hypothesis}"),
         Template(
-            "terse",
-            "Scene: {premise}\nIs it so? {hypothesis}\n{options}"),
+            "true_at_that_moment",
+            "Camera log: {premise}\nWas the following true at that moment?\n{hypothesis}\n{options}"),
         Template(
-            "alt_text",
-            "You look after the image descriptions of a website. A visitor has left a comment on one of the images."
-            "\n\nImage description: {premise}\nComment: {hypothesis}\n\nGoing by the image description, is the comment "
-            "correct?\n{options}"),
+            "what_is_going_on",
+            "First: {premise}\nSecond: {hypothesis}\nIs the second right about what is going on in the first?\n"
+            "{options}"),
         Template(
-            "options_middle",
-            "Imagine seeing just this: {premise}\nA line is added. Is it true of what you are seeing?\n{options}\n"
-            "Added line: {hypothesis}"),
-        Template(
-            "camera_log",
-            "An entry in the log of a camera reads: {premise}\nThe footage itself is lost. A supervisor who has "
-            "only the entry is asked if the following was true at that moment: {hypothesis}\n{options}\n"
-            "The supervisor answers:"),
-        Template(
-            "blindfold_game",
-            "Party game. A blindfolded player is told one line about a picture and then has to add something of her "
-            "own. She adds: {hypothesis}\nThe referee, who has not seen the picture either, knows only the line she "
-            "was told. Is what she added true?\n{options}\nThe line she was told: {premise}"),
-        Template(
-            "write_statement",
-            "What a photo shows: {premise}\n\nWrite a sentence about the same photo. Anyone who knows only the words "
-            "above and is asked if your sentence is true should answer: {answer}.",
+            "write_about_photo",
+            "What a photo shows: {premise}\n\nWrite a sentence about the same photo.\n"
+            "Is it true, going by the words above? {answer}",
             "{hypothesis}", "inverted"),
         Template(
-            "write_caption",
-            "Write the caption of a photo. After reading your caption, people will be asked whether a certain sentence "
-            "is true of the photo, and their answer should be: {answer}.\n\nThe sentence: {hypothesis}\n\nCaption:",
+            "caption_for_sentence",
+            "Sentence: {hypothesis}\n\nWrite a photo caption.\n"
+            "Going by the caption, is the sentence true? {answer}\n\nCaption:",
             "{premise}", "inverted"),
     ),
 )

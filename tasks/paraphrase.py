@@ -40,43 +40,38 @@ GLUE_MRPC = Dataset(
     metrics=("accuracy", "f1"),
     templates=(
         Template(
-            "question_last",
-            "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo these two sentences say the same thing?\n{options}"),
+            "just_reworded",
+            "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nIs sentence 2 just sentence 1 in other words?\n"
+            "{options}"),
         Template(
-            "agency_and_newspaper",
-            "A news agency sent out this line: {sentence1} A newspaper then printed this: {sentence2} Is the printed "
-            "line equivalent in meaning to the one that was sent?\n{options}"),
+            "sent_and_printed",
+            "Sent by the agency: {sentence1}\nPrinted in the paper: {sentence2}\nHas the meaning stayed the same?\n"
+            "{options}"),
         Template(
             "options_first",
-            "{options}\nIs one of these news sentences a paraphrase of the other?\n"
-            "First: {sentence1}\nSecond: {sentence2}"),
+            "{options}\nIs one of these news sentences a paraphrase of the other?\nFirst: {sentence1}\n"
+            "Second: {sentence2}"),
         Template(
-            "newsroom_talk",
-            "Intern: One paper writes: {sentence1}\nEditor: And what does the other paper write?\n"
-            "Intern: {sentence2}\nEditor: Do they report the same facts?\n{options}"),
+            "same_facts",
+            "One paper: {sentence1}\nAnother paper: {sentence2}\nDo both report the same facts?\n{options}"),
         Template(
-            "merge_reports",
-            "A news feed merges two reports when they carry the same information. Should it merge these?\n"
-            "Report A: {sentence1}\nReport B: {sentence2}\n{options}"),
+            "carry_the_same",
+            "Report A: {sentence1}\nReport B: {sentence2}\nDo they carry the same information?\n{options}"),
         Template(
-            "stand_in",
-            "Consider this sentence: {sentence2} Could it stand in for the next one without a reader missing or "
-            "gaining any important fact? {sentence1}\n{options}"),
+            "replace_without_loss",
+            "{sentence2}\n\nCould that replace the sentence below without loss?\n{sentence1}\n{options}"),
         Template(
-            "options_middle",
-            "Compare two statements from the press. One reads: {sentence1} The other reads: {sentence2}\n{options}\n"
-            "Are they equivalent?"),
-        Template("terse", "A: {sentence1}\nB: {sentence2}\nParaphrase, yes or no?\n{options}"),
+            "equivalent",
+            "Statement from the press: {sentence1}\nOther statement: {sentence2}\n{options}\nAre they equivalent?"),
+        Template("b_of_a", "A: {sentence1}\nB: {sentence2}\nIs B a paraphrase of A?\n{options}"),
         Template(
-            "check_the_claim",
-            "It is claimed that the two quotations from news stories below differ in wording only and not in "
-            "content. Is the claim true?\nQuotation one: {sentence1}\nQuotation two: {sentence2}\n{options}"),
+            "wording_only",
+            "Do the two quotations differ in wording only?\nQuotation one: {sentence1}\nQuotation two: {sentence2}\n"
+            "{options}"),
         Template(
-            "write_second_sentence",
-            "Write another news sentence about the events in this one: {sentence1}\n"
-            "Should the new sentence be a paraphrase of it? The answer is {answer}.",
-            "{sentence2}",
-            "inverted"),
+            "write_other_sentence",
+            "Sentence: {sentence1}\nWrite another news sentence about this.\nIs it a paraphrase? {answer}",
+            "{sentence2}", "inverted"),
     ),
 )
 
@@ -106,42 +101,27 @@ GLUE_QQP = Dataset(
             "same_thing_asked",
             "Question A: {question1}\nQuestion B: {question2}\nDo both ask for the same thing?\n{options}"),
         Template(
-            "forum_moderator",
-            "You moderate a question-and-answer site. Already on the site: {question1} Newly posted: {question2} "
-            "Should the new post be closed as a duplicate?\n{options}"),
+            "duplicate_post",
+            "On the site already: {question1}\nNewly posted: {question2}\nIs the new post a duplicate?\n{options}"),
         Template(
-            "options_first",
-            "{options}\nWould one good answer satisfy both of these people?\n"
-            "First person: {question1}\nSecond person: {question2}"),
+            "one_answer_for_both",
+            "{options}\nWould one good answer serve both?\nFirst question: {question1}\nSecond question: {question2}"),
+        Template("do_you_mean", "Asker: {question1}\nHelper: Do you mean this?\n{question2}\n{options}\nAsker:"),
         Template(
-            "asker_and_helper",
-            "Asker: {question1}\nHelper: A moment ago somebody wanted to know this: {question2}\n"
-            "Asker: Is that my question in other words?\n{options}"),
+            "help_entry",
+            "Help entry: {question1}\nSearch: {question2}\nIs this entry what the search is after?\n{options}"),
+        Template("second_redundant", "First: {question1}\nSecond: {question2}\nIs the second redundant?\n{options}"),
+        Template("same_intent", "{question2}\n{question1}\nIs the intent behind these questions the same?\n{options}"),
         Template(
-            "help_page",
-            "A help page has an entry called \"{question1}\" and a visitor types \"{question2}\" into its search "
-            "box. Is the entry what the visitor is looking for?\n{options}"),
+            "thread_titles",
+            "Thread one: {question1}\nThread two: {question2}\n{options}\nCan the threads be merged?"),
         Template(
-            "terse",
-            "Duplicate questions, yes or no?\nFirst question: {question1}\nSecond question: {question2}\n{options}"),
+            "only_wording_differs",
+            "Is the wording all that differs between these questions?\n{question1}\n{question2}\n{options}"),
         Template(
-            "look_at_intent",
-            "Set the wording aside and look at the intent. Do the questions \"{question2}\" "
-            "and \"{question1}\" seek the same information?\n{options}"),
-        Template(
-            "merge_threads",
-            "Two threads on a forum have these titles. Thread one: {question1} Thread two: {question2}\n{options}\n"
-            "Can the threads be merged without anybody's question going unanswered?"),
-        Template(
-            "is_it_true",
-            "Decide whether it is true that these questions mean the same: \"{question1}\" and \"{question2}\"\n"
-            "{options}"),
-        Template(
-            "write_another_question",
-            "Somebody asked this on a forum: {question1}\nWrite another question on the subject. "
-            "Is it to be a duplicate of the first one? The answer is {answer}.",
-            "{question2}",
-            "inverted"),
+            "write_other_question",
+            "Question: {question1}\nWrite another question on the subject.\nIs it a duplicate of the first? {answer}",
+            "{question2}", "inverted"),
     ),
 )
 
@@ -162,43 +142,36 @@ PAWS_WIKI = Dataset(
     metrics=("accuracy",),
     templates=(
         Template(
-            "shared_words",
-            "These sentences share nearly all of their words. Do they share their meaning too?\n"
-            "One: {sentence1}\nTwo: {sentence2}\n{options}"),
-        Template(
-            "another_way_to_say",
-            "Suppose we know this: {sentence1} Is the following just another way to say it? {sentence2}\n{options}"),
+            "words_and_meaning",
+            "One: {sentence1}\nTwo: {sentence2}\nThe words are alike. Is the meaning, too?\n{options}"),
+        Template("another_way", "{sentence1}\n\nIs this another way to put it?\n{sentence2}\n{options}"),
         Template(
             "options_first",
-            "{options}\nMind the word order. Is the second sentence a faithful rewording of the first?\n"
-            "{sentence1}\n{sentence2}"),
+            "{options}\nMind the word order. Is the second sentence a faithful rewording of the first?\n{sentence1}\n"
+            "{sentence2}"),
         Template(
-            "encyclopedia_edit",
-            "An encyclopedia article contains the sentence: {sentence1} A volunteer wants to replace it with: "
-            "{sentence2} Would the article still state the same facts?\n{options}"),
+            "after_the_edit",
+            "Before the edit: {sentence1}\nAfter the edit: {sentence2}\n"
+            "Does the article still state the same facts?\n{options}"),
         Template(
-            "teacher_and_pupil",
-            "Teacher: I took this sentence: {sentence1}\nTeacher: And I turned it into this one: {sentence2}\n"
-            "Pupil: Has the meaning survived?\n{options}"),
+            "meaning_survives",
+            "Given: {sentence1}\nRewritten: {sentence2}\nHas the meaning survived?\n{options}"),
         Template(
-            "two_notes",
-            "Lena and Omar took notes on the same book. Lena wrote: {sentence1} Omar wrote: {sentence2} Do their "
-            "notes tell us exactly the same thing?\n{options}"),
-        Template("terse", "Original: {sentence1}\nRearranged: {sentence2}\nSame meaning, yes or no?\n{options}"),
+            "notes_agree",
+            "Note 1: {sentence1}\nNote 2: {sentence2}\nDo the notes agree in every detail?\n{options}"),
+        Template("rearranged", "Original: {sentence1}\nRearranged: {sentence2}\nIs the meaning unchanged?\n{options}"),
         Template(
-            "who_did_what",
-            "Check who did what, where and when, first in sentence A and then in sentence B.\n"
-            "Sentence A: {sentence1}\nSentence B: {sentence2}\nDo all these details agree?\n{options}"),
+            "who_what_where_when",
+            "Is it the same who, what, where and when in both?\nSentence A: {sentence1}\nSentence B: {sentence2}\n"
+            "{options}"),
         Template(
             "interchangeable",
-            "Are the following two statements interchangeable?\n{options}\n"
-            "Statement one: {sentence1}\nStatement two: {sentence2}"),
+            "Are the following two statements interchangeable?\n{options}\nStatement one: {sentence1}\n"
+            "Statement two: {sentence2}"),
         Template(
-            "reuse_the_words",
-            "Write a new sentence that reuses almost all the words of this one: {sentence1}\n"
-            "Is the meaning to stay the same? The answer is {answer}.",
-            "{sentence2}",
-            "inverted"),
+            "reorder_words",
+            "Sentence: {sentence1}\nMake a new sentence from nearly the same words.\nDoes it mean the same? {answer}",
+            "{sentence2}", "inverted"),
     ),
 )
 
@@ -233,43 +206,33 @@ STSB = Dataset(
             "On a scale from 0 (unrelated) to 5 (same meaning), how similar are these sentences?\n"
             "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n{options}"),
         Template(
-            "rate_the_pair",
-            "Compare this: {sentence1}\nWith this: {sentence2}\nRate from 0, for nothing shared, to 5, for full "
-            "agreement, how close they are in meaning.\n{options}"),
+            "how_close",
+            "{sentence1}\n{sentence2}\nHow close in meaning, from 0 for nothing shared to 5 for identical?\n{options}"),
         Template(
-            "options_first",
-            "{options}\nGrade the similarity of two texts, where 5 stands for full equivalence and 0 for no overlap "
-            "at all.\nFirst text: {sentence1}\nSecond text: {sentence2}"),
+            "options_then_grade",
+            "{options}\nGrade the similarity: 5 is equivalent, 0 is no overlap.\nFirst text: {sentence1}\n"
+            "Second text: {sentence2}"),
         Template(
-            "annotator_rules",
-            "You are an annotator with these rules: 5 for sentences that mean the same, 4 if only minor details "
-            "differ, 3 if something important differs, 2 if just a few details are shared, 1 if only the topic is, "
-            "and 0 if nothing is. Which grade does this pair get?\nLeft: {sentence1}\nRight: {sentence2}\n{options}"),
+            "semantic_similarity",
+            "Left: {sentence1}\nRight: {sentence2}\nSemantic similarity (0 lowest, 5 highest):\n{options}"),
+        Template("likeness", "How alike in meaning are these, out of 5?\n{sentence1}\n{sentence2}\n{options}"),
+        Template("numbered", "1. {sentence1}\n2. {sentence2}\n{options}\nSimilarity of meaning, 0 to 5:"),
         Template(
-            "card_game",
-            "Player: My first card says: {sentence1}\nPlayer: My second card says: {sentence2}\n"
-            "Referee: Between 0 and 5 points are given for likeness of meaning. How many are these cards worth?\n"
-            "{options}"),
-        Template("terse", "Similarity from 0 to 5 of \"{sentence1}\" and \"{sentence2}\":\n{options}"),
+            "match_quality",
+            "Query: {sentence1}\nResult: {sentence2}\nHow good is the match, 5 being perfect and 0 none?\n{options}"),
         Template(
-            "search_engine",
-            "A search engine has to know how well \"{sentence1}\" and \"{sentence2}\" match in meaning, with 5 for a "
-            "perfect match and 0 for none at all. What is a fair number?\n{options}"),
+            "share_of_meaning",
+            "Text A: {sentence1}\nText B: {sentence2}\n{options}\n"
+            "Which score from 0 to 5 says how much meaning they share?"),
         Template(
-            "options_middle",
-            "Weigh the meaning of two short texts, not their words.\nText A: {sentence1}\nText B: {sentence2}\n"
-            "{options}\nWhich whole number from 0 to 5, where 5 is identical meaning, measures how close they are?"),
+            "two_versions",
+            "One version: {sentence1}\nOther version: {sentence2}\n"
+            "How much do they have in common, nothing being 0 and everything 5?\n{options}"),
         Template(
-            "two_speakers",
-            "One speaker put it like this: {sentence1} Another put it like this: {sentence2} From 0, when "
-            "they speak of entirely different things, to 5, when they say the same in other words, how well do they "
-            "agree?\n{options}"),
-        Template(
-            "write_at_distance",
-            "Reference sentence: {sentence1} Write a sentence whose similarity in meaning to it is {answer}, on a "
-            "scale that runs from 0 (nothing in common) to 5 (equivalent).",
-            "{sentence2}",
-            "inverted"),
+            "write_at_similarity",
+            "Sentence: {sentence1}\nWrite a second sentence.\n"
+            "Similarity to the first in meaning, from 0 to 5: {answer}",
+            "{sentence2}", "inverted"),
     ),
 )
 

@@ -36,35 +36,17 @@ IMDB_REVIEWS = Dataset(
     metrics=("accuracy",),
     templates=(
         Template("question_last", "{text}\n\nIs this movie review positive or negative?\n{options}"),
+        Template("what_they_thought", "What did the author think of the film overall?\n\n{text}\n{options}"),
+        Template("options_then_verdict", "{options}\nWhat is the overall verdict of this movie review?\n{text}"),
         Template(
-            "author_opinion",
-            "Decide what the author of this film review thought of the film overall.\n\nReview: {text}\n{options}"),
-        Template("options_first", "{options}\nGive the overall verdict of the following movie review. {text}"),
-        Template(
-            "before_the_cinema",
-            "Noor: I found a review of that film we talked about. \"{text}\"\n"
-            "Sam: So what did the reviewer make of it? Was the opinion positive or negative?\n{options}"),
-        Template(
-            "cinema_programmer",
-            "You choose the films for a small cinema and sort viewers' reviews into two piles, positive for praise "
-            "and negative for complaint. Which pile does this one go on? {text}\n{options}"),
-        Template(
-            "one_word_rating",
-            "A website about films replaces the stars of every review by a word for its sentiment. Find the word for "
-            "this review: {text}\n{options}"),
+            "what_it_makes_of_it",
+            "I found this review of a film:\n{text}\n\nWhat does it make of the film?\n{options}"),
+        Template("praise_or_complaint", "Praise (positive) or complaint (negative)?\n{text}\n{options}"),
+        Template("rating", "Review: {text}\n\nRating, negative or positive:\n{options}"),
         Template("terse", "Movie review: {text}\nOverall sentiment:\n{options}"),
-        Template(
-            "mixed_feelings",
-            "Reviewers may like the acting and dislike the plot, but what counts is their opinion of the film as a "
-            "whole. State that opinion.\n{options}\nReview to judge: {text}"),
-        Template(
-            "director_reads_it",
-            "If the director of the film read these lines by a viewer, would the feedback seem positive or negative? "
-            "{text}\n{options}"),
-        Template(
-            "did_they_enjoy_it",
-            "Did this viewer enjoy the movie? Do not answer with yes or no, but with the sentiment of the review.\n"
-            "\"{text}\"\n{options}"),
+        Template("all_in_all", "All in all, how does the reviewer feel about the film?\n{options}\n{text}"),
+        Template("recommendation", "Is this a recommendation (positive) or a warning (negative)?\n{text}\n{options}"),
+        Template("impression", "{text}\n\nWhat impression of the movie did this viewer come away with?\n{options}"),
     ),
 )
 
@@ -94,34 +76,22 @@ SENTIMENT140 = Dataset(
     options=_OPTIONS,
     metrics=("accuracy",),
     templates=(
-        Template("mood_question", "Tweet: \"{text}\"\nWhat is the mood of this tweet?\n{options}"),
-        Template("how_do_they_feel", "How does the person who posted \"{text}\" on Twitter feel?\n{options}"),
-        Template("options_first", "{options}\nRead the tweet and name its sentiment: {text}"),
+        Template("mood", "Tweet: {text}\nWhat is the mood of this tweet?\n{options}"),
+        Template("how_they_feel", "{text}\n\nHow does the person who tweeted this feel?\n{options}"),
+        Template("options_then_tweet", "{options}\nName the sentiment of this tweet.\n{text}"),
+        Template("feeling_behind_it", "Is the feeling behind this tweet positive or negative?\n{text}\n{options}"),
+        Template("emotional_tone", "Post: {text}\nEmotional tone:\n{options}"),
         Template(
-            "two_followers",
-            "Ravi: Look what my sister just tweeted: \"{text}\"\n"
-            "Elsa: Is the feeling behind it positive or negative?\n{options}"),
-        Template(
-            "social_media_team",
-            "You work in a social media team and tag every incoming post with its emotional tone.\n"
-            "Post: \"{text}\"\nTag:\n{options}"),
-        Template(
-            "missing_smiley",
-            "A smiley is to go with this message. Which one suits it, a happy one (positive) or a sad one "
-            "(negative)? Message: {text}\n{options}"),
+            "which_smiley",
+            "{text}\n\nWhich smiley suits this, a happy one (positive) or a sad one (negative)?\n{options}"),
         Template("terse", "Twitter sentiment check: {text}\n{options}"),
+        Template("attitude", "Posted online: {text}\n{options}\nWhat attitude comes across?"),
         Template(
-            "attitude_last",
-            "Somebody shared this with the world in 140 characters or fewer: \"{text}\"\n{options}\n"
-            "What attitude comes across?"),
+            "slang_and_links",
+            "Leaving slang, links and user names aside, what does this express?\n{text}\n{options}"),
         Template(
-            "slang_aside",
-            "Slang, links and user names aside, the next tweet expresses either a positive or a negative feeling. "
-            "State which. {text}\n{options}"),
-        Template(
-            "congratulate_or_comfort",
-            "Would a kind follower answer this tweet with a cheer or with words of comfort? Label it positive in the "
-            "first case and negative in the second. \"{text}\"\n{options}"),
+            "good_day_or_bad",
+            "{text}\n\nDoes that sound like a good day (positive) or a bad one (negative)?\n{options}"),
     ),
 )
 
@@ -148,39 +118,22 @@ SST2 = Dataset(
     metrics=("accuracy",),
     templates=(
         Template(
-            "line_from_a_critic",
-            "\"{sentence}\" Is this line by a film critic positive or negative about the film?\n{options}"),
+            "for_or_against",
+            "Line by a film critic: {sentence}\nDoes it speak for the film (positive) or against it (negative)?\n"
+            "{options}"),
         Template("terse", "Phrase from a film review: {sentence}\nSentiment of the phrase:\n{options}"),
+        Template("options_then_words", "{options}\nWhat do these words of a critic express?\n{sentence}"),
+        Template("praise_or_criticism", "Is this praise (positive) or criticism (negative)?\n{sentence}\n{options}"),
         Template(
-            "options_first",
-            "{options}\nA critic summed up a picture in these words: \"{sentence}\" What is their sentiment?"),
-        Template(
-            "producer_and_assistant",
-            "Producer: What do the papers say about our film?\nAssistant: One of them writes, \"{sentence}\"\n"
-            "Producer: Would you call that positive or negative?\n{options}"),
-        Template(
-            "poster_quote",
-            "Only praise may be quoted on a film poster. Before the words \"{sentence}\" can be printed there, "
-            "somebody has to find out what their sentiment is. What is it?\n{options}"),
-        Template(
-            "two_ends",
-            "Imagine a scale whose ends are called negative and positive. Nearer to which end does the opinion in "
-            "this sentence lie? {sentence}\n{options}"),
+            "fit_for_the_poster",
+            "Quote: {sentence}\nWould the film's poster quote this (positive) or leave it out (negative)?\n{options}"),
+        Template("nearer_end", "Nearer to which end, negative or positive?\n{sentence}\n{options}"),
         Template(
             "excerpt_last",
             "Judge the tone of a short excerpt from a movie critique.\n{options}\nExcerpt: {sentence}"),
-        Template(
-            "wording_matters",
-            "Praise, mockery, irony and boredom all leave traces in the wording. Take the sentence \"{sentence}\" as "
-            "a whole and label what it says about the movie.\n{options}"),
-        Template(
-            "finish_the_statement",
-            "Finish the statement with a fitting adjective. From the remark \"{sentence}\" we can tell that the "
-            "reviewer's reaction to the film was largely ...\n{options}"),
-        Template(
-            "language_lesson",
-            "In a lesson on the language of opinion, students sort snippets of film writing by polarity. How should "
-            "they sort this one? {sentence}\n{options}"),
+        Template("how_it_looks", "How does the wording of this sentence make the movie look?\n{sentence}\n{options}"),
+        Template("reaction", "{sentence}\n{options}\nThe critic's reaction to the film:"),
+        Template("polarity", "Polarity of this snippet of film writing:\n{sentence}\n{options}"),
     ),
 )
 
@@ -211,38 +164,18 @@ YELP_POLARITY_REVIEWS = Dataset(
             "experience_question",
             "{text}\n\nWas the experience that this customer describes positive or negative?\n{options}"),
         Template(
-            "would_they_return",
-            "Ask yourself if this customer would go there again, and then give the sentiment of the review.\n\n"
-            "{text}\n{options}"),
-        Template(
-            "options_first",
-            "{options}\nBelow is what somebody posted on Yelp about a local business. Classify it by sentiment.\n"
-            "{text}"),
-        Template(
-            "tourist_and_guide",
-            "Tourist: Is the place any good?\nGuide: This is what one visitor had to say: \"{text}\"\n"
-            "Tourist: I see. What sort of impression did it leave on that visitor?\n{options}"),
-        Template(
-            "owner_files_reviews",
-            "You own the business reviewed here and file compliments under positive, complaints under negative. "
-            "Where do you file this one? {text}\n{options}"),
-        Template(
-            "hidden_stars",
-            "The star rating of this review is hidden. A high rating counts as positive and a low one as negative. "
-            "Work out from the words alone which it was. {text}\n{options}"),
+            "satisfied_or_disappointed",
+            "Satisfied customer (positive) or disappointed customer (negative)?\n{text}\n{options}"),
+        Template("options_then_post", "{options}\nClassify this Yelp post by sentiment.\n{text}"),
+        Template("impression_of_the_place", "{text}\n\nWhat kind of impression did the place leave?\n{options}"),
+        Template("compliment_or_complaint", "Compliment (positive) or complaint (negative)?\n{text}\n{options}"),
+        Template("few_stars_or_many", "{text}\n\nFew stars (negative) or many (positive)?\n{options}"),
         Template("terse", "Yelp review: {text}\nPolarity:\n{options}"),
+        Template("feedback_then_options", "Feedback: {text}\n{options}\nSentiment of the customer:"),
+        Template("opinion_of_the_business", "What does this customer think of the business?\n\n{text}\n{options}"),
         Template(
-            "feedback_table",
-            "A table of customer feedback has a column for sentiment.\n{options}\n"
-            "Fill in that column for the following entry: {text}"),
-        Template(
-            "tell_a_friend",
-            "Someone wrote about a visit to a shop, restaurant or other service. Tell a friend in a word "
-            "whether the writer's view of the place is positive or negative.\n\n{text}\n{options}"),
-        Template(
-            "leaning",
-            "Service, price, quality and atmosphere may all come up in a customer's report, yet in the end it leans "
-            "one way. Say which way it leans.\nReport: {text}\n{options}"),
+            "which_way",
+            "Good points and bad ones may both come up. Which way does the report lean?\nReport: {text}\n{options}"),
     ),
 )
 

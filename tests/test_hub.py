@@ -367,10 +367,10 @@ def test_reads_and_downloads_from_the_hub(tmp_path, fake_hub):
 
 def test_a_seqio_name_of_ours_reads_from_the_hub_without_a_mirror(tmp_path):
     program = ("from flan_jax.data.assemble import Data, DataConfig\n"
-               "Data(DataConfig(source='hf', held_out='none', mixture_or_task_name='flan_rte.terse'))")
+               "Data(DataConfig(source='hf', held_out='none', mixture_or_task_name='flan_rte.is_it_entailed'))")
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300,
                             env={**os.environ, "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"})
-    assert "'flan_rte.terse' has no rows: rte is not on disk, and HF_HUB_OFFLINE is set" in result.stderr, result.stderr
+    assert "'flan_rte.is_it_entailed' has no rows: rte is not on disk, and HF_HUB_OFFLINE is set" in result.stderr
 
 
 def test_reading_the_hub_needs_no_tensorflow(tmp_path):

@@ -460,8 +460,7 @@ def test_forward_templates_ask_for_the_answer_and_at_most_three_ask_for_a_field(
 
 
 # Yes/no questions that are asked by the way; the instruction after them says what to answer.
-ASIDES = {"imdb_reviews/did_they_enjoy_it", "sentiment140/congratulate_or_comfort", "openbookqa/classroom_dialogue",
-          "yelp_polarity_reviews/tourist_and_guide", "cola/learner_dialogue"}
+ASIDES = {"openbookqa/classroom_dialogue", "cola/learner_dialogue"}
 # The yes/no question is a field of the row.
 YES_NO_FIELD = {"bool_q": "question"}
 AUXILIARY = "is|are|was|were|do|does|did|can|could|would|will|has|have|had|should|must|may|am"

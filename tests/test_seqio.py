@@ -177,7 +177,7 @@ data.build_shard('flan_copa', 1)
 shard = data.open_shard('flan_copa', 1)
 second = tokens(examples('flan_copa', lengths, num_epochs=2))[len(shard.inputs):]
 found['own_second'] = second == [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))]
-named = Data(dataclasses.replace(own, mixture_or_task_name='flan_rte.terse'))
+named = Data(dataclasses.replace(own, mixture_or_task_name='flan_rte.is_it_entailed'))
 found['candidates'] = [data.candidates(), data.unchecked(), named.candidates(), named.unchecked()]
 elsewhere = dataclasses.replace(own, source='jsonl', data_dir=rows)
 try:

@@ -126,8 +126,9 @@ def test_training_reads_our_mixture_with_the_tasks_vocabulary(stand_ins):
 
 
 def test_evaluation_and_inference_read_ranked_tasks(stand_ins, t5_vocabulary):
-    found = parsed(stand_ins, "eval", f"VOCABULARY_FILE = '{t5_vocabulary}'", "MIXTURE_OR_TASK_NAME = 'flan_cb.terse'")
-    assert found["same"] and found["size"] == 32100 and found["name"] == "flan_cb.terse"
+    found = parsed(stand_ins, "eval", f"VOCABULARY_FILE = '{t5_vocabulary}'",
+                   "MIXTURE_OR_TASK_NAME = 'flan_cb.discourse'")
+    assert found["same"] and found["size"] == 32100 and found["name"] == "flan_cb.discourse"
     found = parsed(stand_ins, "infer")
     assert found["same"] and found["mode"] == "score" and found["name"].endswith(".rank")
 
@@ -155,12 +156,12 @@ def test_t5x_trains_saves_and_evaluates(tmp_path):
     assert re.search(r"\[3\] collection=train .*loss_per_nonpadding_target_token=\d", logged)
     assert re.search(r"\[3\] collection=training_eval/flan_rte .*loss=\d", logged)
     checkpoint = f"--gin.CHECKPOINT_PATH='{tmp_path}/checkpoint_3'"
-    for name, measure in (("flan_rte.terse.rank", "accuracy"), ("flan_e2e_nlg.listing", "rougeLsum")):
+    for name, measure in (("flan_rte.is_it_entailed.rank", "accuracy"), ("flan_e2e_nlg.listing", "rougeLsum")):
         t5x("eval", checkpoint, f"--gin.EVAL_OUTPUT_DIR='{tmp_path}/eval'", f"--gin.MIXTURE_OR_TASK_NAME='{name}'")
         metrics = json.loads((tmp_path / f"eval/inference_eval/{name}-metrics.jsonl").read_text())
         assert metrics["step"] == 3 and 0 <= metrics[measure] <= 100
     t5x("infer", checkpoint, f"--gin.INFER_OUTPUT_DIR='{tmp_path}/infer'")
-    lines = (tmp_path / "infer/flan_rte.terse.rank-score.jsonl-00000-of-00001").read_text().splitlines()
+    lines = (tmp_path / "infer/flan_rte.is_it_entailed.rank-score.jsonl-00000-of-00001").read_text().splitlines()
     assert [json.loads(line)["inputs"]["targets_pretokenized"] for line in lines[:2]] == ["yes", "no"]
     assert all(json.loads(line)["score"] < 0 for line in lines)
 

@@ -93,7 +93,8 @@ def test_render_for_scripts(tasks, rte_rows):
 
 
 def render(tasks, rows, *argv):
-    _, out, _ = tasks("render", "rte", "--source=jsonl", f"--data_dir={rows}", "--template=terse", "--json", *argv)
+    _, out, _ = tasks("render", "rte", "--source=jsonl", f"--data_dir={rows}", "--template=is_it_entailed", "--json",
+                      *argv)
     return lines(out)[0]
 
 
@@ -131,8 +132,8 @@ def test_what_reads_the_same_in_a_mode_is_rendered_once(tasks, mode, kinds):
 
 def test_exemplars_are_other_rows_of_the_training_side(tasks):
     seen = set()
-    _, out, _ = tasks("render", "rte", "--num_rows=12", "--template=terse", "--shots=11", "--json")
-    _, plain, _ = tasks("render", "rte", "--num_rows=12", "--template=terse", "--json")
+    _, out, _ = tasks("render", "rte", "--num_rows=12", "--template=is_it_entailed", "--shots=11", "--json")
+    _, plain, _ = tasks("render", "rte", "--num_rows=12", "--template=is_it_entailed", "--json")
     alone = [record["inputs"] for record in lines(plain)]
     for record, own in zip(lines(out), alone, strict=True):
         *shots, last = record["inputs"].split("\n\n")
@@ -240,13 +241,13 @@ def test_split_says_which_rule_holds_and_what_overlaps(tasks):
     (["list", "--cluster=nil"], "did you mean nli?"),
     (["list", "--cluster=NLI"], "did you mean nli?"),
     (["split", "--held_out=SuperGLUE"], "did you mean superglue?"),
-    (["render", "rte", "--template=TERSE"], "did you mean terse?"),
+    (["render", "rte", "--template=IS_IT_ENTAILED"], "did you mean is_it_entailed?"),
     (["render", "rte", "--source=HF"], "did you mean hf?"),
     (["SHOW", "rte"], "did you mean show?"),
     (["list", "--source=jsonl"], "unrecognized arguments: --source=jsonl (`flan-jax tasks list --help`"),
     (["split", "--held_out=sentimant"], "did you mean sentiment?"),
-    (["render", "rte", "--template=ters"], "did you mean terse?"),
-    (["render", "rte", "--templat=terse"], "did you mean --template?"),
+    (["render", "rte", "--template=is_entailed"], "did you mean is_it_entailed?"),
+    (["render", "rte", "--templat=is_it_entailed"], "did you mean --template?"),
     (["render", "rte", "--num_rows=-1"], "'-1' is not a whole number from 0 up"),
     (["render", "rte", "--shots=99"], "ask for at most 11 shots."),
     (["render", "rte", "--options_style=letter"], "did you mean lettered? The choices are fixed, shuffled"),
