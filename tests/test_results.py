@@ -3,15 +3,17 @@
 import concurrent.futures
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 
 from flan_jax.data.cache import EvalExamples
 from flan_jax.data.catalogue import Dataset
+from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
-from flan_jax.evaluation.held_out import model_digest
+from flan_jax.evaluation.held_out import HeldOut, model_digest
 from flan_jax.evaluation.results import ResultRow, Setting
 from flan_jax.models.decoder import DecoderConfig
 
@@ -41,6 +43,21 @@ EMPTY = np.array([], np.int32)
 def right(inputs, options):
     return [np.where(np.arange(len(choices)) == row[:1].sum(), -1.0, -2.0).astype(np.float32)
             for row, choices in zip(inputs, options)]
+
+
+def test_unconditional_options_stand_after_answer():
+    """Brown et al. 2020, section 2.4: P(option | "Answer:"), not P(option | nothing)."""
+    holder = types.SimpleNamespace(data=types.SimpleNamespace(vocabulary=ByteVocabulary()))
+    ids = HeldOut._unconditional_input(holder)
+    assert ids.dtype == np.int32 and ids.tolist() == [*(3 + byte for byte in b"Answer:"), EOS]
+    seen = []
+
+    def rank(inputs, options):
+        seen.extend(row.tolist() for row in inputs if len(row) > 2)
+        return right(inputs, options)
+
+    list(results.evaluate([ranked([1, 0])], DATASETS, SETTING, rank, None, ids))
+    assert seen == [ids.tolist()]
 
 
 def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_path):
