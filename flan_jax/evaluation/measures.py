@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from flan_jax.evaluation.results import ResultRow
 
 SUFFIX = ".units.json"
+# Numbers are percentages; what lies far beyond is damage.
+_LARGEST_VALUE = 1e6
 # The columns of a result row that name the evaluation that a file belongs to.
 _COLUMNS = ("run", "model", "step", "shots", "instruction_mode", "dataset", "split", "template", "scoring", "metric")
 
@@ -52,7 +54,21 @@ def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
         advice = "delete it and run `flan-jax eval` again"
         record = read_json(path, advice=advice)
         with readable(path, advice):
-            measure = Measure(record["statistic"], tuple(record["units"]), np.array(record["parts"], np.float64))
-            if measure.statistic not in STATISTICS or measure.parts.shape[0] != len(measure.units):
-                raise ValueError("its statistic is unknown, or it does not have one part for each unit")
-            yield tuple(record[name] for name in _COLUMNS), measure
+            item = _read(record)
+        yield item
+
+
+def _read(record: dict[str, Any]) -> tuple[tuple, Measure]:
+    """The key and the measure of a record; raises what a damaged one makes of it."""
+    key = tuple(record[name] for name in _COLUMNS)
+    measure = Measure(record["statistic"], tuple(record["units"]), np.array(record["parts"], np.float64))
+    if measure.statistic not in STATISTICS or measure.parts.shape[0] != len(measure.units):
+        raise ValueError("its statistic is unknown, or it does not have one part for each unit")
+    numbers = [value for name, value in zip(_COLUMNS, key) if name in ("step", "shots")]
+    texts = [*(value for name, value in zip(_COLUMNS, key) if name not in ("step", "shots")), *measure.units]
+    if not all(type(value) is int for value in numbers) or not all(isinstance(value, str) for value in texts):
+        raise ValueError("a number or a text is of another type")
+    with np.errstate(all="ignore"):
+        if not (np.isfinite(measure.parts).all() and abs(measure.value()) < _LARGEST_VALUE):
+            raise ValueError("its parts make no number")
+    return key, measure

@@ -358,7 +358,7 @@ def known_runs(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
     runs = read_json(path, advice=advice) if path.is_file() else {}
     with readable(path, advice):
         for name, run in runs.items():
-            if not isinstance(run["directory"], str) or not _is_list_of_texts(run["trained_on"]):
+            if not _is_list_of_texts([run["directory"], run.get("source", ""), *run["trained_on"]]):
                 raise ValueError(f"{shown(name)} lacks its directory or what it trained on")
     return runs
 
@@ -392,6 +392,8 @@ def check_files(directory: pathlib.Path) -> None:
         read_texts(directory / name)
     if (directory / RESULTS).exists():
         read_results(directory / RESULTS)
+    for _ in measures.read_all(directory):
+        pass
 
 
 @contextlib.contextmanager

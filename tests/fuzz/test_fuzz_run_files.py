@@ -1,0 +1,284 @@
+"""Every small file of a run, damaged: the work that reads it ends in a message, or goes on with what is right."""
+
+import csv
+import io
+import json
+
+import pytest
+from harness import shares
+from hypothesis import strategies as st
+from mutations import as_json, damaged_bytes, damaged_values
+
+from flan_jax import generate, report
+from flan_jax.errors import UserError
+from flan_jax.evaluation import report as tables
+from flan_jax.evaluation import results
+from flan_jax.evaluation.results import COLUMNS
+from flan_jax.training import checkpoints, mixture_record
+from flan_jax.training.loop import changed_settings
+from flan_jax.training.metrics_log import FILE, MetricsLog, Work, read_steps
+
+LINES = [
+    [
+        "nli",
+        "100",
+        model,
+        "t5_tiny",
+        "nli",
+        "rte",
+        "test",
+        template,
+        "forward",
+        "0",
+        mode,
+        scoring,
+        "accuracy",
+        value,
+        "2.5",
+        "40",
+    ]
+    for model, mode, scoring, template, value in (
+        ("tuned", "template", "sum", "terse", "50.0"),
+        ("tuned", "template", "sum", "email", "62.5"),
+        ("untuned", "template", "sum", "terse", "47.5"),
+        ("majority", "any", "majority", "any", "55.0"),
+    )
+]
+RUNS = {"nli": {"directory": "/runs/nli", "trained_on": ["copa", "piqa"], "source": "bundled"}}
+EVALUATED = {"nli/tuned/step 100/template/0 shots/rte/test/terse": "0123456789abcdef 5"}
+SIGNATURES = {"accuracy": "flan_jax accuracy: the share of right answers"}
+MIXTURE = {
+    "held_out": "nli",
+    "seed": 0,
+    "pack": True,
+    "task_feature_lengths": [64, 16],
+    "eval": ["rte"],
+    "dropped": [],
+    "left_out": {},
+    "card": [{"dataset": "copa", "cluster": "commonsense", "rows": 12}],
+    "shards": {"copa": "a"},
+    "vocabulary": "bytes",
+    "trained_before": [],
+}
+UNITS = {
+    "run": "nli",
+    "model": "tuned",
+    "step": 100,
+    "shots": 0,
+    "instruction_mode": "template",
+    "dataset": "rte",
+    "split": "test",
+    "template": "terse",
+    "scoring": "sum",
+    "metric": "accuracy",
+    "statistic": "ratio",
+    "units": ["rte/test/0", "rte/test/1"],
+    "parts": [[1.0, 1.0], [0.0, 1.0]],
+}
+PROMPTS = ["one", "two", "three"]
+IDENTITY = {"method": "greedy", "max_length": 8, "parameters": "abc"}
+
+
+def results_csv() -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *LINES])
+    return text.getvalue().encode()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A directory with the small files of an evaluated run."""
+    (tmp_path / "results.csv").write_bytes(results_csv())
+    for name, value in (
+        ("runs.json", RUNS),
+        ("evaluated.json", EVALUATED),
+        ("signatures.json", SIGNATURES),
+        ("mixture.json", MIXTURE),
+    ):
+        (tmp_path / name).write_text(json.dumps(value))
+    (tmp_path / "predictions/tuned").mkdir(parents=True)
+    (tmp_path / "predictions/tuned/rte.test.terse.units.json").write_text(json.dumps(UNITS))
+    return tmp_path
+
+
+def reported(directory) -> str:
+    """The table that `flan-jax report` and the end of an evaluation print."""
+    paths = [directory / "results.csv"]
+    rows, known = report._all_rows(paths)
+    return tables.table(tables.compare(rows, known), report._tuned_on(paths), report._sources(paths))
+
+
+def read_first(directory) -> bool:
+    """What `train` and `eval` read before they begin: what passes must not fail at the end, after the work."""
+    results.check_files(directory)
+    try:
+        results.update_results(directory / "results.csv", results.read_results(directory / "results.csv")[:1])
+        results.remember_run(directory, directory, ["copa"])
+        text = reported(directory)
+    except UserError as error:
+        return "nothing to report" in str(error) or "no result" in str(error)
+    return text.isprintable() or all(ord(c) >= 32 or c == "\n" for c in text)
+
+
+def test_whole_files_pass(run):
+    assert read_first(run) and "rte" in reported(run)
+    mixture_record.check_same(run, {"held_out": "nli"})
+
+
+@shares(quick=100, full=1500)
+def test_results(fuzz, examples, run):
+    def check(damaged):
+        (run / "results.csv").write_bytes(damaged.value)
+        return read_first(run)
+
+    fuzz("run files: results.csv", damaged_bytes(results_csv()), check, examples)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("runs.json", RUNS),
+        ("evaluated.json", EVALUATED),
+        ("signatures.json", SIGNATURES),
+        ("predictions/tuned/rte.test.terse.units.json", UNITS),
+    ],
+)
+@shares(quick=40, full=800)
+def test_records_of_results(fuzz, examples, run, name, value):
+    def check(damaged):
+        contents = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        (run / name).write_bytes(contents)
+        return read_first(run)
+
+    fuzz(
+        f"run files: {name.rpartition('/')[2]}",
+        damaged_values(value) | damaged_bytes(json.dumps(value).encode()),
+        check,
+        examples,
+    )
+
+
+class Data:
+    """Of `Data`, what `trained_on` asks where a run has no record."""
+
+    def candidates(self):
+        return []
+
+
+@shares(quick=60, full=800)
+def test_mixture(fuzz, examples, run):
+    def check(damaged):
+        contents = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        (run / "mixture.json").write_bytes(contents)
+        mixture_record.check_same(run, {key: MIXTURE[key] for key in ("held_out", "seed", "card", "shards")})
+        names = mixture_record.trained_on(run, Data())
+        return all(isinstance(name, str) for name in names)
+
+    fuzz(
+        "run files: mixture.json",
+        damaged_values(MIXTURE) | damaged_bytes(json.dumps(MIXTURE).encode()),
+        check,
+        examples,
+    )
+
+
+@shares(quick=60, full=800)
+def test_metrics(fuzz, examples, run):
+    whole = "".join(
+        json.dumps({"step": step, "loss": 4.0 / step, "tokens": 100}) + "\n" for step in range(1, 7)
+    ).encode()
+
+    def check(damaged):
+        (run / FILE).write_bytes(damaged.value)
+        before = read_steps(run / FILE)  # what `train` reads first
+        MetricsLog(run, 4, total=6, every=2, tensorboard=False, enabled=True, work=Work(1e9, None))
+        kept = [line for step, line in before if step <= 4]
+        return (run / FILE).read_bytes() == b"".join(line + b"\n" for line in kept)
+
+    fuzz("run files: metrics.jsonl", damaged_bytes(whole), check, examples)
+
+
+@shares(quick=60, full=800)
+def test_config(fuzz, examples, run):
+    text = "SEED = 0\nMESH = {'fsdp': -1}\nData.seed = %SEED\n"
+
+    def check(damaged):
+        (run / "config.gin").write_bytes(damaged.value)
+        before = Run(run).config_before()
+        return isinstance(changed_settings(before, text), list)
+
+    fuzz("run files: config.gin of the last start", damaged_bytes(text.encode()), check, examples)
+
+
+class Run:
+    """Of `loop.Run`, what reads the settings of the last start."""
+
+    def __init__(self, directory):
+        from flan_jax.training import loop
+
+        self.directory, self.config_before = directory, loop.Run.config_before.__get__(self)
+
+
+def answers_to(prompts, first):
+    return [(f"{first}: {prompt.upper()}", False) for first, prompt in enumerate(prompts, first)]
+
+
+@shares(quick=60, full=800)
+def test_answers(fuzz, examples, tmp_path):
+    """A damaged file of answers is refused, or ends up with an answer to each prompt."""
+    output, record = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.settings.json"
+    generate.write_answers(output, PROMPTS, answers_to, IDENTITY, 2)
+    whole, settings = output.read_bytes(), record.read_bytes()
+
+    def check(damaged, is_record):
+        output.write_bytes(whole if is_record else damaged.value)
+        record.write_bytes(damaged.value if is_record else settings)
+        generate.write_answers(output, PROMPTS, answers_to, IDENTITY, 2)
+        lines = [json.loads(line) for line in output.read_bytes().splitlines()]
+        return [line["prompt"] for line in lines] == PROMPTS and all(isinstance(line["answer"], str) for line in lines)
+
+    fuzz("run files: answers of generate", damaged_bytes(whole), lambda damaged: check(damaged, False), examples)
+    fuzz("run files: settings beside answers", damaged_bytes(settings), lambda damaged: check(damaged, True), examples)
+
+
+@shares(quick=60, full=800)
+def test_metrics_of_checkpoints(fuzz, examples, tmp_path):
+    value = {"validation_loss": 2.5, "validation_accuracy": 0.5}
+    file = tmp_path / "4/metrics/metrics"
+    file.parent.mkdir(parents=True)
+
+    def check(damaged):
+        contents = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        file.write_bytes(contents)
+        loss = checkpoints._validation_loss(tmp_path / "4")
+        checkpoints._remove_cut_metrics(tmp_path)
+        return (
+            loss == loss
+            and isinstance(loss, (int, float))
+            and (not file.exists() or isinstance(json.loads(file.read_text())["validation_loss"], (int, float)))
+        )
+
+    fuzz(
+        "run files: metrics of checkpoints",
+        damaged_values(value) | damaged_bytes(json.dumps(value).encode()),
+        check,
+        examples,
+    )
+
+
+@shares(quick=40, full=800)
+def test_prompts(fuzz, examples, tmp_path):
+    file = tmp_path / "prompts.txt"
+
+    def check(damaged):
+        file.write_bytes(damaged.value)
+        prompts = generate.read_prompts(str(file))
+        return all(prompt.strip() and "\n" not in prompt for prompt in prompts)
+
+    fuzz("run files: prompts of generate", damaged_bytes("one\n\ntwo größer\r\nthree\n".encode()), check, examples)
+    fuzz(
+        "run files: prompts of generate",
+        st.binary(max_size=40).map(lambda value: type("D", (), {"value": value})),
+        check,
+        examples,
+    )
