@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
         if run.preemption.came():  # of several processes; a process alone is interrupted
             raise signals.Preempted(run.preemption.cause)
+        generator.shapes.clear()  # so that a chunk is answered by the same programs after a restart
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
         cut = sum(is_cut for _, is_cut in answers)
         if writes and cut:
@@ -208,6 +209,9 @@ def write_answers(output: pathlib.Path, prompts: list[str], answer: Answer, iden
     if done and changed:
         raise UserError(f"{output} has answers that were written with another {' and '.join(changed)}; remove it, or "
                         "give another --output.")
+    if done < len(prompts):  # a chunk is answered as a whole, so that its batches are those of an undisturbed command
+        done -= done % chunk
+        whole = b"".join(line + b"\n" for line in whole.split(b"\n")[:done])
     if done:
         print(f"{done} of {len(prompts)} answers are in {output} already", file=sys.stderr, flush=True)
     if writes:

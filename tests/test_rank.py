@@ -43,6 +43,51 @@ def make_model(architecture):
     return model, nn.unbox(jax.jit(model.init)(jax.random.key(0), batch)["params"])
 
 
+def test_rows_after_a_restart_score_what_they_would_have_scored_to_the_last_bit():
+    model, params = make_model("t5")
+    generator = np.random.default_rng(1)
+
+    def text(count):
+        return np.array([*generator.integers(3, 259, count - 1), 1], np.int32)
+
+    # The width of the first rows suits the second ones, too, which would get another by themselves.
+    first, second = ([text(n) for n in generator.integers(*lengths, 6)] for lengths in ((60, 110), (50, 100)))
+    options = [[text(6), text(9)] for _ in first]
+    undisturbed, restarted, by_itself = RankScorer(model), RankScorer(model), RankScorer(model)
+    undisturbed.scores(params, first, options)
+    expected = np.array(undisturbed.scores(params, second, options))
+    restarted.pass_over(first, options)
+    assert np.array(restarted.scores(params, second, options)).tobytes() == expected.tobytes()
+    by_itself.pass_over(second, options)
+    assert restarted.shapes == undisturbed.shapes and not by_itself.shapes <= undisturbed.shapes
+    apart = by_itself.scores_apart(params, second[0][:2], options[0])
+    assert apart.tobytes() == restarted.scores_apart(params, second[0][:2], options[0]).tobytes()
+    assert restarted.shapes == undisturbed.shapes
+
+
+def test_answers_after_a_restart_come_in_batches_of_the_same_shapes():
+    model = make_model("t5")[0]
+    first, second = ([tokens("a" * n) for n in lengths] for lengths in ((70, 120), (100, 60)))
+    written = {}
+
+    def watched(name):
+        def write(params, source, lengths, places):  # in the place of a model, which would have to be compiled
+            written.setdefault(name, []).append(source.shape)
+            return jnp.zeros((len(source), 4), jnp.int32)
+
+        generator = Generator(model, VOCABULARY, max_length=4)
+        generator._write = write
+        return generator
+
+    undisturbed, restarted, by_itself = map(watched, ("undisturbed", "restarted", "by itself"))
+    undisturbed.answers(None, first)
+    undisturbed.answers(None, second)
+    restarted.pass_over(first)
+    restarted.answers(None, second)
+    by_itself.answers(None, second)
+    assert written["restarted"] == written["undisturbed"][-len(written["restarted"]):] != written["by itself"]
+
+
 def tokens(text):
     return np.array([*VOCABULARY.encode(text), 1], np.int32)
 

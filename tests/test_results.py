@@ -37,12 +37,13 @@ def ranked(labels, options=("no", "yes"), template="ask", kind="forward"):
                         [np.array([label, 1], np.int32) for label in labels], [list(ids) for _ in labels], texts)
 
 
-EMPTY = np.array([], np.int32)
-
-
 def right(inputs, options):
     return [np.where(np.arange(len(choices)) == row[:1].sum(), -1.0, -2.0).astype(np.float32)
             for row, choices in zip(inputs, options)]
+
+
+def alone(options):
+    return right([np.array([], np.int32)], [options])[0]
 
 
 def test_unconditional_options_stand_after_answer():
@@ -50,21 +51,13 @@ def test_unconditional_options_stand_after_answer():
     holder = types.SimpleNamespace(data=types.SimpleNamespace(vocabulary=ByteVocabulary()))
     ids = HeldOut._unconditional_input(holder)
     assert ids.dtype == np.int32 and ids.tolist() == [*(3 + byte for byte in b"Answer:"), EOS]
-    seen = []
-
-    def rank(inputs, options):
-        seen.extend(row.tolist() for row in inputs if len(row) > 2)
-        return right(inputs, options)
-
-    list(results.evaluate([ranked([1, 0])], DATASETS, SETTING, rank, None, ids))
-    assert seen == [ids.tolist()]
 
 
 def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_path):
     written = EvalExamples("xsum", "test", "short", "forward", ["a", "b"], [np.array([1])] * 2, None,
                            [{"inputs": "p", "answer": "x y", "references": ["x y"]}, {"inputs": "q", "answer": "z"}])
     (first, _), (second, cut) = results.evaluate(
-        [ranked([1, 0, 1]), written], DATASETS, SETTING, right, lambda inputs: [("x  y", False), ("?", True)], EMPTY,
+        [ranked([1, 0, 1]), written], DATASETS, SETTING, right, lambda inputs: [("x  y", False), ("?", True)], alone,
         tmp_path / "predictions")
     assert cut == 1
     assert [(r.scoring, r.metric) for r in first] == [
@@ -84,12 +77,12 @@ def test_inverted_templates_are_measured_by_their_own_metrics_or_refused_and_so_
                         [{"inputs": "p", "answer": "x"}, {"inputs": "q", "answer": "y"}])
     both_ways = {"wmt": dataclasses.replace(dataset("wmt", ("rouge",), None), inverted_metrics=("exact_match",))}
     answers = [("x", False), ("?", False)]
-    rows, _ = next(results.evaluate([back], both_ways, SETTING, right, lambda inputs: answers, EMPTY))
+    rows, _ = next(results.evaluate([back], both_ways, SETTING, right, lambda inputs: answers, alone))
     assert [(r.kind, r.metric, r.value) for r in rows] == [("inverted", "exact_match", 50.0)]
     with pytest.raises(UserError, match="rte/ask.*inverted"):
-        list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, EMPTY))
+        list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, alone))
     with pytest.raises(UserError, match="no rows"):
-        list(results.evaluate([ranked([])], DATASETS, SETTING, right, None, EMPTY))
+        list(results.evaluate([ranked([])], DATASETS, SETTING, right, None, alone))
 
 
 def test_scorings_normalise_and_the_first_wins_a_tie():
@@ -103,14 +96,14 @@ def test_scorings_normalise_and_the_first_wins_a_tie():
 
 
 def test_an_option_is_scored_unconditionally_once_whatever_rows_and_templates_show_it():
-    asked = []
+    scored = []
 
-    def rank(inputs, options):
-        asked.append((len(inputs), [len(choices) for choices in options], len(inputs[0])))
-        return right(inputs, options)
+    def rank(options):
+        scored.append(len(options))
+        return alone(options)
 
-    list(results.evaluate([ranked([1, 0, 1]), ranked([0, 1], template="other")], DATASETS, SETTING, rank, None, EMPTY))
-    assert asked == [(3, [2, 2, 2], 2), (1, [2], 0), (2, [2, 2], 2)]
+    list(results.evaluate([ranked([1, 0, 1]), ranked([0, 1], template="other")], DATASETS, SETTING, right, None, rank))
+    assert scored == [2]
 
 
 def test_majority_class_follows_the_class_not_its_place():
@@ -127,7 +120,7 @@ def test_majority_class_follows_the_class_not_its_place():
 
 def test_results_file_reads_back_and_updates(tmp_path):
     path = tmp_path / "run" / "results.csv"
-    rows = [row for of, _ in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None, EMPTY) for row in of]
+    rows = [row for of, _ in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None, alone) for row in of]
     rows.append(dataclasses.replace(rows[0], template="one, \"quoted\"", stderr=None, value=1 / 3))
     results.write_results(path, rows)
     assert path.read_text().splitlines()[0] == (
@@ -199,7 +192,7 @@ def test_unreadable_results_are_explained(tmp_path):
     (tmp_path / "a.csv").write_text("run,value\nx,1\n")
     with pytest.raises(UserError, match="first line must be run,step"):
         results.read_results(tmp_path / "a.csv")
-    row = next(results.evaluate([ranked([1])], DATASETS, SETTING, right, None, EMPTY))[0][0]
+    row = next(results.evaluate([ranked([1])], DATASETS, SETTING, right, None, alone))[0][0]
     results.write_results(tmp_path / "b.csv", [dataclasses.replace(row, value="high")])
     with pytest.raises(UserError, match="b.csv, line 2 is not readable \\(value is .high.\\)"):
         results.read_results(tmp_path / "b.csv")
@@ -213,7 +206,7 @@ def test_scores_that_are_not_numbers_are_refused():
         return [np.full(len(choices), np.nan) for choices in options]
 
     with pytest.raises(UserError, match=r"rte/ask \(test\): the model gives scores that are not numbers"):
-        list(results.evaluate([ranked([1])], DATASETS, SETTING, broken, None, EMPTY))
+        list(results.evaluate([ranked([1])], DATASETS, SETTING, broken, None, alone))
 
 
 def test_a_model_is_known_by_what_decides_its_answers():

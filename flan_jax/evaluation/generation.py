@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -62,11 +63,8 @@ class Generator:
         """The same as token ids: int32 [max_length] for each row, 0 after EOS."""
         found: dict[int, np.ndarray] = {}
         inputs = buckets.prompts(self.model, inputs, self.bos_id)
-        lengths = [len(row) for row in inputs], [self.max_length] * len(inputs)
         with buckets.on_mesh(self.mesh):
-            for batch in buckets.batches(*lengths, self.batch_tokens, buckets.row_multiple(self.mesh),
-                                         {width for _, width, _ in self.shapes}):
-                self.shapes.add((batch.size, batch.source_width, self.max_length))
+            for batch in self._batches(inputs):
                 given = [inputs[row] for row in batch.rows]
                 places = np.resize(batch.rows + first, batch.size).astype(np.uint32)
                 arrays = (buckets.padded(given, batch.size, batch.source_width), buckets.lengths(given, batch.size),
@@ -74,6 +72,17 @@ class Generator:
                 written = self._write(params, *(buckets.to_devices(self.mesh, array) for array in arrays))
                 found.update(zip(batch.rows.tolist(), buckets.to_host(self.mesh, written)))
         return [found[row] for row in range(len(inputs))]
+
+    def pass_over(self, inputs: Sequence[np.ndarray]) -> None:
+        """Notes the shapes of rows that were answered before a restart: the rows after them get the same as then."""
+        collections.deque(self._batches(buckets.prompts(self.model, inputs, self.bos_id)), maxlen=0)
+
+    def _batches(self, inputs: Sequence[np.ndarray]) -> Iterator[buckets.Batch]:
+        lengths = [len(row) for row in inputs], [self.max_length] * len(inputs)
+        for batch in buckets.batches(*lengths, self.batch_tokens, buckets.row_multiple(self.mesh),
+                                     {width for _, width, _ in self.shapes}):
+            self.shapes.add((batch.size, batch.source_width, self.max_length))
+            yield batch
 
     def _write(self, params: Any, source: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
         """The answers int32 [B, max_length] to a batch [B, S]."""

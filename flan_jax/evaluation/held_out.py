@@ -9,7 +9,7 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from flan_jax.data.assemble import Data, Protocol
+from flan_jax.data.cache import EvalExamples
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
@@ -83,11 +84,13 @@ class HeldOut:
         if not while_training:
             self._check_not_fewer(todo, asked)
         start, printed, majority = time.perf_counter(), 0.0, set()
+        unconditional_input = self._unconditional_input()
         groups = results.evaluate(
-            (self.data.eval_examples(dataset, template, asked) for _, dataset, template in todo), CATALOGUE, setting,
+            self._examples_of(jobs, done, asked), CATALOGUE, setting,
             lambda inputs, options: self._scorer.scores(params, inputs, options),
             lambda inputs: self._generator.answers(params, inputs),
-            self._unconditional_input(), predictions if writes and not while_training else None)
+            lambda options: self._scorer.scores_apart(params, unconditional_input, options),
+            predictions if writes and not while_training else None)
         for number, ((key, dataset, template), (rows, cut)) in enumerate(zip(todo, groups), 1):
             count = len(rows)
             if not while_training and dataset.name not in majority:
@@ -107,6 +110,22 @@ class HeldOut:
             if number < len(todo) and stop():
                 return False
         return True
+
+    def _examples_of(self, jobs: Sequence[tuple[Dataset, Template]], done: np.ndarray,
+                     asked: Protocol) -> Iterator[EvalExamples]:
+        """The rows of the jobs that are not done. Those before them are passed over, not left out: the widths of
+        batches depend on what came before, and the last digits of scores on the widths.
+        """
+        self._scorer.shapes.clear()
+        self._generator.shapes.clear()
+        for job, is_done in zip(jobs, done):
+            examples = self.data.eval_examples(*job, asked)
+            if not is_done:
+                yield examples
+            elif examples.options is None:
+                self._generator.pass_over(examples.inputs)
+            else:
+                self._scorer.pass_over(examples.inputs, examples.options)
 
     def _unconditional_input(self) -> np.ndarray:
         """The ids after which options are scored for 'unconditional'."""

@@ -7,8 +7,9 @@ that hardly any padding is computed. Rank classification: Wei et al. 2022, secti
 
 from __future__ import annotations
 
+import collections
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,8 @@ from flan_jax.models.decoder import DecoderLM
 
 # A row whose options have more tokens than this together is spread over several decoder rows: attention costs T x T.
 _MOST_OPTION_TOKENS = 512
+# Targets of options that are scored apart.
+_WIDTHS_APART = (16, 64, 256, 512)
 # Option tokens whose logits are held at a time: 66 MB with T5's vocabulary.
 _LOGITS_AT_ONCE = 512
 
@@ -75,23 +78,50 @@ class RankScorer:
              options: Sequence[Sequence[np.ndarray]]) -> list[Told]:
         """The same, and whether an option is what greedy decoding would write."""
         # Equal options are scored once: they tie exactly, whatever their places would have done to the last digit.
-        distinct = [list({option.tobytes(): option for option in choices}.values()) for choices in options]
-        inputs = buckets.prompts(self.model, inputs, self.bos_id)
-        parts = [(row, part) for row, choices in enumerate(distinct) for part in _parts(choices)]
+        inputs, parts = buckets.prompts(self.model, inputs, self.bos_id), _distinct_parts(options)
         found: list[dict[bytes, tuple]] = [{} for _ in inputs]
         for (row, part), of in zip(parts, self._parts_told(params, [(inputs[row], part) for row, part in parts])):
             found[row].update((option.tobytes(), pair) for option, pair in zip(part, zip(*of)))
         return [Told(*(np.array([of[option.tobytes()][which] for option in choices], dtype)
                        for which, dtype in enumerate((np.float64, bool)))) for of, choices in zip(found, options)]
 
+    def scores_apart(self, params: Any, source: np.ndarray, options: Sequence[np.ndarray]) -> np.ndarray:
+        """Log-probability of each option after one input, float64 [O], whatever was scored before.
+
+        The widths are a few fixed ones, where they fit; those of other rows are neither used nor changed.
+        """
+        widths = [(buckets.source_width(len(source)) + isinstance(self.model, DecoderLM) * target, target)
+                  for target in _WIDTHS_APART]
+        shapes, self.shapes = self.shapes, {(0, *width) for width in widths}
+        try:
+            return self.scores(params, [source], [options])[0]
+        finally:
+            self.shapes = shapes
+
+    def pass_over(self, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]) -> None:
+        """Notes the shapes of rows that were scored before a restart: the rows after them get the same widths as then.
+
+        Another width is another program, whose sums may differ in the last digit.
+        """
+        parts, inputs = _distinct_parts(options), buckets.prompts(self.model, inputs, self.bos_id)
+        collections.deque(self._batches(self._sizes([(inputs[row], part) for row, part in parts])), maxlen=0)
+
+    def _sizes(self, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> np.ndarray:
+        size = _decoder_size if isinstance(self.model, DecoderLM) else _t5_size
+        return np.array([size(*part) for part in parts], np.int64).reshape(-1, 2)
+
+    def _batches(self, sizes: np.ndarray) -> Iterator[buckets.PackedBatch]:
+        for batch in buckets.packed_batches(sizes, self.batch_tokens, buckets.row_multiple(self.mesh),
+                                            {shape[1:] for shape in self.shapes}):
+            self.shapes.add(batch[1:])
+            yield batch
+
     def _parts_told(self, params, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[Told]:
-        size, layout = (_decoder_size, _decoder_row) if isinstance(self.model, DecoderLM) else (_t5_size, _t5_row)
-        sizes = np.array([size(*part) for part in parts], np.int64).reshape(-1, 2)
+        layout = _decoder_row if isinstance(self.model, DecoderLM) else _t5_row
+        sizes = self._sizes(parts)
         running, found = [], {}
         with buckets.on_mesh(self.mesh):
-            for batch in buckets.packed_batches(sizes, self.batch_tokens, buckets.row_multiple(self.mesh),
-                                                {shape[1:] for shape in self.shapes}):
-                self.shapes.add(batch[1:])
+            for batch in self._batches(sizes):
                 self.tokens += [sizes[sum(batch.rows, [])].sum(), batch.size * sum(batch[2:])]
                 rows = [layout([parts[part] for part in row]) for row in batch.rows]
                 arrays = [buckets.padded(columns, batch.size, batch[2 + on_target])
@@ -104,6 +134,12 @@ class RankScorer:
                 for row, *of in zip(rows, log_probabilities, likeliest):
                     found.update(zip(row, _split([parts[part][1] for part in row], *of)))
         return [found[part] for part in range(len(parts))]
+
+
+def _distinct_parts(options: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, list[np.ndarray]]]:
+    """(row, some of its options) of all rows, each option of a row once."""
+    distinct = [list({option.tobytes(): option for option in choices}.values()) for choices in options]
+    return [(row, part) for row, choices in enumerate(distinct) for part in _parts(choices)]
 
 
 def _parts(options: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

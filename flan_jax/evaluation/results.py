@@ -119,7 +119,8 @@ class Setting:
 
 def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], setting: Setting,
              rank: Callable[[Sequence[np.ndarray], Sequence[Sequence[np.ndarray]]], list[np.ndarray]],
-             generate: Callable[[Sequence[np.ndarray]], list[tuple[str, bool]]], unconditional_input: np.ndarray,
+             generate: Callable[[Sequence[np.ndarray]], list[tuple[str, bool]]],
+             rank_unconditional: Callable[[Sequence[np.ndarray]], np.ndarray],
              predictions_dir: str | pathlib.Path | None = None) -> Iterator[tuple[list[ResultRow], int]]:
     """Scores datasets one template at a time; yields, once its predictions are on disk, (rows, cut answers) of each.
 
@@ -129,14 +130,14 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
       setting: the columns that all rows share.
       rank: inputs and options (int32 ids each) -> summed log-probabilities of each row's options; see `RankScorer`.
       generate: inputs -> texts, and whether each was cut; see `Generator.answers`.
-      unconditional_input: int32 ids of `UNCONDITIONAL_INPUT`, after which options are scored unconditionally.
+      rank_unconditional: options -> their summed log-probabilities after `UNCONDITIONAL_INPUT`.
       predictions_dir: where to write `<dataset>.<split>.<template>.jsonl`; None writes nothing.
 
     Raises:
       UserError: for another inverted template, which asks what the dataset's metrics do not measure, no rows, or scores
         that are not finite.
     """
-    known: dict[bytes, np.float64] = {}
+    unconditional = _Unconditional(rank_unconditional)
     for example in examples:
         where = f"{example.dataset}/{example.template} ({example.split})"
         if example.kind != "forward" and not datasets[example.dataset].inverted_metrics:
@@ -152,8 +153,8 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
             if not all(np.isfinite(row).all() for row in scores):
                 raise UserError(f"{where}: the model gives scores that are not numbers, of which none is the best; are "
                                 "its parameters finite, and is its dtype one that it was made for?")
-            predictions = rank_predictions(scores, _unconditional(rank, unconditional_input, example.options, known),
-                                           example.options, [text["options"] for text in example.texts])
+            predictions = rank_predictions(scores, unconditional.scores(example.options), example.options,
+                                           [text["options"] for text in example.texts])
         numbers = {scoring: _numbers(example, datasets[example.dataset], chosen)
                    for scoring, chosen in predictions.items()}
         rows = [row for scoring, values in numbers.items()
@@ -182,13 +183,21 @@ def rank_predictions(scores: Sequence[np.ndarray], unconditional: Sequence[np.nd
     return {name: [int(np.argmax(scoring(row))) for row in rows] for name, scoring in SCORINGS.items()}
 
 
-def _unconditional(rank, unconditional_input: np.ndarray, options: Sequence[Sequence[np.ndarray]],
-                   known: dict[bytes, np.float64]) -> list[np.ndarray]:
-    """The options' scores after no row's input; `known` keeps them, since templates share their options."""
-    new = list({ids.tobytes(): ids for row in options for ids in row if ids.tobytes() not in known}.values())
-    if new:
-        known.update(zip((ids.tobytes() for ids in new), rank([unconditional_input], [new])[0]))
-    return [np.array([known[ids.tobytes()] for ids in row]) for row in options]
+class _Unconditional:
+    """The scores of options after no row's input. All options of a template are scored together, so that the numbers do
+    not depend on which templates came before; templates with the same options share them.
+    """
+
+    def __init__(self, rank: Callable[[Sequence[np.ndarray]], np.ndarray]):
+        self._rank = rank
+        self._known: dict[bytes, np.float64] = {}
+
+    def scores(self, options: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+        """The scores of each row's options."""
+        distinct = {ids.tobytes(): ids for row in options for ids in row}
+        if list(self._known) != list(distinct):
+            self._known = dict(zip(distinct, self._rank(list(distinct.values()))))
+        return [np.array([self._known[ids.tobytes()] for ids in row]) for row in options]
 
 
 def majority_rows(examples: EvalExamples, dataset: Dataset, setting: Setting) -> list[ResultRow]:
