@@ -28,7 +28,7 @@ from gin import config_parser
 from flan_jax import run_directory
 from flan_jax.cli import ArgumentParser
 from flan_jax.errors import NotHere, UserError
-from flan_jax.messages import did_you_mean, nearest
+from flan_jax.messages import did_you_mean, nearest, shown
 
 DEFAULT_GIN_FILE = "gin/flan.gin"
 
@@ -274,6 +274,8 @@ def _statements(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path}:{error.lineno or line}: {_explain(error)}") from None
     except tokenize.TokenError as error:
         raise UserError(f"{path}:{error.args[1][0]}: a bracket or a quote is not closed.") from None
+    except (RecursionError, MemoryError):  # of Python's own parser
+        raise UserError(f"{path}:{line}: a value from here on is nested too deeply.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; is it a gin file?") from None
 
@@ -282,8 +284,8 @@ def _explain(error: SyntaxError) -> str:
     """Gin's message as one sentence."""
     token = re.search(r"Failed to parse token '(.*)'", error.msg)
     if token and _NAME.fullmatch(token.group(1)):
-        return f"{token.group(1)} is not a value; text stands in quotes: '{token.group(1)}'."
-    return error.msg.splitlines()[-1].strip().rstrip(".") + "."
+        return f"{shown(token.group(1))} is not a value; text stands in quotes: '{shown(token.group(1))}'."
+    return shown((error.msg.splitlines() or ["not a value"])[-1].strip().rstrip(".")) + "."
 
 
 def _import(statement: config_parser.ImportStatement, place: str) -> None:
@@ -303,13 +305,16 @@ def _argument_value(place: str, text: str) -> Any:
         value = parser.parse_value()
         whole = parser.current_token.type in (tokenize.NEWLINE, tokenize.ENDMARKER)
         problem = "there is something after the value"
-    except (SyntaxError, tokenize.TokenError) as error:
-        whole = False
-        problem = _explain(error).rstrip(".") if isinstance(error, SyntaxError) else "a bracket or quote is not closed"
+    except SyntaxError as error:
+        whole, problem = False, _explain(error).rstrip(".")
+    except tokenize.TokenError:
+        whole, problem = False, "a bracket or quote is not closed"
+    except (RecursionError, MemoryError, ValueError):  # of Python's own parser
+        whole, problem = False, "it is nested too deeply, or has a null character"
     if whole:
         return value
     if text[0] in "'\"[({@%":
-        raise UserError(f"cannot read the value of {place}, {text}: {problem}.")
+        raise UserError(f"cannot read the value of {place}, {shown(text)}: {problem}.")
     if text in ("true", "false"):
         raise UserError(f"{place}={text}: write {place}={text.title()}.")
     return text
