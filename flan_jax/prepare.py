@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from flan_jax import config as gin_config
@@ -27,6 +27,7 @@ from flan_jax.printing import print_eval_counts, print_left_out, print_plan
 from flan_jax.progress import progress
 
 _MOST_WORKERS = 16
+_ALONE_SECONDS = 3.0  # about what it takes to start them
 
 # What to render: (side, dataset, (template, protocol) or epoch).
 Job = tuple[str, str, Any]
@@ -115,16 +116,19 @@ class _Builders:
             return
         start, rows = time.perf_counter(), 0
         with progress(len(jobs), title, "shard") as update, PackWriter(self.data.cache.packs.directory) as writer:
-            for shard in self._shards(list(jobs.values())):
+            for shard in self._shards(jobs.values()):
                 writer.add(shard)
                 rows += len(shard.arrays.get("inputs_ends", ())) or shard.meta["counts"]["rows"]
                 update()
         seconds = time.perf_counter() - start
         print(f"{title}: {rows:,} examples in {seconds:.1f} s, {rows / seconds:,.0f} a second", flush=True)
 
-    def _shards(self, jobs: list[Job]) -> Iterator[Shard]:
-        if self.workers == 1 or self.data.seqio_tasks or (self._pool is None and len(jobs) < 8):
-            yield from (_shard(self.data, job) for job in jobs)
+    def _shards(self, jobs: Collection[Job]) -> Iterator[Shard]:
+        start, jobs = time.perf_counter(), list(jobs)
+        alone = self.workers == 1 or self.data.seqio_tasks
+        while jobs and self._pool is None and (alone or time.perf_counter() - start < _ALONE_SECONDS):
+            yield _shard(self.data, jobs.pop(0))
+        if not jobs:
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")

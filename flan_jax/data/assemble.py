@@ -201,6 +201,7 @@ class Data:
         self._train_names = self._resolve()
         self.left_out: dict[str, str] = {}
         self._members: dict[str, list[Member]] = {}
+        self._training_datasets: dict[str, Dataset] = {}
         self._plans: dict[str, Plan] = {}
         if config.decontaminate:
             held_out = [CATALOGUE[name] for name in self.eval_datasets()]
@@ -315,8 +316,11 @@ class Data:
 
     def training_dataset(self, name: str) -> Dataset:
         """A dataset of the catalogue with the templates that it trains with."""
-        dataset = CATALOGUE[name]
-        return dataclasses.replace(dataset, templates=dataset.first_templates(self.config.templates))
+        if name not in self._training_datasets:
+            dataset = CATALOGUE[name]
+            templates = dataset.first_templates(self.config.templates)
+            self._training_datasets[name] = dataclasses.replace(dataset, templates=templates)
+        return self._training_datasets[name]
 
     # Training side. `split` is 'train', or 'validation' for the loss that chooses the best checkpoint.
 
@@ -426,7 +430,7 @@ class Data:
             return plan
         lengths = functools.partial(self._lengths, split)
         if split == "train":
-            plan = make_plan(members, lengths, capacity, self.config.seed, rows, self.config.pack)
+            plan = make_plan(members, lengths, capacity, self.config.seed, rows, self.config.pack, self._has_epoch)
         else:
             plan = plan_once(members, lengths, capacity, self.config.seed, rows)
         plan.save(path)
@@ -471,6 +475,9 @@ class Data:
     def _lengths(self, split: str, name: str, epoch: int) -> np.ndarray | None:
         shard = self.open_shard(name, epoch, split)
         return None if shard is None else self.layout.sizes(shard)
+
+    def _has_epoch(self, name: str, epoch: int) -> bool:
+        return self.cache.packs.find(self.shard_key(name, epoch)) is not None
 
     # Held-out side.
 

@@ -269,14 +269,13 @@ class TokenCache:
     def _key(self, dataset: Dataset, split: str, choice: dict[str, Any], seed_decides: bool) -> str:
         spec = self.source.spec(dataset, split)
         mark = (dataset.name, dataset.templates, split)
-        rendering = dataclasses.asdict(self.rendering)
-        seed = rendering.pop("seed")
         if mark not in self._fingerprints:
+            rendering = {**dataclasses.asdict(self.rendering), "seed": None}
             self._fingerprints[mark] = digest([_record(dataset), source_of_row(dataset), self._code, spec,
                                                self.vocabulary.fingerprint, rendering, self.source.kind,
                                                self._rows_fingerprint(dataset, spec)])
         if seed_decides or self.rendering.shots or self.rendering.options_style == "shuffled":
-            choice = {**choice, "seed": seed}
+            choice = {**choice, "seed": self.rendering.seed}
         key = digest([self._fingerprints[mark], choice])[:16]
         parts = [split, *(f"{name}={value}" for name, value in choice.items() if value is not None), key]
         return f"{dataset.name}/{'-'.join(parts)}"

@@ -27,6 +27,8 @@ WINDOWS = (1_024, 8_192)
 FORMAT = 2
 # So many examples of a window, or up to twice as many, say which rule packs it.
 _SAMPLE = 512
+# Epochs whose lengths are held while windows are packed.
+_TABLES = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Plan:
 
 
 def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, ...],
-              seed: int, rows: int, pack: bool = True) -> Plan:
+              seed: int, rows: int, pack: bool = True, has_epoch: Callable[[str, int], bool] | None = None) -> Plan:
     """Draws and packs examples until there are `rows` packed rows.
 
     Args:
@@ -113,6 +115,7 @@ def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
       seed: decides draws and orders.
       rows: how many packed rows are needed.
       pack: False puts one example in each row.
+      has_epoch: (dataset, epoch) -> whether `lengths` has them; None to ask that.
 
     Raises:
       MissingEpochs: with all the shards that the missing part is known to need.
@@ -120,7 +123,9 @@ def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
     drawn = np.zeros(len(members), np.int64)
     size = int(np.clip(sum(m.rows for m in members), *WINDOWS))
     orders: dict[tuple[int, int], np.ndarray] = {}
-    _ask_ahead(members, lengths, capacity, seed, rows, size, pack)
+    has_epoch = has_epoch or (lambda name, epoch: lengths(name, epoch) is not None)
+    _ask_ahead(members, lengths, capacity, seed, rows, size, pack, has_epoch)
+    lengths = functools.lru_cache(_TABLES)(lengths)  # a missing one ends this call
     parts, count, window = [], 0, 0
     while count < rows:
         member, epoch, index = draw_window(members, drawn, seed, window, size, orders)
@@ -163,7 +168,7 @@ def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
                 index[picked].astype(np.int32), filled)
 
 
-def _ask_ahead(members, lengths, capacity, seed, rows, size, pack) -> None:
+def _ask_ahead(members, lengths, capacity, seed, rows, size, pack, has_epoch) -> None:
     """Raises MissingEpochs for all the epochs that `rows` packed rows will surely need, so that they are built at once.
 
     First epochs say how long an example is on average, hence how many are drawn; unpacked, as many as rows.
@@ -178,7 +183,7 @@ def _ask_ahead(members, lengths, capacity, seed, rows, size, pack) -> None:
     for window in range(int(examples // size)):
         drawn += np.bincount(_draw_members(rates, seed, window, size), minlength=len(members))
     wanted = {(m.name, epoch) for m, count in zip(members, drawn) for epoch in range(-(-int(count) // m.rows))}
-    missing = {pair for pair in wanted if lengths(*pair) is None}
+    missing = {pair for pair in wanted if not has_epoch(*pair)}
     if missing:
         raise MissingEpochs(missing)
 

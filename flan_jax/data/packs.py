@@ -68,6 +68,7 @@ class Pack:
     time: int
     index: dict[str, dict[str, Any]]
     _map: mmap.mmap | None = None
+    _shards: dict[str, Shard] = dataclasses.field(default_factory=dict)
 
     def size_of(self, key: str) -> int:
         """Bytes of the arrays of a shard."""
@@ -80,6 +81,8 @@ class Pack:
         Raises:
           ValueError, OSError: if an array is damaged, or the file is gone.
         """
+        if key in self._shards:
+            return self._shards[key]
         if self._map is None:
             with open(self.path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -94,7 +97,8 @@ class Pack:
                 if _digest(array) != entry["arrays"][name][3]:
                     raise ValueError(f"{name} of {key}")
             _CHECKED.add(mark)
-        return Shard(key, entry["meta"], arrays)
+        self._shards[key] = Shard(key, entry["meta"], arrays)
+        return self._shards[key]
 
 
 class Packs:
