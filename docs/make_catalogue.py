@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.catalogue import CATALOGUE, TRAIN_CAP, Dataset, Template, in_words
 from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS
-from flan_jax.data.relations import shared_texts
 from flan_jax.data.sources import BundledSource
 
 _GENERATED = "<!-- Written by `make docs` from the records in tasks/; edit those, not this page. -->"
@@ -71,7 +70,8 @@ def groups(datasets: Iterable[Dataset]) -> list[list[Dataset]]:
 
 
 def _totals(datasets: list[Dataset]) -> list[str]:
-    rows = [(CLUSTERS[c], [d for d in datasets if d.cluster == c], ", ".join(_not_trained_on(datasets, c)))
+    rows = [(CLUSTERS[c], [d for d in datasets if d.cluster == c],
+             ", ".join(CLUSTERS[r] for r in RELATED_CLUSTERS.get(c, ())))
             for c in CLUSTERS]
     lines = ["| cluster | datasets | configurations | templates | inverted | not trained on when it is held out |",
              "| --- | --- | --- | --- | --- | --- |"]
@@ -81,17 +81,8 @@ def _totals(datasets: list[Dataset]) -> list[str]:
         lines.append(f"| {name} | {len({d.paper_dataset for d in members})} | {len(members)} | {len(templates)} | "
                      f"{sum(t.kind == 'inverted' for t in templates)} | {related} |")
     per_configuration = sum(len(d.templates) for d in datasets)
-    return [*lines, "", "Datasets as the paper's Figure 3 counts them. Single datasets in the last column share text "
-            "with the cluster: [what and how much](ablations.md#datasets-that-share-their-text). Templates that "
-            f"several configurations share count once; counted for each configuration there are {per_configuration}."]
-
-
-def _not_trained_on(datasets: list[Dataset], cluster: str) -> list[str]:
-    """The clusters that the paper relates to one, and the datasets of others that share text with it."""
-    clusters = RELATED_CLUSTERS.get(cluster, ())
-    others = [d.name for d in datasets if d.cluster not in (cluster, *clusters) and "train" in d.splits]
-    sharing = shared_texts(others, [d.name for d in datasets if d.cluster == cluster])
-    return [*(CLUSTERS[name] for name in clusters), *dict.fromkeys(f"`{shared.train}`" for shared in sharing)]
+    return [*lines, "", "Datasets as the paper's Figure 3 counts them. Templates that several configurations share "
+            f"count once; counted for each configuration there are {per_configuration}."]
 
 
 def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:

@@ -13,7 +13,7 @@ from flan_jax import cli
 from flan_jax.data.special_tokens import GENERATION_CONFIG, TOKENIZER_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES, Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
-from flan_jax.files import local_path, parse_json
+from flan_jax.files import local_path, parse_json, readable
 from flan_jax.interchange import exported_text, gguf_tokenizer, gin_fields, huggingface, model_card, origin, ours, t5x
 from flan_jax.interchange.load import FORMS, form_of, open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
@@ -159,7 +159,8 @@ def _write_huggingface(source: Source, directory: pathlib.Path, output: pathlib.
             (directory / file).unlink(missing_ok=True) if contents is None else (directory / file).write_bytes(contents)
     (directory / GENERATION_CONFIG).write_bytes(exported_text.generation_config(ids, model_card.answer_length(run)))
     huggingface.write_huggingface(directory, source, dtype, ids, progress)
-    card = model_card.model_card(source, output.absolute().name, run, vocabulary is not None)
+    with readable(f"the record of the run {run}", "correct its mixture.json and config.gin, or remove them"):
+        card = model_card.model_card(source, output.absolute().name, run, vocabulary is not None)
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -85,6 +85,7 @@ def test_a_damaged_tokenizer_config_is_said_in_one_sentence(directory, tmp_path,
     ("tokenizer_config.json", {"added_tokens_decoder": ["</s>"]}, "added_tokens_decoder that is not an object"),
     ("generation_config.json", {"eos_token_id": [2, "</s>"]}, "eos_token_id is .+ must be a whole number or a list"),
     ("generation_config.json", {"eos_token_id": 2.0}, "eos_token_id is 2.0, but must be"),
+    ("generation_config.json", {"eos_token_id": [2, 100_000]}, "has ids up to .+ give 100000 to a special token"),
 ])
 def test_special_tokens_of_a_wrong_type_are_refused(tmp_path, name, contents, message):
     tokenizer_files.save(tokenizer_files.byte_bpe(), tmp_path)

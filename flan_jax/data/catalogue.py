@@ -335,7 +335,7 @@ def _check_kinds(where: str, dataset: Dataset) -> None:
             what = "Template(...)" if kind is Template else "names"
             raise UserError(f"{where}: {name} is a tuple of {what}, not {quoted(value)}; a tuple of one has a comma: "
                             "(x,).")
-    for name in ("paper_dataset", "licence", "licence_evidence", "manual", "shares_training_with"):
+    for name in ("paper_dataset", "licence", "manual", "shares_training_with"):
         value = getattr(dataset, name)
         if not isinstance(value, str) and not (value is None and name in ("manual", "shares_training_with")):
             raise UserError(f"{where}: {name} is text, not {quoted(value)}.")

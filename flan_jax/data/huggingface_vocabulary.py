@@ -112,6 +112,11 @@ class HuggingFaceVocabulary:
                             "'eos_token' beside it.")
         self.eos_id, self.eos_ids = eos_ids[0], eos_ids
         self.bos_id = (self._known(special, "bos") or self._guessed("bos") or eos_ids)[0]
+        most = max([*self._ids.values(), *special.added.values()], default=-1)
+        beyond = [i for i in (*eos_ids, self.bos_id) if i > most]
+        if beyond:
+            raise UserError(f"VOCABULARY {self.path!r} has ids up to {most}, but the files beside it give {beyond[0]} "
+                            "to a special token; correct generation_config.json (or config.json).")
         self.pad_id = next(iter(self._known(special, "pad")), None)
 
     def _known(self, special: SpecialTokens, kind: str) -> tuple[int, ...]:

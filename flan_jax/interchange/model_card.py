@@ -81,7 +81,8 @@ def read_record(run: pathlib.Path | None) -> dict[str, Any]:
 def answer_length(run: pathlib.Path | None) -> int:
     """The most tokens of an answer that a run was trained for."""
     lengths = _macros(run).get("TASK_FEATURE_LENGTHS")
-    return lengths.get("targets", _MOST_TOKENS) if isinstance(lengths, dict) else _MOST_TOKENS
+    length = lengths.get("targets") if isinstance(lengths, dict) else None
+    return length if type(length) is int and length > 0 else _MOST_TOKENS
 
 
 def _macros(run: pathlib.Path | None) -> dict[str, Any]:

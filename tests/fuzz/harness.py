@@ -125,6 +125,16 @@ def _memory_limit() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+def _described(case: Any) -> str:
+    """What was done to an input: its `what`, or those of its parts."""
+    if type(case) is tuple:
+        return ", ".join(map(_described, case))
+    try:
+        return str(getattr(case, "what", case))
+    except RecursionError:
+        return f"a nested {type(case).__name__}"
+
+
 class Fuzz:
     """The fixture `fuzz`: called with a kind's name, a strategy of inputs and a check of one input."""
 
@@ -153,7 +163,7 @@ class Fuzz:
             end, reason = end_of(lambda: check(case))
             counts[end] += 1
             if end in BAD:
-                bad.append(f"{end}: {getattr(case, 'what', case)!s:.300}: {reason}")
+                bad.append(f"{end}: {_described(case):.300}: {reason}")
 
         each()
         self._record("fuzz", [kind, dict(counts)])
