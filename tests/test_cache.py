@@ -7,6 +7,7 @@ import os
 import socket
 import time
 
+import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
@@ -18,6 +19,7 @@ from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import stable_hash
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
+from flan_jax.data.slices import reading_order
 from flan_jax.data.sources import BundledSource, JsonlSource
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
@@ -99,6 +101,19 @@ def test_a_cap_takes_rows_of_all_classes_from_a_file_that_is_sorted_by_label(wri
     every = list(cache._rows(dataset, "train", collections.Counter()))
     assert every[:2000] == train and len({name for name, _ in every}) == 7800
     assert not {name for name, _ in every} & {name for name, _ in validation}
+
+
+@pytest.mark.parametrize("count", [1, 199, 230, 5_000, 2**22 + 123])
+def test_the_slices_of_a_split_share_no_row_and_miss_none(count):
+    dataset = dataclasses.replace(CATALOGUE["sst2"], train_cap=2**30, splits={
+        "train": "train[:100]", "validation": "train[100:230]", "test": "train[230:]"})
+    sides = [list(reading_order(dataset, spec, count)) for spec in dataset.splits.values()]
+    assert all(len(parts) == 1 and (np.diff(parts[0]) > 0).all() for parts in sides)
+    assert [len(parts[0]) for parts in sides] == [len(range(count)[part]) for part in
+                                                  (slice(100), slice(100, 230), slice(230, None))]
+    assert (np.sort(np.concatenate([parts[0] for parts in sides])) == np.arange(count)).all()
+    blocks = len(np.unique(sides[1][0] // 100)) if count > 2**22 else 0
+    assert blocks <= 3
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
