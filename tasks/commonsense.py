@@ -71,7 +71,7 @@ COPA = Dataset(
         Template("line_of_story", "Story: {premise}\n{question}\n{options}\nLine that tells the {relation}:"),
         Template("terse", "Event: {premise}\n{question}\nMore plausible {relation}:\n{options}"),
         Template("loose_connection", "{question}\n{premise}\nA loose connection is not enough.\n{options}"),
-        Template("likely_relation", "{premise}\n{question}\nWhat is a likely {relation}?\n{options}"),
+        Template("event_last", "{question}\n{options}\nThe event was this: {premise}"),
         Template(
             "cause_or_effect",
             "First event: {premise}\nSecond event: {answer}\n"
@@ -161,7 +161,7 @@ PIQA = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
-        Template("works_in_practice", "Everyday task or question: {goal}\nWhat works in practice?\n{options}"),
+        Template("holds_up_in_practice", "Everyday task or question: {goal}\nWhat holds up in practice?\n{options}"),
         Template("sound_advice", "{goal}\n{options}\nSound advice:"),
         Template("options_then_goal", "{options}\nWhat is the practical answer to this?\n{goal}"),
         Template("looked_up", "I looked this up: {goal}\nWhich tip is right?\n{options}"),
@@ -169,7 +169,9 @@ PIQA = Dataset(
         Template("objects_and_materials", "{goal}\nThink of the objects and materials. What is correct?\n{options}"),
         Template("help_with_this", "I need help with this: {goal}\n{options}\nWhat should I know or do?"),
         Template("prompt_and_response", "Prompt: {goal}\nSensible response:\n{options}"),
-        Template("no_mess", "Post: {goal}\nWhich reply would not fail or make a mess?\n{options}"),
+        Template(
+            "half_a_tip",
+            "Half of a household tip, or a question: {goal}\nWhat is the other half, or the answer?\n{options}"),
         Template("experience_says", "What does practical experience say?\n{goal}\n{options}"),
         Template(
             "goal_of_both",

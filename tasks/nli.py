@@ -72,7 +72,7 @@ _ANLI_TEMPLATES = (
         "Careful, the wording can mislead.\n\nPassage: {context}\n\nStatement: {hypothesis}\n{options}\n"
         "Is the statement true?"),
     Template(
-        "accurate_summary",
+        "accurate_by_excerpt",
         "{hypothesis}\n{options}\n\nIs that accurate, judging by the excerpt?\n\nExcerpt: {context}"),
     Template(
         "new_statement",
