@@ -62,7 +62,7 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
       purpose: what this program does, for the message of the other one.
 
     Raises:
-      UserError: on all processes, if another program is at work there.
+      UserError: on all processes, if another program is at work there; and if the directory is removed meanwhile.
     """
     with contextlib.ExitStack() as stack:
         taken = None
@@ -73,7 +73,14 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
                 taken = error
         if processes.any_of_all(taken is not None):
             raise taken or UserError(f"process 0 cannot use {directory}; its log says why.")
-        yield
+        gone = UserError(f"{directory} was removed while {purpose} worked in it: what was saved there is lost; the "
+                         "same command does it again.")
+        try:
+            yield
+        except Exception as error:  # whatever failed first
+            raise error if (directory / name).exists() else gone from error
+        if not (directory / name).exists():
+            raise gone
 
 
 def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,17 @@ with opening.alone(pathlib.Path(sys.argv[1]), ".train.lock", "flan-jax train"):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("error", [None, OSError("cannot write"), UserError("cannot write")])
+def test_a_directory_that_is_removed_meanwhile_is_one_message(tmp_path, error):
+    says = "run was removed while flan-jax train worked in it: what was saved there is lost"
+    with pytest.raises(UserError, match=says), opening.alone(tmp_path / "run", ".train.lock", "flan-jax train"):
+        shutil.rmtree(tmp_path / "run")
+        if error:
+            raise error
+    with pytest.raises(OSError, match="of its own"), opening.alone(tmp_path, ".train.lock", "flan-jax train"):
+        raise OSError("of its own")
 
 
 def test_a_second_run_in_a_directory_is_refused_until_the_first_one_is_dead(tmp_path):

@@ -48,9 +48,12 @@ logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERRO
 logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
+_OF_CLOSED_LOOPS = ("Event loop is closed", "sys.meta_path is None, Python is likely shutting down")
+
+
 def _without_closed_loops(unraisable, otherwise=sys.unraisablehook) -> None:
-    """What TensorStore has left to tell an event loop that an error has closed already is not printed."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """What TensorStore and Orbax have left to do in an event loop when an error has ended it is not printed."""
+    if str(unraisable.exc_value) not in _OF_CLOSED_LOOPS:
         otherwise(unraisable)
 
 
