@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+import sentencepiece
+import tokenizer_files
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import cli
@@ -21,7 +23,7 @@ from flan_jax.data.hashing import stable_hash
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
 from flan_jax.data.slices import reading_order
 from flan_jax.data.sources import BundledSource, JsonlSource
-from flan_jax.data.vocabulary import ByteVocabulary
+from flan_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
@@ -50,6 +52,31 @@ def test_a_cut_set_holds_whole_questions(write_rows, tmp_path, max_rows, rows):
     assert len(names) == rows and all(questions.count(q) == 4 for q in questions)
     assert names == sorted(names, key=lambda name: int(name.rsplit("/", 1)[1]))
     assert counts.get("over max_rows", 0) == 120 - rows
+
+
+@pytest.mark.parametrize("one, other, target_length, drops", [
+    ("It rained {", "It rained }", 16, True),  # this vocabulary has neither bracket
+    ("the same beginning of both, rain", "the same beginning of both, snow", 6, True),
+    ("the same beginning of both, rain", "the same beginning of both, snow", 256, False),
+])
+def test_a_right_option_that_has_the_tokens_of_another_is_dropped_and_counted(write_rows, tmp_path, one, other,
+                                                                              target_length, drops):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(tokenizer_files.TEXT), model_prefix=str(tmp_path / "small"), vocab_size=60, pad_id=0,
+        eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+    rows = [{"premise": f"Case {i}.", "choice1": a, "choice2": b, "question": "effect", "label": 1, "idx": i}
+            for i, (a, b) in enumerate([(one, other), ("is wet", "is day"), (other, one)])]
+    directory = write_rows("copa", "train", 100 * rows)  # its last rows are for validation
+    write_rows("copa", "validation", 100 * rows)
+    cache = TokenCache(tmp_path / "cache", JsonlSource(directory), load_vocabulary(str(tmp_path / "small.model")),
+                       Rendering(target_length=target_length))
+    copa = CATALOGUE["copa"]
+    shards = [cache.build_eval(copa, "test", copa.templates[0]), cache.build_train(copa, 0)]
+    for key in shards:
+        counts = cache.packs.find(key).meta["counts"]
+        dropped = counts.get("dropped: the right option and another are the same tokens", 0)
+        assert counts["rows"] == counts["rows read"] - dropped > 0
+        assert abs(dropped - 2 * counts["rows"]) <= 2 if drops else dropped == 0
 
 
 def test_a_cut_set_without_groups_holds_the_rows_whose_ids_hash_lowest(write_rows, tmp_path):

@@ -263,7 +263,8 @@ class TokenCache:
         return Encoder(self.vocabulary, self.rendering, self._pools[key])
 
     def _rows(self, dataset: Dataset, split: str, counts: collections.Counter) -> Iterator[tuple[str, dict[str, Any]]]:
-        rows = usable_rows(self.source, dataset, self.source.spec(dataset, split), counts)
+        rows = usable_rows(self.source, dataset, self.source.spec(dataset, split), counts,
+                           encode.undecidable(self.vocabulary, self.rendering))
         return ((name, row) for _, name, row in rows)
 
     def _key(self, dataset: Dataset, split: str, choice: dict[str, Any], seed_decides: bool) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,29 @@ class Encoded:
     targets: np.ndarray
     options: list[np.ndarray] | None
     text: Rendered
+
+
+def undecidable(vocabulary: Vocabulary, rendering: Rendering) -> Callable[[Mapping[str, Any]], str | None]:
+    """Returns what says why a row cannot be decided: its right option is, as tokens, the same as another.
+
+    Texts differ and tokens do not where the vocabulary lacks characters or folds them, and where targets are cut. Of
+    equal options the first would always win.
+    """
+    most = sys.maxsize if rendering.options_style == "lettered" else rendering.target_length - 1
+
+    @functools.lru_cache(4096)
+    def shown(option: str) -> list[int]:
+        return vocabulary.encode_target(option)[:most]
+
+    def why(row: Mapping[str, Any]) -> str | None:
+        options = row.get("options")
+        if not options:
+            return None
+        right = shown(options[row["label"]])
+        same = any(shown(option) == right for i, option in enumerate(options) if i != row["label"])
+        return "the right option and another are the same tokens" if same else None
+
+    return why
 
 
 class Encoder:

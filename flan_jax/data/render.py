@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Template, placeholders
@@ -128,7 +128,9 @@ def _list(value: Any, name: str, where: str) -> list[Any]:
 
 
 def usable_rows(source: Source, dataset: Dataset, spec: str,
-                counts: collections.Counter | None = None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+                counts: collections.Counter | None = None,
+                undecidable: Callable[[Mapping[str, Any]], str | None] = lambda row: None,
+                ) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(position in the raw split, row id, fields) of each row of a slice that is not dropped.
 
     Args:
@@ -136,14 +138,16 @@ def usable_rows(source: Source, dataset: Dataset, spec: str,
       dataset: whose rows.
       spec: the slice of a raw split.
       counts: goes up by the rows read, and by those dropped for each reason.
+      undecidable: why a row is dropped that only its tokens tell, or None; see `encode.undecidable`.
     """
     counts = collections.Counter() if counts is None else counts
     for index, raw in source.rows(dataset, spec):
         counts["rows read"] += 1
         name = row_id(dataset, spec, index)
         row = read_row(dataset, raw, name)
-        if isinstance(row, Drop):
-            counts[f"dropped: {row.reason}"] += 1
+        reason = row.reason if isinstance(row, Drop) else undecidable(row)
+        if reason:
+            counts[f"dropped: {reason}"] += 1
         else:
             yield index, name, row
 

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from flan_jax.data.cache import CODE, target_of
 from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, source_of_row
-from flan_jax.data.encode import Encoder, Rendering
+from flan_jax.data.encode import Encoder, Rendering, undecidable
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.hashing import digest
 from flan_jax.data.mixture import counts_once, held_out_split
@@ -153,7 +153,9 @@ class CatalogueRows(seqio.DataSource):
 
     def _elements(self, split: str) -> Iterator[dict[str, Any]]:
         source, dataset = self.settings.opened_source, self.dataset
-        usable = usable_rows(source, dataset, source.spec(dataset, split))
+        rendering = Rendering(target_length=sys.maxsize, options_style=self.settings.options_style)
+        usable = usable_rows(source, dataset, source.spec(dataset, split), None,
+                             undecidable(self.settings.loaded_vocabulary, rendering))
         capped = itertools.islice(usable, dataset.train_cap if split == "train" else None)
         for number, (_, name, row) in enumerate(capped):
             for option in range(len(row["options"]) if self.recipe.ranked else 1):
