@@ -17,11 +17,14 @@ from converting import convert
 from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.config import CONFIGURED
+from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
+from flan_jax.errors import UserError
 from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.load import open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
+from flan_jax.training.loop import Run, TrainConfig
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 PROMPTS = ["Is it true that it was wet?", "Rain fell on the day. Options:\n- yes\n- no", "wet"]
@@ -176,11 +179,41 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
         assert read(tmp_path / back / "generation_config.json").items() >= ids.items(), form
         assert open_checkpoint(tmp_path / there).fields["decoder_start_id"] == 7
     gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED)
-    from flan_jax.data.assemble import DataConfig
-
     assert DataConfig().decoder_start_id == 7
     (tmp_path / "config.gin").write_text(gin_config.config_text())
     assert gin_fields.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
+
+
+def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it(tmp_path):
+    """T5 begins with 7 here; a decoder's rotary positions and heads leave no trace in its shapes."""
+    for name, model in (("t5", {**T5, "decoder_start_token_id": 7}), ("llama", {**LLAMA, "rope_theta": 500.0})):
+        random_model(tmp_path / name, {**model, "vocab_size": 384})
+        convert("hf", "flan", tmp_path / name, tmp_path / f"{name}_ours")
+    other_heads = [f"DecoderConfig.{setting}=4" for setting in ("num_heads", "num_kv_heads", "head_dim")]
+    for name, settings, says in (
+            ("t5", ["DECODER_START_ID=0"], "decoder_start_id is 7 in the checkpoint, 0 in the config; .* set "
+             "--gin.DECODER_START_ID"),
+            ("llama", [*other_heads, "DecoderConfig.rope_theta=1e4"], "num_heads is 2 in the checkpoint, 4 in .* "
+             "rope_theta is 500.0 in the checkpoint"),
+            ("llama", [], None)):
+        gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/{name}_ours/model.gin",
+                                       "--gin.VOCABULARY='bytes'", *(f"--gin.{s}" for s in settings)], CONFIGURED)
+        run = Run(TrainConfig(), Data(DataConfig()))
+        for checkpoint in (tmp_path / name, tmp_path / f"{name}_ours"):
+            with pytest.raises(UserError, match=says) if says else contextlib.nullcontext():
+                run.check_params(str(checkpoint))
+
+
+def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path):
+    random_model(tmp_path / "hf", {**T5, "vocab_size": 1024})
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
+    sizes = ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin", "--gin.VOCABULARY='bytes'"]
+    gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=None"], CONFIGURED)
+    with pytest.raises(UserError, match="rows than VOCABULARY needs: add --gin.Train.embedding_rows=1024, or give"):
+        Run(TrainConfig(), Data(DataConfig())).check_params(str(tmp_path / "ours"))
+    gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=2048"], CONFIGURED)
+    with pytest.raises(UserError, match="its embedding has fewer rows: give the VOCABULARY"):
+        Run(TrainConfig(), Data(DataConfig())).check_params(str(tmp_path / "ours"))
 
 
 def test_base_model_and_license_are_those_that_files_name(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,10 +13,10 @@ import numpy as np
 from flan_jax.errors import UserError
 from flan_jax.files import local_path, readable
 from flan_jax.interchange.gguf import is_gguf, open_gguf
-from flan_jax.interchange.gin_fields import fields_beside
+from flan_jax.interchange.gin_fields import fields_beside, file_beside
 from flan_jax.interchange.huggingface import is_huggingface, open_huggingface
 from flan_jax.interchange.ours import open_ours
-from flan_jax.interchange.parameters import fields_of
+from flan_jax.interchange.parameters import FIELDS, Shapes, fields_of, sizes_of
 from flan_jax.interchange.source import Source, Tensor, check_tensors
 from flan_jax.interchange.t5x import find_t5x, open_t5x
 from flan_jax.messages import shown
@@ -24,6 +25,8 @@ from flan_jax.models.stacking import named
 from flan_jax.models.t5 import T5Config
 
 FORMS = ("t5x", "hf", "gguf", "flan")
+# What the same parameters may be tuned or evaluated with otherwise; heads that default to one another.
+_MAY_DIFFER = ("prefix", "rope_scaling", "num_kv_heads")
 _STACKED = re.compile(r"(.+/)?layers/(.+)")
 
 
@@ -95,7 +98,7 @@ def form_of(path: pathlib.Path) -> str:
         return "t5x" if find_t5x(path) else "flan"
 
 
-def read_parameters(path, abstract: Any, step: int | str | None = None) -> tuple[int, Any]:
+def read_parameters(path, abstract: Any, step: int | str | None = None, config: Any = None) -> tuple[int, Any]:
     """(step, parameters) of a checkpoint of any form, in the shapes, dtypes and shardings of `abstract`.
 
     `abstract` is a tree of ShapeDtypeStructs, its layers stacked or not. Each device's part of an array is read when
@@ -104,14 +107,20 @@ def read_parameters(path, abstract: Any, step: int | str | None = None) -> tuple
     Raises:
       UserError: as `find_parameters`.
     """
-    source, leaves = find_parameters(path, abstract, step)
+    source, leaves = find_parameters(path, abstract, step, config)
     arrays = [_make_array(leaf, [source.tensors[single] for single in _singles(name, leaf.shape)],
                           _STACKED.fullmatch(name) is not None) for name, leaf in leaves.items()]
     return source.step, jax.tree.unflatten(jax.tree.structure(abstract), arrays)
 
 
-def find_parameters(path, abstract: Any, step: int | str | None = None) -> tuple[Source, dict[str, Any]]:
+def find_parameters(path, abstract: Any, step: int | str | None = None,
+                    config: Any = None) -> tuple[Source, dict[str, Any]]:
     """(checkpoint, the leaves of `abstract` by name) where the checkpoint has parameters of all their shapes.
+
+    Args:
+      path, step: see `open_checkpoint`.
+      abstract: see `read_parameters`.
+      config: the model's `T5Config` or `DecoderConfig`; what the checkpoint's own files say must be the same.
 
     Raises:
       UserError: if there is no checkpoint, or it is of another model.
@@ -120,8 +129,44 @@ def find_parameters(path, abstract: Any, step: int | str | None = None) -> tuple
     leaves = named(abstract)
     expected = {single: shape for name, leaf in leaves.items() for single, shape in _singles(name, leaf.shape).items()}
     found = {name: tensor.shape for name, tensor in source.tensors.items()}
-    check_tensors(found, expected, source.path, "give the gin files it was trained with, or another checkpoint.")
+    check_tensors(found, expected, source.path, _advice(found, expected))
+    if config is not None:
+        _check_same(source, config)
     return source, leaves
+
+
+def _advice(found: Shapes, expected: Shapes) -> str:
+    """What to do about shapes that differ: often the table just has rows that the vocabulary does not need."""
+    (model, sizes), (wanted, wanted_sizes) = sizes_of(found), sizes_of(expected)
+    rows, here = sizes.pop("vocab_size", 0), wanted_sizes.pop("vocab_size", 0)
+    if model != wanted or sizes != wanted_sizes or rows == here:
+        return "give the gin files it was trained with, or another checkpoint."
+    if rows > here:
+        return (f"its embedding has more rows than VOCABULARY needs: add --gin.Train.embedding_rows={rows}, or give "
+                "the VOCABULARY it was trained with.")
+    return "its embedding has fewer rows: give the VOCABULARY it was trained with."
+
+
+def _check_same(source: Source, config: Any) -> None:
+    """Raises a UserError if the checkpoint's own files say another model than `config`, where no shape shows it."""
+    model = "decoder" if isinstance(config, DecoderConfig) else "t5"
+    known = source.fields if source.model == model else {}
+    if source.model is None and (source.path / "params").is_dir():  # ours; the gin file beside it is its own
+        known = fields_beside(source.path)[model] if file_beside(source.path) else {}
+    plain = {name: getattr(config, name) for name in FIELDS[model] if name in known and name not in _MAY_DIFFER}
+    differing = [name for name, value in plain.items() if _plain(value) != _plain(known[name])]
+    if differing:
+        values = ", ".join(f"{name} is {shown(known[name])} in the checkpoint, {shown(plain[name])} in the config"
+                           for name in differing)
+        setting = "DECODER_START_ID" if differing == ["decoder_start_id"] else f"{type(config).__name__}.{differing[0]}"
+        raise UserError(f"The checkpoint {source.path} does not match the model: {values}; give its own model.gin or "
+                        f"config.gin, or set --gin.{setting}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _singles(name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -119,8 +119,8 @@ class Run:
         self.directory = local_path(config.model_dir, "MODEL_DIR")
         rows = config.embedding_rows or padded_size(data.vocabulary)
         if rows < data.vocabulary.size:
-            raise UserError(f"the model has {rows} rows in its embedding, but VOCABULARY has {data.vocabulary.size} "
-                            "ids; give the vocabulary that belongs to the model.")
+            raise UserError(f"the model has {rows} rows in its embedding (Train.embedding_rows), but VOCABULARY has "
+                            f"{data.vocabulary.size} ids; give the vocabulary that belongs to the model.")
         self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
         self.optimizer = adafactor()
@@ -218,13 +218,13 @@ class Run:
 
     def read_params(self, path: str, step: int | str | None = None) -> tuple[int, Any]:
         """(step, parameters in memory on the mesh) of a checkpoint of ours, of T5X, Hugging Face or GGUF."""
-        found, params = interchange.read_parameters(path, self._abstract_params, step)
+        found, params = interchange.read_parameters(path, self._abstract_params, step, self.model_config)
         print(f"parameters of step {found} from {path}", flush=True)
         return found, params
 
     def check_params(self, path: str, step: int | str | None = None) -> int:
         """Makes sure that `read_params` finds what it needs, and reads nothing but shapes; returns the step."""
-        source, _ = interchange.find_parameters(path, self._abstract_params, step)
+        source, _ = interchange.find_parameters(path, self._abstract_params, step, self.model_config)
         return source.step
 
     def train(self, saved: checkpoints.Checkpoints) -> bool:
