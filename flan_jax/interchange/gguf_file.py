@@ -2,7 +2,7 @@
 
 The reader of the `gguf` package trusts the counts and lengths in a file: one flipped bit there makes it loop over 2^60
 entries. The rules are those of llama.cpp's loader (`gguf_init_from_file`): names are unique, and tensors follow each
-other in the order of the list, each padded to the alignment.
+other in the order of the list, each padded to the alignment. Nothing follows the last one.
 """
 
 from __future__ import annotations
@@ -156,8 +156,11 @@ def _tensors(cursor: _Cursor, count: int, alignment: Any, package: Any) -> dict[
             raise ValueError(f"{tensor.name} does not follow the tensor before it")
         expected += -(-tensor.size // alignment) * alignment
         _put(tensors, tensor.name, tensor._replace(begin=start + tensor.begin))
-    if listed and start + listed[-1].begin + listed[-1].size > cursor.position + cursor.rest():
+    size = cursor.position + cursor.rest()
+    if listed and start + listed[-1].begin + listed[-1].size > size:
         raise ValueError(f"it is cut short before the end of {listed[-1].name}")
+    if size > start + expected:  # every writer pads the last tensor, and ends with it
+        raise ValueError(f"{size - start - expected:,} bytes follow its last tensor")
     return tensors
 
 
