@@ -49,29 +49,25 @@ COQA = Dataset(
     row=_coqa_row,
     metrics=("squad",),
     templates=(
-        Template("next_turn", "{story}\n\nA conversation about the text above:\n{conversation}\nQ: {question} A:"),
-        Template("two_people_talk", "Two people talk about a text. The text: {story}\nWhat they have said so far:\n"
-                 "{conversation}\nThe next question is: {question}\nHow should it be answered, in a few words?"),
-        Template("question_first", "You will be asked this: {question}\nThe question comes at the end of a "
-                 "conversation, so words such as he, she or it may point back to earlier turns.\nConversation:\n"
-                 "{conversation}\nText that it is about: {story}\nAnswer in a few words:"),
-        Template("chat_with_reader", "You are chatting with someone who knows nothing of this text but would like "
-                 "to: {story}\nYour chat up to now:\n{conversation}\nThey now write: {question}\nYou write back:"),
+        Template("continue_q_and_a", "{story}\n\nA conversation about the text above:\n{conversation}\nQ: "
+                 "{question}\nA:"),
+        Template("few_words", "Text: {story}\nConversation so far:\n{conversation}\nNext question: {question}\n"
+                 "Answer in a few words:"),
+        Template("end_of_conversation", "{question}\nThis comes at the end of the conversation below.\n\n"
+                 "{conversation}\n\nIt is about this text:\n{story}"),
+        Template("one_brief_answer", "Continue the conversation with one brief answer.\n\n{story}\n\n"
+                 "{conversation}\n\nQ: {question}"),
         Template("conversation_first", "Earlier questions and answers:\n{conversation}\nLatest question: {question}\n"
                  "All of them are about this passage: {story}\nShort answer to the latest question:"),
         Template("keep_it_going", "Keep the conversation going with a brief reply that the text supports.\nText: "
                  "{story}\nTurns so far:\n{conversation}\nNew turn: {question}\nReply:"),
-        Template("teacher_asks", "A class has read a text, and the teacher asks one question after another.\nText: "
-                 "{story}\nQuestions and answers up to this point:\n{conversation}\nThe teacher goes on: {question}\n"
-                 "What is the right answer?"),
-        Template("expert_interview", "Notes of an interview with an expert on the following. {story}\n\nNoted so "
-                 "far:\n{conversation}\nInterviewer: {question}\nExpert, briefly:"),
-        Template("read_everything", "The final question may be unclear on its own, so read everything: first the "
-                 "turns, then the passage, then the question.\nTurns:\n{conversation}\nPassage: {story}\nFinal "
-                 "question: {question}\nAnswer to the final question:"),
-        Template("question_before_answer", "{story}\n\nThis was said about the text.\n{conversation}\nAfter that "
-                 "came one more question, to which the reply was \"{answer}\" and nothing else. What was the "
-                 "question?", "{question}", "inverted"),
+        Template("now_this_one", "{story}\n\nQuestions asked so far, with answers:\n{conversation}\n\nNow answer "
+                 "this one: {question}"),
+        Template("terse", "Passage:\n{story}\n\nDialogue:\n{conversation}\n\n{question}"),
+        Template("passage_and_turns", "Use the passage and the earlier turns to answer: {question}\n\n{story}\n\n"
+                 "{conversation}"),
+        Template("question_to_next_answer", "{story}\n\n{conversation}\n\nNext answer: {answer}\nQuestion to it:",
+                 "{question}", "inverted"),
     ),
 )
 
@@ -115,33 +111,24 @@ QUAC = Dataset(
     row=_quac_row,
     metrics=("trivia_qa",),
     templates=(
-        Template("quote_the_article", "{context}\n\nQuote the words of this article that answer \"{question}\", or "
-                 "say \"cannot answer\" if there are none."),
-        Template("curious_student", "An article on \"{title}\" has a section \"{section}\": {context}\nA student who "
-                 "cannot see it is curious: {question}\nRead out a suitable piece of the section. If it has none, "
-                 "reply \"cannot answer\"."),
-        Template("student_teacher", "Student: I am learning about \"{title}\" and have a question. {question}\n"
-                 "Teacher: I have the section \"{section}\" here, and if it does not help, I will say \"cannot "
-                 "answer\". Let me see. {context}\nStudent: And?\nTeacher:"),
-        Template("look_it_up", "Question on the subject \"{title}\": {question}\nLook it up here: {context}\nIf the "
-                 "text is silent on the matter, your answer is \"cannot answer\". Answer:"),
-        Template("terse", "Section: {context}\nQuestion: {question}\nPiece of the section that replies to it (or "
-                 "\"cannot answer\"):"),
-        Template("audio_guide", "An audio guide answers visitors with pieces of its script, and with \"cannot "
-                 "answer\" when the script is of no use.\nScript: {context}\nVisitor: {question}\nAudio guide:"),
-        Template("part_of_a_series", "The question below is one of a series about \"{title}\", so it may use words "
-                 "like he, she or they for what the section is about. Use the section's own words in your answer, or "
-                 "\"cannot answer\" if it does not say.\nQuestion in the series: {question}\nSection \"{section}\": "
+        Template("quote_the_words", "{context}\n\n{question}\nQuote the words that answer this, or say \"cannot "
+                 "answer\"."),
+        Template("section_label", "Article: {title}\nSection: {section}\n{context}\n\n{question}\nAnswer from the "
+                 "section, or \"cannot answer\":"),
+        Template("look_this_up", "Look this up: {question}\n\n{context}\n\nNot in there? Then \"cannot answer\"."),
+        Template("labels", "Text: {context}\nQuestion: {question}\nPassage that replies to it (or \"cannot answer\"):"),
+        Template("piece_of_the_text", "Answer with a piece of the text. If it has none, the answer is \"cannot "
+                 "answer\".\n\nText: {context}\nQuestion: {question}"),
+        Template("about_title", "The question is about \"{title}\".\n{question}\n\n{context}\n\nCopy the answer, or "
+                 "write \"cannot answer\"."),
+        Template("its_own_words", "{question}\nDoes the text tell us? Give its own words, or \"cannot answer\".\n\n"
                  "{context}"),
-        Template("does_it_say", "{question}\nDoes the following text tell us? Where it does, answer with what it "
-                 "says, word for word; where it does not, answer \"cannot answer\".\n\n{context}"),
-        Template("encyclopedia_page", "Encyclopedia page: {title}\nHeading on the page: {section}\nText under the "
-                 "heading: {context}\nRequest: {question}\nSentence or phrase to send back (\"cannot answer\" where "
-                 "nothing fits):"),
-        Template("what_was_asked", "Under \"{section}\", an article on \"{title}\" says the following. {context}\nA "
-                 "student put a question about it to a teacher, who says \"cannot answer\" when the text does not "
-                 "help. The teacher said \"{answer}\" in reply. What may the student have asked?", "{question}",
-                 "inverted"),
+        Template("send_back_a_phrase", "Encyclopedia: {title}, {section}\n{context}\n\nRequest: {question}\nSend "
+                 "back a phrase, or \"cannot answer\"."),
+        Template("words_of_the_extract", "Extract: {context}\nTo find out: {question}\nAnswer in the words of the "
+                 "extract, or \"cannot answer\":"),
+        Template("question_with_answer", "{context}\n\nWrite a question with this answer (\"cannot answer\": the "
+                 "text must not tell).\n{answer}", "{question}", "inverted"),
     ),
 )
 
@@ -169,34 +156,23 @@ WIC = Dataset(
     row=_wic_row,
     metrics=("accuracy",),
     templates=(
-        Template("same_or_different", "Is the meaning of the word \"{word}\" the same or different in the two "
-                 "sentences that follow?\nSentence 1: {sentence1}\nSentence 2: {sentence2}\n{options}"),
-        Template("word_first", "The word \"{word}\" can be used in more than one sense. Compare its sense in these "
-                 "two lines.\n{sentence1}\n{sentence2}\n{options}\nThe two senses are:"),
-        Template("dictionary_editor", "You edit a dictionary. Two quotations have come in for the entry \"{word}\".\n"
-                 "Quotation A: {sentence1}\nQuotation B: {sentence2}\nWill they be filed under the same definition "
-                 "or under different ones?\n{options}"),
-        Template("options_first", "{options}\n\nWhich of the two, same or different, describes the meanings of "
-                 "\"{word}\" in the first and in the second example?\nFirst example: {sentence1}\nSecond "
-                 "example: {sentence2}"),
-        Template("learner_dialogue", "Learner: I came across \"{word}\" twice today. Once it was like this: "
-                 "{sentence1}\nTutor: And the other time?\nLearner: {sentence2}\nTutor: Then tell me, is that the "
-                 "same meaning or a different one?\n{options}\nLearner:"),
-        Template("terse", "{word}: {sentence1}\n{word}: {sentence2}\nSame sense or different?\n{options}"),
-        Template("translator", "A translator wonders whether one translation of \"{word}\" could serve in both "
-                 "places, which it can only if the sense stays the same.\nFirst place: {sentence1}\nSecond place: "
-                 "{sentence2}\n{options}\nCompared with the first place, the sense in the second one is:"),
-        Template("sentences_then_word", "Read \"{sentence1}\" and then \"{sentence2}\" with an eye on one word that "
-                 "they share, in whatever form it appears: {word}. Say whether what it stands for is the same or "
-                 "different.\n{options}"),
-        Template("write_a_second_sentence", "Here is a sentence with the word \"{word}\": {sentence1}\nWrite another "
-                 "sentence with this word. In comparison with the first sentence, the meaning of the word "
-                 "should be: {answer}.",
-                 "{sentence2}", "inverted"),
-        Template("missing_first_example", "A worksheet shows two examples for the word \"{word}\", of which the "
-                 "first has been torn off. The second one is: {sentence2}\nThe key calls the meanings of the word "
-                 "in the two examples \"{answer}\". Supply a first example that agrees with the "
-                 "key.", "{sentence1}", "inverted"),
+        Template("senses", "Is \"{word}\" used in the same sense or in different ones?\n{sentence1}\n{sentence2}\n"
+                 "{options}"),
+        Template("two_meanings", "Word: {word}\n1. {sentence1}\n2. {sentence2}\n{options}\nThe two meanings are:"),
+        Template("dictionary_entry", "Dictionary entry: {word}\nQuotation A: {sentence1}\nQuotation B: {sentence2}\n"
+                 "Same definition or different ones?\n{options}"),
+        Template("options_above", "{options}\n\nHow do the meanings of \"{word}\" compare?\nFirst: {sentence1}\n"
+                 "Second: {sentence2}"),
+        Template("stands_for", "{sentence1}\n{sentence2}\n\nCompare what \"{word}\" stands for in each.\n{options}"),
+        Template("word_twice", "\"{word}\": {sentence1}\n\"{word}\": {sentence2}\nSame sense or different?\n{options}"),
+        Template("learning_english", "I am learning English. What about \"{word}\" here: the same meaning or a "
+                 "different one?\n{sentence1}\n{sentence2}\n{options}"),
+        Template("how_meant", "How is \"{word}\" meant here, both times the same or each time different?\n\n"
+                 "{sentence1}\n{sentence2}\n{options}"),
+        Template("another_sentence", "{sentence1}\n\nWrite another sentence with the word \"{word}\".\nMeaning "
+                 "compared with the first: {answer}", "{sentence2}", "inverted"),
+        Template("first_of_two_examples", "Two examples for the word \"{word}\", meaning: {answer}\nSecond: "
+                 "{sentence2}\nFirst:", "{sentence1}", "inverted"),
     ),
 )
 
@@ -227,24 +203,17 @@ TREC = Dataset(
     metrics=("accuracy",),
     templates=(
         Template("kind_of_answer", "Question: {text}\nWhat kind of thing does this question ask for?\n{options}"),
-        Template("search_route", "A search system sorts questions by the type of answer they need before it looks "
-                 "for one. Incoming question: {text}\nWhich type does the system assign?\n{options}"),
-        Template("options_first", "{options}\n\nName the type of answer that is expected by someone who asks this: "
-                 "{text}"),
-        Template("do_not_answer", "Do not answer the question below; only say what kind of thing its answer would be."
-                 "\n{text}\n{options}"),
-        Template("helpdesk_dialogue", "Caller: {text}\nOperator to colleague: What type of information is that a "
-                 "request for?\n{options}\nColleague:"),
-        Template("classes_in_words", "Questions can ask for a description, an entity, an abbreviation, a person or "
-                 "group, a number or date, or a location. Which of these does the following question ask for? "
-                 "{text}\n{options}"),
+        Template("type_needed", "What type of answer does this need?\n{text}\n{options}"),
+        Template("options_above", "{options}\n\nName the type of answer that is expected.\n{text}"),
+        Template("do_not_answer", "Do not answer the question below; only say what kind of thing its answer would "
+                 "be.\n{text}\n{options}"),
+        Template("classes_named", "Does this ask for a description, an entity, an abbreviation, a person or group, a "
+                 "number or date, or a location?\n{text}\n{options}"),
         Template("terse", "{text}\n{options}\nAnswer type:"),
-        Template("quiz_box", "Cards for a pub quiz are kept in six boxes according to what the right answer is. A "
-                 "new card says: {text}\nWhat does the label of its box say?\n{options}"),
-        Template("teacher_of_machines", "To teach a machine how to look for answers, people tag questions with what "
-                 "is being looked for. Tag this one.\nQuestion to tag: {text}\n{options}\nTag:"),
-        Template("looking_for", "If you wanted to reply to \"{text}\", then what sort of thing would you have to "
-                 "find?\n{options}"),
+        Template("looked_for", "Tag the question with what is being looked for.\n{text}\n{options}\nTag:"),
+        Template("have_to_find", "{text}\nWhat would you have to find to reply to this?\n{options}"),
+        Template("search_query", "Sort this search query by the kind of answer it needs: {text}\n{options}"),
+        Template("to_classify", "Question to classify: {text}\n{options}"),
     ),
 )
 
@@ -274,23 +243,16 @@ COLA = Dataset(
         Template("native_speaker", "Would a native speaker find this English sentence acceptable or unacceptable?\n"
                  "{sentence}\n{options}"),
         Template("sentence_first", "{sentence}\n\nJudge the grammar of the sentence above.\n{options}"),
-        Template("linguist_questionnaire", "From a linguist's questionnaire. Please rate each sentence by your "
-                 "feeling for the language, not by whether it is true.\nSentence: {sentence}\nHow do you rate it?\n"
+        Template("how_it_sounds", "Rate this sentence by how it sounds, not by whether it is true.\n{sentence}\n"
                  "{options}"),
-        Template("options_first", "{options}\n\nWhat is your verdict on the way this sentence is built? {sentence}"),
-        Template("learner_dialogue", "Learner: Can I put it like this in English? \"{sentence}\"\nTeacher: Listen to "
-                 "how it sounds. What would you say yourself?\n{options}\nLearner: I would say it is"),
-        Template("proofreader", "A proofreader goes through a list of example sentences and writes \"acceptable\" or "
-                 "\"unacceptable\" after each. The next sentence is: {sentence}\nWhat does the proofreader write?\n"
-                 "{options}"),
+        Template("options_above", "{options}\n\nWhat do you say to the way this is put?\n{sentence}"),
+        Template("acceptable_english", "Is this acceptable or unacceptable English?\n{sentence}\n{options}"),
+        Template("proofreading", "Proofreading: {sentence}\n{options}\nVerdict:"),
         Template("terse", "English sentence: {sentence}\n{options}\nGrammatically it is:"),
-        Template("word_order_and_forms", "Check word order, word forms and missing or superfluous words in "
-                 "\"{sentence}\" and conclude whether the sentence is acceptable.\n{options}"),
-        Template("star_in_textbook", "Textbooks of syntax put a star in front of a sentence that no speaker would "
-                 "produce. Think about whether they would star \"{sentence}\" or not. How, then, should the sentence "
-                 "be described?\n{options}"),
-        Template("wordy_explanation", "Some strings of words are acceptable as English and some are not, however odd "
-                 "or ordinary their content may be. How about the next one?\n{options}\nString: {sentence}"),
+        Template("order_and_forms", "Check word order, word forms and missing words.\n\n{sentence}\n{options}"),
+        Template("star_of_linguists", "Linguists star a sentence that no speaker would produce. Describe this one.\n"
+                 "{sentence}\n{options}"),
+        Template("how_well_built", "How well is this sentence built?\n{sentence}\n{options}"),
     ),
 )
 
@@ -328,23 +290,16 @@ MATH_DATASET = Dataset(
     metrics=("exact_match",),
     # No inverted template: infinitely many equations have the same solution.
     templates=(
-        Template("solve_for", "Solve the equation {equation} for {unknown}. Give the value only."),
-        Template("which_value", "Which value of {unknown} makes {equation} true?"),
-        Template("algebra_test", "Algebra test, first task. Equation: {equation}\nUnknown: {unknown}\nSolution:"),
-        Template("dialogue", "Pupil: I have {equation} here and no idea what to do.\nTeacher: Bring everything with "
-                 "{unknown} to one side and the rest to the other, then divide. What do you get for {unknown}?\n"
-                 "Pupil: I get"),
-        Template("unknown_first", "We are looking for the number {unknown}. All we know about it is that {equation}. "
-                 "What number is it?"),
-        Template("terse", "Given that {equation}, {unknown} ="),
-        Template("calculator", "You are a calculator that solves linear equations and displays nothing but the "
-                 "result.\nTyped in: {equation}\nVariable: {unknown}\nDisplay:"),
-        Template("fill_in_by_substitution", "If the right integer is put in place of {unknown}, both sides of the "
-                 "equation come out equal.\n{equation}\nWhat is that integer?"),
-        Template("detective", "The letter {unknown} hides a number. It gave itself away by this trace: {equation}. "
-                 "Unmask the number."),
-        Template("engineer", "An engineer must set a dial to {unknown}, and the manual says that {equation} has to "
-                 "hold. To which number should the dial be set?"),
+        Template("labels", "Equation: {equation}\nSolve for: {unknown}"),
+        Template("find", "{equation}\n\nFind \"{unknown}\"."),
+        Template("what_number", "What number is \"{unknown}\" in this equation?\n{equation}"),
+        Template("algebra_labels", "Algebra test\nEquation: {equation}\nUnknown: {unknown}\nSolution:"),
+        Template("value_only", "Give only the value of \"{unknown}\".\n{equation}"),
+        Template("has_to_be", "{equation}\nWhat does \"{unknown}\" have to be?"),
+        Template("isolate", "Isolate \"{unknown}\" and give the result: {equation}"),
+        Template("linear_equation", "Linear equation: {equation}\nVariable: {unknown}\nResult:"),
+        Template("by_substitution", "Which integer makes both sides equal when it replaces \"{unknown}\"?\n{equation}"),
+        Template("homework", "Homework: {equation}\nWanted: {unknown}"),
     ),
 )
 
@@ -420,21 +375,15 @@ TRUE_CASE = Dataset(
         Template("put_capitals", "Put capital letters where English spelling wants them: {lower}"),
         Template("text_first", "{lower}\n\nThe text above has lost its upper case. Restore it and change nothing "
                  "else."),
-        Template("broken_shift_key", "The shift key on my keyboard is broken, so I typed this: {lower}\nHow would it "
-                 "look had the key worked?"),
-        Template("names_and_beginnings", "Beginnings of sentences, names, titles and many abbreviations are written "
-                 "with capitals. Apply this to the line that follows.\nLine: {lower}\nLine with capitals:"),
-        Template("speech_transcript", "A speech recogniser delivers its transcripts in small letters only. Give the "
-                 "transcript its proper case.\nTranscript: {lower}\nIn proper case:"),
-        Template("dialogue", "Intern: The archive sent us this. {lower}\nEditor: All in lower case again! Please "
-                 "correct that before it goes to print.\nIntern: Done, it now says:"),
+        Template("shift_key", "My shift key is broken. Please put in the capitals.\n{lower}"),
+        Template("restore_upper_case", "Restore the upper-case letters: {lower}"),
+        Template("names_and_sentences", "Capitalize names, titles and the beginnings of sentences.\n{lower}"),
+        Template("transcript", "Transcript in small letters: {lower}\nIn proper case:"),
         Template("terse", "lower case: {lower}\ntrue case:"),
         Template("question", "Which letters in this passage ought to be capitals? Write the passage out with them.\n"
                  "{lower}"),
-        Template("legible_subtitle", "Subtitle as found in the file: {lower}\nSubtitle as viewers should see it, "
-                 "with upper and lower case in the right places:"),
-        Template("only_the_case", "Your one job is letter case. Leave words, order and punctuation as they are, and "
-                 "return \"{lower}\" the way a careful writer would have capitalised it."),
+        Template("nothing_but_case", "Change nothing but the letter case.\n\n{lower}"),
+        Template("subtitle", "Subtitle as found: {lower}\nSubtitle with upper and lower case:"),
     ),
 )
 
@@ -448,22 +397,16 @@ FIX_PUNCT = Dataset(
     # No inverted template: its input would be the answer alone.
     templates=(
         Template("add_marks", "Add the missing punctuation marks to this text: {no_punct}"),
-        Template("text_first", "\"{no_punct}\"\n\nNobody has punctuated the words above yet. Please do it."),
-        Template("dropped_marks", "A faulty program has dropped every comma, full stop, hyphen, apostrophe and the "
-                 "like. Damaged text: {no_punct}\nRepaired text:"),
-        Template("dictation", "A letter was dictated without a word about punctuation, and the secretary took down: "
-                 "\"{no_punct}\"\nWhat does the letter look like once it is punctuated?"),
-        Template("reader_needs_pauses", "Help the reader to see where to pause and where to stop. Punctuate the "
-                 "following without changing its words.\n{no_punct}"),
-        Template("dialogue", "Author: Here is my next line. {no_punct}\nEditor: It could do with some punctuation.\n"
-                 "Author: You are right. Here it is again:"),
+        Template("punctuate_above", "{no_punct}\n\nPunctuate the words above."),
+        Template("put_them_back", "Every comma, stop, hyphen and apostrophe is missing. Put them back.\n{no_punct}"),
+        Template("dictated", "Dictated: {no_punct}\nAs a written text:"),
+        Template("pause_and_stop", "Show where to pause and where to stop, without changing a word.\n{no_punct}"),
+        Template("please", "Punctuation, please: {no_punct}"),
         Template("terse", "Without punctuation: {no_punct}\nWith punctuation:"),
-        Template("school_exercise", "Exercise for today: copy the words and put in all the punctuation marks that "
-                 "belong with them.\nWords: {no_punct}\nYour copy:"),
-        Template("telegram", "In the style of an old telegram somebody wrote \"{no_punct}\" and left every mark out. "
-                 "Write it as it would stand in a book."),
-        Template("which_marks", "Where do commas, stops and other marks belong in the line below, and which ones? "
-                 "Show it by writing out the whole line.\nLine: {no_punct}"),
+        Template("copy_with_marks", "Copy this and put in all the marks that belong: {no_punct}"),
+        Template("readable_telegram", "Make readable sentences of this telegram: {no_punct}"),
+        Template("where_marks_belong", "Where do commas, stops and other marks belong? Write out the whole line.\n"
+                 "{no_punct}"),
     ),
 )
 
@@ -478,21 +421,15 @@ WORD_SEGMENT = Dataset(
     templates=(
         Template("put_spaces", "Put the spaces back between the words: {no_space}"),
         Template("text_first", "{no_space}\n\nWhat does this say, written with spaces between its words?"),
-        Template("stuck_space_bar", "My space bar got stuck while I was typing, and this came out: {no_space}\nI had "
-                 "meant to type:"),
+        Template("space_bar", "My space bar was stuck. What did I mean to type?\n{no_space}"),
         Template("find_boundaries", "Find the word boundaries in the unbroken string below and return it as normal "
                  "English text.\nString: {no_space}\nText:"),
-        Template("inscription", "Like an ancient inscription, the following line runs on without any gaps. Separate "
-                 "its words.\n{no_space}"),
-        Template("dialogue", "A: Can you read this? {no_space}\nB: Hardly, the words are all run together.\nA: Then "
-                 "let me pull them apart for you:"),
+        Template("inscription_words", "Separate the words of this inscription: {no_space}"),
+        Template("divide", "Divide into words: {no_space}"),
         Template("terse", "Joined: {no_space}\nSeparated:"),
-        Template("pdf_copy", "When I copied a sentence from a document, its spaces vanished. The copy reads "
-                 "\"{no_space}\" and I need the sentence as it was printed."),
-        Template("hashtag_like", "This is written in one piece, as hashtags are: {no_space}\nSplit it into words; "
-                 "keep each letter and each punctuation mark."),
-        Template("how_many_words", "How would you divide these characters into words? Show the result.\nCharacters: "
-                 "{no_space}\nDivided:"),
+        Template("pdf_without_spaces", "Copied from a PDF, the spaces are gone: {no_space}\nAs printed:"),
+        Template("like_a_hashtag", "Split this like a hashtag, but keep every letter and mark.\n{no_space}"),
+        Template("where_words_end", "Where does each word end? Write the line with blanks.\n{no_space}"),
     ),
 )
 

@@ -50,24 +50,19 @@ BOOL_Q = Dataset(
     row=_bool_q_row,
     metrics=("accuracy",),
     templates=(
-        Template("passage_first", "{passage}\n\nGoing by the text above, answer with yes or no: {question}\n{options}"),
-        Template("question_first", "{question}\nFind out from this passage and reply with yes or no.\n\n{passage}\n"
-                 "{options}"),
-        Template("article_form", "Title of the article: {title}\nWhat it says: {passage}\nWhat a reader wants to "
-                 "know: {question}\n{options}\nReply to the reader:"),
-        Template("options_first", "Reply with a single word, yes or no.\n{options}\n\nQuestion: {question}\n\n"
-                 "Background reading: {passage}"),
-        Template("friends_dialogue", "A: There is something I have been wondering about. {question}\nB: Let me "
-                 "check. It says here: {passage}\nA: So is that a yes or a no?\n{options}\nB:"),
-        Template("librarian", "A visitor to the library asks: {question}\nThe encyclopaedia has this under the "
-                 "heading \"{title}\": {passage}\nWhat should the librarian tell the visitor?\n{options}"),
-        Template("only_the_extract", "Use nothing but the extract to settle the point below, even if you believe you "
-                 "know better.\nExtract: {passage}\nPoint to settle: {question}\n{options}\nVerdict:"),
+        Template("question_last", "{passage}\n\n{question}\n{options}"),
+        Template("by_this_passage", "{passage}\n\nGoing by this passage: {question}\n{options}"),
+        Template("question_above", "{question}\n{options}\n\nThe passage to answer from:\n{passage}"),
+        Template("article_label", "Article: {title}\n{passage}\n\nQuestion: {question}\n{options}\nAnswer:"),
         Template("terse", "Passage: {passage}\nYes/no question: {question}\n{options}"),
-        Template("question_about_title", "Read this passage about \"{title}\". {passage}\nNow write a yes/no "
-                 "question that the passage answers with \"{answer}\".", "{question}", "inverted"),
-        Template("what_was_asked", "{passage}\n\nSomeone who had the text above at hand was asked something and "
-                 "simply said \"{answer}\". What might the question have been?", "{question}", "inverted"),
+        Template("this_text_alone", "Answer from this text alone, even if you know better.\n\n{passage}\n\n"
+                 "{question}\n{options}"),
+        Template("options_above", "{options}\n\n{question}\nThe answer is in this excerpt:\n{passage}"),
+        Template("looked_up", "I looked this up: {question}\nThis is what I found.\n{passage}\n\nSo what is the "
+                 "answer?\n{options}"),
+        Template("write_yes_no_question", "Write a yes/no question on this passage. Its answer must be "
+                 "\"{answer}\".\n\n{passage}", "{question}", "inverted"),
+        Template("quiz_item", "Passage: {passage}\nAnswer: {answer}\nQuestion:", "{question}", "inverted"),
     ),
 )
 
@@ -118,23 +113,18 @@ DROP = Dataset(
     metrics=("squad",),
     templates=(
         Template("work_it_out", "{context}\n\nWork out the answer to this question from the text: {question}"),
-        Template("count_or_compare", "Question: {question}\nYou may have to count, add, subtract or compare things "
-                 "that the passage mentions.\nPassage: {context}\nResult:"),
-        Template("caption_dialogue", "Editor: I need a figure, date, name or phrase for a caption. {question}\n"
-                 "Assistant: The report says the following. {context}\nEditor: So what do I put?\nAssistant:"),
-        Template("details_that_matter", "Here is a passage full of details. {context}\nPick out the details that "
-                 "matter and answer with a number, a date or a few words: {question}"),
+        Template("labels", "Report: {context}\nQuestion: {question}\nAnswer:"),
+        Template("count_add_compare", "{question}\nYou may have to count, add, subtract or compare.\n\n{context}"),
+        Template("number_date_or_words", "{context}\n\n{question}\nGive a number, a date or a few words."),
         Template("terse", "{question}\nSource: {context}\nOutcome, as short as possible:"),
-        Template("puzzle", "The numbers and names in this report hold the answer to a puzzle.\nReport: {context}\n"
-                 "Puzzle: {question}\nSolve the puzzle and state only the outcome."),
-        Template("exercise_book", "From an exercise book on reading with arithmetic.\nText of the exercise: "
-                 "{context}\nTask: {question}\nThe key at the back of the book gives this solution:"),
         Template("without_working", "Please tell me, without showing your working: {question}\n\nEverything you need "
                  "is in here: {context}"),
-        Template("question_to_keep_in_mind", "Keep one question in mind while you read: {question}\n\n{context}\n\n"
-                 "You have reached the end of the text. Combine what you read and give the answer."),
-        Template("set_a_hard_question", "{context}\n\nWrite a question on this passage that takes some thought, such "
-                 "as counting or comparing, and that has the answer \"{answer}\".", "{question}", "inverted"),
+        Template("result_only", "Read the report and do the sum if there is one. State the result only.\n\n"
+                 "{context}\n\n{question}"),
+        Template("exercise", "Reading and arithmetic exercise\n\n{context}\n\nTask: {question}\nSolution:"),
+        Template("find_out", "Find out from this text: {question}\n\n{context}"),
+        Template("question_that_takes_thought", "{context}\n\nWrite a question on this passage that takes some "
+                 "thought.\nAnswer to it: {answer}", "{question}", "inverted"),
     ),
 )
 
@@ -176,30 +166,25 @@ MULTIRC = Dataset(
     row=_multirc_row,
     metrics=("multirc", "accuracy"),
     templates=(
-        Template("proposed_answer", "{paragraph}\n\nQuestion: {question}\nProposed answer: \"{response}\"\nIs the "
-                 "proposed answer correct according to the paragraph?\n{options}"),
-        Template("question_first", "Somebody asked: {question}\nThey were told \"{response}\" in reply. Check this "
-                 "against the text that follows. Was it a right answer?\n{options}\n\n{paragraph}"),
-        Template("marking_a_test", "You are marking a reading test. The pupils read this text: {paragraph}\nThey "
-                 "were asked: {question}\nOne pupil put down \"{response}\" as the answer. Do you give the mark?\n"
+        Template("is_it_correct", "{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\nIs it correct?\n"
                  "{options}"),
-        Template("dialogue", "Ana: This is what I have just read. {paragraph}\nBen: {question}\nAna: I would say "
-                 "\"{response}\" to that.\nBen: And does the text bear you out?\n{options}\nAna:"),
-        Template("options_first", "Answer with yes or no.\n{options}\n\nDoes \"{response}\" correctly answer the "
-                 "question below, given the passage?\nQuestion: {question}\nPassage: {paragraph}"),
-        Template("one_of_several", "A question about a text can have more than one right answer. Decide whether the "
-                 "candidate is one of them.\nText: {paragraph}\nQuestion: {question}\nCandidate: \"{response}\"\nIs "
-                 "the candidate right?\n{options}"),
-        Template("terse", "Text: {paragraph}\nQ: {question}\nA: \"{response}\"\nCorrect, yes or no?\n{options}"),
-        Template("fact_checker", "As a fact checker you may rely on this source only: {paragraph}\nA reader was "
-                 "asked \"{question}\" and wrote to us with the answer \"{response}\" for publication. Does the "
-                 "source back the reader?\n{options}"),
-        Template("would_you_accept", "Look at a question and at one attempt to answer it.\nThe question: {question}\n"
-                 "The attempt: \"{response}\"\nThen read the paragraph they are about. {paragraph}\nWould you accept "
-                 "the attempt?\n{options}"),
-        Template("write_a_reply", "{paragraph}\n\nQuestion about this text: {question}\nMake up a reply that a reader "
-                 "might give. Is it meant to be a correct one, yes or no? This time: {answer}.", "{response}",
-                 "inverted"),
+        Template("borne_out", "{question}\n{response}\n\nDoes the text below bear this answer out?\n{paragraph}\n"
+                 "{options}"),
+        Template("deserves_a_mark", "Text: {paragraph}\nQuestion: {question}\nPupil's answer: {response}\nDoes it "
+                 "deserve a mark?\n{options}"),
+        Template("ana_and_ben", "{paragraph}\n\nBen: {question}\nAna: {response}\n\nIs Ana right, going by the "
+                 "text?\n{options}"),
+        Template("options_above", "{options}\n\nIs this a right answer to the question on the passage?\nQuestion: "
+                 "{question}\nAnswer: {response}\nPassage: {paragraph}"),
+        Template("one_of_several_answers", "{paragraph}\n\n{question}\nThere may be several right answers. Is this "
+                 "one of them?\n{response}\n{options}"),
+        Template("question_and_answer", "Text: {paragraph}\nQ: {question}\nA: {response}\nTrue?\n{options}"),
+        Template("against_the_source", "Source:\n{paragraph}\n\nCheck this answer against the source.\n{question}\n"
+                 "{response}\nIs it supported?\n{options}"),
+        Template("acceptable_answer", "Would you accept this answer?\nQuestion: {question}\nAnswer: {response}\n\n"
+                 "The paragraph it is about:\n{paragraph}\n{options}"),
+        Template("answered_correctly", "Paragraph:\n{paragraph}\n\nIs this question answered correctly?\n{question}\n"
+                 "{response}\n{options}"),
     ),
 )
 
@@ -244,24 +229,18 @@ OPENBOOKQA = Dataset(
     row=_openbookqa_row,
     metrics=("accuracy",),
     templates=(
-        Template("finish_or_answer", "This comes from a science test for primary schools. If it is a question, "
-                 "answer it; if it is the beginning of a sentence, finish it.\n{question}\n{options}"),
-        Template("everyday_knowledge", "Use what you know about nature and everyday life. What fits best "
-                 "here?\n\n{question}\n{options}"),
+        Template("question_or_beginning", "If this is a question, answer it; otherwise finish the sentence.\n\n"
+                 "{question}\n{options}"),
+        Template("everyday_knowledge", "Use what you know about nature and everyday life. What fits best here?\n\n"
+                 "{question}\n{options}"),
         Template("science_item", "Science item: {question}\n{options}\nThe best answer or ending is:"),
-        Template("options_first", "{options}\n\nWhich answer or ending goes with this piece of general science? "
-                 "{question}"),
-        Template("classroom_dialogue", "Teacher: Let us see who remembers our lesson. \"{question}\"\nPupil: May I "
-                 "think for a moment?\nTeacher: Of course. And what do you say?\n{options}\nPupil:"),
-        Template("fact_and_sense", "One basic fact of science, together with a little common sense, is enough to "
-                 "work this out. Please do so.\nProblem: {question}\n{options}\nSolution:"),
-        Template("quiz_show", "Welcome to round two of our science quiz! Here is the next challenge: {question}\n"
-                 "{options}\nThe contestant wins the round by saying:"),
-        Template("homework", "A worksheet on general science has an empty line after \"{question}\" and nobody has "
-                 "filled it in. What belongs there?\n{options}"),
-        Template("how_the_world_works", "Only one reply to, or ending for, the text below agrees with how the world "
-                 "works. Give that one.\n{options}\nText: {question}"),
-        Template("terse", "Elementary science, correct response wanted: {question}\n{options}"),
+        Template("options_above", "{options}\n\nWhich answer or ending goes with this?\n{question}"),
+        Template("common_sense", "{question}\n{options}\n\nGo by common sense and basic science."),
+        Template("science_quiz", "Science quiz: {question}\n{options}"),
+        Template("worksheet", "Complete the worksheet.\n{question}\n{options}"),
+        Template("as_the_world_works", "What agrees with how the world works?\n\n{question}\n{options}"),
+        Template("primary_school", "Primary school science: {question}\n{options}\nAnswer:"),
+        Template("right_answer_or_ending", "Give the right answer or the right ending.\n\n{question}\n{options}"),
     ),
 )
 
@@ -311,21 +290,18 @@ SQUAD_V1 = Dataset(
                  "{question}"),
         Template("copy_the_part", "Question: {question}\nCopy the part of the following article that answers it.\n\n"
                  "{context}"),
-        Template("encyclopaedia_reader", "Extract from an encyclopaedia: {context}\nEnquiry from a reader: "
-                 "{question}\nBrief reply:"),
-        Template("dialogue", "A: {question}\nB: One moment, I have an article on that. {context}\nA: And the answer, "
-                 "in a few words?\nB:"),
-        Template("highlighter", "Take a highlighter and mark the phrase in the text that tells us this: {question}\n"
-                 "Text: {context}\nMarked phrase:"),
-        Template("test_yourself", "Study notes: {context}\n\nTest yourself! {question}\nThe notes say:"),
-        Template("search_engine", "You are a search engine. For the query below, return not the whole page but the "
-                 "exact few words of it that answer the query.\nQuery: {question}\nPage: {context}\nExact words:"),
+        Template("q_and_a", "{context}\n\nQ: {question}\nA:"),
+        Template("in_a_few_words", "Paragraph: {context}\n\nIn a few words: {question}"),
+        Template("need_to_know", "I need to know this: {question}\nHere is an article on it.\n\n{context}\n\nShort "
+                 "answer:"),
+        Template("highlight", "Highlight the phrase that answers this: {question}\n\n{context}\n\nPhrase:"),
+        Template("study_notes", "Study notes:\n{context}\n\nTest question: {question}"),
         Template("shortest_span", "What is the shortest span of the paragraph that answers the question?\nQuestion: "
                  "{question}\nParagraph: {context}\nSpan:"),
-        Template("question_behind_words", "{context}\n\nThe words \"{answer}\" in this paragraph are the answer to a "
-                 "question that a reader had. Write down the question.", "{question}", "inverted"),
-        Template("question_for_a_class", "Make up a comprehension question for a class that has read the text below. "
-                 "The answer to it has to be \"{answer}\".\nText: {context}", "{question}", "inverted"),
+        Template("question_to_an_answer", "{context}\n\nWrite a question on the paragraph above.\nAnswer: {answer}\n"
+                 "Question:", "{question}", "inverted"),
+        Template("comprehension_question", "Make up a comprehension question with this answer: {answer}\n\nText: "
+                 "{context}", "{question}", "inverted"),
     ),
 )
 
@@ -347,27 +323,21 @@ SQUAD_V2 = Dataset(
     templates=(
         Template("phrase_or_unanswerable", "{context}\n\n{question}\nReply with a phrase from the text above, or "
                  "with \"unanswerable\" if the text does not tell."),
-        Template("mind_the_traps", "Some questions about a text are traps, because the text does not answer them. "
-                 "Say \"unanswerable\" to a trap and give the short answer to any other question.\nQuestion: "
-                 "{question}\nText: {context}"),
-        Template("can_it_be_answered", "Can this question be answered from the article that follows? {question}\nIf "
-                 "so, quote the answer; if not, write \"unanswerable\".\nArticle: {context}"),
-        Template("tutor_dialogue", "Student: I have finished the reading. {context}\nTutor: Good. Say "
-                 "\"unanswerable\" if the reading leaves my question open. {question}\nStudent:"),
-        Template("reference_clerk", "You are a careful clerk at a reference desk and never guess. Either a few words "
-                 "of the source answer the enquiry, or you say \"unanswerable\".\nSource: {context}\nEnquiry: "
-                 "{question}\nWhat the clerk says:"),
+        Template("answer_or_say", "Question: {question}\nAnswer from the text below, or say \"unanswerable\".\n\n"
+                 "{context}"),
+        Template("if_not", "Can this be answered from the article? If not, write \"unanswerable\".\n\n{question}\n\n"
+                 "{context}"),
+        Template("do_not_guess", "Do not guess: some questions here are unanswerable.\n\n{context}\n\n{question}"),
+        Template("quote_the_words", "{question}\n\nQuote the words that tell us, or reply \"unanswerable\" if none "
+                 "do.\n\n{context}"),
         Template("terse", "Context: {context}\nQuestion: {question}\nAnswer (or \"unanswerable\"):"),
-        Template("contains_or_not", "Does the passage contain what it takes to answer \"{question}\" or not? Give "
-                 "the answer if it does, and \"unanswerable\" if it does not.\nPassage: {context}"),
+        Template("extract_the_answer", "Extract the answer from the source. No answer there: \"unanswerable\".\n\n"
+                 "Source: {context}\nEnquiry: {question}"),
         Template("form_to_fill_in", "Document: {context}\nInformation sought: {question}\nFound in the document "
                  "(enter \"unanswerable\" if it is missing):"),
-        Template("question_around_text", "Here is what we would like to know. {question}\nHere is all we have to go "
-                 "on. {context}\nShould it not be enough, the right reply is \"unanswerable\"; otherwise it is the "
-                 "relevant words. The right reply is:"),
-        Template("write_question", "{context}\n\nWrite a question on this text to go with the answer \"{answer}\". "
-                 "If that answer is the word \"unanswerable\", ask for something that fits the subject but that the "
-                 "text leaves out.", "{question}", "inverted"),
+        Template("brief_answer", "{context}\n\nAnswer briefly; it may be unanswerable.\n{question}"),
+        Template("question_on_the_text", "{context}\n\nWrite a question on this text. Its answer, or "
+                 "\"unanswerable\" if the text must not tell:\n{answer}", "{question}", "inverted"),
     ),
 )
 

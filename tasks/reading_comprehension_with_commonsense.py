@@ -46,25 +46,17 @@ COSMOS_QA = Dataset(
     # No inverted template: where no offered answer fits, the answer alone does not lead back to the question.
     templates=(
         Template("between_the_lines", "{context}\n\nRead between the lines: {question}\n{options}"),
-        Template("blog_post", "Question: {question}\nThe blog post below does not give the answer outright, but a "
-                 "sensible reader can tell.\nPost: {context}\n{options}\nMost plausible answer:"),
-        Template("story_of_a_day", "This is how somebody describes a bit of their life: {context}\nWith some common "
-                 "sense, what would you say to this? {question}\n{options}"),
-        Template("friends_dialogue", "Mia: A friend of mine wrote this. {context}\nLeo: Interesting. {question}\n"
-                 "Mia: Go on, have a guess.\n{options}\nLeo:"),
-        Template("in_their_place", "Put yourself in the place of the people in the situation below and give the most "
-                 "likely answer to the question.\n{options}\nQuestion: {question}\nSituation: {context}"),
-        Template("options_first", "{options}\n\nWhat would a thoughtful reader reply to \"{question}\" after reading "
-                 "these lines? {context}"),
+        Template("plausible_answer", "Blog post: {context}\nQuestion: {question}\n{options}\nMost plausible answer:"),
+        Template("common_sense", "{context}\n\nWith some common sense: {question}\n{options}"),
+        Template("guess", "What would you guess?\n\n{context}\n\n{question}\n{options}"),
+        Template("most_likely", "{context}\n\n{question}\n{options}\nThe most likely answer:"),
+        Template("options_above", "{options}\n\n{question}\nWork it out from this account.\n\n{context}"),
         Template("terse", "Narrative: {context}\nInference wanted: {question}\n{options}"),
-        Template("left_unsaid", "Causes, consequences and feelings are often left unsaid when people write about "
-                 "themselves. One piece of such writing: {context}\nWhat we want to know: {question}\nWhat is the "
-                 "likeliest answer?\n{options}"),
-        Template("book_club", "A book club reads an anecdote, discusses the question \"{question}\" and settles on "
-                 "one answer. The anecdote: {context}\nWhat do the members settle on?\n{options}"),
-        Template("film_director", "You play a part in a short film of this scene: {context}\nBefore the camera "
-                 "rolls, the director wants to be sure that you have understood it and asks: {question}\n{options}\n"
-                 "You tell the director:"),
+        Template("not_outright", "The text does not say it outright, but what is likely?\n\nText: {context}\n"
+                 "Question: {question}\n{options}"),
+        Template("from_a_friend", "A friend wrote this:\n{context}\n\n{question}\n{options}"),
+        Template("causes_and_feelings", "{question}\nThink about causes, consequences and feelings.\n\n{context}\n"
+                 "{options}"),
     ),
 )
 
@@ -120,27 +112,20 @@ RECORD = Dataset(
     row=_record_row,
     metrics=("record",),
     templates=(
-        Template("gap_in_a_sentence", "{passage}\n\nAnother sentence about this news has a gap marked [blank]: "
-                 "{query}\nWho or what belongs in the gap?\n{options}"),
-        Template("complete_statement", "Complete a statement with a name from the news report.\nStatement: {query}\n"
-                 "Report: {passage}\n{options}\nThe name for [blank]:"),
+        Template("who_or_what", "{passage}\n\nWho or what is [blank] in this sentence?\n{query}\n{options}"),
+        Template("name_from_the_report", "Complete the statement with a name from the report.\nStatement: {query}\n"
+                 "Report: {passage}\n{options}\nName:"),
         Template("terse", "News: {passage}\nFill in [blank]: {query}\n{options}"),
-        Template("newsroom_dialogue", "Sub-editor: A name has dropped out of this line. {query}\nReporter: My "
-                 "article reads as follows. {passage}\nSub-editor: Then which name goes where it says [blank]?\n"
-                 "{options}\nReporter:"),
-        Template("options_first", "{options}\n\nWhich name has been replaced by [blank] in the sentence? Find it "
-                 "with the help of the article.\nSentence: {query}\nArticle: {passage}"),
-        Template("stands_for", "In the sentence that comes first, [blank] stands for somebody or something named in "
-                 "the article that comes second. Use the article and your knowledge of the world to say for what.\n"
-                 "First: {query}\nSecond: {passage}\n{options}"),
-        Template("true_and_sensible", "Read this. {passage}\n\nWith the right name in place of [blank], the "
-                 "following would be true and make sense: {query}\nWhat is the right name?\n{options}"),
-        Template("riddle", "Riddle for newspaper readers. Story of the day: {passage}\nRiddle of the day: {query}\n"
-                 "Solve it by naming [blank].\n{options}"),
-        Template("damaged_scan", "The scan of an old newspaper is damaged: where we print [blank], a name can no "
-                 "longer be read.\nDamaged line: {query}\nUndamaged article on the same events: {passage}\n"
-                 "{options}\nName in the damaged line:"),
-        Template("refer_to", "What does [blank] refer to here? {query}\n{options}\n\nThe story behind it: {passage}"),
+        Template("missing_name", "{query}\n\nRead the article and give the name that is missing at [blank].\n\n"
+                 "{passage}\n{options}"),
+        Template("options_above", "{options}\n\nWhich name belongs in [blank]?\n{query}\n\nFrom the story:\n{passage}"),
+        Template("blank_stands_for", "What does [blank] stand for?\n{query}\n\n{passage}\n{options}"),
+        Template("sentence_with_a_gap", "Article: {passage}\nSentence with a gap: {query}\n{options}\nThe gap is:"),
+        Template("follows_from_it", "The news:\n{passage}\n\nThis follows from it, with the right name for [blank]:\n"
+                 "{query}\n{options}"),
+        Template("makes_it_true", "Which name makes this true and sensible?\n{query}\n\nBackground: {passage}\n"
+                 "{options}"),
+        Template("cloze_test", "Cloze test on a news story\n\n{passage}\n\n{query}\n{options}"),
     ),
 )
 

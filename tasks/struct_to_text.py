@@ -103,47 +103,19 @@ COMMON_GEN = Dataset(
     options=None,
     metrics=("rouge", "bleu"),
     templates=(
-        Template(
-            id="everyday_scene",
-            inputs="Write one sentence about an everyday scene that uses all of these words: {concepts}."),
-        Template(
-            id="words_first",
-            inputs="{concepts}: put these words together in a sensible sentence. Their order and their endings may "
-            "change."),
-        Template(
-            id="picture_question",
-            inputs="What could be going on in a picture that is tagged with {concepts}? Describe it in a sentence."),
-        Template(
-            id="language_class",
-            inputs="In a language class, the pupils build a sentence from a handful of given words.\n"
-            "Words: {concepts}\nA good sentence:"),
-        Template(
-            id="word_game_dialogue",
-            inputs="Mia: Let us play! Give me some words.\nTom: All right: {concepts}.\n"
-            "Mia: Here is a sentence with every one of them:"),
-        Template(
-            id="photo_caption",
-            inputs="A photo needs a caption that mentions each of the following things and actions: {concepts}. "
-            "The caption reads:"),
-        Template(
-            id="terse",
-            inputs="Concepts: {concepts}. Sentence:"),
-        Template(
-            id="story_line",
-            inputs="You are writing a children's story, and the next line has to contain the ideas {concepts}. "
-            "It must be short, grammatical and true to life. Write that line."),
-        Template(
-            id="list_concepts",
-            inputs="{sentence}\nList the main nouns and verbs of this sentence in their basic forms, separated by "
-            "commas.",
-            targets="{concepts}",
-            kind="inverted"),
-        Template(
-            id="given_words",
-            inputs='A pupil built this sentence from a few given words: "{sentence}" Which words, in the form '
-            "that a dictionary lists, was the pupil given?",
-            targets="{concepts}",
-            kind="inverted"),
+        Template("each_word_once", "Use each of these words in one sentence: {concepts}"),
+        Template("combine_above", "{concepts}\n\nCombine them into one sensible sentence. Order and endings may "
+                 "change."),
+        Template("scene", "Describe a scene that has all of these in it: {concepts}"),
+        Template("labels", "Words: {concepts}\nSentence:"),
+        Template("caption", "Write a photo caption that mentions all of the following.\n{concepts}"),
+        Template("build_a_sentence", "Build a sentence from these: {concepts}"),
+        Template("what_happens", "What might be happening here? Write it in one sentence.\n{concepts}"),
+        Template("true_to_life", "Make a short, true-to-life sentence of this: {concepts}"),
+        Template("list_concepts", "{sentence}\nList the main nouns and verbs of this sentence in their basic forms, "
+                 "separated by commas.", "{concepts}", "inverted"),
+        Template("key_words", "Sentence: {sentence}\nIts key words in dictionary form, with commas:",
+                 "{concepts}", "inverted"),
     ),
 )
 
@@ -164,45 +136,18 @@ DART = Dataset(
     options=None,
     metrics=("rouge", "bleu"),
     templates=(
-        Template(
-            id="fluent_text",
-            inputs="Turn these facts from a table into fluent English.\nFacts: {facts}\nEnglish:"),
-        Template(
-            id="records_first",
-            inputs="[{facts}]\nEach of these records names a thing, one of its properties and the value. Say the same "
-            "in ordinary sentences."),
-        Template(
-            id="question",
-            inputs="How would you put these table cells into words: {facts}?"),
-        Template(
-            id="analyst_dialogue",
-            inputs="Analyst: My table contains the following: {facts}\nReporter: How shall I tell that to my readers?\n"
-            "Analyst: Write this:"),
-        Template(
-            id="unseen_table",
-            inputs="Your listener cannot see the table in front of you. Let the listener know what it says.\n"
-            "Table: {facts}"),
-        Template(
-            id="terse",
-            inputs="Data: {facts}\nIn words:"),
-        Template(
-            id="nothing_added",
-            inputs="Express the data that follows in plain English, and add nothing that is not in it. {facts}"),
-        Template(
-            id="wordy",
-            inputs="Below is structured information, made of one or more statements with semicolons between them. "
-            "A statement links a subject to a value by way of a relation. Rewrite all of it as natural prose.\n"
-            "{facts}"),
-        Template(
-            id="screen_reader",
-            inputs="A screen reader comes across a data record and should speak natural English in its place.\n"
-            "Record: {facts}\nSpoken text:"),
-        Template(
-            id="extract_facts",
-            inputs='Extract the facts from the text as statements of the form "subject RELATION value", with a '
-            "semicolon between two statements.\nText: {sentence}",
-            targets="{facts}",
-            kind="inverted"),
+        Template("fluent_text", "Turn these facts from a table into fluent English.\nFacts: {facts}\nEnglish:"),
+        Template("table_row", "Put this table row into words: {facts}"),
+        Template("plain_sentences", "{facts}\n\nSay this in plain sentences."),
+        Template("what_it_says", "What does this table say?\n{facts}"),
+        Template("nothing_more", "Express this data in plain English and add nothing.\n{facts}"),
+        Template("terse", "Data: {facts}\nIn words:"),
+        Template("statements_to_prose", "Each statement below has a subject, a relation and a value. Write them as "
+                 "prose.\n{facts}"),
+        Template("read_out", "Read this record out to somebody who cannot see it: {facts}"),
+        Template("sentence_or_two", "Write a sentence or two from these records: {facts}"),
+        Template("extract_facts", "Extract the facts from the text as statements of the form \"subject RELATION "
+                 "value\", with a semicolon between two statements.\nText: {sentence}", "{facts}", "inverted"),
     ),
 )
 
@@ -223,47 +168,20 @@ E2E_NLG = Dataset(
     options=None,
     metrics=("rouge", "bleu"),
     templates=(
-        Template(
-            id="where_to_eat",
-            inputs="Somebody is looking for a place to eat. Describe this one to them.\n{attributes}"),
-        Template(
-            id="listing",
-            inputs="Restaurant listing: {attributes}\nDescription:"),
-        Template(
-            id="details_first",
-            inputs="[{attributes}]\nWrite a short text for a city guide that includes every one of these details."),
-        Template(
-            id="tourist_dialogue",
-            inputs="A tour guide has these notes about a venue: {attributes}.\nTourist: What kind of place is that?\n"
-            "Guide:"),
-        Template(
-            id="question",
-            inputs="What would a restaurant guide print about a venue with these properties: {attributes}?"),
-        Template(
-            id="information_desk",
-            inputs="You work at the tourist information desk. A caller asks about an address in town, and your screen "
-            "shows the following: {attributes}. Pass all of it on in brief."),
-        Template(
-            id="complete_and_true",
-            inputs="Put the particulars of this venue into flowing English. Leave nothing out and make nothing up.\n"
-            "Particulars: {attributes}"),
-        Template(
-            id="website_blurb",
-            inputs="The website of a town presents its pubs, cafes and restaurants in brief. From the entry "
-            "({attributes}) its staff wrote:"),
-        Template(
-            id="fill_in_form",
-            inputs="Fill in a form about the venue in the text. Its lines are name, type, food, price range, customer "
-            'rating, area, family-friendly and near; skip those that the text does not mention. Write each as "line: '
-            'value" and put semicolons between them.\nText: {text}',
-            targets="{attributes}",
-            kind="inverted"),
-        Template(
-            id="keywords_from_text",
-            inputs='{text}\nNote down what this says about the place, in the style of "name: The Lantern; type: '
-            'pub; area: riverside".',
-            targets="{attributes}",
-            kind="inverted"),
+        Template("where_to_eat", "Somebody is looking for a place to eat. Describe this one to them.\n{attributes}"),
+        Template("listing", "Restaurant listing: {attributes}\nDescription:"),
+        Template("describe_venue", "Describe this venue in a sentence or two: {attributes}"),
+        Template("city_guide", "{attributes}\n\nWrite this up for a city guide, with every detail."),
+        Template("nothing_left_out", "Put these particulars into flowing English. Leave nothing out, make nothing "
+                 "up.\n{attributes}"),
+        Template("blurb", "Turn the key points into a blurb for the town's website.\n{attributes}"),
+        Template("kind_of_place", "What kind of place is this?\n{attributes}"),
+        Template("notes_to_text", "Notes on a restaurant: {attributes}\nThe same as a text:"),
+        Template("lines_of_a_form", "List what the text says of name, type, food, price range, customer rating, "
+                 "area, family-friendly and near, as \"line: value\" with semicolons.\n{text}",
+                 "{attributes}", "inverted"),
+        Template("keywords_from_text", "{text}\nNote down what this says about the place, in the style of \"name: "
+                 "The Lantern; type: pub; area: riverside\".", "{attributes}", "inverted"),
     ),
 )
 
@@ -284,47 +202,19 @@ WEB_NLG_EN = Dataset(
     options=None,
     metrics=("rouge", "bleu"),
     templates=(
-        Template(
-            id="verbalise_triples",
-            inputs="Verbalise these RDF triples in English: {triples}"),
-        Template(
-            id="graph_topic",
-            inputs='The entries below come from a knowledge graph, in the category "{category}". Write a short text '
-            "that tells a reader what they hold.\n{triples}"),
-        Template(
-            id="triples_first",
-            inputs="[{triples}]\nThis data has the form subject | property | object. As well-formed prose, it reads:"),
-        Template(
-            id="question",
-            inputs="Which sentence or sentences would convey what is stored here: {triples}?"),
-        Template(
-            id="encyclopedia",
-            inputs="You write for an encyclopedia and may use only what a database holds. For your next passage it "
-            "holds this: {triples}\nThe passage:"),
-        Template(
-            id="computer_dialogue",
-            inputs="Computer: {triples}\nUser: I cannot read that. What does it mean?\nComputer: It means the "
-            "following."),
-        Template(
-            id="terse",
-            inputs="Category: {category}. Triples: {triples}\nText:"),
-        Template(
-            id="wordy",
-            inputs="On the semantic web, a fact consists of a subject, a property and an object. Combine all the facts "
-            "given here in a fluent text, so that none of them is lost.\nFacts: {triples}"),
-        Template(
-            id="write_triples",
-            inputs='Write down what this text states as triples of the form "subject | property | object", with '
-            "semicolons between them.\n{text}",
-            targets="{triples}",
-            kind="inverted"),
-        Template(
-            id="graph_editor",
-            inputs='An editor of a knowledge graph enters facts of the category "{category}", each as subject | '
-            "property | object and with a semicolon after every fact but the last. The source says: {text} The editor "
-            "enters:",
-            targets="{triples}",
-            kind="inverted"),
+        Template("verbalise_triples", "Verbalise these RDF triples in English: {triples}"),
+        Template("entries_on_category", "Knowledge graph entries on \"{category}\":\n{triples}\n\nWrite them as a "
+                 "short text."),
+        Template("prose_of_triples", "{triples}\n\nWrite this as prose. Each entry is subject | property | object."),
+        Template("what_entries_say", "What do these database entries say?\n{triples}"),
+        Template("encyclopedia_passage", "Write an encyclopedia passage from these facts alone.\n{triples}"),
+        Template("labels", "Category: {category}\nTriples: {triples}\nText:"),
+        Template("all_of_them", "Facts: {triples}\nOne fluent text with all of them:"),
+        Template("stored_here", "Say in ordinary English what is stored here: {triples}"),
+        Template("write_triples", "Write down what this text states as triples of the form \"subject | property | "
+                 "object\", with semicolons between them.\n{text}", "{triples}", "inverted"),
+        Template("facts_of_text", "Text: {text}\nCategory: {category}\nFacts, each as subject | property | object, "
+                 "with semicolons between them:", "{triples}", "inverted"),
     ),
 )
 

@@ -158,18 +158,13 @@ AESLC = Dataset(
         Template("imperative", "Write a subject line for this email.\n\n{body}"),
         Template("two_labels", "Email: {body}\nSubject:"),
         Template("question_last", "{body}\n\nWhat should the subject line of this message be?"),
-        Template("empty_field", "A colleague is about to send the message below and has left the subject field empty. "
-                 "Fill it in.\n\n{body}"),
-        Template("crowded_inbox", "In a crowded inbox only the subject is visible. Which subject would let the reader "
-                 "see at a glance what this email is about? {body}"),
-        Template("assistant_dialogue", "Assistant: Your draft has no subject yet. Shall I suggest one?\n"
-                 "User: Yes, please. Here is the draft: {body}\nAssistant:"),
-        Template("archive_entry", "Mail archive entry. Subject: missing. Body: {body}\nSupply the missing subject."),
+        Template("fill_it_in", "The subject field is empty. Fill it in.\n\n{body}"),
+        Template("at_a_glance", "What is this email about, at a glance?\n\n{body}"),
+        Template("suggest_for_draft", "Suggest a subject for my draft.\n\n{body}"),
+        Template("missing_subject", "Body: {body}\nMissing subject:"),
         Template("few_words", "{body}\n\nSum up the email above in a few words, as one does in the subject field."),
-        Template("post_room", "You sort the mail of a large energy company. Each message gets a short heading that "
-                 "names its matter, be it a meeting, a contract or lunch.\nMessage: {body}\nHeading:"),
-        Template("forwarding", "If you were to forward this note to your manager, what would you put in the subject "
-                 "line? The note reads: {body}"),
+        Template("short_heading", "Short heading for this message:\n{body}"),
+        Template("forwarding_note", "I am forwarding this note. What should the subject say?\n\n{body}"),
     ),
 )
 
@@ -184,20 +179,16 @@ AG_NEWS_SUBSET = Dataset(
     licence_evidence="groups.di.unipi.it/~gulli/AG_corpus_of_news_articles.html: non-commercial activity",
     templates=(
         Template("section_label", "Title: {title}\nStory: {text}\nSection of the newspaper:\n{options}"),
-        Template("title_after_text", "{text}\n\nThe headline above that story was \"{title}\".\n"
-                 "Which news topic does the story belong to?\n{options}"),
+        Template("which_topic", "Headline: {title}\n{text}\n\nWhich news topic is this?\n{options}"),
         Template("options_middle", "Under which topic would an online paper file the following article?\n{options}\n"
                  "Headline: {title}\nArticle: {text}"),
-        Template("options_first", "{options}\nAssign the right topic to this news item.\n"
-                 "Item: {title}\nDetails: {text}"),
+        Template("options_first", "{options}\nAssign the right topic to this news item.\nItem: {title}\nDetails: "
+                 "{text}"),
         Template("named_choices", "Is this news story about world affairs, sports, business, or science and "
                  "technology?\n{options}\nStory: {text}"),
-        Template("intern_dialogue", "Intern: Where do I put this one? It is called \"{title}\".\nEditor: Read me "
-                 "the start.\nIntern: {text}\nEditor: That goes under:\n{options}"),
-        Template("feed_channels", "You run a news feed with one channel for each topic. A new item arrives: {text}\n"
-                 "To which channel does it go?\n{options}"),
-        Template("choosy_reader", "A reader who follows only one subject wants to know whether to open this article. "
-                 "Name its subject.\nTitle: {title}\nOpening: {text}\n{options}"),
+        Template("topic_of_story", "Topic of this story:\n{options}\n\n{text}"),
+        Template("feed_channel", "Channel of a news feed for this item: {text}\n{options}"),
+        Template("belongs_under", "{text}\n\nThis belongs under:\n{options}"),
         Template("headline_from_text", "Write a headline for this news item.\n\n{text}", "{title}", "inverted"),
         Template("headline_for_pages", "A short report for the {answer} pages lacks its headline.\nReport: {text}\n"
                  "Headline:", "{title}", "inverted"),
@@ -216,20 +207,14 @@ CNN_DAILYMAIL = Dataset(
         Template("imperative", "Give the highlights of this news article.\n\n{article}"),
         Template("two_labels", "Article: {article}\nHighlights:"),
         Template("question_last", "{article}\n\nWhat are the main points of the story above?"),
-        Template("beside_the_story", "Readers of a news site see three or four short sentences beside every story, "
-                 "each with one key fact. Write them for this story: {article}"),
-        Template("hurried_reader", "Write what a hurried reader must know from the report below, in a few brief "
-                 "sentences.\n\n{article}"),
-        Template("anchor_dialogue", "Anchor: I have twenty seconds before we go on air. What is in this piece?\n"
-                 "Piece: {article}\nProducer:"),
-        Template("who_did_what", "Who did what, and why does it matter? Answer with a short summary of this report: "
-                 "{article}"),
-        Template("sub_editor", "You are the sub-editor who condenses long stories. Keep the names and figures that "
-                 "matter and drop the rest.\nStory: {article}\nCondensed story:"),
-        Template("bullet_points", "Above the article its key points are to be printed, one sentence each.\n"
-                 "The article: {article}\nThe key points:"),
-        Template("article_from_points", "Write a news article that covers these points: {highlights}", "{article}",
-                 "inverted"),
+        Template("key_facts", "Key facts, one short sentence each:\n\n{article}"),
+        Template("must_know", "What must a hurried reader know? A few brief sentences.\n\n{article}"),
+        Template("three_or_four", "{article}\n\nThree or four sentences, please."),
+        Template("why_it_matters", "Who did what, and why does it matter?\n\n{article}"),
+        Template("condense_story", "Condense this story. Keep the names and figures that matter.\n\n{article}"),
+        Template("key_points", "Article: {article}\nKey points:"),
+        Template("article_from_these_points", "Write a news article that covers these points.\n\n{highlights}",
+                 "{article}", "inverted"),
     ),
 )
 
@@ -246,17 +231,13 @@ GIGAWORD = Dataset(
         Template("two_labels", "First sentence: {text}\nHeadline:"),
         Template("eight_words", "{text}\n\nHow would the wire put this in a headline of about eight words?"),
         Template("lower_case", "Shorten to a headline, in lower case.\n\n{text}"),
-        Template("ticker_line", "You write the news ticker and have one line. Make it from this opening sentence.\n"
-                 "Opening: {text}\nTicker:"),
-        Template("telegram_style", "What is the gist of the sentence below, in telegram style? {text}"),
-        Template("desk_dialogue", "Reporter: My story starts like this: {text}\nDesk: That is too long for the top of "
-                 "the page. Write instead:"),
-        Template("core_only", "Compress the lead of this news story until only its core is left, without a full stop "
-                 "at the end.\nLead: {text}"),
+        Template("one_ticker_line", "Make one ticker line of this: {text}"),
+        Template("gist", "What is the gist, in telegram style?\n{text}"),
+        Template("headline_only", "{text}\n\nToo long. Give the headline only."),
+        Template("down_to_the_core", "Cut this lead down to its core.\n{text}"),
         Template("sentence_from_headline", "Write the first sentence of the news story with this headline: {summary}",
                  "{text}", "inverted"),
-        Template("expand_headline", "\"{summary}\"\n\nExpand this headline of a news agency into one full sentence.",
-                 "{text}", "inverted"),
+        Template("full_sentence", "{summary}\n\nExpand this headline into one full sentence.", "{text}", "inverted"),
     ),
 )
 
@@ -272,18 +253,14 @@ MULTI_NEWS = Dataset(
         Template("same_event", "News outlets reported on the same event. Write one summary that combines their "
                  "reports.\n\n{articles}"),
         Template("articles_first", "{articles}\n\nSummarise all of the coverage above in one text."),
-        Template("each_fact_once", "Combine the coverage below into a single account that tells every fact only once."
-                 "\n\n{articles}"),
-        Template("taken_together", "What do these sources, taken together, tell us? {articles}"),
-        Template("sources_label", "Sources on one story. {articles}\nSummary of all sources:"),
-        Template("daily_digest", "You write the daily digest of a news service. From everything you have collected "
-                 "about a story, compose a text that can be understood without the originals.\n{articles}\nDigest:"),
-        Template("clippings_dialogue", "Manager: I have all these clippings and no time. What is the whole story?\n"
-                 "{articles}\nAssistant:"),
-        Template("press_review", "Press review. Read the coverage through to the end, then report what it says, and "
-                 "name the outlets where that helps.\n{articles}"),
-        Template("briefing", "Suppose you had to brief someone who has read none of the following pieces. What would "
-                 "your summary be? {articles}"),
+        Template("each_fact_once", "Combine the coverage below into a single account that tells every fact only "
+                 "once.\n\n{articles}"),
+        Template("what_sources_tell", "What do these sources tell us, taken together?\n\n{articles}"),
+        Template("all_sources", "{articles}\n\nSummary of all sources:"),
+        Template("without_originals", "Write a digest that can be understood without the originals.\n\n{articles}"),
+        Template("whole_story", "What is the whole story?\n\n{articles}"),
+        Template("by_whom", "Press review: say what is reported, and by whom.\n\n{articles}"),
+        Template("brief_me", "Brief me on this.\n\n{articles}"),
         Template("terse_merge", "Merge into one news summary.\n{articles}"),
     ),
 )
@@ -301,17 +278,12 @@ NEWSROOM = Dataset(
     templates=(
         Template("imperative", "Summarise this article from a newspaper site: {text}"),
         Template("three_labels", "Title: {title}\nText: {text}\nSummary:"),
-        Template("search_result", "{text}\n\nThe article above is headed \"{title}\".\nWrite the short description "
-                 "that a search engine would show with it."),
-        Template("shared_post", "A newspaper shares its stories online with a sentence or two beneath the headline.\n"
-                 "Headline: {title}\nStory: {text}\nSentence or two to share:"),
+        Template("search_description", "{text}\n\nWrite the description a search engine would show."),
+        Template("share_with_headline", "Headline: {title}\nStory: {text}\nA sentence or two to share with it:"),
         Template("what_about", "What is this article about? Tell me in one to three sentences.\n\n{text}"),
-        Template("archive_dialogue", "Librarian: For the catalogue I need an abstract of the piece called "
-                 "\"{title}\".\nPiece: {text}\nArchivist: The abstract reads:"),
-        Template("standfirst", "Write the standfirst, the lines between headline and article that let readers know "
-                 "what to expect.\nArticle: {text}"),
-        Template("before_the_click", "You are an online editor. Readers have not yet decided whether to click on this "
-                 "headline: \"{title}\". Describe in brief what the article tells them.\n{text}"),
+        Template("catalogue_abstract", "Abstract for the catalogue:\n\n{text}"),
+        Template("below_the_headline", "Write the lines that stand between headline and article.\n\n{title}\n\n{text}"),
+        Template("what_would_i_learn", "What would I learn from reading this? Be brief.\n\n{text}"),
         Template("think_of_title", "Think of a title for this newspaper article.\n\n{text}", "{title}", "inverted"),
         Template("title_from_both", "Abstract: {answer}\nArticle: {text}\nTitle:", "{title}", "inverted"),
     ),
@@ -328,22 +300,19 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
     metrics=("rouge",),
     templates=(
         Template("labels", "Film: {movie}\nReviews:\n{reviews}\nConsensus of the critics:"),
-        Template("read_and_state", "Read what critics wrote about {movie} and state their consensus in one sentence."
-                 "\n\n{reviews}"),
+        Template("read_and_state", "Read what critics wrote about {movie} and state their consensus in one "
+                 "sentence.\n\n{reviews}"),
         Template("question_last", "{reviews}\n\nWhat do these reviewers of {movie} agree on?"),
-        Template("line_above", "A film site prints one line above its reviews that tells what critics think on the "
-                 "whole. Write that line for {movie}.\n{reviews}"),
-        Template("friend_dialogue", "Friend: Is it worth a ticket? What, in short, do the critics say about {movie}?\n"
-                 "Reviews: {reviews}\nYou:"),
-        Template("how_received", "How was {movie} received by the press? Base your answer on these reviews.\n"
-                 "{reviews}"),
+        Template("one_line", "One line that sums up the critics on {movie}:\n{reviews}"),
+        Template("in_short", "Reviews of {movie}:\n{reviews}\n\nIn short, what do critics think?"),
+        Template("received", "How was {movie} received?\n\n{reviews}"),
         Template("verdict_label", "Boil these opinions down to a verdict.\n{reviews}\nVerdict on {movie}:"),
-        Template("cinema_monthly", "You edit a monthly for cinemas and have room for a single sentence about each new "
-                 "picture. The picture is {movie}, and reviewers had this to say: {reviews}\nYour sentence:"),
-        Template("review_from_consensus", "Critics on the whole said of {movie}: {answer}\n"
-                 "One of those critics put it like this in a line of the review:", "{first_review}", "inverted"),
-        Template("fitting_excerpt", "Write a short excerpt from a press review of the film {movie} that fits this "
-                 "overall verdict: {answer}", "{first_review}", "inverted"),
+        Template("cinema_programme", "A single sentence on {movie} for a cinema programme, from these reviews:\n"
+                 "{reviews}"),
+        Template("line_of_one_review", "Critics on the whole: {answer}\nA line from one review of {movie}:",
+                 "{first_review}", "inverted"),
+        Template("fits_the_verdict", "Write a line from a review of {movie} that fits this verdict.\n{answer}",
+                 "{first_review}", "inverted"),
     ),
 )
 
@@ -357,23 +326,19 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
     fields=("debate", "arguments"), evidence=("arguments",), row=_claim, options=None, metrics=("rouge",),
     templates=(
         Template("labels", "Arguments:\n{arguments}\nClaim that they support:"),
-        Template("debate_first", "In a debate entitled \"{debate}\", what is the claim that the following sentences "
-                 "argue for?\n{arguments}"),
+        Template("being_claimed", "Debate: {debate}\n{arguments}\n\nWhat is being claimed?"),
         Template("meant_to_prove", "{arguments}\n\nState in one sentence the point that all of this is meant to "
                  "prove."),
-        Template("debating_club", "At a debating club the motion is \"{debate}\", and a speaker says this: "
-                 "{arguments}\nSum up the speaker's claim."),
-        Template("minutes", "You keep the minutes of a debate. Reduce the argument below to the one claim it makes.\n"
-                 "{arguments}\nClaim for the minutes:"),
-        Template("moderator_dialogue", "Speaker: {arguments}\nModerator: Thank you. Could you put your point in one "
-                 "sentence?\nSpeaker:"),
-        Template("heading", "Topic: {debate}\nReasons: {arguments}\nWhich claim would stand as the heading over these "
-                 "reasons?"),
+        Template("so_what", "{arguments}\n\nSo what is the claim?"),
+        Template("one_claim", "Reduce this argument to its one claim.\n{arguments}"),
+        Template("point_in_one_sentence", "Put the point in one sentence.\n{arguments}"),
+        Template("heading", "Topic: {debate}\nReasons: {arguments}\nWhich claim would stand as the heading over "
+                 "these reasons?"),
         Template("no_details", "Without going into the details, say what is being argued here.\n{arguments}"),
         Template("name_the_debate", "Claim: {answer}\nArguments: {arguments}\nName the debate in which this was said.",
                  "{debate}", "inverted"),
-        Template("which_motion", "Which motion is being debated here? A speaker claims: {answer}\n"
-                 "The reasons given are: {arguments}", "{debate}", "inverted"),
+        Template("motion_debated", "{answer}\n\n{arguments}\n\nWhich motion is being debated here?",
+                 "{debate}", "inverted"),
     ),
 )
 
@@ -390,20 +355,16 @@ SAMSUM = Dataset(
         Template("imperative", "Summarise this chat.\n\n{dialogue}"),
         Template("two_labels", "Messages:\n{dialogue}\nWhat the messages say, in brief:"),
         Template("what_happens", "{dialogue}\n\nTell in brief what happens in this conversation."),
-        Template("missed_messages", "You were away from your phone and missed a conversation. Here it is: {dialogue}\n"
-                 "What did you miss?"),
+        Template("what_did_i_miss", "What did I miss?\n\n{dialogue}"),
         Template("third_person_note", "Write a short note in the third person about the following exchange of text "
                  "messages.\n{dialogue}"),
-        Template("who_tells_what", "Some people are texting one another. {dialogue}\nDescribe briefly who tells whom "
-                 "what, and what comes of it."),
-        Template("driver_dialogue", "Driver: I cannot look at the screen. What did they write, in short?\n"
-                 "Screen: {dialogue}\nPassenger:"),
-        Template("preview", "A phone sums up each conversation in its preview. Write the preview of this one: "
-                 "{dialogue}"),
-        Template("chat_from_summary", "Write a chat conversation that fits this summary: {summary}", "{dialogue}",
-                 "inverted"),
-        Template("imagine_messages", "{summary}\n\nImagine the text messages in which this took place and write them "
-                 "out, each with the name of its sender.", "{dialogue}", "inverted"),
+        Template("who_tells_whom", "Who tells whom what, and what comes of it?\n\n{dialogue}"),
+        Template("gist", "{dialogue}\n\nGive me the gist."),
+        Template("conversation_preview", "Write a preview of this conversation.\n\n{dialogue}"),
+        Template("chat_from_summary", "Write a chat conversation that fits this summary: {summary}",
+                 "{dialogue}", "inverted"),
+        Template("messages_with_senders", "{summary}\n\nWrite the text messages, each with its sender's name.",
+                 "{dialogue}", "inverted"),
     ),
 )
 
@@ -419,17 +380,13 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
         Template("imperative", "Summarise this how-to guide as a series of short steps.\n\n{guide}"),
         Template("two_labels", "Guide: {guide}\nSteps in short:"),
         Template("question_last", "{guide}\n\nWhat are the main instructions in the text above?"),
-        Template("lost_openings", "Each paragraph of a help page opened with a brief instruction, but these openings "
-                 "were lost. Write them again, in order.\n{guide}"),
-        Template("sticky_note", "How would you put this advice on a sticky note? {guide}"),
-        Template("reader_dialogue", "Reader: I only need the essential steps, not all the explanations.\n"
-                 "Explanations: {guide}\nAuthor:"),
-        Template("site_maintainer", "You maintain a site of instructions written by volunteers. For the page below, "
-                 "compose a summary in imperative sentences, one for each piece of advice.\n{guide}"),
+        Template("opening_instructions", "Give the one-line instruction that opens each paragraph.\n\n{guide}"),
+        Template("on_a_sticky_note", "Put this advice on a sticky note.\n\n{guide}"),
+        Template("essential_steps", "Only the essential steps, please.\n\n{guide}"),
+        Template("imperative_sentences", "Summarize in imperative sentences, one for each piece of advice.\n\n{guide}"),
         Template("condense", "Condense the following instructions: {guide}"),
-        Template("brief_commands", "What should somebody do who follows this text? Answer in brief commands.\n"
-                 "{guide}"),
-        Template("explain_steps", "Explain each of these steps in a few sentences, as a how-to guide would. {steps}",
+        Template("brief_commands", "What should somebody do who follows this text? Answer in brief commands.\n{guide}"),
+        Template("explain_each_step", "Explain each of these steps in a few sentences.\n\n{steps}",
                  "{guide}", "inverted"),
     ),
 )
@@ -448,17 +405,12 @@ XSUM = Dataset(
         Template("imperative", "Summarise the news report below in a single sentence.\n\n{document}"),
         Template("two_labels", "Report: {document}\nOne-sentence summary:"),
         Template("question_last", "{document}\n\nIn one sentence, what is the news here?"),
-        Template("first_sentence_missing", "The story below lacks its first sentence, the one that says what it is all "
-                 "about. Write it.\n{document}"),
-        Template("newsreader", "What would a newsreader say if there were time for just one sentence about this? "
-                 "{document}"),
-        Template("listener_dialogue", "Listener: I only caught the end of that item. What was it about?\n"
-                 "Item: {document}\nPresenter, in one sentence:"),
-        Template("archive_index", "You index the news archive of a broadcaster. The entry for every report is a "
-                 "sentence of about twenty words with the essential who, what and where.\nReport: {document}\nEntry:"),
-        Template("extremely_short", "Extremely short summary wanted. {document}"),
-        Template("one_full_stop", "Your editor allows you one full stop, no more. Tell what this report says.\n"
-                 "Report: {document}"),
+        Template("missing_first_sentence", "The first sentence is missing. Write it.\n\n{document}"),
+        Template("time_for_one_sentence", "There is time for one sentence on this.\n\n{document}"),
+        Template("that_item", "What was that item about? One sentence.\n\n{document}"),
+        Template("archive_entry", "Archive entry of about twenty words:\n\n{document}"),
+        Template("very_short", "Extremely short summary wanted.\n\n{document}"),
+        Template("one_full_stop_only", "Tell what this report says with one full stop only.\n\n{document}"),
         Template("whole_article", "Which sentence best captures what the following article reports as a whole? Write "
                  "it in your own words.\n{document}"),
     ),

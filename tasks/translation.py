@@ -73,22 +73,14 @@ PARA_CRAWL_ENES = Dataset(
         Template("web_page_imperative", "Translate this text from a web page into Spanish: {english}"),
         Template("two_labels", "English: {english}\nSpanish:"),
         Template("text_then_question", "{english}\n\nHow would this read on the Spanish version of the same page?"),
-        Template("bilingual_companies",
-                 "A hotel, a shop and a software company all keep their sites in two languages. Here is an English "
-                 "line from one of them: {english}\nWrite the line for its Spanish site."),
-        Template("visitor_dialogue",
-                 "Visitor: I can only read Spanish. What does this notice say?\nNotice: {english}\nHelper:"),
-        Template("localiser_role",
-                 "You localise web sites for readers in Spain and Latin America. Put this English passage into natural "
-                 "Spanish, keeping names, numbers and brands as they are.\n\n{english}"),
-        Template("what_is_the_spanish", "What is the Spanish for the following? {english}"),
-        Template("other_half",
-                 "This line comes from the Spanish half of a bilingual web site: {spanish}\nWrite its English half.",
+        Template("en_espanol", "En español: {english}"),
+        Template("names_as_they_are", "Spanish version, with names and numbers as they are:\n{english}"),
+        Template("natural_spanish", "Put this into natural Spanish for a web site.\n{english}"),
+        Template("need_this", "I need this in Spanish: {english}"),
+        Template("line_of_a_page", "This line is from a Spanish web page. Give it in English.\n{spanish}",
                  "{english}", "inverted"),
         Template("spanish_above", "{spanish}\n\nRender the Spanish above in English.", "{english}", "inverted"),
-        Template("supplier_page",
-                 "Customer: I do not speak Spanish, and our supplier's page says this. What does it mean in "
-                 "English?\nPage: {spanish}\nAssistant:", "{english}", "inverted"),
+        Template("what_page_says", "What does this Spanish page say in English?\n{spanish}", "{english}", "inverted"),
     ),
 )
 
@@ -112,24 +104,16 @@ WMT14_ENFR = Dataset(
     templates=(
         Template("say_it", "Say it in French: {english}"),
         Template("sentence_above", "{english}\n\nTranslate the sentence above from English to French."),
-        Template("newspaper_print",
-                 "A French newspaper wants to carry this sentence from an English report. What should it "
-                 "print?\n\n{english}"),
-        Template("exam_paper",
-                 "Translation exam, English to French. Candidates should respect tense, tone and proper names.\n"
-                 "Text: {english}\nYour translation:"),
-        Template("minutes",
-                 "Minutes of the meeting are kept in two languages.\nEnglish minutes: {english}\nFrench minutes:"),
-        Template("friends_dialogue",
-                 "Amélie: My English is rusty. Could you tell me in French what this means?\nText: {english}\nTom:"),
-        Template("which_sentence", "Which French sentence has the same meaning as this English one? {english}"),
-        Template("interpreter_booth",
-                 "For listeners in Paris, Dakar and Montreal, the interpreter in the booth repeats in French what has "
-                 "just been said in English.\nThe speaker said: {english}\nThe interpreter says:"),
+        Template("french_newspaper", "French newspaper version of this sentence:\n{english}"),
+        Template("tense_tone_names", "English to French, keeping tense, tone and names.\nText: {english}\n"
+                 "Translation:"),
+        Template("minutes_labels", "English minutes: {english}\nFrench minutes:"),
+        Template("traduis", "Traduis en français: {english}"),
+        Template("means_the_same", "Which French sentence means the same?\n{english}"),
+        Template("rusty_french", "My French is rusty. How do I write this?\n{english}"),
         Template("into_english", "Put this French sentence into English: {french}", "{english}", "inverted"),
-        Template("reconstruct_original",
-                 "The following is a French translation of an English text. Reconstruct the English text.\n\n{french}",
-                 "{english}", "inverted"),
+        Template("reconstruct_original", "The following is a French translation of an English text. Reconstruct the "
+                 "English text.\n\n{french}", "{english}", "inverted"),
     ),
 )
 
@@ -153,25 +137,16 @@ WMT16_DEEN = Dataset(
     templates=(
         Template("polite_request", "Please translate into German.\n\n{english}"),
         Template("original_label", "Original in English: {english}\nTranslation into German:"),
-        Template("neighbour",
-                 "My neighbour grew up in Dresden and never learned English. How do I put this to her in German? "
-                 "{english}"),
-        Template("wire_editor",
-                 "You edit the German edition of an international news service. The English wire carries the text "
-                 "below; write the German text that goes out, with the same facts and nothing added.\n\n{english}"),
-        Template("classroom",
-                 "Teacher: Let us take one sentence from English into German, and mind the word order.\n"
-                 "Sentence: {english}\nStudent:"),
-        Template("table_columns",
-                 "Fill in the missing column of a bilingual table.\nEnglish column: {english}\nGerman column:"),
-        Template("how_expressed", "How is the following expressed in German? The English reads: {english}"),
-        Template("reader_in_vienna",
-                 "{english}\n\nA reader in Vienna would like to have these English words in German. What do you hand "
-                 "the reader?"),
+        Template("auf_deutsch", "Auf Deutsch, bitte: {english}"),
+        Template("same_facts", "German news agency text, same facts, nothing added:\n{english}"),
+        Template("mind_word_order", "Mind the word order and translate into German: {english}"),
+        Template("table_columns", "Fill in the missing column of a bilingual table.\nEnglish column: {english}\n"
+                 "German column:"),
+        Template("german_paper", "How would a German paper put this?\n{english}"),
+        Template("now_in_german", "{english}\n\nNow the same sentence in German."),
         Template("german_label_first", "German text: {german}\nEnglish text:", "{english}", "inverted"),
-        Template("colleague_asks",
-                 "An English-speaking colleague was sent the German lines below and asks what they say. Tell the "
-                 "colleague in English.\n\n{german}", "{english}", "inverted"),
+        Template("only_reads_english", "My colleague only reads English. What do these German lines say?\n{german}",
+                 "{english}", "inverted"),
     ),
 )
 
@@ -194,26 +169,17 @@ WMT16_TREN = Dataset(
     licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("turn_below", "Turn the English below into Turkish.\n\n{english}"),
-        Template("istanbul_desk",
-                 "News desk, Istanbul office.\nIncoming story in English: {english}\nOutgoing story in Turkish:"),
+        Template("two_stories", "English story: {english}\nTurkish story:"),
         Template("write_again", "{english}\n\nWrite this again, but in Turkish."),
-        Template("can_you_give", "Can you give me the Turkish translation of this sentence? {english}"),
-        Template("subtitles",
-                 "Deniz is putting Turkish subtitles under an English documentary.\nThe narrator says: {english}\n"
-                 "The subtitle should be:"),
-        Template("task_sheet",
-                 "Task: translation. Source language: English. Target language: Turkish. Source text: {english}"),
-        Template("native_speaker",
-                 "Read the English sentence, then write it in Turkish in a way that a native speaker would find "
-                 "natural and that says the same thing.\n\nSentence: {english}"),
-        Template("poster_dialogue",
-                 "Guest: Does anyone here speak Turkish? I need this for a poster.\nDraft: {english}\n"
-                 "Host: I do. The poster should say:"),
-        Template("meaning_of_turkish", "What does this Turkish sentence mean in English? {turkish}", "{english}",
-                 "inverted"),
-        Template("international_paper",
-                 "{turkish}\n\nThe text above is Turkish. Give an English version that could appear in an "
-                 "international newspaper.", "{english}", "inverted"),
+        Template("turkish_for_this", "Can you give me the Turkish for this?\n{english}"),
+        Template("subtitle_line", "Turkish subtitle for this line: {english}"),
+        Template("languages_named", "Source language: English\nTarget language: Turkish\nSource text: {english}"),
+        Template("naturally_said", "Write this the way a Turkish speaker would naturally say it.\n{english}"),
+        Template("turkceye_cevir", "Türkçeye çevir: {english}"),
+        Template("meaning_of_turkish", "What does this Turkish sentence mean in English? {turkish}",
+                 "{english}", "inverted"),
+        Template("for_an_international_paper", "{turkish}\n\nGive an English version for an international newspaper.",
+                 "{english}", "inverted"),
     ),
 )
 
@@ -238,22 +204,14 @@ WMT16_CSEN = Dataset(
     licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("from_to", "Translate from English to Czech: {english}"),
-        Template("language_wanted",
-                 "Original: {english}\nLanguage of the original: English. Language wanted: Czech. Translation:"),
-        Template("library_in_brno",
-                 "A library in Brno is making its English collection readable for everybody in town. One line of it "
-                 "goes like this: {english}\nHow does the line go in Czech?"),
+        Template("language_wanted", "Original: {english}\nLanguage of the original: English. Language wanted: Czech. "
+                 "Translation:"),
+        Template("how_the_line_goes", "How does this line go in Czech?\n{english}"),
         Template("czech_speaker", "{english}\n\nWhat would a Czech speaker write to say exactly this?"),
-        Template("of_course", "Can this English sentence be said in Czech? Of course it can. Show how.\n\n{english}"),
-        Template("sworn_translator",
-                 "You are a sworn translator of English and Czech. Omit nothing, explain nothing, and answer with the "
-                 "Czech text alone.\n\nDocument: {english}"),
-        Template("slide_dialogue",
-                 "Petra: I have to present this in Prague tomorrow, and it is still in English.\n"
-                 "Slide: {english}\nJan: Here is your slide in Czech:"),
-        Template("lost_half",
-                 "Below is an entry of a parallel corpus whose Czech half has been lost.\nEnglish half: {english}\n"
-                 "Restore the Czech half."),
+        Template("show_how", "Can this be said in Czech? Show how.\n{english}"),
+        Template("omit_nothing", "Omit nothing, explain nothing: the Czech text alone.\n\n{english}"),
+        Template("cesky", "Česky, prosím: {english}"),
+        Template("two_halves", "Parallel corpus\nEnglish half: {english}\nCzech half:"),
         Template("same_in_english", "Czech: {czech}\nThe same in English:", "{english}", "inverted"),
         Template("please_from_czech", "From Czech to English, please. {czech}", "{english}", "inverted"),
     ),
@@ -279,26 +237,17 @@ WMT16_FIEN = Dataset(
     templates=(
         Template("express_in", "Express in Finnish what this English sentence says: {english}"),
         Template("sentence_label", "English sentence: {english}\nFinnish translation:"),
-        Template("how_do_you_say", "How do you say this in Finnish? {english}"),
-        Template("radio_bulletin",
-                 "A radio presenter in Helsinki receives her bulletins in English and reads them out in Finnish.\n"
-                 "Bulletin: {english}\nWhat do her listeners hear?"),
-        Template("case_endings",
-                 "{english}\n\nPlease provide a Finnish version of this English text, with every case ending where it "
-                 "belongs."),
-        Template("grandpa_dialogue",
-                 "Aino: Grandpa only speaks Finnish. Can you help me tell him this?\nNote: {english}\n"
-                 "Mikko: Just tell him this:"),
-        Template("segment",
-                 "Language pair: English and Finnish.\nSegment to translate: {english}\nTranslated segment:"),
-        Template("born_in_oulu",
-                 "Suppose the writer of this English sentence had been born in Oulu and had written it in Finnish. "
-                 "What would the sentence have been?\n\n{english}"),
+        Template("what_is_this", "What is this in Finnish?\n{english}"),
+        Template("finnish_radio", "Rewrite this bulletin for Finnish radio: {english}"),
+        Template("right_case_endings", "{english}\n\nA Finnish version, please, with the right case endings."),
+        Template("tell_grandfather", "Tell my grandfather in Finnish: {english}"),
+        Template("segment", "Language pair: English and Finnish.\nSegment to translate: {english}\nTranslated "
+                 "segment:"),
+        Template("suomeksi", "Suomeksi: {english}"),
         Template("finnish_imperative", "Translate the Finnish sentence into English.\n\nSentence: {finnish}",
                  "{english}", "inverted"),
-        Template("forwarded_clipping",
-                 "Someone forwarded me this from a Finnish newspaper: {finnish}\nLeave nothing out and tell me in "
-                 "English what it says.", "{english}", "inverted"),
+        Template("finnish_clipping", "What does this Finnish clipping say? Leave nothing out.\n{finnish}",
+                 "{english}", "inverted"),
     ),
 )
 
@@ -321,25 +270,17 @@ WMT16_ROEN = Dataset(
     licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("equivalent", "Give the Romanian equivalent of this English text: {english}"),
-        Template("form_fields", "From: English. To: Romanian. Text: {english}"),
-        Template("read_aloud",
-                 "{english}\n\nIf you had to read this aloud in Bucharest, in Romanian, what would you say?"),
+        Template("form_lines", "From: English\nTo: Romanian\nText: {english}"),
+        Template("aloud_in_romanian", "{english}\n\nRead this aloud in Romanian."),
         Template("source_target", "Source (English): {english}\nTarget (Romanian):"),
-        Template("reporter_away",
-                 "A news portal publishes each of its stories twice, in English and in Romanian. The Romanian reporter "
-                 "is away today, so her part falls to you. One sentence of the English story is: {english}\n"
-                 "Write that sentence for the Romanian story."),
-        Template("as_in_cluj", "Write this in Romanian, as somebody from Cluj would put it: {english}"),
-        Template("question_answer",
-                 "Question: How should this English sentence be translated into Romanian?\nSentence: {english}\n"
-                 "Answer:"),
+        Template("romanian_edition", "Write the sentence for the Romanian edition of the story.\n{english}"),
+        Template("in_romana", "În română: {english}"),
+        Template("how_to_translate", "How should this be translated into Romanian?\nSentence: {english}\nTranslation:"),
         Template("romanian_original", "Romanian original: {romanian}\nEnglish rendering:", "{english}", "inverted"),
-        Template("help_a_visitor",
-                 "Please help a visitor who cannot read Romanian by saying in English what is written here. "
-                 "{romanian}", "{english}", "inverted"),
-        Template("english_newspaper",
-                 "{romanian}\n\nHow would an English newspaper phrase this Romanian sentence?", "{english}",
-                 "inverted"),
+        Template("cannot_read_romanian", "I cannot read Romanian. What is written here?\n{romanian}",
+                 "{english}", "inverted"),
+        Template("english_newspaper", "{romanian}\n\nHow would an English newspaper phrase this Romanian sentence?",
+                 "{english}", "inverted"),
     ),
 )
 
@@ -365,23 +306,16 @@ WMT16_RUEN = Dataset(
     templates=(
         Template("write_in", "Write the following sentence in Russian.\n\n{english}"),
         Template("short_codes", "EN (English): {english}\nRU (Russian):"),
-        Template("what_would_it_be", "What would this sentence be in Russian? {english}"),
-        Template("missing_line",
-                 "The Russian version of an article still lacks a line that stands in the English one: {english}\n"
-                 "Add the line to the Russian version."),
-        Template("press_agency",
-                 "Olga translates for a press agency. She gets English text and returns Russian text, in Cyrillic "
-                 "script, with names spelled the way Russian readers know them.\nShe gets: {english}\nShe returns:"),
+        Template("give_me_this", "Give me this in Russian: {english}"),
+        Template("line_to_add", "Add this line to the Russian version of the article.\n{english}"),
+        Template("spelled_in_russian", "Translate into Russian, with names spelled the Russian way.\n{english}"),
         Template("reads_only_russian", "{english}\n\nMake this understandable to somebody who reads only Russian."),
-        Template("announcement",
-                 "Sergei: I did not catch the announcement because it was in English. What did they say?\n"
-                 "Announcement: {english}\nMarina answers in Russian:"),
+        Template("na_russkiy", "Переведи на русский: {english}"),
         Template("back_into_english", "Back from Russian into English, please: {russian}", "{english}", "inverted"),
-        Template("learner_exercise",
-                 "Exercise for learners of Russian. Show that you understand the sentence by translating it into "
-                 "English.\nSentence: {russian}\nAnswer:", "{english}", "inverted"),
-        Template("tell_me_in_english", "{russian}\n\nTell me in English what this Russian text says.", "{english}",
-                 "inverted"),
+        Template("show_understanding", "Translate to show that you understand.\nRussian sentence: {russian}\nEnglish:",
+                 "{english}", "inverted"),
+        Template("tell_me_in_english", "{russian}\n\nTell me in English what this Russian text says.",
+                 "{english}", "inverted"),
     ),
 )
 
