@@ -108,6 +108,9 @@ def read_parameters(path, abstract: Any, step: int | str | None = None, config: 
       UserError: as `find_parameters`.
     """
     source, leaves = find_parameters(path, abstract, step, config)
+    if jax.process_index() == 0:
+        for note in source.notes:
+            print(f"note: {note}", flush=True)
     arrays = [_make_array(leaf, [source.tensors[single] for single in _singles(name, leaf.shape)],
                           _STACKED.fullmatch(name) is not None) for name, leaf in leaves.items()]
     return source.step, jax.tree.unflatten(jax.tree.structure(abstract), arrays)
