@@ -25,6 +25,7 @@ from flan_jax.data.source_text import code_of
 from flan_jax.data.sources import no_network
 from flan_jax.errors import UserError
 from flan_jax.files import local_path, readable
+from flan_jax.messages import listed
 
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
@@ -299,7 +300,7 @@ def _as_tfds(dataset: Dataset, row: dict[str, Any], classes: dict[str, list[str]
     hub = dataset.hub
     for ours, theirs in hub.rename.items():
         if theirs not in row:
-            raise UserError(f"the files of {dataset.name} have no field {theirs!r}, but {', '.join(row)}; is that "
+            raise UserError(f"the files of {dataset.name} have no field {theirs!r}, but {listed(row, 10)}; is that "
                             f"{hub.id}, configuration {hub.config}?")
         row[ours] = row.pop(theirs)
     for field, order in hub.classes.items():
@@ -308,7 +309,7 @@ def _as_tfds(dataset: Dataset, row: dict[str, Any], classes: dict[str, list[str]
         return hub.row(row) if hub.row else row
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"a row of {dataset.name} does not look as on the hub ({type(error).__name__}: {error}); it "
-                        f"has {', '.join(row)}.") from error
+                        f"has {listed(row, 10)}.") from error
 
 
 def _class(dataset: Dataset, field: str, value: Any, names: list[str] | None, order: tuple[str, ...]) -> int:

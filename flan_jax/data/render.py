@@ -17,6 +17,7 @@ from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.hashing import permutation, stable_hash
 from flan_jax.data.sources import Source, row_id
 from flan_jax.errors import UserError
+from flan_jax.messages import listed
 
 STYLES = ("fixed", "shuffled", "lettered", "none")
 INSTRUCTIONS = ("template", "none", "dataset_name", "baseline")
@@ -65,7 +66,7 @@ def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict
         raise
     except Exception as error:  # row functions are users' own and raise anything
         raise UserError(f"{where} does not have what its row function reads or gives "
-                        f"({type(error).__name__}: {error}); the row has {', '.join(raw) or 'nothing'}.") from error
+                        f"({type(error).__name__}: {error}); the row has {listed(raw, 10) or 'nothing'}.") from error
 
 
 def _checked(dataset: Dataset, row: dict[str, Any], where: str) -> dict[str, Any] | Drop:
