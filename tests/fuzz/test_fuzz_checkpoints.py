@@ -220,7 +220,7 @@ def files_of(directory):
     return sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
 
 
-@shares(8, 1500)
+@shares(6, 500)
 def test_arrays_of_t5x(fuzz, tmp_path, examples):
     """gzip has a checksum, and the shapes stand in the index, too: every other number is noticed."""
     place = t5x_directory(tmp_path / "t5x")

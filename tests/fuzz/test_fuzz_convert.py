@@ -29,7 +29,7 @@ ROW = {"run": "run", "step": 0, "model": "tuned", "size": "tiny", "cluster": "nl
 
 
 @pytest.mark.parametrize("config, form", [(LLAMA, "hf"), (T5, "flan")], ids=["llama", "t5 run"])
-@shares(6, 400)
+@shares(4, 150)
 def test_convert(fuzz, tmp_path, examples, config, form):
     source = huggingface_directory(tmp_path / "hf", config)
     for name, contents in FILES.items():
