@@ -23,7 +23,7 @@ from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, TRAIN_CAP, Dataset, Tem
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.encode import Rendering
 from flan_jax.data.mixture import check_disjoint, format_card, held_out_split
-from flan_jax.data.packing import Member, MissingEpochs, draw_window, make_plan, pack_window, plan_once
+from flan_jax.data.packing import Member, MissingEpochs, Planner, draw_window, make_plan, pack_window, plan_once
 from flan_jax.data.relations import RELATIONS, shared_texts
 from flan_jax.data.slices import reading_order
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
@@ -513,6 +513,26 @@ def test_a_plan_is_a_prefix_of_a_longer_one():
     with pytest.raises(MissingEpochs) as error:
         make_plan(members, lambda n, e: lengths[n] if e == 0 else None, (128, 16), 0, 50)
     assert ("a", 1) in error.value.wanted
+
+
+def test_a_planner_goes_on_where_a_shard_was_missing_and_plans_what_one_call_does():
+    members = [Member("a", 40, 40), Member("b", 300, 300)]
+    tables = {(m.name, e): np.random.default_rng(e).integers(1, 30, (m.rows, 2)) for m in members for e in range(60)}
+    whole = make_plan(members, lambda name, epoch: tables[name, epoch], (64, 64), 0, 900)
+    built, looked_up = {("a", 0), ("b", 0)}, collections.Counter()
+
+    def lengths(name, epoch):
+        looked_up[name, epoch] += 1
+        return tables[name, epoch] if (name, epoch) in built else None
+
+    planner, rounds, plan = Planner(members, lengths, (64, 64), 0), 0, None
+    while plan is None:
+        try:
+            plan = planner.plan(900)
+        except MissingEpochs as error:
+            built, rounds = built | error.wanted, rounds + 1
+    assert rounds > 1 and max(looked_up.values()) <= 2 * rounds
+    assert all((getattr(plan, f.name) == getattr(whole, f.name)).all() for f in dataclasses.fields(plan))
 
 
 def test_no_more_epochs_are_asked_for_than_unpacked_rows_use():

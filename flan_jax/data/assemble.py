@@ -23,7 +23,7 @@ from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import digest
 from flan_jax.data.layouts import make_layout
 from flan_jax.data.mixture import CardRow, Split, counts_once, held_out_split
-from flan_jax.data.packing import Member, MissingEpochs, Plan, make_plan, plan_once
+from flan_jax.data.packing import Member, MissingEpochs, Plan, Planner, plan_once
 from flan_jax.data.packs import Shard
 from flan_jax.data.relations import RULES
 from flan_jax.data.render import INSTRUCTIONS, STYLES
@@ -203,6 +203,7 @@ class Data:
         self._members: dict[str, list[Member]] = {}
         self._training_datasets: dict[str, Dataset] = {}
         self._plans: dict[str, Plan] = {}
+        self._planner: Planner | None = None
         if config.decontaminate:
             held_out = [CATALOGUE[name] for name in self.eval_datasets()]
             self.cache.held_out_filter = HeldOutFilter(held_out, self.source, config.eval_split)
@@ -430,7 +431,9 @@ class Data:
             return plan
         lengths = functools.partial(self._lengths, split)
         if split == "train":
-            plan = make_plan(members, lengths, capacity, self.config.seed, rows, self.config.pack, self._has_epoch)
+            if self._planner is None:
+                self._planner = Planner(members, lengths, capacity, self.config.seed, self.config.pack, self._has_epoch)
+            plan = self._planner.plan(rows)
         else:
             plan = plan_once(members, lengths, capacity, self.config.seed, rows)
         plan.save(path)

@@ -7,6 +7,7 @@ row r of the plan is a pure function of (mixture, seed, lengths, r).
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -105,45 +106,80 @@ class Plan:
 
 
 def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, ...],
-              seed: int, rows: int, pack: bool = True, has_epoch: Callable[[str, int], bool] | None = None) -> Plan:
-    """Draws and packs examples until there are `rows` packed rows.
+              seed: int, rows: int, pack: bool = True) -> Plan:
+    """Draws and packs examples until there are `rows` packed rows; arguments as those of `Planner` and its `plan`."""
+    return Planner(members, lengths, capacity, seed, pack).plan(rows)
+
+
+class Planner:
+    """Draws and packs examples, window by window; what is packed stays when a shard is found missing.
 
     Args:
       members: the mixture, in a fixed order.
       lengths: (dataset, epoch) -> int [rows, D], what each example takes of `capacity`; None if not built yet.
       capacity: tokens that a row holds, D numbers: (inputs, targets) or (both together,).
       seed: decides draws and orders.
-      rows: how many packed rows are needed.
       pack: False puts one example in each row.
       has_epoch: (dataset, epoch) -> whether `lengths` has them; None to ask that.
-
-    Raises:
-      MissingEpochs: with all the shards that the missing part is known to need.
     """
-    drawn = np.zeros(len(members), np.int64)
-    size = int(np.clip(sum(m.rows for m in members), *WINDOWS))
-    orders: dict[tuple[int, int], np.ndarray] = {}
-    has_epoch = has_epoch or (lambda name, epoch: lengths(name, epoch) is not None)
-    _ask_ahead(members, lengths, capacity, seed, rows, size, pack, has_epoch)
-    lengths = functools.lru_cache(_TABLES)(lengths)  # a missing one ends this call
-    parts, count, window = [], 0, 0
-    while count < rows:
-        member, epoch, index = draw_window(members, drawn, seed, window, size, orders)
-        sizes = _sizes(members, lengths, member, epoch, index, len(capacity))
-        bins = pack_window(sizes, capacity) if pack else [[i] for i in range(size)]
-        order = permutation(len(bins), "rows", seed, window)
+
+    def __init__(self, members: list[Member], lengths: Callable[[str, int], np.ndarray | None],
+                 capacity: tuple[int, ...], seed: int, pack: bool = True,
+                 has_epoch: Callable[[str, int], bool] | None = None):
+        self.members, self.capacity, self.seed, self.pack = members, capacity, seed, pack
+        self._lengths = _remembered(lengths)
+        self._has_epoch = has_epoch or (lambda name, epoch: lengths(name, epoch) is not None)
+        self._size = int(np.clip(sum(m.rows for m in members), *WINDOWS))
+        self._drawn = np.zeros(len(members), np.int64)
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._windows: list[tuple[np.ndarray, ...]] = []
+        self._rows = 0
+
+    def plan(self, rows: int) -> Plan:
+        """The plan of the first `rows` packed rows.
+
+        Raises:
+          MissingEpochs: with all the shards that the missing part is known to need; call again when they are there.
+        """
+        _ask_ahead(self.members, self._lengths, self.capacity, self.seed, rows, self._size, self.pack, self._has_epoch)
+        while self._rows < rows:
+            self._add_window()
+        widths, member, epoch, index, sizes = (np.concatenate(column) for column in zip(*self._windows))
+        begins = np.concatenate([[0], np.cumsum(widths[:rows])])
+        kept = slice(0, begins[-1])
+        filled = np.stack([sizes[kept].sum(0), np.array(self.capacity, np.int64) * rows])
+        return Plan(begins, member[kept].astype(np.int32), epoch[kept].astype(np.int32), index[kept].astype(np.int32),
+                    filled)
+
+    def _add_window(self) -> None:
+        window = len(self._windows)
+        member, epoch, index = draw_window(self.members, self._drawn, self.seed, window, self._size, self._orders)
+        sizes = _sizes(self.members, self._lengths, member, epoch, index, len(self.capacity))
+        bins = pack_window(sizes, self.capacity) if self.pack else [[i] for i in range(self._size)]
+        order = permutation(len(bins), "rows", self.seed, window)
         picked = np.concatenate([bins[i] for i in order]).astype(np.int64)
-        parts.append((np.array([len(bins[i]) for i in order]), member[picked], epoch[picked], index[picked],
-                      sizes[picked]))
-        drawn += np.bincount(member, minlength=len(members))
-        count += len(bins)
-        window += 1
-    widths, member, epoch, index, sizes = (np.concatenate(column) for column in zip(*parts))
-    begins = np.concatenate([[0], np.cumsum(widths[:rows])])
-    kept = slice(0, begins[-1])
-    filled = np.stack([sizes[kept].sum(0), np.array(capacity, np.int64) * rows])
-    return Plan(begins, member[kept].astype(np.int32), epoch[kept].astype(np.int32), index[kept].astype(np.int32),
-                filled)
+        self._windows.append((np.array([len(bins[i]) for i in order]), member[picked], epoch[picked], index[picked],
+                              sizes[picked]))
+        self._drawn += np.bincount(member, minlength=len(self.members))
+        self._rows += len(bins)
+        now = [drawn // m.rows for m, drawn in zip(self.members, self._drawn)]
+        self._orders = {(m, e): order for (m, e), order in self._orders.items() if e >= now[m]}
+
+
+def _remembered(lengths: Callable[[str, int], np.ndarray | None]) -> Callable[[str, int], np.ndarray | None]:
+    """`lengths`, with the last tables that it gave held; a missing one is looked up again."""
+    held: collections.OrderedDict[tuple[str, int], np.ndarray] = collections.OrderedDict()
+
+    def look_up(name: str, epoch: int) -> np.ndarray | None:
+        table = held.pop((name, epoch), None)
+        table = lengths(name, epoch) if table is None else table
+        if table is not None:
+            held[name, epoch] = table
+            if len(held) > _TABLES:
+                held.popitem(last=False)
+        return table
+
+    return look_up
 
 
 def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, ...],
