@@ -678,8 +678,8 @@ def test_templates_are_evaluated_where_a_dataset_has_them_and_misspelt_ones_are_
     assert [(dataset.name, template.id) for dataset, template in data.eval_jobs()] == [("copa", "question_last")]
     assert data.left_out == {"piqa": "none of EVAL_TEMPLATES"}
     for instructions in ("template", "dataset_name"):
-        with pytest.raises(UserError, match="no template 'praktical_way'; did you mean practical_way"):
-            Data(DataConfig(**chosen, eval_templates="question_last+praktical_way",
+        with pytest.raises(UserError, match="no template 'sound_advise'; did you mean sound_advice"):
+            Data(DataConfig(**chosen, eval_templates="question_last+sound_advise",
                             instructions=instructions)).eval_jobs()
 
 
