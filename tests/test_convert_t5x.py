@@ -385,9 +385,11 @@ def test_sizes_that_the_files_cannot_fill_are_refused_before_they_are_read(tmp_p
     _edit_index(tmp_path / "in/checkpoint_7/checkpoint", change)
     with pytest.raises(UserError, match="claims arrays of .* bytes"):
         open_checkpoint(tmp_path / "in")
-    array.write_text(json.dumps({**metadata, "shape": [2**40, 16]}))
-    with pytest.raises(UserError, match="lacks 1,000 chunks"):
-        open_checkpoint(tmp_path / "in")
+    for change, says in (({"shape": [2**40, 16]}, "lacks 1,000 chunks"), ({"dtype": ">f4"}, "numbers of type >f4"),
+                         ({"order": "F"}, "in order F"), ({"chunks": [64, 0]}, "chunks of")):
+        array.write_text(json.dumps({**metadata, **change}))
+        with pytest.raises(UserError, match=says):
+            open_checkpoint(tmp_path / "in")
 
 
 @pytest.mark.parametrize("gin", ["T5Config.num_heads = 'two'\n", "T5Config.num_decoder_layers = 3000000000\n",

@@ -173,7 +173,7 @@ def _tensor_entry(cursor: _Cursor, package: Any) -> StoredTensor:
     kind = package.GGMLQuantizationType(cursor.number("I"))
     block, block_bytes = package.GGML_QUANT_SIZES[kind]
     if min(sizes) < 1 or sizes[0] % block:
-        raise ValueError(f"{name!r} has sizes {sizes}, which are not blocks of {block}")
+        raise ValueError(f"{name!r} has sizes {tuple(sizes)}, which are not blocks of {block}")
     return StoredTensor(name, tuple(reversed(sizes)), kind, cursor.number("Q"),
                         math.prod(sizes) // block * block_bytes)
 

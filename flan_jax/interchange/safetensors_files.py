@@ -77,7 +77,9 @@ def open_weights(path: pathlib.Path) -> dict[str, Tensor]:
     """
     if path.suffix != ".json":
         return _open_file(path)
-    weight_map = parse_json(path.read_bytes(), path, unique_keys=True).get("weight_map")
+    with readable(path):
+        contents = path.read_bytes()
+    weight_map = parse_json(contents, path, unique_keys=True).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{shown(path)} has no weight_map; download it again.")
     files = sorted({inside(path.parent, name, path) for name in weight_map.values()})

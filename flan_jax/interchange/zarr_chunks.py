@@ -118,7 +118,7 @@ def _missing(metadata: dict[str, Any], keys: Collection[str]) -> Iterator[str]:
     shape, chunk, prefix, separator = _layout(metadata)
     numbers = (*shape, *chunk)
     if len(shape) != len(chunk) or any(type(n) is not int or n < 0 for n in numbers) or 0 in chunk:
-        raise ValueError(f"shape {shown(shape)} in chunks of {shown(chunk)}")
+        raise ValueError(f"shape {shown(tuple(shape))} in chunks of {shown(tuple(chunk))}")
     counts = [-(-size // step) for size, step in zip(shape, chunk)]
     if not math.prod(counts):
         return
@@ -146,6 +146,9 @@ def _place(number: int, counts: list[int]) -> list[str]:
 def _layout(metadata: dict[str, Any]) -> tuple[list, list, str, str]:
     """(shape, chunk shape, what comes before a chunk's place in its name, separator) of zarr 2 or 3."""
     if "chunk_grid" not in metadata:
+        # One flipped bit makes '>' of '<'; no checkpoint is written in these ways.
+        if str(metadata["dtype"]).startswith(">") or metadata.get("order", "C") != "C":
+            raise ValueError(f"numbers of type {shown(metadata['dtype'])} in order {shown(metadata.get('order'))}")
         return metadata["shape"], metadata["chunks"], "", metadata.get("dimension_separator", ".")
     encoding = metadata.get("chunk_key_encoding", {"name": "default"})
     is_default = encoding["name"] == "default"

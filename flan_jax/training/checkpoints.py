@@ -196,10 +196,11 @@ def checkpoint_path(path, step: int | str | None = None):
     with the lowest validation loss, the later of equals. Raises UserError when there is none.
     """
     path = epath.Path(path)
-    if (path / "params").is_dir() and step in (None, int(path.name) if path.name.isdigit() else None):
+    if (path / "params").is_dir() and step in (None, int(path.name) if path.name.isdecimal() else None):
         return path
     for parent in (path, path / "checkpoints"):
-        steps = sorted(int(child.name) for child in parent.iterdir() if child.name.isdigit()) if parent.is_dir() else []
+        children = parent.iterdir() if parent.is_dir() else ()
+        steps = sorted(int(child.name) for child in children if child.name.isdecimal())
         if step == BEST:
             losses = {found: _validation_loss(parent / str(found)) for found in reversed(steps)}
             steps = [min(losses, key=losses.get)] if min(losses.values(), default=math.inf) < math.inf else []
