@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 from flan_jax.errors import UserError
+from flan_jax.files import read_json
 from flan_jax.messages import shown
 
 # File systems without locks (some network and FUSE mounts) answer with these.
@@ -124,7 +125,7 @@ def _take(file, path: pathlib.Path, waiting: Callable[[str], None] | None) -> bo
 def _holder(path: pathlib.Path) -> str:
     """'flan-jax train (process 71 on host a, since 2026-01-01T10:00:00+00:00)', as far as the file says."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return shown("{purpose} (process {process} on host {host}, since {since})".format(**record))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, UserError, ValueError, LookupError, TypeError):
         return "another process"

@@ -291,7 +291,7 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
 
 def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
     (tmp_path / "mixture.json").write_text('{"seed": 0, "ca')
-    with pytest.raises(UserError, match="mixture.json is damaged .*delete it if settings and data"):
+    with pytest.raises(UserError, match="mixture.json is not readable .*delete it if settings and data"):
         mixture_record.check_same(tmp_path, {"seed": 0})
 
 

@@ -131,8 +131,18 @@ def _described(case: Any) -> str:
         return ", ".join(map(_described, case))
     try:
         return str(getattr(case, "what", case))
-    except RecursionError:
+    except (RecursionError, ValueError):  # also whole numbers of thousands of digits
         return f"a nested {type(case).__name__}"
+
+
+class _Unprinted:
+    """An input as Hypothesis sees it, which writes down each one: deeply nested values cannot be."""
+
+    def __init__(self, case: Any):
+        self.case = case
+
+    def __repr__(self) -> str:
+        return "an input"
 
 
 class Fuzz:
@@ -158,8 +168,9 @@ class Fuzz:
         @hypothesis.settings(
             max_examples=int(os.environ.get("FUZZ_EXAMPLES", examples)), derandomize=True, database=None, deadline=None,
             phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck))
-        @hypothesis.given(inputs)
-        def each(case):
+        @hypothesis.given(inputs.map(_Unprinted))
+        def each(unprinted):
+            case = unprinted.case
             end, reason = end_of(lambda: check(case))
             counts[end] += 1
             if end in BAD:
