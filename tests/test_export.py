@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -231,6 +232,18 @@ def test_base_model_and_license_are_those_that_files_name(tmp_path):
     convert("hf", "hf", model, tmp_path / "unknown")
     header = (tmp_path / "unknown/README.md").read_text().split("---")[1]
     assert "base_model" not in header
+
+
+def test_t5_reads_the_same_ids_from_tokenizer_json_as_from_its_sentencepiece_model(tmp_path, t5_vocabulary):
+    transformers = pytest.importorskip("transformers", reason=NOT_CHECKED)
+    shutil.copy(t5_vocabulary, tmp_path / "spiece.model")
+    transformers.T5Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "fast")
+    one, other = (load_vocabulary(str(path), "t5") for path in (tmp_path / "spiece.model", tmp_path / "fast"))
+    assert (one.size, one.eos_ids, one.pad_id) == (other.size, other.eos_ids, other.pad_id)
+    for text in ["Is it true? {yes} or\nno", "  a  b \t c\n\nd ", "café “quoted” … ﬁne № ½ ™ ＡＢＣ", "日本語 🙂 ok",
+                 "a </s> b <pad> <unk> <extra_id_0> x", "1,234.56 (a-b) `c` ~d~ ^e^ <f>", "x\u00a0y\u200bz", "", " "]:
+        assert one.encode_input(text) == other.encode_input(text), text
+        assert one.encode_target(text) == other.encode_target(text), text
 
 
 @pytest.mark.parametrize("make", KINDS)

@@ -43,6 +43,13 @@ def harness(finished):
     return {protocol: FlanLM(run=str(finished), protocol=protocol) for protocol in ("harness", "flan")}
 
 
+def test_continuations_that_differ_only_as_texts_are_counted():
+    from flan_jax.evaluation.lm_eval import same_tokens
+
+    arguments = [("It printed", " {"), ("It printed", " }"), ("It printed", " x"), ("It is", " {"), ("It is", " {")]
+    assert same_tokens(arguments, [([5], [2]), ([5], [2]), ([5], [9]), ([6], [2]), ([6], [2])]) == 2
+
+
 def instances(kind, *arguments):
     from lm_eval.api.instance import Instance
 

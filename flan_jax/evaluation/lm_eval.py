@@ -100,6 +100,10 @@ class FlanLM(LM):
             if self._spanning:
                 _LOG.warning("%d of %d continuations merge with the end of their context in the vocabulary; the merged "
                              "token is scored with the continuation.", self._spanning, len(pairs))
+            same = same_tokens(arguments, pairs)
+            if same:
+                _LOG.warning("%d of %d continuations have the tokens of another one of their context, so they tie and "
+                             "the task's first one wins.", same, len(pairs))
             continuations = [continuation for _, continuation in pairs]
             contexts = self._fitting([context for context, _ in pairs], map(len, continuations))
             return self._told(list(zip(contexts, continuations)))
@@ -225,6 +229,14 @@ class FlanLM(LM):
             self._generators[max_length] = Generator(self._model, self._vocabulary, self._mesh, max_length,
                                                      self._batch_tokens, bos_id=None)
         return self._generators[max_length]
+
+
+def same_tokens(arguments: Sequence[tuple[str, str]], pairs: Sequence[Pair]) -> int:
+    """How many continuations differ as text from another one after the same context, and not as tokens."""
+    texts: dict[tuple, set[str]] = {}
+    for (context, continuation), (_, ids) in zip(arguments, pairs):
+        texts.setdefault((context, tuple(ids)), set()).add(continuation.strip())
+    return sum(len(of_one) for of_one in texts.values() if len(of_one) > 1)
 
 
 def _shared_prefix(a: Ids, b: Ids) -> int:
