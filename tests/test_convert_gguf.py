@@ -7,6 +7,7 @@ import pytest
 from converting import convert, decoder_batch, our_logits
 
 from flan_jax import cli
+from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.interchange import huggingface_llama, safetensors_files
 from flan_jax.interchange.load import open_checkpoint
@@ -166,6 +167,20 @@ def test_a_byte_level_tokenizer_comes_out_of_the_file(tmp_path):
     assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (1, 2, None)
     said = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
     assert (said["eos_token"], said["chat_template"]) == ("<|im_end|>", "{{ messages }}")
+
+    def more(writer):
+        writer.add_eot_token_id(0)
+        writer.add_license("apache-2.0")
+        writer.add_base_model_count(1)
+        writer.add_base_model_repo_url(0, "https://huggingface.co/owner/small")
+
+    write_gguf(tmp_path / "chat.gguf", random_model(tmp_path / "hf2"), tokenizer=tokenizer, more=more)
+    convert("gguf", "flan", tmp_path / "chat.gguf", tmp_path / "ours")
+    assert load_vocabulary(str(tmp_path / "ours")).eos_ids == (2, 0)
+    convert("flan", "hf", tmp_path / "ours", tmp_path / "chat")
+    assert json.loads((tmp_path / "chat/config.json").read_text())["eos_token_id"] == [2, 0]
+    header = (tmp_path / "chat/README.md").read_text().split("---")[1]
+    assert "\nbase_model: owner/small\nlicense: apache-2.0\n" in header
 
 
 def linear(key, value):
