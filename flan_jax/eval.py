@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
         data = run.data = prepared(run.data, flags.gin_arguments, only="eval")
         print_left_out(data)
-        print_trained(data, mixture_record.trained_on(whose, data))
+        print_trained(data, mixture_record.trained_before(run.config.initial_checkpoint_path) if name == UNTUNED
+                      else mixture_record.trained_on(whose, data))
         step, params = run.read_params(source, flags.step)
         with run.preemption.handled():
             finished = run.evaluate(name, params, step, output, whose=whose)

@@ -45,9 +45,9 @@ def print_trained(data: Data, trained_on: Collection[str]) -> None:
     """Which of what is evaluated the model's run trained on: numbers of these are not zero-shot."""
     trained = sorted(set(data.evaluated) & set(trained_on))
     if trained:
-        print(f"not held out: {', '.join(trained)} (the model's run trains on it)", flush=True)
+        print(f"not held out: {', '.join(trained)} (the model was trained on it)", flush=True)
     for shared in shared_texts(trained_on, [name for name in data.evaluated if name not in trained]):
-        print(f"not held out: {', '.join(shared.evaluated)}: the model's run trains on {shared.train}, which {shared}",
+        print(f"not held out: {', '.join(shared.evaluated)}: the model was trained on {shared.train}, which {shared}",
               flush=True)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from ended import ended_well, said
@@ -107,7 +108,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     with open(tmp_path / "chosen/results.csv", newline="") as file:
         pairs = {(r["dataset"], r["template"]) for r in csv.DictReader(file) if r["model"] == "tuned"}
     assert len(pairs) == 4 and {name for name, _ in pairs} == {"copa", "cola"}
-    assert "not held out: cola (the model's run trains on it)" in result.stdout
+    assert "not held out: cola (the model was trained on it)" in result.stdout
     assert "not zero-shot for the model that trained on it: cola." in (tmp_path / "chosen/report.md").read_text()
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
     assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, result.stderr
@@ -120,6 +121,13 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     assert result.returncode == 0 and len(result.stdout.splitlines()) == 2, result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
     assert result.returncode == 2 and "cannot be read" in result.stderr
+
+
+def test_what_the_model_of_another_program_trained_on_is_not_known(tmp_path):
+    data = types.SimpleNamespace(candidates=lambda: ["cola"])
+    assert mixture_record.trained_on(tmp_path, data) == mixture_record.trained_before(str(tmp_path)) == []
+    (tmp_path / "config.gin").write_text("")  # a run of an older version
+    assert mixture_record.trained_on(tmp_path, data) == ["cola"]
 
 
 def whole_lines(path: pathlib.Path) -> list[str]:

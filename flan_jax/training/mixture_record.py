@@ -84,13 +84,15 @@ def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
 
 
 def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
-    """The datasets on which the run of a directory, and those that it began with, trained, by `mixture.json`; without
-    one, those of `data`.
+    """The datasets on which the run of a directory, and those that it began with, trained, by `mixture.json`.
 
-    A run may be evaluated with settings that it did not train with: with another HELD_OUT, others would train.
+    A run may be evaluated with settings that it did not train with: with another HELD_OUT, others would train. A run
+    without that file trained on those of `data`; of the checkpoint of another program nothing is known.
     """
     names = _trained_on(directory, set())
-    return data.candidates() if names is None else in_catalogue(names)
+    if names is None:
+        return data.candidates() if (directory / "config.gin").exists() else []
+    return in_catalogue(names)
 
 
 def trained_before(initial_checkpoint_path: str | None) -> list[str]:
