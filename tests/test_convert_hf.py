@@ -447,6 +447,26 @@ def test_settings_of_wrong_types_and_sizes_are_refused_with_the_file(tmp_path, c
     assert len(str(raised.value)) < 1_000
 
 
+@pytest.mark.parametrize("changes", [{"num_layers": 3_000_000_000}, {"num_decoder_layers": 10**9}, {"d_model": "16"},
+                                     {"feed_forward_proj": 5}, {"layer_norm_epsilon": None, "num_heads": True},
+                                     {"tie_word_embeddings": 1}, {"scale_decoder_outputs": "yes"}], ids=str)
+def test_settings_of_a_t5_are_checked_alike(tmp_path, changes):
+    config = {"model_type": "t5", "vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1,
+              "num_heads": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    _save(tmp_path, {"shared.weight": np.zeros((64, 16), np.float32)})
+    with pytest.raises(UserError, match="config.json has "):
+        open_checkpoint(tmp_path)
+
+
+def test_a_long_list_of_differing_tensors_is_cut(tmp_path):
+    config = random_llama(tmp_path / "hf", num_hidden_layers=40)
+    (tmp_path / "hf/config.json").write_text(json.dumps({**config, "intermediate_size": 25, "num_hidden_layers": 1}))
+    with pytest.raises(UserError, match=r"\n  and 294 more$") as raised:
+        open_checkpoint(tmp_path / "hf")
+    assert len(str(raised.value)) < 8_000
+
+
 def test_a_decoder_run_is_exported_in_its_own_sizes(tmp_path):
     """A run's config.gin also has the sizes of T5 tiny, which gin/flan.gin includes."""
     random_llama(tmp_path / "hf", num_attention_heads=8, rms_norm_eps=1e-6)
