@@ -129,7 +129,10 @@ def test_a_run_may_train_with_the_first_templates_only(tmp_path, count):
                    for row_id, row in rows}
     used = {template_of[text] for epoch in sorted(set(data.plan().epoch.tolist()))
             for text in training_texts(data, epoch=epoch)}
-    assert used == {template.id for template in rte.templates[:count]}
+    # Ten are FLAN's number, inverted ones included: the last forward ones of eleven give way.
+    expected = {template.id for template in rte.templates[:count]} if count < 10 else {
+        template.id for template in (*rte.forward()[:9], *(t for t in rte.templates if t.kind == "inverted"))}
+    assert used == expected and len(used) == count
     assert data.card(data.members())[0].templates == count
     assert data.shard_key("rte", 0) != Data(config(tmp_path)).shard_key("rte", 0)
 
