@@ -40,7 +40,9 @@ def catalogue_page(datasets: list[Dataset]) -> str:
              "`NOASSERTION`: none stated; the [evidence](#licences) is at the end |",
              "| commercial | whether it allows commercial use; `COMMERCIAL_ONLY=True` trains only on `yes` |",
              "| TFDS | builder, configuration and version in TensorFlow Datasets; **manual**: see below the table |",
-             "| Hugging Face | the repository whose parquet files are read, without its code |",
+             "| Hugging Face | the repository whose parquet files are read, without its code; splits and fields are "
+             "those of `dataset_infos.json` in github.com/huggingface/datasets of 1 September 2022, or, of a copy by "
+             "others, *assumed* |",
              "| bundled | rows that come with the package, train + validation + test |",
              "| templates | how many, and how many of them are inverted |"]
     for cluster, title in CLUSTERS.items():
@@ -96,11 +98,16 @@ def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:
                  _answer(d), ", ".join(d.metrics), d.licence,
                  in_words(d.commercial),
                  (f"`{d.tfds}`" if d.tfds else "none") + (" **manual**" if d.manual else ""),
-                 f"`{d.hub.id}` {d.hub.config}" if d.hub else "none", _bundled_rows(d),
+                 _hub(d), _bundled_rows(d),
                  f"{len(d.templates)}" + (f", {inverted} inverted" if inverted else "")]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     manual = [d for d in datasets if d.manual]
     return lines + (["", "By hand, for TFDS:", *(f"- {d.name}: {plain(d.manual)}" for d in manual)] if manual else [])
+
+
+def _hub(dataset: Dataset) -> str:
+    hub = dataset.hub
+    return "none" if hub is None else f"`{hub.id}` {hub.config}" + (", *assumed*" if hub.assumed else "")
 
 
 def _licence_section(datasets: list[Dataset]) -> list[str]:

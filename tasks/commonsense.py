@@ -149,7 +149,7 @@ PIQA = Dataset(
     paper_dataset="PiQA",
     cluster="commonsense",
     tfds="piqa:1.0.0",
-    hub=Hub("baber/piqa"),
+    hub=Hub("baber/piqa", assumed=True),
     licence="AFL-3.0",
     commercial=True,
     licence_evidence="github.com/ybisk/ybisk.github.io, piqa; the card on the hub says unknown",

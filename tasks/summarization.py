@@ -170,7 +170,7 @@ AESLC = Dataset(
 
 AG_NEWS_SUBSET = Dataset(
     name="ag_news_subset", paper_dataset="AG News", cluster="summarization", tfds="ag_news_subset:1.0.0",
-    hub=Hub("sh0416/ag_news", row=_topic_hub_row),
+    hub=Hub("sh0416/ag_news", row=_topic_hub_row, assumed=True),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"}, rows={"train": 119_800},
     fields=("title", "text"), evidence=("text",), row=_topic, metrics=("accuracy",),
     options=("World", "Sports", "Business", "Science and technology"),
@@ -343,7 +343,8 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
 )
 
 SAMSUM = Dataset(
-    name="samsum", paper_dataset="SamSum", cluster="summarization", tfds="samsum:1.0.0", hub=Hub("knkarthick/samsum"),
+    name="samsum", paper_dataset="SamSum", cluster="summarization", tfds="samsum:1.0.0",
+    hub=Hub("knkarthick/samsum", assumed=True),
     manual="Download https://arxiv.org/src/1911.12237v2/anc/corpus.7z and unpack it. Put train.json, val.json and "
            "test.json into the manual directory of TFDS.",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"}, rows={"train": 14_730},

@@ -78,6 +78,9 @@ class Hub:
       classes: field -> names of its classes in the order in which the row function counts them, where the hub counts
         them in another; the files must carry the names.
       row: row of the hub, renamed -> row as the row function reads it; for what renaming cannot do.
+      assumed: whether configuration, splits and fields are only assumed: of a copy by somebody who is not among the
+        dataset's authors. All others were compared with the dataset's `dataset_infos.json` in
+        github.com/huggingface/datasets as of 1 September 2022.
     """
 
     id: str
@@ -86,6 +89,7 @@ class Hub:
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     row: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    assumed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
