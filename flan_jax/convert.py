@@ -160,7 +160,7 @@ def _write_huggingface(source: Source, directory: pathlib.Path, output: pathlib.
     (directory / GENERATION_CONFIG).write_bytes(exported_text.generation_config(ids, model_card.answer_length(run)))
     huggingface.write_huggingface(directory, source, dtype, ids, progress)
     with readable(f"the record of the run {run}", "correct its mixture.json and config.gin, or remove them"):
-        card = model_card.model_card(source, output.absolute().name, run, vocabulary is not None)
+        card = model_card.model_card(source, output.absolute().name, run, exported_text.has_template(directory))
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 

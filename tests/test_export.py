@@ -165,7 +165,7 @@ def test_what_was_only_converted_keeps_its_ids_and_its_template(tmp_path, capsys
     capsys.readouterr()
     convert("hf", "hf", tmp_path / "bare", tmp_path / "bare_out")
     assert "note: no tokenizer is known, so the export has none; --tokenizer=PATH gives one" in capsys.readouterr().out
-    assert "No tokenizer was known" in (tmp_path / "bare_out/README.md").read_text()
+    assert "No tokenizer with a chat template was known" in (tmp_path / "bare_out/README.md").read_text()
     convert("hf", "hf", tmp_path / "bare", tmp_path / "bytes_out", "--tokenizer=bytes")
     assert read(tmp_path / "bytes_out/tokenizer_config.json")["tokenizer_class"] == "ByT5Tokenizer"
 
@@ -180,7 +180,7 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
         assert read(tmp_path / back / "generation_config.json").items() >= ids.items(), form
         assert open_checkpoint(tmp_path / there).fields["decoder_start_id"] == 7
     gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED)
-    assert DataConfig().decoder_start_id == 7
+    assert Data(DataConfig()).layout.bos_id == 7  # what training has the decoder read first
     (tmp_path / "config.gin").write_text(gin_config.config_text())
     assert gin_fields.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
 
@@ -203,6 +203,12 @@ def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it
         for checkpoint in (tmp_path / name, tmp_path / f"{name}_ours"):
             with pytest.raises(UserError, match=says) if says else contextlib.nullcontext():
                 run.check_params(str(checkpoint))
+
+
+def test_batches_and_decoding_begin_with_the_same_id():
+    gin_config.parse_command_line(["--gin_file=gin/flan.gin", "--gin.T5Config.decoder_start_id=7"], CONFIGURED)
+    with pytest.raises(UserError, match="is 7 and Data.decoder_start_id 0; set both with --gin.DECODER_START_ID"):
+        Run(TrainConfig(), Data(DataConfig()))
 
 
 def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path):

@@ -6,6 +6,7 @@ With them three lines of `transformers` read a prompt and answer it as `flan-jax
 from __future__ import annotations
 
 import json
+import pathlib
 from typing import Any
 
 from flan_jax.data.special_tokens import (
@@ -16,7 +17,7 @@ from flan_jax.data.special_tokens import (
     read_special_tokens,
 )
 from flan_jax.data.vocabulary import ByteVocabulary, HuggingFaceVocabulary, SentencePieceVocabulary, Vocabulary
-from flan_jax.files import parse_json
+from flan_jax.files import parse_json, read_json
 from flan_jax.interchange.source import Source
 
 # Of T5, where no file says otherwise.
@@ -60,8 +61,8 @@ def generation_config(ids: dict[str, Any], most_tokens: int) -> bytes:
 
 
 def tokenizer_files(source: Source, vocabulary: Vocabulary, ids: dict[str, Any],
-                    is_tuned: bool) -> tuple[dict[str, bytes], list[str]]:
-    """Returns (files that go beside the vocabulary's own, notes for readers).
+                    is_tuned: bool) -> tuple[dict[str, bytes | None], list[str]]:
+    """Returns (files that go beside the vocabulary's own, None for one that must not be there; notes for readers).
 
     A run's export has the prompt form of the training as its chat template; a model that was only converted keeps its
     own template, if it has one.
@@ -75,7 +76,8 @@ def tokenizer_files(source: Source, vocabulary: Vocabulary, ids: dict[str, Any],
     config = {**_default_config(vocabulary, source), **config}
     names = _names(vocabulary, ids, source.model)
     config |= names if is_tuned else {name: text for name, text in names.items() if config.get(name) is None}
-    files, notes = {}, []
+    files: dict[str, bytes | None] = {}
+    notes: list[str] = []
     if is_tuned or not (CHAT_TEMPLATE in given or config.get("chat_template")):
         config["chat_template"], notes = chat_template(source, vocabulary)
         # `transformers` would take these for it.
@@ -83,6 +85,12 @@ def tokenizer_files(source: Source, vocabulary: Vocabulary, ids: dict[str, Any],
     if is_tuned and SPECIAL_TOKENS_MAP in given:
         files[SPECIAL_TOKENS_MAP] = _json({**parse_json(given[SPECIAL_TOKENS_MAP], SPECIAL_TOKENS_MAP), **names})
     return {**files, TOKENIZER_CONFIG: _json(config)}, notes
+
+
+def has_template(directory: pathlib.Path) -> bool:
+    """Returns whether the tokenizer in an export's directory has a chat template."""
+    config = directory / TOKENIZER_CONFIG
+    return (directory / CHAT_TEMPLATE).is_file() or (config.is_file() and bool(read_json(config).get("chat_template")))
 
 
 def _default_config(vocabulary: Vocabulary, source: Source) -> dict[str, Any]:

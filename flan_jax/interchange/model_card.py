@@ -40,24 +40,25 @@ _OWN_TEMPLATE = """The model was converted and not tuned: if it has a chat templ
 otherwise the template renders one prompt as `flan-jax generate` reads it."""
 _NO_TOKENIZER = """## Usage
 
-No tokenizer was known when this was exported: `flan-jax convert ... --tokenizer=PATH` puts one beside the weights."""
+No tokenizer with a chat template was known when this was exported: `flan-jax convert ... --tokenizer=PATH` puts one
+beside the weights."""
 
 
-def model_card(source: Source, name: str, run: pathlib.Path | None, has_tokenizer: bool = False) -> str:
+def model_card(source: Source, name: str, run: pathlib.Path | None, has_template: bool = False) -> str:
     """The text of README.md.
 
     Args:
       source: what is exported.
       name: of the export's directory.
       run: the directory with the run's record, where there is one.
-      has_tokenizer: whether a tokenizer and a chat template go along.
+      has_template: whether a tokenizer and its chat template go along.
     """
     record, macros = read_record(run), _macros(run)
     tags = "flan, instruction-tuning, flan_jax" if record else "flan_jax"
     header = ["---", "library_name: transformers", f"tags: [{tags}]",
               *(f"{field}: {text}" for field, text in _origin(source, record, macros).items()), "---", "", f"# {name}",
               "", f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.", ""]
-    sections = [_usage(source, name, bool(record)) if has_tokenizer else _NO_TOKENIZER, _model(source)]
+    sections = [_usage(source, name, bool(record)) if has_template else _NO_TOKENIZER, _model(source)]
     if record:
         sections.append(_training(record, macros))
     if run and (run / "results.csv").is_file():

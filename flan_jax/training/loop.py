@@ -123,6 +123,10 @@ class Run:
                             f"{data.vocabulary.size} ids; give the vocabulary that belongs to the model.")
         self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
+        start_id = getattr(self.model_config, "decoder_start_id", data.config.decoder_start_id)
+        if start_id != data.config.decoder_start_id:
+            raise UserError(f"T5Config.decoder_start_id is {start_id} and Data.decoder_start_id "
+                            f"{data.config.decoder_start_id}; set both with --gin.DECODER_START_ID.")
         self.optimizer = adafactor()
         job = Job(self.model, self.optimizer, config, data.config.architecture, data.config.batch_size,
                   data.config.lengths())
