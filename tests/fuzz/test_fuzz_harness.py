@@ -37,6 +37,7 @@ def test_the_end_of_an_input_is_recognised(check, end):
 def test_a_hang_and_an_allocation_are_stopped(monkeypatch):
     monkeypatch.setattr(harness, "SECONDS", 0.2)
     assert harness.end_of(lambda: time.sleep(30))[0] == harness.HANG
+    assert harness.end_of(lambda: all(True for _ in iter(int, 1)))[0] == harness.HANG
     if sys.platform == "linux":
         assert harness.end_of(_allocate)[0] == harness.TOO_LARGE
 
