@@ -22,6 +22,8 @@ MANUAL = {"story_cloze", "wmt16_translate_csen", "wmt16_translate_ruen", "newsro
 
 # Where random values cannot make a usable row, and what the row function says of them.
 NO_RANDOM_ROW = {
+    "arc_challenge": "not four choices",
+    "arc_easy": "not four choices",
     "copa": "neither cause nor effect",
     "hellaswag": "no gold label",
     "sentiment140": "no gold label",
