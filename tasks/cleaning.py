@@ -112,27 +112,27 @@ _MARKS = _rules(
 
 # A hyphen with blanks on both sides looks like a dash. A word that often stands before a hyphen tells them apart ...
 _BEFORE = _words(
-    "all anti bi by co cross double e eighty ex fifty first five forty four full good great half hard high inter long "
-    "low mid middle mini multi new nine ninety non one open over part post pre quarter re sci second self semi seven "
-    "seventy short single six sixty soft step sub super ten third thirty three top tri twenty two uber ultra under up "
-    "vice warm well wide world x")
+    "all anti bi by co cross double e eighty ex fast fifty first five forty four full good great half hard high inter "
+    "long low medium mid middle mini multi new nine ninety non one open over part post pre quarter re sci second self "
+    "semi seven seventy short single six sixty soft step sub super ten third thirty three top tri twenty two uber "
+    "ultra under up vice warm well wide world x")
 # ... or one that often stands behind it ...
 _BEHIND = _words(
-    "aged balanced based blown catching class consuming down eyed fashioned fi filled free friendly going haired inch "
-    "inspired ish kilometer kilometre known less level like looking lunch made mail mails meter metre mile minded "
-    "minute month off old olds out packed party person proof quality related running school shirt shirts shopping size "
-    "sized star style styled taking term themed up ups wide winning worker workers year years")
+    "aged away balanced based blown bound catching class consuming down eyed fashioned fi filled free friendly going "
+    "haired inch inspired ish kilometer kilometre known less level like looking lunch made mail mails meter metre "
+    "mile minded minute month off old olds oriented out packed party person priced proof quality rated related "
+    "running school shirt shirts shopping size sized star style styled taking term themed up ups wide winning worker "
+    "workers year years")
 # ... or both together.
 _COMPOUNDS = _words(
     "brand-new breast-feeding drive-through drive-thru get-together get-togethers gung-ho hitch-hike in-law in-laws "
-    "jump-start laid-back light-blue no-go no-hitter no-one red-eye remote-control role-model so-called spot-on "
-    "stir-fry thank-you to-do turn-on wi-fi")
+    "jump-start laid-back light-blue no-ball no-go no-hitter no-one on-stage passer-by red-eye remote-control role- "
+    "model so-called spot-on stir-fry thank-you to-do turn-on wi-fi")
 # Behind a dash a clause may begin with one of these.
 _CLAUSE = _words(
-    "a also although an and are as at be because been but by did do does even especially for from had has have he her "
+    "a also although an and are as at be because been but by did do does especially even for from had has have he her "
     "his how i if in including is it its just my never no not now of on only or our she so than that the their then "
-    "there these they this those though to very was we well were what when where which while who why with you "
-    "your")
+    "there these they this those though to very was we well were what when where which while who why with you your")
 # What stands between the hyphens of 'mother-in-law' and 'face-to-face'.
 _WITHIN = _words("a and at by de die for in la n not o of on or the to up")
 _SPACED_HYPHENS = re.compile(r"(?<![\w-])\w[\w.'-]*(?: - \w[\w'-]*)+(?![\w-])")
@@ -158,7 +158,8 @@ def _joined(words: list[str], tokenised: bool) -> str:
         return "-".join(words)
     text = words[0]
     for before, behind in zip(words, words[1:]):
-        hyphen = _always(before, behind) or tokenised and _likely(before, behind.removesuffix("'s"), len(words))
+        stem = re.sub("'s?$", "", behind).lower()
+        hyphen = _always(before, behind) or tokenised and _likely(before, stem, len(words))
         text += ("-" if hyphen else " - ") + behind
     return text
 
@@ -170,10 +171,11 @@ def _always(before: str, behind: str) -> bool:
 
 def _likely(before: str, behind: str, words: int) -> bool:
     if before.isdigit() and behind.isdigit():
-        return len(before) == len(behind) or len(behind) < len(before) < 4
-    if behind.lower() in _CLAUSE or behind == "like" and words > 2:
+        return len(before) == len(behind) or len(before) == 4 and len(behind) == 2 or len(behind) < len(before) < 4
+    if behind in _CLAUSE or behind == "like" and words > 2:
         return False
-    return before.lower() in _BEFORE or behind in _BEHIND
+    rated = before.endswith("ly") and behind.endswith("ed")  # 'highly-rated'
+    return rated or before.lower() in _BEFORE or behind in _BEHIND
 
 
 def _quotation_marks(text: str) -> str:

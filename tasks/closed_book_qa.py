@@ -57,37 +57,50 @@ _SMALL = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "
 
 
 def _unquoted(answer):
-    """The answer without the quotation marks of its CSV file, or around all of it."""
-    return re.sub(r"^'(.*[^s])'$", r"\1", csv_field(one_line(answer)))
+    """The answer without the quotation marks of its CSV file, or around all of it; some lack the second one."""
+    answer = re.sub(r"^'(.*[^s])'$", r"\1", csv_field(one_line(answer)))
+    lone = "'" if answer.isupper() else '"'
+    return answer.removeprefix(lone) if answer.count(lone) == 1 else answer
 
 
 def _ordinary_case(value, aliases):
     """One answer in four is all capitals. An alias that is the same but for case has the right ones.
 
-    Else each word is as most aliases have it, which keeps abbreviations where an alias shows them ('KISW-FM'). A word
-    that none has gets one capital, unless it is short and stands alone.
+    Else each word is as most aliases of several words have it, and one that they lack gets one capital. Short words
+    stay as they are where such an alias has them so ('NBA teams'), and Roman numerals always do.
     """
     if not value.isupper():
         return value
     others = [alias for alias in map(_unquoted, aliases) if not alias.isupper() and not _STRAY_CAPITAL.search(alias)]
+    forms = collections.Counter(word for alias in others if " " in alias for word in re.findall(r"\w+", alias))
+    words = re.findall(r"\w+", value)
     same = [alias for alias in others if alias.lower() == value.lower()]
-    if same:
-        return max(same, key=lambda alias: sum(map(str.isupper, alias)))
-    forms = collections.Counter(word for alias in others for word in re.findall(r"[^\W_]+", alias))
-    words = re.findall(r"[^\W_]+", value)
+    if same and not _is_abbreviation(value, forms, alone=True):
+        return _capital(max(same, key=lambda alias: sum(map(str.isupper, alias))))
     cased = iter([_cased(word, forms, first=not i, alone=len(words) == 1) for i, word in enumerate(words)])
-    return re.sub(r"[^\W_]+", lambda _: next(cased), value)
+    return re.sub(r"\w+", lambda _: next(cased), value)
+
+
+def _is_abbreviation(word, forms, alone):
+    return (len(word) < 6 and word in forms or alone and len(word) < 4 and word.capitalize() not in forms
+            or re.fullmatch(r"\w*\d\w*|[IVXLCDM]{3,}", word))
+
+
+def _capital(text):
+    return text[:1].upper() + text[1:]
 
 
 def _cased(word, forms, first, alone):
     """A word in capitals as most of the counted forms have it, or else by rule."""
+    if len(word) == 1 or _is_abbreviation(word, forms, alone):
+        return word
     known = [form for form in forms if form.upper() == word]
     if known:
         form = max(known, key=lambda form: forms[form])
-        return form[0].upper() + form[1:] if first else form
+        return _capital(form) if first else form
     if not first and word.lower() in _SMALL:
         return word.lower()
-    return word if len(word) == 1 or alone and len(word) < 5 else word.capitalize()
+    return word if alone and len(word) < 5 else word.capitalize()
 
 
 def _trivia_qa_row(raw):

@@ -50,7 +50,7 @@ BOOL_Q = Dataset(
     row=_bool_q_row,
     metrics=("accuracy",),
     templates=(
-        Template("question_last", "{passage}\n\n{question}\n{options}"),
+        Template("readers_question", "{passage}\n\nReader's question: {question}\n{options}"),
         Template("by_this_passage", "{passage}\n\nGoing by this passage: {question}\n{options}"),
         Template("question_above", "{question}\n{options}\n\nThe passage to answer from:\n{passage}"),
         Template("article_label", "Article: {title}\n{passage}\n\nQuestion: {question}\n{options}\nAnswer:"),
@@ -290,7 +290,7 @@ SQUAD_V1 = Dataset(
                  "{question}"),
         Template("copy_the_part", "Question: {question}\nCopy the part of the following article that answers it.\n\n"
                  "{context}"),
-        Template("q_and_a", "{context}\n\nQ: {question}\nA:"),
+        Template("phrase_of_the_text", "{context}\n\nQ: {question}\nA (a phrase from the text):"),
         Template("in_a_few_words", "Paragraph: {context}\n\nIn a few words: {question}"),
         Template("need_to_know", "I need to know this: {question}\nHere is an article on it.\n\n{context}\n\nShort "
                  "answer:"),
