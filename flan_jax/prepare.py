@@ -19,7 +19,7 @@ from flan_jax.cli import ArgumentParser, run
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
-from flan_jax.data.packs import PackWriter, Shard
+from flan_jax.data.packs import PackWriter, Shard, check_writable
 from flan_jax.data.prune import prune
 from flan_jax.errors import UserError
 from flan_jax.locks import claimed
@@ -102,8 +102,9 @@ class _Builders:
         """Renders what the cache lacks of these jobs, with a progress bar; what another process renders is waited for.
         """
         wanted = {_key(self.data, job): job for job in jobs}
-        lock = self.data.directory / "tokens" / "lock"
+        lock = self.data.cache.packs.directory / "lock"
         while wanted := self._lacking(wanted):
+            check_writable(lock.parent)
             with claimed(lock, list(wanted), "flan-jax prepare", lambda who: _print_waiting(title, who)) as held:
                 self._render({key: wanted[key] for key in self._lacking({key: wanted[key] for key in held})}, title)
 

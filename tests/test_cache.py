@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import errno
 import itertools
 import os
 import socket
@@ -20,6 +21,7 @@ from flan_jax.data.cache import TokenCache
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import stable_hash
+from flan_jax.data.packs import PackWriter
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
 from flan_jax.data.slices import reading_order
 from flan_jax.data.sources import BundledSource, JsonlSource
@@ -153,6 +155,31 @@ def test_a_cache_directory_that_is_a_file_is_refused_in_one_sentence(tmp_path, b
     cache = TokenCache(file / below, BundledSource(), ByteVocabulary(), Rendering())
     with pytest.raises(UserError, match="cannot lie below .*afile, which is a file; set CACHE_DIR"):
         cache.build_train(CATALOGUE["copa"], 0)
+
+
+def test_a_full_disk_is_one_message_that_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    one = DataConfig(held_out="none", mixture_or_task_name="copa", batch_size=2, train_steps=3, cache_dir=str(tmp_path))
+    with pytest.raises(UserError, match="cannot write the token cache in .*No space left.* set CACHE_DIR"):
+        prepare(one, workers=1)
+    assert not list(tmp_path.rglob("*.pack"))
+    monkeypatch.undo()
+    assert prepare(one, workers=1).ready()
+
+
+def test_a_cache_that_cannot_be_written_is_one_message_and_one_that_is_full_of_what_is_needed_is_read(tmp_path):
+    one = DataConfig(held_out="none", mixture_or_task_name="copa", batch_size=2, train_steps=3, cache_dir=str(tmp_path))
+    prepare(one, workers=1)
+    (tmp_path / "other").write_text("")
+    with pytest.raises(UserError, match="the token cache (cannot lie|in) .*other"):
+        prepare(dataclasses.replace(one, cache_dir=str(tmp_path / "other/deeper")), workers=1)
+    writes = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackWriter, "add", lambda self, shard: writes.append(shard))
+        assert prepare(one, workers=1).ready() and not writes
 
 
 def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_that_is_used(tmp_path):

@@ -17,6 +17,7 @@ import os
 import pathlib
 import socket
 import struct
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable
@@ -35,11 +36,14 @@ _ALIGNMENT = 64
 _MOST_BYTES = 256 * 2**20
 _MOST_SECONDS = 60.0
 
+# A use of a pack renews its time, which says when it was used last, if that is older than this.
+_RENEWED_SECONDS = 3600.0
+
 # What no process writes to for so long is not being written any more.
 _ABANDONED_SECONDS = 3600.0
 
-# (pack's path, its size, its time, key) of what was found whole in this process, and packs that were named as damaged.
-_CHECKED: set[tuple[str, int, int, str]] = set()
+# (pack's path, its size, key) of what was found whole in this process, and packs that were named as damaged.
+_CHECKED: set[tuple[str, int, str]] = set()
 _NAMED: set[tuple[str, int]] = set()
 # Packs that this process writes.
 _OPEN: set[pathlib.Path] = set()
@@ -86,12 +90,13 @@ class Pack:
         if self._map is None:
             with open(self.path, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            with contextlib.suppress(OSError):  # a cache that is only read
-                os.utime(self.path)
+            if time.time() - self.time / 1e9 > _RENEWED_SECONDS:
+                with contextlib.suppress(OSError):  # a cache that is only read
+                    os.utime(self.path)
         entry = self.index[key]
         arrays = {name: np.frombuffer(self._map, dtype, int(np.prod(shape)), begin).reshape(shape)
                   for name, (dtype, shape, begin, _) in entry["arrays"].items()}
-        mark = (str(self.path), self.size, self.time, key)
+        mark = (str(self.path), self.size, key)
         if mark not in _CHECKED:
             for name, array in arrays.items():
                 if _digest(array) != entry["arrays"][name][3]:
@@ -246,8 +251,25 @@ class PackWriter:
                     file.close()
                 with contextlib.suppress(OSError):
                     self._path.unlink()
-            raise UserError(f"cannot write the token cache in {self.directory} ({error.strerror}); make room there, or "
-                            "set CACHE_DIR to a directory you can write to.") from error
+            raise _cannot_write(self.directory, error) from error
+
+
+def check_writable(directory: pathlib.Path) -> None:
+    """Makes sure that packs can be written to a directory, which is made if need be.
+
+    Raises:
+      UserError: if they cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise _cannot_write(directory, error) from error
+
+
+def _cannot_write(directory: pathlib.Path, error: OSError) -> UserError:
+    return UserError(f"cannot write the token cache in {directory} ({error.strerror}); make room there, or set "
+                     "CACHE_DIR to a directory you can write to.")
 
 
 def is_abandoned(path: pathlib.Path) -> bool:
