@@ -59,14 +59,14 @@ def check_tree(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
     for key in keys:
         name, _, rest = key.partition("/")
         arrays.setdefault(name, set()).add(rest)
+    files = {name: next((file for file in METADATA if file in chunks), None) for name, chunks in arrays.items()}
+    reads = {name: store.read(f"{name}/{file}") for name, file in files.items() if file}  # all at once
     missing: list[str] = []
-    for name, chunks in arrays.items():
-        file = next((file for file in METADATA if file in chunks), None)
-        if file:
-            with readable(f"{directory}/{name}"):
-                array = json.loads(store.read(f"{name}/{file}").result().value)
-                if not (skips and array.get("fill_value") is not None):
-                    missing += (f"{name}/{chunk}" for chunk in itertools.islice(_missing(array, chunks), 1_000))
+    for name, read in reads.items():
+        with readable(f"{directory}/{name}"):
+            array = json.loads(read.result().value)
+            if not (skips and array.get("fill_value") is not None):
+                missing += (f"{name}/{chunk}" for chunk in itertools.islice(_missing(array, arrays[name]), 1_000))
     _refuse(directory, missing)
 
 
