@@ -293,7 +293,7 @@ MATH_DATASET = Dataset(
         Template("labels", "Equation: {equation}\nSolve for: {unknown}"),
         Template("find", "{equation}\n\nFind \"{unknown}\"."),
         Template("what_number", "What number is \"{unknown}\" in this equation?\n{equation}"),
-        Template("algebra_labels", "Algebra test\nEquation: {equation}\nUnknown: {unknown}\nSolution:"),
+        Template("algebra_labels", "Algebra test.\nEquation: {equation}\nUnknown: {unknown}\nSolution:"),
         Template("value_only", "Give only the value of \"{unknown}\".\n{equation}"),
         Template("has_to_be", "{equation}\nWhat does \"{unknown}\" have to be?"),
         Template("isolate", "Isolate \"{unknown}\" and give the result: {equation}"),

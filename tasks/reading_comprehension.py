@@ -121,7 +121,7 @@ DROP = Dataset(
                  "is in here: {context}"),
         Template("result_only", "Read the report and do the sum if there is one. State the result only.\n\n"
                  "{context}\n\n{question}"),
-        Template("exercise", "Reading and arithmetic exercise\n\n{context}\n\nTask: {question}\nSolution:"),
+        Template("exercise", "Reading and arithmetic exercise.\n\n{context}\n\nTask: {question}\nSolution:"),
         Template("find_out", "Find out from this text: {question}\n\n{context}"),
         Template("question_that_takes_thought", "{context}\n\nWrite a question on this passage that takes some "
                  "thought.\nAnswer to it: {answer}", "{question}", "inverted"),
@@ -168,8 +168,8 @@ MULTIRC = Dataset(
     templates=(
         Template("is_it_correct", "{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\nIs it correct?\n"
                  "{options}"),
-        Template("borne_out", "{question}\n{response}\n\nDoes the text below bear this answer out?\n{paragraph}\n"
-                 "{options}"),
+        Template("borne_out", "Question: {question}\nAnswer: {response}\n\nDoes the text below bear this out?\n"
+                 "{paragraph}\n{options}"),
         Template("deserves_a_mark", "Text: {paragraph}\nQuestion: {question}\nPupil's answer: {response}\nDoes it "
                  "deserve a mark?\n{options}"),
         Template("ana_and_ben", "{paragraph}\n\nBen: {question}\nAna: {response}\n\nIs Ana right, going by the "
@@ -179,8 +179,8 @@ MULTIRC = Dataset(
         Template("one_of_several_answers", "{paragraph}\n\n{question}\nThere may be several right answers. Is this "
                  "one of them?\n{response}\n{options}"),
         Template("question_and_answer", "Text: {paragraph}\nQ: {question}\nA: {response}\nTrue?\n{options}"),
-        Template("against_the_source", "Source:\n{paragraph}\n\nCheck this answer against the source.\n{question}\n"
-                 "{response}\nIs it supported?\n{options}"),
+        Template("against_the_source", "Source:\n{paragraph}\n\nCheck this answer against the source.\nQuestion: "
+                 "{question}\nAnswer: {response}\nIs it supported?\n{options}"),
         Template("acceptable_answer", "Would you accept this answer?\nQuestion: {question}\nAnswer: {response}\n\n"
                  "The paragraph it is about:\n{paragraph}\n{options}"),
         Template("answered_correctly", "Paragraph:\n{paragraph}\n\nIs this question answered correctly?\n{question}\n"

@@ -125,7 +125,7 @@ RECORD = Dataset(
                  "{query}\n{options}"),
         Template("makes_it_true", "Which name makes this true and sensible?\n{query}\n\nBackground: {passage}\n"
                  "{options}"),
-        Template("cloze_test", "Cloze test on a news story\n\n{passage}\n\n{query}\n{options}"),
+        Template("cloze_test", "Cloze test on a news story:\n\n{passage}\n\n{query}\n{options}"),
     ),
 )
 

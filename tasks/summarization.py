@@ -282,7 +282,8 @@ NEWSROOM = Dataset(
         Template("share_with_headline", "Headline: {title}\nStory: {text}\nA sentence or two to share with it:"),
         Template("what_about", "What is this article about? Tell me in one to three sentences.\n\n{text}"),
         Template("catalogue_abstract", "Abstract for the catalogue:\n\n{text}"),
-        Template("below_the_headline", "Write the lines that stand between headline and article.\n\n{title}\n\n{text}"),
+        Template("below_the_headline", "Write the lines that stand between headline and article.\n\n"
+                 "Headline: {title}\nArticle: {text}"),
         Template("what_would_i_learn", "What would I learn from reading this? Be brief.\n\n{text}"),
         Template("think_of_title", "Think of a title for this newspaper article.\n\n{text}", "{title}", "inverted"),
         Template("title_from_both", "Abstract: {answer}\nArticle: {text}\nTitle:", "{title}", "inverted"),

@@ -211,7 +211,7 @@ WMT16_CSEN = Dataset(
         Template("show_how", "Can this be said in Czech? Show how.\n{english}"),
         Template("omit_nothing", "Omit nothing, explain nothing: the Czech text alone.\n\n{english}"),
         Template("cesky", "Česky, prosím: {english}"),
-        Template("two_halves", "Parallel corpus\nEnglish half: {english}\nCzech half:"),
+        Template("two_halves", "Parallel corpus.\nEnglish half: {english}\nCzech half:"),
         Template("same_in_english", "Czech: {czech}\nThe same in English:", "{english}", "inverted"),
         Template("please_from_czech", "From Czech to English, please. {czech}", "{english}", "inverted"),
     ),
