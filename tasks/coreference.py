@@ -165,7 +165,7 @@ WINOGRANDE = Dataset(
     metrics=("accuracy",),
     templates=(
         Template("finish_sentence", "Finish the text so that it makes sense: {context}\n{options}"),
-        Template("context_first", "{context} ...\nHow does this most plausibly go on?\n{options}"),
+        Template("most_plausible_rest", "How does this most plausibly go on?\n{context}\n{options}"),
         Template("question_first", "Which ending agrees with common sense?\n{options}\nBeginning: {context}"),
         Template("resolve_ambiguity", "Resolve the ambiguity by completing the text.\n{context}\n{options}"),
         Template("terse", "Start: {context}\n{options}\nEnd:"),
