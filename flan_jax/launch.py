@@ -114,7 +114,8 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     steps = (flags.steps or ",".join(_STEPS)).split(",")
     unknown = [step for step in steps if step not in _STEPS]
     if unknown:
-        raise UserError(f"--steps has {unknown[0]!r}, but its steps are {', '.join(_STEPS)}.")
+        raise UserError(f"--steps has {unknown[0]!r}, but its steps are {', '.join(_STEPS)}"
+                        f"{did_you_mean(nearest(unknown[0], _STEPS))}")
     wheel = pathlib.Path(flags.wheel or "").expanduser()
     if "install" in steps and flags.wheel and not _WHEEL.fullmatch(wheel.name):
         raise UserError(f"--wheel={flags.wheel} is not a wheel of flan_jax, such as "
@@ -147,7 +148,8 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
 def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """A JobSet of GKE: one indexed Job a slice, one pod a host; GKE tells JAX who is who."""
     if flags.tpu not in _GKE_TPU:
-        raise UserError(f"--tpu={flags.tpu} is none of {', '.join(_GKE_TPU)}.")
+        raise UserError(f"--tpu={flags.tpu} is none of {', '.join(_GKE_TPU)}"
+                        f"{did_you_mean(nearest(flags.tpu, _GKE_TPU))}")
     sides = 1 if flags.tpu in ("v5e", "v6e") else 2
     if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{sides}}}", flags.topology):
         raise UserError(f"--topology={flags.topology} must be the chips along each side of the slice, such as 4x4 "
@@ -313,7 +315,8 @@ def _flags_of(backend: str) -> tuple[str, ...]:
 def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
     """Raises a UserError for a backend, or flags, that cannot be."""
     if flags.backend not in BACKENDS:
-        raise UserError(f"--backend={flags.backend} is none of {', '.join(BACKENDS)}." if flags.backend else
+        near = did_you_mean(nearest(flags.backend or "", BACKENDS))
+        raise UserError(f"--backend={flags.backend} is none of {', '.join(BACKENDS)}{near}" if flags.backend else
                         f"no --backend given; the backends are {', '.join(BACKENDS)}.")
     for name in _HELP:
         if getattr(flags, name) is not None and name not in _flags_of(flags.backend):

@@ -101,6 +101,7 @@ def test_a_run_is_resumed_with_the_last_step_alone(capsys):
 @pytest.mark.parametrize("argv, says", [
     ([], "no --backend given; the backends are local, tpu_vm, gcluster, slurm, print"),
     (["--backend=slurmm"], "--backend=slurmm is none of local"),
+    (["--backend=SLURM"], "did you mean slurm?"),
     (["--backend=slurm", "--nodes=2"], "--backend=slurm needs --gpus_per_node: GPUs of each"),
     (["--backend=slurm", *FLAGS["slurm"], "--zone=z"], "--zone says nothing to --backend=slurm; it is for tpu_vm"),
     (["--backend=slurm", *FLAGS["slurm"], "--time=1 day"], "has a blank in it"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from flan_jax.data.cache import TrainShard
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 
 Tokens = Sequence[np.ndarray]  # token ids of each example, integers of any size
 ARCHITECTURES = ("t5", "decoder")
@@ -117,7 +118,8 @@ def make_layout(architecture: str, input_length: int, target_length: int, bos_id
 def check_architecture(name: str) -> None:
     """Raises a UserError unless `name` is one of ARCHITECTURES."""
     if name not in ARCHITECTURES:
-        raise UserError(f"ARCHITECTURE {name!r} must be one of {', '.join(ARCHITECTURES)}; a file of gin/size sets it.")
+        near = did_you_mean(nearest(name, ARCHITECTURES), "; a file of gin/size sets it.")
+        raise UserError(f"ARCHITECTURE {name!r} must be one of {', '.join(ARCHITECTURES)}{near}")
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
 
 # Which settings each method reads.
 METHODS = {"greedy": (), "sample": ("temperature", "top_k", "top_p", "seed"), "beam": ("beams", "length_penalty")}
@@ -40,7 +41,8 @@ class Decoding:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise UserError(f"the decoding method is {self.method!r}, but must be one of {', '.join(METHODS)}.")
+            raise UserError(f"the decoding method must be one of {', '.join(METHODS)}, not {self.method!r}"
+                            f"{did_you_mean(nearest(self.method, METHODS))}")
         if not (self.temperature >= 1e-6 and math.isfinite(self.temperature)):
             raise UserError(f"temperature is {self.temperature}, but must be at least 1e-6; for the likeliest token "
                             "every time choose the method greedy.")
