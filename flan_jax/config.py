@@ -26,6 +26,7 @@ from gin import config as gin_config
 from gin import config_parser
 
 from flan_jax import run_directory
+from flan_jax.checks import quoted
 from flan_jax.cli import ArgumentParser
 from flan_jax.errors import NotHere, UserError
 from flan_jax.messages import did_you_mean, nearest, shown
@@ -90,7 +91,8 @@ def parse_command_line(
         raise UserError(f"no --gin_file given; --gin_file={DEFAULT_GIN_FILE} is the default run.")
     for name in flags.gin_search_paths:
         if not pathlib.Path(name).is_dir():
-            raise UserError(f"--gin_search_paths: {name!r} is not a directory; give directories, with commas between.")
+            raise UserError(f"--gin_search_paths: {quoted(name)} is not a directory; give directories, with commas "
+                            "between.")
     paths = [find_gin_file(name, flags.gin_search_paths) for name in flags.gin_file]
     for module in modules:
         importlib.import_module(module)
@@ -158,7 +160,7 @@ def find_gin_file(name: str, search_paths: Sequence[str] = (), beside: pathlib.P
             return path
     names = ["gin/" + str(p.relative_to(shipped)) for p in sorted(shipped.rglob("*.gin"))]
     near = nearest(name, [*names, *(n.removeprefix("gin/") for n in names)])
-    raise NotHere(f"gin file {name!r} is not in {', '.join(str(place.absolute()) for place in places)}"
+    raise NotHere(f"gin file {quoted(name)} is not in {', '.join(str(place.absolute()) for place in places)}"
                     f"{did_you_mean(near)}")
 
 
@@ -219,7 +221,7 @@ def _split_bindings(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[st
             continue
         name, equals, text = argument.removeprefix("--gin.").partition("=")
         if not _NAME.fullmatch(name):
-            raise UserError(f"{argument!r} does not name a setting; write it as --gin.HELD_OUT=nli.")
+            raise UserError(f"{quoted(argument)} does not name a setting; write it as --gin.HELD_OUT=nli.")
         if not equals:
             text = next(arguments, "")
         if not text.strip() or (not equals and text.startswith("--")):
@@ -350,9 +352,9 @@ def _unknown_configurable(selector: str) -> str | None:
     if len(matches) == 1:
         return None
     if matches:
-        return f"{selector!r} could be {' or '.join(sorted(matches))}; write one of these."
+        return f"{quoted(selector)} could be {' or '.join(sorted(matches))}; write one of these."
     near = nearest(selector, {item.name for item in _configurables().values()})
-    return f"nothing configurable is called {selector!r}{did_you_mean(near)}"
+    return f"nothing configurable is called {quoted(selector)}{did_you_mean(near)}"
 
 
 def _unknown_parameter(selector: str, parameter: str) -> str | None:
@@ -362,7 +364,7 @@ def _unknown_parameter(selector: str, parameter: str) -> str | None:
     if names is None or parameter in names:
         return None
     near = nearest(parameter, names)
-    return f"{selector} has no parameter {parameter!r}{did_you_mean(near)} It has {', '.join(names)}."
+    return f"{selector} has no parameter {quoted(parameter)}{did_you_mean(near)} It has {', '.join(names)}."
 
 
 def _parameters(item: gin_config.Configurable) -> list[str] | None:
@@ -386,7 +388,7 @@ def _check_macros(reading: _Reading, may_be_unread: frozenset[str]) -> None:
             raise UserError(f"{place}: {name} is set but nothing reads it{hint}")
         parameters = [f"{item.name}.{p}" for item in _configurables().values() for p in _parameters(item) or ()]
         near = nearest(name, known) or next((p for p in parameters if p.endswith(f".{name}")), None)
-        raise UserError(f"{place}: no setting is called {name!r}{did_you_mean(near and f'--gin.{near}')}")
+        raise UserError(f"{place}: no setting is called {quoted(name)}{did_you_mean(near and f'--gin.{near}')}")
     for name, place in reading.read_at.items():
         if name not in reading.set_at:
             near = nearest(name, reading.set_at)

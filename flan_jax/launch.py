@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from flan_jax import __version__, cli
 from flan_jax import config as gin_config
 from flan_jax.errors import NotHere, UserError
+from flan_jax.messages import did_you_mean, nearest
 from flan_jax.signals import SAVED
 from flan_jax.training.processes import NAMED_BY
 

@@ -45,10 +45,12 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return text if len(names) <= most else f"{text} and {len(names) - most:,} more"
 
 
-def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Returns the one of `names` that is spelled most like `name`, whatever the case; None if none is near."""
+    if not isinstance(name, str):
+        return None
     by_fold = {known.casefold(): known for known in names}
-    near = difflib.get_close_matches(str(name).casefold(), by_fold, n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=cutoff)
     return by_fold[near[0]] if near else None
 
 

@@ -22,7 +22,7 @@ from flan_jax.data.clusters import CLUSTERS, check_cluster
 from flan_jax.data.source_text import code_of, source_of
 from flan_jax.errors import UserError
 from flan_jax.evaluation.metrics import check_metric
-from flan_jax.messages import did_you_mean, nearest
+from flan_jax.messages import did_you_mean, nearest, shown
 
 # Value of `Dataset.options` when every row brings its own list.
 FROM_ROW = "from row"
@@ -297,7 +297,7 @@ def _check_record(dataset: Dataset) -> None:
         raise UserError(f"{where} has no splits; give at least 'train' or 'test'.")
     unknown = set(dataset.splits) - {"train", "validation", "test"}
     if unknown:
-        raise UserError(f"{where} has split {min(unknown)!r}; splits are 'train', 'validation' and 'test'.")
+        raise UserError(f"{where} has split {quoted(min(unknown))}; splits are 'train', 'validation' and 'test'.")
     odd = [name for name in dataset.fields if not re.fullmatch(r"\w+", name)]
     if odd:
         raise UserError(f"{where}: the name of field {quoted(odd[0])} must have letters, digits and '_' only.")
@@ -308,8 +308,9 @@ def _check_record(dataset: Dataset) -> None:
     if missing:
         raise UserError(f"{where}: evidence {min(missing)!r} is not one of its fields ({', '.join(dataset.fields)}).")
     _check_options(where, dataset.options)
-    if dataset.tfds is not None and not re.fullmatch(r"[\w/.-]+:[\w.]+", str(dataset.tfds)):
-        raise UserError(f"{where}: tfds is 'builder/config:version', such as 'glue/rte:2.0.0', not {dataset.tfds!r}.")
+    tfds = dataset.tfds
+    if tfds is not None and not (isinstance(tfds, str) and re.fullmatch(r"[\w/.-]+:[\w.]+", tfds)):
+        raise UserError(f"{where}: tfds is 'builder/config:version', such as 'glue/rte:2.0.0', not {quoted(tfds)}.")
     if dataset.hub is not None:
         _check_hub(dataset)
     if not dataset.metrics:
@@ -323,8 +324,8 @@ def _check_record(dataset: Dataset) -> None:
     ids = [t.id for t in dataset.templates]
     for template_id in ids:
         if not re.fullmatch(r"[a-z0-9_]+", template_id):
-            raise UserError(f"template {dataset.name}/{template_id}: an id has lower-case letters, digits and '_' "
-                            "only.")
+            raise UserError(f"template {dataset.name}/{shown(template_id)}: an id has lower-case letters, digits and "
+                            "'_' only.")
         if ids.count(template_id) > 1:
             raise UserError(f"{where} has two templates called {template_id!r}; rename one.")
     if sum(t.kind == "inverted" for t in dataset.templates) > 3:
@@ -351,7 +352,7 @@ def _check_kinds(where: str, dataset: Dataset) -> None:
         raise UserError(f"{where}: rows is a dict of numbers of rows, such as {{'train': 2490}}, not "
                         f"{quoted(dataset.rows)}.")
     if not isinstance(dataset.commercial, bool | None):
-        raise UserError(f"{where}: commercial is True, False or None (not known), not {dataset.commercial!r}.")
+        raise UserError(f"{where}: commercial is True, False or None (not known), not {quoted(dataset.commercial)}.")
     if not callable(dataset.row):
         raise UserError(f"{where}: row is a function that reads a raw row, not {quoted(dataset.row)}.")
     check_number(f"train_cap of {where}", dataset.train_cap, whole=True, least=1)
@@ -360,7 +361,7 @@ def _check_kinds(where: str, dataset: Dataset) -> None:
             if not isinstance(getattr(template, name), str):
                 raise UserError(f"{where}: {name} of a template is text, not {quoted(getattr(template, name))}.")
         for text in (template.inputs, template.targets):
-            _check_characters(f"template {dataset.name}/{template.id}", text)
+            _check_characters(f"template {dataset.name}/{shown(template.id)}", text)
 
 
 def _maps_texts(value: Any) -> bool:
@@ -385,14 +386,14 @@ def _check_options(where: str, options: tuple[str, ...] | str | None) -> None:
         _check_characters(f"{where}: option {quoted(option)}", option)
     texts = {option.strip() for option in options}
     if len(options) < 2 or len(texts) < len(options) or "" in texts:
-        raise UserError(f"{where}: options are two texts or more, none empty and no two the same, not {options!r}; "
-                        "None is for free text.")
+        raise UserError(f"{where}: options are two texts or more, none empty and no two the same, not "
+                        f"{quoted(options)}; None is for free text.")
 
 
 def _check_hub(dataset: Dataset) -> None:
     where = f"dataset {dataset.name!r}"
     hub = dataset.hub
-    if not isinstance(hub, Hub) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(hub.id)):
+    if not isinstance(hub, Hub) or not isinstance(hub.id, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub.id):
         raise UserError(f"{where}: hub is a Hub('owner/name', ...), not {quoted(hub)}.")
     if not (isinstance(hub.config, str) and _maps_texts(hub.splits) and _maps_texts(hub.rename)
             and isinstance(hub.classes, Mapping) and (hub.row is None or callable(hub.row))):
@@ -408,7 +409,7 @@ def _check_hub(dataset: Dataset) -> None:
 def _check_template(dataset: Dataset, template: Template) -> None:
     where = f"template {dataset.name}/{template.id}"
     if template.kind not in ("forward", "inverted"):
-        raise UserError(f"{where} is of kind {template.kind!r}; kinds are 'forward' and 'inverted'.")
+        raise UserError(f"{where} is of kind {quoted(template.kind)}; kinds are 'forward' and 'inverted'.")
     known = (*dataset.fields, "answer", *(("options",) if dataset.options else ()))
     for text in (template.inputs, template.targets):
         _check_layout(where, text)
@@ -419,7 +420,8 @@ def _check_template(dataset: Dataset, template: Template) -> None:
                                 f"It has {', '.join(known)}.")
     asked, given = set(placeholders(template.targets)), set(placeholders(template.inputs))
     if not asked or "options" in asked:
-        raise UserError(f"{where} has targets {template.targets!r}; they must name a field of the row to be learnt.")
+        raise UserError(f"{where} has targets {quoted(template.targets)}; they must name a field of the row to be "
+                        "learnt.")
     if asked & given:
         raise UserError(f"{where} gives its target away: {{{min(asked & given)}}} is in the inputs and the targets.")
     if template.kind == "forward":
@@ -432,7 +434,7 @@ def _check_template(dataset: Dataset, template: Template) -> None:
 
 def _check_forward(where: str, dataset: Dataset, template: Template, given: set[str]) -> None:
     if template.targets != "{answer}":
-        raise UserError(f"{where} is forward, so its targets must be '{{answer}}', not {template.targets!r}.")
+        raise UserError(f"{where} is forward, so its targets must be '{{answer}}', not {quoted(template.targets)}.")
     if dataset.options and "options" not in given:
         raise UserError(f"{where} lacks the options of a classification task: put {{options}} on a line of its own.")
     evidence: Iterable[str] = dataset.fields if dataset.evidence is None else dataset.evidence
