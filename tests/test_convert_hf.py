@@ -260,6 +260,10 @@ def test_files_that_are_cut_short_or_missing_are_refused(tmp_path):
     shard.write_bytes(b"<html>")
     with pytest.raises(UserError, match="is not a safetensors file"):
         open_checkpoint(tmp_path / "hf")
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(UserError, match="is not a file"):
+        open_checkpoint(tmp_path / "hf")
 
 
 @pytest.mark.parametrize("changes, message", [

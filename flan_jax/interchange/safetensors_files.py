@@ -112,6 +112,8 @@ def _read_header(path: pathlib.Path) -> tuple[dict, int, int]:
     """(header without `__metadata__`, where the tensors begin, size of the file)."""
     try:
         size = path.stat().st_size
+        if not path.is_file():  # such as a directory, or a pipe, which would be waited for
+            raise UserError(f"{shown(path)} is not a file; download the checkpoint again.")
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(length) if 2 <= length <= min(size - 8, _MOST_HEADER) else b""
