@@ -63,8 +63,11 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
         differing.remove(_INITIAL)
     if differing:
         names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
+        code = "" if set(differing) - set(_IN_WORDS) else (
+            " (where settings and data are the same, the version of flan_jax is another one: resume with that of then; "
+            "eval, generate and convert take the run as it is)")
         raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
-                        "mixture.json there); use the settings and data it began with, or another MODEL_DIR.")
+                        f"mixture.json there); use the settings and data it began with{code}, or another MODEL_DIR.")
 
 
 def _has_moved(before: object, now: object) -> bool:
