@@ -75,11 +75,14 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
             raise taken or UserError(f"process 0 cannot use {directory}; its log says why.")
         gone = UserError(f"{directory} was removed while {purpose} worked in it: what was saved there is lost; the "
                          "same command does it again.")
+        was_there = (directory / name).exists()  # not where hosts do not share it; `Checkpoints` says so
         try:
             yield
         except Exception as error:  # whatever failed first
-            raise error if (directory / name).exists() else gone from error
-        if not (directory / name).exists():
+            if was_there and not (directory / name).exists():
+                raise gone from error
+            raise
+        if was_there and not (directory / name).exists():
             raise gone
 
 
