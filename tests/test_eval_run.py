@@ -80,7 +80,7 @@ def test_while_training_some_rows_are_asked_and_at_the_end_all(trained):
     assert counts == {("tuned", "2", "template", "2"): PAIRS, ("tuned", "4", "template", "2"): PAIRS,
                       ("tuned", "6", "template", "4"): PAIRS, ("untuned", "0", "baseline", "4"): 4}
     assert {r["n"] for r in table(trained) if r["model"] == "majority"} == {"4"}
-    folders = {folder.name: len(list(folder.iterdir())) for folder in (trained / "predictions").iterdir()}
+    folders = {folder.name: len(list(folder.glob("*.jsonl"))) for folder in (trained / "predictions").iterdir()}
     assert folders == {"tuned": PAIRS, "untuned.baseline": 4}
 
 
@@ -179,10 +179,10 @@ def test_a_second_run_in_one_output_has_predictions_of_its_own_unless_it_has_the
         return command("eval", cache, trained, *TWELVE, "--gin.EVAL_DATASETS=copa", "--gin.EVAL_TEMPLATES=1",
                        f"--output={both}", f"--checkpoint={tmp_path / name}", gin_file=trained / "config.gin")
 
-    before = {path: path.stat().st_mtime_ns for path in both.glob("predictions/tuned/*")}
+    before = {path: path.stat().st_mtime_ns for path in both.glob("predictions/tuned/*.jsonl")}
     ran(arguments("other"))
-    assert before == {path: path.stat().st_mtime_ns for path in both.glob("predictions/tuned/*")}
-    assert len(list((both / "predictions/other.tuned").iterdir())) == 1
+    assert before == {path: path.stat().st_mtime_ns for path in both.glob("predictions/tuned/*.jsonl")}
+    assert len(list((both / "predictions/other.tuned").glob("*.jsonl"))) == 1
     kept = lines(both)
     assert set(lines(evaluated)) < set(kept)
     for given, says in ((arguments("elsewhere/run"), "the numbers of 'tuned' of another run 'run', that in"),
