@@ -170,6 +170,18 @@ def test_what_was_only_converted_keeps_its_ids_and_its_template(tmp_path, capsys
     assert read(tmp_path / "bytes_out/tokenizer_config.json")["tokenizer_class"] == "ByT5Tokenizer"
 
 
+def test_a_tokenizer_of_another_name_goes_along_with_its_special_tokens(tmp_path):
+    tokenizer_files.save(tokenizer_files.byte_bpe(tokenizer_files.CHAT_SPECIALS), tmp_path / "mine",
+                         eos_token="<|endoftext|>", bos_token="<|im_start|>")
+    (tmp_path / "mine/tokenizer.json").rename(tmp_path / "mine/bpe.json")
+    run = run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 320}),
+                 f"--gin.VOCABULARY='{tmp_path}/mine/bpe.json'")
+    convert("flan", "hf", run, tmp_path / "out")
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == (tmp_path / "mine/bpe.json").read_bytes()
+    config = read(tmp_path / "out/config.json")
+    assert (config["bos_token_id"], config["eos_token_id"]) == (1, 0)
+
+
 def test_ids_go_with_a_model_through_every_form(tmp_path):
     ids = {"decoder_start_token_id": 7, "eos_token_id": [2, 9], "pad_token_id": 3}
     random_model(tmp_path / "hf", {**T5, "vocab_size": 128, **ids})

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from flan_jax.data.hashing import file_digest
 from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
-from flan_jax.data.special_tokens import files_beside, read_special_tokens, until
+from flan_jax.data.special_tokens import CONFIG, GENERATION_CONFIG, files_beside, read_special_tokens, until
 from flan_jax.errors import UserError
 
 PAD, EOS = 0, 1
@@ -78,9 +78,7 @@ class SentencePieceVocabulary:
         if (self._model.pad_id(), self._model.eos_id()) != (PAD, EOS):
             raise UserError(f"VOCABULARY {path!r} has pad id {self._model.pad_id()} and EOS id {self._model.eos_id()}; "
                             "a T5 vocabulary has 0 and 1.")
-        directory = pathlib.Path(path).parent
-        others = read_special_tokens(files_beside(directory), f"{directory}/").ids.get("eos", ())
-        self.eos_ids = tuple(dict.fromkeys([EOS, *others]))
+        self.eos_ids = tuple(dict.fromkeys([EOS, *_ends_beside(pathlib.Path(path))]))
         self.size = self._model.get_piece_size() + self.extra_ids
         ends = "" if self.eos_ids == (EOS,) else f":{self.eos_ids}"
         self.fingerprint = f"sentencepiece:{file_digest(pathlib.Path(path))}{ends}"
@@ -107,6 +105,15 @@ class SentencePieceVocabulary:
         import seqio
 
         return seqio.SentencePieceVocabulary(self.path, extra_ids=self.extra_ids)
+
+
+def _ends_beside(path: pathlib.Path) -> tuple[int, ...]:
+    """The EOS ids of the model that a SentencePiece file belongs to, where it lies in a model's directory."""
+    if path.name not in VOCABULARY_FILES:
+        return ()
+    files = files_beside(path.parent)
+    ids = {name: files[name] for name in (GENERATION_CONFIG, CONFIG) if name in files}
+    return read_special_tokens(ids, f"{path.parent}/").ids.get("eos", ())
 
 
 Vocabulary = ByteVocabulary | SentencePieceVocabulary | HuggingFaceVocabulary

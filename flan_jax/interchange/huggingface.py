@@ -45,6 +45,8 @@ def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
     directory = path if path.is_dir() else path.parent
     is_whole = path.is_dir() or (path.is_file() and path.name in VOCABULARY_FILES)
     names = [*reversed(VOCABULARY_FILES), *_BESIDE] if is_whole else []
+    if not is_whole and path.is_file() and path.suffix == ".json":
+        is_whole, names = True, list(_BESIDE)  # whatever it is called, the files beside it name its special tokens
     files = [directory / name for name in names if (directory / name).is_file() and directory / name != path]
     files = [inside(directory, file.name, file) for file in files]
     files += [path] if path.is_file() else []  # of two with one name the last stays
@@ -69,7 +71,9 @@ def _ids_beside(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _their_name(file: pathlib.Path) -> str:
-    """T5's tokenizer is a SentencePiece model of one name, Llama's one of another."""
+    """T5's tokenizer is a SentencePiece model of one name, Llama's one of another; `tokenizer.json` has one name."""
+    if file.suffix == ".json" and file.name not in _BESIDE:
+        return "tokenizer.json"
     return "spiece.model" if file.suffix == ".model" and file.name != "tokenizer.model" else file.name
 
 
