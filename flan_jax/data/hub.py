@@ -1,4 +1,4 @@
-"""Rows of the Hugging Face hub: parquet or JSON files, read by the file loaders of `datasets`, never by remote code.
+"""Rows of the Hugging Face hub: parquet or JSON files, read by pyarrow and `datasets`, never by remote code.
 
 The files lie as in the branch that the hub fills for every dataset (`refs/convert/parquet`):
 `<hub id>/<config>/<split>/0000.parquet`, ... `DATA_DIR` names a mirror of it that the user has made; without one,
