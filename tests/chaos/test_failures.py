@@ -21,7 +21,8 @@ from two_processes import ONE_TASK, TRAIN, arguments, environment, finish, free_
 from flan_jax.errors import UserError
 from flan_jax.training import checkpoints
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(TESTS)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,7 @@ cli.run(main)
 
 def test_a_checkpoint_that_does_not_fit_is_one_sentence_and_leaves_the_last_one_whole(tmp_path):
     """The limit of a file's size stands for a disk that is full: writes fail in the same place."""
-    program = SAVE_TWICE.format(tests=os.path.dirname(__file__), directory=str(tmp_path / "run"))
+    program = SAVE_TWICE.format(tests=TESTS, directory=str(tmp_path / "run"))
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(1))
     assert result.returncode == 2, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("flan-jax: error:")]
