@@ -125,7 +125,7 @@ def test_whole_files_pass(run):
     mixture_record.check_same(run, {"held_out": "nli"})
 
 
-@shares(quick=100, full=1500)
+@shares(quick=60, full=1500)
 def test_results(fuzz, examples, run):
     def check(damaged):
         (run / "results.csv").write_bytes(damaged.value)
@@ -165,7 +165,7 @@ class Data:
         return []
 
 
-@shares(quick=60, full=800)
+@shares(quick=40, full=800)
 def test_mixture(fuzz, examples, run):
     def check(damaged):
         contents = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
@@ -182,7 +182,7 @@ def test_mixture(fuzz, examples, run):
     )
 
 
-@shares(quick=60, full=800)
+@shares(quick=40, full=800)
 def test_metrics(fuzz, examples, run):
     whole = "".join(
         json.dumps({"step": step, "loss": 4.0 / step, "tokens": 100}) + "\n" for step in range(1, 7)
@@ -198,7 +198,7 @@ def test_metrics(fuzz, examples, run):
     fuzz("run files: metrics.jsonl", damaged_bytes(whole), check, examples)
 
 
-@shares(quick=60, full=800)
+@shares(quick=40, full=800)
 def test_config(fuzz, examples, run):
     text = "SEED = 0\nMESH = {'fsdp': -1}\nData.seed = %SEED\n"
 
@@ -223,7 +223,7 @@ def answers_to(prompts, first):
     return [(f"{first}: {prompt.upper()}", False) for first, prompt in enumerate(prompts, first)]
 
 
-@shares(quick=60, full=800)
+@shares(quick=40, full=800)
 def test_answers(fuzz, examples, tmp_path):
     """A damaged file of answers is refused, or ends up with an answer to each prompt."""
     output, record = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.settings.json"
@@ -241,7 +241,7 @@ def test_answers(fuzz, examples, tmp_path):
     fuzz("run files: settings beside answers", damaged_bytes(settings), lambda damaged: check(damaged, True), examples)
 
 
-@shares(quick=60, full=800)
+@shares(quick=40, full=800)
 def test_metrics_of_checkpoints(fuzz, examples, tmp_path):
     value = {"validation_loss": 2.5, "validation_accuracy": 0.5}
     file = tmp_path / "4/metrics/metrics"

@@ -155,7 +155,7 @@ def configured(argv) -> bool:
     return config.config_text().encode() != b""
 
 
-@shares(quick=60, full=1500)
+@shares(quick=40, full=1500)
 def test_arguments(fuzz, examples):
     fuzz(
         "settings: --gin.NAME=VALUE",
@@ -165,7 +165,7 @@ def test_arguments(fuzz, examples):
     )
 
 
-@shares(quick=60, full=1500)
+@shares(quick=40, full=1500)
 def test_damaged_gin_files(fuzz, examples, tmp_path):
     file = tmp_path / "run.gin"
 
@@ -177,7 +177,7 @@ def test_damaged_gin_files(fuzz, examples, tmp_path):
     fuzz("settings: bytes of a gin file", damaged_bytes(whole.encode()), check, examples)
 
 
-@shares(quick=60, full=1500)
+@shares(quick=40, full=1500)
 def test_lines_of_gin_files(fuzz, examples, tmp_path):
     file = tmp_path / "run.gin"
 
@@ -258,7 +258,7 @@ WORDS = st.one_of(
 )
 
 
-@shares(quick=60, full=1500)
+@shares(quick=40, full=1500)
 def test_command_lines(fuzz, examples):
     verbs = st.sampled_from(
         [
@@ -353,7 +353,7 @@ def registered(changes) -> bool:
     return True
 
 
-@shares(quick=150, full=1500)
+@shares(quick=80, full=1500)
 def test_registrations(fuzz, examples):
     fuzz(
         "registrations: fields",
@@ -369,7 +369,7 @@ def test_registrations(fuzz, examples):
     )
 
 
-@shares(quick=100, full=1000)
+@shares(quick=60, full=1000)
 def test_rows(fuzz, examples):
     """What a row function returns is a usable row, one that is dropped, or a message with the row's place."""
     rows = st.dictionaries(
