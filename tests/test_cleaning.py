@@ -9,6 +9,7 @@ import pytest
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.catalogue import CATALOGUE, Drop, source_of_row
 from flan_jax.data.render import read_row
+from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.tasks import cleaning
 
 
@@ -320,6 +321,13 @@ def test_the_lines_of_a_text_stay(name):
     text = "One line of  the first.\r\n\n\nAnother paragraph.\nIn two lines."
     expected = "One line of the first.\n\nAnother paragraph.\nIn two lines."
     assert read_row(CATALOGUE[name], raw(text))[field].removeprefix("Article 1: ") == expected
+
+
+def test_bytes_keep_the_lines_of_a_row_and_the_vocabulary_of_t5_folds_them(t5_vocabulary):
+    article = read_row(CATALOGUE["xsum"], FREE_TEXT["xsum"][1]("One line.\nAnother one."))["document"]
+    encode = load_vocabulary(t5_vocabulary).encode
+    assert encode(article) == encode("One line. Another one.")
+    assert load_vocabulary("bytes").decode(load_vocabulary("bytes").encode(article)) == "One line.\nAnother one."
 
 
 @pytest.mark.parametrize("kind", RIGHT)

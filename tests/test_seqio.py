@@ -203,7 +203,7 @@ found['reset'] = len(seqio.TaskRegistry.names())
 gin.clear_config()
 seqio_tasks.configure(shots=1)
 text = examples('flan_cola')[0]['inputs_pretokenized'].decode()
-found['shots'] = text.count('Answer:')
+found['shots'] = text.count('Options:')  # those of the exemplar and of the row
 print('FOUND ' + json.dumps(found))
 """
 
