@@ -701,3 +701,14 @@ def test_a_run_without_a_usable_row_says_why(tmp_path, write_rows):
     says = r"no row to train on .*: rte, no row of \d+ is usable: \d+ dropped: empty text"
     with pytest.raises(UserError, match=says):
         prepare(config(tmp_path, held_out="none", source="jsonl", data_dir=directory), workers=1)
+
+
+@pytest.mark.parametrize("name, says", [
+    ("RTE", "did you mean rte?"), ("flan_RTE", "did you mean flan_rte?"), ("nli", "'nli' is a cluster"),
+    ("zzz", "a task of your own needs MIXTURE_OR_TASK_MODULE"),
+])
+def test_a_misspelt_name_of_what_trains_is_answered_without_seqio(monkeypatch, name, says):
+    monkeypatch.delitem(sys.modules, "seqio", raising=False)
+    monkeypatch.setitem(sys.modules, "flan_jax.data.seqio_shards", None)  # an import of it would fail
+    with pytest.raises(UserError, match=re.escape(says)):
+        Data(DataConfig(mixture_or_task_name=name))
