@@ -206,7 +206,7 @@ STORY_CLOZE = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
-        Template("question_last", "{context}\n\nHow does this story end?\n{options}"),
+        Template("natural_end", "{context}\n\nWhat would be the natural end of that?\n{options}"),
         Template("fifth", "Give the fifth sentence of this story.\n\n{context}\n{options}"),
         Template("agrees_with_story", "{options}\nWhich last sentence agrees with everything in the story?\n{context}"),
         Template(

@@ -35,7 +35,7 @@ IMDB_REVIEWS = Dataset(
     options=_OPTIONS,
     metrics=("accuracy",),
     templates=(
-        Template("question_last", "{text}\n\nIs this movie review positive or negative?\n{options}"),
+        Template("on_balance", "{text}\n\nOn balance, is the reviewer's view positive or negative?\n{options}"),
         Template("what_they_thought", "What did the author think of the film overall?\n\n{text}\n{options}"),
         Template("options_then_verdict", "{options}\nWhat is the overall verdict of this movie review?\n{text}"),
         Template(

@@ -155,7 +155,7 @@ AESLC = Dataset(
     commercial=False,
     licence_evidence="github.com/ryanzhumich/AESLC, LICENSE",
     templates=(
-        Template("imperative", "Write a subject line for this email.\n\n{body}"),
+        Template("empty_subject", "Which subject should I give the email below?\n\n{body}"),
         Template("two_labels", "Email: {body}\nSubject:"),
         Template("question_last", "{body}\n\nWhat should the subject line of this message be?"),
         Template("fill_it_in", "The subject field is empty. Fill it in.\n\n{body}"),
