@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import os
 import pathlib
+import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -285,13 +286,14 @@ def _read(file: str, begin: int, wanted: np.ndarray) -> Iterator[tuple[int, dict
 @contextlib.contextmanager
 def _readable(file: str) -> Iterator[None]:
     """Turns what the readers of parquet and JSON raise into one message."""
-    import datasets
     import pyarrow
 
+    datasets = sys.modules.get("datasets")  # to import it takes seconds, and to count rows it is not needed
+    theirs = (datasets.exceptions.DatasetsError,) if datasets else ()
     try:
         with readable(file, "fetch it again"):
             yield
-    except (pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+    except (pyarrow.ArrowException, *theirs) as error:
         raise UserError(f"{file} is not readable ({_first_line(error)}); fetch it again.") from error
 
 
