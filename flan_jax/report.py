@@ -53,6 +53,9 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
         print(f"{cause}: the evaluation is not finished; the same command does the rest.", flush=True)
         return signals.SAVED
     if jax.process_index() == 0:
+        if not (directory / RESULTS).exists():
+            raise UserError("no row was evaluated, so that there is nothing to report; the lines above say why each "
+                            "dataset was left out.")
         _report([directory / RESULTS], directory, redraws=False)
     return 0
 
