@@ -58,7 +58,7 @@ _SMALL = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "
 
 def _unquoted(answer):
     """The answer without the quotation marks of its CSV file, or around all of it; some lack the second one."""
-    answer = re.sub(r"^'(.*[^s])'$", r"\1", csv_field(one_line(answer)))
+    answer = re.sub(r"""^'(.*[^s])'$|^"([^"]*)"$""", r"\1\2", csv_field(one_line(answer)))
     lone = "'" if answer.isupper() else '"'
     return answer.removeprefix(lone) if answer.count(lone) == 1 else answer
 
@@ -125,7 +125,7 @@ _ARC_TEMPLATES = (
     Template("homework", "I am stuck on this science homework:\n{question}\n{options}\nWhat should I write down?"),
     Template("exercise_and_key", "Exercise: {question}\n{options}\nAnswer key:"),
     Template("think_it_through", "{question}\n{options}\n\nThink about the science behind this. What is right?"),
-    Template("grades_three_to_nine", "Science test, grades three to nine\n{options}\nTask: {question}\nSolution:"),
+    Template("grades_three_to_nine", "Science test, grades three to nine.\n{options}\nTask: {question}\nSolution:"),
 )
 
 _ARC_SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "test"}
@@ -214,7 +214,7 @@ TRIVIA_QA = Dataset(
     metrics=("trivia_qa",),
     templates=(
         Template("pub_quiz", "Pub quiz question: {question}\nOur answer:"),
-        Template("terse", "Trivia: {question}\nAnswer:"),
+        Template("terse", "Tonight's trivia: {question}\nCorrect answer:"),
         Template("host_and_contestant", "Host: {question}\nContestant:"),
         Template("card_sides", "Front of the card: {question}\nBack of the card:"),
         Template("know_this_one", "Do you know this one?\n{question}"),

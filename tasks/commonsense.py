@@ -60,7 +60,7 @@ COPA = Dataset(
     options=FROM_ROW,
     metrics=("accuracy",),
     templates=(
-        Template("question_last", "Here is something that happened: {premise} {question}\n{options}"),
+        Template("question_last", "All I know is this: {premise}\n{question}\n{options}"),
         Template("relation_unknown", "Known: {premise}\nUnknown: its {relation}\n{question}\n{options}"),
         Template(
             "options_first",
@@ -69,8 +69,8 @@ COPA = Dataset(
         Template("everyday_life", "Think of everyday life.\n{premise}\n{question}\n{options}"),
         Template("causal_question", "Observation: {premise}\nCausal question: {question}\n{options}"),
         Template("line_of_story", "Story: {premise}\n{question}\n{options}\nLine that tells the {relation}:"),
-        Template("terse", "Event: {premise}\n{question}\nMore plausible {relation}:\n{options}"),
-        Template("loose_connection", "{question}\n{premise}\nA loose connection is not enough.\n{options}"),
+        Template("terse", "{premise}\n{question}\nMost likely:\n{options}"),
+        Template("direct_link", "{premise}\n{question}\nLook for a direct link, not a loose one.\n{options}"),
         Template("event_last", "{question}\n{options}\nThe event was this: {premise}"),
         Template(
             "cause_or_effect",
@@ -169,9 +169,7 @@ PIQA = Dataset(
         Template("objects_and_materials", "{goal}\nThink of the objects and materials. What is correct?\n{options}"),
         Template("help_with_this", "I need help with this: {goal}\n{options}\nWhat should I know or do?"),
         Template("prompt_and_response", "Prompt: {goal}\nSensible response:\n{options}"),
-        Template(
-            "half_a_tip",
-            "Half of a household tip, or a question: {goal}\nWhat is the other half, or the answer?\n{options}"),
+        Template("reply_that_works", "Wanted: a reply that really works.\n{goal}\n{options}"),
         Template("experience_says", "What does practical experience say?\n{goal}\n{options}"),
         Template(
             "goal_of_both",

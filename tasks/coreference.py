@@ -136,7 +136,7 @@ WSC = Dataset(
             "same_meaning_with_noun",
             '{sentence}\nWith "{noun}" in place of "{pronoun}", is the meaning still the same?\n{options}'),
         Template("pupil_reads", 'I take "{pronoun}" to be "{noun}" here. Is that correct?\n{sentence}\n{options}'),
-        Template("same_thing", '{options}\nAre "{noun}" and "{pronoun}" the same person or thing?\n{sentence}'),
+        Template("points_to", '{options}\nDoes "{pronoun}" point to "{noun}" here?\n{sentence}'),
         Template(
             "candidate",
             'Sentence: {sentence}\nPronoun: "{pronoun}"\nCandidate: "{noun}"\nIs it a match?\n{options}'),
@@ -167,13 +167,15 @@ WINOGRANDE = Dataset(
         Template("finish_sentence", "Finish the text so that it makes sense: {context}\n{options}"),
         Template("most_plausible_rest", "How does this most plausibly go on?\n{context}\n{options}"),
         Template("question_first", "Which ending agrees with common sense?\n{options}\nBeginning: {context}"),
-        Template("resolve_ambiguity", "Resolve the ambiguity by completing the text.\n{context}\n{options}"),
+        Template("careful_reader", "Complete this as a careful reader would.\n{context}\n{options}"),
         Template("terse", "Start: {context}\n{options}\nEnd:"),
         Template("no_contradiction", "{options}\nWhat can be added here without a contradiction?\n{context}"),
         Template("what_has_to_follow", "Given this much, what has to follow?\n{context}\n{options}"),
         Template("last_words_missing", "The last words are missing. What are they?\n{context}\n{options}"),
-        Template("reason_it_out", "Reason out how this must end.\nUnfinished: {context}\n{options}"),
-        Template("both_named", "Two are named, and one of them fits. Complete the text.\n{options}\n{context}"),
+        Template("reason_it_out", "Work out how this must end.\nUnfinished: {context}\n{options}"),
+        Template(
+            "which_one_fits",
+            "Decide which of the two named here fits, and complete the text.\n{options}\n{context}"),
     ),
 )
 
@@ -199,10 +201,12 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
             'To whom or to what does "{pronoun}" refer in the sentence below?\n{options}\nSentence: {sentence}'),
         Template("instead_of_pronoun", '{sentence}\nWhich noun or name would be clearer than "{pronoun}"?\n{options}'),
         Template("find_antecedent", 'Find the antecedent of the pronoun "{pronoun}": {sentence}\n{options}'),
-        Template("child_and_parent", 'Child: {sentence}\nChild: So who or what is "{pronoun}"?\n{options}\nParent:'),
-        Template("mentioned_again", '{options}\nWhat is mentioned a second time here, as "{pronoun}"?\n{sentence}'),
+        Template("child_and_parent", 'Child: {sentence}\nSo who or what is "{pronoun}"?\n{options}\nParent:'),
+        Template(
+            "mentioned_again",
+            '{options}\nWho or what is mentioned a second time here, as "{pronoun}"?\n{sentence}'),
         Template("antecedent", 'Sentence: {sentence}\nPronoun: "{pronoun}"\n{options}\nAntecedent:'),
-        Template("by_plausibility", 'Going by what is plausible, what does "{pronoun}" mean?\n{sentence}\n{options}'),
+        Template("by_plausibility", 'Going by what is plausible, who or what is "{pronoun}"?\n{sentence}\n{options}'),
         Template("not_repeated", '{sentence}\nWhat does the writer avoid repeating by using "{pronoun}"?\n{options}'),
         Template("coreferent_phrase", 'Phrase that is coreferent with "{pronoun}":\n{options}\n{sentence}'),
     ),
@@ -231,12 +235,12 @@ WSC273 = Dataset(
         Template("hides_behind", '{text}\nWho or what hides behind "{pronoun}"?\n{options}'),
         Template(
             "options_first",
-            '{options}\nGiven how things are in the situation, who or what is "{pronoun}"?\nSituation: {text}'),
-        Template("in_mind", "What did the writer have in mind with the bracketed word?\n{text}\n{options}"),
+            '{options}\nGiven this situation, who or what is "{pronoun}"?\nSituation: {text}'),
+        Template("in_mind", "Who or what did the writer have in mind with the bracketed word?\n{text}\n{options}"),
         Template("referent", '{text}\nReferent of "{pronoun}":\n{options}'),
         Template("unambiguous", 'To make this unambiguous, what should replace "{pronoun}"?\n{text}\n{options}'),
         Template("common_sense_question", "Common sense question: {text}\n{options}\nThe pronoun in brackets means:"),
-        Template("to_be_understood", '{text}\nHow is "{pronoun}" to be understood?\n{options}'),
+        Template("supposed_to_mean", '{text}\nWhat is "{pronoun}" supposed to mean here?\n{options}'),
     ),
 )
 

@@ -17,8 +17,8 @@ def _clean(text: str, mark: str = ".") -> str:
 
 
 def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    # What wiki markup has left: tags such as <nowiki>, and the arguments {'1': ", '2': ...} of a lost macro.
-    context = re.sub(r"</?(?:nowiki|ref)\b[^>]*>|\{'1':[^}]*\}", "", raw["context"])
+    # What markup has left: tags such as <nowiki>, the arguments {'1': ", '2': ...} of a lost macro, marks of steps.
+    context = re.sub(r"</?(?:nowiki|ref)\b[^>]*>|\{'1':[^}]*\}|\[substeps\]", "", raw["context"])
     parts = [_clean(part) for part in re.split(r"<br\s*/?>", context, flags=re.IGNORECASE)]
     context = "\n".join(part for part in parts if part)
     return labelled(raw["label"], 3, context=context, hypothesis=one_line(_clean(raw["hypothesis"])))
@@ -60,13 +60,15 @@ _ANLI_TEMPLATES = (
         "assertion_right",
         "{options}\n\nIs the assertion right? Use nothing but the document.\n\nDocument: {context}\n\n"
         "Assertion: {hypothesis}"),
-    Template("fact_check", "Source: {context}\n\nTo be fact-checked: {hypothesis}\n\nDoes it check out?\n{options}"),
+    Template(
+        "fact_check",
+        "Source: {context}\n\nTo be fact-checked: {hypothesis}\n\nIs it factually correct?\n{options}"),
     Template(
         "take_as_given",
         "Take this passage as given:\n{context}\n\nIs the following true, then?\n{hypothesis}\n{options}"),
     Template(
         "notes_correct",
-        "From my notes: {hypothesis}\nFrom the book: {context}\nAre my notes correct?\n{options}"),
+        "From my notes: {hypothesis}\nFrom what I read: {context}\nAre my notes correct?\n{options}"),
     Template(
         "tricky_wording",
         "Careful, the wording can mislead.\n\nPassage: {context}\n\nStatement: {hypothesis}\n{options}\n"
@@ -139,8 +141,8 @@ CB = Dataset(
             "Claim: {hypothesis}\nAll there is to go by: {premise}\nIs the claim right?\n{options}"),
         Template("options_then_clause", "{options}\n\nIs it so?\n{hypothesis}\n\nQuote: {premise}"),
         Template(
-            "fact_or_not",
-            'Is it a fact that "{hypothesis}", going by the excerpt?\n{options}\n\nExcerpt: {premise}'),
+            "am_i_correct",
+            'Am I correct that "{hypothesis}", going by the excerpt?\n{options}\n\nExcerpt: {premise}'),
         Template(
             "take_their_word",
             "{premise}\n\nTaking whoever said that at their word, is this true?\n{hypothesis}\n{options}"),
@@ -154,7 +156,7 @@ CB = Dataset(
             "Passage: {premise}\nRemark on the passage: {hypothesis}\n{options}\nIs the remark correct?"),
         Template(
             "would_be_right",
-            'To answer from the lines below: is it right that "{hypothesis}"?\n\n{premise}\n{options}'),
+            'Going by the lines below, is it right that "{hypothesis}"?\n\n{premise}\n{options}'),
         Template(
             "clause_from_passage",
             "Passage: {premise}\n\nState something that is said, asked, doubted or supposed here, as a clause.\n"
@@ -194,8 +196,8 @@ RTE = Dataset(
             "Conclusion: {hypothesis}"),
         Template(
             "essay_sentence",
-            "Student: The newspaper has this: {premise}\nStudent: So in my essay I put this: {hypothesis}\n"
-            "Student: Does mine follow?\n{options}\nTeacher:"),
+            "Student: The newspaper has this: {premise}\nMy essay has this: {hypothesis}\n"
+            "Does mine follow from theirs?\n{options}\nTeacher:"),
         Template(
             "must_be_true_too",
             "If the first text is true, must the second be true too?\n\nFirst text: {premise}\n"
@@ -307,8 +309,8 @@ QNLI = Dataset(
             "Wanted: {question}\nFound: {sentence}\nIs what is wanted really there, and not just the same topic?\n"
             "{options}"),
         Template(
-            "card_sides",
-            "Front of a quiz card: {question}\nBack: {sentence}\nDo the two sides belong together?\n{options}"),
+            "back_answers_front",
+            "Front of a quiz card: {question}\nBack: {sentence}\nDoes the back answer the front?\n{options}"),
         Template(
             "underlined_sentence",
             "Exercise: {question}\nUnderlined in the text: {sentence}\nHas the right sentence been underlined?\n"
@@ -424,7 +426,7 @@ SNLI = Dataset(
         Template(
             "write_about_photo",
             "What a photo shows: {premise}\n\nWrite a sentence about the same photo.\n"
-            "Is it true, going by the words above? {answer}",
+            "Is it true, going by the words above? {answer}\n\nSentence:",
             "{hypothesis}", "inverted"),
         Template(
             "caption_for_sentence",

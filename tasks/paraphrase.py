@@ -58,19 +58,20 @@ GLUE_MRPC = Dataset(
             "carry_the_same",
             "Report A: {sentence1}\nReport B: {sentence2}\nDo they carry the same information?\n{options}"),
         Template(
-            "replace_without_loss",
-            "{sentence2}\n\nCould that replace the sentence below without loss?\n{sentence1}\n{options}"),
+            "essentially_the_same",
+            "{sentence2}\n\nDoes that say essentially the same as the sentence below?\n{sentence1}\n{options}"),
         Template(
             "equivalent",
             "Statement from the press: {sentence1}\nOther statement: {sentence2}\n{options}\nAre they equivalent?"),
         Template("b_of_a", "A: {sentence1}\nB: {sentence2}\nIs B a paraphrase of A?\n{options}"),
         Template(
-            "wording_only",
-            "Do the two quotations differ in wording only?\nQuotation one: {sentence1}\nQuotation two: {sentence2}\n"
-            "{options}"),
+            "small_details_aside",
+            "Small details aside, do the two sentences mean the same?\nSentence one: {sentence1}\n"
+            "Sentence two: {sentence2}\n{options}"),
         Template(
             "write_other_sentence",
-            "Sentence: {sentence1}\nWrite another news sentence about this.\nIs it a paraphrase? {answer}",
+            "Sentence: {sentence1}\nWrite another news sentence about this.\nIs it a paraphrase? {answer}\n"
+            "Other sentence:",
             "{sentence2}", "inverted"),
     ),
 )
@@ -108,8 +109,8 @@ GLUE_QQP = Dataset(
             "{options}\nWould one good answer serve both?\nFirst question: {question1}\nSecond question: {question2}"),
         Template("do_you_mean", "Asker: {question1}\nHelper: Do you mean this?\n{question2}\n{options}\nAsker:"),
         Template(
-            "help_entry",
-            "Help entry: {question1}\nSearch: {question2}\nIs this entry what the search is after?\n{options}"),
+            "search_hit",
+            "Searched for: {question2}\nFound: {question1}\nIs this the question I was looking for?\n{options}"),
         Template("second_redundant", "First: {question1}\nSecond: {question2}\nIs the second redundant?\n{options}"),
         Template("same_intent", "{question2}\n{question1}\nIs the intent behind these questions the same?\n{options}"),
         Template(
@@ -120,7 +121,8 @@ GLUE_QQP = Dataset(
             "Is the wording all that differs between these questions?\n{question1}\n{question2}\n{options}"),
         Template(
             "write_other_question",
-            "Question: {question1}\nWrite another question on the subject.\nIs it a duplicate of the first? {answer}",
+            "Question: {question1}\nWrite another question on the subject.\nIs it a duplicate of the first? {answer}\n"
+            "Other question:",
             "{question2}", "inverted"),
     ),
 )
@@ -143,7 +145,7 @@ PAWS_WIKI = Dataset(
     templates=(
         Template(
             "words_and_meaning",
-            "One: {sentence1}\nTwo: {sentence2}\nThe words are alike. Is the meaning, too?\n{options}"),
+            "One: {sentence1}\nTwo: {sentence2}\nThe words are much the same. Is the meaning?\n{options}"),
         Template("another_way", "{sentence1}\n\nIs this another way to put it?\n{sentence2}\n{options}"),
         Template(
             "options_first",
@@ -159,7 +161,7 @@ PAWS_WIKI = Dataset(
         Template(
             "notes_agree",
             "Note 1: {sentence1}\nNote 2: {sentence2}\nDo the notes agree in every detail?\n{options}"),
-        Template("rearranged", "Original: {sentence1}\nRearranged: {sentence2}\nIs the meaning unchanged?\n{options}"),
+        Template("revised", "Original: {sentence1}\nRevised: {sentence2}\nIs the meaning unchanged?\n{options}"),
         Template(
             "who_what_where_when",
             "Is it the same who, what, where and when in both?\nSentence A: {sentence1}\nSentence B: {sentence2}\n"
@@ -170,7 +172,8 @@ PAWS_WIKI = Dataset(
             "Statement two: {sentence2}"),
         Template(
             "reorder_words",
-            "Sentence: {sentence1}\nMake a new sentence from nearly the same words.\nDoes it mean the same? {answer}",
+            "Sentence: {sentence1}\nMake a new sentence from nearly the same words.\nDoes it mean the same? {answer}\n"
+            "New sentence:",
             "{sentence2}", "inverted"),
     ),
 )
@@ -202,8 +205,8 @@ STSB = Dataset(
     metrics=("pearson", "spearman"),
     templates=(
         Template(
-            "scale_question",
-            "On a scale from 0 (unrelated) to 5 (same meaning), how similar are these sentences?\n"
+            "score_this_pair",
+            "Score this pair of sentences from 0 (nothing to do with each other) to 5 (same meaning).\n"
             "Sentence 1: {sentence1}\nSentence 2: {sentence2}\n{options}"),
         Template(
             "how_close",
@@ -225,13 +228,13 @@ STSB = Dataset(
             "Text A: {sentence1}\nText B: {sentence2}\n{options}\n"
             "Which score from 0 to 5 says how much meaning they share?"),
         Template(
-            "two_versions",
-            "One version: {sentence1}\nOther version: {sentence2}\n"
-            "How much do they have in common, nothing being 0 and everything 5?\n{options}"),
+            "in_common",
+            "This: {sentence1}\nThat: {sentence2}\n"
+            "How much do their meanings have in common, from 0, nothing, to 5, everything?\n{options}"),
         Template(
             "write_at_similarity",
             "Sentence: {sentence1}\nWrite a second sentence.\n"
-            "Similarity to the first in meaning, from 0 to 5: {answer}",
+            "Similarity to the first in meaning, from 0 to 5: {answer}\nSecond sentence:",
             "{sentence2}", "inverted"),
     ),
 )

@@ -39,8 +39,8 @@ IMDB_REVIEWS = Dataset(
         Template("what_they_thought", "What did the author think of the film overall?\n\n{text}\n{options}"),
         Template("options_then_verdict", "{options}\nWhat is the overall verdict of this movie review?\n{text}"),
         Template(
-            "what_it_makes_of_it",
-            "I found this review of a film:\n{text}\n\nWhat does it make of the film?\n{options}"),
+            "view_it_takes",
+            "I found this review of a film:\n{text}\n\nWhat view does it take of the film?\n{options}"),
         Template("praise_or_complaint", "Praise (positive) or complaint (negative)?\n{text}\n{options}"),
         Template("rating", "Review: {text}\n\nRating, negative or positive:\n{options}"),
         Template("terse", "Movie review: {text}\nOverall sentiment:\n{options}"),
@@ -88,7 +88,7 @@ SENTIMENT140 = Dataset(
         Template("attitude", "Posted online: {text}\n{options}\nWhat attitude comes across?"),
         Template(
             "slang_and_links",
-            "Leaving slang, links and user names aside, what does this express?\n{text}\n{options}"),
+            "Leaving slang, links and user names aside, what feeling does this express?\n{text}\n{options}"),
         Template(
             "good_day_or_bad",
             "{text}\n\nDoes that sound like a good day (positive) or a bad one (negative)?\n{options}"),
@@ -122,16 +122,16 @@ SST2 = Dataset(
             "Line by a film critic: {sentence}\nDoes it speak for the film (positive) or against it (negative)?\n"
             "{options}"),
         Template("terse", "Phrase from a film review: {sentence}\nSentiment of the phrase:\n{options}"),
-        Template("options_then_words", "{options}\nWhat do these words of a critic express?\n{sentence}"),
+        Template("options_then_words", "{options}\nWhat opinion do these words of a critic express?\n{sentence}"),
         Template("praise_or_criticism", "Is this praise (positive) or criticism (negative)?\n{sentence}\n{options}"),
         Template(
             "fit_for_the_poster",
             "Quote: {sentence}\nWould the film's poster quote this (positive) or leave it out (negative)?\n{options}"),
-        Template("nearer_end", "Nearer to which end, negative or positive?\n{sentence}\n{options}"),
+        Template("leaning", "Does this comment on a film lean negative or positive?\n{sentence}\n{options}"),
         Template(
             "excerpt_last",
             "Judge the tone of a short excerpt from a movie critique.\n{options}\nExcerpt: {sentence}"),
-        Template("how_it_looks", "How does the wording of this sentence make the movie look?\n{sentence}\n{options}"),
+        Template("in_what_light", "In what light do these words put the movie?\n{sentence}\n{options}"),
         Template("reaction", "{sentence}\n{options}\nThe critic's reaction to the film:"),
         Template("polarity", "Polarity of this snippet of film writing:\n{sentence}\n{options}"),
     ),
@@ -172,7 +172,7 @@ YELP_POLARITY_REVIEWS = Dataset(
         Template("few_stars_or_many", "{text}\n\nFew stars (negative) or many (positive)?\n{options}"),
         Template("terse", "Yelp review: {text}\nPolarity:\n{options}"),
         Template("feedback_then_options", "Feedback: {text}\n{options}\nSentiment of the customer:"),
-        Template("opinion_of_the_business", "What does this customer think of the business?\n\n{text}\n{options}"),
+        Template("opinion_of_the_business", "What is this customer's opinion of the business?\n\n{text}\n{options}"),
         Template(
             "which_way",
             "Good points and bad ones may both come up. Which way does the report lean?\nReport: {text}\n{options}"),

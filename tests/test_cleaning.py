@@ -158,6 +158,8 @@ RULES = {
     "second_full_stop": ("rte", "premise", nli("It is over. ."), "It is over."),
     "wiki_tags": ("anli_r1", "context", {"context": "<nowiki>'</nowiki>Bo<ref name=\"x\"> </ref> {'1': \", '2': \"} ran"
                                          , "hypothesis": "x", "label": 0, "uid": "", "reason": ""}, "'Bo ran."),
+    "marks_of_steps": ("anli_r3", "context", {"context": "Set space aside. [substeps] Water it.", "hypothesis": "x",
+                                              "label": 0, "uid": "", "reason": ""}, "Set space aside. Water it."),
     "line_breaks": ("anli_r1", "context", {"context": "Gift<br>I saw it .<BR/><br>So ?", "hypothesis": "x", "label": 0,
                                            "uid": "", "reason": ""}, "Gift.\nI saw it.\nSo?"),
     "clause_of_cb": ("cb", "hypothesis", nli("He left .", "that Ann knew it."), "Ann knew it"),
@@ -182,6 +184,7 @@ RULES = {
     "csv_field_cut_short": ("trivia_qa", "answer", trivia("Who?", '"The long way to the to'), "The long way to the to"),
     "csv_field_with_a_comma": ("trivia_qa", "question", trivia('"Of two, who won?"'), "Of two, who won?"),
     "answer_in_quotes": ("trivia_qa", "answer", trivia("Which?", '"The Lone Fox"'), "The Lone Fox"),
+    "answer_in_marks_of_its_own": ("trivia_qa", "answer", trivia("Which?", '"""The Lone Fox"""'), "The Lone Fox"),
     "capitals_in_quotes": ("trivia_qa", "answer", trivia("Which?", "'LONE FOX'", "Lone Fox", "'LONE FOX'"), "Lone Fox"),
     "capitals_word_by_word": ("trivia_qa", "answer", trivia("Which?", "THE RIVER OF HENRY IV", "Henry IV's river"),
                               "The river of Henry IV"),
