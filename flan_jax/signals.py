@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 
 # Exit status: saved, not finished; the same command continues. 128 + SIGTERM, as shells and schedulers count.
@@ -12,6 +14,7 @@ SAVED = 143
 
 SIGTERM, CTRL_C = "SIGTERM", "Ctrl-C"
 _NAMES = {signal.SIGTERM: SIGTERM, signal.SIGINT: CTRL_C}
+_NUMBERS = {name: number for number, name in _NAMES.items()}
 
 
 class Preempted(KeyboardInterrupt):
@@ -44,6 +47,19 @@ def handled(first: Callable[[str], None], numbers: tuple[int, ...] = tuple(_NAME
             came = True
             first(_NAMES[number])
 
+    def handle_again(unraisable, otherwise=sys.unraisablehook) -> None:
+        """An exception that a destructor or a callback of the garbage collector has swallowed is raised once more."""
+        nonlocal came
+        if not isinstance(unraisable.exc_value, Preempted):
+            otherwise(unraisable)
+            return
+        came, number = False, _NUMBERS[str(unraisable.exc_value)]
+        signal.signal(number, handle)
+        # Not now: this hook would swallow it, too.
+        again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number, handler in before.items():
@@ -52,9 +68,12 @@ def handled(first: Callable[[str], None], numbers: tuple[int, ...] = tuple(_NAME
     except ValueError:  # not in the main thread
         yield
         return
+    unraisablehook, sys.unraisablehook = sys.unraisablehook, handle_again
     try:
         yield
     finally:
+        if sys.unraisablehook is handle_again:
+            sys.unraisablehook = unraisablehook
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

@@ -104,6 +104,22 @@ def test_sigterm_and_ctrl_c_end_a_verb_with_143_and_a_message(verb, capsys, numb
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_a_destructor_swallows_is_not_lost(verb, capsys, number):
+    class Closes:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    def interrupted(argv):
+        Closes()
+        time.sleep(10)
+
+    verb(interrupted)
+    assert cli.main(["tasks"]) == 143
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_nothing():
     code = ("import os, signal, time; from flan_jax import signals; came = []\n"
             "with signals.handled(came.append):\n"
