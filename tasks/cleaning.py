@@ -139,6 +139,10 @@ _SPACED_HYPHENS = re.compile(r"(?<![\w-])\w[\w.'-]*(?: - \w[\w'-]*)+(?![\w-])")
 # Words that have a quotation mark of their own.
 _OPENS = re.compile(r"'(?!(?:s|m|re|ve|ll|d|t|em|n|til|cause|bout|tis|twas)\b)[^\W\d]")
 _CLOSES = re.compile(r"[\w.,?!]'[.,;:?!)]*$")
+# Words in -s that own nothing, words that a noun or a quotation must follow, and verbs before a comma and a quotation.
+_OWN_NOTHING = _words("always as does goes has his hers is its ours plus says theirs this thus us was yes yours")
+_LEADS = _words(": a an and as called for her his its my named of or our the their with your")
+_SAYING = _words("added adding adds asked asking explained replied said saying says told tweeted writes writing wrote")
 # A mark that should open, or close, and stands on the wrong side; after a digit or punctuation it may be right.
 _TURNED = (re.compile(r'[^\W\d]" '), re.compile(r'[^\s.,?!:;] "\w'))
 # What only tokenised text has.
@@ -203,7 +207,9 @@ def _apostrophes(text: str) -> str:
             opened = bool(_OPENS.match(words[i])) and not _CLOSES.search(words[i])
             continue
         owner = _is_owner(words, i)
-        if opened:
+        if words[i + 1][:1].isalnum() and _leads(words, i):
+            closes, opened = False, True
+        elif opened:
             closes, opened = True, owner and not odd
         elif not odd:
             closes = owner and words[marks[n + 1]] == "'" and _is_owner(words, marks[n + 1])
@@ -220,7 +226,13 @@ def _apostrophes(text: str) -> str:
 
 def _is_owner(words: list[str], place: int) -> bool:
     before, behind = words[place - 1], words[place + 1]
-    return before.endswith("s") and not before.endswith(("'s", "’s")) and behind[:1].isalnum()
+    owns = before.endswith("s") and not before.endswith(("'s", "’s")) and before.lower() not in _OWN_NOTHING
+    return owns and behind[:1].isalnum()
+
+
+def _leads(words: list[str], place: int) -> bool:
+    before = words[place - 1].lower()
+    return before in _LEADS or before == "," and words[place - 2].lower() in _SAYING
 
 
 def _turned(text: str) -> str:

@@ -66,8 +66,8 @@ COQA = Dataset(
         Template("terse", "Passage:\n{story}\n\nDialogue:\n{conversation}\n\n{question}"),
         Template("passage_and_turns", "Use the passage and the earlier turns to answer: {question}\n\n{story}\n\n"
                  "{conversation}"),
-        Template("question_to_next_answer", "{story}\n\n{conversation}\n\nNext answer: {answer}\nQuestion to it:",
-                 "{question}", "inverted"),
+        Template("question_to_next_answer", "{story}\n\n{conversation}\n\nNext answer: {answer}\nQuestion that it "
+                 "answers:", "{question}", "inverted"),
     ),
 )
 
@@ -115,7 +115,8 @@ QUAC = Dataset(
                  "answer\"."),
         Template("section_label", "Article: {title}\nSection: {section}\n{context}\n\n{question}\nAnswer from the "
                  "section, or \"cannot answer\":"),
-        Template("look_this_up", "Look this up: {question}\n\n{context}\n\nNot in there? Then \"cannot answer\"."),
+        Template("look_this_up", "Look this up: {question}\n\n{context}\n\nNot in there? Then write \"cannot "
+                 "answer\"."),
         Template("labels", "Text: {context}\nQuestion: {question}\nPassage that replies to it (or \"cannot answer\"):"),
         Template("piece_of_the_text", "Answer with a piece of the text. If it has none, the answer is \"cannot "
                  "answer\".\n\nText: {context}\nQuestion: {question}"),
@@ -127,8 +128,8 @@ QUAC = Dataset(
                  "back a phrase, or \"cannot answer\"."),
         Template("words_of_the_extract", "Extract: {context}\nTo find out: {question}\nAnswer in the words of the "
                  "extract, or \"cannot answer\":"),
-        Template("question_with_answer", "{context}\n\nWrite a question with this answer (\"cannot answer\": the "
-                 "text must not tell).\n{answer}", "{question}", "inverted"),
+        Template("question_with_answer", "{context}\n\nThink of a question that gets this reply. \"cannot answer\" is "
+                 "the reply where the text is silent.\nReply: {answer}\nQuestion:", "{question}", "inverted"),
     ),
 )
 
@@ -250,8 +251,8 @@ COLA = Dataset(
         Template("proofreading", "Proofreading: {sentence}\n{options}\nVerdict:"),
         Template("terse", "English sentence: {sentence}\n{options}\nGrammatically it is:"),
         Template("order_and_forms", "Check word order, word forms and missing words.\n\n{sentence}\n{options}"),
-        Template("star_of_linguists", "Linguists star a sentence that no speaker would produce. Describe this one.\n"
-                 "{sentence}\n{options}"),
+        Template("linguistics_textbook", "How would a textbook of linguistics mark this example?\n{sentence}\n"
+                 "{options}"),
         Template("how_well_built", "How well is this sentence built?\n{sentence}\n{options}"),
     ),
 )
@@ -383,7 +384,7 @@ TRUE_CASE = Dataset(
         Template("question", "Which letters in this passage ought to be capitals? Write the passage out with them.\n"
                  "{lower}"),
         Template("nothing_but_case", "Change nothing but the letter case.\n\n{lower}"),
-        Template("subtitle", "Subtitle as found: {lower}\nSubtitle with upper and lower case:"),
+        Template("as_found", "As found: {lower}\nWith upper and lower case:"),
     ),
 )
 
@@ -404,7 +405,7 @@ FIX_PUNCT = Dataset(
         Template("please", "Punctuation, please: {no_punct}"),
         Template("terse", "Without punctuation: {no_punct}\nWith punctuation:"),
         Template("copy_with_marks", "Copy this and put in all the marks that belong: {no_punct}"),
-        Template("readable_telegram", "Make readable sentences of this telegram: {no_punct}"),
+        Template("hard_to_read", "This is hard to read without punctuation. Put it in.\n{no_punct}"),
         Template("where_marks_belong", "Where do commas, stops and other marks belong? Write out the whole line.\n"
                  "{no_punct}"),
     ),
@@ -424,12 +425,12 @@ WORD_SEGMENT = Dataset(
         Template("space_bar", "My space bar was stuck. What did I mean to type?\n{no_space}"),
         Template("find_boundaries", "Find the word boundaries in the unbroken string below and return it as normal "
                  "English text.\nString: {no_space}\nText:"),
-        Template("inscription_words", "Separate the words of this inscription: {no_space}"),
+        Template("run_together", "These words have run together: {no_space}\nAs they should be:"),
         Template("divide", "Divide into words: {no_space}"),
         Template("terse", "Joined: {no_space}\nSeparated:"),
         Template("pdf_without_spaces", "Copied from a PDF, the spaces are gone: {no_space}\nAs printed:"),
         Template("like_a_hashtag", "Split this like a hashtag, but keep every letter and mark.\n{no_space}"),
-        Template("where_words_end", "Where does each word end? Write the line with blanks.\n{no_space}"),
+        Template("where_words_end", "Where does each word end? Write the line with its spaces.\n{no_space}"),
     ),
 )
 

@@ -116,7 +116,7 @@ DROP = Dataset(
         Template("labels", "Report: {context}\nQuestion: {question}\nAnswer:"),
         Template("count_add_compare", "{question}\nYou may have to count, add, subtract or compare.\n\n{context}"),
         Template("number_date_or_words", "{context}\n\n{question}\nGive a number, a date or a few words."),
-        Template("terse", "{question}\nSource: {context}\nOutcome, as short as possible:"),
+        Template("terse", "{question}\nSource: {context}\nAnswer, as short as possible:"),
         Template("without_working", "Please tell me, without showing your working: {question}\n\nEverything you need "
                  "is in here: {context}"),
         Template("result_only", "Read the report and do the sum if there is one. State the result only.\n\n"
@@ -132,7 +132,7 @@ DROP = Dataset(
 
 
 def _unquoted(text):
-    """The text without a pair of quotation marks around all of it; templates quote it themselves."""
+    """The text without a pair of quotation marks around all of it; templates give it a line of its own."""
     return text[1:-1] if re.fullmatch('"[^"]+"', text) else text
 
 
@@ -325,19 +325,20 @@ SQUAD_V2 = Dataset(
                  "with \"unanswerable\" if the text does not tell."),
         Template("answer_or_say", "Question: {question}\nAnswer from the text below, or say \"unanswerable\".\n\n"
                  "{context}"),
-        Template("if_not", "Can this be answered from the article? If not, write \"unanswerable\".\n\n{question}\n\n"
-                 "{context}"),
+        Template("does_the_article_answer", "Does the article answer this? Copy its answer, or write "
+                 "\"unanswerable\".\n\n{question}\n\n{context}"),
         Template("do_not_guess", "Do not guess: some questions here are unanswerable.\n\n{context}\n\n{question}"),
         Template("quote_the_words", "{question}\n\nQuote the words that tell us, or reply \"unanswerable\" if none "
                  "do.\n\n{context}"),
         Template("terse", "Context: {context}\nQuestion: {question}\nAnswer (or \"unanswerable\"):"),
-        Template("extract_the_answer", "Extract the answer from the source. No answer there: \"unanswerable\".\n\n"
+        Template("extract_the_answer", "Extract the answer from the source, or enter \"unanswerable\".\n\n"
                  "Source: {context}\nEnquiry: {question}"),
         Template("form_to_fill_in", "Document: {context}\nInformation sought: {question}\nFound in the document "
                  "(enter \"unanswerable\" if it is missing):"),
         Template("brief_answer", "{context}\n\nAnswer briefly; it may be unanswerable.\n{question}"),
-        Template("question_on_the_text", "{context}\n\nWrite a question on this text. Its answer, or "
-                 "\"unanswerable\" if the text must not tell:\n{answer}", "{question}", "inverted"),
+        Template("question_on_the_text", "{context}\n\nWrite a question on this text. If the answer given is "
+                 "\"unanswerable\", the text must leave it open.\nAnswer: {answer}\nQuestion:",
+                 "{question}", "inverted"),
     ),
 )
 

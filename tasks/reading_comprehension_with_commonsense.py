@@ -51,7 +51,7 @@ COSMOS_QA = Dataset(
         Template("guess", "What would you guess?\n\n{context}\n\n{question}\n{options}"),
         Template("most_likely", "{context}\n\n{question}\n{options}\nThe most likely answer:"),
         Template("options_above", "{options}\n\n{question}\nWork it out from this account.\n\n{context}"),
-        Template("terse", "Narrative: {context}\nInference wanted: {question}\n{options}"),
+        Template("terse", "Personal story: {context}\nQ: {question}\n{options}\nA:"),
         Template("not_outright", "The text does not say it outright, but what is likely?\n\nText: {context}\n"
                  "Question: {question}\n{options}"),
         Template("from_a_friend", "A friend wrote this:\n{context}\n\n{question}\n{options}"),
@@ -120,8 +120,9 @@ RECORD = Dataset(
                  "{passage}\n{options}"),
         Template("options_above", "{options}\n\nWhich name belongs in [blank]?\n{query}\n\nFrom the story:\n{passage}"),
         Template("blank_stands_for", "What does [blank] stand for?\n{query}\n\n{passage}\n{options}"),
-        Template("sentence_with_a_gap", "Article: {passage}\nSentence with a gap: {query}\n{options}\nThe gap is:"),
-        Template("follows_from_it", "The news:\n{passage}\n\nThis follows from it, with the right name for [blank]:\n"
+        Template("sentence_with_a_gap", "Article: {passage}\nSentence with a gap: {query}\n{options}\nName for "
+                 "the gap:"),
+        Template("one_more_sentence", "The news:\n{passage}\n\nOne more sentence on it. Which name does [blank] hide?\n"
                  "{query}\n{options}"),
         Template("makes_it_true", "Which name makes this true and sensible?\n{query}\n\nBackground: {passage}\n"
                  "{options}"),

@@ -144,7 +144,7 @@ DART = Dataset(
         Template("terse", "Data: {facts}\nIn words:"),
         Template("statements_to_prose", "Each statement below has a subject, a relation and a value. Write them as "
                  "prose.\n{facts}"),
-        Template("read_out", "Read this record out to somebody who cannot see it: {facts}"),
+        Template("explain_record", "Explain this record to somebody who cannot see it: {facts}"),
         Template("sentence_or_two", "Write a sentence or two from these records: {facts}"),
         Template("extract_facts", "Extract the facts from the text as statements of the form \"subject RELATION "
                  "value\", with a semicolon between two statements.\nText: {sentence}", "{facts}", "inverted"),
@@ -169,14 +169,14 @@ E2E_NLG = Dataset(
     metrics=("rouge", "bleu"),
     templates=(
         Template("where_to_eat", "Somebody is looking for a place to eat. Describe this one to them.\n{attributes}"),
-        Template("listing", "Restaurant listing: {attributes}\nDescription:"),
-        Template("describe_venue", "Describe this venue in a sentence or two: {attributes}"),
+        Template("listing", "Restaurant listing:\n{attributes}\nDescription:"),
+        Template("describe_venue", "Describe this venue in a sentence or two.\n{attributes}"),
         Template("city_guide", "{attributes}\n\nWrite this up for a city guide, with every detail."),
         Template("nothing_left_out", "Put these particulars into flowing English. Leave nothing out, make nothing "
                  "up.\n{attributes}"),
         Template("blurb", "Turn the key points into a blurb for the town's website.\n{attributes}"),
-        Template("kind_of_place", "What kind of place is this?\n{attributes}"),
-        Template("notes_to_text", "Notes on a restaurant: {attributes}\nThe same as a text:"),
+        Template("what_is_it_like", "What is this place like?\n{attributes}"),
+        Template("notes_to_text", "Notes on a restaurant:\n{attributes}\nThe same as a text:"),
         Template("lines_of_a_form", "List what the text says of name, type, food, price range, customer rating, "
                  "area, family-friendly and near, as \"line: value\" with semicolons.\n{text}",
                  "{attributes}", "inverted"),

@@ -25,7 +25,8 @@ _DATELINES = tuple(re.compile(pattern, re.DOTALL) for pattern in (
 def _mail_text(text):
     """Mail without the left-overs of quoted-printable: '=20' or '=09' for a blank, '=' where a line was broken."""
     blank = r"=(?:20|09)(?!\d)"
-    if re.search(blank, text or ""):
+    text = text or ""
+    if re.search(blank, text) or len(re.findall(r"[a-z,]=\s[a-z]", text)) > 1:
         text = re.sub(blank, " ", re.sub(r"=\s", "", text)).replace("=01,", "'").replace("=3D", "=")
     return lines(text)
 
@@ -187,7 +188,7 @@ AG_NEWS_SUBSET = Dataset(
         Template("named_choices", "Is this news story about world affairs, sports, business, or science and "
                  "technology?\n{options}\nStory: {text}"),
         Template("topic_of_story", "Topic of this story:\n{options}\n\n{text}"),
-        Template("feed_channel", "Channel of a news feed for this item: {text}\n{options}"),
+        Template("feed_channel", "Which channel of a news feed should carry this?\n{text}\n{options}"),
         Template("belongs_under", "{text}\n\nThis belongs under:\n{options}"),
         Template("headline_from_text", "Write a headline for this news item.\n\n{text}", "{title}", "inverted"),
         Template("headline_for_pages", "A short report for the {answer} pages lacks its headline.\nReport: {text}\n"
@@ -207,9 +208,9 @@ CNN_DAILYMAIL = Dataset(
         Template("imperative", "Give the highlights of this news article.\n\n{article}"),
         Template("two_labels", "Article: {article}\nHighlights:"),
         Template("question_last", "{article}\n\nWhat are the main points of the story above?"),
-        Template("key_facts", "Key facts, one short sentence each:\n\n{article}"),
+        Template("key_facts", "List the key facts in short sentences.\n\n{article}"),
         Template("must_know", "What must a hurried reader know? A few brief sentences.\n\n{article}"),
-        Template("three_or_four", "{article}\n\nThree or four sentences, please."),
+        Template("three_or_four", "{article}\n\nThe story in three or four sentences, please."),
         Template("why_it_matters", "Who did what, and why does it matter?\n\n{article}"),
         Template("condense_story", "Condense this story. Keep the names and figures that matter.\n\n{article}"),
         Template("key_points", "Article: {article}\nKey points:"),
@@ -281,7 +282,7 @@ NEWSROOM = Dataset(
         Template("search_description", "{text}\n\nWrite the description a search engine would show."),
         Template("share_with_headline", "Headline: {title}\nStory: {text}\nA sentence or two to share with it:"),
         Template("what_about", "What is this article about? Tell me in one to three sentences.\n\n{text}"),
-        Template("catalogue_abstract", "Abstract for the catalogue:\n\n{text}"),
+        Template("catalogue_abstract", "Write an abstract of this for our catalogue.\n\n{text}"),
         Template("below_the_headline", "Write the lines that stand between headline and article.\n\n"
                  "Headline: {title}\nArticle: {text}"),
         Template("what_would_i_learn", "What would I learn from reading this? Be brief.\n\n{text}"),
@@ -333,10 +334,10 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
         Template("so_what", "{arguments}\n\nSo what is the claim?"),
         Template("one_claim", "Reduce this argument to its one claim.\n{arguments}"),
         Template("point_in_one_sentence", "Put the point in one sentence.\n{arguments}"),
-        Template("heading", "Topic: {debate}\nReasons: {arguments}\nWhich claim would stand as the heading over "
+        Template("heading", "Topic: {debate}\nReasons:\n{arguments}\nWhich claim would stand as the heading over "
                  "these reasons?"),
         Template("no_details", "Without going into the details, say what is being argued here.\n{arguments}"),
-        Template("name_the_debate", "Claim: {answer}\nArguments: {arguments}\nName the debate in which this was said.",
+        Template("name_the_debate", "Claim: {answer}\nArguments:\n{arguments}\nName the debate in which this was said.",
                  "{debate}", "inverted"),
         Template("motion_debated", "{answer}\n\n{arguments}\n\nWhich motion is being debated here?",
                  "{debate}", "inverted"),
@@ -362,7 +363,7 @@ SAMSUM = Dataset(
                  "messages.\n{dialogue}"),
         Template("who_tells_whom", "Who tells whom what, and what comes of it?\n\n{dialogue}"),
         Template("gist", "{dialogue}\n\nGive me the gist."),
-        Template("conversation_preview", "Write a preview of this conversation.\n\n{dialogue}"),
+        Template("for_an_outsider", "Tell somebody who was not in this chat what they should know.\n\n{dialogue}"),
         Template("chat_from_summary", "Write a chat conversation that fits this summary: {summary}",
                  "{dialogue}", "inverted"),
         Template("messages_with_senders", "{summary}\n\nWrite the text messages, each with its sender's name.",
@@ -382,7 +383,7 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
         Template("imperative", "Summarise this how-to guide as a series of short steps.\n\n{guide}"),
         Template("two_labels", "Guide: {guide}\nSteps in short:"),
         Template("question_last", "{guide}\n\nWhat are the main instructions in the text above?"),
-        Template("opening_instructions", "Give the one-line instruction that opens each paragraph.\n\n{guide}"),
+        Template("heading_of_each_step", "Write a one-line heading for each step.\n\n{guide}"),
         Template("on_a_sticky_note", "Put this advice on a sticky note.\n\n{guide}"),
         Template("essential_steps", "Only the essential steps, please.\n\n{guide}"),
         Template("imperative_sentences", "Summarize in imperative sentences, one for each piece of advice.\n\n{guide}"),
@@ -408,11 +409,11 @@ XSUM = Dataset(
         Template("two_labels", "Report: {document}\nOne-sentence summary:"),
         Template("question_last", "{document}\n\nIn one sentence, what is the news here?"),
         Template("missing_first_sentence", "The first sentence is missing. Write it.\n\n{document}"),
-        Template("time_for_one_sentence", "There is time for one sentence on this.\n\n{document}"),
-        Template("that_item", "What was that item about? One sentence.\n\n{document}"),
-        Template("archive_entry", "Archive entry of about twenty words:\n\n{document}"),
+        Template("time_for_one_sentence", "I have time for one sentence on this.\n\n{document}"),
+        Template("what_happened", "What happened? One sentence.\n\n{document}"),
+        Template("archive_entry", "Write an archive entry of about twenty words.\n\n{document}"),
         Template("very_short", "Extremely short summary wanted.\n\n{document}"),
-        Template("one_full_stop_only", "Tell what this report says with one full stop only.\n\n{document}"),
+        Template("cut_to_one_sentence", "Cut this report down to one sentence.\n\n{document}"),
         Template("whole_article", "Which sentence best captures what the following article reports as a whole? Write "
                  "it in your own words.\n{document}"),
     ),

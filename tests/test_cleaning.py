@@ -128,6 +128,14 @@ RULES = {
     "cosmos_apostrophes": (
         "cosmos_qa", "context", cosmos("Boys ' bags , the girls ' books , rock ' n ' roll , get ' em goin ' on ."),
         "Boys' bags, the girls' books, rock 'n' roll, get 'em goin' on."),
+    "quotations_after_their_lead": (
+        "cosmos_qa", "context",
+        cosmos("He said , ' no way , ' and called it ' odd ' . Known as ' Bo ' , he wrote : ' hi ' ."),
+        "He said, 'no way,' and called it 'odd'. Known as 'Bo', he wrote: 'hi'."),
+    "a_mark_too_many_before_a_quotation": (
+        "cosmos_qa", "context",
+        cosmos("It is his ' story . Known as ' odd ' , it has the ' old ' ways of the boys ' bags ."),
+        "It is his 'story. Known as 'odd', it has the 'old' ways of the boys' bags."),
     "penn_brackets": ("cosmos_qa", "context", cosmos("He -LRB- not she -RRB- paid 10 , 000 -LSB- ? -RSB- ."),
                       "He (not she) paid 10,000 [?]."),
     "no_hyphen_in_ordinary_text": ("rte", "premise", nli("He has done it all - almost. Oslo - The half - empty one."),
@@ -229,6 +237,8 @@ RULES = {
     "dart_cells": ("dart", "facts", {"tripleset": ["[TABLECONTEXT] [TITLE] \"Bo_Lee\""], "target": "T.",
                                      "references": []}, "TABLE TITLE Bo Lee"),
     # Summaries.
+    "broken_lines_of_mail": ("aeslc", "body", mail("the pla= n is\nn=5. The to=\nll"), "the plan is\nn=5. The toll"),
+    "equals_signs_of_mail": ("aeslc", "body", mail("x= y and\nz = 5"), "x= y and\nz = 5"),
     "quoted_printable": ("aeslc", "body", mail("the pla= n is =3D 5.=20\nThe toll=  is new= \nand don=01,t go"),
                          "the plan is = 5.\nThe toll is new\nand don't go"),
     "news_entities": ("ag_news_subset", "text", topic("Ann #39;s AT amp;T wins  #36;5  quot;now quot;"),
