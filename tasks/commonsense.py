@@ -13,7 +13,7 @@ from flan_jax.tasks.cleaning import csv_field, detokenised, lines, one_line
 _GUIDE_MARK = re.compile(r"\[(?:header|title|step|substeps?)\]")
 # The first letter of the sentence in which a HellaSwag text about a video breaks off: it comes in lower case.
 _LAST_START = re.compile(r"(?<=[.!?] )[a-z](?=[^.!?]*$)")
-# Last words of PIQA goals that the solutions continue.
+# Last words of PIQA goals that the solutions continue; others end in a comma.
 _UNFINISHED = re.compile(r"\b(?:can|could|should|must|will|may|you|is|are|by|to|the|a|an|and|or)$")
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 
@@ -139,7 +139,7 @@ def _piqa_row(raw):
     solutions = [one_line(raw["sol1"]), one_line(raw["sol2"])]
     # The solution that is not right: only the turned-around template shows it, beside the right one.
     goal = one_line(raw["goal"])
-    goal = f"{goal} ..." if _UNFINISHED.search(goal) else _ended(goal)
+    goal = f"{goal.rstrip(' ,')} ..." if _UNFINISHED.search(goal) or goal.endswith(",") else _ended(goal)
     goal = goal[:1].upper() + goal[1:]
     return _choice({"goal": goal, "mistake": solutions[raw["label"] == 0]}, solutions, raw["label"])
 

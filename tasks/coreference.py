@@ -75,7 +75,7 @@ def _winogrande_hub_row(raw):
 
 def _dpr_row(raw):
     sentence, pronoun = ended(detokenised(raw["sentence"])), raw["pronoun"].strip()
-    options = [_small_article(c.strip()) for c in raw["candidates"]]
+    options = [_as_in(sentence, _small_article(c.strip())) for c in raw["candidates"]]
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not (sentence and pronoun and all(options)):

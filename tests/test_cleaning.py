@@ -213,6 +213,11 @@ RULES = {
                      ["he falls.", "b.", "c.", "d."]),
     "unfinished_goal": ("piqa", "goal", {"goal": "to open a jar, you can", "sol1": "a", "sol2": "b", "label": 0},
                         "To open a jar, you can ..."),
+    "goal_with_a_comma": ("piqa", "goal", {"goal": "To open a jar,", "sol1": "a", "sol2": "b", "label": 0},
+                          "To open a jar ..."),
+    "candidate_as_in_the_sentence": ("definite_pronoun_resolution", "options", {
+        "sentence": "Bees left the flowers when they ran dry.", "pronoun": "they", "candidates": ["Bees", "Flowers"],
+        "label": 1}, ["Bees", "flowers"]),
     "goal": ("piqa", "goal", {"goal": "open a jar", "sol1": "a", "sol2": "b", "label": 0}, "Open a jar."),
     # Sentiment.
     "html_breaks": ("imdb_reviews", "text", text("Bad.<br /><br />Very <b>bad.<br />"), "Bad.\nVery <b>bad."),
