@@ -206,15 +206,15 @@ def _apostrophes(text: str) -> str:
         if words[i] != "'":
             opened = bool(_OPENS.match(words[i])) and not _CLOSES.search(words[i])
             continue
-        owner = _is_owner(words, i)
-        if words[i + 1][:1].isalnum() and _leads(words, i):
+        owner, word_follows = _is_owner(words, i), words[i + 1][:1].isalnum()
+        if word_follows and _leads(words, i):
             closes, opened = False, True
         elif opened:
             closes, opened = True, owner and not odd
         elif not odd:
             closes = owner and words[marks[n + 1]] == "'" and _is_owner(words, marks[n + 1])
             opened = not closes
-        elif owner or before.endswith((".", ",", "?", "!", "in")):
+        elif owner or before.endswith((",", "in")) or before.endswith((".", "?", "!")) and not word_follows:
             closes = True
         elif before and len(marks) == 1:
             continue

@@ -132,6 +132,9 @@ RULES = {
         "cosmos_qa", "context",
         cosmos("He said , ' no way , ' and called it ' odd ' . Known as ' Bo ' , he wrote : ' hi ' ."),
         "He said, 'no way,' and called it 'odd'. Known as 'Bo', he wrote: 'hi'."),
+    "quotation_behind_a_sentence": (
+        "cosmos_qa", "context", cosmos("She left . ' I am off , ' she said of the boys ' bags ."),
+        "She left. 'I am off,' she said of the boys' bags."),
     "a_mark_too_many_before_a_quotation": (
         "cosmos_qa", "context",
         cosmos("It is his ' story . Known as ' odd ' , it has the ' old ' ways of the boys ' bags ."),
