@@ -83,6 +83,7 @@ def test_a_damaged_tokenizer_config_is_said_in_one_sentence(directory, tmp_path,
     ("tokenizer_config.json", {"eos_token": ["</s>"]}, r"eos_token is \['</s>'\], but must be a text"),
     ("tokenizer_config.json", {"eos_token": "</end>"}, "has no token </end>, which the files beside it name"),
     ("tokenizer_config.json", {"added_tokens_decoder": ["</s>"]}, "added_tokens_decoder that is not an object"),
+    ("tokenizer_config.json", {"added_tokens_decoder": {"9" * 5000: "a"}}, "added_tokens_decoder that is not an obj"),
     ("generation_config.json", {"eos_token_id": [2, "</s>"]}, "eos_token_id is .+ must be a whole number or a list"),
     ("generation_config.json", {"eos_token_id": 2.0}, "eos_token_id is 2.0, but must be"),
     ("generation_config.json", {"eos_token_id": [2, 100_000]}, "has ids up to .+ give 100000 to a special token"),
@@ -161,6 +162,26 @@ def test_a_spelled_special_token_stays_text(tmp_path):
     vocabulary = load_vocabulary(str(tmp_path / "merged"))
     assert 2 not in vocabulary.encode("a </s> b") and vocabulary.decode(vocabulary.encode("a </s> b")) == "a </s> b"
     assert vocabulary.token(2) == "</s>" and vocabulary.eos_id == 2
+
+
+def test_a_character_that_pads_stays_a_character(tmp_path):
+    plain = load_vocabulary(str(tokenizer_files.save(tokenizer_files.byte_bpe(), tmp_path / "plain", eos_token="</s>")))
+    named, listed = tokenizer_files.byte_bpe(), tokenizer_files.byte_bpe()
+    listed.add_special_tokens(["!"])
+    for name, model in (("named", named), ("listed", listed)):
+        tokenizer_files.save(model, tmp_path / name, eos_token="</s>", pad_token="!")
+        vocabulary = load_vocabulary(str(tmp_path / name))
+        assert vocabulary.encode("No! Yes!") == plain.encode("No! Yes!")
+        assert vocabulary.decode(vocabulary.encode("No! Yes!")) == "No! Yes!"
+        assert vocabulary.token(vocabulary.pad_id) == "!"
+
+
+def test_special_tokens_that_only_the_files_beside_name_are_left_out_of_answers(tmp_path):
+    model = json.loads(tokenizer_files.byte_bpe().to_str())
+    model["added_tokens"] = []
+    tokenizer_files.save(tokenizers.Tokenizer.from_str(json.dumps(model)), tmp_path, eos_token="</s>", bos_token="<s>")
+    vocabulary = load_vocabulary(str(tmp_path))
+    assert vocabulary.decode([vocabulary.bos_id, *vocabulary.encode("wet"), vocabulary.eos_id]) == "wet"
 
 
 def test_no_text_gives_the_end_of_a_sentencepiece_model(tmp_path):

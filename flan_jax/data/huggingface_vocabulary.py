@@ -50,7 +50,10 @@ class HuggingFaceVocabulary:
     def __init__(self, path: str, architecture: str | None = None):
         self.path, self.architecture, self.notes = path, architecture, []
         special = read_special_tokens(files_beside(pathlib.Path(path).parent), f"{pathlib.Path(path).parent}/")
-        self._model, self._ids = _open_tokenizer(path, special.names.values())
+        # One character that pads (some models have '!' for it) stays a character, or no text could have it.
+        named = [text for kind, text in special.names.items() if kind != "pad" or len(text) > 1]
+        self._model, self._ids = _open_tokenizer(path, named)
+        self._named_ids = {self._ids[text] for text in named if text in self._ids}
         self._texts = {number: text for text, number in self._ids.items()}
         self._set_special(special)
         self.input_begin, self._closes_with_newline = (), False
@@ -83,7 +86,8 @@ class HuggingFaceVocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text up to the first id that ends one; special tokens are left out."""
-        return self._model.decode(until(self.eos_ids, ids), skip_special_tokens=True)
+        return self._model.decode([i for i in until(self.eos_ids, ids) if i not in self._named_ids],
+                                  skip_special_tokens=True)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens are spelled, as `transformers` reads what a template renders."""
@@ -173,7 +177,9 @@ def _open_tokenizer(path: str, special: Iterable[str]) -> tuple[Any, dict[str, i
         raise UserError(f"VOCABULARY {path!r} needs the package tokenizers: pip install 'flan_jax[hf]'.") from error
     contents = read_json(path)
     try:
-        listed = [entry["content"] for entry in contents.get("added_tokens") or () if entry["special"]]
+        # A single character is its own text, whatever it is for.
+        listed = [entry["content"] for entry in contents.get("added_tokens") or ()
+                  if entry["special"] and len(entry["content"]) > 1]
         renamed = {text: _UNSPELLABLE.format(i) for i, text in enumerate(dict.fromkeys([*listed, *special]))}
         model = tokenizers.Tokenizer.from_str(_with_names(contents, renamed))
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -201,6 +207,7 @@ def _with_names(contents: dict[str, Any], renamed: Mapping[str, str]) -> str:
     if model.get("merges"):
         pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else merge for merge in model["merges"]]
         model["merges"] = [list(pair) for pair in pairs if not {*pair, "".join(pair)} & renamed.keys()]
-    added = [{**entry, "content": renamed.get(entry["content"], entry["content"])}
+    added = [{**entry, "content": renamed.get(entry["content"], entry["content"]),
+              "special": entry["special"] and entry["content"] in renamed}
              for entry in contents.get("added_tokens") or ()]
     return json.dumps({**contents, "model": model, "added_tokens": added}, ensure_ascii=False)

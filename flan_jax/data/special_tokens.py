@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ def _added(config: dict[str, Any], older: dict[str, Any], place: str) -> dict[st
     """Ids by text, of both files that list added tokens."""
     added = {text: number for text, value in older.items() for number in _ids(value, f"{place}{ADDED_TOKENS}")[:1]}
     listed = config.get("added_tokens_decoder", {})
-    if not isinstance(listed, dict) or not all(number.isdecimal() for number in listed):
+    if not isinstance(listed, dict) or not all(re.fullmatch("[0-9]{1,10}", number) for number in listed):
         raise UserError(f"{place}{TOKENIZER_CONFIG} has an added_tokens_decoder that is not an object by ids; correct "
                         "the file.")
     where = f"{place}{TOKENIZER_CONFIG}: added_tokens_decoder"
