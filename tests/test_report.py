@@ -138,6 +138,10 @@ def test_models_on_other_rows_or_templates_have_no_paired_difference():
     assert report.compare(rows, known)[0].difference is not None
     moved = {key: one._replace(units=("8", "9")) if "untuned" in key else one for key, one in known.items()}
     assert report.compare(rows, moved)[0].difference is None
+    for setting, pairs in (({"instruction_mode": "baseline"}, False), ({"shots": 5}, True)):
+        other, measures_of_other = measured([row("a", 0), row("a", 0, model="untuned", step=0, **setting)], np.eye(2))
+        line, = report.compare(other, measures_of_other)
+        assert line.untuned is not None and (line.difference is not None) == pairs
     stale = {key: one._replace(parts=one.parts * [[1], [0]] + [[0, 1], [0, 1]]) for key, one in known.items()}
     assert report.compare(rows, stale)[0].difference is None  # they do not give the rows' values
 

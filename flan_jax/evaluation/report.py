@@ -295,7 +295,10 @@ def _lines(of_dataset: Sequence[Summary], labels: dict[Series, str]) -> list[Com
 
 
 def _difference(tuned: Summary, untuned: Summary | None) -> Difference | None:
-    if untuned is None or tuned.templates != untuned.templates or not (tuned.measures and untuned.measures):
+    if untuned is None or not (tuned.measures and untuned.measures):
+        return None
+    # Prompts of another instruction mode are written under the name of a template, but are not that template.
+    if (tuned.templates, tuned.series.instruction_mode) != (untuned.templates, untuned.series.instruction_mode):
         return None
     if not are_of_same_units([*tuned.measures, *untuned.measures]):
         return None
