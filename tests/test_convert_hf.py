@@ -25,7 +25,9 @@ from flan_jax import cli
 from flan_jax import config as gin_config
 from flan_jax.config import CONFIGURED
 from flan_jax.errors import UserError
+from flan_jax.evaluation import measures
 from flan_jax.evaluation.results import ResultRow, remember_run
+from flan_jax.evaluation.uncertainty import Measure
 from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
 from flan_jax.interchange.load import open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
@@ -566,6 +568,12 @@ def test_the_model_card_says_what_the_run_did(tmp_path):
     assert "77.5" not in text and "\n## Results\n" in text and "zero-shot" not in text
     text = _card_with_results(tmp_path / "run", [later, untuned], tmp_path / "unknown")
     assert "Step 250 was not evaluated." in text and "77.5" not in text
+    for of, right in ((row, (123.0, 47.355)), (untuned, (80.0, 43.265))):  # what each half of the rows contributes
+        parts = np.array([[right[0], 200], [right[1], 77]])
+        measures.write(tmp_path / f"run/predictions/{of['model']}/rte.validation.plain.units.json", ResultRow(**of),
+                       Measure("ratio", (0, 1), parts), ["r0", "r1"])
+    text = _card_with_results(tmp_path / "run", [row, untuned], tmp_path / "paired")
+    assert "| +17.0 (" in text
     seen = {**row, "cluster": "commonsense", "dataset": "piqa"}
     text = _card_with_results(tmp_path / "run", [row, seen], tmp_path / "seen")
     assert "hence not zero-shot for the model that trained on it: piqa.\n" in text

@@ -166,6 +166,11 @@ def test_what_was_only_converted_keeps_its_ids_and_its_template(tmp_path, capsys
     convert("hf", "hf", tmp_path / "bare", tmp_path / "bare_out")
     assert "note: no tokenizer is known, so the export has none; --tokenizer=PATH gives one" in capsys.readouterr().out
     assert "No tokenizer with a chat template was known" in (tmp_path / "bare_out/README.md").read_text()
+    tokenizer_files.save(tokenizer_files.byte_bpe(), tmp_path / "lists", eos_token="</s>")
+    (tmp_path / "lists/generation_config.json").write_text(json.dumps({"pad_token_id": [0, 1], "eos_token_id": [2, 1]}))
+    convert("hf", "hf", tmp_path / "bare", tmp_path / "lists_out", f"--tokenizer={tmp_path}/lists")
+    ids = read(tmp_path / "lists_out/config.json")
+    assert (ids["pad_token_id"], ids["eos_token_id"]) == (0, [2, 1])  # an answer may end in several ways
     convert("hf", "hf", tmp_path / "bare", tmp_path / "bytes_out", "--tokenizer=bytes")
     assert read(tmp_path / "bytes_out/tokenizer_config.json")["tokenizer_class"] == "ByT5Tokenizer"
 

@@ -44,7 +44,8 @@ def token_ids(source: Source, vocabulary: Vocabulary | None, is_tuned: bool) -> 
         used = {"eos": vocabulary.eos_ids, "pad": () if vocabulary.pad_id is None else (vocabulary.pad_id,)}
         used |= {"bos": (vocabulary.bos_id,)} if source.model == "decoder" else {}
     first, then = (used, given) if is_tuned else (given, used)
-    ids = {f"{kind}_token_id": _one_or_several(first.get(kind) or then.get(kind) or ()) for kind in KINDS}
+    ids = {kind: first.get(kind) or then.get(kind) or () for kind in KINDS}
+    ids = {f"{kind}_token_id": _one_or_several(of if kind == "eos" else of[:1]) for kind, of in ids.items()}
     if source.model == "decoder":
         return ids
     known = {name: value for name, value in ids.items() if value is not None}

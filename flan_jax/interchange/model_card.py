@@ -7,7 +7,7 @@ from typing import Any
 
 from flan_jax import __version__
 from flan_jax.data.catalogue import CATALOGUE
-from flan_jax.evaluation import report
+from flan_jax.evaluation import measures, report
 from flan_jax.evaluation.results import known_runs, read_results
 from flan_jax.files import read_json
 from flan_jax.interchange.gin_fields import read_macros
@@ -136,7 +136,7 @@ def _results(path: pathlib.Path, step: int, trained_on: set[str]) -> str:
     rows = [row for row in read_results(path) if row.model != "tuned" or row.step == step]
     if not any(row.model == "tuned" for row in rows):
         return f"## Results\n\nStep {step:,} was not evaluated."
-    table = report.table(report.compare(rows), trained_on)
+    table = report.table(report.compare(rows, dict(measures.read_all(path.parent))), trained_on)
     return table.replace("\n## ", "\n### ").replace("# Results", "## Results", 1).strip()
 
 
