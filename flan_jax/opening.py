@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from flan_jax import signals
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.files import local_path
@@ -121,11 +123,16 @@ def _prepare(arguments: list[str]) -> int:
     # The other end of this pipe is closed when this process is gone.
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         try:
-            return process.wait()
+            status = process.wait()
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
             raise
+    if status >= 0:
+        return status
+    print(f"flan-jax: error: the preparation of the data was ended by signal {-status}, perhaps for want of memory; "
+          "the same command goes on with what is there, and flan-jax prepare --workers=1 needs less.", file=sys.stderr)
+    return signals.SAVED if status == -signal.SIGTERM else 1
 
 
 def _is_ready(data: Data, only: str | None) -> bool:

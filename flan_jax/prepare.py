@@ -135,8 +135,14 @@ class _Builders:
             context = multiprocessing.get_context("spawn")
             self._pool = concurrent.futures.ProcessPoolExecutor(self.workers, context, _start_worker,
                                                                 (self.data.config,))
+        # The processes that start here inherit that Ctrl-C is blocked; it would end them in the middle of imports.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for future in concurrent.futures.as_completed([self._pool.submit(_work, job) for job in jobs]):
+            futures = [self._pool.submit(_work, job) for job in jobs]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        try:
+            for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
             raise UserError("a process that renders rows was ended from outside, perhaps for want of memory; the same "

@@ -41,7 +41,7 @@ def handled(first: Callable[[str], None], numbers: tuple[int, ...] = tuple(_NAME
 
     def handle(number: int, frame: object) -> None:
         nonlocal came
-        if signal.SIGINT in numbers:
+        if before.get(signal.SIGINT, signal.SIG_IGN) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not came:
             came = True

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import itertools
 import os
+import pathlib
 import socket
 import time
 
@@ -21,7 +22,7 @@ from flan_jax.data.cache import TokenCache
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.encode import Rendering
 from flan_jax.data.hashing import stable_hash
-from flan_jax.data.packs import PackWriter
+from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
 from flan_jax.data.slices import reading_order
 from flan_jax.data.sources import BundledSource, JsonlSource
@@ -216,6 +217,29 @@ def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_th
     shard.key, shard.meta["code"] = "copa/other", "other"
     other.cache.keep(shard)
     assert prune(Data(config()), 30).count == {OTHER_CODE: 1} and Data(other.config).ready()
+
+
+def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(tmp_path, capsys):
+    def written(*keys: str) -> pathlib.Path:
+        with PackWriter(tmp_path) as writer:
+            for key in keys:
+                writer.add(Shard(key, {}, {"numbers": np.arange(100)}))
+        return writer.written[0]
+
+    damaged = written("first")
+    contents = damaged.read_bytes()
+    damaged.write_bytes(contents[:100] + bytes([contents[100] ^ 1]) + contents[101:])
+    packs = Packs(tmp_path)
+    assert packs.find("first") is None and "and will be rebuilt" in capsys.readouterr().out
+    written("first")
+    assert packs.find("first") is not None
+
+    before = written("second", "third")  # as `prune` does, while this process knows of the pack and has not read it
+    packs.refresh()
+    written("second")
+    before.unlink()
+    written("second")
+    assert packs.find("second") is not None and packs.find("third") is None
 
 
 def test_prune_is_a_flag_of_prepare(tmp_path, capsys):

@@ -11,7 +11,7 @@ import types
 import gin
 import pytest
 
-from flan_jax import cli
+from flan_jax import cli, signals
 from flan_jax.errors import Diverged, UserError
 
 
@@ -128,6 +128,16 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_nothing():
             "    os.kill(os.getpid(), signal.SIGINT)")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.stdout, result.returncode) == ("['SIGTERM']\n", -signal.SIGINT), result.stderr
+
+
+def test_a_ctrl_c_that_is_ignored_from_the_start_stays_ignored_after_a_sigterm():
+    came, before = [], signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.handled(came.append):
+            signal.raise_signal(signal.SIGTERM)
+            assert came == ["SIGTERM"] and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_diverged_run_ends_with_status_one_and_a_message(verb, capsys):

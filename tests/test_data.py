@@ -23,7 +23,7 @@ from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, TRAIN_CAP, Dataset, Tem
 from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.encode import Rendering
 from flan_jax.data.mixture import check_disjoint, format_card, held_out_split
-from flan_jax.data.packing import Member, MissingEpochs, Planner, draw_window, make_plan, pack_window, plan_once
+from flan_jax.data.packing import Member, MissingEpochs, Plan, Planner, draw_window, make_plan, pack_window, plan_once
 from flan_jax.data.relations import RELATIONS, shared_texts
 from flan_jax.data.slices import reading_order
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
@@ -436,6 +436,8 @@ def test_a_preparation_that_is_ended_leaves_no_process(tmp_path, write_rows, num
         while len(children) < 3 and process.poll() is None:  # two that render, and the resource tracker
             time.sleep(0.1)
             children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:  # a terminal's Ctrl-C reaches them too, and their parent alone acts on it
+            os.kill(int(child), signal.SIGINT)
         time.sleep(1)
         process.send_signal(number)
         _, errors = process.communicate()
@@ -446,7 +448,7 @@ def test_a_preparation_that_is_ended_leaves_no_process(tmp_path, write_rows, num
         if not alive:
             break
         time.sleep(0.1)
-    assert not alive
+    assert not alive and "KeyboardInterrupt" not in errors
     if number == signal.SIGTERM:
         assert "SIGTERM: ended" in errors and "leaked" not in errors and "Traceback" not in errors
 
@@ -513,6 +515,18 @@ def test_a_plan_is_a_prefix_of_a_longer_one():
     with pytest.raises(MissingEpochs) as error:
         make_plan(members, lambda n, e: lengths[n] if e == 0 else None, (128, 16), 0, 50)
     assert ("a", 1) in error.value.wanted
+
+
+def test_a_plan_with_one_bit_flipped_is_made_anew(tmp_path):
+    plan = make_plan([Member("a", 2, 2)], lambda name, epoch: np.array([[10, 3], [100, 5]]), (128, 16), 0, 4)
+    plan.save(tmp_path / "plan.npz")
+    contents = (tmp_path / "plan.npz").read_bytes()
+    for place in range(contents.index(b"PK\x01\x02"), len(contents)):  # the list of the file's parts
+        for bit in range(8):
+            altered = bytes([contents[place] ^ 1 << bit])
+            (tmp_path / "plan.npz").write_bytes(contents[:place] + altered + contents[place + 1:])
+            read = Plan.load(tmp_path / "plan.npz")
+            assert read is None or (read.index == plan.index).all()
 
 
 def test_a_planner_goes_on_where_a_shard_was_missing_and_plans_what_one_call_does():

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -46,3 +47,13 @@ def test_a_second_run_in_a_directory_is_refused_until_the_first_one_is_dead(tmp_
     holder.wait()
     with opening.alone(tmp_path, ".train.lock", "flan-jax train"):
         assert f'"process": {os.getpid()}' in (tmp_path / ".train.lock").read_text()
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGKILL, 1), (signal.SIGTERM, 143)])
+def test_a_preparation_that_is_ended_from_outside_is_one_message(tmp_path, monkeypatch, capsys, number, status):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert opening._prepare([]) == status
+    assert f"the preparation of the data was ended by signal {int(number)}" in capsys.readouterr().err

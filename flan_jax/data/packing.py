@@ -101,7 +101,7 @@ class Plan:
             with contextlib.suppress(OSError):  # a cache that is only read
                 os.utime(path)
             return plan
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, RuntimeError):  # the last: "encrypted"
             return None
 
 

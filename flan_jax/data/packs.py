@@ -120,9 +120,11 @@ class Packs:
         Raises:
           UserError: if the directory cannot be read.
         """
-        if key not in self._by_key:
+        shard = self._find(key)
+        if shard is None:  # it may have come since, or moved to another pack when the cache was pruned
             self.refresh()
-        return self._find(key)
+            shard = self._find(key)
+        return shard
 
     def _find(self, key: str) -> Shard | None:
         for pack in list(self._by_key.get(key, ())):
