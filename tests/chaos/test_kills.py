@@ -196,8 +196,8 @@ def test_a_command_that_is_killed_again_and_again_ends_with_the_bytes_of_an_undi
         assert contents(out, case) == expected
         assert not left_over(out.parent) and not list(temporary.iterdir())
         if name == "prepare":  # what was prepared trains as it would otherwise
-            run = [argument for argument in train(tmp_path / f"run{life}", ready) if "CACHE_DIR" not in argument]
-            finish([*run, f"--gin.CACHE_DIR={out}"], 1, f"{name} run", temporary)
-            assert contents(tmp_path / f"run{life}", CASES["train"]) == contents(ready, CASES["train"])
+            run = out.parent / "trained" / ready.name  # results have the name
+            finish([*train(run, ready), f"--gin.CACHE_DIR={out}"], 1, f"{name} run", temporary)
+            assert contents(run, CASES["train"]) == contents(ready, CASES["train"])
         shutil.rmtree(out.parent)
     assert not marked("ready") and os.path.isdir(ready)
