@@ -120,7 +120,9 @@ def _place_of_value(parameter: str) -> tuple[str, str, str]:
     selector, _, name = parameter.partition(".")
     item = gin_config._REGISTRY.get_match(selector)
     place = ("", item.selector if item else selector, name)  # its module may not be imported
-    while macros := _macros_read(gin_config._CONFIG.get(place[:2], {}).get(place[2])):
+    passed = set()
+    while (macros := _macros_read(gin_config._CONFIG.get(place[:2], {}).get(place[2]))) and place not in passed:
+        passed.add(place)  # macros that read one another in a circle have no last one
         place = (macros[0], "gin.macro", "value")
     return place
 

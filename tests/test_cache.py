@@ -223,13 +223,14 @@ def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(
     def written(*keys: str) -> pathlib.Path:
         with PackWriter(tmp_path) as writer:
             for key in keys:
-                writer.add(Shard(key, {}, {"numbers": np.arange(100)}))
+                writer.add(Shard(key, {}, {"numbers": np.arange(2_000_000)}))
         return writer.written[0]
 
     damaged = written("first")
     contents = damaged.read_bytes()
     damaged.write_bytes(contents[:100] + bytes([contents[100] ^ 1]) + contents[101:])
     packs = Packs(tmp_path)
+    assert packs.are_whole(["first"] * 50) == [False] * 50
     assert packs.find("first") is None and "and will be rebuilt" in capsys.readouterr().out
     written("first")
     assert packs.find("first") is not None

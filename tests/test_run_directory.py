@@ -66,6 +66,14 @@ def test_a_run_is_where_its_config_lies(started, tmp_path):
     assert parse(f"{copied}/checkpoints/100").checkpoint == f"{copied}/checkpoints/100"
 
 
+def test_a_run_whose_macros_for_its_directory_lie_in_a_circle_is_where_its_config_lies(started):
+    config = started / "config.gin"
+    text = config.read_text()
+    config.write_text(text + "\nMODEL_DIR = %PLACE\nPLACE = %MODEL_DIR\n")
+    parse(str(started))
+    assert TrainConfig().model_dir == str(started)
+
+
 def test_a_run_that_is_called_by_a_number_is_not_a_step(started):
     run = started.rename(started.parent / "2024")
     assert run_directory.run_of(run) == run_directory.run_of(run / "checkpoints/100") == run

@@ -127,20 +127,25 @@ class Packs:
         return shard
 
     def _find(self, key: str) -> Shard | None:
-        for pack in list(self._by_key.get(key, ())):
+        packs = self._by_key.get(key, [])
+        for pack in list(packs):
             try:
                 return pack.read(key)
             except (OSError, ValueError) as error:
                 if not isinstance(error, FileNotFoundError):
                     _name_once(pack.path, pack.time, f"is damaged ({error}) and will be rebuilt")
-                self._by_key[key].remove(pack)
+                with contextlib.suppress(ValueError):  # another thread was first
+                    packs.remove(pack)
         return None
 
     def are_whole(self, keys: Iterable[str]) -> list[bool]:
         """Whether there is a whole shard of each key; checked many at once."""
         self.refresh()
+        keys = list(keys)
+        each = list(dict.fromkeys(keys))  # many epochs may share a shard
         with concurrent.futures.ThreadPoolExecutor(16) as threads:
-            return [shard is not None for shard in threads.map(self._find, keys)]
+            shards = dict(zip(each, threads.map(self._find, each)))
+        return [shards[key] is not None for key in keys]
 
     def packs(self) -> list[Pack]:
         """All packs that are whole, the newest first."""
@@ -155,17 +160,16 @@ class Packs:
     def refresh(self) -> None:
         """Reads the index of each pack that has come since, and forgets those that are gone."""
         files = {path.name: path for path in self._files()}
-        new = [path for name, path in files.items() if name not in self._packs]
-        gone = [name for name in self._packs if name not in files]
-        added = [pack for pack in map(_open, new) if pack is not None]
-        self._packs |= {pack.path.name: pack for pack in added}
-        for name in gone:
-            del self._packs[name]
-        if added or gone:
-            self._by_key = {}
-            for name in sorted(self._packs, reverse=True):
-                for key in self._packs[name].index:
-                    self._by_key.setdefault(key, []).append(self._packs[name])
+        packs = {name: pack for name, pack in self._packs.items() if name in files}
+        new = map(_open, [path for name, path in files.items() if name not in packs])
+        packs |= {pack.path.name: pack for pack in new if pack is not None}
+        if packs.keys() == self._packs.keys():
+            return
+        by_key: dict[str, list[Pack]] = {}
+        for name in sorted(packs, reverse=True):
+            for key in packs[name].index:
+                by_key.setdefault(key, []).append(packs[name])
+        self._packs, self._by_key = packs, by_key  # whole: batches are read in a thread of their own
 
     def _files(self) -> list[pathlib.Path]:
         try:
