@@ -12,6 +12,7 @@ import os
 import pathlib
 import socket
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from flan_jax.errors import UserError
 from flan_jax.files import read_json
@@ -22,7 +23,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path, purpose: str, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
+def locked(path: pathlib.Path, purpose: str) -> Iterator[bool]:
     """Holds the lock file `path` while the block runs.
 
     The lock is POSIX's (`fcntl.lockf`): it belongs to the process, ends with it however it dies, holds across hosts on
@@ -32,22 +33,15 @@ def locked(path: pathlib.Path, purpose: str, waiting: Callable[[str], None] | No
     Args:
       path: the lock file, made if need be.
       purpose: what the holder does, e.g. 'flan-jax train'.
-      waiting: called once with a description of the holder if the lock is taken; the call then waits for it. Without
-        it a taken lock is an error.
 
     Yields:
       Whether the lock is held; False only where the file system has no locks.
 
     Raises:
-      UserError: if another process holds the lock and `waiting` is None, or the file cannot be written.
+      UserError: if another process holds the lock, or the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
-    with file:
-        held = _take(file, path, waiting)
+    with _opened(path) as file:
+        held = _take(file, path)
         if held:
             _write_holder(file, purpose)
         yield held  # closing the file releases the lock
@@ -73,18 +67,21 @@ def claimed(path: pathlib.Path, names: list[str], purpose: str, waiting: Callabl
     Raises:
       UserError: if the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
-    with file:
+    with _opened(path) as file:
         held = [name for name in names if _take_byte(file, name, fcntl.LOCK_NB)]
         if not held:
             waiting(_holder(path))
             held = [name for name in names[:1] if _take_byte(file, name)]
         _write_holder(file, purpose)
         yield held  # closing the file releases the locks
+
+
+def _opened(path: pathlib.Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); give a directory you can write to.") from error
 
 
 def _take_byte(file, name: str, flags: int = 0) -> bool:
@@ -106,7 +103,7 @@ def _write_holder(file, purpose: str) -> None:
     file.flush()
 
 
-def _take(file, path: pathlib.Path, waiting: Callable[[str], None] | None) -> bool:
+def _take(file, path: pathlib.Path) -> bool:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -115,11 +112,7 @@ def _take(file, path: pathlib.Path, waiting: Callable[[str], None] | None) -> bo
             return False
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
-    if waiting is None:
-        raise UserError(f"{path.parent} is in use by {_holder(path)}; wait until it ends, or give another directory.")
-    waiting(_holder(path))
-    fcntl.lockf(file, fcntl.LOCK_EX)
-    return True
+    raise UserError(f"{path.parent} is in use by {_holder(path)}; wait until it ends, or give another directory.")
 
 
 def _holder(path: pathlib.Path) -> str:
