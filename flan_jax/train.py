@@ -58,7 +58,8 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
     # 3. Data: who trains, who is held out; tokens from the cache, or made now.
     data = run.data = prepared(run.data, gin_arguments)
     print_sides(data)
-    before = mixture_record.trained_before(run.config.initial_checkpoint_path) if fresh else []
+    initial = run.config.initial_checkpoint_path
+    before = mixture_record.trained_before(initial) if fresh else mixture_record.began_with(run.directory, initial)
     print_trained(data, before)
     record = {**settings, **mixture_record.record_of(data), "trained_before": before}
     mixture_record.keep(run.directory, record, fresh)

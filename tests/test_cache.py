@@ -209,6 +209,8 @@ def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_th
     assert prune(Data(config()), 30).count == would.count
     assert Data(used.config).ready() and not Data(other.config).ready() and not left.exists() and not before.exists()
     assert prune(Data(config()), 30).count == {}
+    (tmp_path / "plans/0.npz").symlink_to("gone")  # as a plan that another process has just taken out
+    assert prune(Data(config()), 30).count == {}
 
     prepare(other.config, workers=1)
     assert prune(Data(config()), 30).count == {}, "what was used lately stays"

@@ -1,6 +1,7 @@
 """A run's directory is all that a verb needs: from anywhere, after it was moved, and for a copy of it."""
 
 import argparse
+import functools
 import json
 import pathlib
 import shutil
@@ -122,6 +123,18 @@ def test_what_a_model_trained_on_includes_what_it_began_with(tmp_path):
     assert mixture_record.trained_on(tmp_path / "third", None) == ["copa", "cola", "rte"]
     assert mixture_record.trained_before(str(tmp_path / "second")) == ["cola", "rte"]
     assert mixture_record.trained_before(None) == mixture_record.trained_before(str(tmp_path)) == []
+
+
+def test_what_a_run_began_with_is_noted_again_where_its_record_was_deleted(tmp_path):
+    record(tmp_path / "first", "rte")
+    record(tmp_path / "second", "cola", trained_before=["copa"])
+    began = functools.partial(mixture_record.began_with, tmp_path / "second", str(tmp_path / "first/checkpoints/7"))
+    assert began() == ["copa"]
+    (tmp_path / "second/mixture.json").write_text('{"trained_before": 7}')
+    with pytest.raises(UserError, match="mixture.json is not readable"):
+        began()
+    (tmp_path / "second/mixture.json").unlink()
+    assert began() == ["rte"]
 
 
 def test_the_checkpoint_that_a_run_began_with_may_move(tmp_path):

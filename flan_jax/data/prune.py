@@ -64,7 +64,7 @@ def prune(data: Data, days: float, dry_run: bool = False) -> Freed:
             _prune_pack(data, pack, used, before, unused, freed, dry_run)
     left = [(UNFINISHED, path) for path in data.cache.packs.unfinished()]
     left += [(unused, path) for path in (data.directory / "plans").glob("*.npz")
-             if path not in plans and path.stat().st_mtime < before]
+             if path not in plans and _is_older(path, before)]
     left += [(EARLIER, path) for path in _earlier(data.directory)]
     for reason, path in left:
         freed.add(reason, _size(path))
@@ -111,9 +111,18 @@ def _earlier(directory: pathlib.Path) -> Iterator[pathlib.Path]:
             yield meta.parent
 
 
+def _is_older(path: pathlib.Path, moment: float) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # another process prunes, too
+        return path.stat().st_mtime < moment
+    return False
+
+
 def _size(path: pathlib.Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    size = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _megabytes(size: int) -> str:

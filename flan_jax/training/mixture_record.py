@@ -106,6 +106,15 @@ def trained_before(initial_checkpoint_path: str | None) -> list[str]:
     return in_catalogue(_trained_on(place, set()) or ())
 
 
+def began_with(directory: pathlib.Path, initial_checkpoint_path: str | None) -> list[str]:
+    """Returns what a run that is resumed has noted as `trained_before`; found anew where its record is gone."""
+    record = _read(directory)
+    if "trained_before" not in record:
+        return trained_before(initial_checkpoint_path)
+    with readable(directory / _FILE, _ADVICE):
+        return in_catalogue(record["trained_before"])
+
+
 def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] | None:
     """The datasets by the records of a run and of those that it began with; None where there is no record."""
     record, place = _read(directory), directory.resolve()
