@@ -113,6 +113,18 @@ def test_any_of_several_ends_is_the_end(model_and_params):  # noqa: F811
     assert [is_cut for _, is_cut in answers] == [not set(row) & set(ends) for row in free.tolist()]
 
 
+@pytest.mark.parametrize("ends", [3, (3,), (3, 4)])
+def test_as_many_hypotheses_go_on_as_there_are_beams_however_many_ends_are_likely(ends):
+    nothing, scores = jnp.zeros((1, 2, 4), jnp.int32), jnp.array([[0.0, -0.1]])
+    state = beam._State(jnp.int32(0), jnp.zeros(2, jnp.int32), nothing, scores, nothing, jnp.full((1, 2), -1e9),
+                        jnp.zeros((1, 2), bool), jnp.ones(1, bool), {"own": {}})
+    logits = jnp.log(jnp.array([[0.2, 0.1, 0.0, 0.4, 0.3]] * 2))
+    state = beam._extend(state, logits, 1.0, ends, types.SimpleNamespace(own=0, own_name="own"))
+    np.testing.assert_allclose(np.exp(state.done_scores[0]), 0.4 * np.exp([0, -0.1]), rtol=1e-5)
+    goes_on = 0.3 if ends != (3, 4) else 0.2
+    np.testing.assert_allclose(np.exp(state.live_scores[0]), goes_on * np.exp([0, -0.1]), rtol=1e-5)
+
+
 def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):  # noqa: F811
     model, params = model_and_params
     prompt = buckets.prompts(model, rows(1)[0], 0)[0]

@@ -45,7 +45,8 @@ def beam_search(model, params, tokens, max_length: int, beams: int = 4, length_p
     EOS, or where there is no more room. A row's search ends when it has `beams` answers and the best live hypothesis,
     were it to end now, would be worse than the worst of them; with one beam at the first answer, which makes it greedy.
     The other arguments, and rows of length 0, are those of `decoding.greedy`. As in T5X and Hugging Face the 2 * beams
-    best continuations are looked at, so that `beams` of them go on even if the others end.
+    best continuations are looked at, so that `beams` of them go on even if the others end; with several `eos_id` as
+    many more as may end.
     """
     lengths = decoding.given_lengths(model, tokens, lengths)
     start = decoding.begin(model, params, tokens, lengths, max_length, beams)
@@ -73,14 +74,15 @@ def beam_search(model, params, tokens, max_length: int, beams: int = 4, length_p
 def _extend(state: _State, logits, length_penalty, eos_id: decoding.EosId, start: decoding.Start) -> _State:
     """Gives the state after one more token, whose logits are [B K, V]."""
     beams, max_length = state.live.shape[1:]
-    scores, origins, chosen = _best_continuations(logits, state.live_scores)
+    looked_at = beams * (1 + (len(eos_id) if isinstance(eos_id, tuple) else 1))
+    scores, origins, chosen = _best_continuations(logits, state.live_scores, looked_at)
     sequences = _take(state.live, origins)
     sequences = jax.lax.dynamic_update_slice_in_dim(sequences, chosen[..., None], state.index, axis=2)
     written = state.index + 1
     ends = decoding.is_eos(chosen, eos_id) | (written == max_length)
 
     # What ends joins the answers, unless it is only looked at to keep enough hypotheses alive.
-    joins = ends & (jnp.arange(2 * beams) < beams) & state.improvable[:, None]
+    joins = ends & (jnp.arange(looked_at) < beams) & state.improvable[:, None]
     penalty = written.astype(jnp.float32) ** length_penalty
     all_scores = jnp.concatenate([state.done_scores, jnp.where(joins, scores / penalty, _NONE)], axis=1)
     done_scores, kept = jax.lax.top_k(all_scores, beams)
@@ -97,14 +99,14 @@ def _extend(state: _State, logits, length_penalty, eos_id: decoding.EosId, start
     return _State(written, last, _take(sequences, goes_on), live_scores, done, done_scores, is_done, improvable, cache)
 
 
-def _best_continuations(logits, live_scores) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives the 2 K best, [B, 2 K] each: log-probability, which of the K it continues, the token."""
+def _best_continuations(logits, live_scores, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gives the `count` best, [B, count] each: log-probability, which of the K it continues, the token."""
     (batch, beams), vocab_size = live_scores.shape, logits.shape[-1]
     log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab_size) + live_scores[..., None]
     # The best of each hypothesis first: a sort of K V numbers is the slow part on a CPU.
-    scores, tokens = jax.lax.top_k(log_probs, min(2 * beams, vocab_size))
+    scores, tokens = jax.lax.top_k(log_probs, min(count, vocab_size))
     width = scores.shape[-1]
-    scores, places = jax.lax.top_k(scores.reshape(batch, -1), 2 * beams)
+    scores, places = jax.lax.top_k(scores.reshape(batch, -1), count)
     return scores, places // width, _take(tokens.reshape(batch, -1), places)
 
 
