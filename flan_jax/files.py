@@ -133,7 +133,8 @@ def inside(directory: pathlib.Path, name: object, named_by: object) -> pathlib.P
     """Returns the path of a file below `directory` that a file of it names, or that is looked for there.
 
     A checkpoint is downloaded: no name and no link in it leads to files elsewhere on this machine. Hugging Face's cache
-    is an exception, where `snapshots/<revision>/<file>` is a link to `blobs/<digest>`.
+    is an exception: `snapshots/<revision>/<file>` is a link to `blobs/<digest>`, and so are large files that releases
+    of huggingface_hub before 0.23 downloaded with `--local-dir`.
 
     Args:
       directory: the directory of a checkpoint.
@@ -151,7 +152,9 @@ def inside(directory: pathlib.Path, name: object, named_by: object) -> pathlib.P
         target = (root / name).resolve()
     places = [root, *((parent.parent / "blobs").resolve() for parent in root.parents if parent.name == "snapshots")]
     lexical = os.path.normpath(os.path.join(root, name))
-    if not pathlib.Path(lexical).is_relative_to(root) or not any(target.is_relative_to(place) for place in places):
+    is_cached = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+    is_inside = is_cached or any(target.is_relative_to(place) for place in places)
+    if not is_inside or not pathlib.Path(lexical).is_relative_to(root):
         raise UserError(f"{shown(named_by)} leads to {shown(target)}, which is outside of {shown(directory)}; put a "
                         "copy of the file into the directory if you trust it.")
     return directory / name
