@@ -160,8 +160,12 @@ def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evalu
             if not (",copa,test,options_first," in line and ",per_char," in line)]
     gone = kept[-1].replace(kept[-1].split(",")[7], "renamed")
     (tmp_path / "again/results.csv").write_text("".join([*kept, gone]))
+    lost = sorted((tmp_path / "again/predictions/tuned").glob("piqa.*.units.json"))[1]
+    contents = lost.read_text()
+    lost.unlink()
     output = ran(arguments)
-    assert "[tuned] step 6: 11 of 12 are evaluated already" in output and "/renamed (there is no such" in output
+    assert lost.read_text() == contents
+    assert "[tuned] step 6: 10 of 12 are evaluated already" in output and "/renamed (there is no such" in output
     assert lines(tmp_path / "again") == lines(evaluated)
     result = run([*arguments, "--gin.EVAL_ROWS=2"])
     assert result.returncode == 2 and "results.csv has numbers of 8 rows of" in result.stderr

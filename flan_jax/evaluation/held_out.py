@@ -22,7 +22,7 @@ from flan_jax.data.cache import EvalExamples
 from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
-from flan_jax.evaluation import results
+from flan_jax.evaluation import measures, results
 from flan_jax.evaluation.generation import Generator
 from flan_jax.evaluation.metrics import signature
 from flan_jax.evaluation.rank import RankScorer
@@ -73,7 +73,9 @@ class HeldOut:
             self._sign(jobs)
         keys = [self._key(setting, *job, asked, [identity, None if while_training else predictions.name])
                 for job in jobs]
-        done = self._done(keys)
+        files = [predictions / results.predictions_name(dataset.name, self.data.config.eval_split, template.id)
+                 for dataset, template in jobs]
+        done = self._done(keys, () if while_training else files)
         if while_training:  # Numbers of all rows, where somebody evaluated this step, do not give way to those of some.
             done |= self._done([self._key(setting, *job, self.data.asked, [identity, predictions.name])
                                 for job in jobs])
@@ -203,12 +205,17 @@ class HeldOut:
         parts += [f"{setting.shots}_shots"] if setting.shots else []
         return ".".join(parts)
 
-    def _done(self, keys: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Which keys `evaluated.json` holds, bool [keys]; what the first host reads counts for all."""
+    def _done(self, keys: Sequence[tuple[str, str]], predictions: Sequence[pathlib.Path] = ()) -> np.ndarray:
+        """Which keys `evaluated.json` holds, bool [keys]; what the first host reads counts for all.
+
+        Predictions that lack what each row contributes beside them are made again: a damaged file of it was deleted.
+        """
         known, path = self._known(), self.directory / RESULTS
         rows = results.read_results(path) if path.exists() else ()
         lines = collections.Counter(_name(row, row.dataset, row.split, row.template) for row in rows)
         done = np.array([known.get(name) == f"{key} {lines[name]}" for name, key in keys], bool)
+        if predictions:
+            done &= [not file.is_file() or file.with_suffix(measures.SUFFIX).is_file() for file in predictions]
         return np.array(multihost_utils.broadcast_one_to_all(done)) if jax.process_count() > 1 else done
 
     def _known(self) -> dict[str, str]:

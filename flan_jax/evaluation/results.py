@@ -160,13 +160,16 @@ def evaluate(examples: Iterable[EvalExamples], datasets: Mapping[str, Dataset], 
         rows = [row for scoring, values in numbers.items()
                 for row in _rows(example, datasets[example.dataset], setting, scoring, values)]
         if predictions_dir is not None:
-            name = f"{example.dataset}.{example.split}.{example.template}"
-            write_lines(pathlib.Path(predictions_dir) / f"{name}.jsonl",
-                        _prediction_lines(example, predictions, scores, cut))
+            path = pathlib.Path(predictions_dir) / predictions_name(example.dataset, example.split, example.template)
+            write_lines(path, _prediction_lines(example, predictions, scores, cut))
             headline = next(iter(next(iter(numbers.values())).values()))
-            measures.write(pathlib.Path(predictions_dir) / f"{name}{measures.SUFFIX}", rows[0], headline.measure,
-                           example.row_ids)
+            measures.write(path.with_suffix(measures.SUFFIX), rows[0], headline.measure, example.row_ids)
         yield rows, sum(cut)
+
+
+def predictions_name(dataset: str, split: str, template: str) -> str:
+    """The file name of the predictions on a split in a template; what each row contributes has another suffix."""
+    return f"{dataset}.{split}.{template}.jsonl"
 
 
 def rank_predictions(scores: Sequence[np.ndarray], unconditional: Sequence[np.ndarray],
