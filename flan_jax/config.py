@@ -2,7 +2,7 @@
 
 A run is `--gin_file=F` (any number, later ones win) and then `--gin.NAME=value`, where NAME is a macro such as
 `HELD_OUT` or a parameter such as `T5Config.emb_dim`. gin-config parses the statements and holds the values; this
-module finds the files, reads bare words as strings, and turns every mistake into one sentence with its place.
+module finds the files, reads bare words as strings, and turns every mistake into a clear message with its place.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def _statements(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
 
 
 def _explain(error: SyntaxError) -> str:
-    """Gin's message as one sentence."""
+    """Gin's message on one line."""
     token = re.search(r"Failed to parse token '(.*)'", error.msg)
     if token and _NAME.fullmatch(token.group(1)):
         return f"{shown(token.group(1))} is not a value; text stands in quotes: '{shown(token.group(1))}'."

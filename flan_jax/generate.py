@@ -131,7 +131,7 @@ def chosen_decoding(flags: argparse.Namespace) -> Decoding:
         for name in names:
             value = getattr(flags, name)
             if value is not None and flags.method in METHODS and method != flags.method:
-                raise UserError(f"--{name} says nothing to the method {flags.method}; add --method={method}, or leave "
+                raise UserError(f"--{name} has no effect with --method={flags.method}; add --method={method}, or leave "
                                 "it out.")
             if value is not None:
                 given[name] = value

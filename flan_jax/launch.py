@@ -149,7 +149,7 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
 def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """A JobSet of GKE: one indexed Job a slice, one pod a host; GKE tells JAX who is who."""
     if flags.tpu not in _GKE_TPU:
-        raise UserError(f"--tpu={flags.tpu} is none of {', '.join(_GKE_TPU)}"
+        raise UserError(f"--tpu={flags.tpu} is not one of {', '.join(_GKE_TPU)}"
                         f"{did_you_mean(nearest(flags.tpu, _GKE_TPU))}")
     sides = 1 if flags.tpu in ("v5e", "v6e") else 2
     if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{sides}}}", flags.topology):
@@ -317,12 +317,12 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
     """Raises a UserError for a backend, or flags, that cannot be."""
     if flags.backend not in BACKENDS:
         near = did_you_mean(nearest(flags.backend or "", BACKENDS))
-        raise UserError(f"--backend={flags.backend} is none of {', '.join(BACKENDS)}{near}" if flags.backend else
+        raise UserError(f"--backend={flags.backend} is not one of {', '.join(BACKENDS)}{near}" if flags.backend else
                         f"no --backend given; the backends are {', '.join(BACKENDS)}.")
     for name in _HELP:
         if getattr(flags, name) is not None and name not in _flags_of(flags.backend):
             users = " and ".join(backend for backend in BACKENDS if name in _flags_of(backend))
-            raise UserError(f"--{name} says nothing to --backend={flags.backend}; it is for {users}.")
+            raise UserError(f"--{name} has no effect with --backend={flags.backend}; it is for {users}.")
     for name in BACKENDS[flags.backend].needs:
         if not getattr(flags, name):
             raise UserError(f"--backend={flags.backend} needs --{name}: {_HELP[name]}.")

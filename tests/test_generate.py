@@ -125,9 +125,9 @@ def test_a_host_that_does_not_write_answers_what_the_others_answer(tmp_path):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--temperature=0.7"], "--temperature says nothing to the method greedy; add --method=sample"),
-    (["--method=sample", "--beams=2"], "--beams says nothing to the method sample; add --method=beam"),
-    (["--method=beam", "--seed=2"], "--seed says nothing to the method beam; add --method=sample"),
+    (["--temperature=0.7"], "--temperature has no effect with --method=greedy; add --method=sample"),
+    (["--method=sample", "--beams=2"], "--beams has no effect with --method=sample; add --method=beam"),
+    (["--method=beam", "--seed=2"], "--seed has no effect with --method=beam; add --method=sample"),
     (["--method=sampel"], "must be one of greedy, sample, beam"),
     (["--method=sample", "--temperature=0"], "temperature is 0.0, but must be at least 1e-6"),
     (["--method=sample", "--top_p=90"], "top_p is 90.0"),

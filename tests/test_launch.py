@@ -100,10 +100,10 @@ def test_a_run_is_resumed_with_the_last_step_alone(capsys):
 
 @pytest.mark.parametrize("argv, says", [
     ([], "no --backend given; the backends are local, tpu_vm, gcluster, slurm, print"),
-    (["--backend=slurmm"], "--backend=slurmm is none of local"),
+    (["--backend=slurmm"], "--backend=slurmm is not one of local"),
     (["--backend=SLURM"], "did you mean slurm?"),
     (["--backend=slurm", "--nodes=2"], "--backend=slurm needs --gpus_per_node: GPUs of each"),
-    (["--backend=slurm", *FLAGS["slurm"], "--zone=z"], "--zone says nothing to --backend=slurm; it is for tpu_vm"),
+    (["--backend=slurm", *FLAGS["slurm"], "--zone=z"], "--zone has no effect with --backend=slurm; it is for tpu_vm"),
     (["--backend=slurm", *FLAGS["slurm"], "--time=1 day"], "has a blank in it"),
     (["--backend=local", "--num_processes=0"], "--num_processes=0 must be a whole number of at least 1"),
     (["--backend=local", "--num_proceses=2"], "did you mean --num_processes?"),
@@ -112,7 +112,7 @@ def test_a_run_is_resumed_with_the_last_step_alone(capsys):
     (["--backend=tpu_vm", "--zone=z", "--accelerator_type=v4-8"], "needs --wheel=FILE.whl"),
     (["--backend=tpu_vm", "--zone=z", "--accelerator_type=h100-8", "--steps=train"], "none of the generations v2, v3"),
     (["--backend=tpu_vm", *FLAGS["tpu_vm"], "--steps=run"], "its steps are create, install, train"),
-    (["--backend=gcluster", *FLAGS["gcluster"], "--tpu=v9"], "--tpu=v9 is none of v4"),
+    (["--backend=gcluster", *FLAGS["gcluster"], "--tpu=v9"], "--tpu=v9 is not one of v4"),
     (["--backend=gcluster", *FLAGS["gcluster"], "--topology=16"], "such as 4x4"),
     (["--backend=gcluster", *FLAGS["gcluster"], "--topology=4x4"], "4x4x4 (v4, v5p, tpu7x)"),
     (["--backend=gcluster", *FLAGS["gcluster"], "--topology=0x4x4"], "such as 4x4"),

@@ -456,7 +456,7 @@ class Data:
 
 
 def in_catalogue(names: Iterable[str]) -> list[str]:
-    """The datasets of the catalogue that train under these names, each once; another's SeqIO tasks are none."""
+    """The datasets of the catalogue that train under these names, each once; without SeqIO tasks of others."""
     return [name for name in dict.fromkeys(map(_dataset_of, names)) if name is not None]
 
 

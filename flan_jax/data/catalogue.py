@@ -208,7 +208,7 @@ class Catalogue:
         """Checks a dataset and adds it; returns it.
 
         Raises:
-          UserError: one sentence that names the dataset, the template and what is wrong with it.
+          UserError: names the dataset, the template and what is wrong with it.
         """
         if not isinstance(dataset, Dataset):
             raise UserError(f"what is registered must be a Dataset(...), not {quoted(dataset)}.")
@@ -402,7 +402,7 @@ def _check_hub(dataset: Dataset) -> None:
     raw_splits = {spec.split("[")[0] for spec in dataset.splits.values()}
     unknown = set(dataset.hub.splits) - raw_splits
     if unknown:
-        raise UserError(f"{where}: its Hub renames the split {min(unknown)!r}, which is none of its raw splits "
+        raise UserError(f"{where}: its Hub renames the split {min(unknown)!r}, which is not one of its raw splits "
                         f"({', '.join(sorted(raw_splits))}).")
 
 

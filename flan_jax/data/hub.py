@@ -319,7 +319,7 @@ def _class(dataset: Dataset, field: str, value: Any, names: list[str] | None, or
     if isinstance(value, int) and names is not None:
         value = names[value] if 0 <= value < len(names) else value
     if value not in order:
-        raise UserError(f"the field {field!r} of {dataset.name} holds {value!r}, which is none of its classes "
+        raise UserError(f"the field {field!r} of {dataset.name} holds {value!r}, which is not one of its classes "
                         f"({', '.join(order)}); the files must carry the names of the classes.")
     return order.index(value)
 

@@ -76,7 +76,7 @@ class FlanLM(LM):
         """
         super().__init__()
         if protocol not in PROTOCOLS:
-            raise UserError(f"protocol={protocol} is none of {', '.join(PROTOCOLS)}.")
+            raise UserError(f"protocol={protocol} is not one of {', '.join(PROTOCOLS)}.")
         argv, checkpoint = _sources(run, checkpoint, gin_file, settings)
         with contextlib.redirect_stdout(sys.stderr):  # the harness prints its table on standard output
             gin_config.parse_command_line(argv, gin_config.CONFIGURED)
