@@ -245,6 +245,18 @@ def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(
     assert packs.find("second") is not None and packs.find("third") is None
 
 
+def test_a_preparation_of_two_days_makes_a_few_hundred_files(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with PackWriter(tmp_path) as writer:
+        for number in range(5760):
+            now += 30.0
+            writer.add(Shard(str(number), {}, {"numbers": np.arange(3)}))
+            if number == 20:
+                assert len(writer.written) == 5
+    assert len(writer.written) < 300 and len(Packs(tmp_path).packs()) == len(writer.written)
+
+
 def test_prune_is_a_flag_of_prepare(tmp_path, capsys):
     arguments = ["prepare", "--gin_file=gin/flan.gin", f"--gin.CACHE_DIR={tmp_path}", "--dry_run"]
     assert cli.main([*arguments, "--prune"]) == 0 and "would free 0.0 MB; 0 shards" in capsys.readouterr().out

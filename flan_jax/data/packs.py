@@ -32,9 +32,10 @@ _MAGIC = b"flanpak1"
 _FOOTER = struct.Struct("<Q16s8s")  # bytes of the index, its digest, _MAGIC
 _ALIGNMENT = 64
 
-# A pack is closed when it is so large or so old: a preparation that is killed loses no more than that.
+# A pack is closed when it is so large, or so old and has taken such a part of its writer's time: a preparation that is
+# killed loses no more than that, and a long one does not make more files than a process may have open.
 _MOST_BYTES = 256 * 2**20
-_MOST_SECONDS = 60.0
+_MOST_SECONDS, _MOST_PART = 60.0, 0.02
 
 # A use of a pack renews its time, which says when it was used last, if that is older than this.
 _RENEWED_SECONDS = 3600.0
@@ -197,7 +198,7 @@ class PackWriter:
         self.written: list[pathlib.Path] = []
         self._file = None
         self._index: dict[str, dict[str, Any]] = {}
-        self._opened = 0.0
+        self._began, self._opened = time.monotonic(), 0.0
 
     def __enter__(self) -> PackWriter:
         return self
@@ -220,7 +221,8 @@ class PackWriter:
                 self._file.write(_MAGIC)
             self._index[shard.key] = {"meta": shard.meta,
                                       "arrays": {name: self._write(a) for name, a in shard.arrays.items()}}
-            old = time.monotonic() - self._opened > _MOST_SECONDS
+            now = time.monotonic()
+            old = now - self._opened > max(_MOST_SECONDS, _MOST_PART * (now - self._began))
         if old or self._file.tell() > _MOST_BYTES:
             self.close()
 
