@@ -207,7 +207,12 @@ def main(argv: list[str] | None = None) -> int:
     if flags.prune:
         check_number("--older_than", flags.older_than, least=0)
         data = Data(DataConfig())
-        print(f"{data.directory}\n{prune(data, flags.older_than, flags.dry_run).text(flags.dry_run)}")
+        try:
+            freed = prune(data, flags.older_than, flags.dry_run)
+        except PermissionError as error:
+            raise UserError(f"cannot prune {data.directory} ({error.strerror}: {error.filename}); run this as the user "
+                            "whose cache it is, or set CACHE_DIR to your own.") from error
+        print(f"{data.directory}\n{freed.text(flags.dry_run)}")
         return 0
     if flags.dry_run:
         raise UserError("--dry_run has no effect without --prune; leave it out.")

@@ -257,8 +257,19 @@ def test_a_preparation_of_two_days_makes_a_few_hundred_files(tmp_path, monkeypat
     assert len(writer.written) < 300 and len(Packs(tmp_path).packs()) == len(writer.written)
 
 
-def test_prune_is_a_flag_of_prepare(tmp_path, capsys):
+def test_prune_is_a_flag_of_prepare(tmp_path, capsys, monkeypatch):
     arguments = ["prepare", "--gin_file=gin/flan.gin", f"--gin.CACHE_DIR={tmp_path}", "--dry_run"]
     assert cli.main([*arguments, "--prune"]) == 0 and "would free 0.0 MB; 0 shards" in capsys.readouterr().out
     assert cli.main(arguments) == 2 and "--dry_run has no effect without --prune" in capsys.readouterr().err
     assert cli.main([*arguments, "--prune", "--older_than=-1"]) == 2
+
+    left = tmp_path / "tokens" / f"1.{socket.gethostname()}-{2**22 + 1}-ab.pack"
+    left.parent.mkdir()
+    left.write_bytes(b"")
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "unlink", refuse)  # a file of another user
+    assert cli.main([*arguments[:-1], "--prune"]) == 2
+    assert f"(Permission denied: {left})" in capsys.readouterr().err
