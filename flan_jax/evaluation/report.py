@@ -464,7 +464,7 @@ def _legend(lines: Sequence[Comparison]) -> list[str]:
         "matters. A cluster's line is the mean over the paper's datasets, each the mean of its configurations, and its",
         "s.e. that of this mean. `untuned` is the model before tuning (mean ± std over templates); `majority` always",
         "gives the most frequent class of these rows. `tuned - untuned` is the difference with its standard error,",
-        "paired by rows; it is there where both were evaluated on the same rows in the same templates.",
+        "paired by rows; it is there where both were evaluated on the same rows, templates and instructions.",
     ]
     if any(line.tuned and line.tuned.stderr_is_bound for line in lines):
         legend += ["≤ An upper bound, the mean of the templates' own standard errors: what each row contributes was",

@@ -168,7 +168,7 @@ def _check_same_units(measures: Sequence[Measure]) -> None:
 
 
 def _is_undefined(measure: Measure) -> bool:
-    """Whether a correlation has a constant side: how much it would move with other rows cannot be told."""
+    """Whether a correlation has a constant side: it is undefined, and so is how much it would move with other rows."""
     return measure.statistic.endswith("correlation") and not np.ptp(measure.parts, axis=0).all()
 
 

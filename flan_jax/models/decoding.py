@@ -36,12 +36,12 @@ def greedy(model, params, tokens, max_length: int, eos_id: EosId = 1, lengths=No
 
 
 def is_eos(chosen, eos_id: EosId) -> jax.Array:
-    """Gives for each of the tokens whether it is `eos_id` or one of them: bool, of the same shape."""
+    """Returns for each of the tokens whether it is `eos_id` or one of them: bool, of the same shape."""
     return functools.reduce(operator.or_, (chosen == i for i in (eos_id if isinstance(eos_id, tuple) else (eos_id,))))
 
 
 def start_id(model) -> jax.Array:
-    """Gives the id that a T5's decoder reads first: int32, a scalar; a decoder-only model's prompt has its own."""
+    """Returns the id that a T5's decoder reads first: int32, a scalar; a decoder-only model's prompt has its own."""
     return jnp.int32(getattr(model.config, "decoder_start_id", 0))
 
 
