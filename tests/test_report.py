@@ -146,6 +146,14 @@ def test_models_on_other_rows_or_templates_have_no_paired_difference():
     assert report.compare(rows, stale)[0].difference is None  # they do not give the rows' values
 
 
+def test_a_changed_file_of_what_rows_contribute_gives_no_paired_difference():
+    rows = [row("a", 50.0), row("a", 50.0, model="untuned", step=0)]
+    known = {measures.key(one): Measure("macro_f1", ("r0", "r1"), np.ones((2, 3 * classes)))
+             for classes, one in enumerate(rows, 1)}
+    line, = report.compare(rows, known)
+    assert line.tuned.stderr is not None and line.difference is None
+
+
 def test_a_cluster_counts_the_datasets_of_the_paper_and_not_their_configurations():
     # ANLI's three rounds are one dataset of the paper, as MNLI's two sets are.
     values = {"anli_r1": 30.0, "anli_r2": 40.0, "anli_r3": 50.0, "rte": 80.0}

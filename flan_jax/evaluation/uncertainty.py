@@ -158,8 +158,8 @@ def paired_difference(ours: Sequence[Measure], theirs: Sequence[Measure]) -> Dif
 
 
 def are_of_same_units(measures: Sequence[Measure]) -> bool:
-    """Whether all measures are of the same units in the same order, by the same statistic."""
-    return len({(measure.statistic, measure.units) for measure in measures}) == 1
+    """Whether all measures are of the same units in the same order, by the same statistic of as many numbers."""
+    return len({(measure.statistic, measure.units, measure.parts.shape) for measure in measures}) == 1
 
 
 def _check_same_units(measures: Sequence[Measure]) -> None:
