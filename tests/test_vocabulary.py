@@ -201,6 +201,8 @@ def test_every_eos_of_the_model_ends_an_answer(tmp_path):
     assert load_vocabulary(str(tmp_path)).eos_ids == (2,)
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
     assert HuggingFaceVocabulary(str(tmp_path / "tokenizer.json")).eos_ids == (2, 7, 9)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"max_new_tokens": 20}))  # it does not name any
+    assert HuggingFaceVocabulary(str(tmp_path / "tokenizer.json")).eos_ids == (2, 7, 9)
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [265, 2], "pad_token_id": -1}))
     vocabulary = HuggingFaceVocabulary(str(tmp_path / "tokenizer.json"))
     assert (vocabulary.eos_id, vocabulary.eos_ids, vocabulary.pad_id) == (2, (2, 265), None)

@@ -59,7 +59,7 @@ def read_special_tokens(files: Mapping[str, bytes], place: str = "") -> SpecialT
     """Returns what those of FILES that are given say, in the order in which `transformers` trusts them.
 
     `tokenizer_config.json` decides if it lists its added tokens, as newer ones do; else `special_tokens_map.json`.
-    Ids are those of `generation_config.json`, and of `config.json` where there is none.
+    Ids are those of `generation_config.json`, and of `config.json` where it lacks them.
 
     Args:
       files: contents by name; other files are ignored.
@@ -73,7 +73,7 @@ def read_special_tokens(files: Mapping[str, bytes], place: str = "") -> SpecialT
     table = _present(parsed.get(SPECIAL_TOKENS_MAP, {}))
     named = {**table, **config} if "added_tokens_decoder" in config else {**config, **table}
     names = {kind: _text(named[f"{kind}_token"], f"{place}{kind}_token") for kind in KINDS if f"{kind}_token" in named}
-    given = _present(parsed.get(GENERATION_CONFIG, parsed.get(CONFIG, {})))
+    given = {**_present(parsed.get(CONFIG, {})), **_present(parsed.get(GENERATION_CONFIG, {}))}
     ids = {kind: _ids(given[f"{kind}_token_id"], f"{place}{kind}_token_id")
            for kind in (*KINDS, "decoder_start") if f"{kind}_token_id" in given}
     return SpecialTokens(names, ids, _added(config, parsed.get(ADDED_TOKENS, {}), place))
