@@ -9,11 +9,12 @@ from ended import said
 
 # TensorFlow is imported in a process of its own: no other test may depend on it being loaded.
 PROGRAM = """
-import json, sys
+import json, pathlib, sys
 import tensorflow_datasets as tfds
 from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.sources import open_source
+from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 import tensorflow as tf
 
@@ -43,6 +44,13 @@ data = prepare(DataConfig(source='tfds', data_dir=directory, mixture_or_task_nam
                           vocabulary='bytes', cache_dir=cache, batch_size=2, train_steps=3,
                           task_feature_lengths={'inputs': 1024, 'targets': 64}))
 found['members'] = [(m.name, m.rows) for m in data.members()]
+
+record = next(pathlib.Path(directory).rglob('*validation*.tfrecord*'))
+record.write_bytes(record.read_bytes()[:-20])
+try:
+    list(source.rows(rte, 'validation'))
+except UserError as error:
+    found['damaged'] = str(error)
 print('FOUND ' + json.dumps(found))
 """
 
@@ -60,3 +68,4 @@ def test_rows_of_tensorflow_datasets(tmp_path):
     assert found["row"] == {"premise": f"Zürich has {number} bridges.", "hypothesis": f"There are {number} of them.",
                             "idx": number, "label": number % 2}
     assert found["members"] == [["rte", 30]]
+    assert "super_glue/rte:1.0.2 in " in found["damaged"] and "prepare it again with TFDS" in found["damaged"]

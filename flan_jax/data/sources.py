@@ -7,6 +7,7 @@ Only reading from TFDS imports TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -267,7 +268,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         raw_split, part = parse_spec(spec)
-        with readable(f"{dataset.tfds} in {self.directory}", "prepare it again with TFDS"):
+        with _readable(f"{dataset.tfds} in {self.directory}"):
             builder = self._builder(dataset)
             if raw_split not in builder.info.splits:
                 raise UserError(f"{dataset.tfds} has no split {raw_split!r}, but {', '.join(builder.info.splits)}.")
@@ -287,6 +288,20 @@ class TfdsSource:
 
         tf.config.set_visible_devices([], "GPU")
         return tfds.builder(dataset.tfds, data_dir=str(self.directory))
+
+
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Turns what TFDS and TensorFlow raise for damaged files into one message."""
+    import tensorflow as tf
+
+    advice = "prepare it again with TFDS"
+    try:
+        with readable(what, advice):
+            yield
+    except tf.errors.OpError as error:
+        reason = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
+        raise UserError(f"{what} is not readable ({shown(reason)}); {advice}.") from error
 
 
 @functools.cache
