@@ -51,10 +51,10 @@ class Scored(NamedTuple):
     texts: Sequence[str]
 
 
-# How the options of a row compare. 'sum' is the log-probability of the literal option and what tables show;
 # What stands in the place of a row's input for 'unconditional' (Brown et al. 2020, section 2.4).
 UNCONDITIONAL_INPUT = "Answer:"
 
+# How the options of a row compare. 'sum' is the log-probability of the literal option and what tables show;
 # 'unconditional' takes off how likely the option is by itself (Brown et al. 2020, section 2.4).
 SCORINGS: dict[str, Callable[[Scored], np.ndarray]] = {
     "sum": lambda of: of.sums,
