@@ -192,7 +192,8 @@ def test_a_command_that_is_killed_again_and_again_ends_with_the_bytes_of_an_undi
             kills += 1
             if kills == case.kills:
                 break
-        finish(case.command(out, ready), case.processes, f"{name} {life}", temporary)
+        if not (out / "export").is_dir():  # else `convert` was done when it was killed, and does not write twice
+            finish(case.command(out, ready), case.processes, f"{name} {life}", temporary)
         assert contents(out, case) == expected
         assert not left_over(out.parent) and not list(temporary.iterdir())
         if name == "prepare":  # what was prepared trains as it would otherwise
