@@ -83,7 +83,7 @@ def test_fit_prints_the_lines_to_use(capsys, tmp_path, monkeypatch):
     (["--topology=v3"], "v3:8x8"),
     (["--topology=v5e:32x32"], "1,024 chips, and a pod of TPU v5e has only 256"),
     (["--topology=cpu:1", "--gin.MESH={'model': 3}"], "does not fit the 1 devices"),
-    (["--topology=cpu:1", "--gin.MESH=car"], "must look like"),
+    (["--topology=cpu:1", "--gin.MESH=car"], "sizes such as"),
     (["--topology=cpu:1", "--fit", "--tries=0"], "1 or more"),
     (["--topology=cpu:1", "--json=nowhere/found.json"], "make it first"),
     (["--topology=cpu:1", "--gin.BATCH_SIZE=3", "--gin.MICROBATCHES=2"], "BATCH_SIZE=4"),
