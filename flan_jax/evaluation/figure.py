@@ -88,7 +88,8 @@ def _draw_bar(axes: Axes, place: float, summary: Summary, colour: str, hatch: st
     if _has_best(summary) and colour != _UNTUNED:
         axes.plot(summary.best, place, marker="D", markersize=3.6, markerfacecolor="white", markeredgecolor=_INK,
                   markeredgewidth=0.8, zorder=4)
-    error = "" if summary.stderr is None else f" ± {summary.stderr:.1f}"
+    bound = "≤" if summary.stderr_is_bound else ""
+    error = "" if summary.stderr is None else f" ± {bound}{summary.stderr:.1f}"
     axes.annotate(f"{summary.mean:.1f}{error}", (1.01, place), xycoords=("axes fraction", "data"), va="center",
                   fontsize=7.5, color=_INK if colour != _UNTUNED else "#8a8a8a",
                   fontweight="normal" if summary.dataset else "bold", annotation_clip=False)
