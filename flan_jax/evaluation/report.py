@@ -259,7 +259,7 @@ def _summary(series: Series, splits: dict[str, list[ResultRow]], known: Measures
     by_validation = split != "validation" and {r.template for r in splits.get("validation", ())} >= {
         r.template for r in rows}
     judges = {r.template: r.value for r in (splits["validation"] if by_validation else rows)}
-    best = max(rows, key=lambda row: judges[row.template])
+    best = max(splits[split], key=lambda row: judges[row.template])  # of equals the one that was evaluated first
     values = [row.value for row in rows]
     kept = _measures_of(rows, known)
     errors = [row.stderr for row in rows if row.stderr is not None]
