@@ -351,35 +351,33 @@ def _weights(configurations: Sequence[str]) -> list[float]:
 
 
 def _mean_over_datasets(values: Mapping[str, float]) -> float:
+    """The mean of numbers by configuration over the paper's datasets."""
     return math.fsum(weight * value for weight, value in zip(_weights(list(values)), values.values()))
 
 
-def _mean_difference(lines: Sequence[Comparison]) -> Difference | None:
-    """The mean of the differences; datasets are independent of one another."""
-    if any(line.difference is None for line in lines):
+def _error_over_datasets(errors: Mapping[str, float | None]) -> float | None:
+    """The standard error of that mean; datasets are independent of one another. None if one of them has none."""
+    if None in errors.values():
         return None
-    value, stderr = _weighted(lines, [line.difference.value for line in lines],
-                              [line.difference.stderr for line in lines])
-    return Difference(value, stderr, sum(line.difference.changed for line in lines))
+    return math.sqrt(math.fsum((weight * error) ** 2 for weight, error in zip(_weights(list(errors)), errors.values())))
 
 
-def _weighted(lines: Sequence[Comparison | Summary], values: Sequence[float],
-              errors: Sequence[float | None]) -> tuple[float, float | None]:
-    """The mean over the paper's datasets, and its standard error; None if one of them has none."""
-    weights = _weights([line.dataset for line in lines])
-    mean = math.fsum(w * v for w, v in zip(weights, values))
-    stderr = None if None in errors else math.sqrt(math.fsum((w * e) ** 2 for w, e in zip(weights, errors)))
-    return mean, stderr
+def _mean_difference(lines: Sequence[Comparison]) -> Difference | None:
+    """The mean of the differences; None if one of them is not known."""
+    differences = {line.dataset: line.difference for line in lines}
+    if None in differences.values():
+        return None
+    return Difference(_mean_over_datasets({name: one.value for name, one in differences.items()}),
+                      _error_over_datasets({name: one.stderr for name, one in differences.items()}),
+                      sum(one.changed for one in differences.values()))
 
 
 def _mean_of(summaries: Sequence[Summary]) -> Summary:
-    weights = _weights([s.dataset for s in summaries])
-
     def mean(name):
-        values = [getattr(s, name) for s in summaries]
-        return None if None in values else math.fsum(w * v for w, v in zip(weights, values))
+        values = {s.dataset: getattr(s, name) for s in summaries}
+        return None if None in values.values() else _mean_over_datasets(values)
 
-    _, stderr = _weighted(summaries, [s.mean for s in summaries], [s.stderr for s in summaries])
+    stderr = _error_over_datasets({s.dataset: s.stderr for s in summaries})
     metrics = {s.metric for s in summaries}
     return dataclasses.replace(
         summaries[0], dataset="", metric=metrics.pop() if len(metrics) == 1 else "mixed", stderr=stderr,
