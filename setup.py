@@ -19,7 +19,11 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     # `tasks/` and `gin/` install below `flan_jax`: a wheel must not claim those top-level names.
-    packages=[*setuptools.find_packages(include=["flan_jax", "flan_jax.*"]), "flan_jax.tasks", "flan_jax.gin"],
+    packages=[
+        *setuptools.find_packages(include=["flan_jax", "flan_jax.*"]),
+        "flan_jax.tasks",
+        "flan_jax.gin",
+    ],
     package_dir={"flan_jax": "flan_jax", "flan_jax.tasks": "tasks", "flan_jax.gin": "gin"},
     package_data={"flan_jax.tasks": ["rows/*/*.jsonl"], "flan_jax.gin": ["*.gin", "*/*.gin"]},
     install_requires=[
@@ -48,8 +52,15 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "hf": HUGGING_FACE,
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
-        "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.8", "tensorboardX>=2.6,<3", "safetensors>=0.5,<1",
-                 "hypothesis>=6.100,<7", *HUGGING_FACE],
+        "test": [
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.8",
+            "tensorboardX>=2.6,<3",
+            "safetensors>=0.5,<1",
+            "hypothesis>=6.100,<7",
+            *HUGGING_FACE,
+        ],
     },
     entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
 )

@@ -1,9 +1,11 @@
 """What `flan-jax convert` needs: time, and memory beyond the size of what it writes.
 
-  python benchmarks/convert.py [--parameters=3e9] [--to=flan] [--dtype=bfloat16] [--directory=DIR] [--json=FILE]
+  python benchmarks/convert.py [--parameters=3e9] [--to=flan] [--dtype=bfloat16] [--directory=DIR]
+  [--json=FILE]
 
-Makes a Llama-like safetensors checkpoint of random bfloat16 numbers in shards (it needs room for it twice over in
---directory), converts it in a process of its own, and reports that process's peak resident memory.
+Makes a Llama-like safetensors checkpoint of random bfloat16 numbers in shards (it needs room for it
+twice over in --directory), converts it in a process of its own, and reports that process's peak
+resident memory.
 """
 
 import argparse
@@ -32,9 +34,19 @@ def size_for(parameters: float) -> dict:
     width = 64
     while _count(width + 64, layers) <= parameters:
         width += 64
-    return {"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": width * 8 // 3,
-            "num_hidden_layers": layers, "num_attention_heads": width // 64, "num_key_value_heads": width // 64,
-            "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True}
+    return {
+        "model_type": "llama",
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": width * 8 // 3,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "num_key_value_heads": width // 64,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+    }
 
 
 def _count(width: int, layers: int) -> int:
@@ -47,8 +59,10 @@ def make_checkpoint(directory: pathlib.Path, config: dict) -> int:
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     fields = huggingface_llama.fields_of(config, directory)
     names = huggingface_llama.names(fields)
-    shapes = {names[name]: (shape[::-1] if huggingface_llama.is_turned(name) else shape, _BLOCK.dtype)
-              for name, shape in parameter_shapes("decoder", fields).items()}
+    shapes = {
+        names[name]: (shape[::-1] if huggingface_llama.is_turned(name) else shape, _BLOCK.dtype)
+        for name, shape in parameter_shapes("decoder", fields).items()
+    }
     write_directory(directory, shapes, lambda name: np.resize(_BLOCK, shapes[name][0]))
     return sum(int(np.prod(shape)) for shape, _ in shapes.values())
 
@@ -57,13 +71,29 @@ def measured(root: pathlib.Path, flags) -> dict[str, float]:
     """Makes and converts the checkpoint; gives what was measured."""
     parameters = make_checkpoint(root / "in", size_for(flags.parameters))
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "flan_jax.convert", "--from=hf", f"--to={flags.to}", f"--input={root / 'in'}",
-                    f"--output={root / 'out'}", f"--dtype={flags.dtype}"], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "flan_jax.convert",
+            "--from=hf",
+            f"--to={flags.to}",
+            f"--input={root / 'in'}",
+            f"--output={root / 'out'}",
+            f"--dtype={flags.dtype}",
+        ],
+        check=True,
+    )
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     written = parameters * (2 if flags.dtype == "bfloat16" else 4)
-    return {"parameters": parameters, "written_gb": written / 1e9, "seconds": seconds, "peak_rss_gb": peak / 1e9,
-            "beyond_written_gb": max(0.0, peak - written) / 1e9}
+    return {
+        "parameters": parameters,
+        "written_gb": written / 1e9,
+        "seconds": seconds,
+        "peak_rss_gb": peak / 1e9,
+        "beyond_written_gb": max(0.0, peak - written) / 1e9,
+    }
 
 
 def main() -> None:
@@ -72,7 +102,9 @@ def main() -> None:
     parser.add_argument("--parameters", type=float, default=3e9)
     parser.add_argument("--to", choices=["flan", "t5x", "hf"], default="flan")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--directory", help="where the two checkpoints lie for a while (default: the system's)")
+    parser.add_argument(
+        "--directory", help="where the two checkpoints lie for a while (default: the system's)"
+    )
     parser.add_argument("--json")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=flags.directory) as directory:

@@ -1,17 +1,20 @@
-"""How fast options are ranked and answers written, next to the naive way and to Hugging Face, in one run.
+"""How fast options are ranked and answers written, next to the naive way and to Hugging Face, in
+one run.
 
-  python benchmarks/eval.py [--data_dir=ROWS --vocabulary=FILE] [--sizes=tiny,small] [--rows=96] [--json=FILE]
+  python benchmarks/eval.py [--data_dir=ROWS --vocabulary=FILE] [--sizes=tiny,small] [--rows=96]
+  [--json=FILE]
 
-T5 1.1 with random weights and 32,128 rows of vocabulary, the same weights and rows for all. Without --data_dir the
-bundled rows. Contestants take turns; medians of --repeats turns, and of the ratios within a turn. Compilation is not in
-the rates but in a column of its own. The contestants:
+T5 1.1 with random weights and 32,128 rows of vocabulary, the same weights and rows for all. Without
+--data_dir the bundled rows. Contestants take turns; medians of --repeats turns, and of the ratios
+within a turn. Compilation is not in the rates but in a column of its own. The contestants:
 
   ours         RankScorer, Generator: as `flan-jax eval` uses them.
-  naive        our model, jitted; the input repeated for each option, all padded to the longest of the dataset, 16
-               pairs of input and option a batch.
-  transformers PyTorch; the same pairs, sorted by length, 16 a batch, padded to the longest of the batch;
-               model(input_ids, attention_mask, labels).logits and log_softmax, which is what lm-evaluation-harness
-               does. Generation: generate(use_cache=True). Left out, and said so, where it is not installed.
+  naive        our model, jitted; the input repeated for each option, all padded to the longest of
+               the dataset, 16 pairs of input and option a batch.
+  transformers PyTorch; the same pairs, sorted by length, 16 a batch, padded to the longest of the
+               batch; model(input_ids, attention_mask, labels).logits and log_softmax, which is what
+               lm-evaluation-harness does. Generation: generate(use_cache=True). Left out, and said
+               so, where it is not installed.
 """
 
 import argparse
@@ -43,17 +46,27 @@ from flan_jax.models import decoding, t5
 from flan_jax.training import devices, partitioning
 
 DATASETS = ("rte", "anli_r1", "hellaswag", "copa")
-SIZES = {"tiny": {"d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 4, "num_heads": 4},
-         "small": {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6}}
+SIZES = {
+    "tiny": {"d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 4, "num_heads": 4},
+    "small": {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
+}
 PAIRS = 16  # a batch of the other contestants
 
 
 def make_model(directory: pathlib.Path, size: str):
     """Writes random weights as Hugging Face has them; gives our model and parameters."""
     directory.mkdir()
-    config = {"model_type": "t5", "vocab_size": 32128, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
-              "num_decoder_layers": SIZES[size]["num_layers"], "decoder_start_token_id": 0, "pad_token_id": 0,
-              "architectures": ["T5ForConditionalGeneration"], **SIZES[size]}
+    config = {
+        "model_type": "t5",
+        "vocab_size": 32128,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "num_decoder_layers": SIZES[size]["num_layers"],
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "architectures": ["T5ForConditionalGeneration"],
+        **SIZES[size],
+    }
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     fields = huggingface_t5.fields_of(config, True, str(directory))
     rng, names = np.random.default_rng(0), huggingface_t5.names(fields)
@@ -63,20 +76,42 @@ def make_model(directory: pathlib.Path, size: str):
         # Small: attention as sharp as random weights make it would show rounding in the scores.
         values = rng.standard_normal(shape, np.float32) * 0.5 * SIZES[size]["d_model"] ** -0.5
         arrays[names[name]] = 1 + values if "norm" in name else values
-    write_directory(directory, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.__getitem__)
-    model = t5.T5(t5.T5Config(**{**open_checkpoint(directory).fields, "dtype": "float32"}, dropout_rate=0.0))
+    write_directory(
+        directory, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.__getitem__
+    )
+    model = t5.T5(
+        t5.T5Config(**{**open_checkpoint(directory).fields, "dtype": "float32"}, dropout_rate=0.0)
+    )
     ones = jnp.ones((1, 8), jnp.int32)
-    batch = dict.fromkeys(["encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens",
-                           "decoder_segment_ids"], ones)
+    batch = dict.fromkeys(
+        [
+            "encoder_input_tokens",
+            "encoder_segment_ids",
+            "decoder_input_tokens",
+            "decoder_segment_ids",
+        ],
+        ones,
+    )
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
     return model, interchange.read_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 def read_rows(flags, cache: pathlib.Path) -> dict[str, tuple[list, list]]:
     """The inputs and options of each dataset in its first forward template."""
-    where = {"source": "jsonl", "data_dir": flags.data_dir} if flags.data_dir else {"source": "bundled"}
-    data = Data(DataConfig(**where, vocabulary=flags.vocabulary, held_out="none", eval_datasets="+".join(DATASETS),
-                           eval_templates=1, eval_max_rows=flags.rows, cache_dir=str(cache)))
+    where = (
+        {"source": "jsonl", "data_dir": flags.data_dir} if flags.data_dir else {"source": "bundled"}
+    )
+    data = Data(
+        DataConfig(
+            **where,
+            vocabulary=flags.vocabulary,
+            held_out="none",
+            eval_datasets="+".join(DATASETS),
+            eval_templates=1,
+            eval_max_rows=flags.rows,
+            cache_dir=str(cache),
+        )
+    )
     rows = {}
     for dataset, template in data.eval_jobs():
         data.build_eval(dataset, template)
@@ -102,15 +137,21 @@ def naive_scores(model, params, inputs, options) -> np.ndarray:
     for begin in range(0, len(pairs), PAIRS):
         rows = np.minimum(np.arange(begin, begin + PAIRS), len(pairs) - 1)
         found.append(_naive_sums(model, params, sources[rows], targets[rows]))
-    return np.concatenate(found)[:len(pairs)]
+    return np.concatenate(found)[: len(pairs)]
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _naive_sums(model, params, source, target):
     given = jnp.pad(target, ((0, 0), (1, 0)))[:, :-1]
-    logits = model.apply({"params": params}, {
-        "encoder_input_tokens": source, "encoder_segment_ids": (source > 0).astype(int),
-        "decoder_input_tokens": given, "decoder_segment_ids": jnp.ones_like(target)})
+    logits = model.apply(
+        {"params": params},
+        {
+            "encoder_input_tokens": source,
+            "encoder_segment_ids": (source > 0).astype(int),
+            "decoder_input_tokens": given,
+            "decoder_segment_ids": jnp.ones_like(target),
+        },
+    )
     told = jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], axis=-1)[..., 0]
     return jnp.where(target > 0, told, 0).sum(axis=1)
 
@@ -127,7 +168,9 @@ class Theirs:
         transformers.logging.set_verbosity_error()
         self.torch = torch
         self.model = transformers.T5ForConditionalGeneration.from_pretrained(directory).eval()
-        self.model.config.decoder_start_token_id = self.model.generation_config.decoder_start_token_id = 0
+        self.model.config.decoder_start_token_id = (
+            self.model.generation_config.decoder_start_token_id
+        ) = 0
 
     def scores(self, inputs, options) -> np.ndarray:
         """Sums of all pairs, in their order."""
@@ -135,13 +178,19 @@ class Theirs:
         order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
         sums = np.zeros(len(pairs))
         for begin in range(0, len(pairs), PAIRS):
-            rows = order[begin:begin + PAIRS]
-            ids = torch.tensor(padded([pairs[i][0] for i in rows], max(len(pairs[i][0]) for i in rows))).long()
+            rows = order[begin : begin + PAIRS]
+            ids = torch.tensor(
+                padded([pairs[i][0] for i in rows], max(len(pairs[i][0]) for i in rows))
+            ).long()
             labels = padded([pairs[i][1] for i in rows], max(len(pairs[i][1]) for i in rows), -100)
             labels = torch.tensor(labels).long()
             with torch.no_grad():
-                logits = self.model(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels).logits
-                told = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+                logits = self.model(
+                    input_ids=ids, attention_mask=(ids > 0).long(), labels=labels
+                ).logits
+                told = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[
+                    ..., 0
+                ]
                 sums[rows] = (told * (labels >= 0)).sum(-1).numpy()
         return sums
 
@@ -149,20 +198,34 @@ class Theirs:
         """`new` greedy tokens after each prompt [B, S]."""
         ids = self.torch.tensor(prompts).long()
         with self.torch.no_grad():
-            written = self.model.generate(ids, attention_mask=(ids > 0).long(), max_new_tokens=new, do_sample=False,
-                                          use_cache=True, eos_token_id=-1, pad_token_id=0)
+            written = self.model.generate(
+                ids,
+                attention_mask=(ids > 0).long(),
+                max_new_tokens=new,
+                do_sample=False,
+                use_cache=True,
+                eos_token_id=-1,
+                pad_token_id=0,
+            )
         return written[:, 1:].numpy()
 
 
-def measured(contestants: dict, repeats: int, count: int) -> tuple[dict[str, dict[str, float]], dict]:
-    """Lets all take turns: rates, how often ours is faster, what the first turn took more; and what they gave."""
+def measured(
+    contestants: dict, repeats: int, count: int
+) -> tuple[dict[str, dict[str, float]], dict]:
+    """Lets all take turns: rates, how often ours is faster, what the first turn took more; and what
+    they gave.
+    """
     first = {name: timed(run) for name, run in contestants.items()}
     turns = [{name: timed(run)[0] for name, run in contestants.items()} for _ in range(repeats)]
     table = {}
     for name in contestants:
         seconds = statistics.median(turn[name] for turn in turns)
-        table[name] = {"rate": count / seconds, "compilation_s": max(0.0, first[name][0] - seconds),
-                       "ours_is_faster": statistics.median(turn[name] / turn["ours"] for turn in turns)}
+        table[name] = {
+            "rate": count / seconds,
+            "compilation_s": max(0.0, first[name][0] - seconds),
+            "ours_is_faster": statistics.median(turn[name] / turn["ours"] for turn in turns),
+        }
     return table, {name: result for name, (_, result) in first.items()}
 
 
@@ -176,15 +239,22 @@ def timed(run) -> tuple:
 def rank(model, params, theirs, inputs, options, repeats: int) -> dict:
     """Rows a second of one dataset, and the padding that ours computes."""
     scorer = RankScorer(model)
-    contestants = {"ours": lambda: np.concatenate(scorer.scores(params, inputs, options)),
-                   "naive": lambda: naive_scores(model, params, inputs, options)}
+    contestants = {
+        "ours": lambda: np.concatenate(scorer.scores(params, inputs, options)),
+        "naive": lambda: naive_scores(model, params, inputs, options),
+    }
     if theirs:
         contestants["transformers"] = lambda: theirs.scores(inputs, options)
     table, sums = measured(contestants, repeats, len(inputs))
     real, places = scorer.tokens
-    return {"contestants": table, "rows": len(inputs), "options": float(np.mean(list(map(len, options)))),
-            "padding": float(1 - real / places), "shapes": len(scorer.shapes),
-            "scores_apart": max(float(np.abs(of - sums["ours"]).max()) for of in sums.values())}
+    return {
+        "contestants": table,
+        "rows": len(inputs),
+        "options": float(np.mean(list(map(len, options)))),
+        "padding": float(1 - real / places),
+        "shapes": len(scorer.shapes),
+        "scores_apart": max(float(np.abs(of - sums["ours"]).max()) for of in sums.values()),
+    }
 
 
 def generate(model, params, theirs, inputs, batch: int, new: int, repeats: int) -> dict:
@@ -192,10 +262,13 @@ def generate(model, params, theirs, inputs, batch: int, new: int, repeats: int) 
     given = inputs[:batch]
     width = buckets.source_width(max(map(len, given)))
     prompts, lengths = buckets.padded(given, batch, width), buckets.lengths(given, batch)
-    contestants = {"ours": lambda: np.asarray(decoding.greedy(model, params, prompts, new, eos_id=-1,
-                                                              lengths=lengths))}
+    contestants = {
+        "ours": lambda: np.asarray(
+            decoding.greedy(model, params, prompts, new, eos_id=-1, lengths=lengths)
+        )
+    }
     if theirs:
-        contestants["transformers"] = lambda: theirs.write(prompts[:, :max(map(len, given))], new)
+        contestants["transformers"] = lambda: theirs.write(prompts[:, : max(map(len, given))], new)
     table, written = measured(contestants, repeats, batch * new)
     same = float(np.mean(written["ours"] == written["transformers"])) if theirs else None
     return {"contestants": table, "rows": batch, "new_tokens": new, "tokens_equal": same}
@@ -203,23 +276,34 @@ def generate(model, params, theirs, inputs, batch: int, new: int, repeats: int) 
 
 def print_result(size: str, name: str, unit: str, result: dict) -> None:
     for contestant, of in result["contestants"].items():
-        print(f"{size:<7}{name:<12}{contestant:<14}{of['rate']:>10,.1f} {unit:<9}{of['compilation_s']:>8.1f} s"
-              f"{of['ours_is_faster']:>8.2f}x", flush=True)
+        print(
+            f"{size:<7}{name:<12}{contestant:<14}{of['rate']:>10,.1f} "
+            f"{unit:<9}{of['compilation_s']:>8.1f} s"
+            f"{of['ours_is_faster']:>8.2f}x",
+            flush=True,
+        )
     if "padding" in result:
-        print(f"{'':<19}{result['rows']} rows, {result['options']:.1f} options; padding of ours "
-              f"{result['padding']:.1%} in {result['shapes']} shapes; scores apart at most "
-              f"{result['scores_apart']:.1e}", flush=True)
+        print(
+            f"{'':<19}{result['rows']} rows, {result['options']:.1f} options; padding of ours "
+            f"{result['padding']:.1%} in {result['shapes']} shapes; scores apart at most "
+            f"{result['scores_apart']:.1e}",
+            flush=True,
+        )
     elif result["tokens_equal"] is not None:
         print(f"{'':<19}{result['tokens_equal']:.1%} of the tokens are equal", flush=True)
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir")
     parser.add_argument("--vocabulary", default="bytes")
     parser.add_argument("--sizes", default="tiny,small")
-    parser.add_argument("--datasets", default=",".join(DATASETS), help="may be empty: generation alone")
+    parser.add_argument(
+        "--datasets", default=",".join(DATASETS), help="may be empty: generation alone"
+    )
     parser.add_argument("--generation", type=int, default=1, help="0: ranks alone")
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--batch", type=int, default=16)
@@ -235,7 +319,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         root = pathlib.Path(directory)
         rows = read_rows(flags, root / "cache")
-        print(f"{'size':<7}{'':<12}{'contestant':<14}{'rate':>10} {'':<9}{'compile':>10}{'ours is':>9}")
+        print(
+            f"{'size':<7}{'':<12}{'contestant':<14}{'rate':>10} "
+            f"{'':<9}{'compile':>10}{'ours is':>9}"
+        )
         for size in flags.sizes.split(","):
             model, params = make_model(root / size, size)
             try:
@@ -247,8 +334,15 @@ def main() -> None:
                 results[f"{size}/{name}"] = rank(model, params, theirs, *rows[name], flags.repeats)
                 print_result(size, name, "rows/s", results[f"{size}/{name}"])
             if flags.generation:
-                results[f"{size}/generation"] = generate(model, params, theirs, rows["anli_r1"][0], flags.batch,
-                                                         flags.new_tokens, flags.repeats)
+                results[f"{size}/generation"] = generate(
+                    model,
+                    params,
+                    theirs,
+                    rows["anli_r1"][0],
+                    flags.batch,
+                    flags.new_tokens,
+                    flags.repeats,
+                )
                 print_result(size, "generation", "tokens/s", results[f"{size}/generation"])
     if flags.json:
         pathlib.Path(flags.json).write_text(json.dumps(results, indent=1), encoding="utf-8")

@@ -1,8 +1,9 @@
 """Whether this machine is idle enough to compare with PyTorch.
 
-Threads of OpenMP spin while they wait for each other. Where another program takes one of the cores, PyTorch's step
-takes many times as long (a ratio of 0.10 was seen in the place of 0.75) while XLA's only loses its share: such a
-comparison means nothing. The benchmarks that compare refuse to run there, unless --busy allows it.
+Threads of OpenMP spin while they wait for each other. Where another program takes one of the cores,
+PyTorch's step takes many times as long (a ratio of 0.10 was seen in the place of 0.75) while XLA's
+only loses its share: such a comparison means nothing. The benchmarks that compare refuse to run
+there, unless --busy allows it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,22 @@ _MOST_BUSY = 0.15  # of one core, on average over a second
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
     """Adds --busy."""
-    parser.add_argument("--busy", action="store_true", help="measure although other programs use the cores")
+    parser.add_argument(
+        "--busy", action="store_true", help="measure although other programs use the cores"
+    )
 
 
 def check_idle(flags: argparse.Namespace) -> None:
-    """Ends the program with a message where other programs use the cores, unless --busy is given."""
+    """Ends the program with a message where other programs use the cores, unless --busy is
+    given.
+    """
     busy = busy_cores()
     if busy > _MOST_BUSY and not flags.busy:
-        raise SystemExit(f"other programs use {busy:.1f} of {len(os.sched_getaffinity(0))} cores, so that times beside "
-                         "PyTorch's say nothing; wait until they end, or add --busy.")
+        raise SystemExit(
+            f"other programs use {busy:.1f} of {len(os.sched_getaffinity(0))} cores, so that "
+            f"times beside "
+            "PyTorch's say nothing; wait until they end, or add --busy."
+        )
 
 
 def busy_cores(seconds: float = 1.0) -> float:

@@ -1,9 +1,11 @@
-"""What it costs to know every SeqIO name of the catalogue, and to build every task, each in a process of its own.
+"""What it costs to know every SeqIO name of the catalogue, and to build every task, each in a
+process of its own.
 
   python benchmarks/seqio_registry.py [--repeats=3] [--json=FILE]
 
-Medians of --repeats processes, on the bundled rows; memory is the highest resident set. The original implementation
-builds 10,984 tasks and 1,876 mixtures when it is imported, in about 5 s after TensorFlow is loaded (two CPU cores).
+Medians of --repeats processes, on the bundled rows; memory is the highest resident set. The
+original implementation builds 10,984 tasks and 1,876 mixtures when it is imported, in about 5 s
+after TensorFlow is loaded (two CPU cores).
 """
 
 import argparse
@@ -36,9 +38,15 @@ print(json.dumps({"seconds": seconds, "peak_mib": peak, "names": len(names)}))
 
 
 def measure(stages: list[str]) -> dict:
-    """Seconds from the start to the end of each stage, peak memory in MiB and the number of names: a new process."""
-    result = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(stages)], capture_output=True, text=True,
-                            check=True)
+    """Seconds from the start to the end of each stage, peak memory in MiB and the number of names:
+    a new process.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(stages)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -51,10 +59,17 @@ def main() -> None:
     results = []
     for count, title in enumerate(STAGES, 1):
         runs = [measure(list(STAGES.values())[:count]) for _ in range(flags.repeats)]
-        # The stage itself, apart from those before it: they vary more from process to process than it takes.
+        # The stage itself, apart from those before it: they vary more from process to process than
+        # it takes.
         own = [run["seconds"][-1] - (run["seconds"][-2] if count > 1 else 0) for run in runs]
-        results.append({"stage": title, "seconds": statistics.median(own), "names": runs[0]["names"],
-                        "peak_mib": statistics.median(run["peak_mib"] for run in runs)})
+        results.append(
+            {
+                "stage": title,
+                "seconds": statistics.median(own),
+                "names": runs[0]["names"],
+                "peak_mib": statistics.median(run["peak_mib"] for run in runs),
+            }
+        )
     print(f"{'stage':<42}{'seconds':>9}{'peak MiB':>10}{'names':>8}")
     for row in results:
         print(f"{row['stage']:<42}{row['seconds']:>9.3f}{row['peak_mib']:>10.0f}{row['names']:>8,}")

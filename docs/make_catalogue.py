@@ -1,6 +1,8 @@
-"""Writes catalogue.md and templates.md from the catalogue itself, here or into the directory given: `make docs`.
+"""Writes catalogue.md and templates.md from the catalogue itself, here or into the directory given:
+`make docs`.
 
-The pages hold nothing that is not in the records of `tasks/`; tests/test_docs.py compares them with what this gives.
+The pages hold nothing that is not in the records of `tasks/`; tests/test_docs.py compares them with
+what this gives.
 """
 
 from __future__ import annotations
@@ -15,36 +17,61 @@ from flan_jax.data.catalogue import CATALOGUE, TRAIN_CAP, Dataset, Template, in_
 from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS
 from flan_jax.data.sources import BundledSource
 
-_GENERATED = "<!-- Written by `make docs` from the records in tasks/; edit those, not this page. -->"
+_GENERATED = (
+    "<!-- Written by `make docs` from the records in tasks/; edit those, not this page. -->"
+)
 _MOST_OPTIONS_SHOWN = 6
 
 
 def pages() -> dict[str, str]:
     """File name in docs/ -> text of the page, from the catalogue as it is now."""
-    return {"catalogue.md": catalogue_page(list(CATALOGUE)), "templates.md": templates_page(list(CATALOGUE))}
+    return {
+        "catalogue.md": catalogue_page(list(CATALOGUE)),
+        "templates.md": templates_page(list(CATALOGUE)),
+    }
 
 
 def catalogue_page(datasets: list[Dataset]) -> str:
     """Totals, then a table a cluster with a line a configuration."""
-    lines = ["# The catalogue", _GENERATED, "", *_totals(datasets), "",
-             "Every template is on [its own page](templates.md). `flan-jax tasks show NAME` has all of a dataset's "
-             "record, `flan-jax tasks render NAME` its rows in every template.", "",
-             "| column | says |", "| --- | --- |",
-             "| configuration | its name on the command line; the link leads to its templates |",
-             "| dataset | the dataset of the paper's Figure 3 that it belongs to |",
-             "| train rows | as the paper's code counts them, in tens: less the rows that it validates on, in most "
-             f"records before a cut to the first 30,000; at most {TRAIN_CAP:,} are used |",
-             "| answer | the options in the dataset's own order (`-` in an input), or free text |",
-             "| metrics | the first one is in the tables of a report |",
-             "| licence | of the data, as its authors state it: an SPDX expression; `LicenseRef-`: terms of its own; "
-             "`NOASSERTION`: none stated; the [evidence](#licences) is at the end |",
-             "| commercial | whether it allows commercial use; `COMMERCIAL_ONLY=True` trains only on `yes` |",
-             "| TFDS | builder, configuration and version in TensorFlow Datasets; **manual**: see below the table |",
-             "| Hugging Face | the repository whose parquet files are read, without its code; splits and fields are "
-             "those of `dataset_infos.json` in github.com/huggingface/datasets of 1 September 2022, or, of a copy by "
-             "others, *assumed* |",
-             "| bundled | rows that come with the package, train + validation + test |",
-             "| templates | how many, and how many of them are inverted |"]
+    lines = [
+        "# The catalogue",
+        _GENERATED,
+        "",
+        *_totals(datasets),
+        "",
+        "Every template is on [its own page](templates.md). `flan-jax tasks show NAME` has all of "
+        "a dataset's "
+        "record, `flan-jax tasks render NAME` its rows in every template.",
+        "",
+        "| column | says |",
+        "| --- | --- |",
+        "| configuration | its name on the command line; the link leads to its templates |",
+        "| dataset | the dataset of the paper's Figure 3 that it belongs to |",
+        "| train rows | as the paper's code counts them, in tens: less the rows that it validates "
+        "on, in most "
+        f"records before a cut to the first 30,000; at most {TRAIN_CAP:,} are used |",
+        "| answer | the options in the dataset's own order (`-` in an input), or free text |",
+        "| metrics | the first one is in the tables of a report |",
+        "| licence | of the data, as its authors state it: an SPDX expression; `LicenseRef-`: "
+        "terms of its own; "
+        "`NOASSERTION`: none stated; the [evidence](#licences) is at the end |",
+        (
+            "| commercial | whether it allows commercial use; `COMMERCIAL_ONLY=True` trains only "
+            "on "
+            "`yes` |"
+        ),
+        (
+            "| TFDS | builder, configuration and version in TensorFlow Datasets; **manual**: see "
+            "below the table |"
+        ),
+        "| Hugging Face | the repository whose parquet files are read, without its code; splits "
+        "and fields are "
+        "those of `dataset_infos.json` in github.com/huggingface/datasets of 1 September 2022, "
+        "or, of a copy by "
+        "others, *assumed* |",
+        "| bundled | rows that come with the package, train + validation + test |",
+        "| templates | how many, and how many of them are inverted |",
+    ]
     for cluster, title in CLUSTERS.items():
         lines += ["", *_cluster_section(title, [d for d in datasets if d.cluster == cluster])]
     return "\n".join([*lines, "", *_licence_section(datasets)]) + "\n"
@@ -52,10 +79,16 @@ def catalogue_page(datasets: list[Dataset]) -> str:
 
 def templates_page(datasets: list[Dataset]) -> str:
     """All templates, dataset by dataset; configurations with the same templates stand together."""
-    lines = ["# The templates", _GENERATED, "",
-             "Input, then after the arrow what the model is to answer. A training row meets another of its dataset's "
-             "templates in each epoch; an evaluation uses the forward ones, all of them. `{options}` becomes the list "
-             "of the options. [The catalogue](catalogue.md) has the rest of each record."]
+    lines = [
+        "# The templates",
+        _GENERATED,
+        "",
+        "Input, then after the arrow what the model is to answer. A training row meets another of "
+        "its dataset's "
+        "templates in each epoch; an evaluation uses the forward ones, all of them. `{options}` "
+        "becomes the list "
+        "of the options. [The catalogue](catalogue.md) has the rest of each record.",
+    ]
     for cluster, title in CLUSTERS.items():
         lines += ["", f"## {title}"]
         for group in groups(d for d in datasets if d.cluster == cluster):
@@ -72,65 +105,116 @@ def groups(datasets: Iterable[Dataset]) -> list[list[Dataset]]:
 
 
 def _totals(datasets: list[Dataset]) -> list[str]:
-    rows = [(CLUSTERS[c], [d for d in datasets if d.cluster == c],
-             ", ".join(CLUSTERS[r] for r in RELATED_CLUSTERS.get(c, ())))
-            for c in CLUSTERS]
-    lines = ["| cluster | datasets | configurations | templates | inverted | not trained on when it is held out |",
-             "| --- | --- | --- | --- | --- | --- |"]
+    rows = [
+        (
+            CLUSTERS[c],
+            [d for d in datasets if d.cluster == c],
+            ", ".join(CLUSTERS[r] for r in RELATED_CLUSTERS.get(c, ())),
+        )
+        for c in CLUSTERS
+    ]
+    lines = [
+        (
+            "| cluster | datasets | configurations | templates | inverted | not trained on when "
+            "it is "
+            "held out |"
+        ),
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for title, members, related in [*rows, ("**all**", datasets, "")]:
         templates = [t for group in groups(members) for t in group[0].templates]
         name = title if members is datasets else f"[{title}](#{anchor(title)})"
-        lines.append(f"| {name} | {len({d.paper_dataset for d in members})} | {len(members)} | {len(templates)} | "
-                     f"{sum(t.kind == 'inverted' for t in templates)} | {related} |")
+        lines.append(
+            f"| {name} | {len({d.paper_dataset for d in members})} | {len(members)} | "
+            f"{len(templates)} | "
+            f"{sum(t.kind == 'inverted' for t in templates)} | {related} |"
+        )
     per_configuration = sum(len(d.templates) for d in datasets)
-    return [*lines, "", "Datasets as the paper's Figure 3 counts them. Templates that several configurations share "
-            f"count once; counted for each configuration there are {per_configuration}."]
+    return [
+        *lines,
+        "",
+        "Datasets as the paper's Figure 3 counts them. Templates that several configurations share "
+        f"count once; counted for each configuration there are {per_configuration}.",
+    ]
 
 
 def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:
     groups_of = {d.name: group for group in groups(datasets) for d in group}
-    lines = [f"## {title}", "",
-             "| configuration | dataset | train rows | answer | metrics | licence | commercial | TFDS | Hugging Face | "
-             "bundled | templates |", "| --- " * 11 + "|"]
+    lines = [
+        f"## {title}",
+        "",
+        "| configuration | dataset | train rows | answer | metrics | licence | commercial | TFDS "
+        "| Hugging Face | "
+        "bundled | templates |",
+        "| --- " * 11 + "|",
+    ]
     for d in datasets:
         inverted = len(d.templates) - len(d.forward())
-        cells = [f"[{d.name}](templates.md#{anchor(_heading(groups_of[d.name]))})", d.paper_dataset, _train_rows(d),
-                 _answer(d), ", ".join(d.metrics), d.licence,
-                 in_words(d.commercial),
-                 (f"`{d.tfds}`" if d.tfds else "none") + (" **manual**" if d.manual else ""),
-                 _hub(d), _bundled_rows(d),
-                 f"{len(d.templates)}" + (f", {inverted} inverted" if inverted else "")]
+        cells = [
+            f"[{d.name}](templates.md#{anchor(_heading(groups_of[d.name]))})",
+            d.paper_dataset,
+            _train_rows(d),
+            _answer(d),
+            ", ".join(d.metrics),
+            d.licence,
+            in_words(d.commercial),
+            (f"`{d.tfds}`" if d.tfds else "none") + (" **manual**" if d.manual else ""),
+            _hub(d),
+            _bundled_rows(d),
+            f"{len(d.templates)}" + (f", {inverted} inverted" if inverted else ""),
+        ]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     manual = [d for d in datasets if d.manual]
-    return lines + (["", "By hand, for TFDS:", *(f"- {d.name}: {plain(d.manual)}" for d in manual)] if manual else [])
+    return lines + (
+        ["", "By hand, for TFDS:", *(f"- {d.name}: {plain(d.manual)}" for d in manual)]
+        if manual
+        else []
+    )
 
 
 def _hub(dataset: Dataset) -> str:
     hub = dataset.hub
-    return "none" if hub is None else f"`{hub.id}` {hub.config}" + (", *assumed*" if hub.assumed else "")
+    return (
+        "none"
+        if hub is None
+        else f"`{hub.id}` {hub.config}" + (", *assumed*" if hub.assumed else "")
+    )
 
 
 def _licence_section(datasets: list[Dataset]) -> list[str]:
     commercial = [d for d in datasets if d.commercial]
-    lines = ["## Licences", "",
-             f"{len(commercial)} of {len(datasets)} configurations have a licence that allows commercial use: "
-             "`flan-jax tasks list --commercial`. \"Unknown\" counts as no. The records say what the authors of a "
-             "dataset state; who holds rights in its texts is another question. Read the terms before you rely on "
-             "them.", "",
-             "| configurations | licence | commercial | where it is stated, or why none is known |",
-             "| --- | --- | --- | --- |"]
+    lines = [
+        "## Licences",
+        "",
+        f"{len(commercial)} of {len(datasets)} configurations have a licence that allows "
+        f"commercial use: "
+        '`flan-jax tasks list --commercial`. "Unknown" counts as no. The records say what the '
+        "authors of a "
+        "dataset state; who holds rights in its texts is another question. Read the terms before "
+        "you rely on "
+        "them.",
+        "",
+        "| configurations | licence | commercial | where it is stated, or why none is known |",
+        "| --- | --- | --- | --- |",
+    ]
     by_evidence: dict[tuple[str, str, str], list[str]] = {}
     for d in datasets:
-        by_evidence.setdefault((d.licence, in_words(d.commercial), d.licence_evidence), []).append(d.name)
-    return lines + ["| " + " | ".join(_cell(cell) for cell in (", ".join(names), *key)) + " |"
-                    for key, names in by_evidence.items()]
+        by_evidence.setdefault((d.licence, in_words(d.commercial), d.licence_evidence), []).append(
+            d.name
+        )
+    return lines + [
+        "| " + " | ".join(_cell(cell) for cell in (", ".join(names), *key)) + " |"
+        for key, names in by_evidence.items()
+    ]
 
 
 def _train_rows(dataset: Dataset) -> str:
     if "train" not in dataset.splits:
         return "evaluation only"
     rows = f"{dataset.rows['train']:,}" if "train" in dataset.rows else "not published"
-    return rows + (f", those of {dataset.shares_training_with}" if dataset.shares_training_with else "")
+    return rows + (
+        f", those of {dataset.shares_training_with}" if dataset.shares_training_with else ""
+    )
 
 
 def _answer(dataset: Dataset) -> str:
@@ -145,8 +229,11 @@ def _answer(dataset: Dataset) -> str:
 
 def _bundled_rows(dataset: Dataset) -> str:
     source = BundledSource()
-    counts = [sum(1 for _ in source.rows(dataset, split)) for split in dataset.splits
-              if source.available(dataset, split) is None]
+    counts = [
+        sum(1 for _ in source.rows(dataset, split))
+        for split in dataset.splits
+        if source.available(dataset, split) is None
+    ]
     return " + ".join(map(str, counts)) or "none"
 
 
@@ -160,12 +247,20 @@ def _heading(group: list[Dataset]) -> str:
 
 def _templates_section(group: list[Dataset]) -> list[str]:
     first = group[0]
-    lines = [f"### {_heading(group)}", "", f"Fields: {', '.join(f'`{name}`' for name in first.fields)}. Splits: "
-             f"{_splits(first.splits)}{' and alike' if len({str(d.splits) for d in group}) > 1 else ''}. "
-             + _all_options(first)]
+    lines = [
+        f"### {_heading(group)}",
+        "",
+        f"Fields: {', '.join(f'`{name}`' for name in first.fields)}. Splits: "
+        f"{_splits(first.splits)}{' and alike' if len({str(d.splits) for d in group}) > 1 else ''}. "
+        + _all_options(first),
+    ]
     for template in first.templates:
-        lines += ["", f"**{plain(template.id)}** ({template.kind})", "",
-                  *_quoted(template.inputs + "\n\n→ " + template.targets)]
+        lines += [
+            "",
+            f"**{plain(template.id)}** ({template.kind})",
+            "",
+            *_quoted(template.inputs + "\n\n→ " + template.targets),
+        ]
     return lines
 
 
@@ -184,7 +279,10 @@ def _all_options(dataset: Dataset) -> str:
 def _quoted(text: str) -> list[str]:
     """The text as a Markdown quotation that keeps its line breaks."""
     lines = text.split("\n")
-    broken = [line + "\\" if line and following else line for line, following in zip(lines, [*lines[1:], ""])]
+    broken = [
+        line + "\\" if line and following else line
+        for line, following in zip(lines, [*lines[1:], ""])
+    ]
     return [f"> {plain_line}".rstrip() for plain_line in map(_marked_fields, broken)]
 
 
@@ -192,7 +290,9 @@ def _marked_fields(line: str) -> str:
     """A line whose fields stand out and whose other characters mean nothing to Markdown."""
     body, hard_break = (line[:-1], "\\") if line.endswith("\\") else (line, "")
     parts = re.split(r"(\{\w+\})", body)
-    marked = "".join(f"`{part}`" if re.fullmatch(r"\{\w+\}", part) else plain(part) for part in parts)
+    marked = "".join(
+        f"`{part}`" if re.fullmatch(r"\{\w+\}", part) else plain(part) for part in parts
+    )
     return re.sub(r"^([-+=]|\d+(?=[.)]))", r"\\\1", marked) + hard_break
 
 

@@ -1,3 +1,5 @@
-"""flan_jax: instruction tuning of language models (FLAN, arXiv 2109.01652) in JAX for TPU and GPU."""
+"""flan_jax: instruction tuning of language models (FLAN, arXiv 2109.01652) in JAX for TPU and
+GPU.
+"""
 
 __version__ = "0.1.0"

@@ -13,15 +13,22 @@ import gin
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, escaped, listed, nearest, shown
 
-# What JAX counts with, and what a float32 holds: where a setting has no bounds of its own, these are its bounds.
+# What JAX counts with, and what a float32 holds: where a setting has no bounds of its own, these
+# are its bounds.
 INT32, FLOAT32 = 2**31, 3.4e38
 
 # (the least that a number may be, what it must be below); None where there is no such bound.
 Bounds = tuple[float | None, float | None]
 
 
-def check_number(name: str, value: Any, whole: bool = False, least: float | None = None, below: float | None = None,
-                 optional: bool = False) -> Any:
+def check_number(
+    name: str,
+    value: Any,
+    whole: bool = False,
+    least: float | None = None,
+    below: float | None = None,
+    optional: bool = False,
+) -> Any:
     """Returns a number that a user set; a whole one as an int, also where it was written as 1e3.
 
     Args:
@@ -45,9 +52,13 @@ def check_number(name: str, value: Any, whole: bool = False, least: float | None
         below = most if below is None and number >= most else below
         least = -most if least is None and number <= -most else least
     limits = {"of at least": least, "below": below}
-    bounds = " and ".join(f"{words} {_written(limit)}" for words, limit in limits.items() if limit is not None)
+    bounds = " and ".join(
+        f"{words} {_written(limit)}" for words, limit in limits.items() if limit is not None
+    )
     kind = ("None or " if optional else "") + ("a whole number" if whole else "a number")
-    raise UserError(f"{name} must be {f'{kind} {bounds}' if bounds else kind}, not {quoted(value)}.")
+    raise UserError(
+        f"{name} must be {f'{kind} {bounds}' if bounds else kind}, not {quoted(value)}."
+    )
 
 
 def _whole(value: Any) -> int | None:
@@ -61,7 +72,9 @@ def _written(limit: float) -> str:
 
 
 def quoted(value: Any) -> str:
-    """Returns how a message shows a value that may be anything: as Python writes it, on one line and not too long."""
+    """Returns how a message shows a value that may be anything: as Python writes it, on one line
+    and not too long.
+    """
     try:
         return shown(repr(value))
     except ValueError:  # Python writes no integer of more than 4,300 digits
@@ -71,13 +84,18 @@ def quoted(value: Any) -> str:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str], optional: bool = False) -> None:
-    """Raises a UserError unless `value` is one of `choices`, or None where it is `optional`; suggests the nearest."""
+    """Raises a UserError unless `value` is one of `choices`, or None where it is `optional`;
+    suggests the nearest.
+    """
     choices = list(choices)
     if value in choices or (optional and value is None):
         return
     near = nearest(value, choices) if isinstance(value, str) else None
-    raise UserError(f"{name} must be {'None or ' if optional else ''}one of {', '.join(choices)}, not {quoted(value)}"
-                    f"{did_you_mean(near)}")
+    raise UserError(
+        f"{name} must be {'None or ' if optional else ''}one of {', '.join(choices)}, not "
+        f"{quoted(value)}"
+        f"{did_you_mean(near)}"
+    )
 
 
 def check_text(name: str, value: Any, optional: bool = False, may_be_empty: bool = False) -> None:
@@ -88,16 +106,21 @@ def check_text(name: str, value: Any, optional: bool = False, may_be_empty: bool
     if not isinstance(value, str):
         raise UserError(f"{name} must be {kind}, not {quoted(value)}.")
     if not value and not may_be_empty:
-        raise UserError(f"{name} must be {kind}, not empty{'; None is the default' if optional else ''}.")
+        raise UserError(
+            f"{name} must be {kind}, not empty{'; None is the default' if optional else ''}."
+        )
     if escaped(value) != value or "\n" in value or "\t" in value:
-        raise UserError(f"{name} must be text without control characters and halves of characters, not "
-                        f"{quoted(value)}.")
+        raise UserError(
+            f"{name} must be text without control characters and halves of characters, not "
+            f"{quoted(value)}."
+        )
 
 
 def check_fields(config: Any, owner: str, bounds: Mapping[str, Bounds] | None = None) -> None:
     """Checks the fields of a dataclass that hold numbers, texts or truths, by their annotations.
 
-    Whole numbers that were written as 1e3 become ints. A text may be empty where that is its default.
+    Whole numbers that were written as 1e3 become ints. A text may be empty where that is its
+    default.
 
     Args:
       config: the dataclass, frozen or not.
@@ -114,19 +137,31 @@ def check_fields(config: Any, owner: str, bounds: Mapping[str, Bounds] | None = 
         optional, name = type(None) in kinds, setting_name(owner, field)
         kinds -= {type(None)}
         if kinds in ({int}, {float}):
-            number = check_number(name, value, kinds == {int}, *(bounds or {}).get(field, (None, None)), optional)
+            number = check_number(
+                name, value, kinds == {int}, *(bounds or {}).get(field, (None, None)), optional
+            )
             object.__setattr__(config, field, number)
         elif kinds == {str}:
             check_text(name, value, optional, may_be_empty=defaults[field] == "")
         elif kinds == {bool} and not (isinstance(value, bool) or (optional and value is None)):
-            raise UserError(f"{name} must be {'None or ' if optional else ''}True or False, not {quoted(value)}.")
+            raise UserError(
+                f"{name} must be {'None or ' if optional else ''}True or False, not "
+                f"{quoted(value)}."
+            )
 
 
 def check_bound(config_class: type, owner: str, given: Iterable[str], advice: str) -> None:
-    """Raises a UserError if a field of a dataclass has no default, is not `given` and not bound by gin."""
-    absent = [field.name for field in dataclasses.fields(config_class)
-              if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-              and field.name not in given and not _is_bound(owner, field.name)]
+    """Raises a UserError if a field of a dataclass has no default, is not `given` and not bound by
+    gin.
+    """
+    absent = [
+        field.name
+        for field in dataclasses.fields(config_class)
+        if field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+        and field.name not in given
+        and not _is_bound(owner, field.name)
+    ]
     if absent:
         raise UserError(f"{listed(f'{owner}.{name}' for name in absent)} not set; {advice}.")
 

@@ -1,8 +1,10 @@
-"""Runs are configured with gin, as in T5X, and a misspelt name is an error instead of a run with other settings.
+"""Runs are configured with gin, as in T5X, and a misspelt name is an error instead of a run with
+other settings.
 
-A run is `--gin_file=F` (any number, later ones win) and then `--gin.NAME=value`, where NAME is a macro such as
-`HELD_OUT` or a parameter such as `T5Config.emb_dim`. gin-config parses the statements and holds the values; this
-module finds the files, reads bare words as strings, and turns every mistake into a clear message with its place.
+A run is `--gin_file=F` (any number, later ones win) and then `--gin.NAME=value`, where NAME is a
+macro such as `HELD_OUT` or a parameter such as `T5Config.emb_dim`. gin-config parses the statements
+and holds the values; this module finds the files, reads bare words as strings, and turns every
+mistake into a clear message with its place.
 """
 
 from __future__ import annotations
@@ -33,9 +35,15 @@ from flan_jax.messages import did_you_mean, nearest, shown
 
 DEFAULT_GIN_FILE = "gin/flan.gin"
 
-# The modules whose parameters a run's gin files may set; training ones too, since the same files configure every verb.
-CONFIGURED = ("flan_jax.data.assemble", "flan_jax.training.loop", "flan_jax.training.optimizer", "flan_jax.models.t5",
-              "flan_jax.models.decoder")
+# The modules whose parameters a run's gin files may set; training ones too, since the same files
+# configure every verb.
+CONFIGURED = (
+    "flan_jax.data.assemble",
+    "flan_jax.training.loop",
+    "flan_jax.training.optimizer",
+    "flan_jax.models.t5",
+    "flan_jax.models.decoder",
+)
 
 _NAME = re.compile(r"[A-Za-z_][\w./]*")
 
@@ -68,31 +76,40 @@ def parse_command_line(
     """Configures the process from a command line, replacing what was configured before.
 
     Args:
-      argv: the arguments, e.g. `['--gin_file=gin/flan.gin', '--gin.HELD_OUT=nli']`; `--x y` is `--x=y`.
-      modules: names of the modules whose configurables gin files may name; imported once the files are found.
+      argv: the arguments, e.g. `['--gin_file=gin/flan.gin', '--gin.HELD_OUT=nli']`; `--x y` is
+        `--x=y`.
+      modules: names of the modules whose configurables gin files may name; imported once the files
+        are found.
       parser: takes the verb's own flags; `--gin_file` and `--gin_search_paths` are added to it.
-      may_be_unread: macros that no gin file has to read, e.g. because the program reads them with `macro`.
+      may_be_unread: macros that no gin file has to read, e.g. because the program reads them with
+        `macro`.
 
     Returns:
-      The parsed flags: `gin_file` (list of str), `gin_search_paths` (list of str) and those of `parser`; and
-      `gin_arguments`, the arguments that configure another process in the same way.
+      The parsed flags: `gin_file` (list of str), `gin_search_paths` (list of str) and those of
+      `parser`; and `gin_arguments`, the arguments that configure another process in the same way.
 
     Raises:
-      UserError: a file that is not there, a syntax error, a value that cannot be read, or a name that nothing reads,
-        that nothing sets, or that no configurable has.
+      UserError: a file that is not there, a syntax error, a value that cannot be read, or a name
+        that nothing reads, that nothing sets, or that no configurable has.
     """
     bindings, rest = _split_bindings(argv)
     parser = _add_flags(parser or ArgumentParser())
     if {"-h", "--help"} & set(rest):
-        parser.epilog, parser.formatter_class = settings_help(modules), argparse.RawDescriptionHelpFormatter
+        parser.epilog, parser.formatter_class = (
+            settings_help(modules),
+            argparse.RawDescriptionHelpFormatter,
+        )
     flags = parser.parse_intermixed_args(rest)
     run_directory.take_from(flags)
     if not flags.gin_file:
         raise UserError(f"no --gin_file given; --gin_file={DEFAULT_GIN_FILE} is the default run.")
     for name in flags.gin_search_paths:
         if not pathlib.Path(name).is_dir():
-            raise UserError(f"--gin_search_paths: {quoted(name)} is not a directory; give directories, with commas "
-                            "between.")
+            raise UserError(
+                f"--gin_search_paths: {quoted(name)} is not a directory; give directories, with "
+                f"commas "
+                "between."
+            )
     paths = [find_gin_file(name, flags.gin_search_paths) for name in flags.gin_file]
     for module in modules:
         importlib.import_module(module)
@@ -109,19 +126,29 @@ def parse_command_line(
     _check_macros(reading, may_be_unread)
     _check_values()
     _forget_overridden(may_be_unread)
-    flags.gin_arguments = [*(f"--gin_file={path}" for path in paths),
-                           *([f"--gin_search_paths={','.join(flags.gin_search_paths)}"] if flags.gin_search_paths
-                             else []), *(f"--gin.{name}={text}" for name, text in bindings)]
+    flags.gin_arguments = [
+        *(f"--gin_file={path}" for path in paths),
+        *(
+            [f"--gin_search_paths={','.join(flags.gin_search_paths)}"]
+            if flags.gin_search_paths
+            else []
+        ),
+        *(f"--gin.{name}={text}" for name, text in bindings),
+    ]
     return flags
 
 
 def _place_of_value(parameter: str) -> tuple[str, str, str]:
-    """Where gin keeps the value of a parameter such as 'Train.model_dir': with the last macro that it leads to."""
+    """Where gin keeps the value of a parameter such as 'Train.model_dir': with the last macro that
+    it leads to.
+    """
     selector, _, name = parameter.partition(".")
     item = gin_config._REGISTRY.get_match(selector)
     place = ("", item.selector if item else selector, name)  # its module may not be imported
     passed = set()
-    while (macros := _macros_read(gin_config._CONFIG.get(place[:2], {}).get(place[2]))) and place not in passed:
+    while (
+        macros := _macros_read(gin_config._CONFIG.get(place[:2], {}).get(place[2]))
+    ) and place not in passed:
         passed.add(place)  # macros that read one another in a circle have no last one
         place = (macros[0], "gin.macro", "value")
     return place
@@ -138,8 +165,8 @@ def macro(name: str) -> Any:
 def config_text() -> str:
     """The configuration as one gin file without includes: given as --gin_file, it repeats the run.
 
-    Macros stay macros, so that `--gin.SEED=2` still works on it; those that an override left unread are left out. Paths
-    are absolute, so that it means the same from anywhere.
+    Macros stay macros, so that `--gin.SEED=2` still works on it; those that an override left unread
+    are left out. Paths are absolute, so that it means the same from anywhere.
     """
     for name in run_directory.PATHS:
         scope, selector, parameter = place = _place_of_value(name)
@@ -149,25 +176,37 @@ def config_text() -> str:
     return gin.config_str(max_line_length=116)
 
 
-def find_gin_file(name: str, search_paths: Sequence[str] = (), beside: pathlib.Path | None = None) -> pathlib.Path:
-    """Where a gin file is: as given, in a search path, beside the file that includes it, or among the shipped ones.
+def find_gin_file(
+    name: str, search_paths: Sequence[str] = (), beside: pathlib.Path | None = None
+) -> pathlib.Path:
+    """Where a gin file is: as given, in a search path, beside the file that includes it, or among
+    the shipped ones.
 
     Raises:
       UserError: it is in none of these places.
     """
     shipped, name = _shipped(), os.path.expanduser(name)
-    places = [pathlib.Path(), *map(pathlib.Path, search_paths), *([beside] if beside else []), shipped]
+    places = [
+        pathlib.Path(),
+        *map(pathlib.Path, search_paths),
+        *([beside] if beside else []),
+        shipped,
+    ]
     for path in (*(place / name for place in places), shipped / name.removeprefix("gin/")):
         if path.is_file():
             return path
     names = ["gin/" + str(p.relative_to(shipped)) for p in sorted(shipped.rglob("*.gin"))]
     near = nearest(name, [*names, *(n.removeprefix("gin/") for n in names)])
-    raise NotHere(f"gin file {quoted(name)} is not in {', '.join(str(place.absolute()) for place in places)}"
-                    f"{did_you_mean(near)}")
+    raise NotHere(
+        f"gin file {quoted(name)} is not in {', '.join(str(place.absolute()) for place in places)}"
+        f"{did_you_mean(near)}"
+    )
 
 
 def _shipped() -> pathlib.Path:
-    """The directory of the gin files that come with flan_jax: in the installed package or in the checkout."""
+    """The directory of the gin files that come with flan_jax: in the installed package or in the
+    checkout.
+    """
     package = pathlib.Path(__file__).parent
     installed = package / "gin"
     return installed if installed.is_dir() else package.parent / "gin"
@@ -175,16 +214,26 @@ def _shipped() -> pathlib.Path:
 
 def _add_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.allow_abbrev = False
-    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE",
-                        help="a gin file: a path, or one of the shipped ones such as gin/flan.gin; may be repeated")
-    parser.add_argument("--gin_search_paths", default=[],
-                        type=lambda text: [os.path.expanduser(path) for path in text.split(",") if path],
-                        metavar="DIR,DIR", help="directories in which gin files and their includes are looked up")
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a gin file: a path, or one of the shipped ones such as gin/flan.gin; may be repeated",
+    )
+    parser.add_argument(
+        "--gin_search_paths",
+        default=[],
+        type=lambda text: [os.path.expanduser(path) for path in text.split(",") if path],
+        metavar="DIR,DIR",
+        help="directories in which gin files and their includes are looked up",
+    )
     return parser
 
 
 def settings_help(modules: Iterable[str]) -> str:
-    """Returns the list of settings that `--help` prints: those of the default run, then those without such a name.
+    """Returns the list of settings that `--help` prints: those of the default run, then those
+    without such a name.
 
     Args:
       modules: names of the modules whose configurables gin files may name.
@@ -192,30 +241,49 @@ def settings_help(modules: Iterable[str]) -> str:
     text = (_shipped() / "flan.gin").read_text(encoding="utf-8")
     lines = [f"settings of {DEFAULT_GIN_FILE}, which --gin.NAME=VALUE changes:"]
     for name, default, meaning in default_settings(text):
-        lines += [f"  {name} = {default}", *textwrap.wrap(meaning, 110, initial_indent=" " * 8,
-                                                         subsequent_indent=" " * 8)]
+        lines += [
+            f"  {name} = {default}",
+            *textwrap.wrap(meaning, 110, initial_indent=" " * 8, subsequent_indent=" " * 8),
+        ]
     for module in modules:
         importlib.import_module(module)
-    others = [f"{item.name}.{parameter.name}={parameter.default!r}" for item in _configurables().values()
-              if item.module.startswith("flan_jax.")
-              for parameter in inspect.signature(item.wrapped).parameters.values()
-              if parameter.name in (_parameters(item) or ()) and parameter.default is not parameter.empty
-              and f"\n{item.name}.{parameter.name} = " not in text]
+    others = [
+        f"{item.name}.{parameter.name}={parameter.default!r}"
+        for item in _configurables().values()
+        if item.module.startswith("flan_jax.")
+        for parameter in inspect.signature(item.wrapped).parameters.values()
+        if parameter.name in (_parameters(item) or ())
+        and parameter.default is not parameter.empty
+        and f"\n{item.name}.{parameter.name} = " not in text
+    ]
     lines += ["", "settings without a name there, with their defaults:"]
-    lines += textwrap.wrap(", ".join(others), 116, initial_indent="  ", subsequent_indent="  ", break_long_words=False,
-                           break_on_hyphens=False)
-    lines += ["", "Sizes and meshes are files: --gin_file=gin/flan.gin --gin_file=gin/size/t5_small.gin"]
+    lines += textwrap.wrap(
+        ", ".join(others),
+        116,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines += [
+        "",
+        "Sizes and meshes are files: --gin_file=gin/flan.gin --gin_file=gin/size/t5_small.gin",
+    ]
     return "\n".join(lines)
 
 
 def default_settings(text: str) -> list[tuple[str, str, str]]:
-    """Returns (name, default, meaning) of each macro that a gin file sets with a comment behind it."""
+    """Returns (name, default, meaning) of each macro that a gin file sets with a comment behind
+    it.
+    """
     found = re.findall(r"^([A-Z_]+) = (.*?) +# (.*(?:\n +# .*)*)", text, re.M)
     return [(name, default, re.sub(r"\n +# ", " ", meaning)) for name, default, meaning in found]
 
 
 def _split_bindings(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The (name, text of the value) pairs of `--gin.NAME=value` and `--gin.NAME value`, and the other arguments."""
+    """The (name, text of the value) pairs of `--gin.NAME=value` and `--gin.NAME value`, and the
+    other arguments.
+    """
     bindings, rest, arguments = [], [], iter(argv)
     for argument in arguments:
         if not argument.startswith("--gin."):
@@ -223,11 +291,15 @@ def _split_bindings(argv: Sequence[str]) -> tuple[list[tuple[str, str]], list[st
             continue
         name, equals, text = argument.removeprefix("--gin.").partition("=")
         if not _NAME.fullmatch(name):
-            raise UserError(f"{quoted(argument)} does not name a setting; write it as --gin.HELD_OUT=nli.")
+            raise UserError(
+                f"{quoted(argument)} does not name a setting; write it as --gin.HELD_OUT=nli."
+            )
         if not equals:
             text = next(arguments, "")
         if not text.strip() or (not equals and text.startswith("--")):
-            raise UserError(f"--gin.{name} has no value; write --gin.{name}=VALUE (\"''\" is an empty text).")
+            raise UserError(
+                f"--gin.{name} has no value; write --gin.{name}=VALUE (\"''\" is an empty text)."
+            )
         bindings.append((name, text.strip()))
     return bindings, rest
 
@@ -245,13 +317,22 @@ class _Delegate(gin_config.ParserDelegate):
 def _read_file(path: pathlib.Path, reading: _Reading) -> None:
     """Applies the statements of a file and of those that it includes."""
     if path in reading.including:
-        raise UserError(f"{path} includes itself, by way of {' and '.join(map(str, reading.including))}; "
-                        "take one include out.")
+        raise UserError(
+            f"{path} includes itself, by way of {' and '.join(map(str, reading.including))}; "
+            "take one include out."
+        )
     reading.including.append(path)
     for line, statement in _statements(path):
         place = f"{path}:{line}"
         if isinstance(statement, config_parser.BindingStatement):
-            _bind(reading, statement.scope, statement.selector, statement.arg_name, statement.value, place)
+            _bind(
+                reading,
+                statement.scope,
+                statement.selector,
+                statement.arg_name,
+                statement.value,
+                place,
+            )
             if not statement.arg_name:
                 reading.set_in_files.add(_macro_name(statement.scope, statement.selector))
         elif isinstance(statement, config_parser.IncludeStatement):
@@ -269,7 +350,9 @@ def _statements(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     """Gin's statements of a file, each with its line."""
     line = 1
     try:
-        parser = config_parser.ConfigParser(io.StringIO(path.read_text(encoding="utf-8")), _Delegate())
+        parser = config_parser.ConfigParser(
+            io.StringIO(path.read_text(encoding="utf-8")), _Delegate()
+        )
         for statement in parser:
             line = statement.location.line_num
             yield line, statement
@@ -288,22 +371,32 @@ def _explain(error: SyntaxError) -> str:
     """Gin's message on one line."""
     token = re.search(r"Failed to parse token '(.*)'", error.msg)
     if token and _NAME.fullmatch(token.group(1)):
-        return f"{shown(token.group(1))} is not a value; text stands in quotes: '{shown(token.group(1))}'."
+        return (
+            f"{shown(token.group(1))} is not a value; text stands in quotes: "
+            f"'{shown(token.group(1))}'."
+        )
     return shown((error.msg.splitlines() or ["not a value"])[-1].strip().rstrip(".")) + "."
 
 
 def _import(statement: config_parser.ImportStatement, place: str) -> None:
     if statement.module.startswith("__gin__"):
-        raise UserError(f"{place}: flan_jax does not use gin's dynamic registration; write `import your.module` and "
-                        "mark the function with @gin.configurable.")
+        raise UserError(
+            f"{place}: flan_jax does not use gin's dynamic registration; write `import "
+            f"your.module` and "
+            "mark the function with @gin.configurable."
+        )
     try:
         gin.parse_config(statement.format())
     except ImportError as error:
-        raise UserError(f"{place}: cannot import {statement.module} ({str(error).splitlines()[0]}).") from None
+        raise UserError(
+            f"{place}: cannot import {statement.module} ({str(error).splitlines()[0]})."
+        ) from None
 
 
 def _argument_value(place: str, text: str) -> Any:
-    """The value of a `--gin.NAME=text`: what gin reads as a literal is that, other bare text is a string."""
+    """The value of a `--gin.NAME=text`: what gin reads as a literal is that, other bare text is a
+    string.
+    """
     try:
         parser = config_parser.ConfigParser(text, _Delegate())
         value = parser.parse_value()
@@ -324,8 +417,12 @@ def _argument_value(place: str, text: str) -> Any:
     return text
 
 
-def _bind(reading: _Reading, scope: str, selector: str, parameter: str, value: Any, place: str) -> None:
-    """Sets a macro (`parameter` is empty) or a parameter of a configurable, and notes which macros its value reads."""
+def _bind(
+    reading: _Reading, scope: str, selector: str, parameter: str, value: Any, place: str
+) -> None:
+    """Sets a macro (`parameter` is empty) or a parameter of a configurable, and notes which macros
+    its value reads.
+    """
     for name in _macros_read(value):
         reading.read_at.setdefault(name, place)
     if not parameter:
@@ -366,7 +463,10 @@ def _unknown_parameter(selector: str, parameter: str) -> str | None:
     if names is None or parameter in names:
         return None
     near = nearest(parameter, names)
-    return f"{selector} has no parameter {quoted(parameter)}{did_you_mean(near)} It has {', '.join(names)}."
+    return (
+        f"{selector} has no parameter {quoted(parameter)}{did_you_mean(near)} It has "
+        f"{', '.join(names)}."
+    )
 
 
 def _parameters(item: gin_config.Configurable) -> list[str] | None:
@@ -375,36 +475,59 @@ def _parameters(item: gin_config.Configurable) -> list[str] | None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     names = [p.name for p in parameters]
-    return [name for name in names if name in (item.allowlist or names) and name not in (item.denylist or ())]
+    return [
+        name
+        for name in names
+        if name in (item.allowlist or names) and name not in (item.denylist or ())
+    ]
 
 
 def _check_macros(reading: _Reading, may_be_unread: frozenset[str]) -> None:
-    """Raises a UserError for a macro that is set but never read, read but never set, or required and not given."""
+    """Raises a UserError for a macro that is set but never read, read but never set, or required
+    and not given.
+    """
     known = {*reading.set_in_files, *reading.read_at, *may_be_unread}
     for name, place in reading.set_at.items():
         if name in reading.read_at or name in may_be_unread:
             continue
         if name in reading.set_in_files:
-            otherwise = f"; give --gin_file={DEFAULT_GIN_FILE} before it." if _default_reads(name) else "; delete it."
+            otherwise = (
+                f"; give --gin_file={DEFAULT_GIN_FILE} before it."
+                if _default_reads(name)
+                else "; delete it."
+            )
             hint = did_you_mean(nearest(name, known - {name}), otherwise)
             raise UserError(f"{place}: {name} is set but nothing reads it{hint}")
-        parameters = [f"{item.name}.{p}" for item in _configurables().values() for p in _parameters(item) or ()]
+        parameters = [
+            f"{item.name}.{p}"
+            for item in _configurables().values()
+            for p in _parameters(item) or ()
+        ]
         near = nearest(name, known) or next((p for p in parameters if p.endswith(f".{name}")), None)
-        raise UserError(f"{place}: no setting is called {quoted(name)}{did_you_mean(near and f'--gin.{near}')}")
+        raise UserError(
+            f"{place}: no setting is called {quoted(name)}{did_you_mean(near and f'--gin.{near}')}"
+        )
     for name, place in reading.read_at.items():
         if name not in reading.set_at:
             near = nearest(name, reading.set_at)
             hint = f"; did you mean %{near}? If not," if near else ";"
-            raise UserError(f"{place}: {name} is read here but set nowhere{hint} add --gin.{name}=VALUE.")
+            raise UserError(
+                f"{place}: {name} is read here but set nowhere{hint} add --gin.{name}=VALUE."
+            )
     for (scope, selector), parameters in gin_config._CONFIG.items():
         for parameter, value in parameters.items():
             if repr(value) == "%gin.REQUIRED":
-                name = scope if selector == "gin.macro" else f"{selector.rsplit('.', 1)[-1]}.{parameter}"
+                name = (
+                    scope
+                    if selector == "gin.macro"
+                    else f"{selector.rsplit('.', 1)[-1]}.{parameter}"
+                )
                 raise UserError(f"{name} is required; add --gin.{name}=VALUE.")
 
 
 def _check_values() -> None:
-    """Raises a UserError for macros that read one another in a circle, and for what no setting of this project can be.
+    """Raises a UserError for macros that read one another in a circle, and for what no setting of
+    this project can be.
 
     A function or a class is never a value of these settings, and they are read outside any scope.
     """
@@ -415,13 +538,17 @@ def _check_values() -> None:
             name = scope if is_macro else f"{selector.rsplit('.', 1)[-1]}.{parameter}"
             references = _references(name, value)
             if is_ours and scope:
-                raise UserError(f"{scope}/{name} is set in a scope, and nothing reads it there; set {name}.")
+                raise UserError(
+                    f"{scope}/{name} is set in a scope, and nothing reads it there; set {name}."
+                )
             if is_ours and references:
                 raise UserError(f"{name} must be a plain value, not {references[0]!r}.")
 
 
 def _references(name: str, value: Any, macros: tuple[str, ...] = ()) -> list[Any]:
-    """The references to functions and classes in a value, those in the macros that it reads included."""
+    """The references to functions and classes in a value, those in the macros that it reads
+    included.
+    """
     found = []
     for reference in gin_config.iterate_references([value]):
         if reference.selector != "gin.macro":
@@ -429,8 +556,11 @@ def _references(name: str, value: Any, macros: tuple[str, ...] = ()) -> list[Any
             continue
         macro_name = "/".join(reference.scopes)
         if macro_name in macros or macro_name == name:
-            raise UserError(f"{macro_name} is set to itself, by way of {', '.join(map('%{}'.format, macros)) or name}; "
-                            "give it a value.")
+            raise UserError(
+                f"{macro_name} is set to itself, by way of "
+                f"{', '.join(map('%{}'.format, macros)) or name}; "
+                "give it a value."
+            )
         bound = gin_config._CONFIG.get((macro_name, "gin.macro"), {})
         found += _references(name, bound.get("value"), (*macros, macro_name))
     return found
@@ -438,14 +568,22 @@ def _references(name: str, value: Any, macros: tuple[str, ...] = ()) -> list[Any
 
 def _default_reads(name: str) -> bool:
     """Whether the default run reads a macro: files of a size or a mesh set what it reads."""
-    return re.search(rf"%{re.escape(name)}\b", (_shipped() / "flan.gin").read_text(encoding="utf-8")) is not None
+    return (
+        re.search(rf"%{re.escape(name)}\b", (_shipped() / "flan.gin").read_text(encoding="utf-8"))
+        is not None
+    )
 
 
 def _forget_overridden(may_be_unread: frozenset[str]) -> None:
-    """Drops the macros that no setting reads any more since another value took the place of `%NAME`."""
+    """Drops the macros that no setting reads any more since another value took the place of
+    `%NAME`.
+    """
     config = gin_config._CONFIG
     macros = {scope for scope, selector in config if selector == "gin.macro"}
-    todo = [*may_be_unread, *_macros_read({key: value for key, value in config.items() if key[1] != "gin.macro"})]
+    todo = [
+        *may_be_unread,
+        *_macros_read({key: value for key, value in config.items() if key[1] != "gin.macro"}),
+    ]
     live: set[str] = set()
     while todo:
         name = todo.pop()
@@ -459,4 +597,6 @@ def _forget_overridden(may_be_unread: frozenset[str]) -> None:
 def _macros_read(value: Any) -> list[str]:
     """The names of the `%NAME` in a value, or in the values of a whole configuration."""
     references = gin_config.iterate_references([value])
-    return ["/".join(reference.scopes) for reference in references if reference.selector == "gin.macro"]
+    return [
+        "/".join(reference.scopes) for reference in references if reference.selector == "gin.macro"
+    ]

@@ -1,4 +1,6 @@
-"""`flan-jax convert`: checkpoints of T5X, Hugging Face and GGUF into ours, and any into T5X's and Hugging Face's."""
+"""`flan-jax convert`: checkpoints of T5X, Hugging Face and GGUF into ours, and any into T5X's and
+Hugging Face's.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from flan_jax.data.special_tokens import GENERATION_CONFIG, TOKENIZER_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES, Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.files import local_path, parse_json, readable
-from flan_jax.interchange import exported_text, gguf_tokenizer, gin_fields, huggingface, model_card, origin, ours, t5x
+from flan_jax.interchange import (
+    exported_text,
+    gguf_tokenizer,
+    gin_fields,
+    huggingface,
+    model_card,
+    origin,
+    ours,
+    t5x,
+)
 from flan_jax.interchange.load import FORMS, form_of, open_checkpoint
 from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.interchange.source import DTYPES, Source, check_tensors
@@ -27,19 +38,26 @@ _TARGETS = ("t5x", "hf", "flan")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb: `RUN_DIR --to=FORM --output=DIR`, or `--input=PATH`. Tensors are converted one at a time."""
+    """The verb: `RUN_DIR --to=FORM --output=DIR`, or `--input=PATH`. Tensors are converted one at a
+    time.
+    """
     flags = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     started = time.perf_counter()
     if (flags.input is None) == (flags.place is None):
-        raise UserError("give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH.")
+        raise UserError(
+            "give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH."
+        )
     flags.input = flags.input or flags.place
     path, output = local_path(flags.input, "--input"), local_path(flags.output, "--output")
     flags.form = flags.form or form_of(path)
     source = open_checkpoint(path, flags.form, flags.step)
-    check_tensors({name: tensor.shape for name, tensor in source.tensors.items()},
-                  parameter_shapes(source.model, source.fields), source.path,
-                  '"here" is what its gin file says; put the right config.gin or model.gin beside it:',
-                  lists_all=True)
+    check_tensors(
+        {name: tensor.shape for name, tensor in source.tensors.items()},
+        parameter_shapes(source.model, source.fields),
+        source.path,
+        '"here" is what its gin file says; put the right config.gin or model.gin beside it:',
+        lists_all=True,
+    )
     _keep_slots(source, flags)
     source.tokenizer, vocabulary = _find_tokenizer(source, flags.form, flags.tokenizer)
     with staged(output) as directory:
@@ -47,8 +65,11 @@ def main(argv: list[str] | None = None) -> int:
             (directory / name).write_bytes(contents)
         _write(source, flags, directory, output, vocabulary)
     kind = {"t5": "T5", "decoder": "decoder-only"}[source.model]
-    print(f"converted {len(source.tensors)} arrays of a {kind} model at step {source.step} from {source.path} to "
-          f"{output} in {time.perf_counter() - started:.1f} s")
+    print(
+        f"converted {len(source.tensors)} arrays of a {kind} model at step {source.step} from "
+        f"{source.path} to "
+        f"{output} in {time.perf_counter() - started:.1f} s"
+    )
     for note in source.notes:
         print(f"note: {escaped(note)}")
     return 0
@@ -57,16 +78,31 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(prog="flan-jax convert", description=__doc__)
     parser.add_argument("place", nargs="?", metavar="RUN_DIR", help="the same as --input")
-    parser.add_argument("--from", dest="form", choices=FORMS, help="form of the input (default: by its files)")
+    parser.add_argument(
+        "--from", dest="form", choices=FORMS, help="form of the input (default: by its files)"
+    )
     parser.add_argument("--to", choices=_TARGETS, required=True, help="form of the output")
-    parser.add_argument("--input", metavar="PATH",
-                        help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory or a GGUF file")
-    parser.add_argument("--output", required=True, metavar="DIR", help="a directory that is not there yet")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)")
+    parser.add_argument(
+        "--input",
+        metavar="PATH",
+        help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory or a GGUF file",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="a directory that is not there yet"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)"
+    )
     cli.add_step_flag(parser)
-    parser.add_argument("--with_optimizer", action="store_true", help="Adafactor's state too (t5x and flan)")
-    parser.add_argument("--tokenizer", metavar="PATH", help="tokenizer file, or a directory of such, to go with it, or "
-                                                            "'bytes' (default: what lies beside the input)")
+    parser.add_argument(
+        "--with_optimizer", action="store_true", help="Adafactor's state too (t5x and flan)"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="tokenizer file, or a directory of such, to go with it, or "
+        "'bytes' (default: what lies beside the input)",
+    )
     return parser
 
 
@@ -77,11 +113,16 @@ def _keep_slots(source: Source, flags) -> None:
     elif flags.to == "hf":
         raise UserError("a Hugging Face model has no optimizer state; leave --with_optimizer out.")
     elif source.slots is None:
-        raise UserError(f"{source.path} holds no optimizer state that fits; leave --with_optimizer out.")
+        raise UserError(
+            f"{source.path} holds no optimizer state that fits; leave --with_optimizer out."
+        )
 
 
-def _find_tokenizer(source: Source, form: str, given: str | None) -> tuple[dict[str, bytes], str | None]:
-    """(the tokenizer's files, its vocabulary: 'bytes', the name of one of them, or None where none is known).
+def _find_tokenizer(
+    source: Source, form: str, given: str | None
+) -> tuple[dict[str, bytes], str | None]:
+    """(the tokenizer's files, its vocabulary: 'bytes', the name of one of them, or None where none
+    is known).
 
     They are those given, else those in the checkpoint, beside it, or where the run's VOCABULARY is.
     """
@@ -92,15 +133,20 @@ def _find_tokenizer(source: Source, form: str, given: str | None) -> tuple[dict[
     return files, known or next((file for file in VOCABULARY_FILES if file in files), None)
 
 
-def _tokenizer_files(source: Source, form: str, given: str | None) -> tuple[dict[str, bytes], str | None]:
+def _tokenizer_files(
+    source: Source, form: str, given: str | None
+) -> tuple[dict[str, bytes], str | None]:
     """(the tokenizer's files, 'bytes' where it is that)."""
     if given == BYTES:
         return {}, BYTES
     if given:
         files = huggingface.tokenizer_files(local_path(given, "--tokenizer"))
         if not files:
-            raise UserError(f"--tokenizer={shown(given)} is neither a tokenizer's file nor a directory that has one "
-                            f"({', '.join(VOCABULARY_FILES)}), nor 'bytes'.")
+            raise UserError(
+                f"--tokenizer={shown(given)} is neither a tokenizer's file nor a directory that "
+                f"has one "
+                f"({', '.join(VOCABULARY_FILES)}), nor 'bytes'."
+            )
         return files, None
     if form == "gguf":
         files, note = gguf_tokenizer.tokenizer_of(source.path)
@@ -116,8 +162,10 @@ def _tokenizer_files(source: Source, form: str, given: str | None) -> tuple[dict
         return files, BYTES
     there = huggingface.tokenizer_files(local_path(str(named), "VOCABULARY"))
     if not there:
-        source.notes.append(f"its VOCABULARY {shown(named)!r} is not there, so no tokenizer goes along; "
-                            "--tokenizer=PATH gives one")
+        source.notes.append(
+            f"its VOCABULARY {shown(named)!r} is not there, so no tokenizer goes along; "
+            "--tokenizer=PATH gives one"
+        )
     return there or files, None
 
 
@@ -127,7 +175,9 @@ def _run_directory(source: Source) -> pathlib.Path | None:
     return file.parent if file else None
 
 
-def _write(source: Source, flags, directory: pathlib.Path, output: pathlib.Path, vocabulary: str | None) -> None:
+def _write(
+    source: Source, flags, directory: pathlib.Path, output: pathlib.Path, vocabulary: str | None
+) -> None:
     dtype = DTYPES[flags.dtype] if flags.dtype else None
     name = output.absolute().name
     with progress(len(source.tensors), "converting", "array") as update:
@@ -138,16 +188,27 @@ def _write(source: Source, flags, directory: pathlib.Path, output: pathlib.Path,
         write(directory, source, dtype, lambda _: update())
     text = gin_fields.gin_text(source.model, source.fields, name)
     if vocabulary:
-        text += f"VOCABULARY = {BYTES if vocabulary == BYTES else str(output.absolute() / vocabulary)!r}\n"
+        text += (
+            f"VOCABULARY = "
+            f"{BYTES if vocabulary == BYTES else str(output.absolute() / vocabulary)!r}\n"
+        )
     (directory / "model.gin").write_text(text, encoding="utf-8")
     known = origin.origin_of(source.path)
     if known:
         (directory / origin.FILE).write_text(origin.origin_json(known), encoding="utf-8")
 
 
-def _write_huggingface(source: Source, directory: pathlib.Path, output: pathlib.Path, name: str | None,
-                       dtype: np.dtype | None, progress: Callable[[str], None]) -> None:
-    """Writes a model of Hugging Face's form into a directory that holds the tokenizer's files; `name` of its own."""
+def _write_huggingface(
+    source: Source,
+    directory: pathlib.Path,
+    output: pathlib.Path,
+    name: str | None,
+    dtype: np.dtype | None,
+    progress: Callable[[str], None],
+) -> None:
+    """Writes a model of Hugging Face's form into a directory that holds the tokenizer's files;
+    `name` of its own.
+    """
     run = _run_directory(source)
     record = model_card.read_record(run)
     vocabulary = _load_vocabulary(source, directory, output, name)
@@ -156,25 +217,40 @@ def _write_huggingface(source: Source, directory: pathlib.Path, output: pathlib.
         files, notes = exported_text.tokenizer_files(source, vocabulary, ids, bool(record))
         source.notes += notes
         for file, contents in files.items():
-            (directory / file).unlink(missing_ok=True) if contents is None else (directory / file).write_bytes(contents)
-    (directory / GENERATION_CONFIG).write_bytes(exported_text.generation_config(ids, model_card.answer_length(run)))
+            (directory / file).unlink(missing_ok=True) if contents is None else (
+                directory / file
+            ).write_bytes(contents)
+    (directory / GENERATION_CONFIG).write_bytes(
+        exported_text.generation_config(ids, model_card.answer_length(run))
+    )
     huggingface.write_huggingface(directory, source, dtype, ids, progress)
-    with readable(f"the record of the run {run}", "correct its mixture.json and config.gin, or remove them"):
-        card = model_card.model_card(source, output.absolute().name, run, exported_text.has_template(directory))
+    with readable(
+        f"the record of the run {run}", "correct its mixture.json and config.gin, or remove them"
+    ):
+        card = model_card.model_card(
+            source, output.absolute().name, run, exported_text.has_template(directory)
+        )
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 
-def _load_vocabulary(source: Source, directory: pathlib.Path, output: pathlib.Path,
-                     name: str | None) -> Vocabulary | None:
-    """The vocabulary in a directory that is to be `output`; None, with a note, where flan-jax does not read it."""
+def _load_vocabulary(
+    source: Source, directory: pathlib.Path, output: pathlib.Path, name: str | None
+) -> Vocabulary | None:
+    """The vocabulary in a directory that is to be `output`; None, with a note, where flan-jax does
+    not read it.
+    """
     if name is None:
-        source.notes.append("no tokenizer is known, so the export has none; --tokenizer=PATH gives one")
+        source.notes.append(
+            "no tokenizer is known, so the export has none; --tokenizer=PATH gives one"
+        )
         return None
     try:
         vocabulary = load_vocabulary(name if name == BYTES else str(directory / name), source.model)
     except UserError as error:
         why = str(error).replace(str(directory), str(output))
-        source.notes.append(f"its tokenizer is not one that flan-jax reads, so it goes along as it is ({why})")
+        source.notes.append(
+            f"its tokenizer is not one that flan-jax reads, so it goes along as it is ({why})"
+        )
         return None
     source.notes += [note.replace(str(directory), str(output)) for note in vocabulary.notes]
     return vocabulary

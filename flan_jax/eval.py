@@ -1,4 +1,6 @@
-"""`flan-jax eval`: a checkpoint against the held-out cluster, every template, zero-shot; table and picture."""
+"""`flan-jax eval`: a checkpoint against the held-out cluster, every template, zero-shot; table and
+picture.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     _check_name(flags, source, own, run.directory)
     step = run.check_params(source, flags.step)
     if not run.data.evaluated:
-        raise UserError("HELD_OUT=none leaves nothing to evaluate; name datasets: --gin.EVAL_DATASETS=copa+arc_easy.")
-    output = make_directory(str(run.directory)) if flags.output is None else make_directory(flags.output, "--output")
+        raise UserError(
+            "HELD_OUT=none leaves nothing to evaluate; name datasets: "
+            "--gin.EVAL_DATASETS=copa+arc_easy."
+        )
+    output = (
+        make_directory(str(run.directory))
+        if flags.output is None
+        else make_directory(flags.output, "--output")
+    )
     check_files(output)
 
     # Whoever calls a checkpoint untuned means the model that this run began with.
@@ -47,8 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
         data = run.data = prepared(run.data, flags.gin_arguments, only="eval")
         print_left_out(data)
-        print_trained(data, mixture_record.trained_before(run.config.initial_checkpoint_path) if name == UNTUNED
-                      else mixture_record.trained_on(whose, data))
+        print_trained(
+            data,
+            mixture_record.trained_before(run.config.initial_checkpoint_path)
+            if name == UNTUNED
+            else mixture_record.trained_on(whose, data),
+        )
         step, params = run.read_params(source, flags.step)
         with run.preemption.handled():
             finished = run.evaluate(name, params, step, output, whose=whose)
@@ -59,8 +72,12 @@ def make_parser() -> cli.ArgumentParser:
     """Returns the parser of the verb's own flags."""
     parser = cli.ArgumentParser(prog="flan-jax eval", description=__doc__)
     run_directory.add_flag(parser)
-    parser.add_argument("--checkpoint", metavar="PATH", help="a run, one of its steps, or a checkpoint of "
-                                                             "another program (default: the last in MODEL_DIR)")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help="a run, one of its steps, or a checkpoint of "
+        "another program (default: the last in MODEL_DIR)",
+    )
     cli.add_step_flag(parser)
     parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
     parser.add_argument("--name", help="column `model` of the results (default: tuned)")
@@ -71,16 +88,25 @@ def make_parser() -> cli.ArgumentParser:
 def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pathlib.Path) -> None:
     """Makes sure that no numbers are taken for those of another model."""
     if flags.name in ("", MAJORITY):
-        raise UserError(f"--name={flags.name} is {'empty' if not flags.name else 'the most frequent class in results'}"
-                        "; give another --name.")
+        raise UserError(
+            f"--name={flags.name} is "
+            f"{'empty' if not flags.name else 'the most frequent class in results'}"
+            "; give another --name."
+        )
     if flags.name is not None:
         check_text("--name", flags.name)
     if flags.name and ("/" in flags.name or flags.name.startswith(".")):
-        raise UserError(f"--name={flags.name} cannot be a folder of predictions; give a --name without / and without a "
-                        "dot in front.")
+        raise UserError(
+            f"--name={flags.name} cannot be a folder of predictions; give a --name without / and "
+            f"without a "
+            "dot in front."
+        )
     if flags.name is None and flags.output is None and not own:
-        raise UserError(f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results have the "
-                        "name 'tuned'; give it another --name, or its results another place with --output.")
+        raise UserError(
+            f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results "
+            f"have the "
+            "name 'tuned'; give it another --name, or its results another place with --output."
+        )
 
 
 if __name__ == "__main__":

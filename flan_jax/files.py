@@ -1,4 +1,6 @@
-"""Reading and writing small files: whole or not at all, and with a clear message where a file is damaged."""
+"""Reading and writing small files: whole or not at all, and with a clear message where a file is
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,36 @@ from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
 # What file systems and TensorStore say when nothing more can be written.
-NO_ROOM = re.compile("No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE)
+NO_ROOM = re.compile(
+    "No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE
+)
 
-# What parsers raise on a file that is cut short, altered, or holds other types than its format says.
-_DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError,
-           AssertionError, EOFError, ArithmeticError, SystemError, struct.error, zlib.error)
+# What parsers raise on a file that is cut short, altered, or holds other types than its format
+# says.
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    AssertionError,
+    EOFError,
+    ArithmeticError,
+    SystemError,
+    struct.error,
+    zlib.error,
+)
 
 
 @contextlib.contextmanager
 def readable(what: object, advice: str = "download or copy it again") -> Iterator[None]:
     """Turns the exceptions that damaged files cause in parsers into one clear message about `what`.
 
-    Put as little as possible inside the block: a programming error in it is reported as a damaged file, too.
+    Put as little as possible inside the block: a programming error in it is reported as a damaged
+      file, too.
 
     Args:
       what: the file, or a phrase that names it.
@@ -42,14 +62,17 @@ def readable(what: object, advice: str = "download or copy it again") -> Iterato
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{shown(what)} cannot be read ({error.strerror or shown(error)}); {advice}.") from error
+        raise UserError(
+            f"{shown(what)} cannot be read ({error.strerror or shown(error)}); {advice}."
+        ) from error
     except _DAMAGE as error:
         raise UserError(f"{shown(what)} is not readable ({_reason(error)}); {advice}.") from error
 
 
 def _reason(error: BaseException) -> str:
     """What is wrong with a file, from the exception of its parser."""
-    if isinstance(error, (RecursionError, SystemError)):  # the latter is what C extensions make of the former
+    # the latter is what C extensions make of the former
+    if isinstance(error, (RecursionError, SystemError)):
         return "nested too deeply"
     if isinstance(error, MemoryError):
         return "a size in it is too large"
@@ -62,8 +85,13 @@ def _reason(error: BaseException) -> str:
     return shown(text) or type(error).__name__
 
 
-def parse_json(text: str | bytes, what: object, kind: type | tuple[type, ...] = dict,
-               advice: str = "download or copy it again", unique_keys: bool = False) -> Any:
+def parse_json(
+    text: str | bytes,
+    what: object,
+    kind: type | tuple[type, ...] = dict,
+    advice: str = "download or copy it again",
+    unique_keys: bool = False,
+) -> Any:
     """Returns the value of a JSON text, UTF-8 where it is bytes.
 
     Args:
@@ -74,14 +102,18 @@ def parse_json(text: str | bytes, what: object, kind: type | tuple[type, ...] = 
       unique_keys: refuse objects that have a key twice; otherwise the last one counts.
 
     Raises:
-      UserError: if it is not UTF-8, not JSON, nested too deeply, has a number that Python does not read, or is of
-        another type.
+      UserError: if it is not UTF-8, not JSON, nested too deeply, has a number that Python does not
+        read, or is of another type.
     """
     with readable(what, advice):
-        value = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text,
-                           object_pairs_hook=_unique if unique_keys else None)
+        value = json.loads(
+            text.decode("utf-8-sig") if isinstance(text, bytes) else text,
+            object_pairs_hook=_unique if unique_keys else None,
+        )
         if not isinstance(value, kind):
-            wanted = " or ".join(_JSON_NAMES[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
+            wanted = " or ".join(
+                _JSON_NAMES[k] for k in (kind if isinstance(kind, tuple) else (kind,))
+            )
             raise ValueError(f"{wanted} was expected, not {_JSON_NAMES.get(type(value), 'null')}")
     return value
 
@@ -94,8 +126,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-_JSON_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number",
-               bool: "true or false"}
+_JSON_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 # The scheme of a URL. `pathlib` makes one slash of two, so that one is enough.
@@ -112,15 +150,22 @@ def local_path(name: str | os.PathLike, setting: str) -> pathlib.Path:
       setting: what it was given as, for the message: `MODEL_DIR`, `--output`.
 
     Raises:
-      UserError: for a URL, and for what no path can be: an empty text, or one with a null character.
+      UserError: for a URL, and for what no path can be: an empty text, or one with a null
+        character.
     """
     name = os.fspath(name)
     url = _URL.match(name)
     if url and url[1].lower() == "file":
-        raise UserError(f"{setting} {shown(name)} is a URL; give the path alone: /{name[len(url[0]):].lstrip('/')}")
+        raise UserError(
+            f"{setting} {shown(name)} is a URL; give the path alone: "
+            f"/{name[len(url[0]) :].lstrip('/')}"
+        )
     if url:
-        raise UserError(f"{setting} {shown(name)} is a URL, and {url[1]}:// is not supported yet; mount the bucket and "
-                        "give the path where it is mounted, or copy the files to a local disk.")
+        raise UserError(
+            f"{setting} {shown(name)} is a URL, and {url[1]}:// is not supported yet; mount the "
+            f"bucket and "
+            "give the path where it is mounted, or copy the files to a local disk."
+        )
     if not name or "\0" in name:
         raise UserError(f"{setting} {shown(repr(name))} is not a valid path.")
     try:
@@ -130,11 +175,13 @@ def local_path(name: str | os.PathLike, setting: str) -> pathlib.Path:
 
 
 def inside(directory: pathlib.Path, name: object, named_by: object) -> pathlib.Path:
-    """Returns the path of a file below `directory` that a file of it names, or that is looked for there.
+    """Returns the path of a file below `directory` that a file of it names, or that is looked for
+    there.
 
-    A checkpoint is downloaded: no name and no link in it leads to files elsewhere on this machine. Hugging Face's cache
-    is an exception: `snapshots/<revision>/<file>` is a link to `blobs/<digest>`, and so are large files that releases
-    of huggingface_hub before 0.23 downloaded with `--local-dir`.
+    A checkpoint is downloaded: no name and no link in it leads to files elsewhere on this machine.
+      Hugging Face's cache
+    is an exception: `snapshots/<revision>/<file>` is a link to `blobs/<digest>`, and so are large
+    files that releases of huggingface_hub before 0.23 downloaded with `--local-dir`.
 
     Args:
       directory: the directory of a checkpoint.
@@ -145,24 +192,41 @@ def inside(directory: pathlib.Path, name: object, named_by: object) -> pathlib.P
       UserError: if it is not a name, or leads out of the directory.
     """
     if not isinstance(name, str) or not name or "\0" in name:
-        raise UserError(f"{shown(named_by)} names a file {shown(repr(name))}, which is not a valid name; download it "
-                        "again.")
+        raise UserError(
+            f"{shown(named_by)} names a file {shown(repr(name))}, which is not a valid name; "
+            f"download it "
+            "again."
+        )
     root = directory.resolve()
     with readable(directory / name):  # such as a name that is too long
         target = (root / name).resolve()
-    places = [root, *((parent.parent / "blobs").resolve() for parent in root.parents if parent.name == "snapshots")]
+    places = [
+        root,
+        *(
+            (parent.parent / "blobs").resolve()
+            for parent in root.parents
+            if parent.name == "snapshots"
+        ),
+    ]
     lexical = os.path.normpath(os.path.join(root, name))
     is_cached = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
     is_inside = is_cached or any(target.is_relative_to(place) for place in places)
     if not is_inside or not pathlib.Path(lexical).is_relative_to(root):
-        raise UserError(f"{shown(named_by)} leads to {shown(target)}, which is outside of {shown(directory)}; put a "
-                        "copy of the file into the directory if you trust it.")
+        raise UserError(
+            f"{shown(named_by)} leads to {shown(target)}, which is outside of {shown(directory)}; "
+            f"put a "
+            "copy of the file into the directory if you trust it."
+        )
     return directory / name
 
 
-def read_json(path: str | pathlib.Path, kind: type | tuple[type, ...] = dict,
-              advice: str = "download or copy it again") -> Any:
-    """Returns the value of a JSON file; the one reader for JSON that comes from outside the process.
+def read_json(
+    path: str | pathlib.Path,
+    kind: type | tuple[type, ...] = dict,
+    advice: str = "download or copy it again",
+) -> Any:
+    """Returns the value of a JSON file; the one reader for JSON that comes from outside the
+    process.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -180,7 +244,8 @@ def read_json(path: str | pathlib.Path, kind: type | tuple[type, ...] = dict,
 def write_file(path: str | pathlib.Path, contents: bytes | str) -> None:
     """Writes a file, text as UTF-8, whole or not at all, into a directory that is made if need be.
 
-    The contents are on disk (fsync) before the file has its name: a power cut leaves the old file or the new one.
+    The contents are on disk (fsync) before the file has its name: a power cut leaves the old file
+    or the new one.
 
     Raises:
       UserError: if it cannot be written; what was there before is left as it was.
@@ -197,5 +262,8 @@ def write_file(path: str | pathlib.Path, contents: bytes | str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UserError(f"cannot write {path} ({error.strerror}); make room there, or give a directory you can write "
-                        "to.") from error
+        raise UserError(
+            f"cannot write {path} ({error.strerror}); make room there, or give a directory you "
+            f"can write "
+            "to."
+        ) from error

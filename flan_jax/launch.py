@@ -1,8 +1,10 @@
-"""`flan-jax launch --backend=B [flags] -- ARGUMENTS`: what to type, or to submit, to train on several hosts.
+"""`flan-jax launch --backend=B [flags] -- ARGUMENTS`: what to type, or to submit, to train on
+several hosts.
 
-ARGUMENTS are those of `flan-jax train`, or `eval` or `generate` and those of that verb. It prints command lines or a
-manifest and ends; with --run it runs or submits them. Nothing here schedules, watches or restarts: SLURM and Kubernetes
-do, by the exit status, and the same command resumes a run.
+ARGUMENTS are those of `flan-jax train`, or `eval` or `generate` and those of that verb. It prints
+command lines or a manifest and ends; with --run it runs or submits them. Nothing here schedules,
+watches or restarts: SLURM and Kubernetes do, by the exit status, and the same command resumes a
+run.
 """
 
 from __future__ import annotations
@@ -30,11 +32,22 @@ from flan_jax.signals import SAVED
 from flan_jax.training.processes import NAMED_BY
 
 # TPU VMs: what an accelerator type begins with -> the software that its VMs boot with.
-_TPU_SOFTWARE = {"v2": "tpu-ubuntu2204-base", "v3": "tpu-ubuntu2204-base", "v4": "tpu-ubuntu2204-base",
-                 "v5litepod": "v2-alpha-tpuv5-lite", "v5p": "v2-alpha-tpuv5", "v6e": "v2-alpha-tpuv6e"}
+_TPU_SOFTWARE = {
+    "v2": "tpu-ubuntu2204-base",
+    "v3": "tpu-ubuntu2204-base",
+    "v4": "tpu-ubuntu2204-base",
+    "v5litepod": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
 # GKE: our name of a generation -> the label of its nodes.
-_GKE_TPU = {"v4": "tpu-v4-podslice", "v5e": "tpu-v5-lite-podslice", "v5p": "tpu-v5p-slice", "v6e": "tpu-v6e-slice",
-            "tpu7x": "tpu7x"}
+_GKE_TPU = {
+    "v4": "tpu-v4-podslice",
+    "v5e": "tpu-v5-lite-podslice",
+    "v5p": "tpu-v5p-slice",
+    "v6e": "tpu-v6e-slice",
+    "tpu7x": "tpu7x",
+}
 _CHIPS_PER_HOST = 4  # of a slice with several hosts, in each of these generations
 # Where the pods of a JobSet have their storage.
 _MOUNT = "/runs"
@@ -78,68 +91,122 @@ class Backend:
 
 
 def local(flags: argparse.Namespace, arguments: list[str]) -> Launch:
-    """Processes on this machine: they share its GPUs evenly, or each simulates devices on the CPU."""
+    """Processes on this machine: they share its GPUs evenly, or each simulates devices on the
+    CPU.
+    """
     count, devices = _number(flags, "num_processes"), _number(flags, "devices", 1)
     coordinator = f"localhost:{_number(flags, 'port', 8476)}"
     commands = []
     for index in range(count):
         if flags.gpus:
-            variables = {"CUDA_VISIBLE_DEVICES": ",".join(str(index * devices + i) for i in range(devices))}
+            variables = {
+                "CUDA_VISIBLE_DEVICES": ",".join(str(index * devices + i) for i in range(devices))
+            }
         else:
-            variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        commands.append(["env", *(f"{name}={value}" for name, value in variables.items()),
-                         *_verb(arguments, coordinator, count, index)])
+            variables = {
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            }
+        commands.append(
+            [
+                "env",
+                *(f"{name}={value}" for name, value in variables.items()),
+                *_verb(arguments, coordinator, count, index),
+            ]
+        )
     lines = [f"{shlex.join(command)} &" for command in commands]
     return Launch("\n".join([*lines, "wait"]), commands, together=True)
 
 
 def plain(flags: argparse.Namespace, arguments: list[str]) -> Launch:
-    """The command of each host; process 0 runs on the first one, and the others must reach its port."""
-    hosts = [f"[{host}]" if host.count(":") > 1 and "[" not in host else host for host in flags.hosts.split(",")]
-    if len(set(hosts)) < len(hosts) or not all(re.fullmatch(r"[\w.:\[\]-]+", host) for host in hosts):
-        raise UserError(f"--hosts={flags.hosts} must be different host names or addresses, as in --hosts=10.0.0.1,"
-                        "10.0.0.2.")
+    """The command of each host; process 0 runs on the first one, and the others must reach its
+    port.
+    """
+    hosts = [
+        f"[{host}]" if host.count(":") > 1 and "[" not in host else host
+        for host in flags.hosts.split(",")
+    ]
+    if len(set(hosts)) < len(hosts) or not all(
+        re.fullmatch(r"[\w.:\[\]-]+", host) for host in hosts
+    ):
+        raise UserError(
+            f"--hosts={flags.hosts} must be different host names or addresses, as in "
+            f"--hosts=10.0.0.1,"
+            "10.0.0.2."
+        )
     coordinator = f"{hosts[0]}:{_number(flags, 'port', 8476)}"
-    lines = [f"# on {host}\n{shlex.join(_verb(arguments, coordinator, len(hosts), index))}"
-             for index, host in enumerate(hosts)]
+    lines = [
+        f"# on {host}\n{shlex.join(_verb(arguments, coordinator, len(hosts), index))}"
+        for index, host in enumerate(hosts)
+    ]
     return Launch("\n".join(lines), ())
 
 
 def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
-    """Makes a TPU slice, installs a wheel on all of its hosts, and trains on them; JAX finds the processes."""
+    """Makes a TPU slice, installs a wheel on all of its hosts, and trains on them; JAX finds the
+    processes.
+    """
     generation = flags.accelerator_type.rpartition("-")[0]
     if generation not in _TPU_SOFTWARE and not flags.version:
-        raise UserError(f"--accelerator_type={flags.accelerator_type} is of none of the generations "
-                        f"{', '.join(_TPU_SOFTWARE)} (as in v4-32 or v5litepod-16); give the software of its VMs with "
-                        "--version too.")
+        raise UserError(
+            f"--accelerator_type={flags.accelerator_type} is of none of the generations "
+            f"{', '.join(_TPU_SOFTWARE)} (as in v4-32 or v5litepod-16); give the software of its "
+            f"VMs with "
+            "--version too."
+        )
     steps = (flags.steps or ",".join(_STEPS)).split(",")
     unknown = [step for step in steps if step not in _STEPS]
     if unknown:
-        raise UserError(f"--steps has {unknown[0]!r}, but its steps are {', '.join(_STEPS)}"
-                        f"{did_you_mean(nearest(unknown[0], _STEPS))}")
+        raise UserError(
+            f"--steps has {unknown[0]!r}, but its steps are {', '.join(_STEPS)}"
+            f"{did_you_mean(nearest(unknown[0], _STEPS))}"
+        )
     wheel = pathlib.Path(flags.wheel or "").expanduser()
     if "install" in steps and flags.wheel and not _WHEEL.fullmatch(wheel.name):
-        raise UserError(f"--wheel={flags.wheel} is not a wheel of flan_jax, such as "
-                        f"flan_jax-{__version__}-py3-none-any.whl.")
+        raise UserError(
+            f"--wheel={flags.wheel} is not a wheel of flan_jax, such as "
+            f"flan_jax-{__version__}-py3-none-any.whl."
+        )
     if "install" in steps and flags.wheel and not wheel.is_file():
-        missing = f"--wheel={flags.wheel} is not here; `pip wheel --no-deps --wheel-dir=dist .` in a checkout makes it."
+        missing = (
+            f"--wheel={flags.wheel} is not here; `pip wheel --no-deps --wheel-dir=dist .` "
+            f"in a checkout makes it."
+        )
         if flags.run:
             raise UserError(missing)
         print(f"note: {missing}", file=sys.stderr)
     if "install" in steps and not flags.wheel:
-        raise UserError("--backend=tpu_vm needs --wheel=FILE.whl to install; `pip wheel --no-deps --wheel-dir=dist .` "
-                        "in a checkout makes it (or leave the installation out: --steps=train).")
+        raise UserError(
+            "--backend=tpu_vm needs --wheel=FILE.whl to install; `pip wheel --no-deps "
+            "--wheel-dir=dist .` "
+            "in a checkout makes it (or leave the installation out: --steps=train)."
+        )
     gcloud, name = ["gcloud", "compute", "tpus", "tpu-vm"], _name(flags)
     where = [f"--zone={flags.zone}", *([f"--project={flags.project}"] if flags.project else [])]
     ssh = [*gcloud, "ssh", name, *where, "--worker=all"]
     # The image's Python is older than ours: uv brings one.
     package = shlex.quote(f"./{wheel.name}[tpu]")
-    install = ("python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --clear --python=3.12 flan && "
-               f"~/.local/bin/uv pip install --quiet --python=flan/bin/python {package}")
+    install = (
+        "python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --clear "
+        "--python=3.12 flan && "
+        f"~/.local/bin/uv pip install --quiet --python=flan/bin/python {package}"
+    )
     made = {
-        "create": [[*gcloud, "create", name, *where, f"--accelerator-type={flags.accelerator_type}",
-                    f"--version={flags.version or _TPU_SOFTWARE[generation]}", *(["--spot"] if flags.spot else [])]],
-        "install": [[*gcloud, "scp", str(wheel), f"{name}:", *where, "--worker=all"], [*ssh, f"--command={install}"]],
+        "create": [
+            [
+                *gcloud,
+                "create",
+                name,
+                *where,
+                f"--accelerator-type={flags.accelerator_type}",
+                f"--version={flags.version or _TPU_SOFTWARE[generation]}",
+                *(["--spot"] if flags.spot else []),
+            ]
+        ],
+        "install": [
+            [*gcloud, "scp", str(wheel), f"{name}:", *where, "--worker=all"],
+            [*ssh, f"--command={install}"],
+        ],
         "train": [[*ssh, f"--command=flan/bin/{shlex.join(_verb(arguments))}"]],
     }
     commands = [command for step in _STEPS if step in steps for command in made[step]]
@@ -149,21 +216,32 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
 def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """A JobSet of GKE: one indexed Job a slice, one pod a host; GKE tells JAX who is who."""
     if flags.tpu not in _GKE_TPU:
-        raise UserError(f"--tpu={flags.tpu} is not one of {', '.join(_GKE_TPU)}"
-                        f"{did_you_mean(nearest(flags.tpu, _GKE_TPU))}")
+        raise UserError(
+            f"--tpu={flags.tpu} is not one of {', '.join(_GKE_TPU)}"
+            f"{did_you_mean(nearest(flags.tpu, _GKE_TPU))}"
+        )
     sides = 1 if flags.tpu in ("v5e", "v6e") else 2
     if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{sides}}}", flags.topology):
-        raise UserError(f"--topology={flags.topology} must be the chips along each side of the slice, such as 4x4 "
-                        "(v5e, v6e) or 4x4x4 (v4, v5p, tpu7x).")
+        raise UserError(
+            f"--topology={flags.topology} must be the chips along each side of the slice, such as "
+            f"4x4 "
+            "(v5e, v6e) or 4x4x4 (v4, v5p, tpu7x)."
+        )
     chips = math.prod(map(int, flags.topology.split("x")))
     on_host = _number(flags, "chips_per_host", min(chips, _CHIPS_PER_HOST))
     if chips % on_host:
-        raise UserError(f"--topology={flags.topology} has {chips} chips, which are no whole number of hosts with "
-                        f"{on_host} each; give another --chips_per_host.")
+        raise UserError(
+            f"--topology={flags.topology} has {chips} chips, which are no whole number of hosts "
+            f"with "
+            f"{on_host} each; give another --chips_per_host."
+        )
     name, text = _name(flags), json.dumps
     # Kubernetes would fill in "$(NAME)", and makes one "$" of two.
-    listed = "\n".join(f"              - {text(argument.replace('$', '$$'))}" for argument in _verb(arguments))
-    return Launch(f"""\
+    listed = "\n".join(
+        f"              - {text(argument.replace('$', '$$'))}" for argument in _verb(arguments)
+    )
+    return Launch(
+        f"""\
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
@@ -213,30 +291,64 @@ spec:
             volumes:
             - name: runs
               persistentVolumeClaim:
-                claimName: {text(flags.claim)}""", [["kubectl", "apply", "-f", "-"]], stdin=True)
+                claimName: {text(flags.claim)}""",
+        [["kubectl", "apply", "-f", "-"]],
+        stdin=True,
+    )
 
 
 def slurm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
-    """A batch script: one task a GPU, as JAX expects it under SLURM, where it finds the processes by itself."""
+    """A batch script: one task a GPU, as JAX expects it under SLURM, where it finds the processes
+    by itself.
+    """
     nodes, gpus = _number(flags, "nodes"), _number(flags, "gpus_per_node")
-    options = {"job-name": _name(flags), "nodes": nodes, "ntasks-per-node": gpus, "gpus-per-node": gpus,
-               "cpus-per-task": _number(flags, "cpus_per_task", 8), "time": flags.time, "partition": flags.partition,
-               "account": flags.account, "output": "%x-%j.log", "open-mode": "append", "signal": "TERM@120"}
+    options = {
+        "job-name": _name(flags),
+        "nodes": nodes,
+        "ntasks-per-node": gpus,
+        "gpus-per-node": gpus,
+        "cpus-per-task": _number(flags, "cpus_per_task", 8),
+        "time": flags.time,
+        "partition": flags.partition,
+        "account": flags.account,
+        "output": "%x-%j.log",
+        "open-mode": "append",
+        "signal": "TERM@120",
+    }
     for option, value in options.items():
         if value is not None and re.search(r"\s", str(value)):
-            raise UserError(f"--{option}={value!r} has a blank in it, which SLURM's options cannot have.")
-    lines = [f"#SBATCH --{option}={value}" for option, value in options.items() if value is not None]
+            raise UserError(
+                f"--{option}={value!r} has a blank in it, which SLURM's options cannot have."
+            )
+    lines = [
+        f"#SBATCH --{option}={value}" for option, value in options.items() if value is not None
+    ]
     # srun does not take the number of cores from the script (since SLURM 22.05).
     srun = f"srun --cpus-per-task={options['cpus-per-task']} --kill-on-bad-exit=1"
-    return Launch("\n".join(["#!/bin/bash", *lines, "#SBATCH --requeue", f"{srun} {shlex.join(_verb(arguments))}",
-                             *_REQUEUE]), [["sbatch"]], stdin=True)
+    return Launch(
+        "\n".join(
+            [
+                "#!/bin/bash",
+                *lines,
+                "#SBATCH --requeue",
+                f"{srun} {shlex.join(_verb(arguments))}",
+                *_REQUEUE,
+            ]
+        ),
+        [["sbatch"]],
+        stdin=True,
+    )
 
 
 # A job that was cancelled ends with the same status, but is not running any more.
 _REQUEUE = [
     "status=$?",
     f"# {SAVED}: saved, not finished",
-    f'if [ $status -eq {SAVED} ] && [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ]; then',
+    (
+        f'if [ $status -eq {SAVED} ] && [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" '
+        f"= "
+        f"RUNNING ]; then"
+    ),
     "  scontrol requeue $SLURM_JOB_ID",
     "fi",
     "exit $status",
@@ -244,9 +356,17 @@ _REQUEUE = [
 
 BACKENDS = {
     "local": Backend(local, ("num_processes",), ("devices", "gpus", "port")),
-    "tpu_vm": Backend(tpu_vm, ("zone", "accelerator_type"), ("name", "project", "wheel", "version", "spot", "steps")),
-    "gcluster": Backend(gcluster, ("tpu", "topology", "image", "claim"), ("name", "slices", "chips_per_host")),
-    "slurm": Backend(slurm, ("nodes", "gpus_per_node"), ("name", "cpus_per_task", "time", "partition", "account")),
+    "tpu_vm": Backend(
+        tpu_vm,
+        ("zone", "accelerator_type"),
+        ("name", "project", "wheel", "version", "spot", "steps"),
+    ),
+    "gcluster": Backend(
+        gcluster, ("tpu", "topology", "image", "claim"), ("name", "slices", "chips_per_host")
+    ),
+    "slurm": Backend(
+        slurm, ("nodes", "gpus_per_node"), ("name", "cpus_per_task", "time", "partition", "account")
+    ),
     "print": Backend(plain, ("hosts",), ("port",)),
 }
 _HELP = {
@@ -271,7 +391,9 @@ _HELP = {
     "nodes": "how many nodes",
     "gpus_per_node": "GPUs of each, one process a GPU",
     "cpus_per_task": "cores of each process (default: 8)",
-    "time": "limit, such as 24:00:00; two minutes before it the run saves, ends and is queued again",
+    "time": (
+        "limit, such as 24:00:00; two minutes before it the run saves, ends and is queued again"
+    ),
     "partition": "of the cluster",
     "account": "that is billed",
     "name": "of the job or the TPU (default: flan)",
@@ -280,10 +402,12 @@ _SWITCHES = ("gpus", "spot")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb. What follows `--` are the arguments of `flan-jax train`, or another of `_VERBS` and its arguments."""
+    """The verb. What follows `--` are the arguments of `flan-jax train`, or another of `_VERBS` and
+    its arguments.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)
-    flags, arguments = _parser().parse_args(argv[:cut]), argv[cut + 1:]
+    flags, arguments = _parser().parse_args(argv[:cut]), argv[cut + 1 :]
     _check(flags, arguments)
     launch = BACKENDS[flags.backend].build(flags, arguments)
     _check_wrapped(flags, arguments)
@@ -291,19 +415,30 @@ def main(argv: list[str] | None = None) -> int:
         print(launch.text)
         return 0
     if not launch.commands:
-        raise UserError("--backend=print only prints; start what it prints on each host, or choose another --backend.")
+        raise UserError(
+            "--backend=print only prints; start what it prints on each host, or choose another "
+            "--backend."
+        )
     return _run(launch)
 
 
 def _parser() -> cli.ArgumentParser:
-    parser = cli.ArgumentParser(prog="flan-jax launch", description=__doc__, allow_abbrev=False,
-                                usage="flan-jax launch --backend=B [flags] -- [train|eval|generate] ARGUMENTS")
+    parser = cli.ArgumentParser(
+        prog="flan-jax launch",
+        description=__doc__,
+        allow_abbrev=False,
+        usage="flan-jax launch --backend=B [flags] -- [train|eval|generate] ARGUMENTS",
+    )
     parser.add_argument("--backend", help=", ".join(BACKENDS))
-    parser.add_argument("--run", action="store_true", help="run or submit what is printed otherwise")
+    parser.add_argument(
+        "--run", action="store_true", help="run or submit what is printed otherwise"
+    )
     for name, text in _HELP.items():
         users = ", ".join(backend for backend in BACKENDS if name in _flags_of(backend))
         if name in _SWITCHES:
-            parser.add_argument(f"--{name}", action="store_true", default=None, help=f"{users}: {text}")
+            parser.add_argument(
+                f"--{name}", action="store_true", default=None, help=f"{users}: {text}"
+            )
         else:
             parser.add_argument(f"--{name}", metavar="X", help=f"{users}: {text}")
     return parser
@@ -317,33 +452,48 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
     """Raises a UserError for a backend, or flags, that cannot be."""
     if flags.backend not in BACKENDS:
         near = did_you_mean(nearest(flags.backend or "", BACKENDS))
-        raise UserError(f"--backend={flags.backend} is not one of {', '.join(BACKENDS)}{near}" if flags.backend else
-                        f"no --backend given; the backends are {', '.join(BACKENDS)}.")
+        raise UserError(
+            f"--backend={flags.backend} is not one of {', '.join(BACKENDS)}{near}"
+            if flags.backend
+            else f"no --backend given; the backends are {', '.join(BACKENDS)}."
+        )
     for name in _HELP:
         if getattr(flags, name) is not None and name not in _flags_of(flags.backend):
             users = " and ".join(backend for backend in BACKENDS if name in _flags_of(backend))
-            raise UserError(f"--{name} has no effect with --backend={flags.backend}; it is for {users}.")
+            raise UserError(
+                f"--{name} has no effect with --backend={flags.backend}; it is for {users}."
+            )
     for name in BACKENDS[flags.backend].needs:
         if not getattr(flags, name):
             raise UserError(f"--backend={flags.backend} needs --{name}: {_HELP[name]}.")
     verb = arguments[0] if arguments and arguments[0] in _VERBS else "train"
     others = [argument for argument in arguments if argument != verb]
-    if not others or (verb == "train" and not any(argument.startswith("--gin_file") for argument in others)):
-        raise UserError(f"the arguments of {verb} are missing; write them after --, as in: flan-jax launch "
-                        f"--backend={flags.backend} ... -- {verb} --gin_file=gin/flan.gin --gin.MODEL_DIR=runs/nli.")
+    if not others or (
+        verb == "train" and not any(argument.startswith("--gin_file") for argument in others)
+    ):
+        raise UserError(
+            f"the arguments of {verb} are missing; write them after --, as in: flan-jax launch "
+            f"--backend={flags.backend} ... -- {verb} --gin_file=gin/flan.gin "
+            f"--gin.MODEL_DIR=runs/nli."
+        )
     if arguments[0] not in _VERBS and not arguments[0].startswith("-"):
-        raise UserError(f"what follows -- begins with {arguments[0]!r}, but the verbs that run on several hosts are "
-                        f"{', '.join(_VERBS)}: write one of them, or nothing for train, and its arguments.")
+        raise UserError(
+            f"what follows -- begins with {arguments[0]!r}, but the verbs that run on several "
+            f"hosts are "
+            f"{', '.join(_VERBS)}: write one of them, or nothing for train, and its arguments."
+        )
     for argument in arguments:
         if argument.partition("=")[0].removeprefix("--") in NAMED_BY:
             raise UserError(f"{argument} after -- is for the launcher to say; leave it out.")
 
 
 def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
-    """Reads the arguments of the verb as it will; what is not on this machine is left to the others.
+    """Reads the arguments of the verb as it will; what is not on this machine is left to the
+    others.
 
     Raises:
-      UserError: for what the verb would refuse, and for pods that would write into their containers.
+      UserError: for what the verb would refuse, and for pods that would write into their
+        containers.
     """
     verb, *arguments = arguments if arguments[0] in _VERBS else ("train", *arguments)
     make_parser = importlib.import_module(f"flan_jax.{verb}").make_parser
@@ -365,8 +515,11 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
     for name, path in written.items() if flags.backend == "gcluster" else ():
         if not str(path).startswith(f"{_MOUNT}/"):
             flag = name if name.startswith("--") else f"--gin.{name}"
-            raise UserError(f"{name} is {path}, which ends with the container and which the other pods do not see; "
-                            f"give {flag}={_MOUNT}/..., where --claim is mounted.")
+            raise UserError(
+                f"{name} is {path}, which ends with the container and which the other pods do not "
+                f"see; "
+                f"give {flag}={_MOUNT}/..., where --claim is mounted."
+            )
 
 
 def _number(flags: argparse.Namespace, name: str, default: int | None = None) -> int:
@@ -381,7 +534,9 @@ def _number(flags: argparse.Namespace, name: str, default: int | None = None) ->
 def _name(flags: argparse.Namespace) -> str:
     name = flags.name or "flan"
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,50}[a-z0-9])?", name):
-        raise UserError(f"--name={name} must be lower-case letters, digits and hyphens, such as flan-nli.")
+        raise UserError(
+            f"--name={name} must be lower-case letters, digits and hyphens, such as flan-nli."
+        )
     return name
 
 
@@ -389,7 +544,11 @@ def _verb(arguments: list[str], coordinator: str = "", count: int = 1, index: in
     """The command of one process; without a coordinator JAX finds the others."""
     command = ["flan-jax", *([] if arguments[0] in _VERBS else ["train"]), *arguments]
     if coordinator:
-        command += [f"--coordinator={coordinator}", f"--num_processes={count}", f"--process_id={index}"]
+        command += [
+            f"--coordinator={coordinator}",
+            f"--num_processes={count}",
+            f"--process_id={index}",
+        ]
     return command
 
 
@@ -402,26 +561,39 @@ def _run(launch: Launch) -> int:
         if launch.together:
             return _run_together(launch.commands, environment)
         for command in launch.commands:
-            status = subprocess.run(command, env=environment, text=True, check=False,
-                                    input=launch.text if launch.stdin else None).returncode
+            status = subprocess.run(
+                command,
+                env=environment,
+                text=True,
+                check=False,
+                input=launch.text if launch.stdin else None,
+            ).returncode
             if status:
                 return status
     except FileNotFoundError as error:
-        raise UserError(f"--run needs the program {error.filename!r}, which is not installed here; without --run "
-                        "everything is printed, for a machine that has it.") from error
+        raise UserError(
+            f"--run needs the program {error.filename!r}, which is not installed here; without "
+            f"--run "
+            "everything is printed, for a machine that has it."
+        ) from error
     return 0
 
 
 def _run_together(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> int:
     """Runs processes at the same time, their output line by line after their numbers."""
-    started = [subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-               for command in commands]
+    started = [
+        subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for command in commands
+    ]
 
     def copy(index: int) -> None:
         for line in started[index].stdout:
             print(f"[{index}] {line}", end="", flush=True)
 
-    # Who ends the launcher ends the processes: each saves its step, and its status is the launcher's.
+    # Who ends the launcher ends the processes: each saves its step, and its status is the
+    # launcher's.
     before = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in started])
     threads = [threading.Thread(target=copy, args=(index,)) for index in range(len(started))]
     for thread in threads:

@@ -1,6 +1,8 @@
-"""`python -m flan_jax.lm_eval run --model flan_jax ...`: lm-evaluation-harness's own command line, our models in it.
+"""`python -m flan_jax.lm_eval run --model flan_jax ...`: lm-evaluation-harness's own command line,
+our models in it.
 
-The harness has no entry point by which a package could offer it a model, so it must be started from here.
+The harness has no entry point by which a package could offer it a model, so it must be started from
+here.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from lm_eval.__main__ import cli_evaluate  # isort: skip
 
-    sys.argv = ["lm-eval", *(sys.argv[1:] if argv is None else argv)]  # the harness reads no other arguments
+    # the harness reads no other arguments
+    sys.argv = ["lm-eval", *(sys.argv[1:] if argv is None else argv)]
     cli_evaluate()
     return 0
 

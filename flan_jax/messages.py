@@ -1,4 +1,6 @@
-"""Text from files, rows and command lines as messages show it: no control characters, no endless lists."""
+"""Text from files, rows and command lines as messages show it: no control characters, no endless
+lists.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ _REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def escaped(text: str) -> str:
-    """Returns the text with control characters written as escapes (`\\x1b`), except for line breaks and tabs.
+    """Returns the text with control characters written as escapes (`\\x1b`), except for line breaks
+    and tabs.
 
-    A terminal obeys such characters: a row, a file name or a checkpoint could move the cursor or hide what follows.
-    Lone surrogates, which no terminal can encode, and characters that reorder text are escaped, too.
+    A terminal obeys such characters: a row, a file name or a checkpoint could move the cursor or
+    hide what follows. Lone surrogates, which no terminal can encode, and characters that reorder
+    text are escaped, too.
     """
     if text.isprintable():
         return text
@@ -24,18 +28,29 @@ def escaped(text: str) -> str:
 def _is_control(character: str) -> bool:
     if character in "\n\t":
         return False
-    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in _REORDERING
+    return (
+        unicodedata.category(character) in ("Cc", "Cs")
+        or unicodedata.bidirectional(character) in _REORDERING
+    )
 
 
 def _escape(character: str) -> str:
     code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
 
 
 def shown(value: object, most: int = 200) -> str:
-    """Returns the text of a value on one line for a message: escaped, and cut in the middle to `most` characters."""
+    """Returns the text of a value on one line for a message: escaped, and cut in the middle to
+    `most` characters.
+    """
     text = escaped(str(value)).replace("\n", "\\n")
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2):]}"
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:
@@ -46,7 +61,9 @@ def listed(names: Iterable[object], most: int = 5) -> str:
 
 
 def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Returns the one of `names` that is spelled most like `name`, whatever the case; None if none is near."""
+    """Returns the one of `names` that is spelled most like `name`, whatever the case; None if none
+    is near.
+    """
     if not isinstance(name, str):
         return None
     by_fold = {known.casefold(): known for known in names}

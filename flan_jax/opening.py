@@ -36,17 +36,33 @@ def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None):
 
 
 def open_model(flags: argparse.Namespace | None = None):
-    """As `open_run`, without what only reading rows needs: the data that the model was tuned on may be elsewhere."""
-    nothing = dict.fromkeys(["mixture_or_task_name", "mixture_or_task_module", "train_clusters", "datasets_per_cluster",
-                             "eval_datasets", "data_dir"])
-    return _open_run(dataclasses.replace(DataConfig(), **nothing, source="bundled", held_out="none",
-                                         decontaminate=False), 0, flags)
+    """As `open_run`, without what only reading rows needs: the data that the model was tuned on may
+    be elsewhere.
+    """
+    nothing = dict.fromkeys(
+        [
+            "mixture_or_task_name",
+            "mixture_or_task_module",
+            "train_clusters",
+            "datasets_per_cluster",
+            "eval_datasets",
+            "data_dir",
+        ]
+    )
+    return _open_run(
+        dataclasses.replace(
+            DataConfig(), **nothing, source="bundled", held_out="none", decontaminate=False
+        ),
+        0,
+        flags,
+    )
 
 
 def _open_run(config: DataConfig, profile_steps: int, flags: argparse.Namespace | None):
     from flan_jax.training import devices, loop
 
-    # Mistakes in the settings are found before the processes join: each of them says so and ends by itself.
+    # Mistakes in the settings are found before the processes join: each of them says so and ends by
+    # itself.
     train_config, data = loop.TrainConfig(profile_steps=profile_steps), Data(config)
     devices.set_up(config.cache_directory() / "compiled", flags)
     run = loop.Run(train_config, data)
@@ -56,7 +72,8 @@ def _open_run(config: DataConfig, profile_steps: int, flags: argparse.Namespace 
 
 @contextlib.contextmanager
 def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
-    """Keeps a second program like this one out of a directory while the block runs; process 0 locks for all of a run.
+    """Keeps a second program like this one out of a directory while the block runs; process 0 locks
+    for all of a run.
 
     Args:
       directory: of the run or of its results.
@@ -64,7 +81,8 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
       purpose: what this program does, for the message of the other one.
 
     Raises:
-      UserError: on all processes, if another program is at work there; and if the directory is removed meanwhile.
+      UserError: on all processes, if another program is at work there; and if the directory is
+        removed meanwhile.
     """
     with contextlib.ExitStack() as stack:
         taken = None
@@ -75,9 +93,13 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
                 taken = error
         if processes.any_of_all(taken is not None):
             raise taken or UserError(f"process 0 cannot use {directory}; its log says why.")
-        gone = UserError(f"{directory} was removed while {purpose} worked in it: what was saved there is lost; the "
-                         "same command does it again.")
-        was_there = (directory / name).exists()  # not where hosts do not share it; `Checkpoints` says so
+        gone = UserError(
+            f"{directory} was removed while {purpose} worked in it: what was saved there is lost; "
+            f"the "
+            "same command does it again."
+        )
+        # not where hosts do not share it; `Checkpoints` says so
+        was_there = (directory / name).exists()
         try:
             yield
         except Exception as error:  # whatever failed first
@@ -89,7 +111,8 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
 
 
 def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
-    """The same data with its rows in the cache; `flan-jax prepare` runs first, in a process of its own, if some lack.
+    """The same data with its rows in the cache; `flan-jax prepare` runs first, in a process of its
+    own, if some lack.
 
     Of several hosts the first one prepares and the others wait for it.
 
@@ -110,15 +133,20 @@ def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
         raise SystemExit(status)
     data = Data(data.config)
     if not _is_ready(data, only):
-        raise UserError(f"the token cache in {data.directory} lacks what was just prepared: is it on storage that all "
-                        "hosts see, and are the data left alone? Then run the same command again.")
+        raise UserError(
+            f"the token cache in {data.directory} lacks what was just prepared: is it on storage "
+            f"that all "
+            "hosts see, and are the data left alone? Then run the same command again."
+        )
     if first and not prepares:  # The preparation has said so, too.
         print_counts(data, only)
     return data
 
 
 def _prepare(arguments: list[str]) -> int:
-    """Runs `flan-jax prepare`, which ends with this process, however that ends; returns its status."""
+    """Runs `flan-jax prepare`, which ends with this process, however that ends; returns its
+    status.
+    """
     command = [sys.executable, "-m", "flan_jax.prepare", "--for_a_run", *arguments]
     # The other end of this pipe is closed when this process is gone.
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
@@ -130,8 +158,12 @@ def _prepare(arguments: list[str]) -> int:
             raise
     if status >= 0:
         return status
-    print(f"flan-jax: error: the preparation of the data was ended by signal {-status}, perhaps for want of memory; "
-          "the same command goes on with what is there, and flan-jax prepare --workers=1 needs less.", file=sys.stderr)
+    print(
+        f"flan-jax: error: the preparation of the data was ended by signal {-status}, perhaps for "
+        f"want of memory; "
+        "the same command goes on with what is there, and flan-jax prepare --workers=1 needs less.",
+        file=sys.stderr,
+    )
     return signals.SAVED if status == -signal.SIGTERM else 1
 
 
@@ -140,7 +172,8 @@ def _is_ready(data: Data, only: str | None) -> bool:
 
 
 def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
-    """The directory of a run or of results, made and found writable; `setting` is what it was given as.
+    """The directory of a run or of results, made and found writable; `setting` is what it was given
+    as.
 
     Raises:
       UserError: if it cannot be written, or is a URL.
@@ -150,5 +183,7 @@ def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
-        raise UserError(f"{setting} {name!r} cannot be written ({error.strerror}); give another directory.") from error
+        raise UserError(
+            f"{setting} {name!r} cannot be written ({error.strerror}); give another directory."
+        ) from error
     return directory

@@ -1,7 +1,9 @@
-"""`flan-jax precompile`: compiles the training and evaluation step for a slice that is not here, and says if it fits.
+"""`flan-jax precompile`: compiles the training and evaluation step for a slice that is not here,
+and says if it fits.
 
-The programs are the real ones, from the same gin files as `flan-jax train`; no data is read. Per device: what the
-memory holds, matrix products, collectives, and from these an estimate of the step time and of the MFU it implies.
+The programs are the real ones, from the same gin files as `flan-jax train`; no data is read. Per
+device: what the memory holds, matrix products, collectives, and from these an estimate of the step
+time and of the MFU it implies.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from flan_jax.config import CONFIGURED
 from flan_jax.errors import UserError
 from flan_jax.files import local_path
 
-# A choice that by guess is slower than the best one found, but not by more than this, is compiled, too.
+# A choice that by guess is slower than the best one found, but not by more than this, is compiled,
+# too.
 _MARGIN = 1.05
 _EVALUATION_HINT = "more LOSS_CHUNKS or a smaller BATCH_SIZE"
 # After so many choices that do not fit, the rest would hardly do.
@@ -29,27 +32,51 @@ _FAILURES = 6
 def main(argv: list[str] | None = None) -> int:
     """The verb. Takes the same gin arguments as `train`; ends with 1 if a slice cannot hold it."""
     parser = cli.ArgumentParser(prog="flan-jax precompile", description=__doc__)
-    parser.add_argument("--topology", required=True, metavar="SLICE",
-                        help="v3:8x8, v5e:4x4, v5p:4x4x8, ... (chips along each side), or cpu:8 (simulated)")
-    parser.add_argument("--fit", action="store_true",
-                        help="search mesh, remat and microbatches for the fastest that fits")
-    parser.add_argument("--tries", type=int, default=8, metavar="N",
-                        help="with --fit: stop once so many choices are compiled that fit")
-    parser.add_argument("--json", metavar="FILE", type=lambda text: local_path(text, "--json"),
-                        help="write the numbers there, too")
-    flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="SLICE",
+        help="v3:8x8, v5e:4x4, v5p:4x4x8, ... (chips along each side), or cpu:8 (simulated)",
+    )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="search mesh, remat and microbatches for the fastest that fits",
+    )
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=8,
+        metavar="N",
+        help="with --fit: stop once so many choices are compiled that fit",
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        type=lambda text: local_path(text, "--json"),
+        help="write the numbers there, too",
+    )
+    flags = gin_config.parse_command_line(
+        sys.argv[1:] if argv is None else argv, CONFIGURED, parser
+    )
     if flags.tries < 1:
         raise UserError(f"--tries={flags.tries} compiles nothing; give 1 or more.")
     if flags.json and flags.json.is_dir():
         raise UserError(f"--json={flags.json} is a directory; give a file in it.")
     if flags.json and not flags.json.parent.is_dir():
-        raise UserError(f"--json={flags.json}: there is no directory {flags.json.parent}; make it first.")
+        raise UserError(
+            f"--json={flags.json}: there is no directory {flags.json.parent}; make it first."
+        )
     from flan_jax.scale import chooser, topology
 
     where = topology.open_slice(flags.topology)
     job = configured(where.chip is None)
     try:
-        records = search(job, where, flags.tries) if flags.fit else [job.compile(where, chosen(job, where))]
+        records = (
+            search(job, where, flags.tries)
+            if flags.fit
+            else [job.compile(where, chosen(job, where))]
+        )
     except chooser.NothingFits as error:
         print(f"does not fit: {error}")
         if flags.json:
@@ -71,7 +98,9 @@ def _too_large(record: dict[str, Any]) -> bool:
 
 
 def _best(job, where, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fastest whose training and evaluation step fit; else the fastest that trains; else the smallest."""
+    """The fastest whose training and evaluation step fit; else the fastest that trains; else the
+    smallest.
+    """
     records, first = sorted(records, key=_rank), None
     for record in records:
         if _too_large(record):
@@ -84,7 +113,9 @@ def _best(job, where, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _with_guess(job, where, record: dict[str, Any]) -> dict[str, Any]:
-    """The record with what the chooser guesses of the training step's activations; the compiler does not name them."""
+    """The record with what the chooser guesses of the training step's activations; the compiler
+    does not name them.
+    """
     from flan_jax.scale import chooser
     from flan_jax.scale.hardware import CHIPS
     from flan_jax.scale.programs import Choice
@@ -103,7 +134,9 @@ def _rank(record: dict[str, Any]) -> tuple[bool, float]:
 
 
 def configured(simulated: bool):
-    """The `Job` that gin configures; the dtype 'auto' is bfloat16 for accelerators, as it is on them."""
+    """The `Job` that gin configures; the dtype 'auto' is bfloat16 for accelerators, as it is on
+    them.
+    """
     from flan_jax.data.assemble import DataConfig
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
     from flan_jax.interchange.gin_fields import CONFIG_CLASS
@@ -131,13 +164,18 @@ def chosen(job, where):
 
     config, count = job.config, len(where.devices)
     default = config.mesh in (None, {"fsdp": -1}) and job.batch_size % config.microbatches == 0
-    undivided = default and not chooser.divides(job, {"data": 1, "fsdp": count, "model": 1}, config.microbatches)
+    undivided = default and not chooser.divides(
+        job, {"data": 1, "fsdp": count, "model": 1}, config.microbatches
+    )
     if undivided:
         job = dataclasses.replace(job, config=dataclasses.replace(config, mesh="auto"))
     mesh, why = chooser.mesh_of(job, where.devices)
     if undivided:
-        why = (f"the default MESH, {{'fsdp': -1}}, does not divide this model and {job.batch_size} rows over {count} "
-               f"devices; this is --gin.MESH=auto, which `flan-jax train` needs there too: {why}")
+        why = (
+            f"the default MESH, {{'fsdp': -1}}, does not divide this model and {job.batch_size} "
+            f"rows over {count} "
+            f"devices; this is --gin.MESH=auto, which `flan-jax train` needs there too: {why}"
+        )
     if why:
         print(why + "\n", flush=True)
     return Choice(mesh, job.model.config.remat, config.microbatches, config.loss_chunks)
@@ -151,7 +189,8 @@ def _parameter(name: str) -> Any:
 
 
 def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
-    """The records of what `chooser.candidates` proposes, compiled in turn until `tries` fit or `_FAILURES` do not.
+    """The records of what `chooser.candidates` proposes, compiled in turn until `tries` fit or
+    `_FAILURES` do not.
 
     Raises:
       UserError: if no choice is worth a try.
@@ -167,7 +206,11 @@ def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
     slower, larger = _Least(), _Least()
     for one in candidates:
         fit = sum(not _too_large(record) for record in records)
-        if one.seconds * slower.factor > _MARGIN * best or fit == tries or len(records) - fit == _FAILURES:
+        if (
+            one.seconds * slower.factor > _MARGIN * best
+            or fit == tries
+            or len(records) - fit == _FAILURES
+        ):
             break
         if where.chip and one.total * larger.factor > where.chip.device_memory:
             continue
@@ -196,13 +239,22 @@ class _Least:
 def print_fit(best: dict[str, Any], job, tries: int) -> None:
     """The lines that configure what was found."""
     if _too_large(best):
-        print(f"none of {tries} choices fits; {_EVALUATION_HINT} might." if "eval" in best else
-              f"none of {tries} choices fits; a larger slice, a smaller BATCH_SIZE or PARAM_DTYPE='bfloat16' might.")
+        print(
+            f"none of {tries} choices fits; {_EVALUATION_HINT} might."
+            if "eval" in best
+            else (
+                f"none of {tries} choices fits; a larger slice, a smaller BATCH_SIZE or "
+                f"PARAM_DTYPE='bfloat16' might."
+            )
+        )
         return
     from flan_jax.scale.programs import Choice
 
     what = "the fastest that fits" if best["fits"] else "the first by guess"
-    print(f"{what}, of {tries} compiled:\n  " + "\n  ".join(Choice.of(best).gin(type(job.model.config).__name__)))
+    print(
+        f"{what}, of {tries} compiled:\n  "
+        + "\n  ".join(Choice.of(best).gin(type(job.model.config).__name__))
+    )
 
 
 def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -211,33 +263,52 @@ def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_line(record: dict[str, Any], guess: float) -> str:
-    total, mesh = record["train"]["memory"]["total"], " x ".join(f"{k} {v}" for k, v in record["mesh"].items())
+    total, mesh = (
+        record["train"]["memory"]["total"],
+        " x ".join(f"{k} {v}" for k, v in record["mesh"].items()),
+    )
     step = f"{record['step_seconds']:.3f} s a step" if record["step_seconds"] else "-"
     verdict = {True: "fits, ", False: "too large, ", None: ""}[record["fits"]]
-    return (f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: {verdict}{_size(total)} a "
-            f"device, {step} (guessed {guess:.3f} s)")
+    return (
+        f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: "
+        f"{verdict}{_size(total)} a "
+        f"device, {step} (guessed {guess:.3f} s)"
+    )
 
 
 def describe(record: dict[str, Any]) -> str:
     """A record as the lines that are printed."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in record["mesh"].items())
     lengths = " + ".join(map(str, record["lengths"]))
-    lines = [f"{record['size'] or 'model'}: {record['parameters']:,} parameters ({record['param_dtype']}), "
-             f"{record['dtype']} compute; {record['batch_size']} rows of {lengths} tokens",
-             f"{record['topology']}: {record['devices']} devices ({record['chip']}), mesh {mesh}, remat "
-             f"{record['remat']}, microbatches {record['microbatches']}, loss chunks {record['loss_chunks']}"]
+    lines = [
+        f"{record['size'] or 'model'}: {record['parameters']:,} parameters "
+        f"({record['param_dtype']}), "
+        f"{record['dtype']} compute; {record['batch_size']} rows of {lengths} tokens",
+        f"{record['topology']}: {record['devices']} devices ({record['chip']}), mesh {mesh}, remat "
+        f"{record['remat']}, microbatches {record['microbatches']}, loss chunks "
+        f"{record['loss_chunks']}",
+    ]
     for name in ("train", "eval"):
         if name in record:
-            lines += ["", f"{name} step (compiled in {record[name]['compile_seconds']:.0f} s), per device:",
-                      *_program_lines(record[name])]
-    verdict = {True: "fits", None: "simulated devices: whether an accelerator holds it is not known",
-               False: "does not fit" if "eval" not in record else
-               f"the training step fits, the evaluation step does not; {_EVALUATION_HINT} might"}
+            lines += [
+                "",
+                f"{name} step (compiled in {record[name]['compile_seconds']:.0f} s), per device:",
+                *_program_lines(record[name]),
+            ]
+    verdict = {
+        True: "fits",
+        None: "simulated devices: whether an accelerator holds it is not known",
+        False: "does not fit"
+        if "eval" not in record
+        else f"the training step fits, the evaluation step does not; {_EVALUATION_HINT} might",
+    }
     lines += ["", verdict[record["fits"]]]
     if record["fits"] and record["step_seconds"]:
-        lines[-1] += (f"; estimated {record['step_seconds']:.3f} s a step, MFU {record['mfu']:.1%}, "
-                      f"{record['tokens_per_second']:,.0f} tokens/s; 30,000 steps in "
-                      f"{record['step_seconds'] * 30000 / 3600:.1f} hours")
+        lines[-1] += (
+            f"; estimated {record['step_seconds']:.3f} s a step, MFU {record['mfu']:.1%}, "
+            f"{record['tokens_per_second']:,.0f} tokens/s; 30,000 steps in "
+            f"{record['step_seconds'] * 30000 / 3600:.1f} hours"
+        )
     return "\n".join(lines)
 
 
@@ -249,7 +320,9 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
         if name not in ("total", "available", "message"):
             lines.append(f"  {name.replace('_', ' '):<20}{_size(size):>12}")
         if name == "temporaries" and "activations_guess" in program:
-            lines.append(f"    {'of them activations':<20}{_size(program['activations_guess']):>10} by guess")
+            lines.append(
+                f"    {'of them activations':<20}{_size(program['activations_guess']):>10} by guess"
+            )
     lines.append(f"  {'total':<20}{_size(memory['total']):>12}{of}")
     if "flops" not in program:
         return lines
@@ -257,17 +330,24 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
         lines.append(f"  {'of it at once':<20}{_size(program['peak_bytes']):>12}")
     lines.append(f"  {'matrix products':<20}{program['flops'] / 1e12:>8.3f} TFLOP")
     lines.append(f"  {'memory traffic':<20}{_size(program['memory_bytes']):>12}")
-    lines += [f"  {kind:<20}{_size(sums['bytes']):>12} in {sums['count']:,}"
-              for kind, sums in program["collectives"].items()]
+    lines += [
+        f"  {kind:<20}{_size(sums['bytes']):>12} in {sums['count']:,}"
+        for kind, sums in program["collectives"].items()
+    ]
     if program["unknown_loops"]:
         lines.append(f"  {program['unknown_loops']} loops of unknown length are counted once")
     if program["unknown_groups"]:
-        lines.append(f"  {program['unknown_groups']} collectives of unknown groups are taken as of all devices")
+        lines.append(
+            f"  {program['unknown_groups']} collectives of unknown groups are taken as of all "
+            f"devices"
+        )
     if "seconds" in program:
         seconds = program["seconds"]
-        lines.append(f"  time: {seconds['step']:.3f} s (products {seconds['compute']:.3f} at peak, memory "
-                     f"{seconds['memory']:.3f}, collectives {seconds['exposed']:.3f} waited for and "
-                     f"{seconds['hidden']:.3f} beside)")
+        lines.append(
+            f"  time: {seconds['step']:.3f} s (products {seconds['compute']:.3f} at peak, memory "
+            f"{seconds['memory']:.3f}, collectives {seconds['exposed']:.3f} waited for and "
+            f"{seconds['hidden']:.3f} beside)"
+        )
     return lines
 
 

@@ -1,4 +1,6 @@
-"""`flan-jax prepare`: builds or checks the token cache of a configuration. Resumable: what is there is not redone."""
+"""`flan-jax prepare`: builds or checks the token cache of a configuration. Resumable: what is there
+is not redone.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ _WORKER: Data | None = None
 
 
 def prepare(config: DataConfig, workers: int | None = None, only: str | None = None) -> Data:
-    """Builds what the cache lacks for a run: held-out rows, first epochs, then the epochs that the plan asks for.
+    """Builds what the cache lacks for a run: held-out rows, first epochs, then the epochs that the
+    plan asks for.
 
     Args:
       config: the data of the run.
@@ -54,7 +57,9 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
         _download(data)
     with _Builders(data, workers) as builders:
         missing = data.eval_missing([data.asked] if only == "eval" else None)
-        builders.build([("eval", d.name, (t.id, asked)) for d, t, asked in missing], "held-out rows")
+        builders.build(
+            [("eval", d.name, (t.id, asked)) for d, t, asked in missing], "held-out rows"
+        )
         print_eval_counts(data)
         for split in () if only == "eval" else ("train", "validation"):
             plan = _plan(data, split, builders)
@@ -76,11 +81,15 @@ def _plan(data: Data, split: str, builders: _Builders) -> Plan | None:
         try:
             return data.plan(split)
         except MissingEpochs as error:
-            builders.build([(split, name, epoch) for name, epoch in sorted(error.wanted)], f"{split} rows")
+            builders.build(
+                [(split, name, epoch) for name, epoch in sorted(error.wanted)], f"{split} rows"
+            )
 
 
 class _Builders:
-    """Builds shards, many at once in processes of their own, which start when they are first worth it."""
+    """Builds shards, many at once in processes of their own, which start when they are first worth
+    it.
+    """
 
     def __init__(self, data: Data, workers: int | None):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -99,14 +108,20 @@ class _Builders:
         self._pool.shutdown(cancel_futures=True)
 
     def build(self, jobs: list[Job], title: str) -> None:
-        """Renders what the cache lacks of these jobs, with a progress bar; what another process renders is waited for.
+        """Renders what the cache lacks of these jobs, with a progress bar; what another process
+        renders is waited for.
         """
         wanted = {_key(self.data, job): job for job in jobs}
         lock = self.data.cache.packs.directory / "lock"
         while wanted := self._lacking(wanted):
             check_writable(lock.parent)
-            with claimed(lock, list(wanted), "flan-jax prepare", lambda who: _print_waiting(title, who)) as held:
-                self._render({key: wanted[key] for key in self._lacking({key: wanted[key] for key in held})}, title)
+            with claimed(
+                lock, list(wanted), "flan-jax prepare", lambda who: _print_waiting(title, who)
+            ) as held:
+                self._render(
+                    {key: wanted[key] for key in self._lacking({key: wanted[key] for key in held})},
+                    title,
+                )
 
     def _lacking(self, jobs: dict[str, Job]) -> dict[str, Job]:
         whole = self.data.cache.packs.are_whole(jobs)
@@ -116,26 +131,36 @@ class _Builders:
         if not jobs:
             return
         start, rows = time.perf_counter(), 0
-        with progress(len(jobs), title, "shard") as update, PackWriter(self.data.cache.packs.directory) as writer:
+        with (
+            progress(len(jobs), title, "shard") as update,
+            PackWriter(self.data.cache.packs.directory) as writer,
+        ):
             for shard in self._shards(jobs.values()):
                 writer.add(shard)
                 rows += len(shard.arrays.get("inputs_ends", ())) or shard.meta["counts"]["rows"]
                 update()
         seconds = time.perf_counter() - start
-        print(f"{title}: {rows:,} examples in {seconds:.1f} s, {rows / seconds:,.0f} a second", flush=True)
+        print(
+            f"{title}: {rows:,} examples in {seconds:.1f} s, {rows / seconds:,.0f} a second",
+            flush=True,
+        )
 
     def _shards(self, jobs: Collection[Job]) -> Iterator[Shard]:
         start, jobs = time.perf_counter(), list(jobs)
         alone = self.workers == 1 or self.data.seqio_tasks
-        while jobs and self._pool is None and (alone or time.perf_counter() - start < _ALONE_SECONDS):
+        while (
+            jobs and self._pool is None and (alone or time.perf_counter() - start < _ALONE_SECONDS)
+        ):
             yield _shard(self.data, jobs.pop(0))
         if not jobs:
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(self.workers, context, _start_worker,
-                                                                (self.data.config,))
-        # The processes that start here inherit that Ctrl-C is blocked; it would end them in the middle of imports.
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                self.workers, context, _start_worker, (self.data.config,)
+            )
+        # The processes that start here inherit that Ctrl-C is blocked; it would end them in the
+        # middle of imports.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             futures = [self._pool.submit(_work, job) for job in jobs]
@@ -145,8 +170,11 @@ class _Builders:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise UserError("a process that renders rows was ended from outside, perhaps for want of memory; the same "
-                            "command goes on with what is there, with fewer processes by --workers.") from error
+            raise UserError(
+                "a process that renders rows was ended from outside, perhaps for want of memory; "
+                "the same "
+                "command goes on with what is there, with fewer processes by --workers."
+            ) from error
 
 
 def _print_waiting(title: str, holder: str) -> None:
@@ -155,13 +183,17 @@ def _print_waiting(title: str, holder: str) -> None:
 
 def _start_worker(config: DataConfig) -> None:
     global _WORKER
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the first one ends us
+    # Ctrl-C reaches all of a terminal's processes; the first one ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _when_gone(multiprocessing.parent_process().join, lambda: os._exit(1))
     _WORKER = Data(config)
 
 
 def _when_gone(wait: Callable[[], object], then: Callable[[], object]) -> None:
-    """Calls `then` when `wait` returns: when the process that started this one is gone, even if it was killed."""
+    """Calls `then` when `wait` returns: when the process that started this one is gone, even if it
+    was killed.
+    """
+
     def watch() -> None:
         wait()
         then()
@@ -193,15 +225,26 @@ def main(argv: list[str] | None = None) -> int:
     """The verb. Takes the same gin arguments as `train`."""
     parser = ArgumentParser(prog="flan-jax prepare", description=__doc__)
     parser.add_argument("--only", choices=["eval"], help="build the held-out rows alone")
-    parser.add_argument("--workers", type=int, help="processes that render and encode (default: one a core)")
-    parser.add_argument("--prune", action="store_true",
-                        help="prepare nothing; take out of the cache what no run can use any more, and what these "
-                             "settings do not use and none has used for --older_than days; print what was freed")
-    parser.add_argument("--older_than", type=float, default=30, metavar="DAYS", help="see --prune (default: 30)")
-    parser.add_argument("--dry_run", action="store_true", help="with --prune, only print what it would free")
+    parser.add_argument(
+        "--workers", type=int, help="processes that render and encode (default: one a core)"
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="prepare nothing; take out of the cache what no run can use any more, and what these "
+        "settings do not use and none has used for --older_than days; print what was freed",
+    )
+    parser.add_argument(
+        "--older_than", type=float, default=30, metavar="DAYS", help="see --prune (default: 30)"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="with --prune, only print what it would free"
+    )
     # A run says itself what is left out, and does the work with what is ready.
     parser.add_argument("--for_a_run", action="store_true", help=argparse.SUPPRESS)
-    flags = gin_config.parse_command_line(sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, parser)
+    flags = gin_config.parse_command_line(
+        sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, parser
+    )
     if flags.for_a_run:
         _when_gone(lambda: os.read(0, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
     if flags.prune:
@@ -210,8 +253,11 @@ def main(argv: list[str] | None = None) -> int:
         try:
             freed = prune(data, flags.older_than, flags.dry_run)
         except PermissionError as error:
-            raise UserError(f"cannot prune {data.directory} ({error.strerror}: {error.filename}); run this as the user "
-                            "whose cache it is, or set CACHE_DIR to your own.") from error
+            raise UserError(
+                f"cannot prune {data.directory} ({error.strerror}: {error.filename}); run this as "
+                f"the user "
+                "whose cache it is, or set CACHE_DIR to your own."
+            ) from error
         print(f"{data.directory}\n{freed.text(flags.dry_run)}")
         return 0
     if flags.dry_run:

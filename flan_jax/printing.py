@@ -1,4 +1,6 @@
-"""What verbs print of a run's data: who trains, what is held out, how full rows are, what was left out or cut."""
+"""What verbs print of a run's data: who trains, what is held out, how full rows are, what was left
+out or cut.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,33 @@ from flan_jax.messages import escaped, shown
 
 
 def print_sides(data: Data) -> None:
-    """Who trains (the mixture card), who is held out, who is dropped with it, and who is missing."""
+    """Who trains (the mixture card), who is held out, who is dropped with it, and who is
+    missing.
+    """
     print(f"rows: {described(data.source)}")
     held_out = data.config.held_out
     print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.split.eval) or '-'}")
     print(f"evaluated: {', '.join(data.eval_datasets()) or '-'}")
     if data.evaluated:
         trained = [name for name in data.evaluated if name not in data.split.eval]
-        promise = f"no promise, {', '.join(trained)} is not held out" if trained else data.split.promise
+        promise = (
+            f"no promise, {', '.join(trained)} is not held out" if trained else data.split.promise
+        )
         print(f"evaluated as unseen: {promise}")
     for why in dict.fromkeys(data.split.why.values()):
-        print(f"dropped ({why}): {', '.join(n for n in data.split.dropped if data.split.why[n] == why)}")
+        print(
+            f"dropped ({why}): "
+            f"{', '.join(n for n in data.split.dropped if data.split.why[n] == why)}"
+        )
     if data.split.eval:
         print("\n".join(describe(data.split.related, data.split.overlaps)))
     members = data.members()
     print_left_out(data)
     if data.split.eval and data.unchecked():
-        print(f"not checked for overlap with what is held out: SeqIO task {', '.join(data.unchecked())}")
+        print(
+            f"not checked for overlap with what is held out: SeqIO task "
+            f"{', '.join(data.unchecked())}"
+        )
     print(format_card(data.card(members)))
     validation = {m.name for m in data.members("validation")}
     without = [m.name for m in members if m.name not in validation]
@@ -46,9 +58,16 @@ def print_trained(data: Data, trained_on: Collection[str]) -> None:
     trained = sorted(set(data.evaluated) & set(trained_on))
     if trained:
         print(f"not held out: {', '.join(trained)} (the model was trained on it)", flush=True)
-    for shared in shared_texts(trained_on, [name for name in data.evaluated if name not in trained]):
-        print(f"not held out: {', '.join(shared.evaluated)}: the model was trained on {shared.train}, which {shared}",
-              flush=True)
+    for shared in shared_texts(
+        trained_on, [name for name in data.evaluated if name not in trained]
+    ):
+        print(
+            (
+                f"not held out: {', '.join(shared.evaluated)}: the model was trained on "
+                f"{shared.train}, which {shared}"
+            ),
+            flush=True,
+        )
 
 
 def print_left_out(data: Data) -> None:
@@ -58,7 +77,9 @@ def print_left_out(data: Data) -> None:
 
 
 def print_counts(data: Data, only: str | None = None) -> None:
-    """What was shortened, cut or dropped of all rows, or of those that are evaluated (`only` 'eval')."""
+    """What was shortened, cut or dropped of all rows, or of those that are evaluated (`only`
+    'eval').
+    """
     if only != "eval":
         print_plan(data, data.plan())
     print_eval_counts(data)
@@ -66,13 +87,25 @@ def print_counts(data: Data, only: str | None = None) -> None:
 
 def print_plan(data: Data, plan: Plan) -> None:
     """How full the rows are, and what was shortened, cut or dropped on the way."""
-    print(f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} filled", flush=True)
+    print(
+        (
+            f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} "
+            f"filled"
+        ),
+        flush=True,
+    )
     for member in data.members():
         counts = data.counts(member.name)
         lost = lost_of(counts)
         if lost:
             detail = ", ".join(f"{v:,} {shown(k)}" for k, v in lost.items())
-            print(f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; {detail}", flush=True)
+            print(
+                (
+                    f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; "
+                    f"{detail}"
+                ),
+                flush=True,
+            )
 
 
 def print_eval_counts(data: Data) -> None:
@@ -85,5 +118,8 @@ def print_eval_counts(data: Data) -> None:
     for name, counts in lost.items():
         if counts:
             drawn = {"exemplars that did not fit": f" of {rows[name] * data.config.shots:,}"}
-            print(f"  held out, over all templates: {name}: {rows[name]:,} rows; "
-                  + ", ".join(f"{v:,}{drawn.get(k, '')} {shown(k)}" for k, v in counts.items()), flush=True)
+            print(
+                f"  held out, over all templates: {name}: {rows[name]:,} rows; "
+                + ", ".join(f"{v:,}{drawn.get(k, '')} {shown(k)}" for k, v in counts.items()),
+                flush=True,
+            )

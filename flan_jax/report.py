@@ -1,6 +1,6 @@
 """The verb `report`: the table and the figure of one or several runs' results.
 
-    flan-jax report runs/nli runs/commonsense --output=paper
+flan-jax report runs/nli runs/commonsense --output=paper
 """
 
 from __future__ import annotations
@@ -17,19 +17,33 @@ from flan_jax.evaluation.results import MAJORITY, RESULTS, ResultRow, key, known
 from flan_jax.evaluation.uncertainty import Measure
 from flan_jax.files import local_path, write_file
 
-_DESCRIPTION = "Prints each dataset's mean and spread over templates; writes report.md and report.png."
+_DESCRIPTION = (
+    "Prints each dataset's mean and spread over templates; writes report.md and report.png."
+)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `flan-jax report` with arguments; returns the exit status."""
     parser = cli.ArgumentParser("flan-jax report", description=_DESCRIPTION)
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="a results.csv, or a run directory with one")
-    parser.add_argument("--output", metavar="DIR", help="where to write; needed for several results, else beside them")
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="a results.csv, or a run directory with one"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where to write; needed for several results, else beside them",
+    )
     arguments = parser.parse_args(argv)
     paths = [_results_path(name) for name in arguments.results]
     if len(paths) > 1 and arguments.output is None:
-        raise UserError("a report of several results is of none of them alone; say with --output=DIR where it goes.")
-    output = paths[0].parent if arguments.output is None else local_path(arguments.output, "--output")
+        raise UserError(
+            "a report of several results is of none of them alone; say with --output=DIR "
+            "where it "
+            "goes."
+        )
+    output = (
+        paths[0].parent if arguments.output is None else local_path(arguments.output, "--output")
+    )
     _report(paths, output)
     return 0
 
@@ -43,28 +57,39 @@ def _report(paths: Sequence[pathlib.Path], output: pathlib.Path, redraws: bool =
 
 
 def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
-    """Ends an evaluation: table and picture, made by the first of several processes, or why there are none yet.
+    """Ends an evaluation: table and picture, made by the first of several processes, or why there
+    are none yet.
 
     Returns the exit status. `finished` is False if the signal `cause` ended it.
     """
     import jax
 
     if not finished:
-        print(f"{cause}: the evaluation is not finished; the same command does the rest.", flush=True)
+        print(
+            f"{cause}: the evaluation is not finished; the same command does the rest.", flush=True
+        )
         return signals.SAVED
     if jax.process_index() == 0:
         if not (directory / RESULTS).exists():
-            raise UserError("no row was evaluated, so that there is nothing to report; the lines above say why each "
-                            "dataset was left out.")
+            raise UserError(
+                "no row was evaluated, so that there is nothing to report; the lines above say "
+                "why each "
+                "dataset was left out."
+            )
         _report([directory / RESULTS], directory, redraws=False)
     return 0
 
 
-def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
-                 tuned_on: Collection[str] = (),
-                 known: report.Measures | None = None, sources: Collection[str] = (),
-                 redraws: bool = True) -> tuple[str, list[pathlib.Path]]:
-    """Writes report.md and report.png into a directory; returns the table's text and the paths of what was written.
+def write_report(
+    rows: Iterable[ResultRow],
+    directory: str | pathlib.Path,
+    tuned_on: Collection[str] = (),
+    known: report.Measures | None = None,
+    sources: Collection[str] = (),
+    redraws: bool = True,
+) -> tuple[str, list[pathlib.Path]]:
+    """Writes report.md and report.png into a directory; returns the table's text and the paths of
+    what was written.
 
     Args:
       rows: of results files.
@@ -81,7 +106,11 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
     lines = report.compare(rows, known)
     text = report.table(lines, tuned_on, sources) + report.progress(rows)
     files = [pathlib.Path(directory) / name for name in ("report.md", "report.png")]
-    if not redraws and all(file.is_file() for file in files) and files[0].read_bytes() == text.encode():
+    if (
+        not redraws
+        and all(file.is_file() for file in files)
+        and files[0].read_bytes() == text.encode()
+    ):
         return text, []  # to draw imports Matplotlib, which takes as long as the rest
     from flan_jax.evaluation import figure
 
@@ -91,16 +120,21 @@ def write_report(rows: Iterable[ResultRow], directory: str | pathlib.Path,
 
 
 def _all_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tuple, Measure]]:
-    """The rows of all files and the measures behind them; runs of one name get their paths for names.
+    """The rows of all files and the measures behind them; runs of one name get their paths for
+    names.
 
-    They are told apart by their directories, or, of a run that was copied, by a number that both have.
+    They are told apart by their directories, or, of a run that was copied, by a number that both
+    have.
     """
     files = {path: read_results(path) for path in {path.resolve(): path for path in paths}.values()}
-    homes: dict[str, dict[str, str]] = collections.defaultdict(dict)  # run -> its directory -> where we first saw it
+    # run -> its directory -> where we first saw it
+    homes: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for path, rows in files.items():
         for run in {row.run for row in rows}:
             homes[run].setdefault(_home(path, run), str(path.parent))
-    seen = collections.Counter(key(row) for rows in files.values() for row in rows if row.model != MAJORITY)
+    seen = collections.Counter(
+        key(row) for rows in files.values() for row in rows if row.model != MAJORITY
+    )
     twice = {row.run for rows in files.values() for row in rows if seen[key(row)] > 1}
 
     def named(row: ResultRow, path: pathlib.Path) -> ResultRow:
@@ -109,8 +143,14 @@ def _all_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tupl
         return dataclasses.replace(row, run=str(path.parent)) if row.run in twice else row
 
     kept = {path: dict(measures.read_all(path.parent)) for path in files}
-    pairs = [(named(row, path), kept[path].get(measures.key(row))) for path, rows in files.items() for row in rows]
-    return [row for row, _ in pairs], {measures.key(row): measure for row, measure in pairs if measure is not None}
+    pairs = [
+        (named(row, path), kept[path].get(measures.key(row)))
+        for path, rows in files.items()
+        for row in rows
+    ]
+    return [row for row, _ in pairs], {
+        measures.key(row): measure for row, measure in pairs if measure is not None
+    }
 
 
 def _home(path: pathlib.Path, run: str) -> str:
@@ -119,12 +159,22 @@ def _home(path: pathlib.Path, run: str) -> str:
 
 def _tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:
     """The datasets on which the runs trained whose results these are."""
-    return {name for path in paths for run in known_runs(path.parent).values() for name in run["trained_on"]}
+    return {
+        name
+        for path in paths
+        for run in known_runs(path.parent).values()
+        for name in run["trained_on"]
+    }
 
 
 def _sources(paths: Sequence[pathlib.Path]) -> set[str]:
     """Where the evaluated rows come from, as far as it was noted."""
-    return {source for path in paths for run in known_runs(path.parent).values() if (source := run.get("source"))}
+    return {
+        source
+        for path in paths
+        for run in known_runs(path.parent).values()
+        if (source := run.get("source"))
+    }
 
 
 def _results_path(name: str) -> pathlib.Path:

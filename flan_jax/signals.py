@@ -1,4 +1,6 @@
-"""SIGTERM and Ctrl-C: what is finished is kept, and the exit status says that the same command does the rest."""
+"""SIGTERM and Ctrl-C: what is finished is kept, and the exit status says that the same command does
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-# Exit status: saved, not finished; the same command continues. 128 + SIGTERM, as shells and schedulers count.
+# Exit status: saved, not finished; the same command continues. 128 + SIGTERM, as shells and
+# schedulers count.
 SAVED = 143
 
 SIGTERM, CTRL_C = "SIGTERM", "Ctrl-C"
@@ -31,11 +34,14 @@ def preempt(name: str) -> None:
 
 
 @contextlib.contextmanager
-def handled(first: Callable[[str], None], numbers: tuple[int, ...] = tuple(_NAMES)) -> Iterator[None]:
+def handled(
+    first: Callable[[str], None], numbers: tuple[int, ...] = tuple(_NAMES)
+) -> Iterator[None]:
     """Within it the first SIGTERM or Ctrl-C calls `first` with its name.
 
-    After it a Ctrl-C ends the process at once, and a SIGTERM does nothing: schedulers send several. A signal that the
-    process was started to ignore stays ignored. Outside the main thread nothing is handled.
+    After it a Ctrl-C ends the process at once, and a SIGTERM does nothing: schedulers send several.
+    A signal that the process was started to ignore stays ignored. Outside the main thread nothing
+    is handled.
     """
     came = False
 
@@ -48,7 +54,9 @@ def handled(first: Callable[[str], None], numbers: tuple[int, ...] = tuple(_NAME
             first(_NAMES[number])
 
     def handle_again(unraisable, otherwise=sys.unraisablehook) -> None:
-        """An exception that a destructor or a callback of the garbage collector has swallowed is raised once more."""
+        """An exception that a destructor or a callback of the garbage collector has swallowed is
+        raised once more.
+        """
         nonlocal came
         if not isinstance(unraisable.exc_value, Preempted):
             otherwise(unraisable)
@@ -79,6 +87,8 @@ def handled(first: Callable[[str], None], numbers: tuple[int, ...] = tuple(_NAME
 
 
 def say(text: str) -> None:
-    """Writes a line on standard error from a signal handler, where `print` may be in the middle of another line."""
+    """Writes a line on standard error from a signal handler, where `print` may be in the middle of
+    another line.
+    """
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())

@@ -1,4 +1,6 @@
-"""`flan-jax train`: prepare if needed, train, checkpoint, evaluate the held-out cluster, report. The whole run."""
+"""`flan-jax train`: prepare if needed, train, checkpoint, evaluate the held-out cluster, report.
+The whole run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 @processes.end_together
 def main(argv: list[str] | None = None) -> int:
-    """The verb: `--gin_file=F --gin.NAME=value ...`. The same command resumes where the last one ended."""
+    """The verb: `--gin_file=F --gin.NAME=value ...`. The same command resumes where the last one
+    ended.
+    """
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
@@ -33,8 +37,13 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> cli.ArgumentParser:
     """Returns the parser of the verb's own flags."""
     parser = cli.ArgumentParser(prog="flan-jax train", description=__doc__)
-    parser.add_argument("--profile", type=int, default=0, metavar="STEPS",
-                        help="trace so many steps for a profiler, into MODEL_DIR/profile")
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="trace so many steps for a profiler, into MODEL_DIR/profile",
+    )
     processes.add_flags(parser)
     return parser
 
@@ -59,7 +68,11 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
     data = run.data = prepared(run.data, gin_arguments)
     print_sides(data)
     initial = run.config.initial_checkpoint_path
-    before = mixture_record.trained_before(initial) if fresh else mixture_record.began_with(run.directory, initial)
+    before = (
+        mixture_record.trained_before(initial)
+        if fresh
+        else mixture_record.began_with(run.directory, initial)
+    )
     print_trained(data, before)
     record = {**settings, **mixture_record.record_of(data), "trained_before": before}
     mixture_record.keep(run.directory, record, fresh)
@@ -82,7 +95,9 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
             return 0
         finished = run.evaluate("tuned", run.state["params"], run.step)
         run.state = None  # frees the device memory for the other parameters
-        finished = finished and run.evaluate("untuned", run.initial_state()["params"], 0, asked=data.asked_untuned)
+        finished = finished and run.evaluate(
+            "untuned", run.initial_state()["params"], 0, asked=data.asked_untuned
+        )
     return report.conclude(run.directory, finished, run.preemption.cause)
 
 

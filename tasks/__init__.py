@@ -1,7 +1,7 @@
 """The catalogue: one module per task cluster, each dataset with its templates side by side.
 
-Importing this package registers every dataset in `flan_jax.data.catalogue.CATALOGUE`, in the order below, and offers
-their names to SeqIO (see `flan_jax.data.seqio_tasks`), which it does not import.
+Importing this package registers every dataset in `flan_jax.data.catalogue.CATALOGUE`, in the order
+below, and offers their names to SeqIO (see `flan_jax.data.seqio_tasks`), which it does not import.
 """
 
 import importlib

@@ -1,8 +1,9 @@
 """Raw rows put in order, where row functions of several clusters do it alike.
 
-The tokenised corpora among the sources put blanks around punctuation and split contractions. Their rows may stand
-beside rows that never were tokenised, so every rule here leaves alone what ordinary text has: decimals such as '.5',
-abbreviations, addresses, smileys, ' - ', and an apostrophe that opens a quotation or a word ('s-Hertogenbosch).
+The tokenised corpora among the sources put blanks around punctuation and split contractions. Their
+rows may stand beside rows that never were tokenised, so every rule here leaves alone what ordinary
+text has: decimals such as '.5', abbreviations, addresses, smileys, ' - ', and an apostrophe that
+opens a quotation or a word ('s-Hertogenbosch).
 """
 
 import re
@@ -11,8 +12,11 @@ from typing import Any
 
 from flan_jax.data.catalogue import Drop
 
-# Windows-1252 read as Latin-1 leaves dashes, dots and quotation marks as control characters; all others are noise.
-_CONTROLS = {code: "" for code in (*range(0x09), 0x0E, 0x0F, *range(0x10, 0x1C), 0x7F, 0x200B, 0xFEFF)}
+# Windows-1252 read as Latin-1 leaves dashes, dots and quotation marks as control characters; all
+# others are noise.
+_CONTROLS = {
+    code: "" for code in (*range(0x09), 0x0E, 0x0F, *range(0x10, 0x1C), 0x7F, 0x200B, 0xFEFF)
+}
 _CONTROLS |= {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 # UTF-8 read as Windows-1252: typographic marks, and letters with accents.
 _MISREAD = re.compile("â€[™˜œ“”¦]|Ã[\xa1-\xbf]")
@@ -30,13 +34,16 @@ def one_line(text: str | None) -> str:
 
 
 def lines(text: str | None) -> str:
-    """The text with its line breaks, each line as `one_line` has it, and one empty line at most between two others."""
+    """The text with its line breaks, each line as `one_line` has it, and one empty line at most
+    between two others.
+    """
     tidied = "\n".join(map(one_line, _characters(text).splitlines()))
     return re.sub(r"\n{3,}", "\n\n", tidied).strip("\n")
 
 
 def csv_field(text: str | None) -> str:
-    """What a field of a CSV or TSV file says, where it was read with its quotation marks: "" is one mark within it.
+    """What a field of a CSV or TSV file says, where it was read with its quotation marks: "" is one
+    mark within it.
 
     A field that was cut short has no mark at its end.
     """
@@ -48,9 +55,12 @@ def csv_field(text: str | None) -> str:
     return text.replace('""', '"').strip()
 
 
-# What a tokeniser splits off a word: "do n't", "it 's". Two blanks before it are a gap where a word is missing, and
-# with ' or - after it, it is a word in quotation marks or the beginning of another one: both stay.
-_CONTRACTION = re.compile(r"(?<=\w) (?=(?:n't|'(?:s|ve|ll|re|d|m))\b(?!['-]))|(?<=[a-z]n) (?='t\b)", re.IGNORECASE)
+# What a tokeniser splits off a word: "do n't", "it 's". Two blanks before it are a gap where a word
+# is missing, and with ' or - after it, it is a word in quotation marks or the beginning of another
+# one: both stay.
+_CONTRACTION = re.compile(
+    r"(?<=\w) (?=(?:n't|'(?:s|ve|ll|re|d|m))\b(?!['-]))|(?<=[a-z]n) (?='t\b)", re.IGNORECASE
+)
 
 # The bracket names of the Penn Treebank.
 _BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}"}
@@ -61,16 +71,23 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _pair_of_marks(found: re.Match) -> str:
-    """The two marks beside what they quote, unless one more mark of an even number stands before them."""
-    text, before = found.string, found.string[:found.start()]
+    """The two marks beside what they quote, unless one more mark of an even number stands before
+    them.
+    """
+    text, before = found.string, found.string[: found.start()]
     return found[0] if before.count('"') % 2 and text.count('"') % 2 == 0 else f'"{found[1]}"'
 
 
 def _lone_quotation_mark(found: re.Match) -> str:
-    """The mark without the blank after it if it opens a quotation, without the one before it if it closes one."""
-    before, text = found.string[:found.start()], found.string
-    # Every other mark closes; where their number is odd, one of them is missing, or a number has inches.
-    closes = before.endswith((*".,?!", *"0123456789")) if text.count('"') % 2 else before.count('"') % 2
+    """The mark without the blank after it if it opens a quotation, without the one before it if it
+    closes one.
+    """
+    before, text = found.string[: found.start()], found.string
+    # Every other mark closes; where their number is odd, one of them is missing, or a number has
+    # inches.
+    closes = (
+        before.endswith((*".,?!", *"0123456789")) if text.count('"') % 2 else before.count('"') % 2
+    )
     return '"' + found[2] if closes else found[1] + '"'
 
 
@@ -78,10 +95,17 @@ def _rules(*pairs: tuple[str, Any]) -> tuple[tuple[re.Pattern, Any], ...]:
     return tuple((re.compile(pattern), new) for pattern, new in pairs)
 
 
-# Words that a tokeniser took apart in another way: "I ' m", "wo nt", "i m", "that s", "gon na", "' em", "' n '".
+# Words that a tokeniser took apart in another way: "I ' m", "wo nt", "i m", "that s", "gon na", "'
+# em", "' n '".
 _SPLIT_WORDS = _rules(
     (r"(?i)(?<=\w) (['’]) (?=(?:s|t|ve|ll|re|d|m)\b(?! ?['’-]))", r"\1"),
-    (r"(?i)\b(ai|are|ca|could|did|do|does|had|has|have|is|must|need|should|was|were|wo|would) nt\b", r"\1n't"),
+    (
+        (
+            r"(?i)\b(ai|are|ca|could|did|do|does|had|has|have|is|must|need|should|was|were|wo|would) "
+            r"nt\b"
+        ),
+        r"\1n't",
+    ),
     (r"\b([Ii]) (m|ve|ll)\b(?!['’])", r"\1'\2"),
     (r"(?i)\b(you|we|they) (re|ve|ll)\b(?!['’])", r"\1'\2"),
     (r"(?i)\b(he|she|it|that|what|there|who) (s|ll)\b(?!['’])", r"\1'\2"),
@@ -91,68 +115,99 @@ _SPLIT_WORDS = _rules(
 )
 # What stands between words, in this order: what is found, and what stands in its place.
 _MARKS = _rules(
-    # Quotation marks with blanks on both sides: a pair; one before a mark, which closes; one without a partner.
+    # Quotation marks with blanks on both sides: a pair; one before a mark, which closes; one
+    # without a partner.
     (r'(?<!\S)" ([^"]*) "(?!\S)', _pair_of_marks),
     (r'(?<=\S) "(?= ?[.,;:?!)](?: |$))', '"'),
     (r'(^| )"( |$)', _lone_quotation_mark),
     (r"(?<!\S)([‘“]) (?=\S)", r"\1"),
     (r"(?<=\S) (?=[’”](?:[ .,;:?!)]|$))", ""),
-    # A sign of currency, of number or of percent belongs to its number, a colon or slash between numbers to both.
+    # A sign of currency, of number or of percent belongs to its number, a colon or slash between
+    # numbers to both.
     (r"(?<=[$£€#]) (?=\d)|(?<=\d) (?=%)", ""),
     (r"(?<=\d) ([:/]) (?=\d)", r"\1"),
     # Brackets, but not those of smileys such as ': )' and ': ('.
     (r"(?<![^\s\"'(\[])(?<![:;] )([(\[]) (?=\S)", r"\1"),
     (r"(?<![\s:;]) (?=[)\]](?:[\s.,;:!?\"')\]]|$))", ""),
-    # An ellipsis; a second full stop; then all marks, unless more than a mark follows the blank: '.5', ':)'.
+    # An ellipsis; a second full stop; then all marks, unless more than a mark follows the blank:
+    # '.5', ':)'.
     (r"(?<=\w) \. \. \.(?= |$)", "..."),
     (r"(?<=[.?!]) \.(?= |$)", ""),
     (r"(?<=\d) , (?=000\b)", ","),
     (r" (?=[.,?!](?:[ \"'’”)\]]|$)|[:;](?: (?!\))|\"|$))", ""),
 )
 
-# A hyphen with blanks on both sides looks like a dash. A word that often stands before a hyphen tells them apart ...
+# A hyphen with blanks on both sides looks like a dash. A word that often stands before a hyphen
+# tells them apart ...
 _BEFORE = _words(
-    "all anti bi by co cross double e eighty ex fast fifty first five forty four full good great half hard high inter "
-    "long low medium mid middle mini multi new nine ninety non one open over part post pre quarter re sci second self "
-    "semi seven seventy short single six sixty soft step sub super ten third thirty three top tri twenty two uber "
-    "ultra under up vice warm well wide world x")
+    "all anti bi by co cross double e eighty ex fast fifty first five forty four full good great "
+    "half hard high inter "
+    "long low medium mid middle mini multi new nine ninety non one open over part post pre "
+    "quarter re sci second self "
+    "semi seven seventy short single six sixty soft step sub super ten third thirty three top tri "
+    "twenty two uber "
+    "ultra under up vice warm well wide world x"
+)
 # ... or one that often stands behind it ...
 _BEHIND = _words(
-    "aged away balanced based blown bound catching class consuming down eyed fashioned fi filled free friendly going "
-    "haired inch inspired ish kilometer kilometre known less level like looking lunch made mail mails meter metre "
-    "mile minded minute month off old olds oriented out packed party person priced proof quality rated related "
-    "running school shirt shirts shopping size sized star style styled taking term themed up ups wide winning worker "
-    "workers year years")
+    "aged away balanced based blown bound catching class consuming down eyed fashioned fi filled "
+    "free friendly going "
+    "haired inch inspired ish kilometer kilometre known less level like looking lunch made mail "
+    "mails meter metre "
+    "mile minded minute month off old olds oriented out packed party person priced proof quality "
+    "rated related "
+    "running school shirt shirts shopping size sized star style styled taking term themed up ups "
+    "wide winning worker "
+    "workers year years"
+)
 # ... or both together.
 _COMPOUNDS = _words(
-    "brand-new breast-feeding drive-through drive-thru get-together get-togethers gung-ho hitch-hike in-law in-laws "
-    "jump-start laid-back light-blue no-ball no-go no-hitter no-one on-stage passer-by red-eye remote-control role- "
-    "model so-called spot-on stir-fry thank-you to-do turn-on wi-fi")
+    "brand-new breast-feeding drive-through drive-thru get-together get-togethers gung-ho "
+    "hitch-hike in-law in-laws "
+    "jump-start laid-back light-blue no-ball no-go no-hitter no-one on-stage passer-by red-eye "
+    "remote-control role- "
+    "model so-called spot-on stir-fry thank-you to-do turn-on wi-fi"
+)
 # Behind a dash a clause may begin with one of these.
 _CLAUSE = _words(
-    "a also although an and are as at be because been but by did do does especially even for from had has have he her "
-    "his how i if in including is it its just my never no not now of on only or our she so than that the their then "
-    "there these they this those though to very was we well were what when where which while who why with you your")
+    "a also although an and are as at be because been but by did do does especially even for from "
+    "had has have he her "
+    "his how i if in including is it its just my never no not now of on only or our she so than "
+    "that the their then "
+    "there these they this those though to very was we well were what when where which while who "
+    "why with you your"
+)
 # What stands between the hyphens of 'mother-in-law' and 'face-to-face'.
 _WITHIN = _words("a and at by de die for in la n not o of on or the to up")
 _SPACED_HYPHENS = re.compile(r"(?<![\w-])\w[\w.'-]*(?: - \w[\w'-]*)+(?![\w-])")
 # Words that have a quotation mark of their own.
 _OPENS = re.compile(r"'(?!(?:s|m|re|ve|ll|d|t|em|n|til|cause|bout|tis|twas)\b)[^\W\d]")
 _CLOSES = re.compile(r"[\w.,?!]'[.,;:?!)]*$")
-# Words in -s that own nothing, words that a noun or a quotation must follow, and verbs before a comma and a quotation.
-_OWN_NOTHING = _words("always as does goes has his hers is its ours plus says theirs this thus us was yes yours")
+# Words in -s that own nothing, words that a noun or a quotation must follow, and verbs before a
+# comma and a quotation.
+_OWN_NOTHING = _words(
+    "always as does goes has his hers is its ours plus says theirs this thus us was yes yours"
+)
 _LEADS = _words(": a an and as called for her his its my named of or our the their with your")
-_SAYING = _words("added adding adds asked asking explained replied said saying says told tweeted writes writing wrote")
-# A mark that should open, or close, and stands on the wrong side; after a digit or punctuation it may be right.
+_SAYING = _words(
+    "added adding adds asked asking explained replied said saying says told tweeted writes "
+    "writing wrote"
+)
+# A mark that should open, or close, and stands on the wrong side; after a digit or punctuation it
+# may be right.
 _TURNED = (re.compile(r'[^\W\d]" '), re.compile(r'[^\s.,?!:;] "\w'))
 # What only tokenised text has.
 _TOKENISED = re.compile(r"\w [.,?!](?=\s|$)|\w (?:n't|'(?:s|m|re|ve|ll))\b|[$£€] \d")
 
 
 def _hyphenated(text: str, tokenised: bool) -> str:
-    """The text without the blanks around hyphens; a text that is not `tokenised` may have dashes in most places."""
+    """The text without the blanks around hyphens; a text that is not `tokenised` may have dashes in
+    most places.
+    """
     if tokenised:  # names such as 'Wilmer - Davis', but not 'Ann Lee - Bo Li'
-        text = re.sub(r"(?<![A-Z]\w)\b((?<![A-Z][a-z] )[A-Z][a-z]+) - (?=[A-Z][a-z]+\b)", r"\1-", text)
+        text = re.sub(
+            r"(?<![A-Z]\w)\b((?<![A-Z][a-z] )[A-Z][a-z]+) - (?=[A-Z][a-z]+\b)", r"\1-", text
+        )
     return _SPACED_HYPHENS.sub(lambda found: _joined(found[0].split(" - "), tokenised), text)
 
 
@@ -175,7 +230,12 @@ def _always(before: str, behind: str) -> bool:
 
 def _likely(before: str, behind: str, words: int) -> bool:
     if before.isdigit() and behind.isdigit():
-        return len(before) == len(behind) or len(before) == 4 and len(behind) == 2 or len(behind) < len(before) < 4
+        return (
+            len(before) == len(behind)
+            or len(before) == 4
+            and len(behind) == 2
+            or len(behind) < len(before) < 4
+        )
     if behind in _CLAUSE or behind == "like" and words > 2:
         return False
     rated = before.endswith("ly") and behind.endswith("ed")  # 'highly-rated'
@@ -183,7 +243,9 @@ def _likely(before: str, behind: str, words: int) -> bool:
 
 
 def _quotation_marks(text: str) -> str:
-    """The text with " for the `` and '' of the Penn Treebank, which PAWS has the wrong way round in places."""
+    """The text with " for the `` and '' of the Penn Treebank, which PAWS has the wrong way round in
+    places.
+    """
     text = re.sub(r"(?<!\S)' '(?!\S)", "''", text)
     first = re.search("``|''", text)
     # Where both ends of a quotation are ``, the blanks stay for the rules that pair marks.
@@ -194,12 +256,17 @@ def _quotation_marks(text: str) -> str:
 
 
 def _apostrophes(text: str) -> str:
-    """The text with its lone apostrophes beside what they quote, or at the end of words such as "girls '", "goin '".
+    """The text with its lone apostrophes beside what they quote, or at the end of words such as
+    "girls '", "goin '".
 
     One that has no partner and stands neither there nor at an end of the text stays alone.
     """
     words = ["", *text.split(" "), ""]
-    marks = [i for i, word in enumerate(words) if word == "'" or _OPENS.match(word) or _CLOSES.search(word)]
+    marks = [
+        i
+        for i, word in enumerate(words)
+        if word == "'" or _OPENS.match(word) or _CLOSES.search(word)
+    ]
     opened = False
     for n, i in enumerate(marks):
         before, odd = words[i - 1], len(marks[n:]) % 2
@@ -214,7 +281,12 @@ def _apostrophes(text: str) -> str:
         elif not odd:
             closes = owner and words[marks[n + 1]] == "'" and _is_owner(words, marks[n + 1])
             opened = not closes
-        elif owner or before.endswith((",", "in")) or before.endswith((".", "?", "!")) and not word_follows:
+        elif (
+            owner
+            or before.endswith((",", "in"))
+            or before.endswith((".", "?", "!"))
+            and not word_follows
+        ):
             closes = True
         elif before and len(marks) == 1:
             continue
@@ -226,7 +298,11 @@ def _apostrophes(text: str) -> str:
 
 def _is_owner(words: list[str], place: int) -> bool:
     before, behind = words[place - 1], words[place + 1]
-    owns = before.endswith("s") and not before.endswith(("'s", "’s")) and before.lower() not in _OWN_NOTHING
+    owns = (
+        before.endswith("s")
+        and not before.endswith(("'s", "’s"))
+        and before.lower() not in _OWN_NOTHING
+    )
     return owns and behind[:1].isalnum()
 
 
@@ -236,12 +312,16 @@ def _leads(words: list[str], place: int) -> bool:
 
 
 def _turned(text: str) -> str:
-    """The text with quotation marks that stand close to the wrong word ('said" I am" and') beside what they quote."""
+    """The text with quotation marks that stand close to the wrong word ('said" I am" and') beside
+    what they quote.
+    """
     parts = text.split('"')
     if len(parts) % 2 == 0:
         return text
-    turned = [bool(_TURNED[i % 2].search(f'{before[-2:]}"{after[:1]}'))
-              for i, (before, after) in enumerate(zip(parts, parts[1:]))]
+    turned = [
+        bool(_TURNED[i % 2].search(f'{before[-2:]}"{after[:1]}'))
+        for i, (before, after) in enumerate(zip(parts, parts[1:]))
+    ]
     # Two in a row are well placed, and it is another one that has no partner.
     if not any(turned) or any(first and second for first, second in zip(turned, turned[1:])):
         return text
@@ -265,14 +345,18 @@ def _detokenised_line(text: str, tokenised: bool) -> str:
 
 
 def detokenised(text: str | None) -> str:
-    """A text of a tokenised corpus as people write it; an ordinary text keeps its words, its marks and its lines."""
+    """A text of a tokenised corpus as people write it; an ordinary text keeps its words, its marks
+    and its lines.
+    """
     tokenised = bool(_TOKENISED.search(text or ""))
     rows = lines(_CONTRACTION.sub("", text or "")).split("\n")
     return "\n".join(_detokenised_line(row, tokenised) for row in rows)
 
 
 def ended(text: str, mark: str = ".") -> str:
-    """The text with `mark` at its end where it has none: templates may write it before another sentence."""
+    """The text with `mark` at its end where it has none: templates may write it before another
+    sentence.
+    """
     return text + mark if re.search(r"[^\W_]$|(?<![.?!])[)\]]$|[%$]$", text) else text
 
 
@@ -282,14 +366,18 @@ def distinct(texts: Iterable[str]) -> list[str]:
 
 
 def column(sequence: Any, key: str) -> list[Any]:
-    """One column of a sequence of records, which comes as a dict of lists, a list of dicts or the column itself."""
+    """One column of a sequence of records, which comes as a dict of lists, a list of dicts or the
+    column itself.
+    """
     if isinstance(sequence, dict):
         return list(sequence.get(key) or ())
     return [item[key] if isinstance(item, dict) else item for item in sequence]
 
 
 def labelled(label: int, classes: int, **fields: str) -> dict[str, Any] | Drop:
-    """The fields with the row's class id, or a Drop where the id is none of `classes` or a field is empty."""
+    """The fields with the row's class id, or a Drop where the id is none of `classes` or a field is
+    empty.
+    """
     if label not in range(classes):
         return Drop("no gold label")
     return {**fields, "label": int(label)} if all(fields.values()) else Drop("empty text")

@@ -15,7 +15,8 @@ def _question(text):
     text = one_line(detokenised(csv_field(text)))
     if not text or not (text[-1].isalnum() or text[-1] in "\"'’”)%"):
         return text
-    # It may end in a quotation with a mark of its own, or in a hint in brackets after the question mark.
+    # It may end in a quotation with a mark of its own, or in a hint in brackets after the question
+    # mark.
     if text.rstrip("\"'’”) ")[-1:] in (".", "?", "!") or (text.endswith(")") and "?" in text):
         return text
     starts = {sentence.split(" ")[0].lower() for sentence in (text, text.split(". ")[-1])}
@@ -28,7 +29,10 @@ def _arc_row(raw):
         texts, labels = choices["text"], choices["label"]
     else:
         texts, labels = [c["text"] for c in choices], [c["label"] for c in choices]
-    question, options = lines(csv_field(raw["question"])), [one_line(csv_field(text)) for text in texts]
+    question, options = (
+        lines(csv_field(raw["question"])),
+        [one_line(csv_field(text)) for text in texts],
+    )
     if not question or not all(options):
         return Drop("empty question or choice")
     if len(options) != 4:
@@ -57,33 +61,51 @@ _SMALL = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "
 
 
 def _unquoted(answer):
-    """The answer without the quotation marks of its CSV file, or around all of it; some lack the second one."""
+    """The answer without the quotation marks of its CSV file, or around all of it; some lack the
+    second one.
+    """
     answer = re.sub(r"""^'(.*[^s])'$|^"([^"]*)"$""", r"\1\2", csv_field(one_line(answer)))
     lone = "'" if answer.isupper() else '"'
     return answer.removeprefix(lone) if answer.count(lone) == 1 else answer
 
 
 def _ordinary_case(value, aliases):
-    """One answer in four is all capitals. An alias that is the same but for case has the right ones.
+    """One answer in four is all capitals. An alias that is the same but for case has the right
+    ones.
 
-    Else each word is as most aliases of several words have it, and one that they lack gets one capital. Short words
-    stay as they are where such an alias has them so ('NBA teams'), and Roman numerals always do.
+    Else each word is as most aliases of several words have it, and one that they lack gets one
+    capital. Short words stay as they are where such an alias has them so ('NBA teams'), and Roman
+    numerals always do.
     """
     if not value.isupper():
         return value
-    others = [alias for alias in map(_unquoted, aliases) if not alias.isupper() and not _STRAY_CAPITAL.search(alias)]
-    forms = collections.Counter(word for alias in others if " " in alias for word in re.findall(r"\w+", alias))
+    others = [
+        alias
+        for alias in map(_unquoted, aliases)
+        if not alias.isupper() and not _STRAY_CAPITAL.search(alias)
+    ]
+    forms = collections.Counter(
+        word for alias in others if " " in alias for word in re.findall(r"\w+", alias)
+    )
     words = re.findall(r"\w+", value)
     same = [alias for alias in others if alias.lower() == value.lower()]
     if same and not _is_abbreviation(value, forms, alone=True):
         return _capital(max(same, key=lambda alias: sum(map(str.isupper, alias))))
-    cased = iter([_cased(word, forms, first=not i, alone=len(words) == 1) for i, word in enumerate(words)])
+    cased = iter(
+        [_cased(word, forms, first=not i, alone=len(words) == 1) for i, word in enumerate(words)]
+    )
     return re.sub(r"\w+", lambda _: next(cased), value)
 
 
 def _is_abbreviation(word, forms, alone):
-    return (len(word) < 6 and word in forms or alone and len(word) < 4 and word.capitalize() not in forms
-            or re.fullmatch(r"\w*\d\w*|[IVXLCDM]{3,}", word))
+    return (
+        len(word) < 6
+        and word in forms
+        or alone
+        and len(word) < 4
+        and word.capitalize() not in forms
+        or re.fullmatch(r"\w*\d\w*|[IVXLCDM]{3,}", word)
+    )
 
 
 def _capital(text):
@@ -114,18 +136,30 @@ def _trivia_qa_row(raw):
     return {"question": question, "answer": answer, "references": references, "group": question}
 
 
-# A question of ARC may also be an unfinished statement or hold a blank, and the answer then completes it.
+# A question of ARC may also be an unfinished statement or hold a blank, and the answer then
+# completes it.
 _ARC_TEMPLATES = (
-    Template("science_exam", "From a school science exam:\n{question}\n{options}\n\nCorrect answer:"),
+    Template(
+        "science_exam", "From a school science exam:\n{question}\n{options}\n\nCorrect answer:"
+    ),
     Template("solve_first", "{options}\nSolve this problem from a science lesson.\n{question}"),
     Template("classroom", "Teacher: {question}\n{options}\nPupil:"),
     Template("what_science_says", "What does science say?\n{question}\n{options}"),
     Template("terse", "Science: {question}\n{options}\nAnswer:"),
     Template("flashcard", "Front of the flashcard: {question}\n{options}\nBack of the flashcard:"),
-    Template("homework", "I am stuck on this science homework:\n{question}\n{options}\nWhat should I write down?"),
+    Template(
+        "homework",
+        "I am stuck on this science homework:\n{question}\n{options}\nWhat should I write down?",
+    ),
     Template("exercise_and_key", "Exercise: {question}\n{options}\nAnswer key:"),
-    Template("think_it_through", "{question}\n{options}\n\nThink about the science behind this. What is right?"),
-    Template("grades_three_to_nine", "Science test, grades three to nine.\n{options}\nTask: {question}\nSolution:"),
+    Template(
+        "think_it_through",
+        "{question}\n{options}\n\nThink about the science behind this. What is right?",
+    ),
+    Template(
+        "grades_three_to_nine",
+        "Science test, grades three to nine.\n{options}\nTask: {question}\nSolution:",
+    ),
 )
 
 _ARC_SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "test"}
@@ -182,22 +216,30 @@ NATURAL_QUESTIONS = Dataset(
     options=None,
     metrics=("trivia_qa",),
     templates=(
-        Template("hoped_for", "Typed into a search engine: {question}\nWhat short answer was hoped for?"),
-        Template("short_fact", "Reply with a name, a date, a number or another short fact.\n{question}"),
+        Template(
+            "hoped_for", "Typed into a search engine: {question}\nWhat short answer was hoped for?"
+        ),
+        Template(
+            "short_fact", "Reply with a name, a date, a number or another short fact.\n{question}"
+        ),
         Template("labelled", "Question from the web: {question}\nShort answer:"),
         Template("assistant_dialogue", "User: {question}\nAssistant, in a few words:"),
         Template("encyclopedia_says", "What would an encyclopedia say?\n{question}"),
         Template("without_looking_up", "Without looking anything up, tell me: {question}"),
-        Template("no_explanation", "{question}\n\nNo explanation, just the name, thing, time or amount."),
+        Template(
+            "no_explanation", "{question}\n\nNo explanation, just the name, thing, time or amount."
+        ),
         Template("on_my_mind", "This has been on my mind all day:\n{question}"),
         Template("one_phrase", "Settle this in one phrase.\n{question}"),
-        Template("request_and_response", "Request: {question}\nResponse in as few words as possible:"),
+        Template(
+            "request_and_response", "Request: {question}\nResponse in as few words as possible:"
+        ),
     ),
 )
 
-# The builder's rc has one row for each question and part of the collection (Web, Wikipedia, and in validation the
-# verified subsets of both), not for each document: most questions come twice, also across train and validation below.
-# The rows of one question are one unit for standard errors.
+# The builder's rc has one row for each question and part of the collection (Web, Wikipedia, and in
+# validation the verified subsets of both), not for each document: most questions come twice, also
+# across train and validation below. The rows of one question are one unit for standard errors.
 TRIVIA_QA = Dataset(
     name="trivia_qa",
     paper_dataset="TQA",
@@ -206,7 +248,9 @@ TRIVIA_QA = Dataset(
     hub=Hub("mandarjoshi/trivia_qa", "rc.nocontext"),
     licence="NOASSERTION",
     commercial=None,
-    licence_evidence="Apache-2.0 in github.com/mandarjoshi90/triviaqa is the code's; none for the questions",
+    licence_evidence=(
+        "Apache-2.0 in github.com/mandarjoshi90/triviaqa is the code's; none for the questions"
+    ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     fields=("question",),
     row=_trivia_qa_row,

@@ -1,7 +1,8 @@
-"""Coreference: SuperGLUE WSC, Winogrande, definite pronoun resolution and, for evaluation only, WSC273.
+"""Coreference: SuperGLUE WSC, Winogrande, definite pronoun resolution and, for evaluation only,
+WSC273.
 
-A pronoun that is asked about stands in square brackets in its text, so that it is clear which one is meant where
-the same pronoun occurs more than once.
+A pronoun that is asked about stands in square brackets in its text, so that it is clear which one
+is meant where the same pronoun occurs more than once.
 """
 
 import re
@@ -11,10 +12,12 @@ from flan_jax.tasks.cleaning import detokenised, ended
 
 
 def _mark(text, pronoun):
-    """The text with the first occurrence of the pronoun in brackets; the text itself where it does not occur."""
+    """The text with the first occurrence of the pronoun in brackets; the text itself where it does
+    not occur.
+    """
     whole = rf"(?<!\w){re.escape(pronoun)}(?!\w)"
     found = re.search(whole, text) or re.search(whole, text, re.IGNORECASE)
-    return f"{text[:found.start()]}[{found.group()}]{text[found.end():]}" if found else text
+    return f"{text[: found.start()]}[{found.group()}]{text[found.end() :]}" if found else text
 
 
 def _mark_word(text, pronoun, index):
@@ -28,7 +31,9 @@ def _mark_word(text, pronoun, index):
 
 
 def _as_in(text, phrase):
-    """The phrase with a small first letter if it occurs so in the text and not with a capital one."""
+    """The phrase with a small first letter if it occurs so in the text and not with a capital
+    one.
+    """
     small = phrase[:1].lower() + phrase[1:]
     return small if phrase not in text and small in text else phrase
 
@@ -39,7 +44,11 @@ def _small_article(phrase):
 
 
 def _wsc_row(raw):
-    text, noun, pronoun = raw["text"], detokenised(raw["span1_text"]), raw["span2_text"].strip().rstrip(".,;:!?\"'")
+    text, noun, pronoun = (
+        raw["text"],
+        detokenised(raw["span1_text"]),
+        raw["span2_text"].strip().rstrip(".,;:!?\"'"),
+    )
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not (text.strip() and noun and pronoun):
@@ -48,7 +57,12 @@ def _wsc_row(raw):
     if "[" not in sentence:
         return Drop("the pronoun is not in the text")
     sentence = ended(sentence)
-    return {"sentence": sentence, "noun": _as_in(detokenised(text), noun), "pronoun": pronoun, "label": raw["label"]}
+    return {
+        "sentence": sentence,
+        "noun": _as_in(detokenised(text), noun),
+        "pronoun": pronoun,
+        "label": raw["label"],
+    }
 
 
 def _winogrande_row(raw):
@@ -80,30 +94,57 @@ def _dpr_row(raw):
         return Drop("no gold label")
     if not (sentence and pronoun and all(options)):
         return Drop("empty sentence, pronoun or candidate")
-    return {"sentence": _mark(sentence, pronoun), "pronoun": pronoun, "options": options, "label": raw["label"]}
+    return {
+        "sentence": _mark(sentence, pronoun),
+        "pronoun": pronoun,
+        "options": options,
+        "label": raw["label"],
+    }
 
 
 def _wsc273_row(raw):
     text, pronoun = raw["text"], raw["pronoun_text"].strip()
     start, end = raw["pronoun_start"], raw["pronoun_end"]
-    text = f"{text[:start]}[{pronoun}]{text[end:]}" if text[start:end] == pronoun else _mark(text, pronoun)
+    text = (
+        f"{text[:start]}[{pronoun}]{text[end:]}"
+        if text[start:end] == pronoun
+        else _mark(text, pronoun)
+    )
     options = [raw["option1_normalized"].strip(), raw["option2_normalized"].strip()]
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not (pronoun and all(options)):
         return Drop("empty pronoun or option")
-    return {"text": ended(detokenised(text)), "pronoun": pronoun, "options": options, "label": raw["label"]}
+    return {
+        "text": ended(detokenised(text)),
+        "pronoun": pronoun,
+        "options": options,
+        "label": raw["label"],
+    }
 
 
 def _wsc273_hub_row(raw):
-    """The hub gives where the pronoun begins, and the options as a sentence would begin with them."""
+    """The hub gives where the pronoun begins, and the options as a sentence would begin with
+    them.
+    """
     options = [option.strip() for option in raw["options"]]
     if raw["pronoun"][:1].islower():
-        options = [re.sub(r"^(?:The|An?|My|Your|His|Her|Our|Their)(?= )", lambda found: found.group().lower(), option)
-                   for option in options]
-    return {**raw, "pronoun_text": raw["pronoun"], "pronoun_start": raw["pronoun_loc"],
-            "pronoun_end": raw["pronoun_loc"] + len(raw["pronoun"]),
-            "option1_normalized": options[0], "option2_normalized": options[1]}
+        options = [
+            re.sub(
+                r"^(?:The|An?|My|Your|His|Her|Our|Their)(?= )",
+                lambda found: found.group().lower(),
+                option,
+            )
+            for option in options
+        ]
+    return {
+        **raw,
+        "pronoun_text": raw["pronoun"],
+        "pronoun_start": raw["pronoun_loc"],
+        "pronoun_end": raw["pronoun_loc"] + len(raw["pronoun"]),
+        "option1_normalized": options[0],
+        "option2_normalized": options[1],
+    }
 
 
 WSC = Dataset(
@@ -124,27 +165,58 @@ WSC = Dataset(
     templates=(
         Template(
             "text_then_question",
-            '{sentence}\nIn this text, does the bracketed word "{pronoun}" refer to "{noun}"?\n{options}'),
+            (
+                '{sentence}\nIn this text, does the bracketed word "{pronoun}" refer to "{noun}"?\n'
+                "{options}"
+            ),
+        ),
         Template(
             "check_claim",
-            'Text: {sentence}\nClaim: the word "{pronoun}" in brackets refers to "{noun}".\nIs the claim right?\n'
-            "{options}"),
+            'Text: {sentence}\nClaim: the word "{pronoun}" in brackets refers to "{noun}".\nIs '
+            "the claim right?\n"
+            "{options}",
+        ),
         Template(
             "question_first",
-            'Does "{pronoun}" stand for "{noun}" in the passage that follows?\n{options}\nPassage: {sentence}'),
+            (
+                'Does "{pronoun}" stand for "{noun}" in the passage that follows?\n{options}\n'
+                "Passage: {sentence}"
+            ),
+        ),
         Template(
             "same_meaning_with_noun",
-            '{sentence}\nWith "{noun}" in place of "{pronoun}", is the meaning still the same?\n{options}'),
-        Template("pupil_reads", 'I take "{pronoun}" to be "{noun}" here. Is that correct?\n{sentence}\n{options}'),
+            (
+                '{sentence}\nWith "{noun}" in place of "{pronoun}", is the meaning still the '
+                "same?\n"
+                "{options}"
+            ),
+        ),
+        Template(
+            "pupil_reads",
+            'I take "{pronoun}" to be "{noun}" here. Is that correct?\n{sentence}\n{options}',
+        ),
         Template("points_to", '{options}\nDoes "{pronoun}" point to "{noun}" here?\n{sentence}'),
         Template(
             "candidate",
-            'Sentence: {sentence}\nPronoun: "{pronoun}"\nCandidate: "{noun}"\nIs it a match?\n{options}'),
-        Template("coreference_link", '{sentence}\nShould a coreference link join "{pronoun}" to "{noun}"?\n{options}'),
-        Template("writer_means", 'By "{pronoun}", does the writer mean "{noun}"?\n{sentence}\n{options}'),
+            (
+                'Sentence: {sentence}\nPronoun: "{pronoun}"\nCandidate: "{noun}"\nIs it a match?\n'
+                "{options}"
+            ),
+        ),
+        Template(
+            "coreference_link",
+            '{sentence}\nShould a coreference link join "{pronoun}" to "{noun}"?\n{options}',
+        ),
+        Template(
+            "writer_means", 'By "{pronoun}", does the writer mean "{noun}"?\n{sentence}\n{options}'
+        ),
         Template(
             "right_antecedent",
-            'Antecedent of "{pronoun}": "{noun}"\n{options}\nIs this the right antecedent?\n{sentence}'),
+            (
+                'Antecedent of "{pronoun}": "{noun}"\n{options}\nIs this the right antecedent?\n'
+                "{sentence}"
+            ),
+        ),
     ),
 )
 
@@ -153,7 +225,9 @@ WINOGRANDE = Dataset(
     paper_dataset="Winogrande",
     cluster="coreference",
     tfds="winogrande:1.2.0",
-    hub=Hub("allenai/winogrande", "winogrande_xl", splits={"train_xl": "train"}, row=_winogrande_hub_row),
+    hub=Hub(
+        "allenai/winogrande", "winogrande_xl", splits={"train_xl": "train"}, row=_winogrande_hub_row
+    ),
     licence="LicenseRef-CC-BY",
     commercial=True,
     licence_evidence="github.com/allenai/winogrande: the dataset under CC-BY, without a version",
@@ -165,17 +239,32 @@ WINOGRANDE = Dataset(
     metrics=("accuracy",),
     templates=(
         Template("finish_sentence", "Finish the text so that it makes sense: {context}\n{options}"),
-        Template("most_plausible_rest", "How does this most plausibly go on?\n{context}\n{options}"),
-        Template("question_first", "Which ending agrees with common sense?\n{options}\nBeginning: {context}"),
-        Template("careful_reader", "Complete this as a careful reader would.\n{context}\n{options}"),
+        Template(
+            "most_plausible_rest", "How does this most plausibly go on?\n{context}\n{options}"
+        ),
+        Template(
+            "question_first",
+            "Which ending agrees with common sense?\n{options}\nBeginning: {context}",
+        ),
+        Template(
+            "careful_reader", "Complete this as a careful reader would.\n{context}\n{options}"
+        ),
         Template("terse", "Start: {context}\n{options}\nEnd:"),
-        Template("no_contradiction", "{options}\nWhat can be added here without a contradiction?\n{context}"),
-        Template("what_has_to_follow", "Given this much, what has to follow?\n{context}\n{options}"),
-        Template("last_words_missing", "The last words are missing. What are they?\n{context}\n{options}"),
+        Template(
+            "no_contradiction",
+            "{options}\nWhat can be added here without a contradiction?\n{context}",
+        ),
+        Template(
+            "what_has_to_follow", "Given this much, what has to follow?\n{context}\n{options}"
+        ),
+        Template(
+            "last_words_missing", "The last words are missing. What are they?\n{context}\n{options}"
+        ),
         Template("reason_it_out", "Work out how this must end.\nUnfinished: {context}\n{options}"),
         Template(
             "which_one_fits",
-            "Decide which of the two named here fits, and complete the text.\n{options}\n{context}"),
+            "Decide which of the two named here fits, and complete the text.\n{options}\n{context}",
+        ),
     ),
 )
 
@@ -198,17 +287,42 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
         Template("sentence_first", '{sentence}\nWho or what is meant by "{pronoun}"?\n{options}'),
         Template(
             "question_first",
-            'To whom or to what does "{pronoun}" refer in the sentence below?\n{options}\nSentence: {sentence}'),
-        Template("instead_of_pronoun", '{sentence}\nWhich noun or name would be clearer than "{pronoun}"?\n{options}'),
-        Template("find_antecedent", 'Find the antecedent of the pronoun "{pronoun}": {sentence}\n{options}'),
-        Template("child_and_parent", 'Child: {sentence}\nSo who or what is "{pronoun}"?\n{options}\nParent:'),
+            (
+                'To whom or to what does "{pronoun}" refer in the sentence below?\n{options}\n'
+                "Sentence: {sentence}"
+            ),
+        ),
+        Template(
+            "instead_of_pronoun",
+            '{sentence}\nWhich noun or name would be clearer than "{pronoun}"?\n{options}',
+        ),
+        Template(
+            "find_antecedent",
+            'Find the antecedent of the pronoun "{pronoun}": {sentence}\n{options}',
+        ),
+        Template(
+            "child_and_parent",
+            'Child: {sentence}\nSo who or what is "{pronoun}"?\n{options}\nParent:',
+        ),
         Template(
             "mentioned_again",
-            '{options}\nWho or what is mentioned a second time here, as "{pronoun}"?\n{sentence}'),
-        Template("antecedent", 'Sentence: {sentence}\nPronoun: "{pronoun}"\n{options}\nAntecedent:'),
-        Template("by_plausibility", 'Going by what is plausible, who or what is "{pronoun}"?\n{sentence}\n{options}'),
-        Template("not_repeated", '{sentence}\nWhat does the writer avoid repeating by using "{pronoun}"?\n{options}'),
-        Template("coreferent_phrase", 'Phrase that is coreferent with "{pronoun}":\n{options}\n{sentence}'),
+            '{options}\nWho or what is mentioned a second time here, as "{pronoun}"?\n{sentence}',
+        ),
+        Template(
+            "antecedent", 'Sentence: {sentence}\nPronoun: "{pronoun}"\n{options}\nAntecedent:'
+        ),
+        Template(
+            "by_plausibility",
+            'Going by what is plausible, who or what is "{pronoun}"?\n{sentence}\n{options}',
+        ),
+        Template(
+            "not_repeated",
+            '{sentence}\nWhat does the writer avoid repeating by using "{pronoun}"?\n{options}',
+        ),
+        Template(
+            "coreferent_phrase",
+            'Phrase that is coreferent with "{pronoun}":\n{options}\n{sentence}',
+        ),
     ),
 )
 
@@ -231,16 +345,30 @@ WSC273 = Dataset(
     templates=(
         Template("brackets", "What does the word in brackets stand for?\n{text}\n{options}"),
         Template("spelled_out", "{text}\n{options}\nBracketed pronoun, spelled out:"),
-        Template("words_of_the_text", '{text}\nExplain "{pronoun}" with words from the text.\n{options}'),
+        Template(
+            "words_of_the_text", '{text}\nExplain "{pronoun}" with words from the text.\n{options}'
+        ),
         Template("hides_behind", '{text}\nWho or what hides behind "{pronoun}"?\n{options}'),
         Template(
             "options_first",
-            '{options}\nGiven this situation, who or what is "{pronoun}"?\nSituation: {text}'),
-        Template("in_mind", "Who or what did the writer have in mind with the bracketed word?\n{text}\n{options}"),
+            '{options}\nGiven this situation, who or what is "{pronoun}"?\nSituation: {text}',
+        ),
+        Template(
+            "in_mind",
+            "Who or what did the writer have in mind with the bracketed word?\n{text}\n{options}",
+        ),
         Template("referent", '{text}\nReferent of "{pronoun}":\n{options}'),
-        Template("unambiguous", 'To make this unambiguous, what should replace "{pronoun}"?\n{text}\n{options}'),
-        Template("common_sense_question", "Common sense question: {text}\n{options}\nThe pronoun in brackets means:"),
-        Template("supposed_to_mean", '{text}\nWhat is "{pronoun}" supposed to mean here?\n{options}'),
+        Template(
+            "unambiguous",
+            'To make this unambiguous, what should replace "{pronoun}"?\n{text}\n{options}',
+        ),
+        Template(
+            "common_sense_question",
+            "Common sense question: {text}\n{options}\nThe pronoun in brackets means:",
+        ),
+        Template(
+            "supposed_to_mean", '{text}\nWhat is "{pronoun}" supposed to mean here?\n{options}'
+        ),
     ),
 )
 

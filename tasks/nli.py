@@ -1,7 +1,8 @@
 """Natural language inference: does a second text follow from a first one?
 
-The label order differs between the datasets: CB has contradiction before neutral, and WNLI has its negative class
-first. Three-way questions are put so that 'no' means "it is false" and never "it is not shown".
+The label order differs between the datasets: CB has contradiction before neutral, and WNLI has its
+negative class first. Three-way questions are put so that 'no' means "it is false" and never "it is
+not shown".
 """
 
 import re
@@ -17,75 +18,118 @@ def _clean(text: str, mark: str = ".") -> str:
 
 
 def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    # What markup has left: tags such as <nowiki>, the arguments {'1': ", '2': ...} of a lost macro, marks of steps.
+    # What markup has left: tags such as <nowiki>, the arguments {'1': ", '2': ...} of a lost macro,
+    # marks of steps.
     context = re.sub(r"</?(?:nowiki|ref)\b[^>]*>|\{'1':[^}]*\}|\[substeps\]", "", raw["context"])
     parts = [_clean(part) for part in re.split(r"<br\s*/?>", context, flags=re.IGNORECASE)]
     context = "\n".join(part for part in parts if part)
-    return labelled(raw["label"], 3, context=context, hypothesis=one_line(_clean(raw["hypothesis"])))
+    return labelled(
+        raw["label"], 3, context=context, hypothesis=one_line(_clean(raw["hypothesis"]))
+    )
 
 
 def _cb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    """CB's hypothesis is a clause without a full stop, and without its 'that', which is left before a name once."""
+    """CB's hypothesis is a clause without a full stop, and without its 'that', which is left before
+    a name once.
+    """
     hypothesis = re.sub(r"^that (?=[A-Z])", "", detokenised(raw["hypothesis"])).rstrip(".")
     return labelled(raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=hypothesis)
 
 
 def _rte_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(raw["label"], 2, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"]))
+    return labelled(
+        raw["label"], 2, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"])
+    )
 
 
 def _three_way_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"]))
+    return labelled(
+        raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"])
+    )
 
 
 def _qnli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(raw["label"], 2, question=_clean(raw["question"], "?"), sentence=_clean(raw["sentence"]))
+    return labelled(
+        raw["label"], 2, question=_clean(raw["question"], "?"), sentence=_clean(raw["sentence"])
+    )
 
 
 def _wnli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(raw["label"], 2, sentence1=_clean(raw["sentence1"]), sentence2=_clean(raw["sentence2"]))
+    return labelled(
+        raw["label"], 2, sentence1=_clean(raw["sentence1"]), sentence2=_clean(raw["sentence2"])
+    )
 
 
 _ANLI_TEMPLATES = (
-    Template("claim_check", "{context}\n\nClaim: {hypothesis}\nIs the claim true, according to the text?\n{options}"),
+    Template(
+        "claim_check",
+        "{context}\n\nClaim: {hypothesis}\nIs the claim true, according to the text?\n{options}",
+    ),
     Template(
         "question_first",
-        "Is the statement at the end true, given what the paragraph says?\n\nParagraph: {context}\n\n"
-        "Statement: {hypothesis}\n{options}"),
+        "Is the statement at the end true, given what the paragraph says?\n\nParagraph: "
+        "{context}\n\n"
+        "Statement: {hypothesis}\n{options}",
+    ),
     Template(
         "correct_by_this_text",
-        "Statement: {hypothesis}\n\nIs it correct? Go by this text only.\n{context}\n{options}"),
+        "Statement: {hypothesis}\n\nIs it correct? Go by this text only.\n{context}\n{options}",
+    ),
     Template("is_this_so", "{context}\n\nIs this so?\n{hypothesis}\n{options}"),
     Template(
         "assertion_right",
-        "{options}\n\nIs the assertion right? Use nothing but the document.\n\nDocument: {context}\n\n"
-        "Assertion: {hypothesis}"),
+        "{options}\n\nIs the assertion right? Use nothing but the document.\n\nDocument: "
+        "{context}\n\n"
+        "Assertion: {hypothesis}",
+    ),
     Template(
         "fact_check",
-        "Source: {context}\n\nTo be fact-checked: {hypothesis}\n\nIs it factually correct?\n{options}"),
+        (
+            "Source: {context}\n\nTo be fact-checked: {hypothesis}\n\nIs it factually correct?\n"
+            "{options}"
+        ),
+    ),
     Template(
         "take_as_given",
-        "Take this passage as given:\n{context}\n\nIs the following true, then?\n{hypothesis}\n{options}"),
+        (
+            "Take this passage as given:\n{context}\n\nIs the following true, then?\n{hypothesis}\n"
+            "{options}"
+        ),
+    ),
     Template(
         "notes_correct",
-        "From my notes: {hypothesis}\nFrom what I read: {context}\nAre my notes correct?\n{options}"),
+        (
+            "From my notes: {hypothesis}\nFrom what I read: {context}\nAre my notes correct?\n"
+            "{options}"
+        ),
+    ),
     Template(
         "tricky_wording",
-        "Careful, the wording can mislead.\n\nPassage: {context}\n\nStatement: {hypothesis}\n{options}\n"
-        "Is the statement true?"),
+        "Careful, the wording can mislead.\n\nPassage: {context}\n\nStatement: {hypothesis}\n"
+        "{options}\n"
+        "Is the statement true?",
+    ),
     Template(
         "accurate_by_excerpt",
-        "{hypothesis}\n{options}\n\nIs that accurate, judging by the excerpt?\n\nExcerpt: {context}"),
+        (
+            "{hypothesis}\n{options}\n\nIs that accurate, judging by the excerpt?\n\nExcerpt: "
+            "{context}"
+        ),
+    ),
     Template(
         "new_statement",
         "Passage: {context}\n\nWrite a statement about the passage.\n"
         "Is it true, according to the passage? {answer}\n\nStatement:",
-        "{hypothesis}", "inverted"),
+        "{hypothesis}",
+        "inverted",
+    ),
     Template(
         "exam_item",
         "Text for an exam: {context}\n\nMake up a sentence to be checked against it.\n"
         'Correct answer to "Is the sentence true?": {answer}\n\nSentence:',
-        "{hypothesis}", "inverted"),
+        "{hypothesis}",
+        "inverted",
+    ),
 )
 
 
@@ -95,9 +139,15 @@ def _anli(number: int, rows: int) -> Dataset:
         paper_dataset="ANLI (R1-R3)",
         cluster="nli",
         tfds=f"anli/r{number}:0.1.0",
-        hub=Hub("facebook/anli", "plain_text", rename={"context": "premise"},
-                splits={ours: f"{theirs}_r{number}"
-                        for ours, theirs in (("train", "train"), ("validation", "dev"), ("test", "test"))}),
+        hub=Hub(
+            "facebook/anli",
+            "plain_text",
+            rename={"context": "premise"},
+            splits={
+                ours: f"{theirs}_r{number}"
+                for ours, theirs in (("train", "train"), ("validation", "dev"), ("test", "test"))
+            },
+        ),
         licence="CC-BY-NC-4.0",
         commercial=False,
         licence_evidence="github.com/facebookresearch/anli, LICENSE",
@@ -124,7 +174,9 @@ CB = Dataset(
     hub=Hub("aps/super_glue", "cb"),
     licence="NOASSERTION",
     commercial=None,
-    licence_evidence="SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own",
+    licence_evidence=(
+        "SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own"
+    ),
     splits={"train": "train[:-50]", "validation": "train[-50:]", "test": "validation"},
     rows={"train": 200},
     fields=("premise", "hypothesis"),
@@ -134,34 +186,59 @@ CB = Dataset(
     templates=(
         Template(
             "judging_by_words",
-            '{premise}\n\nJudging by these words, is it the case that "{hypothesis}"?\n{options}'),
-        Template("discourse", "Discourse: {premise}\nClause: {hypothesis}\nIs the clause true?\n{options}"),
+            '{premise}\n\nJudging by these words, is it the case that "{hypothesis}"?\n{options}',
+        ),
+        Template(
+            "discourse",
+            "Discourse: {premise}\nClause: {hypothesis}\nIs the clause true?\n{options}",
+        ),
         Template(
             "claim_then_evidence",
-            "Claim: {hypothesis}\nAll there is to go by: {premise}\nIs the claim right?\n{options}"),
+            "Claim: {hypothesis}\nAll there is to go by: {premise}\nIs the claim right?\n{options}",
+        ),
         Template("options_then_clause", "{options}\n\nIs it so?\n{hypothesis}\n\nQuote: {premise}"),
         Template(
             "am_i_correct",
-            'Am I correct that "{hypothesis}", going by the excerpt?\n{options}\n\nExcerpt: {premise}'),
+            (
+                'Am I correct that "{hypothesis}", going by the excerpt?\n{options}\n\nExcerpt: '
+                "{premise}"
+            ),
+        ),
         Template(
             "take_their_word",
-            "{premise}\n\nTaking whoever said that at their word, is this true?\n{hypothesis}\n{options}"),
+            (
+                "{premise}\n\nTaking whoever said that at their word, is this true?\n{hypothesis}\n"
+                "{options}"
+            ),
+        ),
         Template(
             "extract_answers",
-            'The question is whether "{hypothesis}". What does the extract say to that?\n\nExtract: {premise}\n'
-            "{options}"),
-        Template("holds_here", "Situation: {premise}\nDoes this hold in it?\n{hypothesis}\n{options}"),
+            'The question is whether "{hypothesis}". What does the extract say to that?\n\n'
+            "Extract: {premise}\n"
+            "{options}",
+        ),
+        Template(
+            "holds_here", "Situation: {premise}\nDoes this hold in it?\n{hypothesis}\n{options}"
+        ),
         Template(
             "correct_remark",
-            "Passage: {premise}\nRemark on the passage: {hypothesis}\n{options}\nIs the remark correct?"),
+            (
+                "Passage: {premise}\nRemark on the passage: {hypothesis}\n{options}\nIs the remark "
+                "correct?"
+            ),
+        ),
         Template(
             "would_be_right",
-            'Going by the lines below, is it right that "{hypothesis}"?\n\n{premise}\n{options}'),
+            'Going by the lines below, is it right that "{hypothesis}"?\n\n{premise}\n{options}',
+        ),
         Template(
             "clause_from_passage",
-            "Passage: {premise}\n\nState something that is said, asked, doubted or supposed here, as a clause.\n"
+            "Passage: {premise}\n\nState something that is said, asked, doubted or supposed here, "
+            "as a clause.\n"
             "Is it true, going by the passage? {answer}\n\nClause:",
-            "{hypothesis}", "inverted"),
+            "{hypothesis}",
+            "inverted",
+        ),
     ),
 )
 
@@ -174,7 +251,9 @@ RTE = Dataset(
     hub=Hub("aps/super_glue", "rte"),
     licence="NOASSERTION",
     commercial=None,
-    licence_evidence="SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own",
+    licence_evidence=(
+        "SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own"
+    ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 2_290},
     fields=("premise", "hypothesis"),
@@ -184,38 +263,69 @@ RTE = Dataset(
     templates=(
         Template(
             "enough_to_be_sure",
-            "{premise}\n\nIs that enough to be sure of the following?\n{hypothesis}\n{options}"),
+            "{premise}\n\nIs that enough to be sure of the following?\n{hypothesis}\n{options}",
+        ),
         Template(
             "headline",
-            "Report: {premise}\nHeadline: {hypothesis}\nDoes the report bear out the headline?\n{options}"),
-        Template("snippet_confirms", "{hypothesis}\n\nDoes this snippet confirm it?\n{premise}\n{options}"),
-        Template("is_it_entailed", "Text: {premise}\nHypothesis: {hypothesis}\nIs it entailed?\n{options}"),
+            (
+                "Report: {premise}\nHeadline: {hypothesis}\nDoes the report bear out the "
+                "headline?\n"
+                "{options}"
+            ),
+        ),
+        Template(
+            "snippet_confirms",
+            "{hypothesis}\n\nDoes this snippet confirm it?\n{premise}\n{options}",
+        ),
+        Template(
+            "is_it_entailed",
+            "Text: {premise}\nHypothesis: {hypothesis}\nIs it entailed?\n{options}",
+        ),
         Template(
             "options_then_conclusion",
             "{options}\n\nDoes the conclusion follow from the passage?\n\nPassage: {premise}\n\n"
-            "Conclusion: {hypothesis}"),
+            "Conclusion: {hypothesis}",
+        ),
         Template(
             "essay_sentence",
             "Student: The newspaper has this: {premise}\nMy essay has this: {hypothesis}\n"
-            "Does mine follow from theirs?\n{options}\nTeacher:"),
+            "Does mine follow from theirs?\n{options}\nTeacher:",
+        ),
         Template(
             "must_be_true_too",
             "If the first text is true, must the second be true too?\n\nFirst text: {premise}\n"
-            "Second text: {hypothesis}\n{options}"),
+            "Second text: {hypothesis}\n{options}",
+        ),
         Template(
             "dispatch_contains",
-            "Dispatch: {premise}\n\nIs the information below in the dispatch?\n{hypothesis}\n{options}"),
+            (
+                "Dispatch: {premise}\n\nIs the information below in the dispatch?\n{hypothesis}\n"
+                "{options}"
+            ),
+        ),
         Template(
             "backed_by_source",
             "Source text: {premise}\n\nOne-line version: {hypothesis}\n\n"
-            "Is everything in the one-line version backed by the source?\n{options}"),
+            "Is everything in the one-line version backed by the source?\n{options}",
+        ),
         Template(
             "evidence_for",
-            "Sentence that needs a source: {hypothesis}\n{options}\nCan the lines below be cited for it?\n{premise}"),
+            (
+                "Sentence that needs a source: {hypothesis}\n{options}\nCan the lines below be "
+                "cited "
+                "for it?\n{premise}"
+            ),
+        ),
         Template(
             "write_sentence",
-            "Text: {premise}\n\nWrite one more sentence.\nDoes it follow from the text? {answer}\n\nSentence:",
-            "{hypothesis}", "inverted"),
+            (
+                "Text: {premise}\n\nWrite one more sentence.\nDoes it follow from the text? "
+                "{answer}\n"
+                "\nSentence:"
+            ),
+            "{hypothesis}",
+            "inverted",
+        ),
     ),
 )
 
@@ -223,29 +333,55 @@ RTE = Dataset(
 _MNLI_TEMPLATES = (
     Template(
         "premise_hypothesis",
-        "Premise: {premise}\nHypothesis: {hypothesis}\nTaking the premise as true, is the hypothesis true?\n{options}"),
+        (
+            "Premise: {premise}\nHypothesis: {hypothesis}\nTaking the premise as true, is the "
+            "hypothesis true?\n{options}"
+        ),
+    ),
     Template(
         "second_right_too",
-        "First line: {premise}\nSecond line: {hypothesis}\nThe first is right. Is the second?\n{options}"),
+        (
+            "First line: {premise}\nSecond line: {hypothesis}\nThe first is right. Is the second?\n"
+            "{options}"
+        ),
+    ),
     Template("all_you_know", "Is this true?\n{hypothesis}\n\nAll you know: {premise}\n{options}"),
     Template(
         "sentence_one_given",
         "{options}\n\nGiven sentence one, is sentence two true?\n\nSentence one: {premise}\n"
-        "Sentence two: {hypothesis}"),
+        "Sentence two: {hypothesis}",
+    ),
     Template(
         "remark_on_note",
-        "Is the remark true, as far as the note goes?\n{options}\n\nNote: {premise}\nRemark: {hypothesis}"),
-    Template("the_case", "{premise}\n\nIn that situation, is this the case?\n{hypothesis}\n{options}"),
+        (
+            "Is the remark true, as far as the note goes?\n{options}\n\nNote: {premise}\nRemark: "
+            "{hypothesis}"
+        ),
+    ),
+    Template(
+        "the_case", "{premise}\n\nIn that situation, is this the case?\n{hypothesis}\n{options}"
+    ),
     Template(
         "interpretation",
-        "Source: {premise}\nInterpretation: {hypothesis}\nIs the interpretation right?\n{options}"),
+        "Source: {premise}\nInterpretation: {hypothesis}\nIs the interpretation right?\n{options}",
+    ),
     Template("a_and_b", "A: {premise}\nB: {hypothesis}\nTrusting A, is B right?\n{options}"),
-    Template("does_it_hold", "Known: {premise}\nTo be checked: {hypothesis}\nDoes it hold?\n{options}"),
-    Template("believe_the_first", "1. {premise}\n2. {hypothesis}\n{options}\nIf you believe 1, is 2 correct?"),
+    Template(
+        "does_it_hold", "Known: {premise}\nTo be checked: {hypothesis}\nDoes it hold?\n{options}"
+    ),
+    Template(
+        "believe_the_first",
+        "1. {premise}\n2. {hypothesis}\n{options}\nIf you believe 1, is 2 correct?",
+    ),
     Template(
         "sentence_two",
-        "Sentence one: {premise}\nGiven sentence one, is sentence two true? {answer}\n\nWhat might sentence two be?",
-        "{hypothesis}", "inverted"),
+        (
+            "Sentence one: {premise}\nGiven sentence one, is sentence two true? {answer}\n\nWhat "
+            "might sentence two be?"
+        ),
+        "{hypothesis}",
+        "inverted",
+    ),
 )
 
 
@@ -258,8 +394,14 @@ def _mnli(kind: str, shares_training_with: str | None) -> Dataset:
         hub=Hub("nyu-mll/glue", "mnli"),
         licence="LicenseRef-OANC AND CC-BY-3.0 AND CC-BY-SA-3.0",
         commercial=True,
-        licence_evidence="MultiNLI paper, section 2.4: OANC's terms, fiction under CC BY 3.0 and CC BY-SA 3.0",
-        splits={"train": "train[:-200]", "validation": "train[-200:]", "test": f"validation_{kind}"},
+        licence_evidence=(
+            "MultiNLI paper, section 2.4: OANC's terms, fiction under CC BY 3.0 and CC BY-SA 3.0"
+        ),
+        splits={
+            "train": "train[:-200]",
+            "validation": "train[-200:]",
+            "test": f"validation_{kind}",
+        },
         rows={"train": 392_500},
         fields=("premise", "hypothesis"),
         row=_three_way_row,
@@ -291,38 +433,68 @@ QNLI = Dataset(
     templates=(
         Template(
             "question_then_sentence",
-            "Question: {question}\nSentence: {sentence}\nDoes the sentence contain the answer to the question?\n"
-            "{options}"),
+            "Question: {question}\nSentence: {sentence}\nDoes the sentence contain the answer to "
+            "the question?\n"
+            "{options}",
+        ),
         Template(
             "does_it_tell_us",
-            "Line from an encyclopedia: {sentence}\nDoes it tell us this?\n{question}\n{options}"),
+            "Line from an encyclopedia: {sentence}\nDoes it tell us this?\n{question}\n{options}",
+        ),
         Template(
             "result_settles_query",
-            "Search query: {question}\nTop result: {sentence}\nDoes this result settle the query?\n{options}"),
-        Template("know_after_reading", "{question}\n\nWould you know after reading only this?\n{sentence}\n{options}"),
+            (
+                "Search query: {question}\nTop result: {sentence}\nDoes this result settle the "
+                "query?\n{options}"
+            ),
+        ),
+        Template(
+            "know_after_reading",
+            "{question}\n\nWould you know after reading only this?\n{sentence}\n{options}",
+        ),
         Template("q_in_s", "S: {sentence}\nQ: {question}\nIs Q answered in S?\n{options}"),
         Template(
             "options_then_source",
-            "{options}\n\nCan this be answered from the source alone?\n\nAsked: {question}\nSource: {sentence}"),
+            (
+                "{options}\n\nCan this be answered from the source alone?\n\nAsked: {question}\n"
+                "Source: {sentence}"
+            ),
+        ),
         Template(
             "really_there",
-            "Wanted: {question}\nFound: {sentence}\nIs what is wanted really there, and not just the same topic?\n"
-            "{options}"),
+            "Wanted: {question}\nFound: {sentence}\nIs what is wanted really there, and not just "
+            "the same topic?\n"
+            "{options}",
+        ),
         Template(
             "back_answers_front",
-            "Front of a quiz card: {question}\nBack: {sentence}\nDoes the back answer the front?\n{options}"),
+            (
+                "Front of a quiz card: {question}\nBack: {sentence}\nDoes the back answer the "
+                "front?\n"
+                "{options}"
+            ),
+        ),
         Template(
             "underlined_sentence",
-            "Exercise: {question}\nUnderlined in the text: {sentence}\nHas the right sentence been underlined?\n"
-            "{options}"),
+            "Exercise: {question}\nUnderlined in the text: {sentence}\nHas the right sentence "
+            "been underlined?\n"
+            "{options}",
+        ),
         Template(
             "missing_fact",
-            "Is the missing fact in this sentence?\n{sentence}\n{options}\nMissing fact: {question}"),
+            (
+                "Is the missing fact in this sentence?\n{sentence}\n{options}\nMissing fact: "
+                "{question}"
+            ),
+        ),
         Template(
             "new_question",
-            "Sentence: {sentence}\n\nWrite a question on the same subject.\nDoes the sentence answer it? {answer}\n\n"
+            "Sentence: {sentence}\n\nWrite a question on the same subject.\nDoes the sentence "
+            "answer it? {answer}\n\n"
             "Question:",
-            "{question}", "inverted"),
+            "{question}",
+            "inverted",
+        ),
     ),
 )
 
@@ -335,7 +507,9 @@ WNLI = Dataset(
     hub=Hub("nyu-mll/glue", "wnli"),
     licence="CC-BY-4.0",
     commercial=True,
-    licence_evidence="made of the Winograd schemas, cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html",
+    licence_evidence=(
+        "made of the Winograd schemas, cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html"
+    ),
     splits={"train": "train[:-30]", "validation": "train[-30:]", "test": "validation"},
     rows={"train": 600},
     fields=("sentence1", "sentence2"),
@@ -345,38 +519,73 @@ WNLI = Dataset(
     templates=(
         Template(
             "retold_in_part",
-            "{sentence1}\n\nRetold in part: {sentence2}\nWas the text understood correctly?\n{options}"),
+            (
+                "{sentence1}\n\nRetold in part: {sentence2}\nWas the text understood correctly?\n"
+                "{options}"
+            ),
+        ),
         Template(
             "pronoun_filled_in",
-            "Original: {sentence1}\nPronoun filled in: {sentence2}\nIs this the right reading?\n{options}"),
-        Template("what_it_means", "{sentence2}\n\nIs that what the text below means?\n\nText: {sentence1}\n{options}"),
+            (
+                "Original: {sentence1}\nPronoun filled in: {sentence2}\nIs this the right "
+                "reading?\n"
+                "{options}"
+            ),
+        ),
+        Template(
+            "what_it_means",
+            "{sentence2}\n\nIs that what the text below means?\n\nText: {sentence1}\n{options}",
+        ),
         Template(
             "example_sentence",
-            "Example: {sentence1}\nWhat it is taken to mean: {sentence2}\nIs that correct?\n{options}"),
+            (
+                "Example: {sentence1}\nWhat it is taken to mean: {sentence2}\nIs that correct?\n"
+                "{options}"
+            ),
+        ),
         Template(
             "options_then_lines",
             "{options}\n\nDoes the second line follow from a sensible reading of the first?\n\n"
-            "First line: {sentence1}\nSecond line: {sentence2}"),
+            "First line: {sentence1}\nSecond line: {sentence2}",
+        ),
         Template(
             "sensible_interpretation",
-            "Passage: {sentence1}\nInterpretation: {sentence2}\nDoes common sense support the interpretation?\n"
-            "{options}"),
+            "Passage: {sentence1}\nInterpretation: {sentence2}\nDoes common sense support the "
+            "interpretation?\n"
+            "{options}",
+        ),
         Template(
             "next_sentence_true",
-            "Short story: {sentence1}\n\nIs the next sentence true in the story?\n{options}\n{sentence2}"),
+            (
+                "Short story: {sentence1}\n\nIs the next sentence true in the story?\n{options}\n"
+                "{sentence2}"
+            ),
+        ),
         Template(
             "right_noun",
-            "Has the right noun been put for the pronoun?\n\nWith pronoun: {sentence1}\nWith noun: {sentence2}\n"
-            "{options}"),
-        Template("author_agrees", "{sentence1}\n\nWould the author agree with the following?\n{sentence2}\n{options}"),
+            "Has the right noun been put for the pronoun?\n\nWith pronoun: {sentence1}\nWith "
+            "noun: {sentence2}\n"
+            "{options}",
+        ),
+        Template(
+            "author_agrees",
+            "{sentence1}\n\nWould the author agree with the following?\n{sentence2}\n{options}",
+        ),
         Template(
             "fact_extracted",
-            "Input: {sentence1}\nFact extracted: {sentence2}\nWas the fact extracted properly?\n{options}"),
+            (
+                "Input: {sentence1}\nFact extracted: {sentence2}\nWas the fact extracted "
+                "properly?\n"
+                "{options}"
+            ),
+        ),
         Template(
             "noun_for_pronoun",
             "Text: {sentence1}\n\nState part of this with a noun for the unclear word.\n"
             "Does it say what the text means? {answer}\n\nShort sentence:",
-            "{sentence2}", "inverted"),
+            "{sentence2}",
+            "inverted",
+        ),
     ),
 )
 
@@ -397,42 +606,72 @@ SNLI = Dataset(
     options=("yes", "it is not possible to tell", "no"),  # entailment, neutral, contradiction
     metrics=("accuracy",),
     templates=(
-        Template("true_of_photo", "Caption of a photo: {premise}\nIs this true of the photo?\n{hypothesis}\n{options}"),
+        Template(
+            "true_of_photo",
+            "Caption of a photo: {premise}\nIs this true of the photo?\n{hypothesis}\n{options}",
+        ),
         Template(
             "guess_unseen",
-            "In the picture: {premise}\nGuess by somebody who cannot see it: {hypothesis}\nIs the guess right?\n"
-            "{options}"),
+            "In the picture: {premise}\nGuess by somebody who cannot see it: {hypothesis}\nIs the "
+            "guess right?\n"
+            "{options}",
+        ),
         Template(
             "onlooker",
-            "Statement: {hypothesis}\nWhat an onlooker saw: {premise}\nIs the statement true?\n{options}"),
+            (
+                "Statement: {hypothesis}\nWhat an onlooker saw: {premise}\nIs the statement true?\n"
+                "{options}"
+            ),
+        ),
         Template(
             "options_then_scene",
-            "{options}\n\nDoes this hold in the scene below?\n{hypothesis}\n\nScene: {premise}"),
+            "{options}\n\nDoes this hold in the scene below?\n{hypothesis}\n\nScene: {premise}",
+        ),
         Template(
             "remark_true",
-            "Description: {premise}\nRemark on the same moment: {hypothesis}\nIs the remark true?\n{options}"),
+            (
+                "Description: {premise}\nRemark on the same moment: {hypothesis}\nIs the remark "
+                "true?\n{options}"
+            ),
+        ),
         Template("terse", "Scene: {premise}\nIs it so?\n{hypothesis}\n{options}"),
         Template(
             "comment_correct",
-            "Image description: {premise}\nComment on the image: {hypothesis}\nIs the comment correct?\n{options}"),
-        Template("line_added", "{premise}\n\nIs the line below true of that?\n{options}\n{hypothesis}"),
+            (
+                "Image description: {premise}\nComment on the image: {hypothesis}\nIs the comment "
+                "correct?\n{options}"
+            ),
+        ),
+        Template(
+            "line_added", "{premise}\n\nIs the line below true of that?\n{options}\n{hypothesis}"
+        ),
         Template(
             "true_at_that_moment",
-            "Camera log: {premise}\nWas the following true at that moment?\n{hypothesis}\n{options}"),
+            (
+                "Camera log: {premise}\nWas the following true at that moment?\n{hypothesis}\n"
+                "{options}"
+            ),
+        ),
         Template(
             "what_is_going_on",
-            "First: {premise}\nSecond: {hypothesis}\nIs the second right about what is going on in the first?\n"
-            "{options}"),
+            "First: {premise}\nSecond: {hypothesis}\nIs the second right about what is going on "
+            "in the first?\n"
+            "{options}",
+        ),
         Template(
             "write_about_photo",
             "What a photo shows: {premise}\n\nWrite a sentence about the same photo.\n"
             "Is it true, going by the words above? {answer}\n\nSentence:",
-            "{hypothesis}", "inverted"),
+            "{hypothesis}",
+            "inverted",
+        ),
         Template(
             "caption_for_sentence",
             "Sentence: {hypothesis}\n\nWrite a photo caption.\n"
             "Going by the caption, is the sentence true? {answer}\n\nCaption:",
-            "{premise}", "inverted"),
+            "{premise}",
+            "inverted",
+        ),
     ),
 )
 

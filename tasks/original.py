@@ -1,7 +1,8 @@
-"""How FLAN's own code evaluates each configuration, and where the catalogue departs from it: docs/fidelity.md.
+"""How FLAN's own code evaluates each configuration, and where the catalogue departs from it:
+docs/fidelity.md.
 
-FLAN is google-research/FLAN at commit e9e4ec6 (2021). What no line of `DEPARTURES` names is done as there: splits,
-options and their order, targets and metrics.
+FLAN is google-research/FLAN at commit e9e4ec6 (2021). What no line of `DEPARTURES` names is done as
+there: splits, options and their order, targets and metrics.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ class Departure(NamedTuple):
 
 
 class Original(NamedTuple):
-    """FLAN's evaluation of a configuration: what it chooses among (or 'free text'), its metrics, its TFDS builder."""
+    """FLAN's evaluation of a configuration: what it chooses among (or 'free text'), its metrics,
+    its TFDS builder.
+    """
 
     answer: str
     metrics: str
@@ -27,122 +30,334 @@ class Original(NamedTuple):
 
 # What concerns every dataset.
 EVERYWHERE = (
-    Departure("ten templates of its own wording", "ten or more, worded anew, at most three of them inverted",
-              "FLAN's hold 33 that cannot be answered from their input, 16 repetitions or near-repetitions, and wrong "
-              "directions"),
-    Departure("row i gets template i mod 10 in every epoch", "the template follows from a hash of row, seed and epoch",
-              "by position, a row never meets another template"),
-    Departure("up to 9 rows a shard are lost where templates are batched", "no row is lost; dropped rows are counted",
-              "a data set of 50 rows may lose all of them"),
-    Departure("the dialogue marks of LaMDA around every input", "none", "they mean nothing to other models"),
-    Departure("options in one order", "the same by default; OPTIONS_STYLE offers others", "FLAN has no other"),
-    Departure("N-template tasks are scored without their postprocessing", "every metric gets what it needs",
-              "perfect predictions scored 0 to 10 in CB, CoQA, QuAC, ReCoRD"),
-    Departure("few-shot: 1, 2, 3, 5, 10 exemplars, or 16 within 960 tokens, with one exemplar perhaps the row itself",
-              "SHOTS of any number, as many as fit beside the row; never the row itself; SHOTS=16 with inputs of 960 "
-              "tokens is FLAN's last setting", "the length is the model's own; a row that is its own exemplar is "
-              "answered already"),
-    Departure("texts longer than 1,024 tokens lose their end, question included", "the longest field is shortened",
-              "the question has to stay"),
-    Departure("no other dataset than those of related clusters leaves training",
-              "datasets that share text leave it, too; RELATED='paper' is FLAN's rule",
-              "up to 98 % of held-out rows stood in the training rows"),
+    Departure(
+        "ten templates of its own wording",
+        "ten or more, worded anew, at most three of them inverted",
+        "FLAN's hold 33 that cannot be answered from their input, 16 repetitions or "
+        "near-repetitions, and wrong "
+        "directions",
+    ),
+    Departure(
+        "row i gets template i mod 10 in every epoch",
+        "the template follows from a hash of row, seed and epoch",
+        "by position, a row never meets another template",
+    ),
+    Departure(
+        "up to 9 rows a shard are lost where templates are batched",
+        "no row is lost; dropped rows are counted",
+        "a data set of 50 rows may lose all of them",
+    ),
+    Departure(
+        "the dialogue marks of LaMDA around every input",
+        "none",
+        "they mean nothing to other models",
+    ),
+    Departure(
+        "options in one order",
+        "the same by default; OPTIONS_STYLE offers others",
+        "FLAN has no other",
+    ),
+    Departure(
+        "N-template tasks are scored without their postprocessing",
+        "every metric gets what it needs",
+        "perfect predictions scored 0 to 10 in CB, CoQA, QuAC, ReCoRD",
+    ),
+    Departure(
+        (
+            "few-shot: 1, 2, 3, 5, 10 exemplars, or 16 within 960 tokens, with one exemplar "
+            "perhaps "
+            "the row itself"
+        ),
+        "SHOTS of any number, as many as fit beside the row; never the row itself; SHOTS=16 with "
+        "inputs of 960 "
+        "tokens is FLAN's last setting",
+        "the length is the model's own; a row that is its own exemplar is answered already",
+    ),
+    Departure(
+        "texts longer than 1,024 tokens lose their end, question included",
+        "the longest field is shortened",
+        "the question has to stay",
+    ),
+    Departure(
+        "no other dataset than those of related clusters leaves training",
+        "datasets that share text leave it, too; RELATED='paper' is FLAN's rule",
+        "up to 98 % of held-out rows stood in the training rows",
+    ),
     Departure("rates count raw rows", "rates count usable rows", "dropped rows are not drawn"),
 )
 
-_LOWER = Departure("options begin with a capital letter", "options in lower case", "one spelling in all inference sets")
-_ACCURACY = Departure("F1 stands first", "accuracy stands first, F1 beside it", "the paper's tables give accuracy")
-_BOTH_SCORES = Departure("ROUGE", "ROUGE and BLEU", "BLEU is what the dataset's own evaluation reports")
-_ONE_INPUT = Departure("each row counts by itself", "rows of one input are one unit for standard errors",
-                       "several references of one input are not independent")
+_LOWER = Departure(
+    "options begin with a capital letter",
+    "options in lower case",
+    "one spelling in all inference sets",
+)
+_ACCURACY = Departure(
+    "F1 stands first", "accuracy stands first, F1 beside it", "the paper's tables give accuracy"
+)
+_BOTH_SCORES = Departure(
+    "ROUGE", "ROUGE and BLEU", "BLEU is what the dataset's own evaluation reports"
+)
+_ONE_INPUT = Departure(
+    "each row counts by itself",
+    "rows of one input are one unit for standard errors",
+    "several references of one input are not independent",
+)
 _TOKENS = Departure("tokenized text", "detokenized", "people do not write tokens")
 _TOKENS_IN_PLACES = _TOKENS._replace(there="text as stored, tokenized in places")
-_TITLES = Departure("the title is shown", "the title is left out", "some copies of the data have none")
-_BRACKETS = Departure("the pronoun is named", "it also stands in brackets", "the same pronoun may occur twice")
-_DIRECTIONS = Departure("each template is evaluated in its own direction by the same task",
-                        "from English with the forward templates, into English with the inverted ones, apart",
-                        "the paper reports both directions")
-_SIMILARITY = Departure("edit distance", "edit similarity in percent", "of a distance, lower is better")
-_UNICODE = Departure("only ASCII letters are changed", "all letters are", "accented ones kept their case or vanished")
+_TITLES = Departure(
+    "the title is shown", "the title is left out", "some copies of the data have none"
+)
+_BRACKETS = Departure(
+    "the pronoun is named", "it also stands in brackets", "the same pronoun may occur twice"
+)
+_DIRECTIONS = Departure(
+    "each template is evaluated in its own direction by the same task",
+    "from English with the forward templates, into English with the inverted ones, apart",
+    "the paper reports both directions",
+)
+_SIMILARITY = Departure(
+    "edit distance", "edit similarity in percent", "of a distance, lower is better"
+)
+_UNICODE = Departure(
+    "only ASCII letters are changed", "all letters are", "accented ones kept their case or vanished"
+)
 
 DEPARTURES: dict[str, tuple[Departure, ...]] = {
-    **dict.fromkeys(("anli_r1", "anli_r2", "anli_r3"), (
-        _LOWER, Departure("context as stored", "without what wiki markup left", "tags are not text"))),
-    "cb": (_LOWER, Departure("mean F1 of three classes stands first", "accuracy stands first",
-                             "the paper's tables give accuracy")),
-    "mnli_mismatched": (Departure("trains beside mnli_matched", "counts once in training", "the rows are the same"),),
+    **dict.fromkeys(
+        ("anli_r1", "anli_r2", "anli_r3"),
+        (
+            _LOWER,
+            Departure("context as stored", "without what wiki markup left", "tags are not text"),
+        ),
+    ),
+    "cb": (
+        _LOWER,
+        Departure(
+            "mean F1 of three classes stands first",
+            "accuracy stands first",
+            "the paper's tables give accuracy",
+        ),
+    ),
+    "mnli_mismatched": (
+        Departure("trains beside mnli_matched", "counts once in training", "the rows are the same"),
+    ),
     "glue_mrpc": (_ACCURACY,),
-    "glue_qqp": (_ACCURACY, Departure("doubled quotation marks become an apostrophe", "they become one mark",
-                                      "that is what they stand for in the file")),
-    "paws_wiki": (Departure("the tokenized variant", "the raw variant (labeled_final_raw)",
-                            "people do not write tokens"),),
-    "stsb": (Departure("halves round to the even grade (0.5 to 0, 2.5 to 2)", "halves round up",
-                       "every grade then covers one unit of the scale"),),
-    "sentiment140": (Departure("neutral tweets are labelled negative", "they are dropped", "they are not negative"),),
+    "glue_qqp": (
+        _ACCURACY,
+        Departure(
+            "doubled quotation marks become an apostrophe",
+            "they become one mark",
+            "that is what they stand for in the file",
+        ),
+    ),
+    "paws_wiki": (
+        Departure(
+            "the tokenized variant",
+            "the raw variant (labeled_final_raw)",
+            "people do not write tokens",
+        ),
+    ),
+    "stsb": (
+        Departure(
+            "halves round to the even grade (0.5 to 0, 2.5 to 2)",
+            "halves round up",
+            "every grade then covers one unit of the scale",
+        ),
+    ),
+    "sentiment140": (
+        Departure(
+            "neutral tweets are labelled negative", "they are dropped", "they are not negative"
+        ),
+    ),
     "sst2": (_TOKENS,),
-    "trivia_qa": (Departure("the target is normalized: lower case, no punctuation", "the answer as it is written",
-                            "the metric normalizes both sides"),
-                  Departure("each row counts by itself", "the rows of one question are one unit for standard errors",
-                            "most questions stand in two collections")),
+    "trivia_qa": (
+        Departure(
+            "the target is normalized: lower case, no punctuation",
+            "the answer as it is written",
+            "the metric normalizes both sides",
+        ),
+        Departure(
+            "each row counts by itself",
+            "the rows of one question are one unit for standard errors",
+            "most questions stand in two collections",
+        ),
+    ),
     "web_nlg_en": (_BOTH_SCORES, _ONE_INPUT),
     "common_gen": (_BOTH_SCORES, _ONE_INPUT),
     "e2e_nlg": (_BOTH_SCORES, _ONE_INPUT, _TOKENS_IN_PLACES),
-    "dart": (_BOTH_SCORES, _ONE_INPUT, Departure("cells in brackets are removed in one of two forms", "in all",
-                                                 "they mark table parts")),
+    "dart": (
+        _BOTH_SCORES,
+        _ONE_INPUT,
+        Departure(
+            "cells in brackets are removed in one of two forms", "in all", "they mark table parts"
+        ),
+    ),
     "squad_v1": (_TITLES,),
     "squad_v2": (_TITLES,),
-    "drop": (Departure("scored against one answer", "against all validated answers, the best counts",
-                       "the dataset's own evaluation does so"),),
-    "multirc": (Departure("questions are grouped by a wrong index", "by paragraph and question",
-                          "em is over the answers of one question"),
-                Departure("f1 over all answers and em", "the same, and accuracy", "majority baselines need it")),
-    "openbookqa": (Departure("the core fact is always shown", "it is shown where the source has it",
-                             "some copies of the data lack it"),),
-    "bool_q": (Departure("the question as stored: lower case, no mark", "with a capital letter and a question mark",
-                         "people write so"),),
-    "record": (Departure("an option is a name with the rest of the sentence", "an option is the name",
-                         "em and F1 compare names; the templates ask who or what"),
-               Departure("the passage ends before its highlights", "highlights stay as sentences",
-                         "some answers stand nowhere else")),
-    "cosmos_qa": (Departure("'none of the above choices'", "'None of the other answers.'",
-                            "'above' is wrong where options are shuffled or not shown"),
-                  _TOKENS),
+    "drop": (
+        Departure(
+            "scored against one answer",
+            "against all validated answers, the best counts",
+            "the dataset's own evaluation does so",
+        ),
+    ),
+    "multirc": (
+        Departure(
+            "questions are grouped by a wrong index",
+            "by paragraph and question",
+            "em is over the answers of one question",
+        ),
+        Departure(
+            "f1 over all answers and em", "the same, and accuracy", "majority baselines need it"
+        ),
+    ),
+    "openbookqa": (
+        Departure(
+            "the core fact is always shown",
+            "it is shown where the source has it",
+            "some copies of the data lack it",
+        ),
+    ),
+    "bool_q": (
+        Departure(
+            "the question as stored: lower case, no mark",
+            "with a capital letter and a question mark",
+            "people write so",
+        ),
+    ),
+    "record": (
+        Departure(
+            "an option is a name with the rest of the sentence",
+            "an option is the name",
+            "em and F1 compare names; the templates ask who or what",
+        ),
+        Departure(
+            "the passage ends before its highlights",
+            "highlights stay as sentences",
+            "some answers stand nowhere else",
+        ),
+    ),
+    "cosmos_qa": (
+        Departure(
+            "'none of the above choices'",
+            "'None of the other answers.'",
+            "'above' is wrong where options are shuffled or not shown",
+        ),
+        _TOKENS,
+    ),
     "definite_pronoun_resolution": (_BRACKETS,),
-    "winogrande": (Departure("of a sentence with two blanks, the end is lost", "the row is dropped",
-                             "its options would not be sentences"),),
+    "winogrande": (
+        Departure(
+            "of a sentence with two blanks, the end is lost",
+            "the row is dropped",
+            "its options would not be sentences",
+        ),
+    ),
     "wsc": (_BRACKETS,),
-    "wsc273": (Departure("an option is a candidate with the rest of the sentence, after the text before the pronoun",
-                         "an option is the candidate, after the whole text with the pronoun in brackets",
-                         "templates ask in words; winogrande has the form of FLAN"), ),
-    "quac": (Departure("background, title and context are shown", "title, section and context",
-                       "some rows have no background"),),
-    "coqa": (Departure("all questions of a dialogue at once, answered as a numbered list",
-                       "the last question that has an answer, after all turns before it",
-                       "F1 over words cannot judge a list; FLAN's metric gave 10.5 for perfect lists"),),
+    "wsc273": (
+        Departure(
+            (
+                "an option is a candidate with the rest of the sentence, after the text before the "
+                "pronoun"
+            ),
+            "an option is the candidate, after the whole text with the pronoun in brackets",
+            "templates ask in words; winogrande has the form of FLAN",
+        ),
+    ),
+    "quac": (
+        Departure(
+            "background, title and context are shown",
+            "title, section and context",
+            "some rows have no background",
+        ),
+    ),
+    "coqa": (
+        Departure(
+            "all questions of a dialogue at once, answered as a numbered list",
+            "the last question that has an answer, after all turns before it",
+            "F1 over words cannot judge a list; FLAN's metric gave 10.5 for perfect lists",
+        ),
+    ),
     "true_case": (_SIMILARITY, _UNICODE),
     "fix_punct": (_SIMILARITY, _UNICODE),
     "word_segment": (_SIMILARITY,),
-    "math_dataset": (Departure("the question as stored", "equation and unknown are fields of their own",
-                               "templates word the request"),),
-    "wic": (Departure("'different meanings', 'the same meaning'", "'different', 'same'",
-                      "FLAN's templates ask yes or no and offer phrases"),),
-    "cola": (Departure("accuracy", "accuracy and Matthews correlation", "GLUE reports the latter"),),
-    "trec": (Departure("'human', 'numeric'", "'person or group', 'number or date'", "the names say what is meant"),
-             _TOKENS),
-    **dict.fromkeys(("para_crawl_enes", "wmt14_enfr", "wmt16_translate_deen", "wmt16_translate_tren",
-                     "wmt16_translate_csen", "wmt16_translate_roen", "wmt16_translate_ruen"), (_DIRECTIONS,)),
-    "wmt16_translate_fien": (_DIRECTIONS, Departure(
-        "each row counts by itself", "the rows of one English sentence are one unit for standard errors",
-        "the test set holds each English sentence twice, with two translations")),
-    "cnn_dailymail": (Departure("the text before the dateline is kept", "the text after it is",
-                                "a slip, mended in FLAN's second version"), _TOKENS_IN_PLACES),
-    "multi_news": (Departure("articles as one text with separators", "numbered articles without marks of the file",
-                             "marks such as NEWLINE_CHAR are not text"),),
-    "gigaword": (_TOKENS, Departure("brackets as -lrb- and -rrb-", "as brackets", "people do not write tokens")),
-    "samsum": (Departure("attachments such as <file_photo> vanish", "they stand as (photo)",
-                         "summaries speak of them"),),
-    "ag_news_subset": (Departure("'Science/Tech'", "'Science and technology'", "words instead of a label"),),
-    "wiki_lingua_english_en": (Departure("text as stored", "without JSON of icons", "it is not text"),),
+    "math_dataset": (
+        Departure(
+            "the question as stored",
+            "equation and unknown are fields of their own",
+            "templates word the request",
+        ),
+    ),
+    "wic": (
+        Departure(
+            "'different meanings', 'the same meaning'",
+            "'different', 'same'",
+            "FLAN's templates ask yes or no and offer phrases",
+        ),
+    ),
+    "cola": (
+        Departure("accuracy", "accuracy and Matthews correlation", "GLUE reports the latter"),
+    ),
+    "trec": (
+        Departure(
+            "'human', 'numeric'",
+            "'person or group', 'number or date'",
+            "the names say what is meant",
+        ),
+        _TOKENS,
+    ),
+    **dict.fromkeys(
+        (
+            "para_crawl_enes",
+            "wmt14_enfr",
+            "wmt16_translate_deen",
+            "wmt16_translate_tren",
+            "wmt16_translate_csen",
+            "wmt16_translate_roen",
+            "wmt16_translate_ruen",
+        ),
+        (_DIRECTIONS,),
+    ),
+    "wmt16_translate_fien": (
+        _DIRECTIONS,
+        Departure(
+            "each row counts by itself",
+            "the rows of one English sentence are one unit for standard errors",
+            "the test set holds each English sentence twice, with two translations",
+        ),
+    ),
+    "cnn_dailymail": (
+        Departure(
+            "the text before the dateline is kept",
+            "the text after it is",
+            "a slip, mended in FLAN's second version",
+        ),
+        _TOKENS_IN_PLACES,
+    ),
+    "multi_news": (
+        Departure(
+            "articles as one text with separators",
+            "numbered articles without marks of the file",
+            "marks such as NEWLINE_CHAR are not text",
+        ),
+    ),
+    "gigaword": (
+        _TOKENS,
+        Departure("brackets as -lrb- and -rrb-", "as brackets", "people do not write tokens"),
+    ),
+    "samsum": (
+        Departure(
+            "attachments such as <file_photo> vanish",
+            "they stand as (photo)",
+            "summaries speak of them",
+        ),
+    ),
+    "ag_news_subset": (
+        Departure("'Science/Tech'", "'Science and technology'", "words instead of a label"),
+    ),
+    "wiki_lingua_english_en": (
+        Departure("text as stored", "without JSON of icons", "it is not text"),
+    ),
 }
 
 _GRADES = "0 to 5"
@@ -150,30 +365,56 @@ _RANKED = {
     **dict.fromkeys(("anli_r1", "anli_r2", "anli_r3"), "Yes / It's impossible to say / No"),
     "cb": "Yes / No / It's impossible to say",
     **dict.fromkeys(("rte", "qnli"), "yes / no"),
-    **dict.fromkeys(("mnli_matched", "mnli_mismatched", "snli"), "yes / it is not possible to tell / no"),
-    **dict.fromkeys(("wnli", "glue_mrpc", "glue_qqp", "paws_wiki", "multirc", "bool_q", "wsc"), "no / yes"),
-    **dict.fromkeys(("imdb_reviews", "sentiment140", "yelp_polarity_reviews", "sst2"), "negative / positive"),
-    "stsb": _GRADES, "cola": "unacceptable / acceptable", "wic": "different meanings / the same meaning",
+    **dict.fromkeys(
+        ("mnli_matched", "mnli_mismatched", "snli"), "yes / it is not possible to tell / no"
+    ),
+    **dict.fromkeys(
+        ("wnli", "glue_mrpc", "glue_qqp", "paws_wiki", "multirc", "bool_q", "wsc"), "no / yes"
+    ),
+    **dict.fromkeys(
+        ("imdb_reviews", "sentiment140", "yelp_polarity_reviews", "sst2"), "negative / positive"
+    ),
+    "stsb": _GRADES,
+    "cola": "unacceptable / acceptable",
+    "wic": "different meanings / the same meaning",
     "trec": "description / entity / abbreviation / human / numeric / location",
     "ag_news_subset": "World / Sports / Business / Science/Tech",
-    "copa": "two choices", "hellaswag": "four endings", "story_cloze": "two endings", "piqa": "two solutions",
-    "arc_challenge": "four choices", "arc_easy": "four choices", "openbookqa": "four choices",
-    "record": "names, each with the rest of the sentence", "cosmos_qa": "four answers",
-    "definite_pronoun_resolution": "two candidates", "winogrande": "two candidates with the rest of the sentence",
+    "copa": "two choices",
+    "hellaswag": "four endings",
+    "story_cloze": "two endings",
+    "piqa": "two solutions",
+    "arc_challenge": "four choices",
+    "arc_easy": "four choices",
+    "openbookqa": "four choices",
+    "record": "names, each with the rest of the sentence",
+    "cosmos_qa": "four answers",
+    "definite_pronoun_resolution": "two candidates",
+    "winogrande": "two candidates with the rest of the sentence",
     "wsc273": "two candidates with the rest of the sentence",
 }
 _METRICS = {
-    "cb": "mean 3-class F1, accuracy", **dict.fromkeys(("glue_mrpc", "glue_qqp"), "F1, accuracy"),
-    "stsb": "Pearson, Spearman", **dict.fromkeys(("trivia_qa", "natural_questions", "quac"), "TriviaQA em and F1"),
+    "cb": "mean 3-class F1, accuracy",
+    **dict.fromkeys(("glue_mrpc", "glue_qqp"), "F1, accuracy"),
+    "stsb": "Pearson, Spearman",
+    **dict.fromkeys(("trivia_qa", "natural_questions", "quac"), "TriviaQA em and F1"),
     **dict.fromkeys(("squad_v1", "squad_v2", "drop", "coqa"), "SQuAD em and F1"),
-    "multirc": "F1 over all answers, em over questions", "record": "SQuAD em and F1 over groups",
-    **dict.fromkeys(("true_case", "fix_punct", "word_segment"), "edit distance"), "math_dataset": "exact match",
+    "multirc": "F1 over all answers, em over questions",
+    "record": "SQuAD em and F1 over groups",
+    **dict.fromkeys(("true_case", "fix_punct", "word_segment"), "edit distance"),
+    "math_dataset": "exact match",
 }
 _CLUSTER_METRICS = {"struct_to_text": "ROUGE", "translation": "BLEU", "summarization": "ROUGE"}
 
-# The builders that FLAN names where the catalogue has another: TFDS 4.9 lacks them, or they need other packages.
-_TFDS = {"winogrande": "winogrande:1.1.0", "cnn_dailymail": "cnn_dailymail:3.1.0", "multi_news": "multi_news:1.0.0",
-         "xsum": "huggingface:xsum", "paws_wiki": "paws_wiki:1.1.0", "cola": "glue/cola"}
+# The builders that FLAN names where the catalogue has another: TFDS 4.9 lacks them, or they need
+# other packages.
+_TFDS = {
+    "winogrande": "winogrande:1.1.0",
+    "cnn_dailymail": "cnn_dailymail:3.1.0",
+    "multi_news": "multi_news:1.0.0",
+    "xsum": "huggingface:xsum",
+    "paws_wiki": "paws_wiki:1.1.0",
+    "cola": "glue/cola",
+}
 
 
 def original(name: str, cluster: str, tfds: str | None) -> Original:

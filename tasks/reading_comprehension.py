@@ -6,7 +6,8 @@ import re
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import column, detokenised, distinct, ended, lines, one_line
 
-# What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce it.
+# What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce
+# it.
 UNANSWERABLE = "unanswerable"
 
 
@@ -14,7 +15,9 @@ UNANSWERABLE = "unanswerable"
 
 
 def _bool_q_row(raw):
-    """Questions come in lower case and without their question mark: it, the first letter and 'I' are put right."""
+    """Questions come in lower case and without their question mark: it, the first letter and 'I'
+    are put right.
+    """
     question = re.sub(r"\bi\b", "I", one_line(detokenised(raw["question"])).rstrip(" ?."))
     passage = detokenised(raw["passage"])
     if not question or not passage:
@@ -28,7 +31,9 @@ def _bool_q_row(raw):
 
 
 def _bool_q_hub_row(raw):
-    """SuperGLUE's copy, the only one on the hub with titles, begins its passages with 'Title -- '."""
+    """SuperGLUE's copy, the only one on the hub with titles, begins its passages with 'Title --
+    '.
+    """
     title, _, passage = raw["passage"].partition(" -- ")
     return {**raw, "title": title, "passage": passage, "answer": raw["label"]}
 
@@ -52,17 +57,36 @@ BOOL_Q = Dataset(
     templates=(
         Template("readers_question", "{passage}\n\nReader's question: {question}\n{options}"),
         Template("by_this_passage", "{passage}\n\nGoing by this passage: {question}\n{options}"),
-        Template("question_above", "{question}\n{options}\n\nThe passage to answer from:\n{passage}"),
-        Template("article_label", "Article: {title}\n{passage}\n\nQuestion: {question}\n{options}\nAnswer:"),
+        Template(
+            "question_above", "{question}\n{options}\n\nThe passage to answer from:\n{passage}"
+        ),
+        Template(
+            "article_label",
+            "Article: {title}\n{passage}\n\nQuestion: {question}\n{options}\nAnswer:",
+        ),
         Template("terse", "Passage: {passage}\nYes/no question: {question}\n{options}"),
-        Template("this_text_alone", "Answer from this text alone, even if you know better.\n\n{passage}\n\n"
-                 "{question}\n{options}"),
-        Template("options_above", "{options}\n\n{question}\nThe answer is in this excerpt:\n{passage}"),
-        Template("looked_up", "I looked this up: {question}\nThis is what I found.\n{passage}\n\nSo what is the "
-                 "answer?\n{options}"),
-        Template("write_yes_no_question", "Write a yes/no question on this passage. Its answer must be "
-                 "\"{answer}\".\n\n{passage}", "{question}", "inverted"),
-        Template("quiz_item", "Passage: {passage}\nAnswer: {answer}\nQuestion:", "{question}", "inverted"),
+        Template(
+            "this_text_alone",
+            "Answer from this text alone, even if you know better.\n\n{passage}\n\n"
+            "{question}\n{options}",
+        ),
+        Template(
+            "options_above", "{options}\n\n{question}\nThe answer is in this excerpt:\n{passage}"
+        ),
+        Template(
+            "looked_up",
+            "I looked this up: {question}\nThis is what I found.\n{passage}\n\nSo what is the "
+            "answer?\n{options}",
+        ),
+        Template(
+            "write_yes_no_question",
+            'Write a yes/no question on this passage. Its answer must be "{answer}".\n\n{passage}',
+            "{question}",
+            "inverted",
+        ),
+        Template(
+            "quiz_item", "Passage: {passage}\nAnswer: {answer}\nQuestion:", "{question}", "inverted"
+        ),
     ),
 )
 
@@ -91,7 +115,9 @@ def _drop_row(raw):
 
 
 def _drop_hub_row(raw):
-    """The hub gives all right answers in one list, that of the question's author or of its first judge foremost."""
+    """The hub gives all right answers in one list, that of the question's author or of its first
+    judge foremost.
+    """
     first, *others = raw["answers_spans"]["spans"]
     return {**raw, "answer": first, "validated_answers": others}
 
@@ -112,19 +138,41 @@ DROP = Dataset(
     row=_drop_row,
     metrics=("squad",),
     templates=(
-        Template("work_it_out", "{context}\n\nWork out the answer to this question from the text: {question}"),
+        Template(
+            "work_it_out",
+            "{context}\n\nWork out the answer to this question from the text: {question}",
+        ),
         Template("labels", "Report: {context}\nQuestion: {question}\nAnswer:"),
-        Template("count_add_compare", "{question}\nYou may have to count, add, subtract or compare.\n\n{context}"),
-        Template("number_date_or_words", "{context}\n\n{question}\nGive a number, a date or a few words."),
+        Template(
+            "count_add_compare",
+            "{question}\nYou may have to count, add, subtract or compare.\n\n{context}",
+        ),
+        Template(
+            "number_date_or_words", "{context}\n\n{question}\nGive a number, a date or a few words."
+        ),
         Template("terse", "{question}\nSource: {context}\nAnswer, as short as possible:"),
-        Template("without_working", "Please tell me, without showing your working: {question}\n\nEverything you need "
-                 "is in here: {context}"),
-        Template("result_only", "Read the report and do the sum if there is one. State the result only.\n\n"
-                 "{context}\n\n{question}"),
-        Template("exercise", "Reading and arithmetic exercise.\n\n{context}\n\nTask: {question}\nSolution:"),
+        Template(
+            "without_working",
+            "Please tell me, without showing your working: {question}\n\nEverything you need "
+            "is in here: {context}",
+        ),
+        Template(
+            "result_only",
+            "Read the report and do the sum if there is one. State the result only.\n\n"
+            "{context}\n\n{question}",
+        ),
+        Template(
+            "exercise",
+            "Reading and arithmetic exercise.\n\n{context}\n\nTask: {question}\nSolution:",
+        ),
         Template("find_out", "Find out from this text: {question}\n\n{context}"),
-        Template("question_that_takes_thought", "{context}\n\nWrite a question on this passage that takes some "
-                 "thought.\nAnswer to it: {answer}", "{question}", "inverted"),
+        Template(
+            "question_that_takes_thought",
+            "{context}\n\nWrite a question on this passage that takes some "
+            "thought.\nAnswer to it: {answer}",
+            "{question}",
+            "inverted",
+        ),
     ),
 )
 
@@ -132,7 +180,9 @@ DROP = Dataset(
 
 
 def _unquoted(text):
-    """The text without a pair of quotation marks around all of it; templates give it a line of its own."""
+    """The text without a pair of quotation marks around all of it; templates give it a line of its
+    own.
+    """
     return text[1:-1] if re.fullmatch('"[^"]+"', text) else text
 
 
@@ -147,7 +197,11 @@ def _multirc_row(raw):
         return Drop("no gold label")
     if not all(fields.values()):
         return Drop("empty text")
-    return {**fields, "label": raw["label"], "group": f"{raw['idx']['paragraph']}-{raw['idx']['question']}"}
+    return {
+        **fields,
+        "label": raw["label"],
+        "group": f"{raw['idx']['paragraph']}-{raw['idx']['question']}",
+    }
 
 
 MULTIRC = Dataset(
@@ -158,7 +212,9 @@ MULTIRC = Dataset(
     hub=Hub("aps/super_glue", "multirc"),
     licence="NOASSERTION",
     commercial=None,
-    licence_evidence="SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own",
+    licence_evidence=(
+        "SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own"
+    ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 27040},
     fields=("paragraph", "question", "response"),
@@ -166,25 +222,55 @@ MULTIRC = Dataset(
     row=_multirc_row,
     metrics=("multirc", "accuracy"),
     templates=(
-        Template("is_it_correct", "{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\nIs it correct?\n"
-                 "{options}"),
-        Template("borne_out", "Question: {question}\nAnswer: {response}\n\nDoes the text below bear this out?\n"
-                 "{paragraph}\n{options}"),
-        Template("deserves_a_mark", "Text: {paragraph}\nQuestion: {question}\nPupil's answer: {response}\nDoes it "
-                 "deserve a mark?\n{options}"),
-        Template("ana_and_ben", "{paragraph}\n\nBen: {question}\nAna: {response}\n\nIs Ana right, going by the "
-                 "text?\n{options}"),
-        Template("options_above", "{options}\n\nIs this a right answer to the question on the passage?\nQuestion: "
-                 "{question}\nAnswer: {response}\nPassage: {paragraph}"),
-        Template("one_of_several_answers", "{paragraph}\n\n{question}\nThere may be several right answers. Is this "
-                 "one of them?\n{response}\n{options}"),
-        Template("question_and_answer", "Text: {paragraph}\nQ: {question}\nA: {response}\nTrue?\n{options}"),
-        Template("against_the_source", "Source:\n{paragraph}\n\nCheck this answer against the source.\nQuestion: "
-                 "{question}\nAnswer: {response}\nIs it supported?\n{options}"),
-        Template("acceptable_answer", "Would you accept this answer?\nQuestion: {question}\nAnswer: {response}\n\n"
-                 "The paragraph it is about:\n{paragraph}\n{options}"),
-        Template("answered_correctly", "Paragraph:\n{paragraph}\n\nIs this question answered correctly?\n{question}\n"
-                 "{response}\n{options}"),
+        Template(
+            "is_it_correct",
+            "{paragraph}\n\nQuestion: {question}\nProposed answer: {response}\nIs it correct?\n"
+            "{options}",
+        ),
+        Template(
+            "borne_out",
+            "Question: {question}\nAnswer: {response}\n\nDoes the text below bear this out?\n"
+            "{paragraph}\n{options}",
+        ),
+        Template(
+            "deserves_a_mark",
+            "Text: {paragraph}\nQuestion: {question}\nPupil's answer: {response}\nDoes it "
+            "deserve a mark?\n{options}",
+        ),
+        Template(
+            "ana_and_ben",
+            "{paragraph}\n\nBen: {question}\nAna: {response}\n\nIs Ana right, going by the "
+            "text?\n{options}",
+        ),
+        Template(
+            "options_above",
+            "{options}\n\nIs this a right answer to the question on the passage?\nQuestion: "
+            "{question}\nAnswer: {response}\nPassage: {paragraph}",
+        ),
+        Template(
+            "one_of_several_answers",
+            "{paragraph}\n\n{question}\nThere may be several right answers. Is this "
+            "one of them?\n{response}\n{options}",
+        ),
+        Template(
+            "question_and_answer",
+            "Text: {paragraph}\nQ: {question}\nA: {response}\nTrue?\n{options}",
+        ),
+        Template(
+            "against_the_source",
+            "Source:\n{paragraph}\n\nCheck this answer against the source.\nQuestion: "
+            "{question}\nAnswer: {response}\nIs it supported?\n{options}",
+        ),
+        Template(
+            "acceptable_answer",
+            "Would you accept this answer?\nQuestion: {question}\nAnswer: {response}\n\n"
+            "The paragraph it is about:\n{paragraph}\n{options}",
+        ),
+        Template(
+            "answered_correctly",
+            "Paragraph:\n{paragraph}\n\nIs this question answered correctly?\n{question}\n"
+            "{response}\n{options}",
+        ),
     ),
 )
 
@@ -192,7 +278,9 @@ MULTIRC = Dataset(
 
 
 def _openbookqa_row(raw):
-    """The stem is a question or the beginning of a sentence; before it, as in FLAN, the core fact (fact1), if given."""
+    """The stem is a question or the beginning of a sentence; before it, as in FLAN, the core fact
+    (fact1), if given.
+    """
     question = raw["question"]
     stem = one_line(detokenised(question["stem"]))
     options = [one_line(detokenised(question[f"choice_{letter}"])) for letter in "ABCD"]
@@ -209,7 +297,10 @@ def _openbookqa_row(raw):
 
 def _openbookqa_hub_row(raw):
     choices = zip(raw["choices"]["label"], raw["choices"]["text"], strict=True)
-    question = {"stem": raw["question_stem"], **{f"choice_{label}": text for label, text in choices}}
+    question = {
+        "stem": raw["question_stem"],
+        **{f"choice_{label}": text for label, text in choices},
+    }
     return {**raw, "question": question, "answerKey": "ABCD".find(raw["answerKey"])}
 
 
@@ -221,7 +312,10 @@ OPENBOOKQA = Dataset(
     hub=Hub("allenai/openbookqa", "additional", row=_openbookqa_hub_row),
     licence="NOASSERTION",
     commercial=None,
-    licence_evidence="Apache-2.0 in github.com/allenai/OpenBookQA is the code's; the card on the hub says unknown",
+    licence_evidence=(
+        "Apache-2.0 in github.com/allenai/OpenBookQA is the code's; the card on the "
+        "hub says unknown"
+    ),
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 4950},
     fields=("question",),
@@ -229,18 +323,33 @@ OPENBOOKQA = Dataset(
     row=_openbookqa_row,
     metrics=("accuracy",),
     templates=(
-        Template("question_or_beginning", "If this is a question, answer it; otherwise finish the sentence.\n\n"
-                 "{question}\n{options}"),
-        Template("everyday_knowledge", "Use what you know about nature and everyday life. What fits best here?\n\n"
-                 "{question}\n{options}"),
-        Template("science_item", "Science item: {question}\n{options}\nThe best answer or ending is:"),
-        Template("options_above", "{options}\n\nWhich answer or ending goes with this?\n{question}"),
+        Template(
+            "question_or_beginning",
+            "If this is a question, answer it; otherwise finish the sentence.\n\n"
+            "{question}\n{options}",
+        ),
+        Template(
+            "everyday_knowledge",
+            "Use what you know about nature and everyday life. What fits best here?\n\n"
+            "{question}\n{options}",
+        ),
+        Template(
+            "science_item", "Science item: {question}\n{options}\nThe best answer or ending is:"
+        ),
+        Template(
+            "options_above", "{options}\n\nWhich answer or ending goes with this?\n{question}"
+        ),
         Template("common_sense", "{question}\n{options}\n\nGo by common sense and basic science."),
         Template("science_quiz", "Science quiz: {question}\n{options}"),
         Template("worksheet", "Complete the worksheet.\n{question}\n{options}"),
-        Template("as_the_world_works", "What agrees with how the world works?\n\n{question}\n{options}"),
+        Template(
+            "as_the_world_works", "What agrees with how the world works?\n\n{question}\n{options}"
+        ),
         Template("primary_school", "Primary school science: {question}\n{options}\nAnswer:"),
-        Template("right_answer_or_ending", "Give the right answer or the right ending.\n\n{question}\n{options}"),
+        Template(
+            "right_answer_or_ending",
+            "Give the right answer or the right ending.\n\n{question}\n{options}",
+        ),
     ),
 )
 
@@ -286,22 +395,44 @@ SQUAD_V1 = Dataset(
     row=_squad_v1_row,
     metrics=("squad",),
     templates=(
-        Template("words_from_the_paragraph", "{context}\n\nAnswer this question with words taken from the paragraph: "
-                 "{question}"),
-        Template("copy_the_part", "Question: {question}\nCopy the part of the following article that answers it.\n\n"
-                 "{context}"),
+        Template(
+            "words_from_the_paragraph",
+            "{context}\n\nAnswer this question with words taken from the paragraph: {question}",
+        ),
+        Template(
+            "copy_the_part",
+            "Question: {question}\nCopy the part of the following article that answers it.\n\n"
+            "{context}",
+        ),
         Template("phrase_of_the_text", "{context}\n\nQ: {question}\nA (a phrase from the text):"),
         Template("in_a_few_words", "Paragraph: {context}\n\nIn a few words: {question}"),
-        Template("need_to_know", "I need to know this: {question}\nHere is an article on it.\n\n{context}\n\nShort "
-                 "answer:"),
-        Template("highlight", "Highlight the phrase that answers this: {question}\n\n{context}\n\nPhrase:"),
+        Template(
+            "need_to_know",
+            "I need to know this: {question}\nHere is an article on it.\n\n{context}\n\nShort "
+            "answer:",
+        ),
+        Template(
+            "highlight",
+            "Highlight the phrase that answers this: {question}\n\n{context}\n\nPhrase:",
+        ),
         Template("study_notes", "Study notes:\n{context}\n\nTest question: {question}"),
-        Template("shortest_span", "What is the shortest span of the paragraph that answers the question?\nQuestion: "
-                 "{question}\nParagraph: {context}\nSpan:"),
-        Template("question_to_an_answer", "{context}\n\nWrite a question on the paragraph above.\nAnswer: {answer}\n"
-                 "Question:", "{question}", "inverted"),
-        Template("comprehension_question", "Make up a comprehension question with this answer: {answer}\n\nText: "
-                 "{context}", "{question}", "inverted"),
+        Template(
+            "shortest_span",
+            "What is the shortest span of the paragraph that answers the question?\nQuestion: "
+            "{question}\nParagraph: {context}\nSpan:",
+        ),
+        Template(
+            "question_to_an_answer",
+            "{context}\n\nWrite a question on the paragraph above.\nAnswer: {answer}\nQuestion:",
+            "{question}",
+            "inverted",
+        ),
+        Template(
+            "comprehension_question",
+            "Make up a comprehension question with this answer: {answer}\n\nText: {context}",
+            "{question}",
+            "inverted",
+        ),
     ),
 )
 
@@ -321,24 +452,50 @@ SQUAD_V2 = Dataset(
     row=_squad_v2_row,
     metrics=("squad",),
     templates=(
-        Template("phrase_or_unanswerable", "{context}\n\n{question}\nReply with a phrase from the text above, or "
-                 "with \"unanswerable\" if the text does not tell."),
-        Template("answer_or_say", "Question: {question}\nAnswer from the text below, or say \"unanswerable\".\n\n"
-                 "{context}"),
-        Template("does_the_article_answer", "Does the article answer this? Copy its answer, or write "
-                 "\"unanswerable\".\n\n{question}\n\n{context}"),
-        Template("do_not_guess", "Do not guess: some questions here are unanswerable.\n\n{context}\n\n{question}"),
-        Template("quote_the_words", "{question}\n\nQuote the words that tell us, or reply \"unanswerable\" if none "
-                 "do.\n\n{context}"),
-        Template("terse", "Context: {context}\nQuestion: {question}\nAnswer (or \"unanswerable\"):"),
-        Template("extract_the_answer", "Extract the answer from the source, or enter \"unanswerable\".\n\n"
-                 "Source: {context}\nEnquiry: {question}"),
-        Template("form_to_fill_in", "Document: {context}\nInformation sought: {question}\nFound in the document "
-                 "(enter \"unanswerable\" if it is missing):"),
-        Template("brief_answer", "{context}\n\nAnswer briefly; it may be unanswerable.\n{question}"),
-        Template("question_on_the_text", "{context}\n\nWrite a question on this text. If the answer given is "
-                 "\"unanswerable\", the text must leave it open.\nAnswer: {answer}\nQuestion:",
-                 "{question}", "inverted"),
+        Template(
+            "phrase_or_unanswerable",
+            "{context}\n\n{question}\nReply with a phrase from the text above, or "
+            'with "unanswerable" if the text does not tell.',
+        ),
+        Template(
+            "answer_or_say",
+            'Question: {question}\nAnswer from the text below, or say "unanswerable".\n\n{context}',
+        ),
+        Template(
+            "does_the_article_answer",
+            "Does the article answer this? Copy its answer, or write "
+            '"unanswerable".\n\n{question}\n\n{context}',
+        ),
+        Template(
+            "do_not_guess",
+            "Do not guess: some questions here are unanswerable.\n\n{context}\n\n{question}",
+        ),
+        Template(
+            "quote_the_words",
+            '{question}\n\nQuote the words that tell us, or reply "unanswerable" if none '
+            "do.\n\n{context}",
+        ),
+        Template("terse", 'Context: {context}\nQuestion: {question}\nAnswer (or "unanswerable"):'),
+        Template(
+            "extract_the_answer",
+            'Extract the answer from the source, or enter "unanswerable".\n\n'
+            "Source: {context}\nEnquiry: {question}",
+        ),
+        Template(
+            "form_to_fill_in",
+            "Document: {context}\nInformation sought: {question}\nFound in the document "
+            '(enter "unanswerable" if it is missing):',
+        ),
+        Template(
+            "brief_answer", "{context}\n\nAnswer briefly; it may be unanswerable.\n{question}"
+        ),
+        Template(
+            "question_on_the_text",
+            "{context}\n\nWrite a question on this text. If the answer given is "
+            '"unanswerable", the text must leave it open.\nAnswer: {answer}\nQuestion:',
+            "{question}",
+            "inverted",
+        ),
     ),
 )
 

@@ -1,6 +1,5 @@
 """Reading comprehension with commonsense: CosmosQA and ReCoRD."""
 
-
 from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, lines, one_line
 
@@ -9,7 +8,9 @@ BLANK = "[blank]"
 
 
 def _cosmos_option(text):
-    """An answer as an option; 'above' would be wrong as soon as options are shuffled or not shown."""
+    """An answer as an option; 'above' would be wrong as soon as options are shuffled or not
+    shown.
+    """
     text = one_line(detokenised(text))
     if text.lower().rstrip(".") == "none of the above choices":
         return "None of the other answers."
@@ -43,20 +44,31 @@ COSMOS_QA = Dataset(
     options=FROM_ROW,
     row=_cosmos_qa_row,
     metrics=("accuracy",),
-    # No inverted template: where no offered answer fits, the answer alone does not lead back to the question.
+    # No inverted template: where no offered answer fits, the answer alone does not lead back to the
+    # question.
     templates=(
         Template("between_the_lines", "{context}\n\nRead between the lines: {question}\n{options}"),
-        Template("plausible_answer", "Blog post: {context}\nQuestion: {question}\n{options}\nMost plausible answer:"),
+        Template(
+            "plausible_answer",
+            "Blog post: {context}\nQuestion: {question}\n{options}\nMost plausible answer:",
+        ),
         Template("common_sense", "{context}\n\nWith some common sense: {question}\n{options}"),
         Template("guess", "What would you guess?\n\n{context}\n\n{question}\n{options}"),
         Template("most_likely", "{context}\n\n{question}\n{options}\nThe most likely answer:"),
-        Template("options_above", "{options}\n\n{question}\nWork it out from this account.\n\n{context}"),
+        Template(
+            "options_above", "{options}\n\n{question}\nWork it out from this account.\n\n{context}"
+        ),
         Template("terse", "Personal story: {context}\nQ: {question}\n{options}\nA:"),
-        Template("not_outright", "The text does not say it outright, but what is likely?\n\nText: {context}\n"
-                 "Question: {question}\n{options}"),
+        Template(
+            "not_outright",
+            "The text does not say it outright, but what is likely?\n\nText: {context}\n"
+            "Question: {question}\n{options}",
+        ),
         Template("from_a_friend", "A friend wrote this:\n{context}\n\n{question}\n{options}"),
-        Template("causes_and_feelings", "{question}\nThink about causes, consequences and feelings.\n\n{context}\n"
-                 "{options}"),
+        Template(
+            "causes_and_feelings",
+            "{question}\nThink about causes, consequences and feelings.\n\n{context}\n{options}",
+        ),
     ),
 )
 
@@ -66,12 +78,15 @@ COSMOS_QA = Dataset(
 def _news(passage):
     """The passage with its highlights, which carry names of their own, as sentences at the end."""
     text, *highlights = passage.split("@highlight")
-    sentences = [h if h.endswith((".", "!", "?")) else h + "." for h in map(one_line, highlights) if h]
+    sentences = [
+        h if h.endswith((".", "!", "?")) else h + "." for h in map(one_line, highlights) if h
+    ]
     return "\n".join([lines(text), "In brief:", *sentences] if sentences else [lines(text)])
 
 
 def _record_row(raw):
-    """The options are the names in the passage; all right ones are references, the first one is the label.
+    """The options are the names in the passage; all right ones are references, the first one is the
+    label.
 
     Some queries lack their full stop, which is put back.
     """
@@ -104,7 +119,10 @@ RECORD = Dataset(
     hub=Hub("aps/super_glue", "record"),
     licence="NOASSERTION",
     commercial=None,
-    licence_evidence="SuperGLUE paper, section 3: for use and passing on in research; texts are CNN's and Daily Mail's",
+    licence_evidence=(
+        "SuperGLUE paper, section 3: for use and passing on in research; texts are "
+        "CNN's and Daily Mail's"
+    ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 100520},
     fields=("passage", "query"),
@@ -112,20 +130,41 @@ RECORD = Dataset(
     row=_record_row,
     metrics=("record",),
     templates=(
-        Template("who_or_what", "{passage}\n\nWho or what is [blank] in this sentence?\n{query}\n{options}"),
-        Template("name_from_the_report", "Complete the statement with a name from the report.\nStatement: {query}\n"
-                 "Report: {passage}\n{options}\nName:"),
+        Template(
+            "who_or_what",
+            "{passage}\n\nWho or what is [blank] in this sentence?\n{query}\n{options}",
+        ),
+        Template(
+            "name_from_the_report",
+            "Complete the statement with a name from the report.\nStatement: {query}\n"
+            "Report: {passage}\n{options}\nName:",
+        ),
         Template("terse", "News: {passage}\nFill in [blank]: {query}\n{options}"),
-        Template("missing_name", "{query}\n\nRead the article and give the name that is missing at [blank].\n\n"
-                 "{passage}\n{options}"),
-        Template("options_above", "{options}\n\nWhich name belongs in [blank]?\n{query}\n\nFrom the story:\n{passage}"),
-        Template("blank_stands_for", "What does [blank] stand for?\n{query}\n\n{passage}\n{options}"),
-        Template("sentence_with_a_gap", "Article: {passage}\nSentence with a gap: {query}\n{options}\nName for "
-                 "the gap:"),
-        Template("one_more_sentence", "The news:\n{passage}\n\nOne more sentence on it. Which name does [blank] hide?\n"
-                 "{query}\n{options}"),
-        Template("makes_it_true", "Which name makes this true and sensible?\n{query}\n\nBackground: {passage}\n"
-                 "{options}"),
+        Template(
+            "missing_name",
+            "{query}\n\nRead the article and give the name that is missing at [blank].\n\n"
+            "{passage}\n{options}",
+        ),
+        Template(
+            "options_above",
+            "{options}\n\nWhich name belongs in [blank]?\n{query}\n\nFrom the story:\n{passage}",
+        ),
+        Template(
+            "blank_stands_for", "What does [blank] stand for?\n{query}\n\n{passage}\n{options}"
+        ),
+        Template(
+            "sentence_with_a_gap",
+            "Article: {passage}\nSentence with a gap: {query}\n{options}\nName for the gap:",
+        ),
+        Template(
+            "one_more_sentence",
+            "The news:\n{passage}\n\nOne more sentence on it. Which name does [blank] hide?\n"
+            "{query}\n{options}",
+        ),
+        Template(
+            "makes_it_true",
+            "Which name makes this true and sensible?\n{query}\n\nBackground: {passage}\n{options}",
+        ),
         Template("cloze_test", "Cloze test on a news story:\n\n{passage}\n\n{query}\n{options}"),
     ),
 )

@@ -50,10 +50,13 @@ def t5_vocabulary() -> str:
 @pytest.fixture
 def write_rows(tmp_path):
     """Writes `<tmp_path>/rows/<dataset>/<split>.jsonl`; gives the directory of rows."""
+
     def write(dataset: str, split: str, rows: list[dict]) -> pathlib.Path:
         path = tmp_path / "rows" / dataset / f"{split}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
         return tmp_path / "rows"
 
     return write

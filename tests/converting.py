@@ -1,4 +1,6 @@
-"""What the tests of `flan-jax convert` share: batches, our logits of a checkpoint of any form, the verb."""
+"""What the tests of `flan-jax convert` share: batches, our logits of a checkpoint of any form, the
+verb.
+"""
 
 import jax
 import numpy as np
@@ -15,23 +17,37 @@ def t5_batch(vocab_size):
     rng = np.random.default_rng(0)
     source, target = rng.integers(2, vocab_size, (3, 40)), rng.integers(2, vocab_size, (3, 11))
     source[1, 30:], target[:, 0] = 0, 0
-    return {"encoder_input_tokens": source.astype(np.int32), "encoder_segment_ids": (source > 0).astype(np.int32),
-            "decoder_input_tokens": target.astype(np.int32), "decoder_segment_ids": np.ones_like(target, np.int32)}
+    return {
+        "encoder_input_tokens": source.astype(np.int32),
+        "encoder_segment_ids": (source > 0).astype(np.int32),
+        "decoder_input_tokens": target.astype(np.int32),
+        "decoder_segment_ids": np.ones_like(target, np.int32),
+    }
 
 
 def decoder_batch(vocab_size):
     """Random tokens for a decoder-only model."""
     tokens = np.random.default_rng(0).integers(0, vocab_size, (3, 50)).astype(np.int32)
     positions = np.tile(np.arange(50, dtype=np.int32), (3, 1))
-    return {"decoder_input_tokens": tokens, "decoder_segment_ids": np.ones_like(tokens),
-            "decoder_positions": positions, "decoder_causal_attention": np.zeros_like(tokens)}
+    return {
+        "decoder_input_tokens": tokens,
+        "decoder_segment_ids": np.ones_like(tokens),
+        "decoder_positions": positions,
+        "decoder_causal_attention": np.zeros_like(tokens),
+    }
 
 
 def our_logits(path, batch):
-    """Logits of the checkpoint of any form at `path`, loaded as training loads it: stacked, in float32."""
+    """Logits of the checkpoint of any form at `path`, loaded as training loads it: stacked, in
+    float32.
+    """
     source = open_checkpoint(path)
     fields = {**source.fields, "dtype": "float32", "dropout_rate": 0.0}
-    model = t5.T5(t5.T5Config(**fields)) if source.model == "t5" else decoder.DecoderLM(decoder.DecoderConfig(**fields))
+    model = (
+        t5.T5(t5.T5Config(**fields))
+        if source.model == "t5"
+        else decoder.DecoderLM(decoder.DecoderConfig(**fields))
+    )
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
     _, params = interchange.read_parameters(path, partitioning.unbox(boxed))
     return np.asarray(jax.jit(model.apply)({"params": params}, batch))
@@ -39,7 +55,19 @@ def our_logits(path, batch):
 
 def convert(form, to, path, output, *more):
     """`flan-jax convert`, which has to succeed."""
-    assert cli.main(["convert", f"--from={form}", f"--to={to}", f"--input={path}", f"--output={output}", *more]) == 0
+    assert (
+        cli.main(
+            [
+                "convert",
+                f"--from={form}",
+                f"--to={to}",
+                f"--input={path}",
+                f"--output={output}",
+                *more,
+            ]
+        )
+        == 0
+    )
 
 
 def same_tensors(one, other):

@@ -13,4 +13,7 @@ def ended_well(result: subprocess.CompletedProcess) -> subprocess.CompletedProce
 
 def said(result: subprocess.CompletedProcess) -> str:
     """Its status, and the end of what it printed."""
-    return f"status {result.returncode}; ... {((result.stdout or '') + (result.stderr or ''))[-_LAST:]}"
+    return (
+        f"status {result.returncode}; ... "
+        f"{((result.stdout or '') + (result.stderr or ''))[-_LAST:]}"
+    )

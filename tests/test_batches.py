@@ -1,4 +1,6 @@
-"""Batches made all at once are those that the plain way makes, one example after the other; and their counts."""
+"""Batches made all at once are those that the plain way makes, one example after the other; and
+their counts.
+"""
 
 import collections
 
@@ -21,7 +23,9 @@ def plainly(architecture: str, rows) -> dict[str, np.ndarray]:
         row = {name: array[number] for name, array in batch.items()}
         source = target = 0
         for segment, (inputs, targets) in enumerate(examples, 1):
-            prefix, tokens = (inputs, [*inputs, *targets]) if architecture == "decoder" else ([], targets)
+            prefix, tokens = (
+                (inputs, [*inputs, *targets]) if architecture == "decoder" else ([], targets)
+            )
             for position, token in enumerate(tokens):
                 at = target + position
                 row["decoder_target_tokens"][at] = token
@@ -53,33 +57,50 @@ def random_examples(lengths, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize("architecture", ["t5", "decoder"])
-@pytest.mark.parametrize("rows", [
-    [[(5, 3), (9, 1), (1, 7)], [(30, 20)]],
-    [[], [(40, 24)], [(20, 12), (20, 12)], []],  # empty rows and full ones
-    [[(0, 2), (3, 1)], [(4, 0), (0, 0), (2, 2)], [(3, 0)]],  # examples without inputs or targets
-    [[(1, 1)] * 24],
-    [[], []],
-], ids=["ragged", "empty and full", "one-sided", "many", "nothing"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[(5, 3), (9, 1), (1, 7)], [(30, 20)]],
+        [[], [(40, 24)], [(20, 12), (20, 12)], []],  # empty rows and full ones
+        [
+            [(0, 2), (3, 1)],
+            [(4, 0), (0, 0), (2, 2)],
+            [(3, 0)],
+        ],  # examples without inputs or targets
+        [[(1, 1)] * 24],
+        [[], []],
+    ],
+    ids=["ragged", "empty and full", "one-sided", "many", "nothing"],
+)
 def test_a_layout_lays_rows_as_the_plain_way_does(architecture, rows):
     rows = [random_examples(lengths, 32_000) for lengths in rows]
     flat = [example for row in rows for example in row]
     layout = make_layout(architecture, SOURCE, TARGET, BOS)
-    batch = layout.batch([inputs for inputs, _ in flat], [targets for _, targets in flat], [len(row) for row in rows])
+    batch = layout.batch(
+        [inputs for inputs, _ in flat], [targets for _, targets in flat], [len(row) for row in rows]
+    )
     assert_same(batch, plainly(architecture, rows))
 
 
 def made(architecture: str) -> tuple[Batches, list]:
-    """Batches of 4 rows from a plan of 14, over two datasets (one with ids beyond 16 bits) and two epochs; and the
-    examples of each row."""
+    """Batches of 4 rows from a plan of 14, over two datasets (one with ids beyond 16 bits) and two
+    epochs; and the examples of each row.
+    """
     rng, shards = np.random.default_rng(0), {}
     for name, most in (("small", 500), ("large", 100_000)):
         for epoch in range(2):
             examples = random_examples(rng.integers(1, 12, (30 + epoch, 2)).tolist(), most)
-            shard = train_shard(f"{name}-{epoch}", *map(list, zip(*examples)), collections.Counter(), {})
+            shard = train_shard(
+                f"{name}-{epoch}", *map(list, zip(*examples)), collections.Counter(), {}
+            )
             shards[name, epoch] = open_train_shard(shard), examples
     counts = rng.integers(0, 3, 14)
     columns = [rng.integers(0, high, counts.sum()) for high in (2, 2, 30)]
-    plan = Plan(np.concatenate([[0], np.cumsum(counts)]), *(c.astype(np.int32) for c in columns), np.ones((2, 2)))
+    plan = Plan(
+        np.concatenate([[0], np.cumsum(counts)]),
+        *(c.astype(np.int32) for c in columns),
+        np.ones((2, 2)),
+    )
     members = [Member("small", 30, 1.0), Member("large", 30, 1.0)]
     rows = [[shards[members[m].name, e][1][i] for m, e, i in plan.row(r)] for r in range(len(plan))]
     layout = make_layout(architecture, SOURCE, TARGET, BOS)
@@ -91,11 +112,15 @@ def test_every_batch_and_every_share_of_it_holds_the_planned_examples(architectu
     batches, rows = made(architecture)
     assert len(batches) == 4
     for step in range(4):
-        planned = (rows + [[], []])[4 * step:4 * step + 4]  # the last batch ends in rows of padding
+        planned = (rows + [[], []])[
+            4 * step : 4 * step + 4
+        ]  # the last batch ends in rows of padding
         assert_same(batches.at(step), plainly(architecture, planned))
         for begin, end in ((0, 2), (2, 4), (1, 3), (3, 4)):
             assert_same(batches.at(step, begin, end), plainly(architecture, planned[begin:end]))
-        assert batches.tokens_at(step) == sum(len(side) for row in planned for pair in row for side in pair)
+        assert batches.tokens_at(step) == sum(
+            len(side) for row in planned for pair in row for side in pair
+        )
     with pytest.raises(IndexError, match="the plan holds steps 0 to 3, not 4"):
         batches.at(4)
 
@@ -106,5 +131,7 @@ def test_a_plan_names_its_shards_and_a_batch_its_datasets():
     assert plan.epochs() == sorted({(m, e) for r in range(len(plan)) for m, e, _ in plan.row(r)})
     for step in range(4):
         rows = range(4 * step, min(4 * step + 4, len(batches.plan)))
-        expected = {("small", "large")[member] for row in rows for member, _, _ in batches.plan.row(row)}
+        expected = {
+            ("small", "large")[member] for row in rows for member, _, _ in batches.plan.row(row)
+        }
         assert batches.datasets_at(step) == sorted(expected)

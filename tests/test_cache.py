@@ -1,4 +1,6 @@
-"""The token cache: which rows of a cut evaluation set are kept, what is said of odd files, and damage."""
+"""The token cache: which rows of a cut evaluation set are kept, what is said of odd files, and
+damage.
+"""
 
 import collections
 import dataclasses
@@ -30,20 +32,35 @@ from flan_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
-QUESTIONS = [{"paragraph": "Ann has a cat.", "question": f"Question {q}?", "answer": f"Answer {a}.", "label": a % 2,
-              "idx": {"paragraph": 0, "question": q, "answer": a}} for a in range(4) for q in range(30)]
+QUESTIONS = [
+    {
+        "paragraph": "Ann has a cat.",
+        "question": f"Question {q}?",
+        "answer": f"Answer {a}.",
+        "label": a % 2,
+        "idx": {"paragraph": 0, "question": q, "answer": a},
+    }
+    for a in range(4)
+    for q in range(30)
+]
 SST2 = [{"sentence": f"Film number {i}.", "label": 1} for i in range(400)]
 
 
 def cache_of(directory, rows=None) -> TokenCache:
-    return TokenCache(directory / "cache", JsonlSource(rows) if rows else BundledSource(), ByteVocabulary(),
-                      Rendering())
+    return TokenCache(
+        directory / "cache",
+        JsonlSource(rows) if rows else BundledSource(),
+        ByteVocabulary(),
+        Rendering(),
+    )
 
 
 def kept(cache: TokenCache, name: str, max_rows: int) -> tuple[list[str], dict]:
     """The row ids of a cut evaluation set, and its counts."""
     dataset = CATALOGUE[name]
-    counts = cache.packs.find(cache.build_eval(dataset, "test", dataset.templates[0], max_rows)).meta["counts"]
+    counts = cache.packs.find(
+        cache.build_eval(dataset, "test", dataset.templates[0], max_rows)
+    ).meta["counts"]
     return cache.eval_examples(dataset, "test", dataset.templates[0], max_rows).row_ids, counts
 
 
@@ -57,22 +74,47 @@ def test_a_cut_set_holds_whole_questions(write_rows, tmp_path, max_rows, rows):
     assert counts.get("over max_rows", 0) == 120 - rows
 
 
-@pytest.mark.parametrize("one, other, target_length, drops", [
-    ("It rained {", "It rained }", 16, True),  # this vocabulary has neither bracket
-    ("the same beginning of both, rain", "the same beginning of both, snow", 6, True),
-    ("the same beginning of both, rain", "the same beginning of both, snow", 256, False),
-])
-def test_a_right_option_that_has_the_tokens_of_another_is_dropped_and_counted(write_rows, tmp_path, one, other,
-                                                                              target_length, drops):
+@pytest.mark.parametrize(
+    "one, other, target_length, drops",
+    [
+        ("It rained {", "It rained }", 16, True),  # this vocabulary has neither bracket
+        ("the same beginning of both, rain", "the same beginning of both, snow", 6, True),
+        ("the same beginning of both, rain", "the same beginning of both, snow", 256, False),
+    ],
+)
+def test_a_right_option_that_has_the_tokens_of_another_is_dropped_and_counted(
+    write_rows, tmp_path, one, other, target_length, drops
+):
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(tokenizer_files.TEXT), model_prefix=str(tmp_path / "small"), vocab_size=60, pad_id=0,
-        eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
-    rows = [{"premise": f"Case {i}.", "choice1": a, "choice2": b, "question": "effect", "label": 1, "idx": i}
-            for i, (a, b) in enumerate([(one, other), ("is wet", "is day"), (other, one)])]
+        sentence_iterator=iter(tokenizer_files.TEXT),
+        model_prefix=str(tmp_path / "small"),
+        vocab_size=60,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    rows = [
+        {
+            "premise": f"Case {i}.",
+            "choice1": a,
+            "choice2": b,
+            "question": "effect",
+            "label": 1,
+            "idx": i,
+        }
+        for i, (a, b) in enumerate([(one, other), ("is wet", "is day"), (other, one)])
+    ]
     directory = write_rows("copa", "train", 100 * rows)
     write_rows("copa", "validation", 100 * rows)
-    cache = TokenCache(tmp_path / "cache", JsonlSource(directory), load_vocabulary(str(tmp_path / "small.model")),
-                       Rendering(target_length=target_length))
+    cache = TokenCache(
+        tmp_path / "cache",
+        JsonlSource(directory),
+        load_vocabulary(str(tmp_path / "small.model")),
+        Rendering(target_length=target_length),
+    )
     copa = CATALOGUE["copa"]
     shards = [cache.build_eval(copa, "test", copa.templates[0]), cache.build_train(copa, 0)]
     for key in shards:
@@ -115,8 +157,10 @@ def test_rows_of_one_class_only_are_counted_and_said(write_rows, tmp_path, capsy
     rows = [{**row, "label": label} for row, label in zip(SST2, labels)]
     cache, dataset = cache_of(tmp_path, write_rows("sst2", "train", rows)), CATALOGUE["sst2"]
     key = "of one class only (are the files sorted by label?)"
-    counts = {split: cache.packs.find(cache.build_train(dataset, 0, split)).meta["counts"]
-              for split in ("train", "validation")}
+    counts = {
+        split: cache.packs.find(cache.build_train(dataset, 0, split)).meta["counts"]
+        for split in ("train", "validation")
+    }
     assert [counts[split].get(key) for split in counts] == ([200, 200] if said else [None, None])
     assert ("sst2: all 200 validation rows are of one class" in capsys.readouterr().out) == said
     tested = cache_of(tmp_path, write_rows("sst2", "validation", rows))
@@ -127,7 +171,10 @@ def test_a_cap_takes_rows_of_all_classes_from_a_file_that_is_sorted_by_label(wri
     rows = [{"sentence": f"Film number {i}.", "label": i // 4000} for i in range(8000)]
     cache = cache_of(tmp_path, write_rows("sst2", "train", rows))
     dataset = dataclasses.replace(CATALOGUE["sst2"], train_cap=2000)
-    sides = {split: cache._rows(dataset, split, collections.Counter()) for split in ("train", "validation")}
+    sides = {
+        split: cache._rows(dataset, split, collections.Counter())
+        for split in ("train", "validation")
+    }
     train, validation = (list(itertools.islice(sides[split], 2000)) for split in sides)
     assert len(train) == 2000 and 700 < sum(row["label"] for _, row in train) < 1300
     assert len(validation) == 200 and 70 < sum(row["label"] for _, row in validation) < 130
@@ -138,12 +185,16 @@ def test_a_cap_takes_rows_of_all_classes_from_a_file_that_is_sorted_by_label(wri
 
 @pytest.mark.parametrize("count", [1, 199, 230, 5_000, 2**22 + 123])
 def test_the_slices_of_a_split_share_no_row_and_miss_none(count):
-    dataset = dataclasses.replace(CATALOGUE["sst2"], train_cap=2**30, splits={
-        "train": "train[:100]", "validation": "train[100:230]", "test": "train[230:]"})
+    dataset = dataclasses.replace(
+        CATALOGUE["sst2"],
+        train_cap=2**30,
+        splits={"train": "train[:100]", "validation": "train[100:230]", "test": "train[230:]"},
+    )
     sides = [list(reading_order(dataset, spec, count)) for spec in dataset.splits.values()]
     assert all(len(parts) == 1 and (np.diff(parts[0]) > 0).all() for parts in sides)
-    assert [len(parts[0]) for parts in sides] == [len(range(count)[part]) for part in
-                                                  (slice(100), slice(100, 230), slice(230, None))]
+    assert [len(parts[0]) for parts in sides] == [
+        len(range(count)[part]) for part in (slice(100), slice(100, 230), slice(230, None))
+    ]
     assert (np.sort(np.concatenate([parts[0] for parts in sides])) == np.arange(count)).all()
     blocks = len(np.unique(sides[1][0] // 100)) if count > 2**22 else 0
     assert blocks <= 3
@@ -163,16 +214,32 @@ def test_a_full_disk_is_one_message_that_leaves_nothing_behind(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    one = DataConfig(held_out="none", mixture_or_task_name="copa", batch_size=2, train_steps=3, cache_dir=str(tmp_path))
-    with pytest.raises(UserError, match="cannot write the token cache in .*No space left.* set CACHE_DIR"):
+    one = DataConfig(
+        held_out="none",
+        mixture_or_task_name="copa",
+        batch_size=2,
+        train_steps=3,
+        cache_dir=str(tmp_path),
+    )
+    with pytest.raises(
+        UserError, match="cannot write the token cache in .*No space left.* set CACHE_DIR"
+    ):
         prepare(one, workers=1)
     assert not list(tmp_path.rglob("*.pack"))
     monkeypatch.undo()
     assert prepare(one, workers=1).ready()
 
 
-def test_a_cache_that_cannot_be_written_is_one_message_and_one_that_is_full_of_what_is_needed_is_read(tmp_path):
-    one = DataConfig(held_out="none", mixture_or_task_name="copa", batch_size=2, train_steps=3, cache_dir=str(tmp_path))
+def test_a_cache_that_cannot_be_written_is_one_message_and_one_that_is_full_of_what_is_needed_is_read(
+    tmp_path,
+):
+    one = DataConfig(
+        held_out="none",
+        mixture_or_task_name="copa",
+        batch_size=2,
+        train_steps=3,
+        cache_dir=str(tmp_path),
+    )
     prepare(one, workers=1)
     (tmp_path / "other").write_text("")
     with pytest.raises(UserError, match="the token cache (cannot lie|in) .*other"):
@@ -183,10 +250,23 @@ def test_a_cache_that_cannot_be_written_is_one_message_and_one_that_is_full_of_w
         assert prepare(one, workers=1).ready() and not writes
 
 
-def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_that_is_used(tmp_path):
+def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_that_is_used(
+    tmp_path,
+):
     def config(**changes) -> DataConfig:
-        return DataConfig(**{**dict(held_out="none", mixture_or_task_name="copa", batch_size=2, train_steps=3,
-                                    validation_batches=1, cache_dir=str(tmp_path)), **changes})
+        return DataConfig(
+            **{
+                **dict(
+                    held_out="none",
+                    mixture_or_task_name="copa",
+                    batch_size=2,
+                    train_steps=3,
+                    validation_batches=1,
+                    cache_dir=str(tmp_path),
+                ),
+                **changes,
+            }
+        )
 
     used, other = (prepare(c, workers=1) for c in (config(), config(seed=1)))
     used.ready()
@@ -207,9 +287,15 @@ def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_th
     assert files() == everything and would.count[EARLIER] == would.count[UNFINISHED] == 1
     assert "would free" in would.text(True) and would.count[UNUSED.format(days="30")] >= 4
     assert prune(Data(config()), 30).count == would.count
-    assert Data(used.config).ready() and not Data(other.config).ready() and not left.exists() and not before.exists()
+    assert (
+        Data(used.config).ready()
+        and not Data(other.config).ready()
+        and not left.exists()
+        and not before.exists()
+    )
     assert prune(Data(config()), 30).count == {}
-    (tmp_path / "plans/0.npz").symlink_to("gone")  # as a plan that another process has just taken out
+    # as a plan that another process has just taken out
+    (tmp_path / "plans/0.npz").symlink_to("gone")
     assert prune(Data(config()), 30).count == {}
 
     prepare(other.config, workers=1)
@@ -237,7 +323,8 @@ def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(
     written("first")
     assert packs.find("first") is not None
 
-    before = written("second", "third")  # as `prune` does, while this process knows of the pack and has not read it
+    # as `prune` does, while this process knows of the pack and has not read it
+    before = written("second", "third")
     packs.refresh()
     written("second")
     before.unlink()
@@ -259,8 +346,14 @@ def test_a_preparation_of_two_days_makes_a_few_hundred_files(tmp_path, monkeypat
 
 def test_prune_is_a_flag_of_prepare(tmp_path, capsys, monkeypatch):
     arguments = ["prepare", "--gin_file=gin/flan.gin", f"--gin.CACHE_DIR={tmp_path}", "--dry_run"]
-    assert cli.main([*arguments, "--prune"]) == 0 and "would free 0.0 MB; 0 shards" in capsys.readouterr().out
-    assert cli.main(arguments) == 2 and "--dry_run has no effect without --prune" in capsys.readouterr().err
+    assert (
+        cli.main([*arguments, "--prune"]) == 0
+        and "would free 0.0 MB; 0 shards" in capsys.readouterr().out
+    )
+    assert (
+        cli.main(arguments) == 2
+        and "--dry_run has no effect without --prune" in capsys.readouterr().err
+    )
     assert cli.main([*arguments, "--prune", "--older_than=-1"]) == 2
 
     left = tmp_path / "tokens" / f"1.{socket.gethostname()}-{2**22 + 1}-ab.pack"

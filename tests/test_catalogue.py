@@ -1,4 +1,6 @@
-"""The checks that a dataset passes before anyone can train on it, and the shipped catalogue under them."""
+"""The checks that a dataset passes before anyone can train on it, and the shipped catalogue under
+them.
+"""
 
 import dataclasses
 import functools
@@ -30,26 +32,49 @@ GOOD = Template("ask", "{text}\nIs this so?\n{options}")
 
 
 def dataset(*templates: Template, **changes) -> Dataset:
-    record = dict(name="toy", paper_dataset="Toy", cluster="nli", tfds=None, splits={"train": "train"},
-                  fields=("text", "title"), evidence=("text",), row=lambda raw: raw, options=("no", "yes"),
-                  templates=templates or (GOOD,), metrics=("accuracy",), licence="CC0")
+    record = dict(
+        name="toy",
+        paper_dataset="Toy",
+        cluster="nli",
+        tfds=None,
+        splits={"train": "train"},
+        fields=("text", "title"),
+        evidence=("text",),
+        row=lambda raw: raw,
+        options=("no", "yes"),
+        templates=templates or (GOOD,),
+        metrics=("accuracy",),
+        licence="CC0",
+    )
     return Dataset(**{**record, **changes})
 
 
-@pytest.mark.parametrize("template, says", [
-    (Template("a", "{txt}\n{options}"), "names the field 'txt', which toy does not produce; did you mean text?"),
-    (Template("a", "{text} Is this so?"), "lacks the options"),
-    (Template("a", "Is it so?\n{options}"), "cannot be answered from its input: it does not show {text}"),
-    (Template("a", "{text} {answer}\n{options}"), "gives its target away"),
-    (Template("a", "{text}\n{options}", "yes"), "must name a field"),
-    (Template("a", "{text}\n{options}", "{title}"), "its targets must be '{answer}'"),
-    (Template("a", "Write something {answer}.", "{text}", "inverted"), "no field of the row but the answer"),
-    (Template("a", "{title}\n{options}", "{text}", "inverted"), "must not show the options"),
-    (Template("a", "{text} {options}"), "on a line of its own"),
-    (Template("a", "{text} \n{options}"), "blank beside a line break"),
-    (Template("a", " {text}\n{options}"), "begins or ends with white space"),
-    (Template("a", "{text}\n{options}", kind="sideways"), "kinds are 'forward' and 'inverted'"),
-])
+@pytest.mark.parametrize(
+    "template, says",
+    [
+        (
+            Template("a", "{txt}\n{options}"),
+            "names the field 'txt', which toy does not produce; did you mean text?",
+        ),
+        (Template("a", "{text} Is this so?"), "lacks the options"),
+        (
+            Template("a", "Is it so?\n{options}"),
+            "cannot be answered from its input: it does not show {text}",
+        ),
+        (Template("a", "{text} {answer}\n{options}"), "gives its target away"),
+        (Template("a", "{text}\n{options}", "yes"), "must name a field"),
+        (Template("a", "{text}\n{options}", "{title}"), "its targets must be '{answer}'"),
+        (
+            Template("a", "Write something {answer}.", "{text}", "inverted"),
+            "no field of the row but the answer",
+        ),
+        (Template("a", "{title}\n{options}", "{text}", "inverted"), "must not show the options"),
+        (Template("a", "{text} {options}"), "on a line of its own"),
+        (Template("a", "{text} \n{options}"), "blank beside a line break"),
+        (Template("a", " {text}\n{options}"), "begins or ends with white space"),
+        (Template("a", "{text}\n{options}", kind="sideways"), "kinds are 'forward' and 'inverted'"),
+    ],
+)
 def test_refuses_a_bad_template_and_says_why(template, says):
     with pytest.raises(UserError) as error:
         Catalogue().register(dataset(template))
@@ -57,40 +82,73 @@ def test_refuses_a_bad_template_and_says_why(template, says):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("changes, says", [
-    (dict(cluster="nlj"), "did you mean nli?"),
-    (dict(fields=("text", "answer")), "reserved"),
-    (dict(evidence=("body",)), "not one of its fields"),
-    (dict(splits={"dev": "dev"}), "splits are 'train', 'validation' and 'test'"),
-    (dict(options="row"), "FROM_ROW"),
-    (dict(templates=()), "at least one"),
-    (dict(templates=(GOOD, GOOD)), "two templates called 'ask'"),
-    (dict(metrics=()), "no metric"),
-    (dict(metrics=("acuracy",)), "unknown metric 'acuracy'; did you mean accuracy?"),
-    (dict(metrics="accuracy"), "metrics is a tuple of names, not 'accuracy'"),
-    (dict(metrics=("f1",), options=("no", "yes", "maybe")), "one of two classes, and there are 3 options"),
-    (dict(metrics=("macro_f1",), options=None, templates=(Template("ask", "Is {text} so?"),)), "free text has none"),
-    (dict(fields="text"), "a tuple of one has a comma"),
-    (dict(evidence="text"), "evidence is a tuple of names"),
-    (dict(templates=GOOD), "templates is a tuple of Template"),
-    (dict(splits="train"), "splits is a dict such as"),
-    (dict(options=("yes", "yes")), "no two the same"),
-    (dict(options=("yes",)), "two texts or more"),
-    (dict(options=()), "two texts or more"),
-    (dict(options=(0, 1)), "a tuple of strings, FROM_ROW or None"),
-    (dict(row=None), "row is a function"),
-    (dict(commercial="yes"), "commercial is True, False or None"),
-    (dict(train_cap=0), "train_cap of dataset 'toy' must be a whole number of at least 1"),
-    (dict(tfds="glue/rte"), "tfds is 'builder/config:version'"),
-])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        (dict(cluster="nlj"), "did you mean nli?"),
+        (dict(fields=("text", "answer")), "reserved"),
+        (dict(evidence=("body",)), "not one of its fields"),
+        (dict(splits={"dev": "dev"}), "splits are 'train', 'validation' and 'test'"),
+        (dict(options="row"), "FROM_ROW"),
+        (dict(templates=()), "at least one"),
+        (dict(templates=(GOOD, GOOD)), "two templates called 'ask'"),
+        (dict(metrics=()), "no metric"),
+        (dict(metrics=("acuracy",)), "unknown metric 'acuracy'; did you mean accuracy?"),
+        (dict(metrics="accuracy"), "metrics is a tuple of names, not 'accuracy'"),
+        (
+            dict(metrics=("f1",), options=("no", "yes", "maybe")),
+            "one of two classes, and there are 3 options",
+        ),
+        (
+            dict(
+                metrics=("macro_f1",), options=None, templates=(Template("ask", "Is {text} so?"),)
+            ),
+            "free text has none",
+        ),
+        (dict(fields="text"), "a tuple of one has a comma"),
+        (dict(evidence="text"), "evidence is a tuple of names"),
+        (dict(templates=GOOD), "templates is a tuple of Template"),
+        (dict(splits="train"), "splits is a dict such as"),
+        (dict(options=("yes", "yes")), "no two the same"),
+        (dict(options=("yes",)), "two texts or more"),
+        (dict(options=()), "two texts or more"),
+        (dict(options=(0, 1)), "a tuple of strings, FROM_ROW or None"),
+        (dict(row=None), "row is a function"),
+        (dict(commercial="yes"), "commercial is True, False or None"),
+        (dict(train_cap=0), "train_cap of dataset 'toy' must be a whole number of at least 1"),
+        (dict(tfds="glue/rte"), "tfds is 'builder/config:version'"),
+    ],
+)
 def test_refuses_a_bad_record(changes, says):
     with pytest.raises(UserError, match=says.replace("?", r"\?").replace("(", r"\(")):
         Catalogue().register(dataset(**changes))
 
 
-@pytest.mark.parametrize("value", [
-    None, 5, 1.5, True, b"toy", [], ["a"], {}, {"a": 1}, {1: "a"}, {1: 2, "a": 3}, object(), "a\ud800", "a\0b",
-    "a\x1b[2J", "x" * 1000, float, lambda: 0, (1, "a"), ("a\ud800", "b")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        5,
+        1.5,
+        True,
+        b"toy",
+        [],
+        ["a"],
+        {},
+        {"a": 1},
+        {1: "a"},
+        {1: 2, "a": 3},
+        object(),
+        "a\ud800",
+        "a\0b",
+        "a\x1b[2J",
+        "x" * 1000,
+        float,
+        lambda: 0,
+        (1, "a"),
+        ("a\ud800", "b"),
+    ],
+)
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Dataset)])
 def test_a_field_of_any_other_type_is_refused_or_harmless(field, value):
     catalogue = Catalogue()
@@ -100,7 +158,9 @@ def test_a_field_of_any_other_type_is_refused_or_harmless(field, value):
         assert len(str(error)) < 1500 and str(error).isprintable()
         return
     assert field != "name" and len(catalogue) == 1
-    json.dumps([dataclasses.asdict(t) for d in catalogue for t in d.templates], ensure_ascii=False).encode()
+    json.dumps(
+        [dataclasses.asdict(t) for d in catalogue for t in d.templates], ensure_ascii=False
+    ).encode()
 
 
 @pytest.mark.parametrize("value", [None, 5, b"a", ["a"], {}, "a\ud800", "a\x1b[2J"])
@@ -126,31 +186,51 @@ def test_rows_of_a_built_in_function_have_a_key_and_those_of_typed_code_are_refu
 
 def test_half_of_a_character_in_a_row_names_the_row():
     row = {"text": "a\ud800", "title": "b", "label": 0}
-    with pytest.raises(UserError, match=r"^row toy/train/3 .* has '.ud800' in text, which is half of a character"):
+    with pytest.raises(
+        UserError, match=r"^row toy/train/3 .* has '.ud800' in text, which is half of a character"
+    ):
         read_row(dataset(), row, "toy/train/3")
 
 
 def test_takes_lists_for_tuples():
     options, templates = ["no", "yes"], [GOOD]
     taken = dataset(options=options, templates=templates, fields=["text", "title"])
-    assert (taken.options, taken.templates, taken.fields) == (("no", "yes"), (GOOD,), ("text", "title"))
+    assert (taken.options, taken.templates, taken.fields) == (
+        ("no", "yes"),
+        (GOOD,),
+        ("text", "title"),
+    )
 
 
 def test_refuses_a_repetition_up_to_punctuation_and_field_names():
     catalogue = Catalogue()
     catalogue.register(dataset())
-    twin = dataset(Template("other", "{title} -- is THIS so?\n{options}"), name="twin", paper_dataset="Twin",
-                   evidence=("title",))
+    twin = dataset(
+        Template("other", "{title} -- is THIS so?\n{options}"),
+        name="twin",
+        paper_dataset="Twin",
+        evidence=("title",),
+    )
     with pytest.raises(UserError, match="template twin/other repeats toy/ask"):
         catalogue.register(twin)
-    catalogue.register(dataclasses.replace(twin, paper_dataset="Toy"))  # one dataset of the paper, two configurations
+    # one dataset of the paper, two configurations
+    catalogue.register(dataclasses.replace(twin, paper_dataset="Toy"))
 
 
-@pytest.mark.parametrize("name, says", [
-    ("coreference", "'coreference' is a cluster and no dataset; its datasets are definite_pronoun_resolution, "),
-    ("rtte", "unknown dataset 'rtte'; did you mean rte?"),
-    ("#", "`flan-jax tasks list` shows those there are"),
-])
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        (
+            "coreference",
+            (
+                "'coreference' is a cluster and no dataset; its datasets are "
+                "definite_pronoun_resolution, "
+            ),
+        ),
+        ("rtte", "unknown dataset 'rtte'; did you mean rte?"),
+        ("#", "`flan-jax tasks list` shows those there are"),
+    ],
+)
 def test_an_unknown_dataset_says_what_there_is(name, says):
     with pytest.raises(UserError) as error:
         CATALOGUE[name]
@@ -160,9 +240,20 @@ def test_an_unknown_dataset_says_what_there_is(name, says):
 def test_shipped_catalogue_is_the_papers():
     assert len(CATALOGUE) == 70
     per_cluster = {c: len({d.paper_dataset for d in CATALOGUE.cluster(c)}) for c in CLUSTERS}
-    assert per_cluster == dict(nli=7, commonsense=4, sentiment=4, paraphrase=4, closed_book_qa=3, struct_to_text=4,
-                               reading_comprehension=5, reading_comprehension_with_commonsense=2, coreference=3,
-                               misc=7, translation=8, summarization=11)
+    assert per_cluster == dict(
+        nli=7,
+        commonsense=4,
+        sentiment=4,
+        paraphrase=4,
+        closed_book_qa=3,
+        struct_to_text=4,
+        reading_comprehension=5,
+        reading_comprehension_with_commonsense=2,
+        coreference=3,
+        misc=7,
+        translation=8,
+        summarization=11,
+    )
     for d in CATALOGUE:
         assert len(d.templates) >= 10 and len(d.forward()) >= 7, d.name
     for d in CATALOGUE.cluster("nli"):
@@ -171,27 +262,42 @@ def test_shipped_catalogue_is_the_papers():
 
 def test_licences_are_spdx_expressions_with_evidence():
     licences = {d.name: d for d in CATALOGUE}
-    one = (r"(NOASSERTION|LicenseRef-[\w-]+|MIT|Apache-2\.0|AFL-3\.0|BSD-2-Clause|CC0-1\.0|"
-           r"CC-BY(-NC)?(-SA|-ND)?-\d\.0)")
+    one = (
+        r"(NOASSERTION|LicenseRef-[\w-]+|MIT|Apache-2\.0|AFL-3\.0|BSD-2-Clause|CC0-1\.0|"
+        r"CC-BY(-NC)?(-SA|-ND)?-\d\.0)"
+    )
     for name, d in licences.items():
         assert re.fullmatch(rf"{one}( AND {one})*", d.licence) and len(d.licence_evidence) > 5, name
         assert not (d.commercial and ("-NC" in d.licence or "NOASSERTION" in d.licence)), name
         assert d.commercial is False or "-NC" not in d.licence, name
     unstated = {name for name, d in licences.items() if d.licence == "NOASSERTION"}
-    assert unstated >= {"cola", "xsum", "sst2", "trec", "imdb_reviews", "definite_pronoun_resolution", "trivia_qa",
-                        "opinion_abstracts_rotten_tomatoes", "opinion_abstracts_idebate"}
+    assert unstated >= {
+        "cola",
+        "xsum",
+        "sst2",
+        "trec",
+        "imdb_reviews",
+        "definite_pronoun_resolution",
+        "trivia_qa",
+        "opinion_abstracts_rotten_tomatoes",
+        "opinion_abstracts_idebate",
+    }
     assert licences["wnli"].licence == licences["wsc"].licence == "CC-BY-4.0"
 
 
 def test_what_is_said_of_flans_code_is_what_its_facts_say(real_rows):
-    """Every configuration is compared, and each difference in options, splits or builder is named as a departure."""
+    """Every configuration is compared, and each difference in options, splits or builder is named
+    as a departure.
+    """
     facts_file = real_rows.parents[1] / "flan/datasets.json"
     facts = {fact["name"]: fact for fact in json.loads(facts_file.read_text(encoding="utf-8"))}
     assert set(DEPARTURES) <= {d.name for d in CATALOGUE} == set(facts)
     for d in CATALOGUE:
         there, fact = original(d.name, d.cluster, d.tfds), facts[d.name]
         assert d.splits["test"] == fact["splits"]["test"].split(" ")[0], d.name
-        assert (there.answer == "free text") == (d.options is None) == (fact["options"] is None), d.name
+        assert (there.answer == "free text") == (d.options is None) == (fact["options"] is None), (
+            d.name
+        )
         assert there.tfds == fact["tfds"]["repo_spec"], d.name
         if isinstance(d.options, tuple) and d.name != "stsb":
             labels = [entry["option"] for entry in fact["options"]["label_to_option"]]
@@ -203,7 +309,10 @@ def test_templates_are_unique_across_the_papers_datasets():
     seen = {}
     for d in CATALOGUE:
         for t in d.templates:
-            assert seen.setdefault(fingerprint(t), d.paper_dataset) == d.paper_dataset, (d.name, t.id)
+            assert seen.setdefault(fingerprint(t), d.paper_dataset) == d.paper_dataset, (
+                d.name,
+                t.id,
+            )
 
 
 @pytest.mark.parametrize("name", [d.name for d in CATALOGUE])
@@ -236,12 +345,21 @@ def test_bundled_labels_are_balanced():
 
 def test_nli_gold_labels_against_the_raw_class_names(real_rows):
     """Label names as the TFDS builders list them; the option must say the same."""
-    names = {"anli_r1": ["entailment", "neutral", "contradiction"], "cb": ["entailment", "contradiction", "neutral"],
-             "rte": ["entailment", "not_entailment"], "mnli_matched": ["entailment", "neutral", "contradiction"],
-             "qnli": ["entailment", "not_entailment"], "wnli": ["not_entailment", "entailment"],
-             "snli": ["entailment", "neutral", "contradiction"]}
-    meaning = {"yes": "entailment", "no": "contradiction", "it is impossible to say": "neutral",
-               "it is not possible to tell": "neutral"}
+    names = {
+        "anli_r1": ["entailment", "neutral", "contradiction"],
+        "cb": ["entailment", "contradiction", "neutral"],
+        "rte": ["entailment", "not_entailment"],
+        "mnli_matched": ["entailment", "neutral", "contradiction"],
+        "qnli": ["entailment", "not_entailment"],
+        "wnli": ["not_entailment", "entailment"],
+        "snli": ["entailment", "neutral", "contradiction"],
+    }
+    meaning = {
+        "yes": "entailment",
+        "no": "contradiction",
+        "it is impossible to say": "neutral",
+        "it is not possible to tell": "neutral",
+    }
     for name, classes in names.items():
         options = CATALOGUE[name].options
         for option, raw_name in zip(options, classes):
@@ -264,16 +382,23 @@ class Reader:
 """
 
 
-@pytest.mark.parametrize("row", ["import {helper}\nrow = lambda raw: {helper}.Reader.read(raw)",
-                                 "from {helper} import Reader\nrow = Reader.read",
-                                 "from {helper} import SIGN\ndef row(raw):\n    return dict(raw, label=SIGN)",
-                                 "def row(raw):\n    import {helper}\n    return {helper}.Reader.read(raw)"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "import {helper}\nrow = lambda raw: {helper}.Reader.read(raw)",
+        "from {helper} import Reader\nrow = Reader.read",
+        "from {helper} import SIGN\ndef row(raw):\n    return dict(raw, label=SIGN)",
+        "def row(raw):\n    import {helper}\n    return {helper}.Reader.read(raw)",
+    ],
+)
 def test_what_stands_beside_the_row_function_is_part_of_the_key(row, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     helper = f"helper_of_{tmp_path.name}"
     (tmp_path / f"{helper}.py").write_text(HELPER.format(sign=0))
     (tmp_path / "module.py").write_text(row.format(helper=helper))
-    spec = importlib.util.spec_from_file_location(f"module_of_{tmp_path.name}", tmp_path / "module.py")
+    spec = importlib.util.spec_from_file_location(
+        f"module_of_{tmp_path.name}", tmp_path / "module.py"
+    )
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
@@ -290,7 +415,12 @@ def test_the_arguments_of_a_row_function_are_part_of_the_key():
     def read(raw, flip, made=None):
         return raw
 
-    one, other = (dataset(row=functools.partial(functools.partial(read, made=len), flip=flip)) for flip in (0, 1))
+    one, other = (
+        dataset(row=functools.partial(functools.partial(read, made=len), flip=flip))
+        for flip in (0, 1)
+    )
     assert source_of_row(one) != source_of_row(other) and "def read(raw, flip" in source_of_row(one)
-    with pytest.raises(UserError, match="the row function of toy holds <object object at .*__repr__"):
+    with pytest.raises(
+        UserError, match="the row function of toy holds <object object at .*__repr__"
+    ):
         source_of_row(dataset(row=functools.partial(read, flip=object())))

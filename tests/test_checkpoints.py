@@ -13,8 +13,14 @@ from flan_jax.training import checkpoints, optimizer
 
 
 def make_state(value: float, width: int = 8) -> dict:
-    params = {"encoder": {f"layers_{i}": {"kernel": jnp.full((4, width), value + i)} for i in range(2)}}
-    return {"params": params, "opt_state": (optimizer.adafactor().init(params), ()), "step": jnp.int32(value)}
+    params = {
+        "encoder": {f"layers_{i}": {"kernel": jnp.full((4, width), value + i)} for i in range(2)}
+    }
+    return {
+        "params": params,
+        "opt_state": (optimizer.adafactor().init(params), ()),
+        "step": jnp.int32(value),
+    }
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
@@ -51,17 +57,28 @@ def saved_steps(directory) -> list[int]:
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
 
 
-@pytest.mark.parametrize("losses, best", [((5.0, 9.0, 6.0, 1.0, 4.0, 7.0), 4), ((3.0, 1.0, 1.0, 5.0, 6.0, 7.0), 3),
-                                          ((3.0, 1.0, float("nan"), 5.0, 6.0, 7.0), 2)])
+@pytest.mark.parametrize(
+    "losses, best",
+    [
+        ((5.0, 9.0, 6.0, 1.0, 4.0, 7.0), 4),
+        ((3.0, 1.0, 1.0, 5.0, 6.0, 7.0), 3),
+        ((3.0, 1.0, float("nan"), 5.0, 6.0, 7.0), 2),
+    ],
+)
 def test_the_last_and_the_best_stay(tmp_path, losses, best):
     run = checkpoints.Checkpoints(tmp_path, keep=2)
     for step, loss in enumerate(losses, start=1):
-        run.save(step, make_state(float(step)), {"validation_loss": loss, "validation_accuracy": 1.0})
+        run.save(
+            step, make_state(float(step)), {"validation_loss": loss, "validation_accuracy": 1.0}
+        )
     run.save(7, make_state(7.0))  # as where SIGTERM ends a run: without a validation
     run.close()
     assert saved_steps(tmp_path) == [best, 6, 7]
     params = jax.eval_shape(lambda: make_state(0.0))["params"]
-    assert read_parameters(tmp_path, params, "best")[0] == best and read_parameters(tmp_path, params)[0] == 7
+    assert (
+        read_parameters(tmp_path, params, "best")[0] == best
+        and read_parameters(tmp_path, params)[0] == 7
+    )
 
 
 def test_without_validation_there_is_no_best(tmp_path):
@@ -83,7 +100,9 @@ def test_what_cannot_work_is_said_in_one_sentence(tmp_path):
     run.wait()
     with pytest.raises(UserError, match=r"encoder/layers_0/kernel: \(4, 8\) there, \(4, 9\) here"):
         run.restore(jax.eval_shape(lambda: make_state(0.0, width=9)))
-    with pytest.raises(UserError, match=r"model \(unexpected: step\); give the gin files .* or another MODEL_DIR"):
+    with pytest.raises(
+        UserError, match=r"model \(unexpected: step\); give the gin files .* or another MODEL_DIR"
+    ):
         run.restore({"params": abstract["params"], "opt_state": abstract["opt_state"]})
     with pytest.raises(UserError, match="give a run's directory"):
         checkpoints.checkpoint_path(tmp_path / "nowhere")
@@ -100,7 +119,9 @@ def test_t5x_checkpoints_are_read_whole():
     step, params = golden.read_t5x(path)
     lines = (golden.T5_V512 / "model-info.txt").read_text().splitlines()
     listed = {
-        line.split()[1] for line in lines if line.startswith(("Variable encoder", "Variable decoder", "Variable tok"))
+        line.split()[1]
+        for line in lines
+        if line.startswith(("Variable encoder", "Variable decoder", "Variable tok"))
     }
     assert step == 3 and listed == golden.named(params).keys()
     assert sum(x.size for x in jax.tree.leaves(params)) == 12384

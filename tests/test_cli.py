@@ -1,4 +1,6 @@
-"""`flan-jax VERB`: help without start-up cost, one sentence for a mistake, the same exit status both ways."""
+"""`flan-jax VERB`: help without start-up cost, one sentence for a mistake, the same exit status
+both ways.
+"""
 
 import importlib.util
 import os
@@ -40,8 +42,10 @@ def test_help_lists_verbs_that_exist(capsys, name):
 
 
 def test_help_is_quick_and_imports_no_engine():
-    code = ("import sys; from flan_jax import cli; cli.main(['--help']); "
-            "assert not {'jax', 'tensorflow', 'seqio', 'numpy', 'gin'} & set(sys.modules)")
+    code = (
+        "import sys; from flan_jax import cli; cli.main(['--help']); "
+        "assert not {'jax', 'tensorflow', 'seqio', 'numpy', 'gin'} & set(sys.modules)"
+    )
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert time.perf_counter() - begin < 2  # 0.1 s on an idle core; 2 s to import jax there
@@ -52,12 +56,15 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("flan_jax 0.")
 
 
-@pytest.mark.parametrize("argv, expected", [
-    (["trian"], "unknown verb 'trian'; did you mean train?"),
-    (["EVAL"], "unknown verb 'EVAL'; did you mean eval?"),
-    (["zzz"], "the verbs are train, eval"),
-    ([], "no verb given; write flan-jax train|eval"),
-])
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        (["trian"], "unknown verb 'trian'; did you mean train?"),
+        (["EVAL"], "unknown verb 'EVAL'; did you mean eval?"),
+        (["zzz"], "the verbs are train, eval"),
+        ([], "no verb given; write flan-jax train|eval"),
+    ],
+)
 def test_a_wrong_verb_is_answered_with_the_right_ones(capsys, argv, expected):
     assert cli.main(argv) == 2
     error = capsys.readouterr().err
@@ -80,7 +87,10 @@ def test_a_user_error_is_one_sentence_even_through_gin(verb, capsys):
 
     verb(lambda argv: fails())
     assert cli.main(["tasks"]) == 2
-    assert capsys.readouterr().err == "flan-jax: error: the mesh needs 8 devices; give --gin.MESH={'data': 1}.\n"
+    assert (
+        capsys.readouterr().err
+        == "flan-jax: error: the mesh needs 8 devices; give --gin.MESH={'data': 1}.\n"
+    )
 
 
 def test_another_error_keeps_its_traceback(verb):
@@ -99,8 +109,9 @@ def test_sigterm_and_ctrl_c_end_a_verb_with_143_and_a_message(verb, capsys, numb
 
     verb(interrupted)
     assert cli.main(["tasks"]) == 143
-    assert capsys.readouterr().err == (f"flan-jax: {name}: ended; what was finished is kept, and the same command does "
-                                       "the rest.\n")
+    assert capsys.readouterr().err == (
+        f"flan-jax: {name}: ended; what was finished is kept, and the same command does the rest.\n"
+    )
     assert signal.getsignal(number) == before
 
 
@@ -121,11 +132,13 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost(verb, capsys, number):
 
 
 def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_nothing():
-    code = ("import os, signal, time; from flan_jax import signals; came = []\n"
-            "with signals.handled(came.append):\n"
-            "    for number in (signal.SIGTERM, signal.SIGTERM): os.kill(os.getpid(), number)\n"
-            "    print(came, flush=True)\n"
-            "    os.kill(os.getpid(), signal.SIGINT)")
+    code = (
+        "import os, signal, time; from flan_jax import signals; came = []\n"
+        "with signals.handled(came.append):\n"
+        "    for number in (signal.SIGTERM, signal.SIGTERM): os.kill(os.getpid(), number)\n"
+        "    print(came, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.stdout, result.returncode) == ("['SIGTERM']\n", -signal.SIGINT), result.stderr
 
@@ -152,7 +165,9 @@ def test_a_diverged_run_ends_with_status_one_and_a_message(verb, capsys):
 def test_flags_of_a_verb_are_refused_in_one_sentence():
     parser = cli.ArgumentParser(prog="flan-jax report")
     parser.add_argument("--output")
-    with pytest.raises(UserError, match=r"^unrecognized arguments: --outptu=x; did you mean --output\?"):
+    with pytest.raises(
+        UserError, match=r"^unrecognized arguments: --outptu=x; did you mean --output\?"
+    ):
         parser.parse_args(["--outptu=x"])
 
 
@@ -160,14 +175,19 @@ def test_the_package_runs_as_a_module():
     help_text = as_process("flan_jax", "--help")
     assert help_text.returncode == 0 and help_text.stdout.startswith("Instruction tuning")
     wrong = as_process("flan_jax", "trian")
-    assert (wrong.returncode, wrong.stderr) == (2, "flan-jax: error: unknown verb 'trian'; did you mean train?\n")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "flan-jax: error: unknown verb 'trian'; did you mean train?\n",
+    )
 
 
 def test_a_module_run_with_python_m_ends_like_the_verb(tmp_path, monkeypatch):
     (tmp_path / "one_verb.py").write_text(
         "from flan_jax import cli\nfrom flan_jax.errors import UserError\n\n"
-        "def main(argv):\n    if argv == ['bad']:\n        raise UserError('say good.')\n    return len(argv)\n\n"
-        "if __name__ == '__main__':\n    cli.run(main)\n")
+        "def main(argv):\n    if argv == ['bad']:\n        raise UserError('say good.')\n    "
+        "return len(argv)\n\n"
+        "if __name__ == '__main__':\n    cli.run(main)\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert as_process("one_verb", "a", "b").returncode == 2
     assert as_process("one_verb").returncode == 0

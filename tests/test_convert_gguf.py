@@ -1,4 +1,6 @@
-"""GGUF files, written here by the `gguf` package: the same logits as the same weights in Hugging Face's form."""
+"""GGUF files, written here by the `gguf` package: the same logits as the same weights in Hugging
+Face's form.
+"""
 
 import json
 
@@ -16,20 +18,43 @@ from flan_jax.interchange.parameters import parameter_shapes
 gguf = pytest.importorskip("gguf", reason="NOT CHECKED: reading GGUF needs the extra [hf]")
 
 WIDTH, HEADS, KV_HEADS, HIDDEN, LAYERS, VOCABULARY = 32, 4, 2, 64, 2, 96
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 8192}
-IN_LAYER = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-            "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-            "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+IN_LAYER = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
 
 
 def random_model(path, kind="llama", tied=True, rope=None):
     """A Hugging Face directory with random weights; gives them by their names there."""
     path.mkdir()
-    config = {"model_type": kind, "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": HIDDEN,
-              "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
-              "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 1e5, "rope_scaling": rope,
-              "tie_word_embeddings": tied}
+    config = {
+        "model_type": kind,
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e5,
+        "rope_scaling": rope,
+        "tie_word_embeddings": tied,
+    }
     (path / "config.json").write_text(json.dumps(config))
     fields = huggingface_llama.fields_of(config, path)
     rng = np.random.default_rng(0)
@@ -44,19 +69,36 @@ def random_model(path, kind="llama", tied=True, rope=None):
 
 
 def neighbours(array, heads):
-    """Rows as llama.cpp's rotary positions want them: the two of a pair, half a head apart, side by side."""
+    """Rows as llama.cpp's rotary positions want them: the two of a pair, half a head apart, side by
+    side.
+    """
     pairs = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
 
-def write_gguf(path, arrays, kind="llama", quantise=None, frequencies=None, leave_out=(), tokenizer=None,
-               per_layer=None, more=lambda writer: None):
+def write_gguf(
+    path,
+    arrays,
+    kind="llama",
+    quantise=None,
+    frequencies=None,
+    leave_out=(),
+    tokenizer=None,
+    per_layer=None,
+    more=lambda writer: None,
+):
     writer = gguf.GGUFWriter(path, kind)
     writer.add_block_count(LAYERS)
     writer.add_embedding_length(WIDTH)
-    numbers = {"add_feed_forward_length": HIDDEN, "add_head_count": HEADS, "add_head_count_kv": KV_HEADS}
+    numbers = {
+        "add_feed_forward_length": HIDDEN,
+        "add_head_count": HEADS,
+        "add_head_count_kv": KV_HEADS,
+    }
     for name, number in numbers.items():
-        getattr(writer, name)(number if per_layer is None else [number] * (LAYERS - 1) + [number * per_layer])
+        getattr(writer, name)(
+            number if per_layer is None else [number] * (LAYERS - 1) + [number * per_layer]
+        )
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(1e5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
@@ -109,7 +151,10 @@ def test_a_gguf_file_is_the_model_it_was_made_from(tmp_path, capsys, kind, tied)
     for name, array in arrays.items():
         np.testing.assert_array_equal(back[name].read(), array, err_msg=name)
     said = capsys.readouterr().out
-    assert "stored as F32" in said and "type 'gpt2', splits text like None and has 96 tokens; it cannot" in said
+    assert (
+        "stored as F32" in said
+        and "type 'gpt2', splits text like None and has 96 tokens; it cannot" in said
+    )
 
 
 def test_quantised_weights_come_out_near_what_they_were(tmp_path):
@@ -120,7 +165,9 @@ def test_quantised_weights_come_out_near_what_they_were(tmp_path):
     assert source.tensors.keys() == original.tensors.keys()
     for name, tensor in source.tensors.items():
         assert tensor.dtype.name == "bfloat16", name
-        np.testing.assert_allclose(tensor.read().astype(np.float32), original.tensors[name].read(), atol=0.02)
+        np.testing.assert_allclose(
+            tensor.read().astype(np.float32), original.tensors[name].read(), atol=0.02
+        )
 
 
 def test_the_rotary_scaling_of_llama_3_is_recognised(tmp_path, capsys):
@@ -129,32 +176,70 @@ def test_the_rotary_scaling_of_llama_3_is_recognised(tmp_path, capsys):
     wavelengths = 2 * np.pi * 1e5**half
     smooth = (8192 / wavelengths - 1) / 3
     middle = 1 / ((1 - smooth) / 8 + smooth)
-    factors = np.where(wavelengths < 8192 / 4, 1.0, np.where(wavelengths > 8192, 8.0, middle)).astype(np.float32)
+    factors = np.where(
+        wavelengths < 8192 / 4, 1.0, np.where(wavelengths > 8192, 8.0, middle)
+    ).astype(np.float32)
     assert factors.max() > 1.0 and factors.min() == 1.0
     write_gguf(tmp_path / "model.gguf", arrays, frequencies=factors)
     found = open_checkpoint(tmp_path / "model.gguf").fields
     assert found == open_checkpoint(tmp_path / "hf").fields
 
     write_gguf(tmp_path / "other.gguf", arrays, frequencies=factors * 1.1)
-    assert cli.main(["convert", "--from=gguf", "--to=hf", f"--input={tmp_path / 'other.gguf'}",
-                     f"--output={tmp_path / 'no'}"]) == 2
+    assert (
+        cli.main(
+            [
+                "convert",
+                "--from=gguf",
+                "--to=hf",
+                f"--input={tmp_path / 'other.gguf'}",
+                f"--output={tmp_path / 'no'}",
+            ]
+        )
+        == 2
+    )
     assert "another way than Llama 3" in capsys.readouterr().err
 
 
 def test_a_file_that_lacks_tensors_is_refused_with_all_their_names(tmp_path, capsys):
     arrays = random_model(tmp_path / "hf")
-    write_gguf(tmp_path / "cut.gguf", arrays, leave_out=("blk.1.ffn_up.weight", "output_norm.weight"))
-    assert cli.main(["convert", "--from=gguf", "--to=flan", f"--input={tmp_path / 'cut.gguf'}",
-                     f"--output={tmp_path / 'no'}"]) == 2
+    write_gguf(
+        tmp_path / "cut.gguf", arrays, leave_out=("blk.1.ffn_up.weight", "output_norm.weight")
+    )
+    assert (
+        cli.main(
+            [
+                "convert",
+                "--from=gguf",
+                "--to=flan",
+                f"--input={tmp_path / 'cut.gguf'}",
+                f"--output={tmp_path / 'no'}",
+            ]
+        )
+        == 2
+    )
     said = capsys.readouterr().err.splitlines()
     assert sorted(said[1:]) == ["  missing: blk.1.ffn_up.weight", "  missing: output_norm.weight"]
     assert not (tmp_path / "no").exists()
 
 
 def test_a_byte_level_tokenizer_comes_out_of_the_file(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers", reason="NOT CHECKED: tokenizer.json needs the extra [hf]")
-    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdehlmnorstw0123456789", "Ġ", "he", "ll", "hell",
-             "hello", "Ġw", "or", "Ġwor"]
+    tokenizers = pytest.importorskip(
+        "tokenizers", reason="NOT CHECKED: tokenizer.json needs the extra [hf]"
+    )
+    words = [
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        *"abcdehlmnorstw0123456789",
+        "Ġ",
+        "he",
+        "ll",
+        "hell",
+        "hello",
+        "Ġw",
+        "or",
+        "Ġwor",
+    ]
     merges = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or"]
     tokenizer = words + [f"unused{i}" for i in range(VOCABULARY - len(words))], merges
     write_gguf(tmp_path / "model.gguf", random_model(tmp_path / "hf"), tokenizer=tokenizer)
@@ -174,7 +259,9 @@ def test_a_byte_level_tokenizer_comes_out_of_the_file(tmp_path):
         writer.add_base_model_count(1)
         writer.add_base_model_repo_url(0, "https://huggingface.co/owner/small")
 
-    write_gguf(tmp_path / "chat.gguf", random_model(tmp_path / "hf2"), tokenizer=tokenizer, more=more)
+    write_gguf(
+        tmp_path / "chat.gguf", random_model(tmp_path / "hf2"), tokenizer=tokenizer, more=more
+    )
     convert("gguf", "flan", tmp_path / "chat.gguf", tmp_path / "ours")
     assert load_vocabulary(str(tmp_path / "ours")).eos_ids == (2, 0)
     convert("flan", "hf", tmp_path / "ours", tmp_path / "chat")
@@ -188,34 +275,69 @@ def linear(key, value):
     return lambda writer: writer.add_float32(f"llama.{key}", value)
 
 
-@pytest.mark.parametrize("more, factor", [
-    (linear("rope.scaling.factor", 4.0), 4.0),
-    (linear("rope.scale_linear", 4.0), 4.0),
-    (lambda writer: (linear("rope.scaling.factor", 2.0)(writer), linear("rope.scale_linear", 4.0)(writer)), 2.0),
-    (lambda writer: (linear("rope.scaling.factor", 4.0)(writer), writer.add_string("llama.rope.scaling.type", "none")),
-     None),
-    (linear("rope.scaling.factor", 0.0), None), (linear("rope.scaling.factor", 1.0), None),
-    (lambda writer: writer.add_rope_scaling_finetuned(True), None), (linear("rope.scaling.attn_factor", 1.0), None),
-], ids=range(8))
+@pytest.mark.parametrize(
+    "more, factor",
+    [
+        (linear("rope.scaling.factor", 4.0), 4.0),
+        (linear("rope.scale_linear", 4.0), 4.0),
+        (
+            lambda writer: (
+                linear("rope.scaling.factor", 2.0)(writer),
+                linear("rope.scale_linear", 4.0)(writer),
+            ),
+            2.0,
+        ),
+        (
+            lambda writer: (
+                linear("rope.scaling.factor", 4.0)(writer),
+                writer.add_string("llama.rope.scaling.type", "none"),
+            ),
+            None,
+        ),
+        (linear("rope.scaling.factor", 0.0), None),
+        (linear("rope.scaling.factor", 1.0), None),
+        (lambda writer: writer.add_rope_scaling_finetuned(True), None),
+        (linear("rope.scaling.attn_factor", 1.0), None),
+    ],
+    ids=range(8),
+)
 def test_linear_rotary_scaling_is_that_of_llama_cpp(tmp_path, more, factor):
     """The factors that llama.cpp's `load_hparams` gives, by its source."""
-    arrays = random_model(tmp_path / "hf", rope=factor and {"rope_type": "linear", "factor": factor})
+    arrays = random_model(
+        tmp_path / "hf", rope=factor and {"rope_type": "linear", "factor": factor}
+    )
     write_gguf(tmp_path / "model.gguf", arrays, more=more)
     expected = factor and {"rope_type": "linear", "factor": factor}
     assert open_checkpoint(tmp_path / "model.gguf").fields["rope_scaling"] == expected
     assert open_checkpoint(tmp_path / "hf").fields["rope_scaling"] == expected
 
 
-@pytest.mark.parametrize("more, reason", [
-    (lambda writer: writer.add_string("llama.rope.scaling.type", "yarn"), "type 'yarn'"),
-    (lambda writer: writer.add_string("llama.rope.scaling.type", "longrope"), "type 'longrope'"),
-    (lambda writer: writer.add_string("llama.rope.scaling.type", "new"), "must be one of linear, longrope, none, yarn"),
-    (linear("rope.scaling.attn_factor", 1.2), "attn_factor 1.2"), (linear("rope.scaling.factor", -1.0), "above 0"),
-    (lambda writer: writer.add_uint16("split.count", 3), "one of the 3 parts of a model"),
-    (lambda writer: writer.add_bool("llama.attention.causal", False), "attention.causal False"),
-    (lambda writer: writer.add_array("llama.attention.key_length", [8, 4]), "the same in each of its 2 layers"),
-    (lambda writer: writer.add_array("llama.attention.key_length", ["8", "8"]), "must be a whole number"),
-])
+@pytest.mark.parametrize(
+    "more, reason",
+    [
+        (lambda writer: writer.add_string("llama.rope.scaling.type", "yarn"), "type 'yarn'"),
+        (
+            lambda writer: writer.add_string("llama.rope.scaling.type", "longrope"),
+            "type 'longrope'",
+        ),
+        (
+            lambda writer: writer.add_string("llama.rope.scaling.type", "new"),
+            "must be one of linear, longrope, none, yarn",
+        ),
+        (linear("rope.scaling.attn_factor", 1.2), "attn_factor 1.2"),
+        (linear("rope.scaling.factor", -1.0), "above 0"),
+        (lambda writer: writer.add_uint16("split.count", 3), "one of the 3 parts of a model"),
+        (lambda writer: writer.add_bool("llama.attention.causal", False), "attention.causal False"),
+        (
+            lambda writer: writer.add_array("llama.attention.key_length", [8, 4]),
+            "the same in each of its 2 layers",
+        ),
+        (
+            lambda writer: writer.add_array("llama.attention.key_length", ["8", "8"]),
+            "must be a whole number",
+        ),
+    ],
+)
 def test_what_llama_cpp_reads_and_a_decoder_here_has_not_is_refused(tmp_path, more, reason):
     write_gguf(tmp_path / "model.gguf", random_model(tmp_path / "hf"), more=more)
     with pytest.raises(UserError, match=reason):
@@ -225,9 +347,13 @@ def test_what_llama_cpp_reads_and_a_decoder_here_has_not_is_refused(tmp_path, mo
 def test_settings_given_for_each_layer_are_read_where_they_agree(tmp_path):
     arrays = random_model(tmp_path / "hf")
     write_gguf(tmp_path / "model.gguf", arrays, per_layer=1)
-    assert open_checkpoint(tmp_path / "model.gguf").fields == open_checkpoint(tmp_path / "hf").fields
+    assert (
+        open_checkpoint(tmp_path / "model.gguf").fields == open_checkpoint(tmp_path / "hf").fields
+    )
     write_gguf(tmp_path / "other.gguf", arrays, per_layer=2)
-    with pytest.raises(UserError, match="has attention.head_count .* the same in each of its 2 layers"):
+    with pytest.raises(
+        UserError, match="has attention.head_count .* the same in each of its 2 layers"
+    ):
         open_checkpoint(tmp_path / "other.gguf")
 
 
@@ -237,7 +363,9 @@ def test_numbers_in_a_gguf_file_are_bounded_by_its_size(tmp_path):
     layers = data.index(b"llama.block_count") + len("llama.block_count") + 4
     for at, number in ((8, 2**60), (16, 2**60), (layers, 3_000_000_000)):  # tensors, keys, layers
         size = 4 if at == layers else 8
-        (tmp_path / "large.gguf").write_bytes(data[:at] + number.to_bytes(size, "little") + data[at + size :])
+        (tmp_path / "large.gguf").write_bytes(
+            data[:at] + number.to_bytes(size, "little") + data[at + size :]
+        )
         with pytest.raises(UserError, match="large.gguf"):
             open_checkpoint(tmp_path / "large.gguf")
     for damaged in (data[:-40], data[: len(data) // 9], data[:2]):

@@ -1,6 +1,8 @@
-"""Conversion from and to Hugging Face against `transformers` itself: names, shapes, logits, and bytes back again.
+"""Conversion from and to Hugging Face against `transformers` itself: names, shapes, logits, and
+bytes back again.
 
-Needs torch and transformers, which flan_jax does not: without them the parity tests are skipped, and say so.
+Needs torch and transformers, which flan_jax does not: without them the parity tests are skipped,
+  and say so.
 """
 
 import dataclasses
@@ -34,12 +36,32 @@ from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.models import layers
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
-T5_ODD = {"vocab_size": 120, "d_model": 24, "d_kv": 5, "d_ff": 37, "num_layers": 2, "num_decoder_layers": 3,
-          "num_heads": 3}
-LLAMA_ODD = {"vocab_size": 101, "hidden_size": 24, "intermediate_size": 37, "num_hidden_layers": 2,
-             "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 512}
-LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0,
-               "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+T5_ODD = {
+    "vocab_size": 120,
+    "d_model": 24,
+    "d_kv": 5,
+    "d_ff": 37,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "num_heads": 3,
+}
+LLAMA_ODD = {
+    "vocab_size": 101,
+    "hidden_size": 24,
+    "intermediate_size": 37,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 
 
 @pytest.fixture
@@ -60,18 +82,24 @@ def save_t5(transformers, path, tied, **sizes):
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
     model.save_pretrained(path)
     config = json.loads((path / "config.json").read_text())
-    config["tie_word_embeddings"] = tied  # as T5 1.1 on the hub has it; transformers 5 writes another setting
+    # as T5 1.1 on the hub has it; transformers 5 writes another setting
+    config["tie_word_embeddings"] = tied
     config.pop("scale_decoder_outputs", None)
     (path / "config.json").write_text(json.dumps(config))
     if not tied:
-        with_head = {name: value.detach().numpy() for name, value in model.state_dict().items()
-                     if not name.endswith("embed_tokens.weight")}
+        with_head = {
+            name: value.detach().numpy()
+            for name, value in model.state_dict().items()
+            if not name.endswith("embed_tokens.weight")
+        }
         _save(path, with_head)
     return transformers.T5ForConditionalGeneration.from_pretrained(path).eval()
 
 
 def _save(path, arrays):
-    safetensors_files.write_directory(path, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.__getitem__)
+    safetensors_files.write_directory(
+        path, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.__getitem__
+    )
 
 
 def _spread(model):
@@ -91,19 +119,25 @@ def their_t5_logits(model, batch):
     import torch
 
     with torch.no_grad():
-        return model(input_ids=torch.tensor(batch["encoder_input_tokens"]).long(),
-                     attention_mask=torch.tensor(batch["encoder_segment_ids"]).long(),
-                     decoder_input_ids=torch.tensor(batch["decoder_input_tokens"]).long()).logits.numpy()
+        return model(
+            input_ids=torch.tensor(batch["encoder_input_tokens"]).long(),
+            attention_mask=torch.tensor(batch["encoder_segment_ids"]).long(),
+            decoder_input_ids=torch.tensor(batch["decoder_input_tokens"]).long(),
+        ).logits.numpy()
 
 
 def loaded_without_remark(cls, path):
     """The model that `transformers` loads; every name has to be there, and no other."""
     model, said = cls.from_pretrained(path, output_loading_info=True)
-    assert not any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), said
+    assert not any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), (
+        said
+    )
     return model.eval()
 
 
-@pytest.mark.parametrize("kind, tied", [("gated-gelu", False), ("relu", True), ("gated-silu", False)])
+@pytest.mark.parametrize(
+    "kind, tied", [("gated-gelu", False), ("relu", True), ("gated-silu", False)]
+)
 def test_a_t5_gives_the_logits_of_transformers_there_and_back(transformers, tmp_path, kind, tied):
     theirs = save_t5(transformers, tmp_path / "hf", tied, feed_forward_proj=kind)
     batch = t5_batch(120)
@@ -136,15 +170,32 @@ def test_mt5_and_tied_logits_without_scale(transformers, tmp_path):
     np.testing.assert_allclose(their_t5_logits(again, batch), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [
-    {"tie_word_embeddings": False},
-    {"tie_word_embeddings": True, "rms_norm_eps": 1e-5},
-    {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 10, "rope_parameters": LLAMA3_ROPE},
-    {"num_key_value_heads": 1, "head_dim": 2, "hidden_act": "gelu_pytorch_tanh",
-     "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
-    {"qwen2": True, "tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
-    {"qwen2": True, "tie_word_embeddings": False, "num_key_value_heads": 3},
-], ids=str)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tie_word_embeddings": False},
+        {"tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+        {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 10,
+            "rope_parameters": LLAMA3_ROPE,
+        },
+        {
+            "num_key_value_heads": 1,
+            "head_dim": 2,
+            "hidden_act": "gelu_pytorch_tanh",
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+        },
+        {
+            "qwen2": True,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        },
+        {"qwen2": True, "tie_word_embeddings": False, "num_key_value_heads": 3},
+    ],
+    ids=str,
+)
 def test_a_decoder_gives_the_logits_of_transformers_there_and_back(transformers, tmp_path, config):
     import torch
 
@@ -174,11 +225,23 @@ def test_a_decoder_gives_the_logits_of_transformers_there_and_back(transformers,
 
 
 def random_llama(path, dtype=np.float32, shard_bytes=10**9, **changes):
-    """A Hugging Face directory of random numbers, written without `transformers`; gives its config.json."""
+    """A Hugging Face directory of random numbers, written without `transformers`; gives its
+    config.json.
+    """
     path.mkdir()
-    config = {"model_type": "llama", "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24,
-              "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_act": "silu",
-              "rms_norm_eps": 1e-5, "tie_word_embeddings": False, **changes}
+    config = {
+        "model_type": "llama",
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        **changes,
+    }
     (path / "config.json").write_text(json.dumps(config))
     fields = huggingface_llama.fields_of(config, path)
     rng, names, arrays = np.random.default_rng(0), huggingface_llama.names(fields), {}
@@ -201,7 +264,9 @@ def test_shards_with_an_index_in_bfloat16_are_those_of_the_safetensors_package(t
         assert set(theirs) == {name for name, file in index["weight_map"].items() if file == shard}
         for name, array in theirs.items():
             np.testing.assert_array_equal(opened[name].read(), array)
-    assert index["metadata"]["total_size"] == sum(tensor.read().nbytes for tensor in opened.values())
+    assert index["metadata"]["total_size"] == sum(
+        tensor.read().nbytes for tensor in opened.values()
+    )
 
     convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
     convert("flan", "hf", tmp_path / "ours", tmp_path / "back")
@@ -210,17 +275,34 @@ def test_shards_with_an_index_in_bfloat16_are_those_of_the_safetensors_package(t
 
 
 def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
-    """Both stacks carry the embedding, and a table that nothing reads; the shared name may be missing."""
-    config = {"model_type": "t5", "vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1,
-              "num_heads": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    """Both stacks carry the embedding, and a table that nothing reads; the shared name may be
+    missing.
+    """
+    config = {
+        "model_type": "t5",
+        "vocab_size": 64,
+        "d_model": 16,
+        "d_kv": 4,
+        "d_ff": 24,
+        "num_layers": 1,
+        "num_heads": 2,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    }
     fields = huggingface_t5.fields_of(config, True, "here")
     rng, names = np.random.default_rng(0), huggingface_t5.names(fields)
-    arrays = {names[name]: rng.standard_normal(shape[::-1] if huggingface_t5.is_turned(name) else shape)
-              .astype(np.float32) for name, shape in parameter_shapes("t5", fields).items()}
+    arrays = {
+        names[name]: rng.standard_normal(
+            shape[::-1] if huggingface_t5.is_turned(name) else shape
+        ).astype(np.float32)
+        for name, shape in parameter_shapes("t5", fields).items()
+    }
     table = arrays["shared.weight"]
     old = {name: array for name, array in arrays.items() if name != "shared.weight"}
     old |= dict.fromkeys(huggingface_t5.EMBEDDING_ALIASES, table)
-    old["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = np.zeros((32, 2), np.float32)
+    old["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = np.zeros(
+        (32, 2), np.float32
+    )
     for directory, tensors in (("new", arrays), ("old", old)):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "config.json").write_text(json.dumps(config))
@@ -233,16 +315,22 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
         open_checkpoint(tmp_path / "old")
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"model_type": "gpt2"}, "has model_type 'gpt2', but it must be one of llama, mt5, qwen2, t5"),
-    ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-    ({"attention_bias": True}, "attention_bias"),
-    ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "type 'yarn'"),
-    ({"num_hidden_layers": 3}, r"\n  missing: model.layers.2.input_layernorm.weight\n"),
-    ({"num_hidden_layers": 1}, r"\n  unexpected: model.layers.1.input_layernorm.weight\n"),
-    ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) there, \(65, 16\) here"),
-    ({"tie_word_embeddings": True}, "unexpected: lm_head.weight"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"model_type": "gpt2"},
+            "has model_type 'gpt2', but it must be one of llama, mt5, qwen2, t5",
+        ),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "type 'yarn'"),
+        ({"num_hidden_layers": 3}, r"\n  missing: model.layers.2.input_layernorm.weight\n"),
+        ({"num_hidden_layers": 1}, r"\n  unexpected: model.layers.1.input_layernorm.weight\n"),
+        ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) there, \(65, 16\) here"),
+        ({"tie_word_embeddings": True}, "unexpected: lm_head.weight"),
+    ],
+)
 def test_a_model_that_does_not_fit_is_refused_with_the_reason(tmp_path, changes, message):
     config = random_llama(tmp_path / "hf")
     (tmp_path / "hf/config.json").write_text(json.dumps({**config, **changes}))
@@ -268,11 +356,22 @@ def test_files_that_are_cut_short_or_missing_are_refused(tmp_path):
         open_checkpoint(tmp_path / "hf")
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"hidden_act": None}, "config.json is not readable (it lacks 'hidden_act'); download"),
-    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8}},
-     "config.json (rope_scaling) is not readable (it lacks 'low_freq_factor'); download"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"hidden_act": None}, "config.json is not readable (it lacks 'hidden_act'); download"),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 8,
+                }
+            },
+            "config.json (rope_scaling) is not readable (it lacks 'low_freq_factor'); download",
+        ),
+    ],
+)
 def test_a_config_that_lacks_a_setting_is_one_sentence(tmp_path, changes, message):
     config = random_llama(tmp_path / "hf") | changes
     kept = {name: value for name, value in config.items() if value is not None}
@@ -292,37 +391,71 @@ def test_json_that_is_cut_short_is_one_sentence(tmp_path, name):
 
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 PLAIN = {"rope_type": "default", "rope_theta": 500.0}
-SCALING3 = {name: value for name, value in LLAMA3_ROPE.items() if name not in ("rope_type", "rope_theta")}
+SCALING3 = {
+    name: value for name, value in LLAMA3_ROPE.items() if name not in ("rope_type", "rope_theta")
+}
 
 
-@pytest.mark.parametrize("rope, expected", [
-    ({"rope_parameters": PLAIN}, (500.0, None)),
-    ({"rope_parameters": PLAIN, "rope_theta": 700.0}, (500.0, None)),
-    ({"rope_theta": 700.0}, (700.0, None)),
-    ({"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 700.0}, (700.0, LINEAR)),
-    # The older setting counts, and the theta inside the newer one is lost with it.
-    ({"rope_parameters": PLAIN, "rope_scaling": LINEAR}, (10000.0, LINEAR)),
-    ({"rope_parameters": PLAIN, "rope_scaling": {**LINEAR, "rope_theta": 50.0}, "rope_theta": 700.0}, (50.0, LINEAR)),
-    ({"rope_parameters": LINEAR, "rope_scaling": {}}, (10000.0, LINEAR)),
-    ({"rope_parameters": LINEAR, "rope_scaling": None}, (10000.0, LINEAR)),
-    ({"rope_parameters": LLAMA3_ROPE}, (5000.0, SCALING3)),
-    ({"rope_parameters": PLAIN, "rope_scaling": LLAMA3_ROPE}, (5000.0, SCALING3)),
-    ({"rope_parameters": LLAMA3_ROPE, "original_max_position_embeddings": 16},
-     (5000.0, {**SCALING3, "original_max_position_embeddings": 16})),
-    ({"rope_parameters": LLAMA3_ROPE, "rope_scaling": {"rope_type": "default"}}, (10000.0, None)),
-    *(({"rope_parameters": PLAIN, "rope_scaling": {"rope_type": kind, "factor": 4.0}}, None)
-      for kind in ("dynamic", "yarn", "longrope", "proportional", "new")),
-    ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, None),
-    ({"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}, None),
-    ({"rope_parameters": PLAIN, "partial_rotary_factor": 0.5}, None),
-    ({"rope_parameters": {"full_attention": PLAIN}}, None),
-    ({"rope_scaling": {**LINEAR, "factor": "4"}}, None), ({"rope_scaling": "linear"}, None),
-    ({"rope_theta": True}, None), ({"rope_theta": 10**400}, None), ({"rope_scaling": {**LINEAR, "factor": 0}}, None),
-], ids=str)
+@pytest.mark.parametrize(
+    "rope, expected",
+    [
+        ({"rope_parameters": PLAIN}, (500.0, None)),
+        ({"rope_parameters": PLAIN, "rope_theta": 700.0}, (500.0, None)),
+        ({"rope_theta": 700.0}, (700.0, None)),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 700.0}, (700.0, LINEAR)),
+        # The older setting counts, and the theta inside the newer one is lost with it.
+        ({"rope_parameters": PLAIN, "rope_scaling": LINEAR}, (10000.0, LINEAR)),
+        (
+            {
+                "rope_parameters": PLAIN,
+                "rope_scaling": {**LINEAR, "rope_theta": 50.0},
+                "rope_theta": 700.0,
+            },
+            (50.0, LINEAR),
+        ),
+        ({"rope_parameters": LINEAR, "rope_scaling": {}}, (10000.0, LINEAR)),
+        ({"rope_parameters": LINEAR, "rope_scaling": None}, (10000.0, LINEAR)),
+        ({"rope_parameters": LLAMA3_ROPE}, (5000.0, SCALING3)),
+        ({"rope_parameters": PLAIN, "rope_scaling": LLAMA3_ROPE}, (5000.0, SCALING3)),
+        (
+            {"rope_parameters": LLAMA3_ROPE, "original_max_position_embeddings": 16},
+            (5000.0, {**SCALING3, "original_max_position_embeddings": 16}),
+        ),
+        (
+            {"rope_parameters": LLAMA3_ROPE, "rope_scaling": {"rope_type": "default"}},
+            (10000.0, None),
+        ),
+        *(
+            ({"rope_parameters": PLAIN, "rope_scaling": {"rope_type": kind, "factor": 4.0}}, None)
+            for kind in ("dynamic", "yarn", "longrope", "proportional", "new")
+        ),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, None),
+        ({"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}, None),
+        ({"rope_parameters": PLAIN, "partial_rotary_factor": 0.5}, None),
+        ({"rope_parameters": {"full_attention": PLAIN}}, None),
+        ({"rope_scaling": {**LINEAR, "factor": "4"}}, None),
+        ({"rope_scaling": "linear"}, None),
+        ({"rope_theta": True}, None),
+        ({"rope_theta": 10**400}, None),
+        ({"rope_scaling": {**LINEAR, "factor": 0}}, None),
+    ],
+    ids=str,
+)
 def test_rotary_positions_are_those_of_transformers(rope, expected):
-    """Of two settings that one counts which does in transformers; where it is installed, so are the frequencies."""
-    config = {"model_type": "llama", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 24, "hidden_act": "silu",
-              "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 2048, **rope}
+    """Of two settings that one counts which does in transformers; where it is installed, so are the
+    frequencies.
+    """
+    config = {
+        "model_type": "llama",
+        "vocab_size": 64,
+        "hidden_size": 64,
+        "intermediate_size": 24,
+        "hidden_act": "silu",
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 2048,
+        **rope,
+    }
     if expected is None:
         with pytest.raises(UserError, match="config.json"):
             huggingface_llama.fields_of(config, "hf/config.json")
@@ -333,23 +466,36 @@ def test_rotary_positions_are_those_of_transformers(rope, expected):
     pytest.importorskip("torch", reason=NOT_CHECKED)
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    theirs = LlamaRotaryEmbedding(transformers.LlamaConfig.from_dict(json.loads(json.dumps(config)))).inv_freq.numpy()
-    cos, _ = layers.rotary_angles(np.ones((1, 1), np.int32), fields["head_dim"], fields["rope_theta"],
-                                  fields["rope_scaling"])
+    theirs = LlamaRotaryEmbedding(
+        transformers.LlamaConfig.from_dict(json.loads(json.dumps(config)))
+    ).inv_freq.numpy()
+    cos, _ = layers.rotary_angles(
+        np.ones((1, 1), np.int32), fields["head_dim"], fields["rope_theta"], fields["rope_scaling"]
+    )
     np.testing.assert_allclose(np.asarray(cos)[0, 0], np.cos(theirs), rtol=1e-6)
 
 
 def test_one_file_of_weights_goes_before_an_index_as_in_transformers(tmp_path, capsys):
     random_llama(tmp_path / "hf")
-    expected = {name: tensor.read() for name, tensor in open_checkpoint(tmp_path / "hf").tensors.items()}
-    old = {name: np.zeros_like(value) for name, value in load_file(tmp_path / "hf/model.safetensors").items()}
+    expected = {
+        name: tensor.read() for name, tensor in open_checkpoint(tmp_path / "hf").tensors.items()
+    }
+    old = {
+        name: np.zeros_like(value)
+        for name, value in load_file(tmp_path / "hf/model.safetensors").items()
+    }
     save_file(old, tmp_path / "hf/model-00001-of-00001.safetensors")
     index = tmp_path / "hf/model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(old, "model-00001-of-00001.safetensors")}))
+    index.write_text(
+        json.dumps({"weight_map": dict.fromkeys(old, "model-00001-of-00001.safetensors")})
+    )
     (tmp_path / "hf/pytorch_model.bin").write_bytes(b"of another save")
     for _ in ("with the shards of an earlier save", "without"):
         convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
-        assert "note: the weights are those of model.safetensors, as in transformers" in capsys.readouterr().out
+        assert (
+            "note: the weights are those of model.safetensors, as in transformers"
+            in capsys.readouterr().out
+        )
         for name, tensor in open_checkpoint(tmp_path / "ours").tensors.items():
             np.testing.assert_array_equal(tensor.read(), expected[name], err_msg=name)
         shutil.rmtree(tmp_path / "ours")
@@ -357,11 +503,16 @@ def test_one_file_of_weights_goes_before_an_index_as_in_transformers(tmp_path, c
 
     (tmp_path / "hf/model.safetensors").rename(tmp_path / "hf/model.fp16.safetensors")
     index.unlink()
-    with pytest.raises(UserError, match=r"no model.safetensors .*\(it has model.fp16.safetensors, pytorch_model.bin\)"):
+    with pytest.raises(
+        UserError,
+        match=r"no model.safetensors .*\(it has model.fp16.safetensors, pytorch_model.bin\)",
+    ):
         open_checkpoint(tmp_path / "hf")
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+@pytest.mark.parametrize(
+    "name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+)
 def test_an_adapter_is_named_and_refused(tmp_path, name):
     random_llama(tmp_path / "hf")
     (tmp_path / "hf" / name).write_text("{}")
@@ -378,19 +529,41 @@ def write_safetensors(path, header, body=bytes(24)):
 
 
 def entry(begin, end, shape=None, dtype="F32"):
-    return {"dtype": dtype, "shape": [(end - begin) // 4] if shape is None else shape, "data_offsets": [begin, end]}
+    return {
+        "dtype": dtype,
+        "shape": [(end - begin) // 4] if shape is None else shape,
+        "data_offsets": [begin, end],
+    }
 
 
-@pytest.mark.parametrize("header, body", [
-    ({"a": entry(0, 8), "b": entry(16, 24)}, 24), ({"a": entry(0, 16), "b": entry(8, 24)}, 24),
-    ({"a": entry(0, 24), "b": entry(0, 24)}, 24), ({"a": entry(0, 16)}, 24), ({"a": entry(0, 24)}, 16),
-    ({"a": entry(4, 24)}, 24), ({"a": entry(0, 24, [5])}, 24), ({"a": entry(0, 24, [2**62, 2**62])}, 24),
-    ({"a": entry(0, 24, [-6])}, 24), ({"a": entry(0, 24, [6.0])}, 24), ({"a": entry(0, 24, dtype="U9")}, 24),
-    ({"a": {"dtype": "F32", "shape": [6]}}, 24), ({"a": [1]}, 24), ({"__metadata__": {"a": 1}, "b": entry(0, 24)}, 24),
-    (b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}, '
-     b'"a": {"dtype": "F32", "shape": [3], "data_offsets": [12, 24]}}', 24),
-    (b"[]", 0), (b"{" * 5_000, 24), (b"\xff", 0),
-], ids=range(18))
+@pytest.mark.parametrize(
+    "header, body",
+    [
+        ({"a": entry(0, 8), "b": entry(16, 24)}, 24),
+        ({"a": entry(0, 16), "b": entry(8, 24)}, 24),
+        ({"a": entry(0, 24), "b": entry(0, 24)}, 24),
+        ({"a": entry(0, 16)}, 24),
+        ({"a": entry(0, 24)}, 16),
+        ({"a": entry(4, 24)}, 24),
+        ({"a": entry(0, 24, [5])}, 24),
+        ({"a": entry(0, 24, [2**62, 2**62])}, 24),
+        ({"a": entry(0, 24, [-6])}, 24),
+        ({"a": entry(0, 24, [6.0])}, 24),
+        ({"a": entry(0, 24, dtype="U9")}, 24),
+        ({"a": {"dtype": "F32", "shape": [6]}}, 24),
+        ({"a": [1]}, 24),
+        ({"__metadata__": {"a": 1}, "b": entry(0, 24)}, 24),
+        (
+            b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}, '
+            b'"a": {"dtype": "F32", "shape": [3], "data_offsets": [12, 24]}}',
+            24,
+        ),
+        (b"[]", 0),
+        (b"{" * 5_000, 24),
+        (b"\xff", 0),
+    ],
+    ids=range(18),
+)
 def test_the_rules_of_safetensors_are_those_of_its_package(tmp_path, header, body):
     write_safetensors(tmp_path / "model.safetensors", header, bytes(body))
     with pytest.raises(SafetensorError):
@@ -401,15 +574,25 @@ def test_the_rules_of_safetensors_are_those_of_its_package(tmp_path, header, bod
 
 def test_a_header_that_is_longer_than_the_file_is_not_read(tmp_path):
     for length in (2**63, 100_000_001, 10_000, 1):
-        (tmp_path / "model.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}" + bytes(100))
+        (tmp_path / "model.safetensors").write_bytes(
+            length.to_bytes(8, "little") + b"{}" + bytes(100)
+        )
         with pytest.raises(UserError, match="is not a safetensors file, or cut short"):
             safetensors_files.open_directory(tmp_path)
 
 
-@pytest.mark.parametrize("name", [
-    "../elsewhere/model-1.safetensors", "/etc/passwd", "sub/../../elsewhere/model-1.safetensors", 7, "", "a\0b",
-    "x" * 5_000,
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../elsewhere/model-1.safetensors",
+        "/etc/passwd",
+        "sub/../../elsewhere/model-1.safetensors",
+        7,
+        "",
+        "a\0b",
+        "x" * 5_000,
+    ],
+)
 def test_names_of_shards_stay_in_the_directory(tmp_path, name):
     random_llama(tmp_path / "hf")
     (tmp_path / "elsewhere").mkdir()
@@ -428,27 +611,54 @@ def test_links_are_followed_inside_a_cache_of_hugging_face_and_nowhere_else(tmp_
     for file in (hub / "blobs").iterdir():
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
     (tmp_path / "link").symlink_to(snapshot)
-    assert len(open_checkpoint(snapshot).tensors) == len(open_checkpoint(tmp_path / "link").tensors) > 10
+    assert (
+        len(open_checkpoint(snapshot).tensors)
+        == len(open_checkpoint(tmp_path / "link").tensors)
+        > 10
+    )
 
     shutil.copytree(hub / "blobs", tmp_path / "copy")
     shard = sorted((tmp_path / "copy").glob("*.safetensors"))[0]
     shard.unlink()
-    shard.symlink_to(hub / "blobs" / shard.name)  # as `huggingface-cli download --local-dir` once did
+    # as `huggingface-cli download --local-dir` once did
+    shard.symlink_to(hub / "blobs" / shard.name)
     assert len(open_checkpoint(tmp_path / "copy").tensors) > 10
     shutil.copytree(hub / "blobs", tmp_path / "blobs")
     shard.unlink()
     shard.symlink_to(tmp_path / "blobs" / shard.name)
-    with pytest.raises(UserError, match=f"leads to {tmp_path}/blobs/{shard.name}, which is outside of {tmp_path}/copy"):
+    with pytest.raises(
+        UserError,
+        match=f"leads to {tmp_path}/blobs/{shard.name}, which is outside of {tmp_path}/copy",
+    ):
         open_checkpoint(tmp_path / "copy")
 
 
-@pytest.mark.parametrize("changes", [
-    {"num_hidden_layers": 3_000_000_000}, {"num_hidden_layers": 10**30}, {"num_hidden_layers": -1},
-    {"num_hidden_layers": True}, {"num_hidden_layers": "2"}, {"num_hidden_layers": 2.0}, {"num_attention_heads": 0},
-    {"vocab_size": None}, {"hidden_size": [16]}, {"rms_norm_eps": "1e-5"}, {"rms_norm_eps": 0}, {"hidden_act": [1]},
-    {"tie_word_embeddings": "no"}, {"attention_bias": 1}, {"model_type": {}}, {"rope_scaling": [1]}, {"head_dim": 0.5},
-    {"layer_types": ["sliding_attention"]}, {"layer_types": 5}, {"transformers_weights": "../x.safetensors"},
-], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 3_000_000_000},
+        {"num_hidden_layers": 10**30},
+        {"num_hidden_layers": -1},
+        {"num_hidden_layers": True},
+        {"num_hidden_layers": "2"},
+        {"num_hidden_layers": 2.0},
+        {"num_attention_heads": 0},
+        {"vocab_size": None},
+        {"hidden_size": [16]},
+        {"rms_norm_eps": "1e-5"},
+        {"rms_norm_eps": 0},
+        {"hidden_act": [1]},
+        {"tie_word_embeddings": "no"},
+        {"attention_bias": 1},
+        {"model_type": {}},
+        {"rope_scaling": [1]},
+        {"head_dim": 0.5},
+        {"layer_types": ["sliding_attention"]},
+        {"layer_types": 5},
+        {"transformers_weights": "../x.safetensors"},
+    ],
+    ids=str,
+)
 def test_settings_of_wrong_types_and_sizes_are_refused_with_the_file(tmp_path, changes):
     config = random_llama(tmp_path / "hf")
     (tmp_path / "hf/config.json").write_text(json.dumps({**config, **changes}))
@@ -457,12 +667,31 @@ def test_settings_of_wrong_types_and_sizes_are_refused_with_the_file(tmp_path, c
     assert len(str(raised.value)) < 1_000
 
 
-@pytest.mark.parametrize("changes", [{"num_layers": 3_000_000_000}, {"num_decoder_layers": 10**9}, {"d_model": "16"},
-                                     {"feed_forward_proj": 5}, {"layer_norm_epsilon": None, "num_heads": True},
-                                     {"tie_word_embeddings": 1}, {"scale_decoder_outputs": "yes"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_layers": 3_000_000_000},
+        {"num_decoder_layers": 10**9},
+        {"d_model": "16"},
+        {"feed_forward_proj": 5},
+        {"layer_norm_epsilon": None, "num_heads": True},
+        {"tie_word_embeddings": 1},
+        {"scale_decoder_outputs": "yes"},
+    ],
+    ids=str,
+)
 def test_settings_of_a_t5_are_checked_alike(tmp_path, changes):
-    config = {"model_type": "t5", "vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1,
-              "num_heads": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    config = {
+        "model_type": "t5",
+        "vocab_size": 64,
+        "d_model": 16,
+        "d_kv": 4,
+        "d_ff": 24,
+        "num_layers": 1,
+        "num_heads": 2,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    }
     (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
     _save(tmp_path, {"shared.weight": np.zeros((64, 16), np.float32)})
     with pytest.raises(UserError, match="config.json has "):
@@ -471,7 +700,9 @@ def test_settings_of_a_t5_are_checked_alike(tmp_path, changes):
 
 def test_a_long_list_of_differing_tensors_is_cut(tmp_path):
     config = random_llama(tmp_path / "hf", num_hidden_layers=40)
-    (tmp_path / "hf/config.json").write_text(json.dumps({**config, "intermediate_size": 25, "num_hidden_layers": 1}))
+    (tmp_path / "hf/config.json").write_text(
+        json.dumps({**config, "intermediate_size": 25, "num_hidden_layers": 1})
+    )
     with pytest.raises(UserError, match=r"\n  and 294 more$") as raised:
         open_checkpoint(tmp_path / "hf")
     assert len(str(raised.value)) < 8_000
@@ -481,14 +712,20 @@ def test_a_decoder_run_is_exported_in_its_own_sizes(tmp_path):
     """A run's config.gin also has the sizes of T5 tiny, which gin/flan.gin includes."""
     random_llama(tmp_path / "hf", num_attention_heads=8, rms_norm_eps=1e-6)
     convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
-    gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/run/model.gin"], CONFIGURED)
+    gin_config.parse_command_line(
+        ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/run/model.gin"], CONFIGURED
+    )
     (tmp_path / "run/config.gin").write_text(gin_config.config_text())
     (tmp_path / "run/model.gin").unlink()
     assert gin_fields.read_fields(tmp_path / "run/config.gin")["t5"]["num_heads"] == 4
     convert("flan", "hf", tmp_path / "run", tmp_path / "back")
     same_tensors(tmp_path / "hf", tmp_path / "back")
     config = json.loads((tmp_path / "back/config.json").read_text())
-    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (8, 2, 2)
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]) == (
+        8,
+        2,
+        2,
+    )
 
 
 def test_what_hugging_face_cannot_hold_is_refused(tmp_path, capsys):
@@ -496,7 +733,18 @@ def test_what_hugging_face_cannot_hold_is_refused(tmp_path, capsys):
     convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
     with (tmp_path / "ours/model.gin").open("a") as file:
         file.write("DecoderConfig.prefix = 'bidirectional'\nDecoderConfig.scale_queries = False\n")
-    assert cli.main(["convert", "--from=flan", "--to=hf", f"--input={tmp_path}/ours", f"--output={tmp_path}/no"]) == 2
+    assert (
+        cli.main(
+            [
+                "convert",
+                "--from=flan",
+                "--to=hf",
+                f"--input={tmp_path}/ours",
+                f"--output={tmp_path}/no",
+            ]
+        )
+        == 2
+    )
     assert "which have scaled queries, a causal prefix" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
@@ -504,20 +752,38 @@ def test_what_hugging_face_cannot_hold_is_refused(tmp_path, capsys):
 def test_a_tokenizer_goes_along_and_names_the_special_tokens(tmp_path):
     random_llama(tmp_path / "hf")
     (tmp_path / "hf/tokenizer.json").write_text("{}")
-    (tmp_path / "hf/tokenizer_config.json").write_text(json.dumps(
-        {"eos_token": {"content": "<end>"}, "bos_token": "<start>",
-         "added_tokens_decoder": {"5": {"content": "<start>"}, "6": {"content": "<end>"}}}))
+    (tmp_path / "hf/tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "eos_token": {"content": "<end>"},
+                "bos_token": "<start>",
+                "added_tokens_decoder": {"5": {"content": "<start>"}, "6": {"content": "<end>"}},
+            }
+        )
+    )
     (tmp_path / "hf/generation_config.json").write_text('{"eos_token_id": [6, 7]}')
     convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
     convert("flan", "hf", tmp_path / "ours", tmp_path / "back")
     config = json.loads((tmp_path / "back/config.json").read_text())
-    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (5, [6, 7], None)
-    assert json.loads((tmp_path / "back/generation_config.json").read_text())["eos_token_id"] == [6, 7]
+    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (
+        5,
+        [6, 7],
+        None,
+    )
+    assert json.loads((tmp_path / "back/generation_config.json").read_text())["eos_token_id"] == [
+        6,
+        7,
+    ]
     assert (tmp_path / "back/tokenizer.json").read_text() == "{}"
-    assert f"VOCABULARY = '{tmp_path}/ours/tokenizer.json'" in (tmp_path / "ours/model.gin").read_text()
+    assert (
+        f"VOCABULARY = '{tmp_path}/ours/tokenizer.json'"
+        in (tmp_path / "ours/model.gin").read_text()
+    )
 
 
-@pytest.mark.parametrize("others", [["tokenizer.json", "generation_config.json"], ["generation_config.json"], []])
+@pytest.mark.parametrize(
+    "others", [["tokenizer.json", "generation_config.json"], ["generation_config.json"], []]
+)
 def test_the_tokenizer_of_an_export_is_that_which_the_run_names(tmp_path, others):
     random_llama(tmp_path / "hf")
     convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
@@ -533,9 +799,15 @@ def test_the_tokenizer_of_an_export_is_that_which_the_run_names(tmp_path, others
     assert not (tmp_path / "out/tokenizer.json").exists()
 
 
-@pytest.mark.parametrize("name, theirs", [("tokenizer.json", "tokenizer.json"), ("spiece.model", "spiece.model"),
-                                          ("sentencepiece.model", "spiece.model"),
-                                          ("tokenizer.model", "tokenizer.model")])
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("tokenizer.json", "tokenizer.json"),
+        ("spiece.model", "spiece.model"),
+        ("sentencepiece.model", "spiece.model"),
+        ("tokenizer.model", "tokenizer.model"),
+    ],
+)
 def test_every_vocabulary_that_a_directory_may_hold_goes_along(tmp_path, name, theirs):
     random_llama(tmp_path / "hf")
     convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
@@ -555,27 +827,77 @@ def test_the_model_card_says_what_the_run_did(tmp_path):
     random_llama(tmp_path / "hf")
     convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
     (tmp_path / "run/checkpoints/0").rename(tmp_path / "run/checkpoints/250")
-    (tmp_path / "run/config.gin").write_text((tmp_path / "run/model.gin").read_text() + "TRAIN_STEPS = 250\n")
+    (tmp_path / "run/config.gin").write_text(
+        (tmp_path / "run/model.gin").read_text() + "TRAIN_STEPS = 250\n"
+    )
     (tmp_path / "run/model.gin").unlink()
-    card = [{"dataset": "piqa", "cluster": "commonsense", "rows": 12, "rate": 12, "share": 0.25, "templates": 10},
-            {"dataset": "of_their_own", "cluster": "misc", "rows": 36, "rate": 36, "share": 0.75, "templates": 2}]
-    (tmp_path / "run/mixture.json").write_text(json.dumps(
-        {"held_out": "nli", "eval": ["rte"], "dropped": ["stsb"], "card": card}))
-    row = {"run": "run", "step": 250, "model": "tuned", "size": "tiny", "cluster": "nli", "dataset": "rte",
-           "split": "validation", "kind": "forward", "shots": 0, "instruction_mode": "template", "scoring": "sum",
-           "metric": "accuracy", "value": 61.5, "stderr": 1.0, "n": 277, "template": "plain"}
-    later, untuned = {**row, "step": 500, "value": 77.5}, {**row, "step": 0, "model": "untuned", "value": 44.5}
+    card = [
+        {
+            "dataset": "piqa",
+            "cluster": "commonsense",
+            "rows": 12,
+            "rate": 12,
+            "share": 0.25,
+            "templates": 10,
+        },
+        {
+            "dataset": "of_their_own",
+            "cluster": "misc",
+            "rows": 36,
+            "rate": 36,
+            "share": 0.75,
+            "templates": 2,
+        },
+    ]
+    (tmp_path / "run/mixture.json").write_text(
+        json.dumps({"held_out": "nli", "eval": ["rte"], "dropped": ["stsb"], "card": card})
+    )
+    row = {
+        "run": "run",
+        "step": 250,
+        "model": "tuned",
+        "size": "tiny",
+        "cluster": "nli",
+        "dataset": "rte",
+        "split": "validation",
+        "kind": "forward",
+        "shots": 0,
+        "instruction_mode": "template",
+        "scoring": "sum",
+        "metric": "accuracy",
+        "value": 61.5,
+        "stderr": 1.0,
+        "n": 277,
+        "template": "plain",
+    }
+    later, untuned = (
+        {**row, "step": 500, "value": 77.5},
+        {**row, "step": 0, "model": "untuned", "value": 44.5},
+    )
     text = _card_with_results(tmp_path / "run", [row, later, untuned], tmp_path / "out")
-    for said in ("Held out: nli (rte).", "Dropped with it: stsb.", "TRAIN_STEPS: `250`", "| piqa | commonsense | 12 | ",
-                 "| accuracy | 277 | 1 | 61.5 |", "| 44.5 |", "- AFL-3.0: piqa", "- unknown: of_their_own"):
+    for said in (
+        "Held out: nli (rte).",
+        "Dropped with it: stsb.",
+        "TRAIN_STEPS: `250`",
+        "| piqa | commonsense | 12 | ",
+        "| accuracy | 277 | 1 | 61.5 |",
+        "| 44.5 |",
+        "- AFL-3.0: piqa",
+        "- unknown: of_their_own",
+    ):
         assert said in text, said
     assert "77.5" not in text and "\n## Results\n" in text and "zero-shot" not in text
     text = _card_with_results(tmp_path / "run", [later, untuned], tmp_path / "unknown")
     assert "Step 250 was not evaluated." in text and "77.5" not in text
-    for of, right in ((row, (123.0, 47.355)), (untuned, (80.0, 43.265))):  # what each half of the rows contributes
+    # what each half of the rows contributes
+    for of, right in ((row, (123.0, 47.355)), (untuned, (80.0, 43.265))):
         parts = np.array([[right[0], 200], [right[1], 77]])
-        measures.write(tmp_path / f"run/predictions/{of['model']}/rte.validation.plain.units.json", ResultRow(**of),
-                       Measure("ratio", (0, 1), parts), ["r0", "r1"])
+        measures.write(
+            tmp_path / f"run/predictions/{of['model']}/rte.validation.plain.units.json",
+            ResultRow(**of),
+            Measure("ratio", (0, 1), parts),
+            ["r0", "r1"],
+        )
     text = _card_with_results(tmp_path / "run", [row, untuned], tmp_path / "paired")
     assert "| +17.0 (" in text
     seen = {**row, "cluster": "commonsense", "dataset": "piqa"}
@@ -620,25 +942,51 @@ print(split)
 
 def test_parameters_come_onto_a_mesh_with_the_shardings_asked_for(tmp_path):
     random_llama(tmp_path / "hf")
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    result = subprocess.run([sys.executable, "-c", ONTO_A_MESH, str(tmp_path / "hf")], capture_output=True, text=True,
-                            env=environment, timeout=300)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", ONTO_A_MESH, str(tmp_path / "hf")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
     ended_well(result)
-    assert int(result.stdout) == 9  # all matrices: two tables, four of attention, three of the feed-forward layer
+    # all matrices: two tables, four of attention, three of the feed-forward layer
+    assert int(result.stdout) == 9
 
 
 @pytest.mark.parametrize("to", ["flan", "t5x", "hf"])
 def test_killed_half_way_it_leaves_nothing_that_looks_complete(tmp_path, to):
     random_llama(tmp_path / "hf", hidden_size=128, intermediate_size=256, num_hidden_layers=60)
-    process = subprocess.Popen([sys.executable, "-m", "flan_jax.convert", "--from=hf", f"--to={to}",
-                                f"--input={tmp_path}/hf", f"--output={tmp_path}/out"], stdout=subprocess.DEVNULL)
-    while process.poll() is None and not any(path.is_file() for path in tmp_path.glob(".out.incomplete-*/**/*")):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "flan_jax.convert",
+            "--from=hf",
+            f"--to={to}",
+            f"--input={tmp_path}/hf",
+            f"--output={tmp_path}/out",
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not any(
+        path.is_file() for path in tmp_path.glob(".out.incomplete-*/**/*")
+    ):
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".out.incomplete-{process.pid}", "hf"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f".out.incomplete-{process.pid}",
+        "hf",
+    ]
     left = {path.name for path in tmp_path.glob(".out.incomplete-*/**/*")}
     assert left and not left & {"_METADATA", "checkpoint", "config.json", "model.gin"}
     convert("hf", to, tmp_path / "hf", tmp_path / "out")
     assert len(open_checkpoint(tmp_path / "out").tensors) == 60 * 9 + 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "out"]  # the next one removes what it left
+    # the next one removes what it left
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "out"]

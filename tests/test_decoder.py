@@ -1,4 +1,6 @@
-"""The decoder-only model against stock T5X's numbers, packed against unpacked, and cached against plain."""
+"""The decoder-only model against stock T5X's numbers, packed against unpacked, and cached against
+plain.
+"""
 
 import dataclasses
 import functools
@@ -32,13 +34,19 @@ CONFIGS = {
 
 def golden_model(scan_layers: bool = True, prefix: str = "causal"):
     _, params = golden.read_t5x(GOLDEN / "legacy/checkpoint_3")
-    config = decoder.DecoderConfig(512, 16, 4, 8, 32, 2, dtype="float32", scan_layers=scan_layers, prefix=prefix)
+    config = decoder.DecoderConfig(
+        512, 16, 4, 8, 32, 2, dtype="float32", scan_layers=scan_layers, prefix=prefix
+    )
     return decoder.DecoderLM(config), stacking.stack(params) if scan_layers else params
 
 
 def golden_batch(numbers, kind: str) -> dict[str, np.ndarray]:
     """Gives `<kind>_batch/*`; an unpacked batch gets segment ids that are 1 on tokens."""
-    batch = {name.split("/")[1]: numbers[name] for name in numbers.files if name.startswith(f"{kind}_batch/")}
+    batch = {
+        name.split("/")[1]: numbers[name]
+        for name in numbers.files
+        if name.startswith(f"{kind}_batch/")
+    }
     batch.setdefault("decoder_segment_ids", (batch["decoder_target_tokens"] > 0).astype(np.int32))
     return batch
 
@@ -92,17 +100,27 @@ def test_greedy_tokens_equal_t5x(prefix, scan_layers):
     numbers = np.load(GOLDEN / "golden.npz")
     expected = numbers["greedy/tokens" if prefix == "causal" else "prefix_lm_greedy/tokens"]
     model, params = golden_model(scan_layers, prefix)
-    # T5X's prompts are the inputs and what stands before them; its answers end where the row of 32 does.
+    # T5X's prompts are the inputs and what stands before them; its answers end where the row of 32
+    # does.
     lengths = numbers["greedy_batch/decoder_causal_attention"].sum(axis=1)
-    tokens = np.asarray(decoding.greedy(
-        model, params, numbers["greedy_batch/decoder_input_tokens"], expected.shape[1], lengths=lengths))
+    tokens = np.asarray(
+        decoding.greedy(
+            model,
+            params,
+            numbers["greedy_batch/decoder_input_tokens"],
+            expected.shape[1],
+            lengths=lengths,
+        )
+    )
     for row, of, length in zip(tokens, expected, lengths):
-        np.testing.assert_array_equal(row[:33 - length], of[:33 - length])
+        np.testing.assert_array_equal(row[: 33 - length], of[: 33 - length])
 
 
 @functools.cache
 def initial_params(config, seed: int = 0):
-    """Gives parameters, in memory, of a model whose norms and biases are not ones and zeros either."""
+    """Gives parameters, in memory, of a model whose norms and biases are not ones and zeros
+    either.
+    """
     model = decoder.DecoderLM(config)
     params = nn.unbox(jax.jit(model.init)(jax.random.key(seed), packed_batch()))["params"]
     keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
@@ -110,21 +128,25 @@ def initial_params(config, seed: int = 0):
 
 
 def examples(seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Gives unpacked examples of 2 to 9 tokens, each of at least one input and one target; 0 is a token like others."""
+    """Gives unpacked examples of 2 to 9 tokens, each of at least one input and one target; 0 is a
+    token like others.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for length in (5, 9, 2, 6, 3, 7, 4):
         inputs = rng.integers(1, length)
         targets = rng.integers(0, 128, length)
         places = np.arange(length)
-        rows.append({
-            "decoder_target_tokens": targets,
-            "decoder_input_tokens": np.concatenate([[0], targets[:-1]]),
-            "decoder_segment_ids": np.ones(length, int),
-            "decoder_positions": places,
-            "decoder_causal_attention": places <= inputs,
-            "decoder_loss_weights": places >= inputs,
-        })
+        rows.append(
+            {
+                "decoder_target_tokens": targets,
+                "decoder_input_tokens": np.concatenate([[0], targets[:-1]]),
+                "decoder_segment_ids": np.ones(length, int),
+                "decoder_positions": places,
+                "decoder_causal_attention": places <= inputs,
+                "decoder_loss_weights": places >= inputs,
+            }
+        )
     return rows
 
 
@@ -145,10 +167,15 @@ def packed_batch() -> dict[str, np.ndarray]:
 
 @functools.cache
 def logits_and_gradient(config):
-    """Gives the function of (params, batch) that gives logits and the gradient of the summed loss."""
+    """Gives the function of (params, batch) that gives logits and the gradient of the summed
+    loss.
+    """
+
     def loss(params, batch):
         logits = decoder.DecoderLM(config).apply({"params": params}, batch)
-        return losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])[0], logits
+        return losses.token_loss(
+            logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+        )[0], logits
 
     gradient = jax.jit(jax.grad(loss, has_aux=True))
     return lambda params, batch: gradient(params, batch)[::-1]
@@ -156,12 +183,16 @@ def logits_and_gradient(config):
 
 @functools.cache
 def logits_and_gradient_of_examples(config):
-    """Gives the logits [tokens, V] and the sum of gradients of the examples, each alone in a batch."""
+    """Gives the logits [tokens, V] and the sum of gradients of the examples, each alone in a
+    batch.
+    """
     logits, gradients = [], []
     for example in examples():
         # Padded at the end, for the sake of one program.
         length = len(example["decoder_positions"])
-        batch = {name: np.pad(np.int32(array), (0, 9 - length))[None] for name, array in example.items()}
+        batch = {
+            name: np.pad(np.int32(array), (0, 9 - length))[None] for name, array in example.items()
+        }
         one, gradient = logits_and_gradient(config)(initial_params(config), batch)
         logits.append(one[0, :length])
         gradients.append(gradient)
@@ -169,11 +200,15 @@ def logits_and_gradient_of_examples(config):
 
 
 def packed_error(config, batch) -> tuple[float, float]:
-    """Gives how far logits and gradients of a packed batch are from those of its examples, each alone."""
+    """Gives how far logits and gradients of a packed batch are from those of its examples, each
+    alone.
+    """
     logits, gradient = logits_and_gradient(config)(initial_params(config), batch)
     alone, summed = logits_and_gradient_of_examples(config)
     # Relative to the largest entry of each array: a sum over some 20 tokens rounds with its size.
-    gradient_errors = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), gradient, summed)
+    gradient_errors = jax.tree.map(
+        lambda a, b: np.abs(a - b).max() / np.abs(b).max(), gradient, summed
+    )
     is_token = packed_batch()["decoder_segment_ids"] > 0
     return np.abs(logits[is_token] - alone).max(), max(jax.tree.leaves(gradient_errors))
 
@@ -201,7 +236,9 @@ def test_a_bidirectional_prefix_reads_ahead_in_the_inputs_and_nowhere_else():
         for place, early_changes in [(5 + inputs - 1, changes), (5 + inputs, False)]:
             tokens = batch["decoder_input_tokens"].copy()
             tokens[0, place] += 1
-            difference = np.abs(apply(params, {**batch, "decoder_input_tokens": tokens}) - before).max(axis=(0, 2))
+            difference = np.abs(
+                apply(params, {**batch, "decoder_input_tokens": tokens}) - before
+            ).max(axis=(0, 2))
             assert (difference[5:place] > 1e-4).all() == early_changes
             assert difference[place:14].min() > 1e-4
             assert early_changes or difference[5:place].max() == 0
@@ -209,7 +246,9 @@ def test_a_bidirectional_prefix_reads_ahead_in_the_inputs_and_nowhere_else():
 
 
 def plain_logits(model, params, prompt, continuation) -> np.ndarray:
-    """Gives the logits [len(continuation), V] that tell each token of it, by a forward pass of all tokens alone."""
+    """Gives the logits [len(continuation), V] that tell each token of it, by a forward pass of all
+    tokens alone.
+    """
     tokens = [*prompt, *continuation][:-1]
     places = np.arange(24)
     batch = {
@@ -232,7 +271,9 @@ PROMPTS = [[0, 5, 0, 9, 7, 11, 3], [0, 8], [17, 4, 4, 90], [0, 6, 21, 9, 5]]
 
 def padded(prompts, width) -> tuple[np.ndarray, np.ndarray]:
     # Padded with a token that means something, so that a model that reads it is found out.
-    return np.array([[*p, *[33] * (width - len(p))] for p in prompts], np.int32), np.array([*map(len, prompts)])
+    return np.array([[*p, *[33] * (width - len(p))] for p in prompts], np.int32), np.array(
+        [*map(len, prompts)]
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -242,7 +283,9 @@ def test_cached_steps_equal_plain_passes(name):
     tokens, lengths = padded(PROMPTS, 9)
     steps = np.array([[1, 0, 77, 5], [90, 2, 2, 0], [33, 4, 5, 6], [7, 0, 0, 1]], np.int32)
     prefill = jax.jit(lambda *args: model.apply({"params": params}, *args, 4, method="prefill"))
-    decode_step = jax.jit(lambda *args: model.apply({"params": params}, *args, method="decode_step"))
+    decode_step = jax.jit(
+        lambda *args: model.apply({"params": params}, *args, method="decode_step")
+    )
     logits, cache = prefill(tokens, lengths)
     keys = cache["keys_values"][0]
     shape = keys.shape if model.config.scan_layers else (len(keys), *keys[0].shape)
@@ -262,9 +305,16 @@ def test_branches_equal_plain_passes(name):
     params = initial_params(model.config)
     prompt, branches = PROMPTS[0], [[4, 0, 9], [70, 71, 72, 73], [4]]
     # A second segment and padding stand around the prefix and its branches.
-    columns = [(99, 0, 0, 0), (99, 0, 2, 0), *((token, place, 1, 0) for place, token in enumerate(prompt))]
-    columns += [(token, len(prompt) + i, 1, number) for number, branch in enumerate(branches, 1)
-                for i, token in enumerate(branch)]
+    columns = [
+        (99, 0, 0, 0),
+        (99, 0, 2, 0),
+        *((token, place, 1, 0) for place, token in enumerate(prompt)),
+    ]
+    columns += [
+        (token, len(prompt) + i, 1, number)
+        for number, branch in enumerate(branches, 1)
+        for i, token in enumerate(branch)
+    ]
     columns.append((98, 1, 2, 0))
 
     @jax.jit
@@ -277,8 +327,12 @@ def test_branches_equal_plain_passes(name):
     place = 2 + len(prompt)
     for branch in branches:
         expected = plain_logits(model, params, prompt, [*branch, 0])
-        np.testing.assert_allclose(logits[place - 1 if place == 9 else 8], expected[0], atol=1e-5, rtol=1e-5)
-        np.testing.assert_allclose(logits[place : place + len(branch)], expected[1:], atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(
+            logits[place - 1 if place == 9 else 8], expected[0], atol=1e-5, rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            logits[place : place + len(branch)], expected[1:], atol=1e-5, rtol=1e-5
+        )
         place += len(branch)
     at = np.array([[12, 3, 3]], np.int32)
     np.testing.assert_allclose(branch_logits(*arrays, at)[0], logits[at[0]], atol=1e-6)
@@ -312,14 +366,22 @@ def test_remat_and_dropout_work_as_in_t5():
 
     def loss(params, remat, deterministic):
         model = decoder.DecoderLM(dataclasses.replace(ROTARY, remat=remat, dropout_rate=0.1))
-        logits = model.apply({"params": params}, batch, deterministic, rngs={"dropout": jax.random.key(1)})
-        return losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])[0]
+        logits = model.apply(
+            {"params": params}, batch, deterministic, rngs={"dropout": jax.random.key(1)}
+        )
+        return losses.token_loss(
+            logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+        )[0]
 
     gradient = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
     plain, plain_grads = gradient(params, "none", False)
     remat, remat_grads = gradient(params, "full", False)
     np.testing.assert_allclose(plain, remat, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain_grads, remat_grads)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        plain_grads,
+        remat_grads,
+    )
     assert abs(plain - jax.jit(loss, static_argnums=(1, 2))(params, "none", True)) > 1e-3
 
 
@@ -327,20 +389,26 @@ def test_scanned_layers_have_the_tree_of_t5x_on_disk():
     def tree(scan_layers):
         model = decoder.DecoderLM(dataclasses.replace(UNTIED, scan_layers=scan_layers))
         boxed = jax.eval_shape(model.init, jax.random.key(0), packed_batch())["params"]
-        return boxed, {name: x.shape for name, x in golden.named(stacking.unstack(nn.unbox(boxed))).items()}
+        return boxed, {
+            name: x.shape for name, x in golden.named(stacking.unstack(nn.unbox(boxed))).items()
+        }
 
     boxed, shapes = tree(True)
     assert shapes == tree(False)[1]
     assert shapes["decoder/layers_2/self_attention/key/kernel"] == (16, 8)
     assert shapes["decoder/layers_2/self_attention/query/bias"] == (32,)
     assert shapes["decoder/logits_dense/kernel"] == (16, 128)
-    assert boxed["decoder"]["layers"]["self_attention"]["key"]["kernel"].names == ("layers", "embed", "joined_kv")
+    assert boxed["decoder"]["layers"]["self_attention"]["key"]["kernel"].names == (
+        "layers",
+        "embed",
+        "joined_kv",
+    )
 
 
 @pytest.mark.parametrize("changes, hint", [
     ({"dtype": "int8"}, "DecoderConfig.dtype must be one of auto, bfloat16, float32, not 'int8'."),
     ({"relpos_buckets": 1}, "relpos_buckets must be a whole number of at least 2"),
-    ({"relpos_max_distance": 16}, "relpos_max_distance is 16, but must be more than half of relpos_buckets"),
+    ({"relpos_max_distance": 16}, ("relpos_max_distance " "is 16, " "but must be more " "than half of " "relpos_buckets")),
     ({"mlp_activations": ()}, "a list of one or more"),
     ({"positions": "rotory"}, "rotary"),
     ({"prefix": "both"}, "bidirectional"),
@@ -369,10 +437,14 @@ def test_gradients_on_a_mesh_are_those_of_one_device(shape):
     with partitioning.use_mesh(mesh):
         abstract = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
         split = jax.device_put(params, partitioning.state_shardings(abstract, mesh))
-        sharded = {name: jax.device_put(x, partitioning.batch_sharding(mesh)) for name, x in batch.items()}
+        sharded = {
+            name: jax.device_put(x, partitioning.batch_sharding(mesh)) for name, x in batch.items()
+        }
         mesh_logits, mesh_gradient = logits_and_gradient.__wrapped__(ROTARY)(split, sharded)
     np.testing.assert_allclose(mesh_logits, logits, atol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), mesh_gradient, gradient)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), mesh_gradient, gradient
+    )
 
 
 @pytest.mark.devices

@@ -1,4 +1,6 @@
-"""The pages of docs/: the generated ones are what the code gives, links lead somewhere, examples run as they stand."""
+"""The pages of docs/: the generated ones are what the code gives, links lead somewhere, examples
+run as they stand.
+"""
 
 import argparse
 import dataclasses
@@ -27,10 +29,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A run's directory or configuration, or the default run, as commands of the pages name them.
 RUN_OR_DEFAULT = re.compile(r"^(runs/\w+|--gin_file=(runs/\w+/config|gin/flan)\.gin)$")
-SMALL = ["--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=2", "--gin.CACHE_DIR=cache", "--gin.T5Config.emb_dim=32",
-         "--gin.T5Config.num_encoder_layers=1", "--gin.T5Config.num_decoder_layers=1", "--gin.EVAL_ROWS=1",
-         "--gin.Data.validation_batches=1",
-         "--gin.TASK_FEATURE_LENGTHS={'inputs': 256, 'targets': 64}"]
+SMALL = [
+    "--gin.TRAIN_STEPS=2",
+    "--gin.BATCH_SIZE=2",
+    "--gin.CACHE_DIR=cache",
+    "--gin.T5Config.emb_dim=32",
+    "--gin.T5Config.num_encoder_layers=1",
+    "--gin.T5Config.num_decoder_layers=1",
+    "--gin.EVAL_ROWS=1",
+    "--gin.Data.validation_batches=1",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 256, 'targets': 64}",
+]
 
 
 def section(page: str, title: str) -> str:
@@ -40,34 +49,56 @@ def section(page: str, title: str) -> str:
 
 def blocks(text: str, language: str) -> list[str]:
     """The code blocks of a text; `language` is '' for commands."""
-    return [body for found, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-            if found == language]
+    return [
+        body
+        for found, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        if found == language
+    ]
 
 
 def commands(text: str) -> list[list[str]]:
-    return [shlex.split(line) for block in blocks(text, "") for line in block.replace("\\\n", " ").splitlines()]
+    return [
+        shlex.split(line)
+        for block in blocks(text, "")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
 
 
 def run(command: list[str], directory: pathlib.Path) -> str:
     """What a command of a page prints; `flan-jax` and `python` are those of these tests."""
     flan_jax = [sys.executable, "-c", "import sys; from flan_jax import cli; sys.exit(cli.main())"]
     program = {"python": [sys.executable], "flan-jax": flan_jax}[command[0]]
-    result = subprocess.run([*program, *command[1:]], cwd=directory, capture_output=True, text=True, timeout=300,
-                            env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    result = subprocess.run(
+        [*program, *command[1:]],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
     assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
     return result.stdout
 
 
-# --- The generated pages and the links --------------------------------------------------------------------------------
+# --- The generated pages and the links
+# --------------------------------------------------------------------------------
 
 
 def test_the_catalogue_pages_are_what_the_code_gives(tmp_path):
     for script in ("make_catalogue.py", "make_fidelity.py"):
-        subprocess.run([sys.executable, ROOT / "docs" / script, tmp_path], check=True, capture_output=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"catalogue.md", "templates.md", "fidelity.md"}
+        subprocess.run(
+            [sys.executable, ROOT / "docs" / script, tmp_path], check=True, capture_output=True
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "catalogue.md",
+        "templates.md",
+        "fidelity.md",
+    }
     for made in tmp_path.iterdir():
         committed = (ROOT / "docs" / made.name).read_text(encoding="utf-8")
-        assert committed == made.read_text(encoding="utf-8"), f"docs/{made.name} is behind the code: run `make docs`"
+        assert committed == made.read_text(encoding="utf-8"), (
+            f"docs/{made.name} is behind the code: run `make docs`"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -79,7 +110,9 @@ def test_links_lead_to_files_and_headings(page):
         file = page.parent / name if name else page
         assert file.exists(), f"{page.name} links to {target}, which is not there"
         if heading:
-            assert heading in anchors(file), f"{page.name} links to {target}, a heading that is not there"
+            assert heading in anchors(file), (
+                f"{page.name} links to {target}, a heading that is not there"
+            )
 
 
 def anchors(page: pathlib.Path) -> set[str]:
@@ -94,7 +127,8 @@ def test_the_gin_files_of_the_commands_are_there(page):
         assert (ROOT / name).is_file(), name
 
 
-# --- Add a dataset ----------------------------------------------------------------------------------------------------
+# --- Add a dataset
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -122,7 +156,9 @@ def test_a_new_dataset_trains_and_is_held_out_as_the_page_says(ferry):
     assert "ferry" in (ferry / "runs/ferry/results.csv").read_text()
     other = ferry / "rows/ag_news_subset"
     other.mkdir()
-    (other / "train.jsonl").write_text((ROOT / "tasks/rows/ag_news_subset/train.jsonl").read_text() * 30)
+    (other / "train.jsonl").write_text(
+        (ROOT / "tasks/rows/ag_news_subset/train.jsonl").read_text() * 30
+    )
     assert "ferry" in run([held_out[0], "prepare", *held_out[2:], *SMALL], ferry)
 
 
@@ -130,7 +166,9 @@ def test_the_page_quotes_what_registration_says(ferry, monkeypatch):
     registered = []
     monkeypatch.setattr(catalogue, "register", registered.append)
     runpy.run_path(str(ferry / "ferry.py"))
-    refused = re.findall(r"^\| `(.+?)` \| (.+?) \|$", section("add_a_dataset.md", "What is refused"), re.MULTILINE)
+    refused = re.findall(
+        r"^\| `(.+?)` \| (.+?) \|$", section("add_a_dataset.md", "What is refused"), re.MULTILINE
+    )
     assert len(refused) > 10
     for code, message in refused:
         change = eval(code, {"Template": catalogue.Template})
@@ -149,26 +187,36 @@ def test_a_seqio_task_is_prepared_as_the_page_says(ferry):
     assert any(key.startswith("seqio.hours/train-epoch=0-") for pack in packs for key in pack.index)
 
 
-# --- Splits and ablations ---------------------------------------------------------------------------------------------
+# --- Splits and ablations
+# ---------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_splits_is_what_the_code_gives():
-    rows = re.findall(r"^\| `(\w[\w+]*)` \| (\d+) \| (\d+) \| (.+?) \| (\d+) \| (\d+) \|$",
-                      section("ablations.md", "One cluster held out"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w[\w+]*)` \| (\d+) \| (\d+) \| (.+?) \| (\d+) \| (\d+) \|$",
+        section("ablations.md", "One cluster held out"),
+        re.MULTILINE,
+    )
     assert {name for name, *_ in rows} >= set(CLUSTERS)
     for name, train, dropped, sharing, papers_train, evaluated in rows:
         split = held_out_split(catalogue.CATALOGUE, name)
         papers = held_out_split(catalogue.CATALOGUE, name, related="paper")
         assert [len(split.train), len(split.dropped), len(papers.train), len(split.eval)] == [
-            *map(int, (train, dropped, papers_train, evaluated))], name
+            *map(int, (train, dropped, papers_train, evaluated))
+        ], name
         assert set(re.findall(r"\w+", sharing)) == set(split.dropped) - set(papers.dropped), name
     for relation in RELATIONS:
-        assert f"| {', '.join(relation.one)} | {', '.join(relation.other)} | {relation.why} | " \
-            f"{relation.measured or 'not measured'} |" in section("ablations.md", "Datasets that share their text")
+        assert (
+            f"| {', '.join(relation.one)} | {', '.join(relation.other)} | {relation.why} | "
+            f"{relation.measured or 'not measured'} |"
+            in section("ablations.md", "Datasets that share their text")
+        )
 
 
 def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
-    """The blocks run in a shell where `flan-jax` only notes its arguments; each run is then configured, none trains."""
+    """The blocks run in a shell where `flan-jax` only notes its arguments; each run is then
+    configured, none trains.
+    """
     noted = tmp_path / "noted"
     stub = f"flan-jax() {{ printf '%s\\t' \"$@\" >> {noted}; echo >> {noted}; }}\n"
     text = (ROOT / "docs/ablations.md").read_text(encoding="utf-8")
@@ -178,8 +226,11 @@ def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
     assert len(runs) > 30
     sides = {}
     for verb, *arguments in runs:
-        arguments = [RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a)
-                     for a in arguments if not a.startswith("--output=")]
+        arguments = [
+            RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a)
+            for a in arguments
+            if not a.startswith("--output=")
+        ]
         gin_config.parse_command_line(arguments, CONFIGURED)
         data = Data(DataConfig())
         if verb == "train":
@@ -191,18 +242,21 @@ def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
             assert tasks_verb(line[1:]) == 0
 
 
-# --- Evaluation -------------------------------------------------------------------------------------------------------
+# --- Evaluation
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_every_command_of_the_evaluation_page_is_one_that_the_verbs_read():
-    runs = [command for command in commands((ROOT / "docs/evaluation.md").read_text(encoding="utf-8"))
-            if command[1] in ("train", "eval")]
+    runs = [
+        command
+        for command in commands((ROOT / "docs/evaluation.md").read_text(encoding="utf-8"))
+        if command[1] in ("train", "eval")
+    ]
     assert len(runs) > 8
     for _, verb, *arguments in runs:
         parser = argparse.ArgumentParser()
         for flag in ("--checkpoint", "--step", "--output", "--name") if verb == "eval" else ():
             parser.add_argument(flag)
-        arguments = [RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a)
-                     for a in arguments]
+        arguments = [RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a) for a in arguments]
         gin_config.parse_command_line(arguments, CONFIGURED, parser)
         assert Data(DataConfig()).eval_jobs()

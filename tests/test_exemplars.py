@@ -17,14 +17,29 @@ from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
-RTE = [{"premise": f"There are {i} ducks on the pond.", "hypothesis": f"The pond has {i} ducks.", "label": i % 2}
-       for i in range(700)]
+RTE = [
+    {
+        "premise": f"There are {i} ducks on the pond.",
+        "hypothesis": f"The pond has {i} ducks.",
+        "label": i % 2,
+    }
+    for i in range(700)
+]
 
 
 def config(tmp_path, **changes) -> DataConfig:
-    record = dict(held_out="none", mixture_or_task_name="rte", source="bundled", vocabulary="bytes", batch_size=2,
-                  train_steps=2, task_feature_lengths={"inputs": 2048, "targets": 64},
-                  cache_dir=str(tmp_path / "cache"), validation_batches=1, eval_max_rows=4)
+    record = dict(
+        held_out="none",
+        mixture_or_task_name="rte",
+        source="bundled",
+        vocabulary="bytes",
+        batch_size=2,
+        train_steps=2,
+        task_feature_lengths={"inputs": 2048, "targets": 64},
+        cache_dir=str(tmp_path / "cache"),
+        validation_batches=1,
+        eval_max_rows=4,
+    )
     return DataConfig(**{**record, **changes})
 
 
@@ -39,7 +54,9 @@ def test_exemplars_come_from_training_rows_and_never_are_the_row_itself(tmp_path
     premises = [raw["premise"] for _, raw in BundledSource().rows(CATALOGUE["rte"], "train")]
     assert len(texts) == len(premises)
     for text, own in zip(texts, premises):
-        assert text.endswith(":") and text.count("Answer:") == (3 if text.endswith("Answer:") else 0)
+        assert text.endswith(":") and text.count("Answer:") == (
+            3 if text.endswith("Answer:") else 0
+        )
         assert text.count(own) == 1, "the row is one of its own exemplars"
         assert sum(premise in text for premise in premises) == 3
 
@@ -62,24 +79,50 @@ def test_a_row_with_the_same_text_is_no_exemplar(write_rows):
 
 
 def test_a_row_that_asks_the_same_with_another_answer_is_no_exemplar(write_rows):
-    dataset = Dataset(name="d", cluster="struct_to_text", splits={"train": "train"}, fields=("facts", "text"),
-                      evidence=("facts",), options=None, row=lambda raw: dict(raw),
-                      templates=(Template("say", "Say: {facts}"),))
-    rows = [{"facts": f"inn {i % 3}", "text": f"Text {i}.", "answer": f"Text {i}."} for i in range(60)]
+    dataset = Dataset(
+        name="d",
+        cluster="struct_to_text",
+        splits={"train": "train"},
+        fields=("facts", "text"),
+        evidence=("facts",),
+        options=None,
+        row=lambda raw: dict(raw),
+        templates=(Template("say", "Say: {facts}"),),
+    )
+    rows = [
+        {"facts": f"inn {i % 3}", "text": f"Text {i}.", "answer": f"Text {i}."} for i in range(60)
+    ]
     pool = ExemplarPool(dataset, JsonlSource(write_rows("d", "train", rows)))
     drawn = pool.draw({"facts": "inn 0", "text": "Another text."}, "d/test/0", 40)
     assert {shot["facts"] for shot in drawn} == {"inn 1", "inn 2"}
 
 
 def test_a_row_left_out_for_held_out_words_does_not_return_as_an_exemplar(write_rows, tmp_path):
-    copied = "A heron stood on one leg in the shallow water below the old mill for most of the afternoon."
+    copied = (
+        "A heron stood on one leg in the shallow water below the old mill for most of the "
+        "afternoon."
+    )
     sentences = [f"Number {i} is a sentence of its own." for i in range(206)]
     sentences[next(reading_order(CATALOGUE["cola"], "train[:-200]", 206))[3]] = copied
-    directory = write_rows("cola", "train", [{"sentence": s, "label": i % 2} for i, s in enumerate(sentences)])
-    write_rows("rte", "train", [{"premise": copied, "hypothesis": f"B {i}.", "label": 0} for i in range(202)])
-    write_rows("rte", "validation", [{"premise": copied, "hypothesis": "There was a heron.", "label": 0}])
-    few = config(tmp_path, held_out="nli", mixture_or_task_name="cola", source="jsonl", data_dir=str(directory),
-                 shots=2)
+    directory = write_rows(
+        "cola", "train", [{"sentence": s, "label": i % 2} for i, s in enumerate(sentences)]
+    )
+    write_rows(
+        "rte",
+        "train",
+        [{"premise": copied, "hypothesis": f"B {i}.", "label": 0} for i in range(202)],
+    )
+    write_rows(
+        "rte", "validation", [{"premise": copied, "hypothesis": "There was a heron.", "label": 0}]
+    )
+    few = config(
+        tmp_path,
+        held_out="nli",
+        mixture_or_task_name="cola",
+        source="jsonl",
+        data_dir=str(directory),
+        shots=2,
+    )
     whole, filtered = (Data(dataclasses.replace(few, decontaminate=flag)) for flag in (False, True))
     assert sum(copied in text for text in training_texts(whole, "cola")) > 1
     texts = training_texts(filtered, "cola")
@@ -121,17 +164,39 @@ def test_more_shots_than_rows_are_refused(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7, 10])
 def test_a_run_may_train_with_the_first_templates_only(tmp_path, count):
-    data = prepare(config(tmp_path, templates=count, train_steps=40, task_feature_lengths={"inputs": 1024,
-                                                                                           "targets": 64}), workers=1)
+    data = prepare(
+        config(
+            tmp_path,
+            templates=count,
+            train_steps=40,
+            task_feature_lengths={"inputs": 1024, "targets": 64},
+        ),
+        workers=1,
+    )
     rte = CATALOGUE["rte"]
     rows = [(row_id, row) for _, row_id, row in usable_rows(BundledSource(), rte, "train")]
-    template_of = {render(rte, template, row, row_id=row_id).inputs: template.id for template in rte.templates
-                   for row_id, row in rows}
-    used = {template_of[text] for epoch in sorted(set(data.plan().epoch.tolist()))
-            for text in training_texts(data, epoch=epoch)}
+    template_of = {
+        render(rte, template, row, row_id=row_id).inputs: template.id
+        for template in rte.templates
+        for row_id, row in rows
+    }
+    used = {
+        template_of[text]
+        for epoch in sorted(set(data.plan().epoch.tolist()))
+        for text in training_texts(data, epoch=epoch)
+    }
     # Ten are FLAN's number, inverted ones included: the last forward ones of eleven give way.
-    expected = {template.id for template in rte.templates[:count]} if count < 10 else {
-        template.id for template in (*rte.forward()[:9], *(t for t in rte.templates if t.kind == "inverted"))}
+    expected = (
+        {template.id for template in rte.templates[:count]}
+        if count < 10
+        else {
+            template.id
+            for template in (
+                *rte.forward()[:9],
+                *(t for t in rte.templates if t.kind == "inverted"),
+            )
+        }
+    )
     assert used == expected and len(used) == count
     assert data.card(data.members())[0].templates == count
     assert data.shard_key("rte", 0) != Data(config(tmp_path)).shard_key("rte", 0)
@@ -145,13 +210,20 @@ def test_without_instructions_a_held_out_dataset_is_asked_once(tmp_path, mode):
     dataset, template = jobs[0]
     data.build_eval(dataset, template)
     text = data.eval_examples(dataset, template).texts[0]["inputs"]
-    assert text.startswith("[Natural language inference: ANLI (R1-R3)] ") == (mode == "dataset_name")
+    assert text.startswith("[Natural language inference: ANLI (R1-R3)] ") == (
+        mode == "dataset_name"
+    )
     assert "Options" not in text and "?" not in text.split("\n")[-1]
 
 
-@pytest.mark.parametrize("changes, says", [
-    (dict(shots=-1), "shots must be a whole number of at least 0"), (dict(templates=0), "templates must be None or"),
-    (dict(shots="two"), "shots")])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        (dict(shots=-1), "shots must be a whole number of at least 0"),
+        (dict(templates=0), "templates must be None or"),
+        (dict(shots="two"), "shots"),
+    ],
+)
 def test_numbers_out_of_range_are_refused(tmp_path, changes, says):
     with pytest.raises(UserError, match=says):
         config(tmp_path, **changes)
@@ -160,17 +232,37 @@ def test_numbers_out_of_range_are_refused(tmp_path, changes, says):
 def test_other_exemplar_rows_are_another_shard(write_rows, tmp_path):
     directory = str(write_rows("rte", "train", RTE))
     write_rows("rte", "validation", RTE[:20])
-    few = config(tmp_path, source="jsonl", data_dir=directory, held_out="nli", mixture_or_task_name="cola", shots=1)
+    few = config(
+        tmp_path,
+        source="jsonl",
+        data_dir=directory,
+        held_out="nli",
+        mixture_or_task_name="cola",
+        shots=1,
+    )
     rte, template = CATALOGUE["rte"], CATALOGUE["rte"].templates[0]
-    before = {shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template) for shots in (0, 1)}
+    before = {
+        shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template)
+        for shots in (0, 1)
+    }
     write_rows("rte", "train", RTE[:600])
-    after = {shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template) for shots in (0, 1)}
+    after = {
+        shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template)
+        for shots in (0, 1)
+    }
     assert before[0] == after[0] and before[1] != after[1]
 
 
 def test_exemplars_for_which_a_long_row_leaves_no_room_are_counted():
-    dataset = Dataset(name="d", cluster="sentiment", splits={"train": "train"}, fields=("t",), options=None,
-                      row=lambda raw: dict(raw), templates=(Template("say", "Say: {t}"),))
+    dataset = Dataset(
+        name="d",
+        cluster="sentiment",
+        splits={"train": "train"},
+        fields=("t",),
+        options=None,
+        row=lambda raw: dict(raw),
+        templates=(Template("say", "Say: {t}"),),
+    )
     encoder = Encoder(ByteVocabulary(), Rendering(32, 16, shots=3), pool=None)
     encoder.encode(dataset, dataset.templates[0], {"t": "word " * 40, "answer": "a"}, "d/test/0")
     assert encoder.counts["exemplars that did not fit"] == 3

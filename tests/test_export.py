@@ -1,6 +1,8 @@
-"""What an export to Hugging Face says about text, and that `transformers` answers with it as `flan-jax generate` does.
+"""What an export to Hugging Face says about text, and that `transformers` answers with it as
+`flan-jax generate` does.
 
-The last needs torch and transformers, which flan_jax does not: without them it is skipped, and says so.
+The last needs torch and transformers, which flan_jax does not: without them it is skipped, and says
+  so.
 """
 
 import contextlib
@@ -30,46 +32,87 @@ from flan_jax.training.loop import Run, TrainConfig
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 PROMPTS = ["Is it true that it was wet?", "Rain fell on the day. Options:\n- yes\n- no", "wet"]
 MOST_TOKENS = 12
-T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2,
-      "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-LLAMA = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
-         "num_attention_heads": 2, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+T5 = {
+    "model_type": "t5",
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 24,
+    "num_layers": 1,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
 
 
 def random_model(directory, config):
-    """A Hugging Face directory of random numbers, large enough that answers differ; written without `transformers`."""
+    """A Hugging Face directory of random numbers, large enough that answers differ; written without
+    `transformers`.
+    """
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))
     is_t5 = config["model_type"] == "t5"
     family = huggingface_t5 if is_t5 else huggingface_llama
-    fields = family.fields_of(config, True, directory) if is_t5 else family.fields_of(config, directory)
+    fields = (
+        family.fields_of(config, True, directory) if is_t5 else family.fields_of(config, directory)
+    )
     rng, names, arrays = np.random.default_rng(0), family.names(fields), {}
     for name, shape in parameter_shapes("t5" if is_t5 else "decoder", fields).items():
         theirs = shape[::-1] if family.is_turned(name) else shape
         arrays[names[name]] = (0.7 * rng.standard_normal(theirs)).astype(np.float32)
     arrays["lm_head.weight"][2] = 0.0  # <unk>, which is written differently
-    safetensors_files.write_directory(directory, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.get)
+    safetensors_files.write_directory(
+        directory, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.get
+    )
     return directory
 
 
 def run_of(directory, model, *settings):
     """A run's directory as training leaves it, around the parameters of a model."""
     convert("hf", "flan", model, directory)
-    gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={directory}/model.gin",
-                                   f"--gin.TASK_FEATURE_LENGTHS={{'inputs': 64, 'targets': {MOST_TOKENS}}}",
-                                   f"--gin.MODEL_DIR='{directory}'", *settings], CONFIGURED)
+    gin_config.parse_command_line(
+        [
+            "--gin_file=gin/flan.gin",
+            f"--gin_file={directory}/model.gin",
+            f"--gin.TASK_FEATURE_LENGTHS={{'inputs': 64, 'targets': {MOST_TOKENS}}}",
+            f"--gin.MODEL_DIR='{directory}'",
+            *settings,
+        ],
+        CONFIGURED,
+    )
     (directory / "config.gin").write_text(gin_config.config_text())
     (directory / "model.gin").unlink()
-    card = [{"dataset": "rte", "cluster": "nli", "rows": 9, "rate": 9, "share": 1.0, "templates": 1}]
-    (directory / "mixture.json").write_text(json.dumps({"held_out": "none", "eval": [], "dropped": [], "card": card}))
+    card = [
+        {"dataset": "rte", "cluster": "nli", "rows": 9, "rate": 9, "share": 1.0, "templates": 1}
+    ]
+    (directory / "mixture.json").write_text(
+        json.dumps({"held_out": "none", "eval": [], "dropped": [], "card": card})
+    )
     return directory
 
 
 def sentencepiece_model(directory):
     directory.mkdir(exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(tokenizer_files.TEXT), model_prefix=str(directory / "spiece"), vocab_size=60, pad_id=0,
-        eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+        sentence_iterator=iter(tokenizer_files.TEXT),
+        model_prefix=str(directory / "spiece"),
+        vocab_size=60,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     return directory
 
 
@@ -89,7 +132,9 @@ def t5_with_bpe(tmp_path):
 
     model = tokenizer_files.byte_bpe()
     model.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
-    tokenizer_files.save(model, tmp_path / "hf", bos_token="<s>", eos_token="</s>", pad_token="<unk>")
+    tokenizer_files.save(
+        model, tmp_path / "hf", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
     ids = {"decoder_start_token_id": 5, "eos_token_id": 2, "pad_token_id": 0}
     return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**T5, "vocab_size": 320, **ids}))
 
@@ -102,15 +147,25 @@ def decoder_with_bpe(tmp_path):
 
 def decoder_with_blank(tmp_path):
     """A tokenizer that puts a blank before every text, and several ids that end an answer."""
-    tokenizer_files.save(tokenizer_files.llama2_like(), tmp_path / "hf", bos_token="<s>", eos_token="</s>",
-                         chat_template="of the chat model")
-    (tmp_path / "hf/generation_config.json").write_text(json.dumps({"eos_token_id": [2, 9, 31], "do_sample": True}))
+    tokenizer_files.save(
+        tokenizer_files.llama2_like(),
+        tmp_path / "hf",
+        bos_token="<s>",
+        eos_token="</s>",
+        chat_template="of the chat model",
+    )
+    (tmp_path / "hf/generation_config.json").write_text(
+        json.dumps({"eos_token_id": [2, 9, 31], "do_sample": True})
+    )
     return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 80}))
 
 
 def decoder_over_bytes(tmp_path):
-    return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 384}),
-                  "--gin.VOCABULARY='bytes'")
+    return run_of(
+        tmp_path / "run",
+        random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 384}),
+        "--gin.VOCABULARY='bytes'",
+    )
 
 
 KINDS = {
@@ -130,7 +185,9 @@ def read(path):
 def usage(export):
     """The program of the model card's Usage, with the place of the export in it."""
     card = (export / "README.md").read_text()
-    return re.search(r"## Usage\n\n```python\n(.+?)```", card, re.S)[1].replace(f'"{export.name}"', f'"{export}"')
+    return re.search(r"## Usage\n\n```python\n(.+?)```", card, re.S)[1].replace(
+        f'"{export.name}"', f'"{export}"'
+    )
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -138,18 +195,35 @@ def test_an_export_says_the_ids_and_the_prompt_of_the_training(tmp_path, make):
     run, ids = make(tmp_path), KINDS[make]
     convert("flan", "hf", run, tmp_path / "out")
     assert read(tmp_path / "out/generation_config.json") == {**ids, "max_new_tokens": MOST_TOKENS}
-    config, tokenizer = read(tmp_path / "out/config.json"), read(tmp_path / "out/tokenizer_config.json")
-    assert {name: value for name, value in config.items() if name.endswith("_token_id") and value is not None} == ids
+    config, tokenizer = (
+        read(tmp_path / "out/config.json"),
+        read(tmp_path / "out/tokenizer_config.json"),
+    )
+    assert {
+        name: value
+        for name, value in config.items()
+        if name.endswith("_token_id") and value is not None
+    } == ids
 
-    # The template spells what the vocabulary puts around a text; transformers renders it in the last test.
-    pieces = re.search(r"\{\{- (.+) \+ messages\[0\]\['content'\] \+ (.+) -\}\}", tokenizer["chat_template"])
+    # The template spells what the vocabulary puts around a text; transformers renders it in the
+    # last test.
+    pieces = re.search(
+        r"\{\{- (.+) \+ messages\[0\]\['content'\] \+ (.+) -\}\}", tokenizer["chat_template"]
+    )
     begin, end = map(json.loads, pieces.groups())
-    around = {t5_with_sentencepiece: ("", "</s>"), t5_over_bytes: ("", "</s>"), t5_with_bpe: ("<s>", "</s>"),
-              decoder_with_bpe: ("<|endoftext|>", "\n"), decoder_with_blank: ("<s>", "\n"),
-              decoder_over_bytes: ("<pad>", "</s>")}
+    around = {
+        t5_with_sentencepiece: ("", "</s>"),
+        t5_over_bytes: ("", "</s>"),
+        t5_with_bpe: ("<s>", "</s>"),
+        decoder_with_bpe: ("<|endoftext|>", "\n"),
+        decoder_with_blank: ("<s>", "\n"),
+        decoder_over_bytes: ("<pad>", "</s>"),
+    }
     assert (begin, end) == around[make]
 
-    special = read_special_tokens({"tokenizer_config.json": (tmp_path / "out/tokenizer_config.json").read_bytes()})
+    special = read_special_tokens(
+        {"tokenizer_config.json": (tmp_path / "out/tokenizer_config.json").read_bytes()}
+    )
     assert special.names["eos"] == ("<|im_end|>" if make is decoder_with_bpe else "</s>")
     usage(tmp_path / "out")
 
@@ -164,25 +238,43 @@ def test_what_was_only_converted_keeps_its_ids_and_its_template(tmp_path, capsys
     random_model(tmp_path / "bare", {**LLAMA, "vocab_size": 64})
     capsys.readouterr()
     convert("hf", "hf", tmp_path / "bare", tmp_path / "bare_out")
-    assert "note: no tokenizer is known, so the export has none; --tokenizer=PATH gives one" in capsys.readouterr().out
-    assert "No tokenizer with a chat template was known" in (tmp_path / "bare_out/README.md").read_text()
+    assert (
+        "note: no tokenizer is known, so the export has none; --tokenizer=PATH gives one"
+        in capsys.readouterr().out
+    )
+    assert (
+        "No tokenizer with a chat template was known"
+        in (tmp_path / "bare_out/README.md").read_text()
+    )
     tokenizer_files.save(tokenizer_files.byte_bpe(), tmp_path / "lists", eos_token="</s>")
-    (tmp_path / "lists/generation_config.json").write_text(json.dumps({"pad_token_id": [0, 1], "eos_token_id": [2, 1]}))
+    (tmp_path / "lists/generation_config.json").write_text(
+        json.dumps({"pad_token_id": [0, 1], "eos_token_id": [2, 1]})
+    )
     convert("hf", "hf", tmp_path / "bare", tmp_path / "lists_out", f"--tokenizer={tmp_path}/lists")
     ids = read(tmp_path / "lists_out/config.json")
-    assert (ids["pad_token_id"], ids["eos_token_id"]) == (0, [2, 1])  # an answer may end in several ways
+    # an answer may end in several ways
+    assert (ids["pad_token_id"], ids["eos_token_id"]) == (0, [2, 1])
     convert("hf", "hf", tmp_path / "bare", tmp_path / "bytes_out", "--tokenizer=bytes")
     assert read(tmp_path / "bytes_out/tokenizer_config.json")["tokenizer_class"] == "ByT5Tokenizer"
 
 
 def test_a_tokenizer_of_another_name_goes_along_with_its_special_tokens(tmp_path):
-    tokenizer_files.save(tokenizer_files.byte_bpe(tokenizer_files.CHAT_SPECIALS), tmp_path / "mine",
-                         eos_token="<|endoftext|>", bos_token="<|im_start|>")
+    tokenizer_files.save(
+        tokenizer_files.byte_bpe(tokenizer_files.CHAT_SPECIALS),
+        tmp_path / "mine",
+        eos_token="<|endoftext|>",
+        bos_token="<|im_start|>",
+    )
     (tmp_path / "mine/tokenizer.json").rename(tmp_path / "mine/bpe.json")
-    run = run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 320}),
-                 f"--gin.VOCABULARY='{tmp_path}/mine/bpe.json'")
+    run = run_of(
+        tmp_path / "run",
+        random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 320}),
+        f"--gin.VOCABULARY='{tmp_path}/mine/bpe.json'",
+    )
     convert("flan", "hf", run, tmp_path / "out")
-    assert (tmp_path / "out/tokenizer.json").read_bytes() == (tmp_path / "mine/bpe.json").read_bytes()
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == (
+        tmp_path / "mine/bpe.json"
+    ).read_bytes()
     config = read(tmp_path / "out/config.json")
     assert (config["bos_token_id"], config["eos_token_id"]) == (1, 0)
 
@@ -196,26 +288,50 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
         assert read(tmp_path / back / "config.json").items() >= ids.items(), form
         assert read(tmp_path / back / "generation_config.json").items() >= ids.items(), form
         assert open_checkpoint(tmp_path / there).fields["decoder_start_id"] == 7
-    gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED)
+    gin_config.parse_command_line(
+        ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED
+    )
     assert Data(DataConfig()).layout.bos_id == 7  # what training has the decoder read first
     (tmp_path / "config.gin").write_text(gin_config.config_text())
     assert gin_fields.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
 
 
 def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it(tmp_path):
-    """T5 begins with 7 here; a decoder's rotary positions and heads leave no trace in its shapes."""
-    for name, model in (("t5", {**T5, "decoder_start_token_id": 7}), ("llama", {**LLAMA, "rope_theta": 500.0})):
+    """T5 begins with 7 here; a decoder's rotary positions and heads leave no trace in its
+    shapes.
+    """
+    for name, model in (
+        ("t5", {**T5, "decoder_start_token_id": 7}),
+        ("llama", {**LLAMA, "rope_theta": 500.0}),
+    ):
         random_model(tmp_path / name, {**model, "vocab_size": 384})
         convert("hf", "flan", tmp_path / name, tmp_path / f"{name}_ours")
-    other_heads = [f"DecoderConfig.{setting}=4" for setting in ("num_heads", "num_kv_heads", "head_dim")]
+    other_heads = [
+        f"DecoderConfig.{setting}=4" for setting in ("num_heads", "num_kv_heads", "head_dim")
+    ]
     for name, settings, says in (
-            ("t5", ["DECODER_START_ID=0"], "decoder_start_id is 7 in the checkpoint, 0 in the config; .* set "
-             "--gin.DECODER_START_ID"),
-            ("llama", [*other_heads, "DecoderConfig.rope_theta=1e4"], "num_heads is 2 in the checkpoint, 4 in .* "
-             "rope_theta is 500.0 in the checkpoint"),
-            ("llama", [], None)):
-        gin_config.parse_command_line(["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/{name}_ours/model.gin",
-                                       "--gin.VOCABULARY='bytes'", *(f"--gin.{s}" for s in settings)], CONFIGURED)
+        (
+            "t5",
+            ["DECODER_START_ID=0"],
+            "decoder_start_id is 7 in the checkpoint, 0 in the config; .* set "
+            "--gin.DECODER_START_ID",
+        ),
+        (
+            "llama",
+            [*other_heads, "DecoderConfig.rope_theta=1e4"],
+            "num_heads is 2 in the checkpoint, 4 in .* rope_theta is 500.0 in the checkpoint",
+        ),
+        ("llama", [], None),
+    ):
+        gin_config.parse_command_line(
+            [
+                "--gin_file=gin/flan.gin",
+                f"--gin_file={tmp_path}/{name}_ours/model.gin",
+                "--gin.VOCABULARY='bytes'",
+                *(f"--gin.{s}" for s in settings),
+            ],
+            CONFIGURED,
+        )
         run = Run(TrainConfig(), Data(DataConfig()))
         for checkpoint in (tmp_path / name, tmp_path / f"{name}_ours"):
             with pytest.raises(UserError, match=says) if says else contextlib.nullcontext():
@@ -223,17 +339,27 @@ def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it
 
 
 def test_batches_and_decoding_begin_with_the_same_id():
-    gin_config.parse_command_line(["--gin_file=gin/flan.gin", "--gin.T5Config.decoder_start_id=7"], CONFIGURED)
-    with pytest.raises(UserError, match="is 7 and Data.decoder_start_id 0; set both with --gin.DECODER_START_ID"):
+    gin_config.parse_command_line(
+        ["--gin_file=gin/flan.gin", "--gin.T5Config.decoder_start_id=7"], CONFIGURED
+    )
+    with pytest.raises(
+        UserError, match="is 7 and Data.decoder_start_id 0; set both with --gin.DECODER_START_ID"
+    ):
         Run(TrainConfig(), Data(DataConfig()))
 
 
 def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path):
     random_model(tmp_path / "hf", {**T5, "vocab_size": 1024})
     convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
-    sizes = ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin", "--gin.VOCABULARY='bytes'"]
+    sizes = [
+        "--gin_file=gin/flan.gin",
+        f"--gin_file={tmp_path}/ours/model.gin",
+        "--gin.VOCABULARY='bytes'",
+    ]
     gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=None"], CONFIGURED)
-    with pytest.raises(UserError, match="rows than VOCABULARY needs: add --gin.Train.embedding_rows=1024, or give"):
+    with pytest.raises(
+        UserError, match="rows than VOCABULARY needs: add --gin.Train.embedding_rows=1024, or give"
+    ):
         Run(TrainConfig(), Data(DataConfig())).check_params(str(tmp_path / "ours"))
     gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=2048"], CONFIGURED)
     with pytest.raises(UserError, match="its embedding has fewer rows: give the VOCABULARY"):
@@ -242,10 +368,16 @@ def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path
 
 def test_base_model_and_license_are_those_that_files_name(tmp_path):
     model = random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 384})
-    (model / "README.md").write_text("---\nlicense: apache-2.0\nbase_model:\n- owner/small\ntags: [x]\n---\n# Small\n")
+    (model / "README.md").write_text(
+        "---\nlicense: apache-2.0\nbase_model:\n- owner/small\ntags: [x]\n---\n# Small\n"
+    )
     convert("hf", "flan", model, tmp_path / "ours")
-    run_of(tmp_path / "run", tmp_path / "hf", "--gin.VOCABULARY='bytes'",
-           f"--gin.INITIAL_CHECKPOINT_PATH='{tmp_path}/ours'")
+    run_of(
+        tmp_path / "run",
+        tmp_path / "hf",
+        "--gin.VOCABULARY='bytes'",
+        f"--gin.INITIAL_CHECKPOINT_PATH='{tmp_path}/ours'",
+    )
     for form, path in (("hf", "hf"), ("flan", "ours"), ("flan", "run")):
         convert(form, "hf", tmp_path / path, tmp_path / f"{path}_out")
         card = (tmp_path / f"{path}_out" / "README.md").read_text()
@@ -257,14 +389,27 @@ def test_base_model_and_license_are_those_that_files_name(tmp_path):
     assert "base_model" not in header
 
 
-def test_t5_reads_the_same_ids_from_tokenizer_json_as_from_its_sentencepiece_model(tmp_path, t5_vocabulary):
+def test_t5_reads_the_same_ids_from_tokenizer_json_as_from_its_sentencepiece_model(
+    tmp_path, t5_vocabulary
+):
     transformers = pytest.importorskip("transformers", reason=NOT_CHECKED)
     shutil.copy(t5_vocabulary, tmp_path / "spiece.model")
     transformers.T5Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "fast")
-    one, other = (load_vocabulary(str(path), "t5") for path in (tmp_path / "spiece.model", tmp_path / "fast"))
+    one, other = (
+        load_vocabulary(str(path), "t5") for path in (tmp_path / "spiece.model", tmp_path / "fast")
+    )
     assert (one.size, one.eos_ids, one.pad_id) == (other.size, other.eos_ids, other.pad_id)
-    for text in ["Is it true? {yes} or\nno", "  a  b \t c\n\nd ", "café “quoted” … ﬁne № ½ ™ ＡＢＣ", "日本語 🙂 ok",
-                 "a </s> b <pad> <unk> <extra_id_0> x", "1,234.56 (a-b) `c` ~d~ ^e^ <f>", "x\u00a0y\u200bz", "", " "]:
+    for text in [
+        "Is it true? {yes} or\nno",
+        "  a  b \t c\n\nd ",
+        "café “quoted” … ﬁne № ½ ™ ＡＢＣ",
+        "日本語 🙂 ok",
+        "a </s> b <pad> <unk> <extra_id_0> x",
+        "1,234.56 (a-b) `c` ~d~ ^e^ <f>",
+        "x\u00a0y\u200bz",
+        "",
+        " ",
+    ]:
         assert one.encode_input(text) == other.encode_input(text), text
         assert one.encode_target(text) == other.encode_target(text), text
 
@@ -277,16 +422,36 @@ def test_three_lines_of_transformers_answer_as_generate_does(tmp_path, make):
     run = make(tmp_path)
     convert("flan", "hf", run, tmp_path / "out")
     (tmp_path / "prompts").write_text("\n".join(prompt.replace("\n", " ") for prompt in PROMPTS))
-    cli.main(["generate", f"--gin_file={run}/config.gin", f"--file={tmp_path}/prompts", f"--output={tmp_path}/answers"])
-    answers = [json.loads(line)["answer"] for line in (tmp_path / "answers").read_text().splitlines()]
+    cli.main(
+        [
+            "generate",
+            f"--gin_file={run}/config.gin",
+            f"--file={tmp_path}/prompts",
+            f"--output={tmp_path}/answers",
+        ]
+    )
+    answers = [
+        json.loads(line)["answer"] for line in (tmp_path / "answers").read_text().splitlines()
+    ]
     scope = {}
     for prompt, answer in zip((tmp_path / "prompts").read_text().splitlines(), answers):
-        program = usage(tmp_path / "out").replace('"Is it true that penguins can fly?"', json.dumps(prompt))
+        program = usage(tmp_path / "out").replace(
+            '"Is it true that penguins can fly?"', json.dumps(prompt)
+        )
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(program, scope)
         assert printed.getvalue().rstrip("\n") == answer.rstrip("\n")
-        name = next((file.name for file in run.iterdir() if file.name in ("tokenizer.json", "spiece.model")), None)
-        vocabulary = load_vocabulary(str(run / name) if name else "bytes", "t5" if "t5" in make.__name__ else "decoder")
+        name = next(
+            (
+                file.name
+                for file in run.iterdir()
+                if file.name in ("tokenizer.json", "spiece.model")
+            ),
+            None,
+        )
+        vocabulary = load_vocabulary(
+            str(run / name) if name else "bytes", "t5" if "t5" in make.__name__ else "decoder"
+        )
         read_ids = scope["inputs"]["input_ids"][0].tolist()
-        assert read_ids[-len(vocabulary.encode_input(prompt)):] == vocabulary.encode_input(prompt)
+        assert read_ids[-len(vocabulary.encode_input(prompt)) :] == vocabulary.encode_input(prompt)
     assert len(set(answers)) > 1, "answers that are all alike test less"

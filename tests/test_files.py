@@ -1,4 +1,6 @@
-"""Small files and what messages show of them: damaged JSON, control characters, and locks between processes."""
+"""Small files and what messages show of them: damaged JSON, control characters, and locks between
+processes.
+"""
 
 import json
 import os
@@ -16,11 +18,18 @@ from flan_jax.locks import locked
 from flan_jax.messages import escaped, listed, nearest, shown
 
 
-@pytest.mark.parametrize("contents, reason", [
-    (b"", "Expecting value"), (b'{"a": 1', "Expecting"), (b"\xff\xfe", "not UTF-8"), (b"[1]", "an object was expected"),
-    (b"null", "an object was expected, not null"), (b"[" * 100_000, "nested too deeply"),
-    (b'{"a": ' + b"1" * 5_000 + b"}", "4300 digits"),
-])
+@pytest.mark.parametrize(
+    "contents, reason",
+    [
+        (b"", "Expecting value"),
+        (b'{"a": 1', "Expecting"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[1]", "an object was expected"),
+        (b"null", "an object was expected, not null"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"1" * 5_000 + b"}", "4300 digits"),
+    ],
+)
 def test_damaged_json_is_a_message_that_names_the_file(tmp_path, contents, reason):
     path = tmp_path / "runs.json"
     path.write_bytes(contents)
@@ -36,7 +45,9 @@ def test_json_of_the_right_type_is_read_with_a_byte_order_mark_too(tmp_path):
         read_json(tmp_path / "absent.json")
 
 
-@pytest.mark.parametrize("name", ["gs://bucket/run", "gs:/bucket/run", "s3://b/x", "hf://datasets/a/b", "HTTPS://a/b"])
+@pytest.mark.parametrize(
+    "name", ["gs://bucket/run", "gs:/bucket/run", "s3://b/x", "hf://datasets/a/b", "HTTPS://a/b"]
+)
 def test_a_url_is_not_taken_for_a_local_directory(name):
     with pytest.raises(UserError, match=re.escape(f"CACHE_DIR {name} is a URL, and")):
         local_path(name, "CACHE_DIR")
@@ -64,12 +75,22 @@ def test_messages_escape_what_a_terminal_obeys_and_keep_what_people_write():
 
 def test_a_lock_names_its_holder_and_ends_with_it_also_on_kill(tmp_path):
     path = tmp_path / "lock.json"
-    code = (f"import pathlib, time; from flan_jax.locks import locked\n"
-            f"with locked(pathlib.Path({str(path)!r}), 'train'):\n    print('held', flush=True); time.sleep(60)")
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                              cwd=pathlib.Path(__file__).parents[1])
+    code = (
+        f"import pathlib, time; from flan_jax.locks import locked\n"
+        f"with locked(pathlib.Path({str(path)!r}), 'train'):\n    print('held', flush=True); "
+        f"time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[1],
+    )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=rf"in use by train \(process {holder.pid} on host"), locked(path, "eval"):
+    with (
+        pytest.raises(UserError, match=rf"in use by train \(process {holder.pid} on host"),
+        locked(path, "eval"),
+    ):
         pass
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()

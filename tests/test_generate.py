@@ -1,4 +1,6 @@
-"""`flan-jax generate`: flags that do not fit are refused, and a file of answers goes on where a kill left it."""
+"""`flan-jax generate`: flags that do not fit are refused, and a file of answers goes on where a
+kill left it.
+"""
 
 import json
 
@@ -15,7 +17,9 @@ IDENTITY = {"method": "sample", "seed": 1, "parameters": "abc"}
 
 
 class Model:
-    """Answers with the prompt and its place, and counts; stops like a killed process after `most` answers."""
+    """Answers with the prompt and its place, and counts; stops like a killed process after `most`
+    answers.
+    """
 
     def __init__(self, most=1000):
         self.answered, self.most = 0, most
@@ -24,7 +28,9 @@ class Model:
         self.answered += len(prompts)
         if self.answered > self.most:
             raise KeyboardInterrupt
-        return [(f"{first + i}:\n{prompt.upper()}", first + i == 4) for i, prompt in enumerate(prompts)]
+        return [
+            (f"{first + i}:\n{prompt.upper()}", first + i == 4) for i, prompt in enumerate(prompts)
+        ]
 
 
 def write(output, model, prompts=PROMPTS, chunk=3, **changes):
@@ -36,7 +42,8 @@ def test_answers_are_lines_in_the_order_of_the_prompts(tmp_path):
     text = write(tmp_path / "answers.jsonl", Model())
     assert [json.loads(line) for line in text.splitlines()] == [
         {"prompt": prompt, "answer": f"{i}:\n{prompt.upper()}", **({"cut": True} if i == 4 else {})}
-        for i, prompt in enumerate(PROMPTS)]
+        for i, prompt in enumerate(PROMPTS)
+    ]
     assert write(tmp_path / "other.jsonl", Model(), chunk=100) == text
 
 
@@ -70,7 +77,9 @@ def test_a_damaged_record_beside_the_answers_is_named(tmp_path, damage):
         write(tmp_path / "answers.jsonl", Model())
 
 
-@pytest.mark.parametrize("line", [b"[1]", b"null", json.dumps({"prompt": PROMPTS[0]}).encode(), b"\xff", b"[" * 9_999])
+@pytest.mark.parametrize(
+    "line", [b"[1]", b"null", json.dumps({"prompt": PROMPTS[0]}).encode(), b"\xff", b"[" * 9_999]
+)
 def test_a_line_that_is_no_answer_is_named(tmp_path, line):
     write(tmp_path / "answers.jsonl", Model())
     (tmp_path / "answers.jsonl").write_bytes(line + b"\n")
@@ -86,7 +95,9 @@ def test_control_characters_of_an_answer_do_not_reach_a_terminal(monkeypatch):
     assert generate._as_printed(answer) == "red\\x1b[31m\nline"
 
 
-@pytest.mark.parametrize("flag", ["--output=gs://bucket/a", "--file=s3://bucket/a", "--checkpoint=hf://org/model"])
+@pytest.mark.parametrize(
+    "flag", ["--output=gs://bucket/a", "--file=s3://bucket/a", "--checkpoint=hf://org/model"]
+)
 def test_a_url_is_refused_before_anything_is_opened(flag, capsys):
     prompts = [] if flag.startswith("--file") else ["hello"]
     assert cli.main(["generate", "--gin_file=gin/flan.gin", flag, *prompts]) == 2
@@ -124,17 +135,29 @@ def test_a_host_that_does_not_write_answers_what_the_others_answer(tmp_path):
     assert model.answered == len(PROMPTS) and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--temperature=0.7"], "--temperature has no effect with --method=greedy; add --method=sample"),
-    (["--method=sample", "--beams=2"], "--beams has no effect with --method=sample; add --method=beam"),
-    (["--method=beam", "--seed=2"], "--seed has no effect with --method=beam; add --method=sample"),
-    (["--method=sampel"], "must be one of greedy, sample, beam"),
-    (["--method=sample", "--temperature=0"], "temperature is 0.0, but must be at least 1e-6"),
-    (["--method=sample", "--top_p=90"], "top_p is 90.0"),
-    (["--method=beam", "--beams=0"], "beams is 0"),
-    (["--method=beam", "--beam_size=3"], "unrecognized arguments"),
-    (["--method=sample", "--top_k=half"], "invalid int value: 'half'"),
-])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (
+            ["--temperature=0.7"],
+            "--temperature has no effect with --method=greedy; add --method=sample",
+        ),
+        (
+            ["--method=sample", "--beams=2"],
+            "--beams has no effect with --method=sample; add --method=beam",
+        ),
+        (
+            ["--method=beam", "--seed=2"],
+            "--seed has no effect with --method=beam; add --method=sample",
+        ),
+        (["--method=sampel"], "must be one of greedy, sample, beam"),
+        (["--method=sample", "--temperature=0"], "temperature is 0.0, but must be at least 1e-6"),
+        (["--method=sample", "--top_p=90"], "top_p is 90.0"),
+        (["--method=beam", "--beams=0"], "beams is 0"),
+        (["--method=beam", "--beam_size=3"], "unrecognized arguments"),
+        (["--method=sample", "--top_k=half"], "invalid int value: 'half'"),
+    ],
+)
 def test_flags_that_do_not_fit_are_one_sentence_before_anything_is_loaded(flags, message, capsys):
     assert cli.main(["generate", "--gin_file=gin/flan.gin", "Is water wet?", *flags]) == 2
     error = capsys.readouterr().err
@@ -144,16 +167,23 @@ def test_flags_that_do_not_fit_are_one_sentence_before_anything_is_loaded(flags,
 def test_prompts_are_encoded_as_the_model_reads_them():
     vocabulary = ByteVocabulary()
     one, two = generate.encoded(["ab", "c"], vocabulary, 2 + len(vocabulary.input_end))
-    assert one.dtype == np.int32 and one.tolist() == [*vocabulary.encode("ab"), *vocabulary.input_end]
+    assert one.dtype == np.int32 and one.tolist() == [
+        *vocabulary.encode("ab"),
+        *vocabulary.input_end,
+    ]
     assert len(two) == len(one) - 1
-    with pytest.raises(UserError, match="has 4 tokens with its end, but TASK_FEATURE_LENGTHS allows 3"):
+    with pytest.raises(
+        UserError, match="has 4 tokens with its end, but TASK_FEATURE_LENGTHS allows 3"
+    ):
         generate.encoded(["ab", "abc"], vocabulary, 2 + len(vocabulary.input_end))
 
 
 def test_a_file_that_generate_did_not_write_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(UserError, match="was not written by"):
-        generate.write_answers(tmp_path / "notes.txt", ["a"], lambda some, first: [("b", False)], {}, 4)
+        generate.write_answers(
+            tmp_path / "notes.txt", ["a"], lambda some, first: [("b", False)], {}, 4
+        )
     assert (tmp_path / "notes.txt").read_text() == "notes"
 
 
@@ -170,7 +200,9 @@ def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path, capsys):
 
 def test_an_answer_without_an_end_is_cut():
     generator = Generator(None, ByteVocabulary(), max_length=3)
-    generator.tokens = lambda *_: [np.array(ids) for ids in ([100, 101, 102], [100, 101, 1], [1, 0, 0])]
+    generator.tokens = lambda *_: [
+        np.array(ids) for ids in ([100, 101, 102], [100, 101, 1], [1, 0, 0])
+    ]
     assert generator.answers(None, [], 0) == [("abc", True), ("ab", False), ("", False)]
 
 

@@ -1,4 +1,6 @@
-"""Greedy and beam search against Hugging Face's `generate` token for token, draws in distribution."""
+"""Greedy and beam search against Hugging Face's `generate` token for token, draws in
+distribution.
+"""
 
 import jax
 import numpy as np
@@ -24,7 +26,9 @@ LENGTHS, ROWS, NEW = (3, 9, 14, 20, 31), 20, 20
 
 def t5_of(directory, vocab_size: int):
     """Gives Hugging Face's model with random weights, ours and its parameters."""
-    theirs = save_t5(transformers, directory, tied=False, vocab_size=vocab_size, num_decoder_layers=2)
+    theirs = save_t5(
+        transformers, directory, tied=False, vocab_size=vocab_size, num_decoder_layers=2
+    )
     theirs.generation_config.decoder_start_token_id = 0
     source = open_checkpoint(directory)
     model = t5.T5(t5.T5Config(**{**source.fields, "dtype": "float32"}, dropout_rate=0.0))
@@ -44,34 +48,55 @@ def models(request, tmp_path_factory):
 def prompts(models):
     """100 prompts: 20 of each length."""
     rng = np.random.default_rng(3)
-    return [rng.integers(3, models[0].config.vocab_size, (ROWS, length)).astype(np.int32) for length in LENGTHS]
+    return [
+        rng.integers(3, models[0].config.vocab_size, (ROWS, length)).astype(np.int32)
+        for length in LENGTHS
+    ]
 
 
 def their_answers(theirs, prompts, eos_id: int, **settings):
-    """Gives what `generate` writes after each prompt, [20, returned, up to NEW], and the scores of beam search."""
+    """Gives what `generate` writes after each prompt, [20, returned, up to NEW], and the scores of
+    beam search.
+    """
     ids = torch.tensor(prompts, dtype=torch.long)
-    result = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, eos_token_id=eos_id,
-                             pad_token_id=0, return_dict_in_generate=True, output_scores=True, **settings)
+    result = theirs.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=NEW,
+        eos_token_id=eos_id,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **settings,
+    )
     start = 1 if theirs.config.is_encoder_decoder else ids.shape[1]
-    return result.sequences[:, start:].numpy().reshape(len(prompts), -1, result.sequences.shape[1] - start), result
+    return result.sequences[:, start:].numpy().reshape(
+        len(prompts), -1, result.sequences.shape[1] - start
+    ), result
 
 
 def until_eos(tokens, eos_id: int) -> list[int]:
     tokens = tokens.tolist()
-    return tokens[:tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
 
 
 @pytest.fixture(scope="module")
 def eos_id(models, prompts):
     """A token at which about half of the greedy answers end; a random model has none of its own."""
     free, _ = their_answers(models[0], prompts[2], -1, do_sample=False)
-    shares = [(free[:, 0] == token).any(axis=1).mean() for token in range(models[0].config.vocab_size)]
+    shares = [
+        (free[:, 0] == token).any(axis=1).mean() for token in range(models[0].config.vocab_size)
+    ]
     return int(np.argmin(np.abs(np.array(shares) - 0.5)))
 
 
 def padded(prompts):
-    """Gives the prompts [20, 32] with room on the right, so that padding is looked at too, and their lengths."""
-    return np.pad(prompts, ((0, 0), (0, 32 - prompts.shape[1]))), np.full(len(prompts), prompts.shape[1])
+    """Gives the prompts [20, 32] with room on the right, so that padding is looked at too, and
+    their lengths.
+    """
+    return np.pad(prompts, ((0, 0), (0, 32 - prompts.shape[1]))), np.full(
+        len(prompts), prompts.shape[1]
+    )
 
 
 def test_greedy_answers_are_theirs(models, prompts, eos_id):
@@ -79,7 +104,9 @@ def test_greedy_answers_are_theirs(models, prompts, eos_id):
     ended = 0
     for given in prompts:
         tokens, lengths = padded(given)
-        written = np.asarray(decoding.greedy(model, params, tokens, NEW, eos_id=eos_id, lengths=lengths))
+        written = np.asarray(
+            decoding.greedy(model, params, tokens, NEW, eos_id=eos_id, lengths=lengths)
+        )
         expected, _ = their_answers(theirs, given, eos_id, do_sample=False)
         for row, of in zip(written, expected[:, 0]):
             assert until_eos(row, eos_id) == until_eos(of, eos_id)
@@ -93,10 +120,21 @@ def test_beam_search_gives_their_answers_and_scores(models, prompts, eos_id, bea
     ended = 0
     for given in prompts:
         tokens, lengths = padded(given)
-        written, scores = map(np.asarray, beam.beam_search(model, params, tokens, NEW, beams, length_penalty,
-                                                           eos_id=eos_id, lengths=lengths))
-        expected, result = their_answers(theirs, given, eos_id, do_sample=False, num_beams=beams,
-                                         num_return_sequences=beams, length_penalty=length_penalty)
+        written, scores = map(
+            np.asarray,
+            beam.beam_search(
+                model, params, tokens, NEW, beams, length_penalty, eos_id=eos_id, lengths=lengths
+            ),
+        )
+        expected, result = their_answers(
+            theirs,
+            given,
+            eos_id,
+            do_sample=False,
+            num_beams=beams,
+            num_return_sequences=beams,
+            length_penalty=length_penalty,
+        )
         np.testing.assert_allclose(scores.ravel(), result.sequences_scores.numpy(), rtol=1e-5)
         for row, of in zip(written.reshape(-1, NEW), expected.reshape(-1, expected.shape[-1])):
             assert until_eos(row, eos_id) == until_eos(of, eos_id)
@@ -105,7 +143,9 @@ def test_beam_search_gives_their_answers_and_scores(models, prompts, eos_id, bea
 
 
 def chance(first, second) -> float:
-    """The probability that counts [M] as unlike as these come of one distribution: a chi-square test of homogeneity."""
+    """The probability that counts [M] as unlike as these come of one distribution: a chi-square
+    test of homogeneity.
+    """
     counts = np.stack([first, second])
     rare = counts.sum(axis=0) < 10
     counts = np.concatenate([counts[:, ~rare], counts[:, rare].sum(axis=1, keepdims=True)], axis=1)
@@ -113,34 +153,62 @@ def chance(first, second) -> float:
 
 
 @pytest.mark.parametrize("name", ["t5", "untied"])
-@pytest.mark.parametrize("settings", [
-    {"temperature": 1.0, "top_k": 0, "top_p": 1.0},
-    {"temperature": 0.6, "top_k": 0, "top_p": 1.0},
-    {"temperature": 1.0, "top_k": 5, "top_p": 1.0},
-    {"temperature": 1.0, "top_k": 0, "top_p": 0.8},
-    {"temperature": 1.5, "top_k": 8, "top_p": 0.7},
-], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 1.0, "top_k": 0, "top_p": 1.0},
+        {"temperature": 0.6, "top_k": 0, "top_p": 1.0},
+        {"temperature": 1.0, "top_k": 5, "top_p": 1.0},
+        {"temperature": 1.0, "top_k": 0, "top_p": 0.8},
+        {"temperature": 1.5, "top_k": 8, "top_p": 0.7},
+    ],
+    ids=str,
+)
 def test_draws_have_their_distribution(name, settings, tmp_path, monkeypatch):
     vocab_size, draws = 13, 3000
     if name == "t5":
         theirs, model, params = t5_of(tmp_path / "t5", vocab_size)
     else:
-        monkeypatch.setitem(hugging_face_model.__globals__["CASES"], name, {"vocab_size": vocab_size})
+        monkeypatch.setitem(
+            hugging_face_model.__globals__["CASES"], name, {"vocab_size": vocab_size}
+        )
         theirs = hugging_face_model(name)
         model, params = ours(theirs)
     given = np.random.default_rng(0).integers(3, vocab_size, (1, 9)).astype(np.int32)
     torch.manual_seed(0)
     ids = torch.tensor(given, dtype=torch.long).repeat(draws, 1)
-    result = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, max_new_tokens=2,
-                             min_new_tokens=2, eos_token_id=-1, pad_token_id=0, **settings)[:, -2:].numpy()
+    result = theirs.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        max_new_tokens=2,
+        min_new_tokens=2,
+        eos_token_id=-1,
+        pad_token_id=0,
+        **settings,
+    )[:, -2:].numpy()
 
     def counts(pairs):
         return np.bincount(pairs[:, 0] * vocab_size + pairs[:, 1], minlength=vocab_size**2)
 
     def drawn(**changes):
-        return counts(np.asarray(decoding.sample(
-            model, params, np.repeat(given, draws, 0), 2, 7, np.arange(draws), eos_id=-1,
-            lengths=np.full(draws, 9), **{**settings, **changes})))
+        return counts(
+            np.asarray(
+                decoding.sample(
+                    model,
+                    params,
+                    np.repeat(given, draws, 0),
+                    2,
+                    7,
+                    np.arange(draws),
+                    eos_id=-1,
+                    lengths=np.full(draws, 9),
+                    **{**settings, **changes},
+                )
+            )
+        )
 
     assert chance(drawn(), counts(result)) > 1e-3
-    assert chance(drawn(temperature=0.5 * settings["temperature"]), counts(result)) < 1e-6, "it would tell no others"
+    assert chance(drawn(temperature=0.5 * settings["temperature"]), counts(result)) < 1e-6, (
+        "it would tell no others"
+    )

@@ -1,4 +1,6 @@
-"""Packed rows, as a layout fills them, train as their examples would one by one: both architectures."""
+"""Packed rows, as a layout fills them, train as their examples would one by one: both
+architectures.
+"""
 
 import jax
 import numpy as np
@@ -11,9 +13,23 @@ from flan_jax.models import decoder, losses, t5
 MODELS = {
     "t5": t5.T5(t5.T5Config(96, 16, 2, 8, 32, 2, 2, dropout_rate=0.0, dtype="float32")),
     "decoder": decoder.DecoderLM(decoder.DecoderConfig(96, 16, 2, 8, 32, 2, dtype="float32")),
-    "rotary": decoder.DecoderLM(decoder.DecoderConfig(
-        96, 16, 2, 8, 32, 2, num_kv_heads=1, positions="rotary", scale_queries=True, logits_via_embedding=False,
-        mlp_activations=("silu", "linear"), prefix="bidirectional", dtype="float32")),
+    "rotary": decoder.DecoderLM(
+        decoder.DecoderConfig(
+            96,
+            16,
+            2,
+            8,
+            32,
+            2,
+            num_kv_heads=1,
+            positions="rotary",
+            scale_queries=True,
+            logits_via_embedding=False,
+            mlp_activations=("silu", "linear"),
+            prefix="bidirectional",
+            dtype="float32",
+        )
+    ),
 }
 LENGTHS = [(5, 2), (9, 1), (1, 7), (3, 3), (6, 4), (2, 2), (4, 5)]
 ROWS = [(0, 1, 2), (3, 4), (), (5, 6)]  # ragged, one of them empty
@@ -30,8 +46,11 @@ def examples() -> list[tuple[np.ndarray, np.ndarray]]:
 
 def filled(name: str, rows) -> dict[str, np.ndarray]:
     of = [examples()[i] for members in rows for i in members]
-    return layout_of(name).batch([inputs for inputs, _ in of], [targets for _, targets in of],
-                                 [len(members) for members in rows])
+    return layout_of(name).batch(
+        [inputs for inputs, _ in of],
+        [targets for _, targets in of],
+        [len(members) for members in rows],
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -43,17 +62,23 @@ def test_gradients_of_packed_rows_are_the_sum_over_their_examples(name):
     def loss_and_gradient(params, batch):
         def loss(params):
             logits = model.apply({"params": params}, batch)
-            return losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])[0]
+            return losses.token_loss(
+                logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+            )[0]
+
         return jax.value_and_grad(loss)(params)
 
     packed, gradient = loss_and_gradient(params, filled(name, ROWS))
     alone = [loss_and_gradient(params, filled(name, [(i,)])) for i in range(len(LENGTHS))]
     assert float(packed) == pytest.approx(sum(float(loss) for loss, _ in alone), rel=1e-6)
     summed = jax.tree.map(lambda *of: sum(of), *(of for _, of in alone))
-    errors = jax.tree.map(lambda a, b: float(np.abs(a - b).max() / np.abs(b).max()), gradient, summed)
+    errors = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max() / np.abs(b).max()), gradient, summed
+    )
     assert max(jax.tree.leaves(errors)) < 1e-5
 
-    # The comparison sees a leak: one example that takes its neighbour's segment changes both numbers.
+    # The comparison sees a leak: one example that takes its neighbour's segment changes both
+    # numbers.
     leaking = filled(name, ROWS)
     for key in ("decoder_segment_ids", "encoder_segment_ids"):
         if key in leaking:

@@ -14,7 +14,15 @@ def metrics(loss: float) -> dict:
 
 
 def log(directory, step=0, tensorboard=False) -> MetricsLog:
-    return MetricsLog(directory, step, total=6, every=2, tensorboard=tensorboard, enabled=True, work=Work(1e9, None))
+    return MetricsLog(
+        directory,
+        step,
+        total=6,
+        every=2,
+        tensorboard=tensorboard,
+        enabled=True,
+        work=Work(1e9, None),
+    )
 
 
 def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):
@@ -23,25 +31,37 @@ def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):
         writer.add(step, metrics(4.0 / step), tokens=100, waited=0.0)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"], line["tokens"]) for line in lines] == [
-        (1, 4.0, 100), (2, 2.0, 100), (3, pytest.approx(4 / 3), 100), (4, 1.0, 100)]
+        (1, 4.0, 100),
+        (2, 2.0, 100),
+        (3, pytest.approx(4 / 3), 100),
+        (4, 1.0, 100),
+    ]
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_a_step_that_is_not_timed_is_in_no_pace(tmp_path, capsys):
-    writer = MetricsLog(tmp_path, 0, total=6, every=1, tensorboard=False, enabled=True, work=Work(1e9, None))
+    writer = MetricsLog(
+        tmp_path, 0, total=6, every=1, tensorboard=False, enabled=True, work=Work(1e9, None)
+    )
     writer.add(1, metrics(1.0), tokens=100, waited=0.0, timed=False)
     writer.add(2, metrics(1.0), tokens=100, waited=0.0)
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "step 1/6  loss 1.0000  accuracy 0.500" and "s/step" in second and "ETA" in second
+    assert (
+        first == "step 1/6  loss 1.0000  accuracy 0.500" and "s/step" in second and "ETA" in second
+    )
 
 
 def test_a_restart_takes_out_what_came_after_the_checkpoint(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo'
+    )
     log(tmp_path, step=1)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 3}\n'
 
 
-@pytest.mark.parametrize("line", [b"5", b"{}", b"{", b'{"step": "1"}', b'{"step": true}', b"\xff", b"[" * 9_999])
+@pytest.mark.parametrize(
+    "line", [b"5", b"{}", b"{", b'{"step": "1"}', b'{"step": true}', b"\xff", b"[" * 9_999]
+)
 def test_a_damaged_line_that_no_crash_left_is_named(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
     with pytest.raises(UserError, match="metrics.jsonl, line 2 .*take the line out"):

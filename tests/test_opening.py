@@ -25,23 +25,39 @@ with opening.alone(pathlib.Path(sys.argv[1]), ".train.lock", "flan-jax train"):
 @pytest.mark.parametrize("error", [None, OSError("cannot write"), UserError("cannot write")])
 def test_a_directory_that_is_removed_meanwhile_is_one_message(tmp_path, error):
     says = "run was removed while flan-jax train worked in it: what was saved there is lost"
-    with pytest.raises(UserError, match=says), opening.alone(tmp_path / "run", ".train.lock", "flan-jax train"):
+    with (
+        pytest.raises(UserError, match=says),
+        opening.alone(tmp_path / "run", ".train.lock", "flan-jax train"),
+    ):
         shutil.rmtree(tmp_path / "run")
         if error:
             raise error
-    with pytest.raises(OSError, match="of its own"), opening.alone(tmp_path, ".train.lock", "flan-jax train"):
+    with (
+        pytest.raises(OSError, match="of its own"),
+        opening.alone(tmp_path, ".train.lock", "flan-jax train"),
+    ):
         raise OSError("of its own")
 
 
 def test_a_second_run_in_a_directory_is_refused_until_the_first_one_is_dead(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], text=True, stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert holder.stdout.readline() == "held\n"
-    says = (f"{re.escape(str(tmp_path))} is in use by flan-jax train \\(process {holder.pid} on host "
-            f"{socket.gethostname()}, since 20")
-    with pytest.raises(UserError, match=says), opening.alone(tmp_path, ".train.lock", "flan-jax train"):
+    says = (
+        f"{re.escape(str(tmp_path))} is in use by flan-jax train \\(process {holder.pid} on host "
+        f"{socket.gethostname()}, since 20"
+    )
+    with (
+        pytest.raises(UserError, match=says),
+        opening.alone(tmp_path, ".train.lock", "flan-jax train"),
+    ):
         pass
-    with opening.alone(tmp_path, ".eval.run.tuned.4.lock", "flan-jax eval"):  # another purpose, at the same time
+    # another purpose, at the same time
+    with opening.alone(tmp_path, ".eval.run.tuned.4.lock", "flan-jax eval"):
         pass
     holder.kill()
     holder.wait()
@@ -50,10 +66,14 @@ def test_a_second_run_in_a_directory_is_refused_until_the_first_one_is_dead(tmp_
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGKILL, 1), (signal.SIGTERM, 143)])
-def test_a_preparation_that_is_ended_from_outside_is_one_message(tmp_path, monkeypatch, capsys, number, status):
+def test_a_preparation_that_is_ended_from_outside_is_one_message(
+    tmp_path, monkeypatch, capsys, number, status
+):
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     assert opening._prepare([]) == status
-    assert f"the preparation of the data was ended by signal {int(number)}" in capsys.readouterr().err
+    assert (
+        f"the preparation of the data was ended by signal {int(number)}" in capsys.readouterr().err
+    )

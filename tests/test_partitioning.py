@@ -25,10 +25,23 @@ THREE_AXES = {"data": 2, "fsdp": 2, "model": 2}
 
 
 def start(directory, variants, devices: int, **environment: str) -> subprocess.Popen:
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-                   "JAX_PLATFORMS": "cpu", "NPROC": "64", **environment}  # enough threads for collectives that wait
-    command = [sys.executable, str(TESTS / "sharded_steps.py"), str(directory), *map(json.dumps, variants)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # enough threads for collectives that wait
+        "JAX_PLATFORMS": "cpu",
+        "NPROC": "64",
+        **environment,
+    }
+    command = [
+        sys.executable,
+        str(TESTS / "sharded_steps.py"),
+        str(directory),
+        *map(json.dumps, variants),
+    ]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def results(process: subprocess.Popen) -> list[dict]:
@@ -47,7 +60,9 @@ def assert_same(one: dict, run: dict, variant: dict, tolerance: float = 1e-5) ->
 
 
 def compare(directory, *variants: dict) -> None:
-    """Takes 20 steps on one device and in the variants, in a process with 8; all must give the same losses."""
+    """Takes 20 steps on one device and in the variants, in a process with 8; all must give the same
+    losses.
+    """
     one, *others = results(start(directory, [ONE, *variants], 8))
     for variant, run in zip(variants, others, strict=True):
         assert_same(one, run, variant)
@@ -56,30 +71,58 @@ def compare(directory, *variants: dict) -> None:
 
 
 def test_meshes_and_what_saves_memory_give_the_losses_of_one_device(tmp_path):
-    compare(tmp_path, {"mesh": {"fsdp": 8}, "microbatches": 2, "remat": "full"},
-            {"mesh": THREE_AXES, "microbatches": 4, "loss_chunks": 4})
+    compare(
+        tmp_path,
+        {"mesh": {"fsdp": 8}, "microbatches": 2, "remat": "full"},
+        {"mesh": THREE_AXES, "microbatches": 4, "loss_chunks": 4},
+    )
 
 
 @pytest.mark.slow
 def test_each_alone_gives_the_losses_of_one_device(tmp_path):
-    compare(tmp_path, *({"mesh": mesh} for mesh in ({"data": 8}, {"fsdp": 8}, THREE_AXES, {"data": 4, "model": 2})),
-            *({"mesh": {"data": 1}, "devices": 1, **option} for option in (
-                {"microbatches": 2}, {"microbatches": 4}, {"loss_chunks": 4}, {"remat": "full"}, {"remat": "dots"})))
+    compare(
+        tmp_path,
+        *(
+            {"mesh": mesh}
+            for mesh in ({"data": 8}, {"fsdp": 8}, THREE_AXES, {"data": 4, "model": 2})
+        ),
+        *(
+            {"mesh": {"data": 1}, "devices": 1, **option}
+            for option in (
+                {"microbatches": 2},
+                {"microbatches": 4},
+                {"loss_chunks": 4},
+                {"remat": "full"},
+                {"remat": "dots"},
+            )
+        ),
+    )
 
 
 @pytest.mark.slow
 def test_unscanned_layers_give_the_same_losses(tmp_path):
     # Random parameters differ without a scan: both start from what the first has saved.
     one, unscanned = results(start(tmp_path, [ONE, {**ONE, "scan_layers": False}], 1))
-    np.testing.assert_allclose(unscanned["loss_after_restore"], one["loss_after_restore"], rtol=1e-5)
+    np.testing.assert_allclose(
+        unscanned["loss_after_restore"], one["loss_after_restore"], rtol=1e-5
+    )
 
 
 @pytest.mark.slow
 def test_bfloat16_gives_the_same_losses_within_a_hundredth(tmp_path):
     low = {**ONE, "dtype": "bfloat16"}
-    one, *others = results(start(tmp_path, [low, {**low, "mesh": {"fsdp": 8}, "devices": 8},
-                                            {**low, "microbatches": 4, "loss_chunks": 4, "remat": "full"}], 8))
-    exact, = results(start(tmp_path / "exact", [ONE], 8))
+    one, *others = results(
+        start(
+            tmp_path,
+            [
+                low,
+                {**low, "mesh": {"fsdp": 8}, "devices": 8},
+                {**low, "microbatches": 4, "loss_chunks": 4, "remat": "full"},
+            ],
+            8,
+        )
+    )
+    (exact,) = results(start(tmp_path / "exact", [ONE], 8))
     for run in (*others, exact):
         np.testing.assert_allclose(run["losses"], one["losses"], rtol=1e-2)
 
@@ -90,18 +133,31 @@ def test_two_processes_give_the_losses_of_one_and_its_checkpoint_moves(tmp_path)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    two = [start(tmp_path / "two", [variant], 4, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2",
-                 JAX_PROCESS_ID=str(index)) for index in range(2)]
+    two = [
+        start(
+            tmp_path / "two",
+            [variant],
+            4,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
     (first,), (second,) = map(results, two)
     # The process alone finds the checkpoint of the two and goes on from it.
-    one, = results(start(tmp_path / "two", [ONE], 1))
+    (one,) = results(start(tmp_path / "two", [ONE], 1))
     assert first == second
     assert_same(one, first, variant)
 
 
 def test_the_mesh_fits_the_devices():
     devices = jax.devices()[:1]
-    assert dict(partitioning.make_mesh({"data": -1}, devices).shape) == {"data": 1, "fsdp": 1, "model": 1}
+    assert dict(partitioning.make_mesh({"data": -1}, devices).shape) == {
+        "data": 1,
+        "fsdp": 1,
+        "model": 1,
+    }
     for shape, hint in [
         ({"data": 3, "model": 2}, "'data': 1"),
         ({"model": 2, "data": -1}, "does not fit the 1 devices"),
@@ -125,7 +181,9 @@ def test_parameters_go_by_the_rules_and_tiny_ones_are_replicated():
         "relpos": boxed((4, 32), "heads", "relpos_buckets"),
         "count": jax.ShapeDtypeStruct((), jnp.int32),
     }
-    specs = {name: sharding.spec for name, sharding in partitioning.state_shardings(tree, mesh).items()}
+    specs = {
+        name: sharding.spec for name, sharding in partitioning.state_shardings(tree, mesh).items()
+    }
     assert specs["kernel"] == PartitionSpec(None, "fsdp", "model")
     assert specs["scale"] == specs["relpos"] == specs["count"] == PartitionSpec()
 

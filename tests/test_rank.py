@@ -1,4 +1,6 @@
-"""Rank scores and greedy answers of tiny random models: the same whatever shares a row, a batch or a width."""
+"""Rank scores and greedy answers of tiny random models: the same whatever shares a row, a batch or
+a width.
+"""
 
 import dataclasses
 import functools
@@ -32,14 +34,45 @@ def model_and_params(request):
 
 def make_model(architecture):
     if architecture == "t5":
-        model = T5(T5Config(vocab_size=384, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, num_encoder_layers=1,
-                            num_decoder_layers=2, dtype="float32"))
+        model = T5(
+            T5Config(
+                vocab_size=384,
+                emb_dim=16,
+                num_heads=2,
+                head_dim=8,
+                mlp_dim=32,
+                num_encoder_layers=1,
+                num_decoder_layers=2,
+                dtype="float32",
+            )
+        )
     else:
-        model = DecoderLM(DecoderConfig(vocab_size=384, emb_dim=16, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=32,
-                                        num_layers=2, positions="rotary", prefix="bidirectional", dtype="float32"))
+        model = DecoderLM(
+            DecoderConfig(
+                vocab_size=384,
+                emb_dim=16,
+                num_heads=4,
+                num_kv_heads=2,
+                head_dim=8,
+                mlp_dim=32,
+                num_layers=2,
+                positions="rotary",
+                prefix="bidirectional",
+                dtype="float32",
+            )
+        )
     ones = jnp.ones((1, 8), jnp.int32)
-    batch = dict.fromkeys(["encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens", "decoder_segment_ids",
-                           "decoder_positions", "decoder_causal_attention"], ones)
+    batch = dict.fromkeys(
+        [
+            "encoder_input_tokens",
+            "encoder_segment_ids",
+            "decoder_input_tokens",
+            "decoder_segment_ids",
+            "decoder_positions",
+            "decoder_causal_attention",
+        ],
+        ones,
+    )
     return model, nn.unbox(jax.jit(model.init)(jax.random.key(0), batch)["params"])
 
 
@@ -51,7 +84,9 @@ def test_rows_after_a_restart_score_what_they_would_have_scored_to_the_last_bit(
         return np.array([*generator.integers(3, 259, count - 1), 1], np.int32)
 
     # The width of the first rows suits the second ones, too, which would get another by themselves.
-    first, second = ([text(n) for n in generator.integers(*lengths, 6)] for lengths in ((60, 110), (50, 100)))
+    first, second = (
+        [text(n) for n in generator.integers(*lengths, 6)] for lengths in ((60, 110), (50, 100))
+    )
     options = [[text(6), text(9)] for _ in first]
     undisturbed, restarted, by_itself = RankScorer(model), RankScorer(model), RankScorer(model)
     undisturbed.scores(params, first, options)
@@ -71,7 +106,8 @@ def test_answers_after_a_restart_come_in_batches_of_the_same_shapes():
     written = {}
 
     def watched(name):
-        def write(params, source, lengths, places):  # in the place of a model, which would have to be compiled
+        # in the place of a model, which would have to be compiled
+        def write(params, source, lengths, places):
             written.setdefault(name, []).append(source.shape)
             return jnp.zeros((len(source), 4), jnp.int32)
 
@@ -85,7 +121,11 @@ def test_answers_after_a_restart_come_in_batches_of_the_same_shapes():
     restarted.pass_over(first)
     restarted.answers(None, second)
     by_itself.answers(None, second)
-    assert written["restarted"] == written["undisturbed"][-len(written["restarted"]):] != written["by itself"]
+    assert (
+        written["restarted"]
+        == written["undisturbed"][-len(written["restarted"]) :]
+        != written["by itself"]
+    )
 
 
 def tokens(text):
@@ -99,8 +139,10 @@ def rows(count, seed=0):
     def text(*lengths):
         return np.array([*generator.integers(3, 259, generator.choice(lengths) - 1), 1], np.int32)
 
-    return ([text(9, 50) for _ in range(count)],
-            [[text(3, 8) for _ in range(generator.integers(1, 5))] for _ in range(count)])
+    return (
+        [text(9, 50) for _ in range(count)],
+        [[text(3, 8) for _ in range(generator.integers(1, 5))] for _ in range(count)],
+    )
 
 
 @functools.cache
@@ -109,18 +151,25 @@ def plain(model):
 
 
 def alone(model, params, source, option, bos_id=0):
-    """Log-probability of one option by the plainest means: no packing, no padding, a batch of one."""
+    """Log-probability of one option by the plainest means: no packing, no padding, a batch of
+    one.
+    """
     if isinstance(model, DecoderLM):
         prompt = [*([] if bos_id is None else [bos_id]), *source]
         given = jnp.array([[*prompt, *option[:-1]]])
         places = jnp.arange(given.shape[1])[None]
-        batch = {"decoder_positions": places, "decoder_causal_attention": (places < len(prompt)).astype(jnp.int32)}
+        batch = {
+            "decoder_positions": places,
+            "decoder_causal_attention": (places < len(prompt)).astype(jnp.int32),
+        }
     else:
         given = jnp.array([[bos_id, *option[:-1]]])
-        batch = {"encoder_input_tokens": jnp.array([source]),
-                 "encoder_segment_ids": jnp.ones((1, len(source)), jnp.int32)}
+        batch = {
+            "encoder_input_tokens": jnp.array([source]),
+            "encoder_segment_ids": jnp.ones((1, len(source)), jnp.int32),
+        }
     batch |= {"decoder_input_tokens": given, "decoder_segment_ids": jnp.ones_like(given)}
-    told = np.asarray(plain(model)(params, batch))[0, -len(option):]
+    told = np.asarray(plain(model)(params, batch))[0, -len(option) :]
     return float(told[np.arange(len(option)), option].sum())
 
 
@@ -143,10 +192,17 @@ def test_a_decoder_reads_the_bos_it_is_told_or_none(model_and_params):
     inputs, options = rows(1)
     for bos_id in (7, None):
         scores = RankScorer(model, bos_id=bos_id).scores(params, inputs, options)[0]
-        assert_close(scores, [alone(model, params, inputs[0], option, bos_id) for option in options[0]])
+        assert_close(
+            scores, [alone(model, params, inputs[0], option, bos_id) for option in options[0]]
+        )
         answer = Generator(model, VOCABULARY, max_length=4, bos_id=bos_id).tokens(params, inputs)[0]
         prompt = np.array([[*([] if bos_id is None else [bos_id]), *inputs[0]]])
-        assert answer.tolist() == decoding.greedy(model, params, prompt, 4, lengths=np.array([prompt.size]))[0].tolist()
+        assert (
+            answer.tolist()
+            == decoding.greedy(model, params, prompt, 4, lengths=np.array([prompt.size]))[
+                0
+            ].tolist()
+        )
     empty = [np.array([], np.int32)]
     assert len(RankScorer(model).scores(params, empty, options)[0]) == len(options[0])
     with pytest.raises(UserError, match="bos_id"):
@@ -157,7 +213,9 @@ def test_the_decoder_of_a_t5_begins_with_its_start_id_in_scores_answers_and_beam
     model, params = make_model("t5")
     model = T5(dataclasses.replace(model.config, decoder_start_id=7))
     inputs, options = rows(2)
-    for source, choices, scores in zip(inputs, options, RankScorer(model).scores(params, inputs, options)):
+    for source, choices, scores in zip(
+        inputs, options, RankScorer(model).scores(params, inputs, options)
+    ):
         assert_close(scores, [alone(model, params, source, option, 7) for option in choices])
     written = np.asarray(decoding.greedy(model, params, inputs[0][None], 1, eos_id=-1))[0]
     choices = [np.array([token], np.int32) for token in range(384)]
@@ -175,14 +233,20 @@ def test_neither_batch_nor_width_nor_order_changes_a_score(model_and_params):
     scorer = RankScorer(model, batch_tokens=1024)
     scores = scorer.scores(params, inputs, options)
     # At most two batch sizes of each width.
-    assert [len(of) for of in scores] == [len(choices) for choices in options] and len(scorer.shapes) <= 4
+    assert [len(of) for of in scores] == [len(choices) for choices in options] and len(
+        scorer.shapes
+    ) <= 4
     before = set(scorer.shapes)
     backwards = scorer.scores(params, inputs[::-1], options[::-1])[::-1]
     assert scorer.shapes == before
     assert_close(np.concatenate(backwards), np.concatenate(scores))
     # One row a batch, and in a wider one for the sake of an option of 100 tokens.
-    assert_close(RankScorer(model, batch_tokens=1).scores(params, inputs[:1], options[:1])[0], scores[0])
-    assert_close(scorer.scores(params, inputs[:1], [options[0] + [tokens("x" * 99)]])[0][:-1], scores[0])
+    assert_close(
+        RankScorer(model, batch_tokens=1).scores(params, inputs[:1], options[:1])[0], scores[0]
+    )
+    assert_close(
+        scorer.scores(params, inputs[:1], [options[0] + [tokens("x" * 99)]])[0][:-1], scores[0]
+    )
 
 
 def test_any_number_of_options(model_and_params):
@@ -190,7 +254,11 @@ def test_any_number_of_options(model_and_params):
     many = [tokens(f"option {i}") for i in range(100, 180)]
     scorer = RankScorer(model, batch_tokens=1024)
     none, all_of_them, one = scorer.scores(params, [tokens("which?")] * 3, [[], many, many[:1]])
-    assert len(none) == 0 and len(all_of_them) == 80 and max(width for _, _, width in scorer.shapes) == 512
+    assert (
+        len(none) == 0
+        and len(all_of_them) == 80
+        and max(width for _, _, width in scorer.shapes) == 512
+    )
     for index in (0, 50, 79):
         assert_close(all_of_them[index], alone(model, params, tokens("which?"), many[index]))
     assert_close(one, all_of_them[:1])
@@ -210,7 +278,9 @@ def test_batches_cover_every_row_once_within_their_tokens():
     for batch in buckets.batches(sources, targets, batch_tokens=4096, multiple=4):
         assert batch.size % 4 == 0 and len(batch.rows) <= batch.size
         assert batch.size == 4 or batch.size * (batch.source_width + batch.target_width) <= 4 * 4096
-        assert (sources[batch.rows] <= batch.source_width).all() and (targets[batch.rows] <= batch.target_width).all()
+        assert (sources[batch.rows] <= batch.source_width).all() and (
+            targets[batch.rows] <= batch.target_width
+        ).all()
         seen += batch.rows.tolist()
     assert sorted(seen) == list(range(500))
     ladder = sorted({buckets.source_width(n) for n in range(1, 1025)})
@@ -238,7 +308,9 @@ def test_greedy_answers_do_not_depend_on_the_batch(model_and_params):
     widest = max(map(len, given))
     for row in (0, 4, 8):
         one = buckets.padded([given[row]], 1, widest)
-        expected = decoding.greedy(model, params, one, max_length=7, lengths=np.array([len(given[row])]))[0]
+        expected = decoding.greedy(
+            model, params, one, max_length=7, lengths=np.array([len(given[row])])
+        )[0]
         assert together[row].tolist() == expected.tolist()
     assert generator.texts(params, inputs) == [VOCABULARY.decode(ids) for ids in together]
     assert len(generator.shapes) <= 4
@@ -246,7 +318,12 @@ def test_greedy_answers_do_not_depend_on_the_batch(model_and_params):
 
 def test_packed_rows_hold_every_row_once_with_little_padding():
     generator = np.random.default_rng(0)
-    sizes = np.stack([generator.lognormal(4.7, 0.4, 1000), generator.lognormal(3, 0.3, 1000)], axis=1).astype(int) + 1
+    sizes = (
+        np.stack(
+            [generator.lognormal(4.7, 0.4, 1000), generator.lognormal(3, 0.3, 1000)], axis=1
+        ).astype(int)
+        + 1
+    )
     computed, seen, shapes = 0, [], set()
     for batch in buckets.packed_batches(sizes, batch_tokens=8192, multiple=4):
         assert batch.size % 4 == 0 and len(batch.rows) <= batch.size
@@ -273,7 +350,7 @@ def test_told_says_what_greedy_decoding_would_write(model_and_params):
     model, params = model_and_params
     inputs, _ = rows(1)
     likeliest = Generator(model, VOCABULARY, max_length=5).tokens(params, inputs)[0]
-    likeliest = likeliest[:np.argmax(likeliest == 1) + 1] if 1 in likeliest else likeliest
+    likeliest = likeliest[: np.argmax(likeliest == 1) + 1] if 1 in likeliest else likeliest
     other = np.append(likeliest[:-1], likeliest[-1] + 1).astype(np.int32)
     told = RankScorer(model).told(params, inputs, [[likeliest, other, likeliest[:1]]])[0]
     assert told.likeliest.tolist() == [True, False, True] and told.sums[0] > told.sums[1]
@@ -299,9 +376,16 @@ def test_two_processes_score_as_one():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [subprocess.Popen([sys.executable, "-c", _OF_TWO, address, str(i)], text=True, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""})
-                 for i in (0, 1)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _OF_TWO, address, str(i)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+        )
+        for i in (0, 1)
+    ]
     for process in processes:
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
@@ -317,7 +401,10 @@ def test_a_mesh_changes_no_score(model_and_params):
     mesh = partitioning.make_mesh({"data": -1})
     one, split = (RankScorer(model, mesh=m).scores(params, inputs, options) for m in (None, mesh))
     assert_close(np.concatenate(split), np.concatenate(one))
-    texts = [Generator(model, VOCABULARY, mesh=m, max_length=5).texts(params, inputs) for m in (None, mesh)]
+    texts = [
+        Generator(model, VOCABULARY, mesh=m, max_length=5).texts(params, inputs)
+        for m in (None, mesh)
+    ]
     assert texts[0] == texts[1]
 
 
@@ -331,7 +418,9 @@ def test_parameters_are_known_again_on_a_mesh(model_and_params):
 
     def spread(leaf):
         spec = [None if size % len(jax.devices()) else "fsdp" for size in leaf.shape[:1]]
-        return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)))
+        return jax.device_put(
+            leaf, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+        )
 
     assert parameters_digest(jax.tree.map(spread, params)) == parameters_digest(params)
     changed = jax.tree.map(lambda leaf: leaf * (1 + 1e-6), params)

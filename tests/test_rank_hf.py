@@ -32,24 +32,41 @@ DATASETS, ROWS, VOCABULARY_ROWS = ("anli_r1", "hellaswag", "copa", "bool_q"), 50
 def models(tmp_path_factory):
     """Gives Hugging Face's model with random weights of T5 1.1's kind, ours and its parameters."""
     directory = tmp_path_factory.mktemp("t5")
-    save_t5(transformers, directory, tied=False, feed_forward_proj="gated-gelu", vocab_size=VOCABULARY_ROWS,
-            d_model=64, d_kv=16, num_heads=4, d_ff=96, num_decoder_layers=2)
+    save_t5(
+        transformers,
+        directory,
+        tied=False,
+        feed_forward_proj="gated-gelu",
+        vocab_size=VOCABULARY_ROWS,
+        d_model=64,
+        d_kv=16,
+        num_heads=4,
+        d_ff=96,
+        num_decoder_layers=2,
+    )
     arrays = load_file(directory / "model.safetensors")
-    # As small as T5 begins: these weights are made to show what is wrong, and rounding shows in them as well.
+    # As small as T5 begins: these weights are made to show what is wrong, and rounding shows in
+    # them as well.
     small = {name: array if "norm" in name else array / 4 for name, array in arrays.items()}
     save_file(small, directory / "model.safetensors")
     theirs = transformers.T5ForConditionalGeneration.from_pretrained(directory).eval()
     theirs.config.decoder_start_token_id = 0
     source = open_checkpoint(directory)
     model = t5.T5(t5.T5Config(**{**source.fields, "dtype": "float32"}, dropout_rate=0.0))
-    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), t5_batch(VOCABULARY_ROWS))["params"])
+    boxed = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), t5_batch(VOCABULARY_ROWS))["params"]
+    )
     return theirs, model, interchange.read_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 def their_scores(theirs, source, options) -> list[float]:
-    """The summed log-probability of each option: the input repeated for each, no row padded but the shorter options."""
+    """The summed log-probability of each option: the input repeated for each, no row padded but the
+    shorter options.
+    """
     width = max(map(len, options))
-    labels = np.stack([np.pad(option, (0, width - len(option)), constant_values=-100) for option in options])
+    labels = np.stack(
+        [np.pad(option, (0, width - len(option)), constant_values=-100) for option in options]
+    )
     labels = torch.tensor(labels, dtype=torch.long)
     ids = torch.tensor(source, dtype=torch.long).repeat(len(options), 1)
     with torch.no_grad():
@@ -61,8 +78,18 @@ def their_scores(theirs, source, options) -> list[float]:
 @pytest.mark.parametrize("name", DATASETS)
 def test_scores_of_real_rows_are_theirs(models, name, real_rows, t5_vocabulary, tmp_path):
     theirs, model, params = models
-    data = Data(DataConfig(source="jsonl", data_dir=str(real_rows), vocabulary=t5_vocabulary, held_out="none",
-                           eval_datasets=name, eval_templates=1, eval_max_rows=ROWS, cache_dir=str(tmp_path)))
+    data = Data(
+        DataConfig(
+            source="jsonl",
+            data_dir=str(real_rows),
+            vocabulary=t5_vocabulary,
+            held_out="none",
+            eval_datasets=name,
+            eval_templates=1,
+            eval_max_rows=ROWS,
+            cache_dir=str(tmp_path),
+        )
+    )
     dataset = CATALOGUE[name]
     data.build_eval(dataset, dataset.forward()[0])
     examples = data.eval_examples(dataset, dataset.forward()[0])

@@ -23,12 +23,25 @@ def test_add_your_own_dataset_as_the_readme_says(tmp_path):
         path = tmp_path / "rows/weather" / f"{split}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps({**row, "label": i % 2}) + "\n" for i in range(12)))
-    command = re.search(r"```\nflan-jax (train .*?)```", section, re.DOTALL).group(1).replace("\\\n", " ")
-    small = ["--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=2", "--gin.CACHE_DIR=cache", "--gin.T5Config.emb_dim=32",
-             "--gin.TASK_FEATURE_LENGTHS={'inputs': 128, 'targets': 32}"]
+    command = (
+        re.search(r"```\nflan-jax (train .*?)```", section, re.DOTALL).group(1).replace("\\\n", " ")
+    )
+    small = [
+        "--gin.TRAIN_STEPS=2",
+        "--gin.BATCH_SIZE=2",
+        "--gin.CACHE_DIR=cache",
+        "--gin.T5Config.emb_dim=32",
+        "--gin.TASK_FEATURE_LENGTHS={'inputs': 128, 'targets': 32}",
+    ]
     scripts = pathlib.Path(sys.executable).parent
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PATH": f"{scripts}:{os.environ['PATH']}"}
-    result = subprocess.run(["flan-jax", *shlex.split(command), *small], cwd=tmp_path,
-                            capture_output=True, text=True, timeout=300, env=environment)
+    result = subprocess.run(
+        ["flan-jax", *shlex.split(command), *small],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
     ended_well(result)
     assert "weather" in result.stdout and (tmp_path / "runs/weather/checkpoints/2").is_dir()

@@ -1,7 +1,8 @@
-"""All real rows that lie beside this checkout: read, written in every template, and answered as the raw row says.
+"""All real rows that lie beside this checkout: read, written in every template, and answered as the
+raw row says.
 
-What the right answer is, is worked out here a second time, from the raw fields and the class names of the files'
-manifest, and not by the row functions.
+What the right answer is, is worked out here a second time, from the raw fields and the class names
+of the files' manifest, and not by the row functions.
 """
 
 import collections
@@ -22,15 +23,30 @@ ANLI = {"entailment": "yes", "neutral": "it is impossible to say", "contradictio
 MNLI = {**ANLI, "neutral": "it is not possible to tell"}
 NO_YES = {"False": "no", "True": "yes"}
 CLASSES = {
-    "anli_r1": ANLI, "anli_r2": ANLI, "anli_r3": ANLI, "cb": ANLI, "mnli_matched": MNLI, "mnli_mismatched": MNLI,
-    "rte": NLI_2, "qnli": NLI_2, "wnli": NLI_2, "bool_q": NO_YES, "wsc": NO_YES, "multirc": NO_YES,
-    "glue_mrpc": {"not_equivalent": "no", "equivalent": "yes"}, "paws_wiki": {"different": "no", "same": "yes"},
-    "imdb_reviews": {"neg": "negative", "pos": "positive"}, "cola": {"unacceptable": "unacceptable",
-                                                                     "acceptable": "acceptable"},
+    "anli_r1": ANLI,
+    "anli_r2": ANLI,
+    "anli_r3": ANLI,
+    "cb": ANLI,
+    "mnli_matched": MNLI,
+    "mnli_mismatched": MNLI,
+    "rte": NLI_2,
+    "qnli": NLI_2,
+    "wnli": NLI_2,
+    "bool_q": NO_YES,
+    "wsc": NO_YES,
+    "multirc": NO_YES,
+    "glue_mrpc": {"not_equivalent": "no", "equivalent": "yes"},
+    "paws_wiki": {"different": "no", "same": "yes"},
+    "imdb_reviews": {"neg": "negative", "pos": "positive"},
+    "cola": {"unacceptable": "unacceptable", "acceptable": "acceptable"},
     "sst2": {"negative": "negative", "positive": "positive"},
     "yelp_polarity_reviews": {"negative": "negative", "positive": "positive"},
-    "ag_news_subset": {"World": "World", "Sports": "Sports", "Business": "Business",
-                       "Sci/Tech": "Science and technology"},
+    "ag_news_subset": {
+        "World": "World",
+        "Sports": "Sports",
+        "Business": "Business",
+        "Sci/Tech": "Science and technology",
+    },
     "stsb": {grade: grade for grade in "012345"},
 }
 
@@ -42,38 +58,64 @@ def arc(raw):
 
 # The place of the right option and all options, where they come from the row.
 OPTIONS_OF = {
-    "arc_challenge": arc, "arc_easy": arc,
+    "arc_challenge": arc,
+    "arc_easy": arc,
     "copa": lambda raw: (raw["label"], [raw["choice1"], raw["choice2"]]),
-    "hellaswag": lambda raw: (raw["label"], [re.sub(r"\[\w+\]", "", e) for e in raw["endings"]]),  # [step], [title]
-    "openbookqa": lambda raw: (raw["answerKey"], [raw["question"][f"choice_{letter}"] for letter in "ABCD"]),
-    "winogrande": lambda raw: (raw["label"], [raw[o] + raw["sentence"].split("_")[1] for o in ("option1", "option2")]),
-    "record": lambda raw: (next(i for i, e in enumerate(dict.fromkeys(raw["entities"])) if e == raw["answers"][0]),
-                           list(dict.fromkeys(raw["entities"]))),
+    # [step], [title]
+    "hellaswag": lambda raw: (raw["label"], [re.sub(r"\[\w+\]", "", e) for e in raw["endings"]]),
+    "openbookqa": lambda raw: (
+        raw["answerKey"],
+        [raw["question"][f"choice_{letter}"] for letter in "ABCD"],
+    ),
+    "winogrande": lambda raw: (
+        raw["label"],
+        [raw[o] + raw["sentence"].split("_")[1] for o in ("option1", "option2")],
+    ),
+    "record": lambda raw: (
+        next(i for i, e in enumerate(dict.fromkeys(raw["entities"])) if e == raw["answers"][0]),
+        list(dict.fromkeys(raw["entities"])),
+    ),
 }
 
 # The answer of free text.
 ANSWER_OF = {
-    "aeslc": lambda raw: raw["subject_line"], "cnn_dailymail": lambda raw: raw["highlights"],
-    "multi_news": lambda raw: raw["summary"], "wiki_lingua_english_en": lambda raw: raw["target"],
-    "dart": lambda raw: html.unescape(raw["target"]), "e2e_nlg": lambda raw: raw["target"],
+    "aeslc": lambda raw: raw["subject_line"],
+    "cnn_dailymail": lambda raw: raw["highlights"],
+    "multi_news": lambda raw: raw["summary"],
+    "wiki_lingua_english_en": lambda raw: raw["target"],
+    "dart": lambda raw: html.unescape(raw["target"]),
+    "e2e_nlg": lambda raw: raw["target"],
     "web_nlg_en": lambda raw: raw["target"],
-    "trivia_qa": lambda raw: raw["answer"]["value"], "math_dataset": lambda raw: raw["answer"],
-    "coqa": lambda raw: raw["answers"]["input_text"][-1], "quac": lambda raw: raw["orig_answer"]["text"],
+    "trivia_qa": lambda raw: raw["answer"]["value"],
+    "math_dataset": lambda raw: raw["answer"],
+    "coqa": lambda raw: raw["answers"]["input_text"][-1],
+    "quac": lambda raw: raw["orig_answer"]["text"],
     "squad_v1": lambda raw: raw["answers"]["text"][0],
     "squad_v2": lambda raw: "unanswerable" if raw["is_impossible"] else raw["answers"]["text"][0],
-    "true_case": lambda raw: raw["en"], "fix_punct": lambda raw: raw["en"], "word_segment": lambda raw: raw["en"],
+    "true_case": lambda raw: raw["en"],
+    "fix_punct": lambda raw: raw["en"],
+    "word_segment": lambda raw: raw["en"],
     "wmt14_enfr": lambda raw: raw["fr"],
-    **{f"wmt16_translate_{code}en": lambda raw, code=code: raw[code] for code in ("de", "cs", "fi", "ro", "ru")},
+    **{
+        f"wmt16_translate_{code}en": lambda raw, code=code: raw[code]
+        for code in ("de", "cs", "fi", "ro", "ru")
+    },
 }
 
 # The rows that are left out and why; of all other datasets every row is used.
-DROPS = {"aeslc": {"empty body or subject": 2}, "openbookqa": {"two equal choices": 1},
-         "arc_easy": {"not four choices": 5}, "arc_challenge": {"not four choices": 2}}
+DROPS = {
+    "aeslc": {"empty body or subject": 2},
+    "openbookqa": {"two equal choices": 1},
+    "arc_easy": {"not four choices": 5},
+    "arc_challenge": {"not four choices": 2},
+}
 
 
 @dataclasses.dataclass
 class Finding:
-    """What became of the rows of a dataset; `raw` and `ours` count right answers by class name and as rendered."""
+    """What became of the rows of a dataset; `raw` and `ours` count right answers by class name and
+    as rendered.
+    """
 
     rows: int = 0
     drops: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -83,7 +125,9 @@ class Finding:
 
 
 def folded(text: str) -> str:
-    """Letters and digits in lower case: what no tidying of white space and punctuation may change."""
+    """Letters and digits in lower case: what no tidying of white space and punctuation may
+    change.
+    """
     return re.sub(r"[\W_]+", "", text).lower()
 
 
@@ -143,7 +187,10 @@ def examine(d, source: JsonlSource, path, names: list[str] | None, finding: Find
 
 def examine_all(directory) -> dict[str, Finding]:
     """What became of the rows of every file, by dataset."""
-    manifest = {entry["file"]: entry for entry in json.loads((directory / "MANIFEST.json").read_text(encoding="utf-8"))}
+    manifest = {
+        entry["file"]: entry
+        for entry in json.loads((directory / "MANIFEST.json").read_text(encoding="utf-8"))
+    }
     source, findings = JsonlSource(directory), {}
     for file, entry in manifest.items():
         d = CATALOGUE[entry["configuration"]]

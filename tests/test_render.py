@@ -1,4 +1,6 @@
-"""Rows as text: options styles, instruction modes, exemplars, template choice, and what fits the length."""
+"""Rows as text: options styles, instruction modes, exemplars, template choice, and what fits the
+length.
+"""
 
 import collections
 import dataclasses
@@ -15,9 +17,19 @@ from flan_jax.data.sources import open_source
 from flan_jax.data.vocabulary import EOS, ByteVocabulary, SentencePieceVocabulary
 from flan_jax.errors import UserError
 
-TOY = Dataset(name="toy", paper_dataset="Toy", cluster="sentiment", tfds=None, splits={"train": "train"},
-              fields=("text",), row=lambda raw: raw, options=("bad", "fair", "good"), metrics=("accuracy",),
-              templates=(Template("ask", "Review: {text}\n\n{options}\n\nHow is it?"),), licence="CC0")
+TOY = Dataset(
+    name="toy",
+    paper_dataset="Toy",
+    cluster="sentiment",
+    tfds=None,
+    splits={"train": "train"},
+    fields=("text",),
+    row=lambda raw: raw,
+    options=("bad", "fair", "good"),
+    metrics=("accuracy",),
+    templates=(Template("ask", "Review: {text}\n\n{options}\n\nHow is it?"),),
+    licence="CC0",
+)
 ROW = {"text": "A {fine} film.", "label": 2, "options": ["bad", "fair", "good"]}
 
 
@@ -26,7 +38,9 @@ def text(**changes):
 
 
 def test_fixed_options_stand_in_order_and_braces_of_the_row_stay():
-    assert text().inputs == "Review: A {fine} film.\n\nOptions:\n- bad\n- fair\n- good\n\nHow is it?"
+    assert (
+        text().inputs == "Review: A {fine} film.\n\nOptions:\n- bad\n- fair\n- good\n\nHow is it?"
+    )
     assert text().targets == text().answer == "good" and text().label == 2
 
 
@@ -45,10 +59,14 @@ def test_no_options_leaves_a_clean_text_that_is_still_ranked():
 def test_shuffled_options_follow_the_row_and_keep_the_answer():
     orders = collections.Counter()
     for i in range(300):
-        shown = render(TOY, TOY.templates[0], ROW, row_id=f"toy/train/{i}", options_style="shuffled")
+        shown = render(
+            TOY, TOY.templates[0], ROW, row_id=f"toy/train/{i}", options_style="shuffled"
+        )
         assert shown.options[shown.label] == "good" == shown.targets
         orders[tuple(shown.options)] += 1
-        again = render(TOY, TOY.templates[0], ROW, row_id=f"toy/train/{i}", options_style="shuffled")
+        again = render(
+            TOY, TOY.templates[0], ROW, row_id=f"toy/train/{i}", options_style="shuffled"
+        )
         assert again == shown
     assert len(orders) == 6 and min(orders.values()) > 25
 
@@ -63,12 +81,18 @@ def test_a_baseline_prompt_names_the_fields_and_what_is_asked_for():
         dataset = CATALOGUE[name]
         row_id, row = next(iter(bundled_rows(name)))
         template = dataset.template(template) if template else dataset.forward()[0]
-        return render(dataset, template, row, row_id=row_id, instructions="baseline", **changes), row
+        return render(
+            dataset, template, row, row_id=row_id, instructions="baseline", **changes
+        ), row
 
     shown, row = baseline("anli_r1")
-    assert shown.inputs == (f"Context: {row['context']}\nHypothesis: {row['hypothesis']}\n"
-                            "yes, it is impossible to say or no?\nAnswer:")
-    assert baseline("anli_r1", options_style="none")[0].inputs.endswith(f"{row['hypothesis']}\nAnswer:")
+    assert shown.inputs == (
+        f"Context: {row['context']}\nHypothesis: {row['hypothesis']}\n"
+        "yes, it is impossible to say or no?\nAnswer:"
+    )
+    assert baseline("anli_r1", options_style="none")[0].inputs.endswith(
+        f"{row['hypothesis']}\nAnswer:"
+    )
     assert "(A) yes\n(B)" in baseline("anli_r1", options_style="lettered")[0].inputs
     # A text that its options go on with is left as it is; a question is not.
     shown, row = baseline("hellaswag")
@@ -78,12 +102,16 @@ def test_a_baseline_prompt_names_the_fields_and_what_is_asked_for():
     back, _ = baseline("wmt14_enfr", "into_english")
     assert (there.inputs, there.targets) == (f"English: {row['english']}\nFrench:", row["french"])
     assert (back.inputs, back.targets) == (f"French: {row['french']}\nEnglish:", row["english"])
-    few, _ = baseline("wmt14_enfr", exemplars=[{"english": "Yes.", "french": "Oui.", "answer": "Oui."}])
+    few, _ = baseline(
+        "wmt14_enfr", exemplars=[{"english": "Yes.", "french": "Oui.", "answer": "Oui."}]
+    )
     assert few.inputs == f"English: Yes.\nFrench: Oui.\n\n{there.inputs}"
 
 
 def bundled_rows(name, split="train"):
-    """(id, row) of the rows of a split, by default those for training, that come with the package."""
+    """(id, row) of the rows of a split, by default those for training, that come with the
+    package.
+    """
     dataset, source = CATALOGUE[name], open_source("bundled", None)
     for index, raw in source.rows(dataset, source.spec(dataset, split)):
         yield f"{name}/{split}/{index}", read_row(dataset, raw)
@@ -92,24 +120,37 @@ def bundled_rows(name, split="train"):
 def test_exemplars_come_first_with_their_answers():
     shot = {"text": "Dull.", "label": 0, "options": ROW["options"]}
     shown = text(exemplars=[shot])
-    assert shown.inputs.index("Dull.") < shown.inputs.index("Answer: bad") < shown.inputs.index("A {fine} film.")
+    assert (
+        shown.inputs.index("Dull.")
+        < shown.inputs.index("Answer: bad")
+        < shown.inputs.index("A {fine} film.")
+    )
     assert shown.inputs.endswith("Answer:")
 
 
 CUE = "\nAnswer:"
 
 
-@pytest.mark.parametrize("inputs, style, cue", [
-    ("{text}\n{options}\nThe film is:", "fixed", ""), ("The film is:\n{options}\n{text}", "fixed", CUE),
-    ("{text}\nThe film is:\n{options}", "fixed", CUE), ("{text}\nThe film is:\n{options}", "none", ""),
-    ("{text}\n{options}\nHow is it?", "none", CUE),
-])
+@pytest.mark.parametrize(
+    "inputs, style, cue",
+    [
+        ("{text}\n{options}\nThe film is:", "fixed", ""),
+        ("The film is:\n{options}\n{text}", "fixed", CUE),
+        ("{text}\nThe film is:\n{options}", "fixed", CUE),
+        ("{text}\nThe film is:\n{options}", "none", ""),
+        ("{text}\n{options}\nHow is it?", "none", CUE),
+    ],
+)
 def test_a_template_with_a_cue_of_its_own_gets_no_second_one(inputs, style, cue):
     toy = dataclasses.replace(TOY, templates=(Template("own", inputs),))
     shot, row = {**ROW, "text": "Dull, in two words:", "label": 0}, {**ROW, "text": "A word:"}
-    one, other = (render(toy, toy.templates[0], r, row_id="toy/train/7", options_style=style).inputs
-                  for r in (shot, row))
-    shown = render(toy, toy.templates[0], row, row_id="toy/train/7", exemplars=[shot], options_style=style)
+    one, other = (
+        render(toy, toy.templates[0], r, row_id="toy/train/7", options_style=style).inputs
+        for r in (shot, row)
+    )
+    shown = render(
+        toy, toy.templates[0], row, row_id="toy/train/7", exemplars=[shot], options_style=style
+    )
     assert shown.inputs == f"{one}{cue} bad\n\n{other}{cue}"
 
 
@@ -119,7 +160,9 @@ def test_no_template_of_the_catalogue_has_two_cues_before_a_target():
         for template in dataset.templates:
             text = render(dataset, template, row, row_id=row_id, exemplars=[shot]).inputs
             alone = render(dataset, template, row, row_id=row_id).inputs
-            assert text.endswith(f"\n\n{alone}{'' if template.inputs.endswith(':') else CUE}"), template.id
+            assert text.endswith(f"\n\n{alone}{'' if template.inputs.endswith(':') else CUE}"), (
+                template.id
+            )
 
 
 def test_an_inverted_template_takes_the_text_of_an_option_in_every_style():
@@ -129,10 +172,15 @@ def test_an_inverted_template_takes_the_text_of_an_option_in_every_style():
             continue
         for template in (t for t in dataset.templates if t.kind == "inverted"):
             for row_id, row in bundled_rows(dataset.name):
-                fixed, lettered = (render(dataset, template, row, row_id=row_id, options_style=style)
-                                   for style in ("fixed", "lettered"))
+                fixed, lettered = (
+                    render(dataset, template, row, row_id=row_id, options_style=style)
+                    for style in ("fixed", "lettered")
+                )
                 assert (lettered.inputs, lettered.targets) == (fixed.inputs, fixed.targets)
-                assert row["options"][row["label"]] in fixed.inputs or "{answer}" not in template.inputs
+                assert (
+                    row["options"][row["label"]] in fixed.inputs
+                    or "{answer}" not in template.inputs
+                )
                 assert not letter.search(lettered.inputs), (dataset.name, template.id)
 
 
@@ -159,16 +207,23 @@ def test_a_row_without_its_fields_is_an_error_with_the_dataset():
         read_row(CATALOGUE["rte"], {"premise": "x"})
 
 
-@pytest.mark.parametrize("row, says", [
-    ({"text": "x"}, "KeyError: 'label'"),
-    ({"text": "x", "label": "0"}, "label '0'; a label is a whole number"),
-    ({"text": "x", "label": 0.5}, "label 0.5; a label is a whole number"),
-    ({"text": "x", "label": float("nan")}, "label nan; a label is a whole number"),
-    ({"text": "x", "label": 3}, "label 3, but there are 3 options"),
-    ({"text": ["x", "y"], "label": 0}, "list .* for text, which is to be text"),
-    ({"text": "x", "label": 0, "references": "good"}, "'good' for references, which is to be a list"),
-    ({"text": "x", "label": 0, "value": "3.5"}, "'3.5' for value, which is to be a number"),
-    ({"text": "x", "label": 0, "group": ["a"]}, "for group, which is to be a text")])
+@pytest.mark.parametrize(
+    "row, says",
+    [
+        ({"text": "x"}, "KeyError: 'label'"),
+        ({"text": "x", "label": "0"}, "label '0'; a label is a whole number"),
+        ({"text": "x", "label": 0.5}, "label 0.5; a label is a whole number"),
+        ({"text": "x", "label": float("nan")}, "label nan; a label is a whole number"),
+        ({"text": "x", "label": 3}, "label 3, but there are 3 options"),
+        ({"text": ["x", "y"], "label": 0}, "list .* for text, which is to be text"),
+        (
+            {"text": "x", "label": 0, "references": "good"},
+            "'good' for references, which is to be a list",
+        ),
+        ({"text": "x", "label": 0, "value": "3.5"}, "'3.5' for value, which is to be a number"),
+        ({"text": "x", "label": 0, "group": ["a"]}, "for group, which is to be a text"),
+    ],
+)
 def test_what_a_row_function_gives_is_checked(row, says):
     with pytest.raises(UserError, match=rf"^row toy/train/7 \(counted from 0\) .*{says}"):
         read_row(TOY, row, "toy/train/7")
@@ -181,12 +236,17 @@ def test_a_row_without_a_text_is_dropped(missing):
 
 def test_options_and_answers_of_rows_are_checked_too():
     own = dataclasses.replace(TOY, options=FROM_ROW)
-    assert read_row(own, {"text": "x", "label": 1.0, "options": [" no", 1]})["options"] == ["no", "1"]
+    assert read_row(own, {"text": "x", "label": 1.0, "options": [" no", 1]})["options"] == [
+        "no",
+        "1",
+    ]
     assert read_row(own, {"text": "x", "label": 1, "options": ["no", ""]}).reason == "empty option"
     with pytest.raises(UserError, match="'yes' for options, which is to be a list"):
         read_row(own, {"text": "x", "label": 1, "options": "yes"})
     free = dataclasses.replace(TOY, options=None)
-    assert read_row(free, {"text": "x", "answer": 3, "references": ["3 ", None]})["references"] == ["3"]
+    assert read_row(free, {"text": "x", "answer": 3, "references": ["3 ", None]})["references"] == [
+        "3"
+    ]
     with pytest.raises(UserError, match="list .* for answer, which is to be text"):
         read_row(free, {"text": "x", "answer": ["three", "3"]})
 
@@ -210,12 +270,22 @@ def test_a_long_text_is_shortened_but_question_and_options_stay():
 
 
 def test_a_long_input_without_a_field_to_shorten_is_cut():
-    only = dataclasses.replace(TOY, evidence=(), options=FROM_ROW,
-                               templates=(Template("only", "Which of these is true?\n{options}"),))
+    only = dataclasses.replace(
+        TOY,
+        evidence=(),
+        options=FROM_ROW,
+        templates=(Template("only", "Which of these is true?\n{options}"),),
+    )
     encoder = Encoder(ByteVocabulary(), Rendering(64, 64))
-    row = {**ROW, "options": ["The first of these sentences.", "The second of these sentences."], "label": 0}
+    row = {
+        **ROW,
+        "options": ["The first of these sentences.", "The second of these sentences."],
+        "label": 0,
+    }
     example = encoder.encode(only, only.templates[0], row, "toy/train/1")
-    assert ByteVocabulary().decode(example.inputs) == example.text.inputs and example.inputs[-1] == EOS
+    assert (
+        ByteVocabulary().decode(example.inputs) == example.text.inputs and example.inputs[-1] == EOS
+    )
     assert len(example.text.inputs) == 63
     assert encoder.counts == {"inputs shortened": 1, "inputs cut": 1}
 
@@ -226,7 +296,11 @@ def test_a_long_target_is_cut_counted_and_ends_in_eos():
     summary = CATALOGUE["xsum"]
     row = {**{name: "Some text." for name in summary.fields}, "answer": "A long summary."}
     example = encoder.encode(summary, summary.templates[0], row, "xsum/train/0")
-    assert len(example.targets) == 8 and example.targets[-1] == EOS and encoder.counts["targets cut"] == 1
+    assert (
+        len(example.targets) == 8
+        and example.targets[-1] == EOS
+        and encoder.counts["targets cut"] == 1
+    )
 
 
 def test_vocabularies_round_trip(t5_vocabulary):
@@ -234,4 +308,6 @@ def test_vocabularies_round_trip(t5_vocabulary):
     assert ByteVocabulary().decode(ByteVocabulary().encode(sentence) + [EOS, 77]) == sentence
     t5 = SentencePieceVocabulary(t5_vocabulary)
     assert t5.size == 32_100
-    assert t5.decode(t5.encode("Rank classification works.") + [EOS]) == "Rank classification works."
+    assert (
+        t5.decode(t5.encode("Rank classification works.") + [EOS]) == "Rank classification works."
+    )

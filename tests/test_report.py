@@ -1,4 +1,6 @@
-"""The report: what is averaged over what, which baselines stand beside it, and the verb that writes it."""
+"""The report: what is averaged over what, which baselines stand beside it, and the verb that writes
+it.
+"""
 
 import dataclasses
 import json
@@ -16,43 +18,106 @@ from flan_jax.evaluation.results import ResultRow, remember_run, write_results
 from flan_jax.evaluation.uncertainty import Measure, paired_difference, standard_error
 
 
-def row(template, value, *, dataset="rte", model="flan", step=10, split="test", stderr=2.0, run="nli", **more):
-    defaults = {"size": "t5_tiny", "cluster": "nli", "kind": "forward", "shots": 0, "instruction_mode": "template",
-                "scoring": "sum", "metric": "accuracy", "n": 100}
-    return ResultRow(run=run, step=step, model=model, dataset=dataset, split=split, template=template, value=value,
-                     stderr=stderr, **{**defaults, **more})
+def row(
+    template,
+    value,
+    *,
+    dataset="rte",
+    model="flan",
+    step=10,
+    split="test",
+    stderr=2.0,
+    run="nli",
+    **more,
+):
+    defaults = {
+        "size": "t5_tiny",
+        "cluster": "nli",
+        "kind": "forward",
+        "shots": 0,
+        "instruction_mode": "template",
+        "scoring": "sum",
+        "metric": "accuracy",
+        "n": 100,
+    }
+    return ResultRow(
+        run=run,
+        step=step,
+        model=model,
+        dataset=dataset,
+        split=split,
+        template=template,
+        value=value,
+        stderr=stderr,
+        **{**defaults, **more},
+    )
 
 
 def results():
     return [
         *(row(f"t{i}", value) for i, value in enumerate((50.0, 60.0, 70.0))),
-        *(row(f"t{i}", value, dataset="cb", stderr=6.0, n=56) for i, value in enumerate((80.0, 90.0))),
-        *(row(f"t{i}", value, model="untuned", step=0) for i, value in enumerate((30.0, 40.0, 50.0))),
-        row("any", 52.0, model="majority", step=0, scoring="majority", size="", instruction_mode="any"),
-        # None of these may count: another scoring, a second metric, an earlier step, a later one with fewer rows.
-        row("t0", 1.0, scoring="per_token"), row("t0", 1.0, metric="f1"),
-        row("t0", 1.0, step=5), row("t7", 1.0, step=5), row("t0", 1.0, step=15, n=32),
+        *(
+            row(f"t{i}", value, dataset="cb", stderr=6.0, n=56)
+            for i, value in enumerate((80.0, 90.0))
+        ),
+        *(
+            row(f"t{i}", value, model="untuned", step=0)
+            for i, value in enumerate((30.0, 40.0, 50.0))
+        ),
+        row(
+            "any",
+            52.0,
+            model="majority",
+            step=0,
+            scoring="majority",
+            size="",
+            instruction_mode="any",
+        ),
+        # None of these may count: another scoring, a second metric, an earlier step, a later one
+        # with fewer rows.
+        row("t0", 1.0, scoring="per_token"),
+        row("t0", 1.0, metric="f1"),
+        row("t0", 1.0, step=5),
+        row("t7", 1.0, step=5),
+        row("t0", 1.0, step=15, n=32),
     ]
 
 
 def test_each_number_is_what_it_says():
     cb, rte, mean = report.compare(results())
     assert (rte.tuned.mean, rte.tuned.std, rte.tuned.stderr) == (60.0, 10.0, 2.0)
-    assert (rte.tuned.low, rte.tuned.high, rte.tuned.best, rte.tuned.best_template) == (50.0, 70.0, 70.0, "t2")
+    assert (rte.tuned.low, rte.tuned.high, rte.tuned.best, rte.tuned.best_template) == (
+        50.0,
+        70.0,
+        70.0,
+        "t2",
+    )
     assert (rte.tuned.templates, rte.tuned.n) == (("t0", "t1", "t2"), 100)
-    assert (rte.untuned.mean, rte.untuned.std, rte.majority.mean, rte.majority.std) == (40.0, 10.0, 52.0, None)
+    assert (rte.untuned.mean, rte.untuned.std, rte.majority.mean, rte.majority.std) == (
+        40.0,
+        10.0,
+        52.0,
+        None,
+    )
     assert (cb.dataset, cb.untuned, cb.majority) == ("cb", None, None)
     assert (mean.dataset, mean.tuned.mean) == ("", 72.5)
     assert mean.tuned.stderr == pytest.approx((2**2 + 6**2) ** 0.5 / 2)
-    # CB has no baseline here, so a mean of baselines would be about other datasets than the model's.
+    # CB has no baseline here, so a mean of baselines would be about other datasets than the
+    # model's.
     assert mean.untuned is None and mean.majority is None
 
 
 def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
-    validation = [row(f"t{i}", value, split="validation") for i, value in enumerate((9.0, 8.0, 7.0))]
+    validation = [
+        row(f"t{i}", value, split="validation") for i, value in enumerate((9.0, 8.0, 7.0))
+    ]
     rte = report.compare(results() + validation)[1]
     assert rte.tuned.split == "test"
-    assert (rte.tuned.best, rte.tuned.best_template, rte.tuned.best_by_validation) == (50.0, "t0", True)
+    assert (rte.tuned.best, rte.tuned.best_template, rte.tuned.best_by_validation) == (
+        50.0,
+        "t0",
+        True,
+    )
     # A split that was chosen on itself is marked, one chosen on validation rows is not.
     text = report.table([rte])
     assert "| 50.0 t0 |" in text and "†" not in text
@@ -64,53 +129,102 @@ def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
 def test_table_shows_each_dataset_once_with_its_baselines():
     lines = report.table(report.compare(results())).splitlines()
     assert "## Natural language inference" in lines
-    # Without what each row contributes the error is an upper bound, and there is no paired difference.
+    # Without what each row contributes the error is an upper bound, and there is no paired
+    # difference.
     numbers = "60.0 | 10.0 | ≤ 2.0 | 50.0 | 70.0 | 70.0† t2 | 40.0 ± 10.0 |  | 52.0"
     assert f"| rte | accuracy | 100 | 3 | {numbers} |" in lines
     assert sum(line.startswith("| rte ") for line in lines) == 1
-    rouge = [row("t0", 20.0, dataset="xsum", cluster="summarization", metric="rouge1", scoring="greedy", stderr=None)]
+    rouge = [
+        row(
+            "t0",
+            20.0,
+            dataset="xsum",
+            cluster="summarization",
+            metric="rouge1",
+            scoring="greedy",
+            stderr=None,
+        )
+    ]
     text = report.table(report.compare(rouge))
-    assert "| xsum | rouge1 | 100 | 1 | 20.0 |  |  | 20.0 | 20.0 |  |  |  |  |" in text and "stemmer" in text
+    assert (
+        "| xsum | rouge1 | 100 | 1 | 20.0 |  |  | 20.0 | 20.0 |  |  |  |  |" in text
+        and "stemmer" in text
+    )
     assert "†" not in text  # nobody chose the best of one
 
 
-GOLDEN = json.loads((pathlib.Path(__file__).parents[2] / "shared/golden/statistics.json").read_text()) if (
-    pathlib.Path(__file__).parents[2] / "shared/golden/statistics.json").exists() else None
+GOLDEN = (
+    json.loads((pathlib.Path(__file__).parents[2] / "shared/golden/statistics.json").read_text())
+    if (pathlib.Path(__file__).parents[2] / "shared/golden/statistics.json").exists()
+    else None
+)
 
 
 def measured(rows, scores, groups=None):
     """Result rows with the values of `scores`, and their measures: scores [R, T] of 0 or 1."""
-    known, scores, groups = {}, np.array(scores), np.array(range(len(scores)) if groups is None else groups)
+    known, scores, groups = (
+        {},
+        np.array(scores),
+        np.array(range(len(scores)) if groups is None else groups),
+    )
     for i, one in enumerate(rows):
         units = sorted(set(groups))
-        parts = np.array([[scores[groups == g, i].sum(), (groups == g).sum()] for g in units], float)
+        parts = np.array(
+            [[scores[groups == g, i].sum(), (groups == g).sum()] for g in units], float
+        )
         known[measures.key(one)] = Measure("ratio", tuple(map(str, units)), parts)
     return [dataclasses.replace(one, value=known[measures.key(one)].value()) for one in rows], known
 
 
 @pytest.mark.skipif(GOLDEN is None, reason="shared/golden/statistics.json is not here")
-@pytest.mark.parametrize("groups, se, paired_se", [(None, GOLDEN and GOLDEN["summary_a"]["se_rows"], GOLDEN and GOLDEN[
-    "paired"]["se"]), ("groups", GOLDEN and GOLDEN["summary_a_grouped_se"], GOLDEN and GOLDEN["paired_grouped_se"])])
-def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_golden_ones(groups, se, paired_se):
+@pytest.mark.parametrize(
+    "groups, se, paired_se",
+    [
+        (None, GOLDEN and GOLDEN["summary_a"]["se_rows"], GOLDEN and GOLDEN["paired"]["se"]),
+        (
+            "groups",
+            GOLDEN and GOLDEN["summary_a_grouped_se"],
+            GOLDEN and GOLDEN["paired_grouped_se"],
+        ),
+    ],
+)
+def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_golden_ones(
+    groups, se, paired_se
+):
     groups = groups and GOLDEN["groups"]
     tuned, first = measured([row(f"t{i}", 0) for i in range(3)], GOLDEN["a"], groups)
-    untuned, second = measured([row(f"t{i}", 0, model="untuned", step=0) for i in range(3)], GOLDEN["b"], groups)
-    line, = report.compare([*tuned, *untuned], {**first, **second})
+    untuned, second = measured(
+        [row(f"t{i}", 0, model="untuned", step=0) for i in range(3)], GOLDEN["b"], groups
+    )
+    (line,) = report.compare([*tuned, *untuned], {**first, **second})
     assert line.tuned.mean == pytest.approx(100 * GOLDEN["summary_a"]["mean"], abs=1e-6)
     assert line.tuned.stderr == pytest.approx(100 * se, abs=1e-6) and not line.tuned.stderr_is_bound
     assert line.difference.value == pytest.approx(100 * GOLDEN["paired"]["diff"], abs=1e-6)
     assert line.difference.stderr == pytest.approx(100 * paired_se, abs=1e-6)
-    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in report.table([line])
+    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in report.table(
+        [line]
+    )
 
 
 def test_errors_are_those_of_repeated_draws():
-    """500 evaluations of fresh rows whose templates agree within a row: the errors are right on average."""
+    """500 evaluations of fresh rows whose templates agree within a row: the errors are right on
+    average.
+    """
     generator, means, differences, errors, paired = np.random.default_rng(5), [], [], [], []
     for _ in range(500):
         easy = generator.normal(0, 2, (40, 1))
-        models = [generator.random((40, 5)) < 1 / (1 + np.exp(-easy - skill)) for skill in (0.5, 0.2)]
-        of = [[Measure("ratio", tuple(map(str, range(40))), np.stack([scores[:, t], np.ones(40)], 1))
-               for t in range(5)] for scores in models]
+        models = [
+            generator.random((40, 5)) < 1 / (1 + np.exp(-easy - skill)) for skill in (0.5, 0.2)
+        ]
+        of = [
+            [
+                Measure(
+                    "ratio", tuple(map(str, range(40))), np.stack([scores[:, t], np.ones(40)], 1)
+                )
+                for t in range(5)
+            ]
+            for scores in models
+        ]
         means.append(models[0].mean())
         differences.append(models[0].mean() - models[1].mean())
         errors.append(standard_error(of[0]) / 100)
@@ -136,21 +250,31 @@ def test_differences_of_bleu_and_f1_are_recomputed_on_resampled_rows_and_no_diff
 def test_models_on_other_rows_or_templates_have_no_paired_difference():
     rows, known = measured([row("a", 0), row("a", 0, model="untuned", step=0)], np.eye(2))
     assert report.compare(rows, known)[0].difference is not None
-    moved = {key: one._replace(units=("8", "9")) if "untuned" in key else one for key, one in known.items()}
+    moved = {
+        key: one._replace(units=("8", "9")) if "untuned" in key else one
+        for key, one in known.items()
+    }
     assert report.compare(rows, moved)[0].difference is None
     for setting, pairs in (({"instruction_mode": "baseline"}, False), ({"shots": 5}, True)):
-        other, measures_of_other = measured([row("a", 0), row("a", 0, model="untuned", step=0, **setting)], np.eye(2))
-        line, = report.compare(other, measures_of_other)
+        other, measures_of_other = measured(
+            [row("a", 0), row("a", 0, model="untuned", step=0, **setting)], np.eye(2)
+        )
+        (line,) = report.compare(other, measures_of_other)
         assert line.untuned is not None and (line.difference is not None) == pairs
-    stale = {key: one._replace(parts=one.parts * [[1], [0]] + [[0, 1], [0, 1]]) for key, one in known.items()}
+    stale = {
+        key: one._replace(parts=one.parts * [[1], [0]] + [[0, 1], [0, 1]])
+        for key, one in known.items()
+    }
     assert report.compare(rows, stale)[0].difference is None  # they do not give the rows' values
 
 
 def test_a_changed_file_of_what_rows_contribute_gives_no_paired_difference():
     rows = [row("a", 50.0), row("a", 50.0, model="untuned", step=0)]
-    known = {measures.key(one): Measure("macro_f1", ("r0", "r1"), np.ones((2, 3 * classes)))
-             for classes, one in enumerate(rows, 1)}
-    line, = report.compare(rows, known)
+    known = {
+        measures.key(one): Measure("macro_f1", ("r0", "r1"), np.ones((2, 3 * classes)))
+        for classes, one in enumerate(rows, 1)
+    }
+    (line,) = report.compare(rows, known)
     assert line.tuned.stderr is not None and line.difference is None
 
 
@@ -159,15 +283,20 @@ def test_a_cluster_counts_the_datasets_of_the_paper_and_not_their_configurations
     values = {"anli_r1": 30.0, "anli_r2": 40.0, "anli_r3": 50.0, "rte": 80.0}
     rows = [row("a", value, dataset=name) for name, value in values.items()]
     mean = report.compare(rows)[-1]
-    assert mean.tuned.mean == 60.0 and mean.tuned.stderr == pytest.approx((3 * (2 / 6) ** 2 + 1) ** 0.5)
+    assert mean.tuned.mean == 60.0 and mean.tuned.stderr == pytest.approx(
+        (3 * (2 / 6) ** 2 + 1) ** 0.5
+    )
     assert "| **mean of 2 datasets (4 configurations)** |" in report.table([mean])
     early = [dataclasses.replace(one, step=5, value=one.value - 10) for one in rows]
     assert "| test | 5 | 2 | 400 | accuracy | 50.0 |" in report.progress([*rows, *early])
 
 
 def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
-    rows = results() + [row("t0", 77.0, run="big", size="t5_base"), row("t1", 79.0, run="big", size="t5_base"),
-                        row("t0", 45.0, run="big", size="t5_base", model="untuned", step=0)]
+    rows = results() + [
+        row("t0", 77.0, run="big", size="t5_base"),
+        row("t1", 79.0, run="big", size="t5_base"),
+        row("t0", 45.0, run="big", size="t5_base", model="untuned", step=0),
+    ]
     small, big = (line for line in report.compare(rows) if line.dataset == "rte")
     assert (small.label, big.label) == ("t5_tiny, nli", "t5_base, big")
     assert (small.untuned.mean, big.untuned.mean) == (40.0, 45.0)
@@ -175,13 +304,31 @@ def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
 
 
 def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
-    there = [row("t0", value, dataset=name, cluster="translation", metric="bleu", scoring="greedy")
-             for name, value in (("wmt14", 30.0), ("wmt16", 20.0))]
-    back = [row("t9", value, dataset=name, cluster="translation", metric="bleu", scoring="greedy", kind="inverted")
-            for name, value in (("wmt14", 36.0), ("wmt16", 40.0))]
+    there = [
+        row("t0", value, dataset=name, cluster="translation", metric="bleu", scoring="greedy")
+        for name, value in (("wmt14", 30.0), ("wmt16", 20.0))
+    ]
+    back = [
+        row(
+            "t9",
+            value,
+            dataset=name,
+            cluster="translation",
+            metric="bleu",
+            scoring="greedy",
+            kind="inverted",
+        )
+        for name, value in (("wmt14", 36.0), ("wmt16", 40.0))
+    ]
     lines = report.compare([*back, *there])
     assert [(line.dataset, line.tuned.mean) for line in lines] == [
-        ("wmt14", 30.0), ("wmt16", 20.0), ("", 25.0), ("wmt14", 36.0), ("wmt16", 40.0), ("", 38.0)]
+        ("wmt14", 30.0),
+        ("wmt16", 20.0),
+        ("", 25.0),
+        ("wmt14", 36.0),
+        ("wmt16", 40.0),
+        ("", 38.0),
+    ]
     text = report.table(lines)
     assert text.index("## Translation\n") < text.index("## Translation, inverted templates\n")
     assert figure.draw(lines).startswith(b"\x89PNG")
@@ -189,11 +336,16 @@ def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
 
 def test_steps_are_shown_where_there_are_several():
     assert report.progress(results()[:5]) == ""
-    early = [row("t0", 20.0, step=5, n=32), row("t1", 40.0, step=5, n=32), row("t0", 60.0, dataset="cb", step=5, n=16)]
+    early = [
+        row("t0", 20.0, step=5, n=32),
+        row("t1", 40.0, step=5, n=32),
+        row("t0", 60.0, dataset="cb", step=5, n=16),
+    ]
     text = report.progress([*results()[:5], *early])
     assert text.splitlines()[5:] == [
         "| flan | Natural language inference | test | 5 | 2 | 48 | accuracy | 45.0 |",
-        "| flan | Natural language inference | test | 10 | 2 | 156 | accuracy | 72.5 |"]
+        "| flan | Natural language inference | test | 10 | 2 | 156 | accuracy | 72.5 |",
+    ]
 
 
 def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
@@ -205,7 +357,7 @@ def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
 
 def test_baselines_alone_make_a_report_and_nothing_does_not():
     untuned = [r for r in results() if r.model != "flan"]
-    line, = report.compare(untuned)
+    (line,) = report.compare(untuned)
     assert line.tuned is None and "| 40.0 ± 10.0 |  | 52.0 |" in report.table([line])
     assert figure.draw([line]).startswith(b"\x89PNG")
     with pytest.raises(UserError, match="no row that a table shows"):
@@ -219,7 +371,10 @@ def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
     assert "| rte |" in text and text in capsys.readouterr().out
     png = (tmp_path / "paper" / "report.png").read_bytes()
     assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1050
-    assert verb.main([str(tmp_path / "run" / "results.csv")]) == 0 and (tmp_path / "run" / "report.md").exists()
+    assert (
+        verb.main([str(tmp_path / "run" / "results.csv")]) == 0
+        and (tmp_path / "run" / "report.md").exists()
+    )
     with pytest.raises(UserError, match="does not exist"):
         verb.main([str(tmp_path / "absent")])
 
@@ -240,12 +395,16 @@ def test_an_evaluation_that_adds_nothing_does_not_draw_again(tmp_path, monkeypat
 
 @pytest.mark.parametrize("arguments", [["gs://bucket/run"], ["runs/nli", "--output=gs://bucket"]])
 def test_a_url_is_refused(arguments):
-    with pytest.raises(UserError, match="gs://bucket(/run)? is a URL, and gs:// is not supported yet"):
+    with pytest.raises(
+        UserError, match="gs://bucket(/run)? is a URL, and gs:// is not supported yet"
+    ):
         verb.main(arguments)
 
 
 def test_a_dataset_that_a_run_trained_on_is_said_not_to_be_held_out(tmp_path, capsys):
-    write_results(tmp_path / "results.csv", [row("a", 50.0, model="tuned"), row("a", 50.0, dataset="cb")])
+    write_results(
+        tmp_path / "results.csv", [row("a", 50.0, model="tuned"), row("a", 50.0, dataset="cb")]
+    )
     remember_run(tmp_path, tmp_path / "runs/nli", ["cb", "copa"])
     verb.main([str(tmp_path)])
     assert "not zero-shot for the model that trained on it: cb.\n" in capsys.readouterr().out
@@ -256,19 +415,31 @@ def test_a_dataset_that_a_run_trained_on_is_said_not_to_be_held_out(tmp_path, ca
 
 
 def test_report_needs_neither_jax_nor_tensorflow():
-    code = "import sys, flan_jax.report; print([m for m in ('jax', 'tensorflow', 'seqio', 'nltk') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = (
+        "import sys, flan_jax.report; print([m for m in ('jax', 'tensorflow', 'seqio', 'nltk') "
+        "if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_a_baseline_on_other_rows_is_not_held_against_a_number():
-    majority = row("any", 99.0, model="majority", step=0, scoring="majority", instruction_mode="any")
+    majority = row(
+        "any", 99.0, model="majority", step=0, scoring="majority", instruction_mode="any"
+    )
     assert report.compare([row("a", 50.0), majority])[0].majority.mean == 99
     assert report.compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
 
 
 def test_the_test_split_is_shown_though_a_later_step_was_asked_validation_rows():
     later = row("a", 90.0, model="tuned", step=20, split="validation")
-    assert [line.tuned.split for line in report.compare([row("a", 50.0, model="tuned"), later])] == ["test"]
+    assert [
+        line.tuned.split for line in report.compare([row("a", 50.0, model="tuned"), later])
+    ] == ["test"]
 
 
 def test_two_runs_whose_directories_share_a_name_are_two_models(tmp_path, capsys):
@@ -282,30 +453,50 @@ def test_two_runs_whose_directories_share_a_name_are_two_models(tmp_path, capsys
     assert len(lines) == 2 and "50.0" in lines[0] and "70.0" in lines[1]
 
 
-def test_a_run_and_what_was_evaluated_elsewhere_of_it_are_one_model_others_of_its_name_are_not(tmp_path, capsys):
-    for where, home, dataset, step, value in (("run", "a/nli", "rte", 10, 50.0), ("others", "a/nli", "cb", 10, 60.0),
-                                              ("b", "b/nli", "rte", 20, 70.0)):
-        write_results(tmp_path / where / "results.csv", [row("a", value, model="tuned", dataset=dataset, step=step)])
+def test_a_run_and_what_was_evaluated_elsewhere_of_it_are_one_model_others_of_its_name_are_not(
+    tmp_path, capsys
+):
+    for where, home, dataset, step, value in (
+        ("run", "a/nli", "rte", 10, 50.0),
+        ("others", "a/nli", "cb", 10, 60.0),
+        ("b", "b/nli", "rte", 20, 70.0),
+    ):
+        write_results(
+            tmp_path / where / "results.csv",
+            [row("a", value, model="tuned", dataset=dataset, step=step)],
+        )
         remember_run(tmp_path / where, tmp_path / home, [])
     verb.main([str(tmp_path / "run"), str(tmp_path / "others"), f"--output={tmp_path / 'one'}"])
     assert "| cb | accuracy" in capsys.readouterr().out
-    verb.main([*(str(tmp_path / where) for where in ("run", "others", "b")), f"--output={tmp_path / 'two'}"])
+    verb.main(
+        [
+            *(str(tmp_path / where) for where in ("run", "others", "b")),
+            f"--output={tmp_path / 'two'}",
+        ]
+    )
     printed = capsys.readouterr().out.splitlines()
     shown = [line.split(" | ")[:2] for line in printed if line.startswith(("| rte", "| cb"))]
-    assert shown == [["| cb", f"{tmp_path / 'run'}"], ["| rte", f"{tmp_path / 'run'}"], ["| rte", f"{tmp_path / 'b'}"]]
+    assert shown == [
+        ["| cb", f"{tmp_path / 'run'}"],
+        ["| rte", f"{tmp_path / 'run'}"],
+        ["| rte", f"{tmp_path / 'b'}"],
+    ]
 
 
 def test_the_untuned_model_is_that_of_the_run_and_says_if_it_was_asked_in_other_templates():
     rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
     assert "| 40.0 ± 0.0 (2 templates) |" in report.table(report.compare(rows))
     assert "| 40.0 (1 other templates) |" in report.table(report.compare([rows[0], rows[2]]))
-    line, = report.compare([row("a", 60.0, run="other"), *rows[1:]])
+    (line,) = report.compare([row("a", 60.0, run="other"), *rows[1:]])
     assert line.untuned is None
 
 
 def test_means_over_other_datasets_say_so_and_are_not_drawn_side_by_side():
-    rows = [row("a", 50.0, run=run, dataset=name) for run, names in (("x", ("rte", "cb")), ("y", ("cb", "wnli")))
-            for name in names]
+    rows = [
+        row("a", 50.0, run=run, dataset=name)
+        for run, names in (("x", ("rte", "cb")), ("y", ("cb", "wnli")))
+        for name in names
+    ]
     lines = report.compare(rows)
     text = report.table(lines)
     assert "**mean of 2 datasets: cb, rte**" in text and "**mean of 2 datasets: cb, wnli**" in text
@@ -316,7 +507,9 @@ def test_means_over_other_datasets_say_so_and_are_not_drawn_side_by_side():
 
 def test_more_models_than_colours_are_hatched():
     lines = report.compare([row("a", 50.0, run=f"run{i}") for i in range(8)])
-    assert len({figure._style(i) for i in range(24)}) == 24 and figure.draw(lines).startswith(b"\x89PNG")
+    assert len({figure._style(i) for i in range(24)}) == 24 and figure.draw(lines).startswith(
+        b"\x89PNG"
+    )
 
 
 def test_a_mean_says_of_how_many_datasets_it_is_and_if_their_steps_differ():

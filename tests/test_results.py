@@ -1,4 +1,6 @@
-"""Evaluation into tidy rows: scorings and ties, predictions on disk, the majority class, results.csv and back."""
+"""Evaluation into tidy rows: scorings and ties, predictions on disk, the majority class,
+results.csv and back.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -21,25 +23,51 @@ SETTING = Setting(run="nli", step=100, model="flan", size="t5_tiny")
 
 
 def dataset(name, metrics, options=("no", "yes")):
-    return Dataset(name=name, paper_dataset=name, cluster="nli", tfds=None, splits={"test": "test"}, fields=("text",),
-                   row=lambda raw: raw, options=options, templates=(), metrics=metrics, licence="")
+    return Dataset(
+        name=name,
+        paper_dataset=name,
+        cluster="nli",
+        tfds=None,
+        splits={"test": "test"},
+        fields=("text",),
+        row=lambda raw: raw,
+        options=options,
+        templates=(),
+        metrics=metrics,
+        licence="",
+    )
 
 
-DATASETS = {"rte": dataset("rte", ("accuracy", "f1")), "xsum": dataset("xsum", ("exact_match",), None)}
+DATASETS = {
+    "rte": dataset("rte", ("accuracy", "f1")),
+    "xsum": dataset("xsum", ("exact_match",), None),
+}
 
 
 def ranked(labels, options=("no", "yes"), template="ask", kind="forward"):
     """Examples of which `right` finds the label: it is the input's first token."""
-    texts = [{"inputs": f"row {i}", "options": list(options), "label": label, "answer": options[label]}
-             for i, label in enumerate(labels)]
+    texts = [
+        {"inputs": f"row {i}", "options": list(options), "label": label, "answer": options[label]}
+        for i, label in enumerate(labels)
+    ]
     ids = [np.arange(len(option) + 1, dtype=np.int32) for option in options]
-    return EvalExamples("rte", "test", template, kind, [f"rte/{i}" for i in range(len(labels))],
-                        [np.array([label, 1], np.int32) for label in labels], [list(ids) for _ in labels], texts)
+    return EvalExamples(
+        "rte",
+        "test",
+        template,
+        kind,
+        [f"rte/{i}" for i in range(len(labels))],
+        [np.array([label, 1], np.int32) for label in labels],
+        [list(ids) for _ in labels],
+        texts,
+    )
 
 
 def right(inputs, options):
-    return [np.where(np.arange(len(choices)) == row[:1].sum(), -1.0, -2.0).astype(np.float32)
-            for row, choices in zip(inputs, options)]
+    return [
+        np.where(np.arange(len(choices)) == row[:1].sum(), -1.0, -2.0).astype(np.float32)
+        for row, choices in zip(inputs, options)
+    ]
 
 
 def alone(options):
@@ -54,33 +82,96 @@ def test_unconditional_options_stand_after_answer():
 
 
 def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_path):
-    written = EvalExamples("xsum", "test", "short", "forward", ["a", "b"], [np.array([1])] * 2, None,
-                           [{"inputs": "p", "answer": "x y", "references": ["x y"]}, {"inputs": "q", "answer": "z"}])
+    written = EvalExamples(
+        "xsum",
+        "test",
+        "short",
+        "forward",
+        ["a", "b"],
+        [np.array([1])] * 2,
+        None,
+        [{"inputs": "p", "answer": "x y", "references": ["x y"]}, {"inputs": "q", "answer": "z"}],
+    )
     (first, _), (second, cut) = results.evaluate(
-        [ranked([1, 0, 1]), written], DATASETS, SETTING, right, lambda inputs: [("x  y", False), ("?", True)], alone,
-        tmp_path / "predictions")
+        [ranked([1, 0, 1]), written],
+        DATASETS,
+        SETTING,
+        right,
+        lambda inputs: [("x  y", False), ("?", True)],
+        alone,
+        tmp_path / "predictions",
+    )
     assert cut == 1
     assert [(r.scoring, r.metric) for r in first] == [
-        (s, m) for s in ("sum", "per_token", "per_char", "per_byte", "unconditional") for m in ("accuracy", "f1")]
-    assert first[0] == ResultRow("nli", 100, "flan", "t5_tiny", "nli", "rte", "test", "ask", "forward", 0, "template",
-                                 "sum", "accuracy", 100.0, 0.0, 3)
-    assert [(r.scoring, r.metric, r.value, r.n) for r in second] == [("greedy", "exact_match", 50.0, 2)]
+        (s, m)
+        for s in ("sum", "per_token", "per_char", "per_byte", "unconditional")
+        for m in ("accuracy", "f1")
+    ]
+    assert first[0] == ResultRow(
+        "nli",
+        100,
+        "flan",
+        "t5_tiny",
+        "nli",
+        "rte",
+        "test",
+        "ask",
+        "forward",
+        0,
+        "template",
+        "sum",
+        "accuracy",
+        100.0,
+        0.0,
+        3,
+    )
+    assert [(r.scoring, r.metric, r.value, r.n) for r in second] == [
+        ("greedy", "exact_match", 50.0, 2)
+    ]
     lines = (tmp_path / "predictions/rte.test.ask.jsonl").read_text().splitlines()
-    assert json.loads(lines[0]) == {"row": "rte/0", "prompt": "row 0", "options": ["no", "yes"],
-                                    "scores": [-2.0, -1.0], "prediction": "yes", "answer": "yes"}
+    assert json.loads(lines[0]) == {
+        "row": "rte/0",
+        "prompt": "row 0",
+        "options": ["no", "yes"],
+        "scores": [-2.0, -1.0],
+        "prediction": "yes",
+        "answer": "yes",
+    }
     lines = (tmp_path / "predictions/xsum.test.short.jsonl").read_text().splitlines()
-    assert json.loads(lines[1]) == {"row": "b", "prompt": "q", "cut": True, "prediction": "?", "answer": "z"}
+    assert json.loads(lines[1]) == {
+        "row": "b",
+        "prompt": "q",
+        "cut": True,
+        "prediction": "?",
+        "answer": "z",
+    }
 
 
 def test_inverted_templates_are_measured_by_their_own_metrics_or_refused_and_so_are_empty_splits():
-    back = EvalExamples("wmt", "test", "back", "inverted", ["a", "b"], [np.array([1])] * 2, None,
-                        [{"inputs": "p", "answer": "x"}, {"inputs": "q", "answer": "y"}])
-    both_ways = {"wmt": dataclasses.replace(dataset("wmt", ("rouge",), None), inverted_metrics=("exact_match",))}
+    back = EvalExamples(
+        "wmt",
+        "test",
+        "back",
+        "inverted",
+        ["a", "b"],
+        [np.array([1])] * 2,
+        None,
+        [{"inputs": "p", "answer": "x"}, {"inputs": "q", "answer": "y"}],
+    )
+    both_ways = {
+        "wmt": dataclasses.replace(
+            dataset("wmt", ("rouge",), None), inverted_metrics=("exact_match",)
+        )
+    }
     answers = [("x", False), ("?", False)]
-    rows, _ = next(results.evaluate([back], both_ways, SETTING, right, lambda inputs: answers, alone))
+    rows, _ = next(
+        results.evaluate([back], both_ways, SETTING, right, lambda inputs: answers, alone)
+    )
     assert [(r.kind, r.metric, r.value) for r in rows] == [("inverted", "exact_match", 50.0)]
     with pytest.raises(UserError, match="rte/ask.*inverted"):
-        list(results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, alone))
+        list(
+            results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, alone)
+        )
     with pytest.raises(UserError, match="no rows"):
         list(results.evaluate([ranked([])], DATASETS, SETTING, right, None, alone))
 
@@ -89,10 +180,19 @@ def test_scorings_normalise_and_the_first_wins_a_tie():
     texts = [["ab", "éééé", "abcdef"]]
     tokens = [[np.zeros(n, np.int32) for n in (2, 3, 4)]]
     alone = [np.array([-2, -8, -8.5], np.float32)]
-    # Per token -3, -3, -3.25; per character -3, -2.25, -2.17; per byte -3, -1.125, -2.17; given the input -4, -1, -4.5.
+    # Per token -3, -3, -3.25; per character -3, -2.25, -2.17; per byte -3, -1.125, -2.17; given the
+    # input -4, -1, -4.5.
     chosen = results.rank_predictions([np.array([-6, -9, -13], np.float32)], alone, tokens, texts)
-    assert chosen == {"sum": [0], "per_token": [0], "per_char": [2], "per_byte": [1], "unconditional": [1]}
-    assert results.rank_predictions([np.array([-7, -5, -5], np.float32)], alone, tokens, texts)["sum"] == [1]
+    assert chosen == {
+        "sum": [0],
+        "per_token": [0],
+        "per_char": [2],
+        "per_byte": [1],
+        "unconditional": [1],
+    }
+    assert results.rank_predictions([np.array([-7, -5, -5], np.float32)], alone, tokens, texts)[
+        "sum"
+    ] == [1]
 
 
 def test_an_option_is_scored_unconditionally_once_whatever_rows_and_templates_show_it():
@@ -102,32 +202,51 @@ def test_an_option_is_scored_unconditionally_once_whatever_rows_and_templates_sh
         scored.append(len(options))
         return alone(options)
 
-    list(results.evaluate([ranked([1, 0, 1]), ranked([0, 1], template="other")], DATASETS, SETTING, right, None, rank))
+    list(
+        results.evaluate(
+            [ranked([1, 0, 1]), ranked([0, 1], template="other")],
+            DATASETS,
+            SETTING,
+            right,
+            None,
+            rank,
+        )
+    )
     assert scored == [2]
 
 
 def test_majority_class_follows_the_class_not_its_place():
     rows = results.majority_rows(ranked([1, 0, 1, 1, 0]), DATASETS["rte"], SETTING)
     assert [(r.metric, r.value) for r in rows] == [("accuracy", 60.0), ("f1", pytest.approx(75.0))]
-    assert {(r.model, r.scoring, r.template, r.step, r.n) for r in rows} == {("majority", "majority", "any", 0, 5)}
+    assert {(r.model, r.scoring, r.template, r.step, r.n) for r in rows} == {
+        ("majority", "majority", "any", 0, 5)
+    }
     shuffled = ranked([0, 0, 1])
     for text, order in zip(shuffled.texts, ([1, 0], [1, 0], [1, 0])):
         text["order"] = order
     shuffled.texts[1] |= {"options": ["no", "yes"], "order": [0, 1]}
     # Classes 1, 0, 0.
-    assert results.majority_rows(shuffled, DATASETS["rte"], SETTING)[0].value == pytest.approx(200 / 3)
+    assert results.majority_rows(shuffled, DATASETS["rte"], SETTING)[0].value == pytest.approx(
+        200 / 3
+    )
 
 
 def test_results_file_reads_back_and_updates(tmp_path):
     path = tmp_path / "run" / "results.csv"
-    rows = [row for of, _ in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None, alone) for row in of]
-    rows.append(dataclasses.replace(rows[0], template="one, \"quoted\"", stderr=None, value=1 / 3))
+    rows = [
+        row
+        for of, _ in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None, alone)
+        for row in of
+    ]
+    rows.append(dataclasses.replace(rows[0], template='one, "quoted"', stderr=None, value=1 / 3))
     results.write_results(path, rows)
     assert path.read_text().splitlines()[0] == (
-        "run,step,model,size,cluster,dataset,split,template,kind,shots,instruction_mode,scoring,metric,value,stderr,n")
+        "run,step,model,size,cluster,dataset,split,template,kind,shots,instruction_mode,scoring,metric,value,stderr,n"
+    )
     assert results.read_results(path) == rows
     newer = [dataclasses.replace(rows[0], value=12.5), dataclasses.replace(rows[0], step=200)]
-    # All that an older evaluation of the same gave goes, what the dataset is no longer measured by too.
+    # All that an older evaluation of the same gave goes, what the dataset is no longer measured by
+    # too.
     results.update_results(path, newer)
     assert results.read_results(path) == [newer[0], rows[-1], newer[1]]
     assert [p.name for p in path.parent.iterdir()] == ["results.csv"]
@@ -135,10 +254,12 @@ def test_results_file_reads_back_and_updates(tmp_path):
 
 def test_two_that_add_to_a_results_file_at_the_same_time_lose_nothing(tmp_path):
     def add(run):
-        row, = results.majority_rows(ranked([1, 0]), dataset("rte", ("accuracy",)), SETTING)
+        (row,) = results.majority_rows(ranked([1, 0]), dataset("rte", ("accuracy",)), SETTING)
         for step in range(25):
             with results.alone_in(tmp_path):
-                results.update_results(tmp_path / "results.csv", [dataclasses.replace(row, run=run, step=step)])
+                results.update_results(
+                    tmp_path / "results.csv", [dataclasses.replace(row, run=run, step=step)]
+                )
 
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
         list(threads.map(add, ["a", "b"]))
@@ -148,26 +269,42 @@ def test_two_that_add_to_a_results_file_at_the_same_time_lose_nothing(tmp_path):
 LINE = "nli,100,tuned,t5_tiny,nli,rte,test,ask,forward,0,template,sum,accuracy,50.0,2.5,3\n"
 
 
-@pytest.mark.parametrize("damage, says", [
-    (lambda text: text.replace("50.0", "1e308"), "line 2 is not readable (value is '1e308')"),
-    (lambda text: text.replace("50.0", "nan"), "line 2 is not readable (value is 'nan')"),
-    (lambda text: text.replace("2.5", "inf"), "line 2 is not readable (stderr is 'inf')"),
-    (lambda text: text.replace(",3\n", ",-3\n"), "line 2 is not readable (n is '-3')"),
-    (lambda text: text.replace("rte", '"rte'), "is not readable after line"),
-    (lambda text: text.replace("rte", "r" * 200_000), "is not readable after line 1 (field larger than field limit"),
-    (lambda text: text.replace("tuned", "tu\x1bned"), "line 2 is not readable (control characters in model)"),
-    (lambda text: text + LINE.replace("50.0", "51.0"), "line 3 is not readable (a second number for rte/ask)"),
-    (lambda text: text + LINE[:40], "line 3 is not readable ("),
-    (lambda text: text * 2, "line 3 is not readable (step is 'step')"),
-    (lambda text: text.encode("utf-16"), "is not readable after line 0 ("),
-])
+@pytest.mark.parametrize(
+    "damage, says",
+    [
+        (lambda text: text.replace("50.0", "1e308"), "line 2 is not readable (value is '1e308')"),
+        (lambda text: text.replace("50.0", "nan"), "line 2 is not readable (value is 'nan')"),
+        (lambda text: text.replace("2.5", "inf"), "line 2 is not readable (stderr is 'inf')"),
+        (lambda text: text.replace(",3\n", ",-3\n"), "line 2 is not readable (n is '-3')"),
+        (lambda text: text.replace("rte", '"rte'), "is not readable after line"),
+        (
+            lambda text: text.replace("rte", "r" * 200_000),
+            "is not readable after line 1 (field larger than field limit",
+        ),
+        (
+            lambda text: text.replace("tuned", "tu\x1bned"),
+            "line 2 is not readable (control characters in model)",
+        ),
+        (
+            lambda text: text + LINE.replace("50.0", "51.0"),
+            "line 3 is not readable (a second number for rte/ask)",
+        ),
+        (lambda text: text + LINE[:40], "line 3 is not readable ("),
+        (lambda text: text * 2, "line 3 is not readable (step is 'step')"),
+        (lambda text: text.encode("utf-16"), "is not readable after line 0 ("),
+    ],
+)
 def test_a_damaged_results_file_names_its_line(tmp_path, damage, says):
     whole = ",".join(results.COLUMNS) + "\n" + LINE
     contents, path = damage(whole), tmp_path / "results.csv"
     path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
     with pytest.raises(UserError) as error:
         results.check_files(tmp_path)
-    assert says in str(error.value) and str(error.value).startswith(str(path)) and len(str(error.value)) < 500
+    assert (
+        says in str(error.value)
+        and str(error.value).startswith(str(path))
+        and len(str(error.value)) < 500
+    )
 
 
 def test_a_line_that_is_there_twice_counts_once(tmp_path):
@@ -177,8 +314,20 @@ def test_a_line_that_is_there_twice_counts_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["runs.json", "evaluated.json", "signatures.json"])
-@pytest.mark.parametrize("contents", [b"", b"[]", b"null", b'{"a": 1}', b'{"a": {}}', b"\xff\xfe{", b"[" * 100_000,
-                                      b'{"a": {"directory": 1, "trained_on": []}}', b'{"a": ["x"]}'])
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"a": 1}',
+        b'{"a": {}}',
+        b"\xff\xfe{",
+        b"[" * 100_000,
+        b'{"a": {"directory": 1, "trained_on": []}}',
+        b'{"a": ["x"]}',
+    ],
+)
 def test_a_damaged_record_of_results_is_found_first_and_named(tmp_path, name, contents):
     (tmp_path / name).write_bytes(contents)
     with pytest.raises(UserError) as error:
@@ -205,13 +354,29 @@ def test_scores_that_are_not_numbers_are_refused():
     def broken(inputs, options):
         return [np.full(len(choices), np.nan) for choices in options]
 
-    with pytest.raises(UserError, match=r"rte/ask \(test\): the model gives scores that are not numbers"):
+    with pytest.raises(
+        UserError, match=r"rte/ask \(test\): the model gives scores that are not numbers"
+    ):
         list(results.evaluate([ranked([1])], DATASETS, SETTING, broken, None, alone))
 
 
 def test_a_model_is_known_by_what_decides_its_answers():
-    config = DecoderConfig(128, 8, 2, 4, 16, 1, positions="rotary", dtype="float32", rope_scaling={
-        "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192})
+    config = DecoderConfig(
+        128,
+        8,
+        2,
+        4,
+        16,
+        1,
+        positions="rotary",
+        dtype="float32",
+        rope_scaling={
+            "factor": 8.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+        },
+    )
     same = dataclasses.replace(config, remat="full", scan_layers=False, dropout_rate=0.1)
     assert model_digest(same) == model_digest(config)
     for change in ({"dtype": "bfloat16"}, {"rope_scaling": None}, {"norm_epsilon": 1e-5}):
@@ -225,6 +390,15 @@ def test_parameters_in_another_order_are_other_parameters(dtype):
     from flan_jax.evaluation.held_out import parameters_digest
 
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8)), dtype)
-    names = {parameters_digest({"kernel": of}) for of in (kernel, kernel.swapaxes(1, 2), kernel[::-1], kernel[:, ::-1],
-                                                          kernel.swapaxes(0, 1).reshape(3, 8, 8), -kernel)}
+    names = {
+        parameters_digest({"kernel": of})
+        for of in (
+            kernel,
+            kernel.swapaxes(1, 2),
+            kernel[::-1],
+            kernel[:, ::-1],
+            kernel.swapaxes(0, 1).reshape(3, 8, 8),
+            -kernel,
+        )
+    }
     assert len(names) == 6 and parameters_digest({"kernel": kernel + 0}) in names

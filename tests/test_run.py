@@ -1,4 +1,6 @@
-"""The program as a user runs it: a whole run, restarts after kill -9 and SIGTERM, devices, and what is refused."""
+"""The program as a user runs it: a whole run, restarts after kill -9 and SIGTERM, devices, and what
+is refused.
+"""
 
 import csv
 import json
@@ -18,10 +20,18 @@ from flan_jax.errors import UserError
 from flan_jax.training import mixture_record
 from flan_jax.training.loop import changed_settings
 
-SMALL = ["--gin.T5Config.emb_dim=32", "--gin.T5Config.num_heads=2", "--gin.T5Config.head_dim=16",
-         "--gin.T5Config.mlp_dim=64", "--gin.T5Config.num_encoder_layers=2", "--gin.T5Config.num_decoder_layers=2",
-         "--gin.T5Config.dtype=float32", "--gin.TASK_FEATURE_LENGTHS={'inputs': 160, 'targets': 48}",
-         "--gin.BATCH_SIZE=8", "--gin.Data.validation_batches=1"]
+SMALL = [
+    "--gin.T5Config.emb_dim=32",
+    "--gin.T5Config.num_heads=2",
+    "--gin.T5Config.head_dim=16",
+    "--gin.T5Config.mlp_dim=64",
+    "--gin.T5Config.num_encoder_layers=2",
+    "--gin.T5Config.num_decoder_layers=2",
+    "--gin.T5Config.dtype=float32",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 160, 'targets': 48}",
+    "--gin.BATCH_SIZE=8",
+    "--gin.Data.validation_batches=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +39,30 @@ def cache(tmp_path_factory) -> pathlib.Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def command(verb: str, cache, model_dir, *arguments: str, gin_file: str = "gin/flan.gin") -> list[str]:
-    return [sys.executable, "-m", f"flan_jax.{verb}", f"--gin_file={gin_file}", *SMALL, f"--gin.CACHE_DIR={cache}",
-            f"--gin.MODEL_DIR={model_dir}", *arguments]
+def command(
+    verb: str, cache, model_dir, *arguments: str, gin_file: str = "gin/flan.gin"
+) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        f"flan_jax.{verb}",
+        f"--gin_file={gin_file}",
+        *SMALL,
+        f"--gin.CACHE_DIR={cache}",
+        f"--gin.MODEL_DIR={model_dir}",
+        *arguments,
+    ]
 
 
 def run(arguments: list[str], devices: int = 1, **options) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu",
-                   "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=600, **options)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    return subprocess.run(
+        arguments, capture_output=True, text=True, env=environment, timeout=600, **options
+    )
 
 
 def train(cache, model_dir, *arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
@@ -56,68 +81,128 @@ def losses(model_dir) -> dict[int, float]:
 def values(model_dir, *models: str) -> dict[tuple, str]:
     """What `results.csv` says, by what it is about; of these models, or of all."""
     with open(model_dir / "results.csv", newline="") as file:
-        return {(r["model"] if not models else "", r["dataset"], r["template"], r["metric"], r["scoring"]): r["value"]
-                for r in csv.DictReader(file) if not models or r["model"] in models}
+        return {
+            (
+                r["model"] if not models else "",
+                r["dataset"],
+                r["template"],
+                r["metric"],
+                r["scoring"],
+            ): r["value"]
+            for r in csv.DictReader(file)
+            if not models or r["model"] in models
+        }
 
 
 @pytest.fixture(scope="module")
 def finished(cache, tmp_path_factory) -> pathlib.Path:
     model_dir = tmp_path_factory.mktemp("runs") / "finished"
-    train(cache, model_dir, "--gin.TRAIN_STEPS=4", "--gin.EVAL_ROWS=2",
-          "--gin.HELD_OUT=reading_comprehension_with_commonsense")
+    train(
+        cache,
+        model_dir,
+        "--gin.TRAIN_STEPS=4",
+        "--gin.EVAL_ROWS=2",
+        "--gin.HELD_OUT=reading_comprehension_with_commonsense",
+    )
     return model_dir
 
 
 def test_a_whole_run_leaves_what_a_paper_needs(finished):
-    for name in ("config.gin", "model-info.txt", "mixture.json", "metrics.jsonl", "results.csv", "report.md",
-                 "report.png", "signatures.json"):
+    for name in (
+        "config.gin",
+        "model-info.txt",
+        "mixture.json",
+        "metrics.jsonl",
+        "results.csv",
+        "report.md",
+        "report.png",
+        "signatures.json",
+    ):
         assert (finished / name).stat().st_size > 0, name
     with open(finished / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    tuned = [r for r in rows if r["model"] == "tuned" and r["scoring"] == "sum" and r["dataset"] == "cosmos_qa"]
-    assert len({r["template"] for r in tuned}) == 10 and all(r["n"] == "2" and r["step"] == "4" for r in tuned)
+    tuned = [
+        r
+        for r in rows
+        if r["model"] == "tuned" and r["scoring"] == "sum" and r["dataset"] == "cosmos_qa"
+    ]
+    assert len({r["template"] for r in tuned}) == 10 and all(
+        r["n"] == "2" and r["step"] == "4" for r in tuned
+    )
     assert {r["model"] for r in rows} == {"tuned", "untuned", "majority"}
     predictions = (finished / "predictions/tuned").glob("record.test.*.jsonl")
     line = json.loads(next(predictions).read_text().splitlines()[0])
     assert {"row", "prompt", "options", "scores", "prediction", "answer"} <= set(line)
     card = json.loads((finished / "mixture.json").read_text())
     assert {r["cluster"] for r in card["card"]}.isdisjoint(
-        {"reading_comprehension", "commonsense", "reading_comprehension_with_commonsense"})
+        {"reading_comprehension", "commonsense", "reading_comprehension_with_commonsense"}
+    )
 
 
 def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finished, cache):
     before = (finished / "metrics.jsonl").read_text(), (finished / "results.csv").read_text()
     arguments = [f"--gin_file={finished / 'config.gin'}"]
-    program = (f"import sys; from flan_jax import train; status = train.main({arguments});"
-               "print('status', status, [m for m in ('tensorflow', 'seqio', 'torch') if m in sys.modules])")
+    program = (
+        f"import sys; from flan_jax import train; status = train.main({arguments});"
+        "print('status', status, [m for m in ('tensorflow', 'seqio', 'torch') if m in sys.modules])"
+    )
     result = run([sys.executable, "-c", program])
     assert "status 0 []" in result.stdout, said(result)
     assert "resuming from step 4" in result.stdout
-    assert before == ((finished / "metrics.jsonl").read_text(), (finished / "results.csv").read_text())
+    assert before == (
+        (finished / "metrics.jsonl").read_text(),
+        (finished / "results.csv").read_text(),
+    )
 
 
 def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     gin_file = f"--gin_file={finished / 'config.gin'}"
-    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--output={tmp_path}", "--name=again"])
+    result = run(
+        [sys.executable, "-m", "flan_jax.eval", gin_file, f"--output={tmp_path}", "--name=again"]
+    )
     ended_well(result)
     assert values(tmp_path, "again") == values(finished, "tuned")
-    chosen = [gin_file, f"--output={tmp_path / 'chosen'}", "--gin.EVAL_DATASETS=copa+cola", "--gin.EVAL_TEMPLATES=2",
-              "--gin.EVAL_SPLIT=validation", "--gin.HELD_OUT=misc"]  # with which the run would not train on cola
+    chosen = [
+        gin_file,
+        f"--output={tmp_path / 'chosen'}",
+        "--gin.EVAL_DATASETS=copa+cola",
+        "--gin.EVAL_TEMPLATES=2",
+        # with which the run would not train on cola
+        "--gin.EVAL_SPLIT=validation",
+        "--gin.HELD_OUT=misc",
+    ]
     result = run([sys.executable, "-m", "flan_jax.eval", *chosen])
     ended_well(result)
     with open(tmp_path / "chosen/results.csv", newline="") as file:
-        pairs = {(r["dataset"], r["template"]) for r in csv.DictReader(file) if r["model"] == "tuned"}
+        pairs = {
+            (r["dataset"], r["template"]) for r in csv.DictReader(file) if r["model"] == "tuned"
+        }
     assert len(pairs) == 4 and {name for name, _ in pairs} == {"copa", "cola"}
     assert "not held out: cola (the model was trained on it)" in result.stdout
-    assert "not zero-shot for the model that trained on it: cola." in (tmp_path / "chosen/report.md").read_text()
+    assert (
+        "not zero-shot for the model that trained on it: cola."
+        in (tmp_path / "chosen/report.md").read_text()
+    )
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
-    assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, result.stderr
+    assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, (
+        result.stderr
+    )
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])
     assert result.returncode == 2 and "did you mean copa?" in result.stderr
     result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"])
     assert result.returncode == 2 and "has no template 'ters'" in result.stderr
-    result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "Is water wet?", "Is fire cold?",
-                  "--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=elsewhere"])  # it reads no row
+    result = run(
+        [
+            sys.executable,
+            "-m",
+            "flan_jax.generate",
+            gin_file,
+            "Is water wet?",
+            "Is fire cold?",
+            "--gin.DATA_SOURCE=jsonl",
+            "--gin.DATA_DIR=elsewhere",
+        ]
+    )  # it reads no row
     assert result.returncode == 0 and len(result.stdout.splitlines()) == 2, result.stderr
     result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
     assert result.returncode == 2 and "cannot be read" in result.stderr
@@ -125,7 +210,11 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
 
 def test_what_the_model_of_another_program_trained_on_is_not_known(tmp_path):
     data = types.SimpleNamespace(candidates=lambda: ["cola"])
-    assert mixture_record.trained_on(tmp_path, data) == mixture_record.trained_before(str(tmp_path)) == []
+    assert (
+        mixture_record.trained_on(tmp_path, data)
+        == mixture_record.trained_before(str(tmp_path))
+        == []
+    )
     (tmp_path / "config.gin").write_text("")  # a run of an older version
     assert mixture_record.trained_on(tmp_path, data) == ["cola"]
 
@@ -135,14 +224,24 @@ def whole_lines(path: pathlib.Path) -> list[str]:
     return path.read_text().rpartition("\n")[0].splitlines()
 
 
-def start_and_signal(arguments: list[str], model_dir: pathlib.Path, step: int, number: int) -> subprocess.Popen:
+def start_and_signal(
+    arguments: list[str], model_dir: pathlib.Path, step: int, number: int
+) -> subprocess.Popen:
     """Starts a run and sends it a signal once `metrics.jsonl` holds a step."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what is in the background
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    # a shell has it ignored by what is in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
     path, deadline = model_dir / "metrics.jsonl", time.time() + 300
     while time.time() < deadline and process.poll() is None:
-        if path.exists() and any(json.loads(line)["step"] >= step for line in whole_lines(path)[-1:]):
+        if path.exists() and any(
+            json.loads(line)["step"] >= step for line in whole_lines(path)[-1:]
+        ):
             break
         time.sleep(0.02)
     process.send_signal(number)
@@ -157,8 +256,13 @@ def uninterrupted(cache, tmp_path_factory) -> dict[int, float]:
     return losses(model_dir)
 
 
-RESTARTED = ["--gin.TRAIN_STEPS=120", "--gin.CHECKPOINT_EVERY=20", "--gin.LOG_EVERY=1", "--gin.HELD_OUT=none",
-             "--gin.DROPOUT_RATE=0.1"]
+RESTARTED = [
+    "--gin.TRAIN_STEPS=120",
+    "--gin.CHECKPOINT_EVERY=20",
+    "--gin.LOG_EVERY=1",
+    "--gin.HELD_OUT=none",
+    "--gin.DROPOUT_RATE=0.1",
+]
 
 
 def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
@@ -175,7 +279,9 @@ def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
 def test_sigterm_and_ctrl_c_save_exit_with_143_and_change_no_loss(cache, tmp_path, uninterrupted):
     model_dir = tmp_path / "terminated"
     for step, number, name in ((27, signal.SIGTERM, "SIGTERM"), (71, signal.SIGINT, "Ctrl-C")):
-        process = start_and_signal(command("train", cache, model_dir, *RESTARTED), model_dir, step, number)
+        process = start_and_signal(
+            command("train", cache, model_dir, *RESTARTED), model_dir, step, number
+        )
         output = process.stdout.read()
         assert process.returncode == 143 and f"{name}: saved step" in output, output
         assert ("press it again to end at once" in output) == (name == "Ctrl-C")
@@ -198,17 +304,33 @@ def test_one_device_and_eight_give_the_same_losses(cache, tmp_path):
 
 def test_two_processes_give_the_losses_of_one(cache, tmp_path):
     """Each process has two devices and makes its own half of every batch; the first one writes."""
-    settings = ["--gin.TRAIN_STEPS=12", "--gin.HELD_OUT=reading_comprehension_with_commonsense", "--gin.EVAL_ROWS=2",
-                "--gin.CHECKPOINT_EVERY=100"]
+    settings = [
+        "--gin.TRAIN_STEPS=12",
+        "--gin.HELD_OUT=reading_comprehension_with_commonsense",
+        "--gin.EVAL_ROWS=2",
+        "--gin.CHECKPOINT_EVERY=100",
+    ]
     train(cache, tmp_path / "one", *settings)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [subprocess.Popen(
-        command("train", cache, tmp_path / "two", *settings, "--gin.MESH={'fsdp': 4}"), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-             "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}) for i in (0, 1)]
+    processes = [
+        subprocess.Popen(
+            command("train", cache, tmp_path / "two", *settings, "--gin.MESH={'fsdp': 4}"),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(i),
+            },
+        )
+        for i in (0, 1)
+    ]
     outputs = [process.communicate(timeout=400)[0] for process in processes]
     assert [p.returncode for p in processes] == [0, 0], outputs
     assert "process 1 of 2, 4 cpu devices" in outputs[1]
@@ -220,40 +342,68 @@ def test_two_processes_give_the_losses_of_one(cache, tmp_path):
 def test_a_checkpoint_restores_on_another_mesh(cache, tmp_path):
     settings = ["--gin.HELD_OUT=none", "--gin.CHECKPOINT_EVERY=5"]
     train(cache, tmp_path / "moved", *settings, "--gin.TRAIN_STEPS=5")
-    train(cache, tmp_path / "moved", *settings, "--gin.TRAIN_STEPS=8", "--gin.MESH={'data': 4, 'model': 2}", devices=8)
+    train(
+        cache,
+        tmp_path / "moved",
+        *settings,
+        "--gin.TRAIN_STEPS=8",
+        "--gin.MESH={'data': 4, 'model': 2}",
+        devices=8,
+    )
     train(cache, tmp_path / "stayed", *settings, "--gin.TRAIN_STEPS=8")
     moved, stayed = losses(tmp_path / "moved"), losses(tmp_path / "stayed")
     assert max(abs(moved[s] - stayed[s]) / stayed[s] for s in stayed) < 1e-4
 
 
 def test_a_loss_that_is_not_finite_names_step_and_datasets(cache, tmp_path):
-    result = run(command("train", cache, tmp_path / "nan", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=20",
-                         "--gin.LEARNING_RATE=1e30"))
-    assert result.returncode == 1 and "its batch holds" in result.stderr and "lower LEARNING_RATE" in result.stderr
+    result = run(
+        command(
+            "train",
+            cache,
+            tmp_path / "nan",
+            "--gin.HELD_OUT=none",
+            "--gin.TRAIN_STEPS=20",
+            "--gin.LEARNING_RATE=1e30",
+        )
+    )
+    assert (
+        result.returncode == 1
+        and "its batch holds" in result.stderr
+        and "lower LEARNING_RATE" in result.stderr
+    )
     assert result.stderr.startswith("flan-jax: error: step "), result.stderr
 
 
 def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cache, tmp_path):
-    arguments = command("train", cache, tmp_path / "nan", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=3",
-                        "--gin.CHECKPOINT_EVERY=1")
+    arguments = command(
+        "train",
+        cache,
+        tmp_path / "nan",
+        "--gin.HELD_OUT=none",
+        "--gin.TRAIN_STEPS=3",
+        "--gin.CHECKPOINT_EVERY=1",
+    )
     result = run([*arguments, "--gin.LEARNING_RATE=1e30"])
     assert result.returncode == 1 and "lower LEARNING_RATE" in result.stderr, result.stderr
     result = run([*arguments, "--gin.LEARNING_RATE=1e-3"])
     assert result.returncode == 0 and "resuming" not in result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["--gin.HELD_OTU=nli"], "HELD_OUT"),
-    (["--gin.HELD_OUT=nlj"], "unknown cluster 'nlj'; did you mean nli?"),
-    (["--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=/nowhere/at/all"], "is not a directory"),
-    (["--gin.MESH={'data': 3}"], "does not fit the 1 devices here"),
-    (["--gin.MODEL_DIR=/proc/run"], "cannot be written"),
-    (["--gin.VOCABULARY=words.model"], "neither 'bytes' nor a file"),
-    (["--gin.MIXTURE_OR_TASK_NAME=rte"], "rte trains while"),
-    (["--gin.T5Config.dtype=float16"], "NaN in float16"),
-    (["--gin.INITIAL_CHECKPOINT_PATH=/nowhere"], "no checkpoint"),
-    (["--gin.LOSS_CHUNKS=7"], "LOSS_CHUNKS=7 does not divide the 48 tokens"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--gin.HELD_OTU=nli"], "HELD_OUT"),
+        (["--gin.HELD_OUT=nlj"], "unknown cluster 'nlj'; did you mean nli?"),
+        (["--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=/nowhere/at/all"], "is not a directory"),
+        (["--gin.MESH={'data': 3}"], "does not fit the 1 devices here"),
+        (["--gin.MODEL_DIR=/proc/run"], "cannot be written"),
+        (["--gin.VOCABULARY=words.model"], "neither 'bytes' nor a file"),
+        (["--gin.MIXTURE_OR_TASK_NAME=rte"], "rte trains while"),
+        (["--gin.T5Config.dtype=float16"], "NaN in float16"),
+        (["--gin.INITIAL_CHECKPOINT_PATH=/nowhere"], "no checkpoint"),
+        (["--gin.LOSS_CHUNKS=7"], "LOSS_CHUNKS=7 does not divide the 48 tokens"),
+    ],
+)
 def test_bad_input_is_one_sentence_and_status_two(cache, tmp_path, arguments, says):
     result = run(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
     last = result.stderr.strip().splitlines()[-1]
@@ -264,34 +414,74 @@ def test_bad_input_is_one_sentence_and_status_two(cache, tmp_path, arguments, sa
 
 def test_a_refused_start_leaves_the_record_of_the_run_as_it_was(finished, cache):
     before = (finished / "config.gin").read_bytes()
-    result = run(command("train", cache, finished, "--gin.TRAIN_STEPS=4", "--gin.T5Config.emb_dim=64",
-                         "--gin.EVAL_ROWS=2", "--gin.HELD_OUT=reading_comprehension_with_commonsense"))
+    result = run(
+        command(
+            "train",
+            cache,
+            finished,
+            "--gin.TRAIN_STEPS=4",
+            "--gin.T5Config.emb_dim=64",
+            "--gin.EVAL_ROWS=2",
+            "--gin.HELD_OUT=reading_comprehension_with_commonsense",
+        )
+    )
     assert result.returncode == 2 and "another model" in result.stderr, result.stderr
     assert (finished / "config.gin").read_bytes() == before
 
 
 def test_a_checkpoint_of_another_size_and_a_batch_that_does_not_divide(finished, cache, tmp_path):
-    result = run(command("train", cache, tmp_path / "wide", "--gin.TRAIN_STEPS=2", "--gin.T5Config.emb_dim=64",
-                         f"--gin.INITIAL_CHECKPOINT_PATH={finished}"))
-    assert result.returncode == 2 and "is of another model" in result.stderr and "there" in result.stderr
-    result = run(command("train", cache, tmp_path / "odd", "--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=6"), devices=4)
+    result = run(
+        command(
+            "train",
+            cache,
+            tmp_path / "wide",
+            "--gin.TRAIN_STEPS=2",
+            "--gin.T5Config.emb_dim=64",
+            f"--gin.INITIAL_CHECKPOINT_PATH={finished}",
+        )
+    )
+    assert (
+        result.returncode == 2
+        and "is of another model" in result.stderr
+        and "there" in result.stderr
+    )
+    result = run(
+        command("train", cache, tmp_path / "odd", "--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=6"),
+        devices=4,
+    )
     assert result.returncode == 2 and "--gin.BATCH_SIZE=8" in result.stderr, result.stderr
 
 
 def test_a_truncated_line_ends_preparation_with_its_place(write_rows, cache, tmp_path):
-    rows = [{"premise": f"Premise {i}.", "hypothesis": "So.", "label": i % 2, "idx": i} for i in range(230)]
+    rows = [
+        {"premise": f"Premise {i}.", "hypothesis": "So.", "label": i % 2, "idx": i}
+        for i in range(230)
+    ]
     directory = write_rows("rte", "train", rows)
     path = directory / "rte/train.jsonl"
     path.write_text(path.read_text()[:-20])
-    result = run(command("train", cache, tmp_path / "cut", "--gin.HELD_OUT=none", "--gin.TRAIN_STEPS=2",
-                         "--gin.DATA_SOURCE=jsonl", f"--gin.DATA_DIR={directory}"))
+    result = run(
+        command(
+            "train",
+            cache,
+            tmp_path / "cut",
+            "--gin.HELD_OUT=none",
+            "--gin.TRAIN_STEPS=2",
+            "--gin.DATA_SOURCE=jsonl",
+            f"--gin.DATA_DIR={directory}",
+        )
+    )
     assert result.returncode == 2 and f"{path}:230: not a whole JSON object" in result.stderr
 
 
 def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
-    result = run(command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8"))
+    result = run(
+        command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8")
+    )
     assert result.returncode == 2 and "holds a run with another HELD_OUT" in result.stderr
-    assert "packing" not in result.stdout, "refused only after the rows of another mixture were made"
+    assert "packing" not in result.stdout, (
+        "refused only after the rows of another mixture were made"
+    )
     record = json.loads((finished / "mixture.json").read_text())
     with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
         mixture_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
@@ -299,14 +489,23 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
 
 def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
     (tmp_path / "mixture.json").write_text('{"seed": 0, "ca')
-    with pytest.raises(UserError, match="mixture.json is not readable .*delete it if settings and data"):
+    with pytest.raises(
+        UserError, match="mixture.json is not readable .*delete it if settings and data"
+    ):
         mixture_record.check_same(tmp_path, {"seed": 0})
 
 
 def test_settings_that_changed_are_told():
-    before = "A = 1\nB.c = @d\n# E = 1\nF = 'x'\nG = \\\n    'long'\nH = {'a': 1,\n     'b': 2}\nI = 4\n"
+    before = (
+        "A = 1\nB.c = @d\n# E = 1\nF = 'x'\nG = \\\n    'long'\nH = {'a': 1,\n     'b': 2}\nI = 4\n"
+    )
     now = "A = 2\nB.c = @d\nF = 'y'\nG = \\\n    'longer'\nH = {'a': 1,\n     'b': 3}\nJ = 5\n"
     assert changed_settings(before, now) == [
-        "A = 1 -> 2", "F = 'x' -> 'y'", "G = 'long' -> 'longer'", "H = {'a': 1, 'b': 2} -> {'a': 1, 'b': 3}",
-        "I = 4 -> not set", "J = not set -> 5"]
+        "A = 1 -> 2",
+        "F = 'x' -> 'y'",
+        "G = 'long' -> 'longer'",
+        "H = {'a': 1, 'b': 2} -> {'a': 1, 'b': 3}",
+        "I = 4 -> not set",
+        "J = not set -> 5",
+    ]
     assert changed_settings(before, before) == changed_settings("", now) == []

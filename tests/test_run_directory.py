@@ -1,4 +1,6 @@
-"""A run's directory is all that a verb needs: from anywhere, after it was moved, and for a copy of it."""
+"""A run's directory is all that a verb needs: from anywhere, after it was moved, and for a copy of
+it.
+"""
 
 import argparse
 import functools
@@ -29,11 +31,20 @@ def parse(*argv: str) -> argparse.Namespace:
 
 @pytest.fixture
 def started(tmp_path, monkeypatch) -> pathlib.Path:
-    """The directory of a run that was started from its parent with relative paths; the next command is elsewhere."""
+    """The directory of a run that was started from its parent with relative paths; the next command
+    is elsewhere.
+    """
     monkeypatch.chdir(tmp_path)
-    parse("--gin_file=gin/flan.gin", "--gin.MODEL_DIR=runs/one", "--gin.DATA_SOURCE=jsonl", "--gin.DATA_DIR=rows",
-          "--gin.VOCABULARY=words.model",
-          "--gin.MIXTURE_OR_TASK_MODULE=tasks.py", "--gin.INITIAL_CHECKPOINT_PATH=../base", "--gin.CACHE_DIR=cache")
+    parse(
+        "--gin_file=gin/flan.gin",
+        "--gin.MODEL_DIR=runs/one",
+        "--gin.DATA_SOURCE=jsonl",
+        "--gin.DATA_DIR=rows",
+        "--gin.VOCABULARY=words.model",
+        "--gin.MIXTURE_OR_TASK_MODULE=tasks.py",
+        "--gin.INITIAL_CHECKPOINT_PATH=../base",
+        "--gin.CACHE_DIR=cache",
+    )
     (tmp_path / "runs/one/checkpoints/100").mkdir(parents=True)
     (tmp_path / "runs/one/config.gin").write_text(gin_config.config_text())
     monkeypatch.chdir("/")
@@ -44,7 +55,8 @@ def test_relative_paths_count_from_where_they_were_typed(started, tmp_path):
     flags = parse(str(started))
     data = DataConfig()
     assert (data.data_dir, data.vocabulary, data.mixture_or_task_module, data.cache_dir) == tuple(
-        str(tmp_path / name) for name in ("rows", "words.model", "tasks.py", "cache"))
+        str(tmp_path / name) for name in ("rows", "words.model", "tasks.py", "cache")
+    )
     assert TrainConfig().model_dir == str(started)
     assert TrainConfig().initial_checkpoint_path == str(tmp_path.parent / "base")
     assert flags.gin_arguments == [f"--gin_file={started / 'config.gin'}"]
@@ -57,7 +69,11 @@ def test_a_run_is_where_its_config_lies(started, tmp_path):
     moved, copied = tmp_path / "moved", tmp_path / "copied"
     started.rename(moved)
     shutil.copytree(moved, copied)
-    for argv in ([str(moved)], [f"--gin_file={moved}/config.gin"], [f"--checkpoint={moved}/checkpoints/100"]):
+    for argv in (
+        [str(moved)],
+        [f"--gin_file={moved}/config.gin"],
+        [f"--checkpoint={moved}/checkpoints/100"],
+    ):
         parse(*argv)
         assert TrainConfig().model_dir == str(moved)
     parse(str(copied))
@@ -86,14 +102,22 @@ def test_of_the_arguments_of_generate_the_first_is_the_run_unless_flags_name_one
         flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, generate.make_parser())
         return flags.run, flags.prompts
 
-    assert given(str(started), "--method=sample", "Is it?", "So?") == (str(started), ["Is it?", "So?"])
+    assert given(str(started), "--method=sample", "Is it?", "So?") == (
+        str(started),
+        ["Is it?", "So?"],
+    )
     assert given(f"--gin_file={started}/config.gin", "Is it?", "So?") == (None, ["Is it?", "So?"])
     assert given(f"--checkpoint={started}", "Is it?") == (None, ["Is it?"])
-    with pytest.raises(UserError, match="'Is it\\?' is not the directory of a run .*flan-jax generate RUN_DIR PROMPT"):
+    with pytest.raises(
+        UserError,
+        match="'Is it\\?' is not the directory of a run .*flan-jax generate RUN_DIR PROMPT",
+    ):
         given("Is it?")
     (started / "checkpoints/model.gin").write_text("")
     (started / "config.gin").rename(started / "other.gin")
-    with pytest.raises(UserError, match="is a converted checkpoint, not a run; give --gin_file=gin/flan.gin"):
+    with pytest.raises(
+        UserError, match="is a converted checkpoint, not a run; give --gin_file=gin/flan.gin"
+    ):
         given(f"{started}/checkpoints", "Is it?")
 
 
@@ -117,8 +141,12 @@ def record(directory: pathlib.Path, dataset: str, **more) -> None:
 
 def test_what_a_model_trained_on_includes_what_it_began_with(tmp_path):
     record(tmp_path / "first", "rte")
-    record(tmp_path / "second", "cola", initial_checkpoint_path=str(tmp_path / "first/checkpoints/7"))
-    record(tmp_path / "third", "copa", trained_before=["cola", "rte"], initial_checkpoint_path="/gone")
+    record(
+        tmp_path / "second", "cola", initial_checkpoint_path=str(tmp_path / "first/checkpoints/7")
+    )
+    record(
+        tmp_path / "third", "copa", trained_before=["cola", "rte"], initial_checkpoint_path="/gone"
+    )
     assert mixture_record.trained_on(tmp_path / "second", None) == ["cola", "rte"]
     assert mixture_record.trained_on(tmp_path / "third", None) == ["copa", "cola", "rte"]
     assert mixture_record.trained_before(str(tmp_path / "second")) == ["cola", "rte"]
@@ -128,7 +156,9 @@ def test_what_a_model_trained_on_includes_what_it_began_with(tmp_path):
 def test_what_a_run_began_with_is_noted_again_where_its_record_was_deleted(tmp_path):
     record(tmp_path / "first", "rte")
     record(tmp_path / "second", "cola", trained_before=["copa"])
-    began = functools.partial(mixture_record.began_with, tmp_path / "second", str(tmp_path / "first/checkpoints/7"))
+    began = functools.partial(
+        mixture_record.began_with, tmp_path / "second", str(tmp_path / "first/checkpoints/7")
+    )
     assert began() == ["copa"]
     (tmp_path / "second/mixture.json").write_text('{"trained_before": 7}')
     with pytest.raises(UserError, match="mixture.json is not readable"):
@@ -157,9 +187,19 @@ def test_eval_generate_convert_and_report_take_a_moved_and_a_copied_run(tmp_path
     def ran(*argv: str, at=pathlib.Path("/")) -> str:
         return ended_well(run([*python, *argv], cwd=at)).stdout
 
-    ran("train", f"--gin_file={gin_file}", *SMALL, "--gin.MODEL_DIR=one", "--gin.CACHE_DIR=cache",
-        "--gin.TRAIN_STEPS=2", "--gin.MIXTURE_OR_TASK_NAME=cola", "--gin.EVAL_DATASETS=copa", "--gin.EVAL_TEMPLATES=1",
-        "--gin.EVAL_ROWS=2", at=work)
+    ran(
+        "train",
+        f"--gin_file={gin_file}",
+        *SMALL,
+        "--gin.MODEL_DIR=one",
+        "--gin.CACHE_DIR=cache",
+        "--gin.TRAIN_STEPS=2",
+        "--gin.MIXTURE_OR_TASK_NAME=cola",
+        "--gin.EVAL_DATASETS=copa",
+        "--gin.EVAL_TEMPLATES=1",
+        "--gin.EVAL_ROWS=2",
+        at=work,
+    )
     assert "1 of 1 are evaluated already" in ran("eval", str(work / "one"))
     answer = ran("generate", str(work / "one"), "Is water wet?")
     (work / "one").rename(work / "two")
@@ -168,5 +208,7 @@ def test_eval_generate_convert_and_report_take_a_moved_and_a_copied_run(tmp_path
     for name in ("two", "three"):
         assert ran("generate", name, "Is water wet?", at=work) == answer
         assert "2 of 2" not in ran("eval", name, "--gin.EVAL_TEMPLATES=2", at=work)
-        assert f"from {name}/checkpoints/2" in ran("convert", name, "--to=hf", f"--output={name}_hf", at=work)
+        assert f"from {name}/checkpoints/2" in ran(
+            "convert", name, "--to=hf", f"--output={name}_hf", at=work
+        )
         assert "| copa |" in ran("report", str(work / name))

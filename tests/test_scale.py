@@ -1,4 +1,6 @@
-"""Estimates for a slice: costs read from programs, FLOPs against 6ND, links, guesses, the chooser; no TPU compiler."""
+"""Estimates for a slice: costs read from programs, FLOPs against 6ND, links, guesses, the chooser;
+no TPU compiler.
+"""
 
 import dataclasses
 import functools
@@ -27,7 +29,10 @@ LENGTHS = (48, 16)
 
 
 DECODER = DecoderConfig(256, 128, 4, 32, 512, 2, dtype="float32")
-SIZES = {"t5": T5Config(256, 128, 4, 32, 512, 2, 2, dropout_rate=0.0, dtype="float32"), "decoder": DECODER}
+SIZES = {
+    "t5": T5Config(256, 128, 4, 32, 512, 2, 2, dropout_rate=0.0, dtype="float32"),
+    "decoder": DECODER,
+}
 
 
 @functools.cache
@@ -38,12 +43,16 @@ def compiled_step(config, scan: bool, batch_size: int = 8, **changes):
     layout = make_layout("t5" if isinstance(config, T5Config) else "decoder", *LENGTHS, 0)
     optimizer = optax.sgd(0.1)  # it has no products, and compiles faster than Adafactor
     state = partitioning.unbox(jax.eval_shape(init_state(model, optimizer, layout.shapes(1), 0)))
-    batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in layout.shapes(batch_size).items()}
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, jnp.int32)
+        for name, shape in layout.shapes(batch_size).items()
+    }
     step = make_train_step(model, optimizer, 0, 0.0, 1e-4, 0.0)
     return jax.jit(step).lower(state, batch).compile()
 
 
-# --- FLOPs ------------------------------------------------------------------------------------------------------------
+# --- FLOPs
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_products_of_a_scanned_step_are_those_of_an_unscanned_one():
@@ -59,19 +68,25 @@ def test_products_of_a_scanned_step_are_those_of_an_unscanned_one():
 @pytest.mark.parametrize("architecture", SIZES)
 def test_products_of_a_step_are_those_that_the_model_needs(architecture):
     costs = hlo.read_costs(compiled_step(SIZES[architecture], True).as_text(), 1)
-    np.testing.assert_allclose(costs.flops, model_flops(SIZES[architecture], 8, *LENGTHS), rtol=0.04)
+    np.testing.assert_allclose(
+        costs.flops, model_flops(SIZES[architecture], 8, *LENGTHS), rtol=0.04
+    )
 
 
 def test_full_remat_computes_more_and_the_model_needs_no_more():
-    plain, again = (hlo.read_costs(compiled_step(DECODER, True, remat=remat).as_text(), 1).flops
-                    for remat in ("none", "full"))
+    plain, again = (
+        hlo.read_costs(compiled_step(DECODER, True, remat=remat).as_text(), 1).flops
+        for remat in ("none", "full")
+    )
     assert 1.15 * plain < again < 1.4 * plain
 
 
 def test_model_flops_are_6nd_and_attention():
     config = DecoderConfig(32128, 8192, 128, 128, 65536, 64, dtype="bfloat16")
     tokens, attended = 8 * 1280, 12 * 64 * 1280 * 128 * 128
-    np.testing.assert_allclose(model_flops(config, 8, 1024, 256), tokens * (6 * 137_703_206_912 + attended), rtol=1e-3)
+    np.testing.assert_allclose(
+        model_flops(config, 8, 1024, 256), tokens * (6 * 137_703_206_912 + attended), rtol=1e-3
+    )
 
 
 def test_the_peak_of_devices_is_known_by_their_kind():
@@ -81,7 +96,8 @@ def test_the_peak_of_devices_is_known_by_their_kind():
     assert peak_flops([SimpleNamespace(device_kind="cpu")]) is None
 
 
-# --- What a program's text says ---------------------------------------------------------------------------------------
+# --- What a program's text says
+# ---------------------------------------------------------------------------------------
 
 LOOP = """HloModule a, is_scheduled=true
 
@@ -136,14 +152,20 @@ ENTRY %main (a: bf16[8,64], b: f32[64,64]) -> f32[32,64] {
 def test_loops_fusions_and_collectives_are_read_from_the_text():
     costs = hlo.read_costs(LOOP, 4)
     assert costs.flops == 5 * 2 * 8 * 64 * 128
-    assert costs.by_kind() == {"all-gather": {"count": 5, "bytes": 5 * 64 * 128 * 2},
-                               "all-reduce": {"count": 1, "bytes": 64 * 64 * 4},
-                               "reduce-scatter": {"count": 1, "bytes": 64 * 64 * 4}}
+    assert costs.by_kind() == {
+        "all-gather": {"count": 5, "bytes": 5 * 64 * 128 * 2},
+        "all-reduce": {"count": 1, "bytes": 64 * 64 * 4},
+        "reduce-scatter": {"count": 1, "bytes": 64 * 64 * 4},
+    }
     groups = {one.kind: one.groups.tolist() for one in costs.collectives}
-    assert groups == {"all-gather": [[0, 2], [1, 3]], "all-reduce": [[0, 1], [2, 3]],
-                      "reduce-scatter": [[0, 2], [1, 3]]}
+    assert groups == {
+        "all-gather": [[0, 2], [1, 3]],
+        "all-reduce": [[0, 1], [2, 3]],
+        "reduce-scatter": [[0, 2], [1, 3]],
+    }
     assert [one.kind for one in costs.collectives if one.hidden] == ["all-reduce"]
-    # Of the five matrices one is read and written at a time; what lies in the memory space 1 is not in the HBM.
+    # Of the five matrices one is read and written at a time; what lies in the memory space 1 is not
+    # in the HBM.
     matrix = 64 * 64 * 2
     loop = 5 * (2 * matrix + 4 + 64 * 128 * 2 + 3 * 4)  # and the counter, 1 to 11 by 2
     assert costs.memory_bytes == loop + 64 * 64 * 4 + 32 * 64 * 4
@@ -196,22 +218,37 @@ ENTRY %main (a: bf16[64,32], b: bf16[8,64], d: bf16[64,16]) -> bf16[64,64] {
 def test_a_collective_in_stages_beside_fusions_is_one_and_hidden():
     costs = hlo.read_costs(STAGES, 4)
     assert [(one.kind, one.nbytes, one.times, one.hidden) for one in costs.collectives] == [
-        ("all-gather", 64 * 64 * 2, 1, True)]
+        ("all-gather", 64 * 64 * 2, 1, True)
+    ]
     assert costs.flops == 2 * 8 * 64 * 16
     assert costs.memory_bytes == 2 * (8 * 64 + 64 * 16 + 8 * 16)  # the product's alone
 
 
-@pytest.mark.parametrize(("text", "shapes", "products"), [
-    # Heads as places of a window that slides over padding; the size of 1 of that place is left out on the left.
-    ("window={size=1x3 pad=0_0x2_2 rhs_reversal=0x1}, dim_labels=0bf_1oi0->0b1f",
-     [(2, 1024, 512), (3, 64, 512, 1), (2, 1024, 3, 64)], 2 * 1024 * 512 * 3 * 64),
-    # A batch of products: every place meets its own kernel, the others fall between the spread inputs.
-    ("window={size=2x3 stride=1x2 lhs_dilate=2x3}, dim_labels=0b1f_0o1i->01bf",
-     [(2, 1024, 3, 64), (2, 1024, 3, 64), (2, 3, 1024, 1024)], 2 * 3 * 1024 * 1024 * 64),
-    ("dim_labels=bf_io->bf", [(8, 16), (16, 4), (8, 4)], 8 * 16 * 4),
-])
+@pytest.mark.parametrize(
+    ("text", "shapes", "products"),
+    [
+        # Heads as places of a window that slides over padding; the size of 1 of that place is left
+        # out on the left.
+        (
+            "window={size=1x3 pad=0_0x2_2 rhs_reversal=0x1}, dim_labels=0bf_1oi0->0b1f",
+            [(2, 1024, 512), (3, 64, 512, 1), (2, 1024, 3, 64)],
+            2 * 1024 * 512 * 3 * 64,
+        ),
+        # A batch of products: every place meets its own kernel, the others fall between the spread
+        # inputs.
+        (
+            "window={size=2x3 stride=1x2 lhs_dilate=2x3}, dim_labels=0b1f_0o1i->01bf",
+            [(2, 1024, 3, 64), (2, 1024, 3, 64), (2, 3, 1024, 1024)],
+            2 * 3 * 1024 * 1024 * 64,
+        ),
+        ("dim_labels=bf_io->bf", [(8, 16), (16, 4), (8, 4)], 8 * 16 * 4),
+    ],
+)
 def test_products_written_as_convolutions(text, shapes, products):
-    assert hlo._convolution_flops(" " + text, *(hlo.Array(16, dims) for dims in shapes)) == 2 * products
+    assert (
+        hlo._convolution_flops(" " + text, *(hlo.Array(16, dims) for dims in shapes))
+        == 2 * products
+    )
 
 
 def test_groups_over_a_part_of_an_axis():
@@ -219,13 +256,22 @@ def test_groups_over_a_part_of_an_axis():
     assert hlo._groups(text, 8).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
-@pytest.mark.parametrize(("text", "groups"), [
-    ("replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}", [[0, 1], [2, 3], [4, 5], [6, 7]]),
-    ("replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}", [[0, 2, 4, 6], [1, 3, 5, 7]]),
-    ("replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
-    ("replica_groups={}, to_apply=%add", [list(range(8))]),
-    ("dimensions={0}", [list(range(8))]),
-])
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        (
+            "replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}",
+            [[0, 1], [2, 3], [4, 5], [6, 7]],
+        ),
+        (
+            "replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}",
+            [[0, 2, 4, 6], [1, 3, 5, 7]],
+        ),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+        ("replica_groups={}, to_apply=%add", [list(range(8))]),
+        ("dimensions={0}", [list(range(8))]),
+    ],
+)
 def test_groups_in_the_order_of_their_devices(text, groups):
     assert hlo._groups(f"all-gather(%x), {text}", 8).tolist() == groups
 
@@ -234,7 +280,9 @@ def test_groups_that_cannot_be_read_are_counted():
     text = LOOP.replace("replica_groups=[2,2]<=[2,2]T(1,0)", "replica_groups=some('new'=form)")
     costs = hlo.read_costs(text, 4)
     assert costs.unknown_groups == 1
-    assert [one.groups.tolist() for one in costs.collectives if one.kind == "all-gather"] == [[[0, 1, 2, 3]]]
+    assert [one.groups.tolist() for one in costs.collectives if one.kind == "all-gather"] == [
+        [[0, 1, 2, 3]]
+    ]
 
 
 def test_what_is_copied_or_cut_out_beside_the_program_counts_once():
@@ -252,17 +300,24 @@ ENTRY %main (a: f32[64,64]) -> f32[64,64] {
     assert hlo.read_costs(text, 1).memory_bytes == (64 * 64 + 16 * 64 + 64 * 64) * 4
 
 
-# --- Slices, links and times ------------------------------------------------------------------------------------------
+# --- Slices, links and times
+# ------------------------------------------------------------------------------------------
 
 
 def square(side: int, kind: str = "v3") -> topology.Slice:
     """A slice of two dimensions that no compiler is asked about."""
-    devices = [SimpleNamespace(coords=[x, y, 0], core_on_chip=core, device_kind=CHIPS[kind].name)
-               for y in range(side) for x in range(side) for core in range(CHIPS[kind].devices)]
+    devices = [
+        SimpleNamespace(coords=[x, y, 0], core_on_chip=core, device_kind=CHIPS[kind].name)
+        for y in range(side)
+        for x in range(side)
+        for core in range(CHIPS[kind].devices)
+    ]
     return topology.Slice(f"{kind}:{side}x{side}", (side, side), devices, CHIPS[kind])
 
 
-def collective(kind: str, groups, nbytes: int = 82_000_000_000, hidden: bool = False) -> hlo.Collective:
+def collective(
+    kind: str, groups, nbytes: int = 82_000_000_000, hidden: bool = False
+) -> hlo.Collective:
     return hlo.Collective(kind, nbytes, np.asarray(groups), (), 1, hidden)
 
 
@@ -279,8 +334,9 @@ def test_a_collective_takes_as_long_as_its_links_need():
     assert links.seconds(collective("all-gather", [[0, 1]])) == 0.0
     # All-to-all: half of a row's bytes cross its middle, a quarter of eight chips away.
     long = square(8)
-    assert estimate.Links(long, long.devices).seconds(collective("all-to-all", [range(16)])) == pytest.approx(
-        2 * 15 / 16)
+    assert estimate.Links(long, long.devices).seconds(
+        collective("all-to-all", [range(16)])
+    ) == pytest.approx(2 * 15 / 16)
     plane = list(range(32))
     assert links.seconds(collective("all-gather", [plane])) == pytest.approx(31 / 32 / 2)
 
@@ -290,26 +346,41 @@ def test_permutations_share_the_links_that_they_cross():
     links = estimate.Links(where, where.devices)
 
     def around(*pairs):
-        return hlo.Collective("collective-permute", 82_000_000_000, np.zeros((0, 0), int), pairs, 1, True)
+        return hlo.Collective(
+            "collective-permute", 82_000_000_000, np.zeros((0, 0), int), pairs, 1, True
+        )
 
     # Devices 0, 2, 4, 6 are chips of one row; there is no link from its end to its beginning.
     ring = around((0, 2), (2, 4), (4, 6), (6, 0))
     assert links.seconds_of_permutations([ring]) == pytest.approx(1)
-    assert links.seconds_of_permutations([ring, around((2, 0), (4, 2), (6, 4), (0, 6))]) == pytest.approx(2)
+    assert links.seconds_of_permutations(
+        [ring, around((2, 0), (4, 2), (6, 4), (0, 6))]
+    ) == pytest.approx(2)
     assert links.seconds_of_permutations([ring, around((0, 4))]) == pytest.approx(2)
     assert links.seconds_of_permutations([around((0, 1))]) == 0.0
 
 
 def test_the_estimate_waits_for_collectives_that_are_not_hidden():
     where = square(4)
-    costs = hlo.Costs(61.5e12, 45e9, [collective("all-gather", [range(8)]),
-                                      collective("all-gather", [range(8)], 41_000_000_000, hidden=True)])
+    costs = hlo.Costs(
+        61.5e12,
+        45e9,
+        [
+            collective("all-gather", [range(8)]),
+            collective("all-gather", [range(8)], 41_000_000_000, hidden=True),
+        ],
+    )
     times = estimate.step_time(costs, where, where.devices)
     assert times.step == pytest.approx(1 / estimate.ACHIEVABLE + 7 / 8)
 
 
 def test_slices_have_names_and_mistakes_get_one_sentence(monkeypatch):
-    for name, hint in [("v3", "v3:8x8"), ("v9:2x2", "v5p:4x4x8"), ("v5p:4x4", "three for"), ("cpu:0", "cpu:8")]:
+    for name, hint in [
+        ("v3", "v3:8x8"),
+        ("v9:2x2", "v5p:4x4x8"),
+        ("v5p:4x4", "three for"),
+        ("cpu:0", "cpu:8"),
+    ]:
         with pytest.raises(UserError, match=hint):
             topology.open_slice(name)
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
@@ -322,22 +393,37 @@ def test_slices_have_names_and_mistakes_get_one_sentence(monkeypatch):
 
 def test_a_program_that_is_too_large_says_how_large():
     program = SimpleNamespace(kept={"params": 2 * GIB, "opt_state": GIB}, idle=0, where=square(2))
-    first = ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (87.50G) "
-             "exceeds available HBM (15.48G).")
+    first = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (87.50G) "
+        "exceeds available HBM (15.48G)."
+    )
     found = programs._Program._too_large(program, first)
-    assert (found["total"], found["temporaries"], found["available"]) == (87.5 * GIB, 84.5 * GIB, 15.48 * GIB)
-    second = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.00G of 15.48G hbm. Exceeded hbm"
+    assert (found["total"], found["temporaries"], found["available"]) == (
+        87.5 * GIB,
+        84.5 * GIB,
+        15.48 * GIB,
+    )
+    second = (
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.00G of 15.48G "
+        "hbm. Exceeded hbm"
+    )
     assert programs._Program._too_large(program, second)["temporaries"] == 14 * GIB
-    assert programs._Program._too_large(program, "RESOURCE_EXHAUSTED: something new")["total"] is None
+    assert (
+        programs._Program._too_large(program, "RESOURCE_EXHAUSTED: something new")["total"] is None
+    )
 
 
-# --- The chooser ------------------------------------------------------------------------------------------------------
+# --- The chooser
+# ------------------------------------------------------------------------------------------------------
 
 
 def job(config, batch_size: int, **train) -> programs.Job:
     architecture = "decoder" if isinstance(config, DecoderConfig) else "t5"
     model = (DecoderLM if architecture == "decoder" else T5)(config)
-    return programs.Job(model, adafactor(), TrainConfig(**train), architecture, batch_size, (1024, 256))
+    return programs.Job(
+        model, adafactor(), TrainConfig(**train), architecture, batch_size, (1024, 256)
+    )
 
 
 LARGE = DecoderConfig(32128, 8192, 128, 128, 65536, 64, dtype="bfloat16")
@@ -345,8 +431,11 @@ SMALL = T5Config(32128, 512, 6, 64, 1024, 8, 8, dtype="bfloat16")
 
 
 def test_the_largest_decoder_is_split_over_fsdp_and_model():
-    mesh, why = chooser.mesh_of(job(dataclasses.replace(LARGE, remat="full"), 8, mesh="auto"), square(8).devices)
-    assert mesh == {"data": 1, "fsdp": 8, "model": 16}  # with model 32 it would be faster, and is too large compiled
+    mesh, why = chooser.mesh_of(
+        job(dataclasses.replace(LARGE, remat="full"), 8, mesh="auto"), square(8).devices
+    )
+    # with model 32 it would be faster, and is too large compiled
+    assert mesh == {"data": 1, "fsdp": 8, "model": 16}
     assert "513.0 GiB" in why
     assert chooser.mesh_of(job(LARGE, 8, mesh={"data": 2}), square(8).devices) == ({"data": 2}, "")
     found = chooser.candidates(job(LARGE, 8), square(8))
@@ -365,15 +454,27 @@ def test_where_no_mesh_has_room_the_smallest_is_taken(monkeypatch):
 XXL = T5Config(32128, 4096, 64, 64, 10240, 24, 24, dtype="bfloat16")
 
 
-@pytest.mark.parametrize(("config", "rows", "chip", "mesh", "remat", "parts", "compiled"), [
-    (LARGE, 8, "v3", (8, 16), "full", 1, 13.46), (LARGE, 8, "v5e", (4, 32), "full", 1, 16.1),
-    (LARGE, 256, "v4", (8, 16), "full", 8, 29.3), (LARGE, 256, "v5p", (64, 2), "dots", 1, 89.8),
-    (XXL, 256, "v3", (32, 4), "dots", 2, 8.0), (XXL, 256, "v5p", (32, 4), "none", 1, 30.8),
-    (SMALL, 12, "v5e", (1, 1), "none", 1, 5.6)])
-def test_the_memory_guessed_is_near_what_the_compiler_took(config, rows, chip, mesh, remat, parts, compiled):
+@pytest.mark.parametrize(
+    ("config", "rows", "chip", "mesh", "remat", "parts", "compiled"),
+    [
+        (LARGE, 8, "v3", (8, 16), "full", 1, 13.46),
+        (LARGE, 8, "v5e", (4, 32), "full", 1, 16.1),
+        (LARGE, 256, "v4", (8, 16), "full", 8, 29.3),
+        (LARGE, 256, "v5p", (64, 2), "dots", 1, 89.8),
+        (XXL, 256, "v3", (32, 4), "dots", 2, 8.0),
+        (XXL, 256, "v5p", (32, 4), "none", 1, 30.8),
+        (SMALL, 12, "v5e", (1, 1), "none", 1, 5.6),
+    ],
+)
+def test_the_memory_guessed_is_near_what_the_compiler_took(
+    config, rows, chip, mesh, remat, parts, compiled
+):
     """GiB of a device's training step, by libtpu 0.0.42."""
     shape = {"data": 1, "fsdp": mesh[0], "model": mesh[1]}
-    guessed = chooser.guess(job(config, rows), CHIPS[chip], programs.Choice(shape, remat, parts)).total / GIB
+    guessed = (
+        chooser.guess(job(config, rows), CHIPS[chip], programs.Choice(shape, remat, parts)).total
+        / GIB
+    )
     assert 0.88 < compiled / guessed < chooser._ROOM
 
 
@@ -392,11 +493,15 @@ def test_what_cannot_be_is_said():
         chooser.mesh_of(job(LARGE, 8, mesh="auto"), square(2).devices)
 
 
-@pytest.mark.parametrize("change", [{"microbatches": 2}, {"loss_chunks": 4}, {"remat": "dots"}, {"remat": "full"}])
+@pytest.mark.parametrize(
+    "change", [{"microbatches": 2}, {"loss_chunks": 4}, {"remat": "dots"}, {"remat": "full"}]
+)
 def test_what_saves_memory_lowers_the_guess(change):
     choice = {"mesh": {"data": 1, "fsdp": 8, "model": 1}, "remat": "none"}
-    plain, saving = (chooser.guess(job(SMALL, 256), CHIPS["v3"], programs.Choice(**{**choice, **more})).total
-                     for more in ({}, change))
+    plain, saving = (
+        chooser.guess(job(SMALL, 256), CHIPS["v3"], programs.Choice(**{**choice, **more})).total
+        for more in ({}, change)
+    )
     assert saving < plain
 
 
@@ -406,17 +511,33 @@ def test_the_search_stops_where_nothing_faster_can_come(monkeypatch):
     def compile_step(self, where, choice):
         one = chooser.guess(self, where.chip, choice)
         tried.append(choice)
-        return {"mesh": choice.mesh, "remat": choice.remat, "microbatches": choice.microbatches, "fits": True,
-                "step_seconds": 1.5 * one.seconds, "train": {"memory": {"total": 1.1 * one.total}}}
+        return {
+            "mesh": choice.mesh,
+            "remat": choice.remat,
+            "microbatches": choice.microbatches,
+            "fits": True,
+            "step_seconds": 1.5 * one.seconds,
+            "train": {"memory": {"total": 1.1 * one.total}},
+        }
 
     monkeypatch.setattr(programs.Job, "compile", compile_step)
     records = precompile.search(job(SMALL, 256), square(4))
     assert len(records) == len(tried) < len(chooser.candidates(job(SMALL, 256), square(4))) / 4
-    assert len({(choice.mesh["model"], choice.remat, choice.microbatches) for choice in tried}) == len(tried)
+    assert len(
+        {(choice.mesh["model"], choice.remat, choice.microbatches) for choice in tried}
+    ) == len(tried)
 
 
-@pytest.mark.parametrize("kind, name", [
-    ("NVIDIA A100-SXM4-40GB", "A100 40 GB"), ("NVIDIA A100 80GB PCIe", "A100 80 GB"), ("NVIDIA H200", "H200 141 GB"),
-    ("NVIDIA GH200 480GB", None), ("TPU v5 lite", "TPU v5e"), ("cpu", None)])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("NVIDIA A100-SXM4-40GB", "A100 40 GB"),
+        ("NVIDIA A100 80GB PCIe", "A100 80 GB"),
+        ("NVIDIA H200", "H200 141 GB"),
+        ("NVIDIA GH200 480GB", None),
+        ("TPU v5 lite", "TPU v5e"),
+        ("cpu", None),
+    ],
+)
 def test_chips_are_known_by_what_jax_calls_them(kind, name):
     assert getattr(hardware.chip_of(kind), "name", None) == name

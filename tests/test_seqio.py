@@ -1,4 +1,6 @@
-"""The catalogue under SeqIO's names: offered without importing it, the cache's tokens, evaluation, own tasks."""
+"""The catalogue under SeqIO's names: offered without importing it, the cache's tokens, evaluation,
+own tasks.
+"""
 
 import dataclasses
 import json
@@ -19,40 +21,58 @@ from flan_jax.errors import UserError
 
 
 def run(program: str, *arguments: str) -> dict:
-    """What a program prints after 'FOUND '; TensorFlow is imported in a process of its own, never in that of tests."""
-    result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600)
+    """What a program prints after 'FOUND '; TensorFlow is imported in a process of its own, never
+    in that of tests.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600
+    )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
     assert line, said(result)
     return json.loads(line.removeprefix("FOUND ")) | {"printed": result.stdout}
 
 
-# --- Names, without SeqIO ---------------------------------------------------------------------------------------------
+# --- Names, without SeqIO
+# ---------------------------------------------------------------------------------------------
 
 
 def test_importing_the_catalogue_imports_no_seqio():
-    found = run("import sys, json, flan_jax.tasks\n"
-                "print('FOUND ' + json.dumps({'loaded': [m for m in ('seqio', 'tensorflow') if m in sys.modules]}))")
+    found = run(
+        "import sys, json, flan_jax.tasks\n"
+        "print('FOUND ' + json.dumps({'loaded': [m for m in ('seqio', 'tensorflow') if m in "
+        "sys.modules]}))"
+    )
     assert found["loaded"] == []
 
 
 def test_every_dataset_forward_template_and_cluster_has_its_names():
     names = seqio_tasks.task_recipes()
-    assert {f"flan_{d.name}" for d in CATALOGUE if "train" in d.splits} <= set(names) and "flan_wsc273" not in names
+    assert {f"flan_{d.name}" for d in CATALOGUE if "train" in d.splits} <= set(
+        names
+    ) and "flan_wsc273" not in names
     for dataset in CATALOGUE:
         for template in dataset.templates:
             name = f"flan_{dataset.name}.{template.id}"
             forward = template.kind == "forward"
-            assert (name in names, f"{name}.rank" in names) == (forward, forward and bool(dataset.options)), name
+            assert (name in names, f"{name}.rank" in names) == (
+                forward,
+                forward and bool(dataset.options),
+            ), name
     forms = {*CLUSTERS, "superglue", *(f"intra_{number}" for number in range(10)), "all"}
     assert all(held_out_split(CATALOGUE, form).eval for form in forms)
-    expected = {f"flan_heldout_{form}{side}" for form in forms for side in ("", "_eval")} | {"flan_heldout_none"}
+    expected = {f"flan_heldout_{form}{side}" for form in forms for side in ("", "_eval")} | {
+        "flan_heldout_none"
+    }
     assert set(seqio_tasks.mixture_recipes()) == expected
 
 
 def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
     built = []
-    registry = LazyRegistry({"theirs": 0, "b": 1}, lambda: {"a": "A", "b": "B"},
-                            lambda name, recipe: built.append(name) or [recipe])
+    registry = LazyRegistry(
+        {"theirs": 0, "b": 1},
+        lambda: {"a": "A", "b": "B"},
+        lambda name, recipe: built.append(name) or [recipe],
+    )
     assert list(registry) == list(registry.keys()) == ["theirs", "b", "a"] and len(registry) == 3
     assert "a" in registry and "c" not in registry and not built
     assert registry["a"] is registry["a"] and registry["a"] == ["A"] and built == ["a"]
@@ -68,26 +88,37 @@ def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
     assert registry["a"] == 2 and sorted(registry) == ["a", "b", "theirs"]
 
 
-@pytest.mark.parametrize("setting, said", [({"vocabulari": "bytes"}, "did you mean vocabulary"),
-                                           ({"options_style": "numbered"}, "must be one of fixed, shuffled"),
-                                           ({"instructions": "no"}, "must be one of template, none")])
+@pytest.mark.parametrize(
+    "setting, said",
+    [
+        ({"vocabulari": "bytes"}, "did you mean vocabulary"),
+        ({"options_style": "numbered"}, "must be one of fixed, shuffled"),
+        ({"instructions": "no"}, "must be one of template, none"),
+    ],
+)
 def test_a_wrong_setting_is_refused(setting, said):
     with pytest.raises(UserError, match=said):
         seqio_tasks.configure(**setting)
 
 
 def test_our_own_names_train_as_the_datasets_they_stand_for():
-    data = Data(DataConfig(mixture_or_task_name="flan_copa", held_out="none", templates=1, decontaminate=True))
+    data = Data(
+        DataConfig(
+            mixture_or_task_name="flan_copa", held_out="none", templates=1, decontaminate=True
+        )
+    )
     assert data.train_datasets() == ["copa"] and not data.seqio_tasks
-    assert data.shard_key("copa", 0) == Data(dataclasses.replace(data.config, mixture_or_task_name="copa")).shard_key(
-        "copa", 0)
+    assert data.shard_key("copa", 0) == Data(
+        dataclasses.replace(data.config, mixture_or_task_name="copa")
+    ).shard_key("copa", 0)
     mixture = Data(DataConfig(mixture_or_task_name="flan_heldout_nli", held_out="nli"))
     assert mixture.train_datasets() == Data(DataConfig(held_out="nli")).train_datasets()
     with pytest.raises(UserError, match="rte trains while"):
         Data(DataConfig(mixture_or_task_name="flan_rte", held_out="nli"))
 
 
-# --- Through SeqIO ----------------------------------------------------------------------------------------------------
+# --- Through SeqIO
+# ----------------------------------------------------------------------------------------------------
 
 TRAINING = """
 import dataclasses, json, sys
@@ -213,38 +244,66 @@ def small_vocabulary(tmp_path) -> str:
     """A SentencePiece model of a few pieces, with T5's ids for padding and EOS."""
     import sentencepiece
 
-    lines = ["the man walks in the park", "a woman reads a book", "yes no true false it is what it is"] * 20
+    lines = [
+        "the man walks in the park",
+        "a woman reads a book",
+        "yes no true false it is what it is",
+    ] * 20
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_prefix=str(tmp_path / "small"), vocab_size=60, pad_id=0, eos_id=1,
-        unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+        sentence_iterator=iter(lines),
+        model_prefix=str(tmp_path / "small"),
+        vocab_size=60,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     return str(tmp_path / "small.model")
 
 
 def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
-    rows = [{"premise": f"There are {i} birds.", "hypothesis": f"{i} birds.", "label": 0, "idx": i} for i in range(205)]
-    found = run(TRAINING, str(tmp_path / "cache"), str(write_rows("rte", "train", rows)), small_vocabulary)
-    assert found["same"] == [[name, True, True, True] for name in ("copa", "e2e_nlg", "cola", "squad_v1")]
+    rows = [
+        {"premise": f"There are {i} birds.", "hypothesis": f"{i} birds.", "label": 0, "idx": i}
+        for i in range(205)
+    ]
+    found = run(
+        TRAINING, str(tmp_path / "cache"), str(write_rows("rte", "train", rows)), small_vocabulary
+    )
+    assert found["same"] == [
+        [name, True, True, True] for name in ("copa", "e2e_nlg", "cola", "squad_v1")
+    ]
     assert found["shards"] == [True, True, True]
     assert "cola has fewer train rows than the 1001 shards" in found["too_many_shards"]
     heldout_apart, *counts = found["mixture"]
     assert heldout_apart and len(set(counts)) == 1 and counts[0] > 0
-    assert found["packed"]["encoder_input_tokens"] == [4, 512] and found["packed"]["decoder_target_tokens"] == [4, 128]
+    assert found["packed"]["encoder_input_tokens"] == [4, 512] and found["packed"][
+        "decoder_target_tokens"
+    ] == [4, 128]
     assert found["segments"] > 1
     assert found["none"] == [68, True, False]
     assert found["superglue"] == [True, True, sorted(SUPERGLUE)]
     assert "mnli_mismatched: has the training rows of mnli_matched" in found["printed"]
     assert found["names"] == [len(seqio_tasks.task_recipes()), True]
-    assert "duplicate provider: flan_rte" in found["duplicate"] and found["mine"] == ["flan_copa", "flan_rte"]
+    assert "duplicate provider: flan_rte" in found["duplicate"] and found["mine"] == [
+        "flan_copa",
+        "flan_rte",
+    ]
     assert found["own"] == ["flan_copa"] and found["own_second"]
     assert found["candidates"] == [["copa"], [], ["rte"], []]
-    assert [line.split(" does nothing to SeqIO task 'flan_copa'")[0] for line in found["ignored"]] == [
-        "DECONTAMINATE", "TEMPLATES"]
+    assert [
+        line.split(" does nothing to SeqIO task 'flan_copa'")[0] for line in found["ignored"]
+    ] == ["DECONTAMINATE", "TEMPLATES"]
     assert "'flan_copa' reads bundled rows, but DATA_SOURCE is jsonl" in found["own_mixed_up"]
     same_object, count, splits, pieces = found["configured"]
     assert same_object and count == 5 and splits == ["train", "validation"] and pieces < 259
     assert found["left"] == ["flan_rte"]
     assert "flan_heldout_sentiment leaves out cola: no file" in found["printed"].split("MIXTURE")[1]
-    assert "'flan_cola' has no rows: cola no file" in found["flan_cola"] and "configure(source=" in found["flan_cola"]
+    assert (
+        "'flan_cola' has no rows: cola no file" in found["flan_cola"]
+        and "configure(source=" in found["flan_cola"]
+    )
     assert "No Task or Mixture found" in found["flan_rte_eval"]
     assert "'flan_heldout_coreference_eval' is empty" in found["flan_heldout_coreference_eval"]
     assert found["reset"] == 0 and found["shots"] == 2
@@ -314,10 +373,18 @@ print('FOUND ' + json.dumps(found))
 
 def test_a_task_that_holds_functions_has_the_same_shards_in_every_process(tmp_path):
     (tmp_path / "program.py").write_text(FUNCTIONS)
-    first, second = (run("import runpy, sys; runpy.run_path(sys.argv[1], run_name='program')",
-                         str(tmp_path / "program.py")) for _ in range(2))
+    first, second = (
+        run(
+            "import runpy, sys; runpy.run_path(sys.argv[1], run_name='program')",
+            str(tmp_path / "program.py"),
+        )
+        for _ in range(2)
+    )
     assert first["paths"] == second["paths"] and len(set(first["paths"])) == 3
-    assert "SeqIO task 'theirs' holds <object object at 0x" in first["says"] and "__repr__" in first["says"]
+    assert (
+        "SeqIO task 'theirs' holds <object object at 0x" in first["says"]
+        and "__repr__" in first["says"]
+    )
 
 
 EVALUATION = """
@@ -390,14 +457,24 @@ def test_evaluation_through_seqio_gives_100_to_perfect_answers():
         for name in (dataset.name, f"{dataset.name}.rank") if dataset.options else (dataset.name,):
             right, wrong = found[name]
             exact = {key: value for key, value in right.items() if key not in ROUNDED}
-            assert exact and all(value == pytest.approx(100) for value in exact.values()), (name, right)
+            assert exact and all(value == pytest.approx(100) for value in exact.values()), (
+                name,
+                right,
+            )
             assert all(wrong[key] < 100 for key in exact), (name, wrong)
-    for results, cluster in ((found["mixture"], "reading_comprehension_with_commonsense"), (found["nli"], "nli")):
-        expected = {f"flan_{d.name}.{t.id}" + (".rank" if d.options else "")
-                    for d in CATALOGUE.cluster(cluster) for t in d.forward()}
+    for results, cluster in (
+        (found["mixture"], "reading_comprehension_with_commonsense"),
+        (found["nli"], "nli"),
+    ):
+        expected = {
+            f"flan_{d.name}.{t.id}" + (".rank" if d.options else "")
+            for d in CATALOGUE.cluster(cluster)
+            for t in d.forward()
+        }
         assert set(results) == expected
     for name, numbers in found["mixture"].items():
         assert all(value == pytest.approx(100) for value in numbers.values()), (name, numbers)
     assert found["letters"] == [{"em": pytest.approx(100), "f1": pytest.approx(100)}] * 2
-    # In a tie the first option counts; of five examples (two options a row) the half row is left out.
+    # In a tie the first option counts; of five examples (two options a row) the half row is left
+    # out.
     assert found["tie"] == pytest.approx(100 * found["labels"].count(0) / 2)

@@ -21,9 +21,15 @@ def test_the_header_names_the_parameters(path):
     expected, vocab_size = (int(number.replace(",", "")) for number in header.groups())
     gin.parse_config(text)
     architecture = "t5" if path.stem.startswith("t5_") else "decoder"
-    assert gin.query_parameter("%ARCHITECTURE") == architecture and gin.query_parameter("%SIZE") == path.stem
-    batch = {f"{side}_{what}": jax.ShapeDtypeStruct((1, 8), jnp.int32) for side in ("encoder", "decoder")
-             for what in ("input_tokens", "segment_ids", "positions", "causal_attention")}
+    assert (
+        gin.query_parameter("%ARCHITECTURE") == architecture
+        and gin.query_parameter("%SIZE") == path.stem
+    )
+    batch = {
+        f"{side}_{what}": jax.ShapeDtypeStruct((1, 8), jnp.int32)
+        for side in ("encoder", "decoder")
+        for what in ("input_tokens", "segment_ids", "positions", "causal_attention")
+    }
     network, config = MODELS[architecture]
     params = jax.eval_shape(network(config(vocab_size=vocab_size)).init, jax.random.key(0), batch)
     assert sum(x.size for x in jax.tree.leaves(params)) == expected

@@ -28,9 +28,13 @@ def test_unstack_names_layers_and_stack_takes_it_back():
     names = [f"layers_{i}" for i in range(12)]
     assert list(unstacked["encoder"]) == [*names, "norm"]
     np.testing.assert_array_equal(
-        unstacked["encoder"]["layers_10"]["mlp"]["kernel"], tree()["encoder"]["layers"]["mlp"]["kernel"][10]
+        unstacked["encoder"]["layers_10"]["mlp"]["kernel"],
+        tree()["encoder"]["layers"]["mlp"]["kernel"][10],
     )
-    assert isinstance(unstacked["opt"][0], State) and set(unstacked["opt"][0].v) == {"layers_0", "layers_1"}
+    assert isinstance(unstacked["opt"][0], State) and set(unstacked["opt"][0].v) == {
+        "layers_0",
+        "layers_1",
+    }
     jax.tree.map(np.testing.assert_array_equal, stacking.stack(unstacked), tree())
     jax.tree.map(np.testing.assert_array_equal, jax.jit(stacking.stack)(unstacked), tree())
 

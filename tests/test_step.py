@@ -18,10 +18,14 @@ CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")
 
 
 def test_rounding_by_chance_keeps_the_mean_and_takes_a_neighbour():
-    x = jnp.full(40000, 1.0 + 2.0**-9 / 2)  # a quarter of the way from 1 to the next bfloat16, 1 + 2^-7
+    # a quarter of the way from 1 to the next bfloat16, 1 + 2^-7
+    x = jnp.full(40000, 1.0 + 2.0**-9 / 2)
     x = x.at[:4].set(jnp.array([0.0, -2.5, 3.0e38, -1e-30]))
     rounded = round_stochastically(x, jax.random.key(0))
-    assert rounded.dtype == jnp.bfloat16 and set(np.unique(np.float32(rounded[4:]))) == {1.0, 1.0 + 2.0**-7}
+    assert rounded.dtype == jnp.bfloat16 and set(np.unique(np.float32(rounded[4:]))) == {
+        1.0,
+        1.0 + 2.0**-7,
+    }
     assert abs(float(jnp.mean(rounded[4:].astype(jnp.float32))) - float(x[5])) < 1e-4
     np.testing.assert_allclose(np.float32(rounded[:2]), [0.0, -2.5])
     np.testing.assert_allclose(np.float32(rounded[2:4]), x[2:4], rtol=2**-7)
@@ -39,10 +43,14 @@ def steps(param_dtype: str, learning_rate: float, count: int = 20) -> list[float
     rng = np.random.default_rng(0)
     names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
     batch = {name: rng.integers(2, 256, (4, 16)).astype(np.int32) for name in names}
-    batch |= dict.fromkeys(("encoder_segment_ids", "decoder_segment_ids", "decoder_loss_weights"),
-                           np.ones((4, 16), np.int32))
+    batch |= dict.fromkeys(
+        ("encoder_segment_ids", "decoder_segment_ids", "decoder_loss_weights"),
+        np.ones((4, 16), np.int32),
+    )
     mesh = partitioning.make_mesh({"data": 1}, jax.devices()[:1])
-    sharded = ShardedState(model, optimizer, mesh, {name: (1, 16) for name in batch}, 0, param_dtype)
+    sharded = ShardedState(
+        model, optimizer, mesh, {name: (1, 16) for name in batch}, 0, param_dtype
+    )
     state = sharded.fresh()
     assert {x.dtype.name for x in jax.tree.leaves(state["params"])} == {param_dtype}
     step = jax.jit(make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0))
@@ -72,7 +80,9 @@ def test_loss_in_chunks_is_the_loss_and_refuses_what_does_not_divide():
     targets, weights = rng.integers(0, 50, (2, 12)), rng.integers(0, 2, (2, 12))
 
     def loss(table, chunks):
-        sums = losses.chunked_token_loss(lambda x: x @ table, hidden, targets, weights, chunks, 1e-2, 0.1)
+        sums = losses.chunked_token_loss(
+            lambda x: x @ table, hidden, targets, weights, chunks, 1e-2, 0.1
+        )
         return sums[0], sums
 
     (_, whole), gradient = jax.value_and_grad(loss, has_aux=True)(table, 1)
@@ -84,17 +94,31 @@ def test_loss_in_chunks_is_the_loss_and_refuses_what_does_not_divide():
 
 
 def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none") -> int:
-    """Bytes that XLA sets aside for a step of 8 x 64/32 tokens; of 8,192 words the logits are a good part of them."""
+    """Bytes that XLA sets aside for a step of 8 x 64/32 tokens; of 8,192 words the logits are a
+    good part of them.
+    """
     config = T5Config(8192, 64, 4, 16, 128, 4, 4, dropout_rate=0.0, dtype="float32", remat=remat)
     model, optimizer = T5(config), adafactor(1e-3)
-    shapes = {"encoder_input_tokens": (8, 64), "encoder_segment_ids": (8, 64), "decoder_input_tokens": (8, 32),
-              "decoder_segment_ids": (8, 32), "decoder_target_tokens": (8, 32), "decoder_loss_weights": (8, 32)}
+    shapes = {
+        "encoder_input_tokens": (8, 64),
+        "encoder_segment_ids": (8, 64),
+        "decoder_input_tokens": (8, 32),
+        "decoder_segment_ids": (8, 32),
+        "decoder_target_tokens": (8, 32),
+        "decoder_loss_weights": (8, 32),
+    }
     mesh = partitioning.make_mesh({"data": 1}, jax.devices()[:1])
     sharded = ShardedState(model, optimizer, mesh, shapes, 0)
     step = make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0, microbatches, loss_chunks)
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
     state = partitioning.with_shardings(sharded.abstract, sharded.shardings)
-    return jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis().temp_size_in_bytes
+    return (
+        jax.jit(step, donate_argnums=0)
+        .lower(state, batch)
+        .compile()
+        .memory_analysis()
+        .temp_size_in_bytes
+    )
 
 
 def test_each_way_of_saving_memory_saves_some():
@@ -109,8 +133,17 @@ def test_each_way_of_saving_memory_saves_some():
 
 def test_validation_in_chunks_gives_the_same_numbers():
     model = T5(CONFIG)
-    batch = dict.fromkeys(("encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens", "decoder_segment_ids",
-                           "decoder_target_tokens", "decoder_loss_weights"), jnp.ones((2, 16), jnp.int32))
+    batch = dict.fromkeys(
+        (
+            "encoder_input_tokens",
+            "encoder_segment_ids",
+            "decoder_input_tokens",
+            "decoder_segment_ids",
+            "decoder_target_tokens",
+            "decoder_loss_weights",
+        ),
+        jnp.ones((2, 16), jnp.int32),
+    )
     params = partitioning.unbox(model.init(jax.random.key(0), batch)["params"])
     whole, chunked = make_eval_step(model)(params, batch), make_eval_step(model, 4)(params, batch)
     assert whole.keys() == {"loss", "z_loss", "accuracy", "targets"}
@@ -139,15 +172,28 @@ def test_a_profile_of_a_run_that_is_ended_is_kept(tmp_path, capsys):
     for step in range(1, 5):
         profile.before(step)
         profile.after(step, jnp.ones(3), ended=step == 4)
-    assert "profile of steps 3 to 4" in capsys.readouterr().out and list(tmp_path.rglob("*.xplane.pb"))
+    assert "profile of steps 3 to 4" in capsys.readouterr().out and list(
+        tmp_path.rglob("*.xplane.pb")
+    )
 
 
 def test_the_gradient_norm_of_bfloat16_parameters_is_a_float32():
-    batch = dict.fromkeys(("encoder_input_tokens", "encoder_segment_ids", "decoder_input_tokens", "decoder_segment_ids",
-                           "decoder_target_tokens", "decoder_loss_weights"), jnp.ones((2, 16), jnp.int32))
+    batch = dict.fromkeys(
+        (
+            "encoder_input_tokens",
+            "encoder_segment_ids",
+            "decoder_input_tokens",
+            "decoder_segment_ids",
+            "decoder_target_tokens",
+            "decoder_loss_weights",
+        ),
+        jnp.ones((2, 16), jnp.int32),
+    )
     mesh = partitioning.make_mesh({"data": 1}, jax.devices()[:1])
     model, optimizer = T5(CONFIG), adafactor(1e-3)
-    sharded = ShardedState(model, optimizer, mesh, {name: x.shape for name, x in batch.items()}, 0, "bfloat16")
+    sharded = ShardedState(
+        model, optimizer, mesh, {name: x.shape for name, x in batch.items()}, 0, "bfloat16"
+    )
     state = partitioning.unbox(sharded.abstract)
     _, metrics = jax.eval_shape(make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0), state, batch)
     assert metrics["grad_norm"].dtype == jnp.float32

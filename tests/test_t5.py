@@ -1,4 +1,6 @@
-"""The T5 model, its losses and its greedy decoding against stock T5X's numbers, scanned and unscanned."""
+"""The T5 model, its losses and its greedy decoding against stock T5X's numbers, scanned and
+unscanned.
+"""
 
 import dataclasses
 import functools
@@ -19,7 +21,9 @@ SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
 
 def model_and_params(scan_layers: bool):
     _, params = golden.read_t5x(golden.T5_V512 / "legacy/checkpoint_3")
-    return t5.T5(golden.config(scan_layers=scan_layers)), stacking.stack(params) if scan_layers else params
+    return t5.T5(golden.config(scan_layers=scan_layers)), stacking.stack(
+        params
+    ) if scan_layers else params
 
 
 def small_batch(seed: int = 0) -> dict[str, np.ndarray]:
@@ -58,7 +62,10 @@ def test_label_smoothing_equals_t5x():
     numbers = np.load(golden.T5_V512 / "golden.npz")
     batch = golden.batch(numbers, "train")
     loss, *_ = losses.token_loss(
-        numbers["train/logits"], batch["decoder_target_tokens"], batch["decoder_loss_weights"], label_smoothing=0.1
+        numbers["train/logits"],
+        batch["decoder_target_tokens"],
+        batch["decoder_loss_weights"],
+        label_smoothing=0.1,
     )
     np.testing.assert_allclose(loss, numbers["train/loss_label_smoothing_0.1"], rtol=1e-6)
 
@@ -78,7 +85,9 @@ def test_greedy_tokens_equal_t5x(scan_layers):
     numbers = np.load(golden.T5_V512 / "golden.npz")
     model, params = model_and_params(scan_layers)
     expected = numbers["greedy/tokens"]
-    tokens = decoding.greedy(model, params, numbers["greedy_batch/encoder_input_tokens"], expected.shape[1])
+    tokens = decoding.greedy(
+        model, params, numbers["greedy_batch/encoder_input_tokens"], expected.shape[1]
+    )
     np.testing.assert_array_equal(tokens, expected)
 
 
@@ -93,7 +102,9 @@ def test_a_bfloat16_checkpoint_gives_t5x_scores():
     np.testing.assert_allclose(logits[..., :64], numbers["logits_first64"], atol=1e-5)
     np.testing.assert_allclose(jax.nn.logsumexp(logits, axis=-1), numbers["logsumexp"], atol=1e-5)
     np.testing.assert_array_equal(jnp.argmax(logits, axis=-1), numbers["argmax"])
-    loss, *_ = losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])
+    loss, *_ = losses.token_loss(
+        logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    )
     np.testing.assert_allclose(loss, numbers["loss"], rtol=1e-6)
 
 
@@ -164,13 +175,19 @@ def test_dropout_needs_training_and_remat_changes_nothing():
     def loss(params, remat, deterministic):
         model = t5.T5(dataclasses.replace(SMALL, remat=remat))
         logits = model.apply(params, batch, deterministic, rngs={"dropout": jax.random.key(1)})
-        return losses.token_loss(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"])[0]
+        return losses.token_loss(
+            logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+        )[0]
 
     gradient = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
     plain, plain_grads = gradient(params, "none", False)
     remat, remat_grads = gradient(params, "full", False)
     np.testing.assert_allclose(plain, remat, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain_grads, remat_grads)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        plain_grads,
+        remat_grads,
+    )
     assert abs(plain - jax.jit(loss, static_argnums=(1, 2))(params, "none", True)) > 1e-3
 
 
@@ -184,25 +201,46 @@ def test_greedy_pads_after_the_end_and_for_rows_without_input():
     np.testing.assert_array_equal(ended[0], [free[0, 0], 0, 0, 0, 0, 0])
 
 
-@pytest.mark.parametrize("changes, says", [
-    ({"dtype": "float16"}, "T5 gives NaN in float16; type --gin.T5Config.dtype=bfloat16."),
-    ({"dtype": "int8"}, "T5Config.dtype must be one of auto, bfloat16, float32, not 'int8'."),
-    ({"remat": "some"}, "T5Config.remat must be one of none, full, dots, not 'some'."),
-    ({"mlp_activations": ("gelo",)}, "mlp_activations must be one of gelu, linear, relu, silu, not 'gelo'; did you"),
-    ({"mlp_activations": ()}, "mlp_activations is (), but must be a list of one or more of gelu, linear, relu, silu."),
-    ({"mlp_activations": "gelu"}, "mlp_activations is 'gelu', but must be a list"),
-    ({"relpos_buckets": 3}, "T5Config.relpos_buckets must be a whole number of at least 4 and below 65,536, not 3."),
-    ({"relpos_max_distance": 16}, "relpos_max_distance is 16, but must be more than half of relpos_buckets, which"),
-])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"dtype": "float16"}, "T5 gives NaN in float16; type --gin.T5Config.dtype=bfloat16."),
+        ({"dtype": "int8"}, "T5Config.dtype must be one of auto, bfloat16, float32, not 'int8'."),
+        ({"remat": "some"}, "T5Config.remat must be one of none, full, dots, not 'some'."),
+        (
+            {"mlp_activations": ("gelo",)},
+            "mlp_activations must be one of gelu, linear, relu, silu, not 'gelo'; did you",
+        ),
+        (
+            {"mlp_activations": ()},
+            "mlp_activations is (), but must be a list of one or more of gelu, linear, relu, silu.",
+        ),
+        ({"mlp_activations": "gelu"}, "mlp_activations is 'gelu', but must be a list"),
+        (
+            {"relpos_buckets": 3},
+            "T5Config.relpos_buckets must be a whole number of at least 4 and below 65,536, not 3.",
+        ),
+        (
+            {"relpos_max_distance": 16},
+            "relpos_max_distance is 16, but must be more than half of relpos_buckets, which",
+        ),
+    ],
+)
 def test_values_that_cannot_work_are_refused(changes, says):
     with pytest.raises(UserError, match=re.escape(says)):
         dataclasses.replace(SMALL, **changes)
 
 
-@pytest.mark.parametrize("both_ways, buckets, furthest", [(True, 4, 3), (False, 2, 2), (False, 32, 17), (True, 32, 17)])
+@pytest.mark.parametrize(
+    "both_ways, buckets, furthest", [(True, 4, 3), (False, 2, 2), (False, 32, 17), (True, 32, 17)]
+)
 def test_the_fewest_buckets_and_the_nearest_end_that_are_allowed_work(both_ways, buckets, furthest):
     found = layers.relative_buckets(-np.arange(300), both_ways, buckets, furthest)
-    assert found[0] == 0 and (np.diff(found) >= 0).all() and found[-1] == (buckets // 2 if both_ways else buckets) - 1
+    assert (
+        found[0] == 0
+        and (np.diff(found) >= 0).all()
+        and found[-1] == (buckets // 2 if both_ways else buckets) - 1
+    )
 
 
 def test_the_gradient_of_a_frequent_token_is_not_lost_in_bfloat16():
@@ -212,7 +250,9 @@ def test_the_gradient_of_a_frequent_token_is_not_lost_in_bfloat16():
         table = layers.Embedding(50, 16, dtype)
         params = {"embedding": jnp.ones((50, 16))}
         weights = jnp.asarray(np.random.default_rng(1).uniform(0.5, 1.5, (8, 512, 16)), jnp.float32)
-        return jax.grad(lambda p: (table.apply({"params": p}, tokens) * weights).sum())(params)["embedding"]
+        return jax.grad(lambda p: (table.apply({"params": p}, tokens) * weights).sum())(params)[
+            "embedding"
+        ]
 
     exact = gradient("float32")
     assert np.abs(gradient("bfloat16") - exact).max() < 0.005 * np.abs(exact).max()

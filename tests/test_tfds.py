@@ -1,4 +1,6 @@
-"""The TFDS source on a dataset that lies prepared on disk, made here in the form that TFDS writes."""
+"""The TFDS source on a dataset that lies prepared on disk, made here in the form that TFDS
+writes.
+"""
 
 import json
 import os
@@ -56,8 +58,13 @@ print('FOUND ' + json.dumps(found))
 
 
 def test_rows_of_tensorflow_datasets(tmp_path):
-    result = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "tfds"), str(tmp_path / "cache")],
-                            capture_output=True, text=True, timeout=120, env={**os.environ, "TMPDIR": str(tmp_path)})
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "tfds"), str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
     assert line, said(result)
     found = json.loads(line.removeprefix("FOUND "))
@@ -65,7 +72,14 @@ def test_rows_of_tensorflow_datasets(tmp_path):
     assert "manual download" in found["manual"]
     assert found["indices"] == list(range(30)) and found["tail"] == [228, 229]
     number = found["row"]["idx"]  # TFDS writes rows in an order of its own
-    assert found["row"] == {"premise": f"Zürich has {number} bridges.", "hypothesis": f"There are {number} of them.",
-                            "idx": number, "label": number % 2}
+    assert found["row"] == {
+        "premise": f"Zürich has {number} bridges.",
+        "hypothesis": f"There are {number} of them.",
+        "idx": number,
+        "label": number % 2,
+    }
     assert found["members"] == [["rte", 30]]
-    assert "super_glue/rte:1.0.2 in " in found["damaged"] and "prepare it again with TFDS" in found["damaged"]
+    assert (
+        "super_glue/rte:1.0.2 in " in found["damaged"]
+        and "prepare it again with TFDS" in found["damaged"]
+    )

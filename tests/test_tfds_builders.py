@@ -1,9 +1,10 @@
-"""Every TFDS builder that the catalogue names, built offline, through the TFDS source, the row functions and the
-templates, down to tokens.
+"""Every TFDS builder that the catalogue names, built offline, through the TFDS source, the row
+functions and the templates, down to tokens.
 
-TensorFlow Datasets' own `mock_data` stands in for the download. Each dataset is read twice: first the bundled rows,
-encoded, serialised and read back by the builder's own feature specification (so the field names and types that the row
-functions read are those of the builder), then random rows that the builder's specification makes up.
+TensorFlow Datasets' own `mock_data` stands in for the download. Each dataset is read twice: first
+the bundled rows, encoded, serialised and read back by the builder's own feature specification (so
+the field names and types that the row functions read are those of the builder), then random rows
+that the builder's specification makes up.
 """
 
 import json
@@ -17,8 +18,16 @@ from ended import said
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.data.catalogue import CATALOGUE
 
-# `prepare` cannot download these; their builders still give the specification that their rows are checked against.
-MANUAL = {"story_cloze", "wmt16_translate_csen", "wmt16_translate_ruen", "newsroom", "samsum", "xsum"}
+# `prepare` cannot download these; their builders still give the specification that their rows are
+# checked against.
+MANUAL = {
+    "story_cloze",
+    "wmt16_translate_csen",
+    "wmt16_translate_ruen",
+    "newsroom",
+    "samsum",
+    "xsum",
+}
 
 # Where random values cannot make a usable row, and what the row function says of them.
 NO_RANDOM_ROW = {
@@ -136,9 +145,15 @@ print('FOUND ' + json.dumps(reports))
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory) -> dict[str, dict]:
     """What the program found out about each dataset."""
-    environment = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("builders"))}  # each builder leaves a directory
-    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300,
-                            env=environment)
+    # each builder leaves a directory
+    environment = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("builders"))}
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
     assert line, said(result)
     return json.loads(line.removeprefix("FOUND "))
@@ -150,14 +165,21 @@ def test_every_builder_that_the_catalogue_names_is_built_and_read(reports):
 
 
 def test_bundled_rows_pass_through_the_builders_own_features_unchanged(reports):
-    assert {name: r["unknown"] for name, r in reports.items() if r["unknown"]} == {}  # fields that the builder lacks
-    assert {name: r["bundled"] for name, r in reports.items() if r["bundled"]["dropped"] or not r["same"]} == {}
+    # fields that the builder lacks
+    assert {name: r["unknown"] for name, r in reports.items() if r["unknown"]} == {}
+    assert {
+        name: r["bundled"]
+        for name, r in reports.items()
+        if r["bundled"]["dropped"] or not r["same"]
+    } == {}
     assert all(r["bundled"]["rows"] >= 12 for r in reports.values())
 
 
 def test_random_rows_of_the_builders_are_read_or_dropped_with_the_expected_reason(reports):
     assert all(r["random"]["rows"] == 3 for r in reports.values())
-    assert {name: ", ".join(r["random"]["dropped"]) for name, r in reports.items() if not r["usable"]} == NO_RANDOM_ROW
+    assert {
+        name: ", ".join(r["random"]["dropped"]) for name, r in reports.items() if not r["usable"]
+    } == NO_RANDOM_ROW
 
 
 def test_builders_that_cannot_download_say_what_to_do():

@@ -1,4 +1,6 @@
-"""A run of two processes: who makes which rows, what is written once, and checkpoints that any mesh restores."""
+"""A run of two processes: who makes which rows, what is written once, and checkpoints that any mesh
+restores.
+"""
 
 import argparse
 import subprocess
@@ -31,34 +33,51 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(cache, tmp_path_factory):
-    """The directory of a run of two processes with two devices each, and what each of them printed."""
+    """The directory of a run of two processes with two devices each, and what each of them
+    printed.
+    """
     model_dir = tmp_path_factory.mktemp("runs") / "two"
-    command = [*SCRIPT, "train", *arguments(cache, model_dir, *SETTINGS), "--gin.MESH={'data': 2, 'fsdp': 2}"]
+    command = [
+        *SCRIPT,
+        "train",
+        *arguments(cache, model_dir, *SETTINGS),
+        "--gin.MESH={'data': 2, 'fsdp': 2}",
+    ]
     return model_dir, finish(start_two(command, devices=2))
 
 
 def test_the_first_line_says_who_and_where(two):
     for index, output in enumerate(two[1]):
         assert output.splitlines()[0] == (
-            f"process {index} of 2, 4 cpu devices, mesh {{'data': 2, 'fsdp': 2, 'model': 1}}")
+            f"process {index} of 2, 4 cpu devices, mesh {{'data': 2, 'fsdp': 2, 'model': 1}}"
+        )
 
 
 def test_each_process_makes_only_its_own_rows(two):
     for index, output in enumerate(two[1]):
         rows = printed(output, "rows")
-        assert len(rows) >= 4 and all(first_last == [4 * index, 4 * index + 4] for first_last in rows)
+        assert len(rows) >= 4 and all(
+            first_last == [4 * index, 4 * index + 4] for first_last in rows
+        )
 
 
-@pytest.mark.parametrize("devices, mesh", [(1, "{'data': 1}"), (8, "{'data': 2, 'fsdp': 2, 'model': 2}")])
+@pytest.mark.parametrize(
+    "devices, mesh", [(1, "{'data': 1}"), (8, "{'data': 2, 'fsdp': 2, 'model': 2}")]
+)
 def test_one_process_restores_what_two_have_written_bit_for_bit(two, cache, devices, mesh):
     model_dir, outputs = two
     saved = [printed(output, "arrays")[-1] for output in outputs]
-    assert saved[0] == saved[1] and "params/token_embedder/embedding" in saved[0] and "step" in saved[0]
+    assert (
+        saved[0] == saved[1]
+        and "params/token_embedder/embedding" in saved[0]
+        and "step" in saved[0]
+    )
     command = [*SCRIPT, "restore", *arguments(cache, model_dir, *SETTINGS), f"--gin.MESH={mesh}"]
     assert printed(run_one(command, devices), "arrays") == [saved[0]]
 
 
-# --- Who names the processes ------------------------------------------------------------------------------------------
+# --- Who names the processes
+# ------------------------------------------------------------------------------------------
 
 
 def named(flags: str = "", **variables: str):
@@ -76,16 +95,38 @@ def test_flags_come_before_variables():
     assert named("--num_processes=1", **variables)[1:] == (1, 0)
 
 
-@pytest.mark.parametrize("flags, variables, says", [
-    ("--num_processes=2", {}, "--num_processes is given, but several processes need all of .* add --coordinator and "
-                              "--process_id"),
-    ("", {"JAX_PROCESS_ID": "0"}, "JAX_PROCESS_ID is given, .* add --coordinator and --num_processes"),
-    ("--coordinator=h:1 --process_id=0", {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES is 'two', but it must be a "
-                                                                       "whole number of at least 1"),
-    ("--coordinator=h:1 --num_processes=2 --process_id=2", {}, "2 processes have the numbers 0 to 1"),
-    ("--coordinator=h --num_processes=2 --process_id=1", {}, "such as 10.0.0.1:8476"),
-    ("--coordinator=h:65536 --num_processes=2 --process_id=0", {}, "a free port of it, such as 10.0.0.1:8476"),
-])
+@pytest.mark.parametrize(
+    "flags, variables, says",
+    [
+        (
+            "--num_processes=2",
+            {},
+            "--num_processes is given, but several processes need all of .* add --coordinator and "
+            "--process_id",
+        ),
+        (
+            "",
+            {"JAX_PROCESS_ID": "0"},
+            "JAX_PROCESS_ID is given, .* add --coordinator and --num_processes",
+        ),
+        (
+            "--coordinator=h:1 --process_id=0",
+            {"JAX_NUM_PROCESSES": "two"},
+            "JAX_NUM_PROCESSES is 'two', but it must be a whole number of at least 1",
+        ),
+        (
+            "--coordinator=h:1 --num_processes=2 --process_id=2",
+            {},
+            "2 processes have the numbers 0 to 1",
+        ),
+        ("--coordinator=h --num_processes=2 --process_id=1", {}, "such as 10.0.0.1:8476"),
+        (
+            "--coordinator=h:65536 --num_processes=2 --process_id=0",
+            {},
+            "a free port of it, such as 10.0.0.1:8476",
+        ),
+    ],
+)
 def test_processes_named_wrongly_are_one_sentence(flags, variables, says):
     with pytest.raises(UserError, match=says):
         named(flags, **variables)
@@ -93,8 +134,12 @@ def test_processes_named_wrongly_are_one_sentence(flags, variables, says):
 
 def test_a_coordinator_that_is_not_there_is_one_sentence(monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE_S", 0.3)
-    flags = argparse.Namespace(coordinator=f"localhost:{free_port()}", num_processes="2", process_id="1")
-    with pytest.raises(UserError, match="process 1 of 2 finds nobody at localhost:.*start process 0 there"):
+    flags = argparse.Namespace(
+        coordinator=f"localhost:{free_port()}", num_processes="2", process_id="1"
+    )
+    with pytest.raises(
+        UserError, match="process 1 of 2 finds nobody at localhost:.*start process 0 there"
+    ):
         processes.join(flags)
 
 
@@ -120,21 +165,45 @@ def test_the_processes_of_a_job_find_each_other(place):
         shared = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
         names = ("SLURM_PROCID", "SLURM_LOCALID")
     else:
-        shared = {"OMPI_MCA_orte_hnp_uri": f"{job * 4096}.0;tcp://127.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2"}
+        shared = {
+            "OMPI_MCA_orte_hnp_uri": f"{job * 4096}.0;tcp://127.0.0.1:1",
+            "OMPI_COMM_WORLD_SIZE": "2",
+        }
         names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
-    started = [subprocess.Popen([sys.executable, "-c", JOIN], text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT,
-                                env={**environment(1), **shared, **dict.fromkeys(names, str(index))})
-               for index in (0, 1)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**environment(1), **shared, **dict.fromkeys(names, str(index))},
+        )
+        for index in (0, 1)
+    ]
     outputs = finish(started)
-    assert ["0 2" in outputs[0].splitlines(), "1 2" in outputs[1].splitlines()] == [True, True], outputs
+    assert ["0 2" in outputs[0].splitlines(), "1 2" in outputs[1].splitlines()] == [True, True], (
+        outputs
+    )
 
 
-@pytest.mark.parametrize("variables, says", [
-    ({"SLURM_NTASKS": "2"}, "this looks like a SLURM job of several tasks (started with srun?), but"),
-    ({"OMPI_COMM_WORLD_SIZE": "2"}, "this looks like an Open MPI job of several ranks, but"),
-])
+@pytest.mark.parametrize(
+    "variables, says",
+    [
+        (
+            {"SLURM_NTASKS": "2"},
+            "this looks like a SLURM job of several tasks (started with srun?), but",
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "this looks like an Open MPI job of several ranks, but"),
+    ],
+)
 def test_a_job_whose_processes_are_not_found_does_not_train_alone(cache, tmp_path, variables, says):
-    result = subprocess.run([*TRAIN, *arguments(cache, tmp_path / "lost")], capture_output=True, text=True, timeout=100,
-                            env={**environment(1), **variables})
-    assert result.returncode == 2 and says in result.stderr and "--num_processes=1" in result.stderr, result.stderr
+    result = subprocess.run(
+        [*TRAIN, *arguments(cache, tmp_path / "lost")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**environment(1), **variables},
+    )
+    assert (
+        result.returncode == 2 and says in result.stderr and "--num_processes=1" in result.stderr
+    ), result.stderr

@@ -1,8 +1,8 @@
 """Runs of two processes on this machine, for the tests of hosts and of what goes wrong.
 
-As a script, `two_processes.py train|restore ARGUMENTS` is `flan-jax train`, or the restoring of its last checkpoint,
-that also prints, each on a line of JSON, the rows of training batches that this process made, and the digest of every
-array that is saved or restored.
+As a script, `two_processes.py train|restore ARGUMENTS` is `flan-jax train`, or the restoring of its
+last checkpoint, that also prints, each on a line of JSON, the rows of training batches that this
+process made, and the digest of every array that is saved or restored.
 """
 
 import hashlib
@@ -15,11 +15,21 @@ import sys
 
 from ended import ended_well
 
-SMALL = ["--gin_file=gin/flan.gin", "--gin.T5Config.emb_dim=32", "--gin.T5Config.num_heads=2",
-         "--gin.T5Config.head_dim=16", "--gin.T5Config.mlp_dim=64", "--gin.T5Config.num_encoder_layers=1",
-         "--gin.T5Config.num_decoder_layers=1", "--gin.T5Config.dtype=float32",
-         "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}", "--gin.BATCH_SIZE=8",
-         "--gin.Data.validation_batches=1", "--gin.LOG_EVERY=1", "--gin.DROPOUT_RATE=0.1"]
+SMALL = [
+    "--gin_file=gin/flan.gin",
+    "--gin.T5Config.emb_dim=32",
+    "--gin.T5Config.num_heads=2",
+    "--gin.T5Config.head_dim=16",
+    "--gin.T5Config.mlp_dim=64",
+    "--gin.T5Config.num_encoder_layers=1",
+    "--gin.T5Config.num_decoder_layers=1",
+    "--gin.T5Config.dtype=float32",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}",
+    "--gin.BATCH_SIZE=8",
+    "--gin.Data.validation_batches=1",
+    "--gin.LOG_EVERY=1",
+    "--gin.DROPOUT_RATE=0.1",
+]
 ONE_TASK = ["--gin.HELD_OUT=none", "--gin.MIXTURE_OR_TASK_NAME=rte"]
 TRAIN = [sys.executable, "-m", "flan_jax.train"]
 SCRIPT = [sys.executable, __file__]
@@ -36,15 +46,26 @@ def free_port() -> int:
 
 
 def environment(devices: int) -> dict[str, str]:
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
 
 
 def start_two(command: list[str], devices: int = 1) -> list[subprocess.Popen]:
     """Starts both processes of a run, each with so many devices."""
     address = f"localhost:{free_port()}"
-    return [subprocess.Popen([*command, f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"],
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(devices))
-            for index in (0, 1)]
+    return [
+        subprocess.Popen(
+            [*command, f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(devices),
+        )
+        for index in (0, 1)
+    ]
 
 
 def finish(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
@@ -56,7 +77,9 @@ def finish(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
 
 
 def run_one(command: list[str], devices: int = 1) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, env=environment(devices), timeout=400)
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=environment(devices), timeout=400
+    )
     ended_well(result)
     return result.stdout
 
@@ -76,7 +99,9 @@ def printed(output: str, key: str) -> list:
 
 
 def _say(**values) -> None:
-    """Prints a line of JSON in one write: lines of other threads come before or after it, not within."""
+    """Prints a line of JSON in one write: lines of other threads come before or after it, not
+    within.
+    """
     sys.__stdout__.write("\n" + json.dumps(values) + "\n")  # a run prints on process 0 alone
     sys.__stdout__.flush()
 
@@ -90,9 +115,17 @@ def _say_digests(tree) -> None:
 
     digests = {}
     for name, leaf in sorted(named(tree).items()):
-        whole = leaf if jax.process_count() == 1 else multihost_utils.process_allgather(leaf, tiled=True)
+        whole = (
+            leaf
+            if jax.process_count() == 1
+            else multihost_utils.process_allgather(leaf, tiled=True)
+        )
         array = np.asarray(whole)
-        digests[name] = [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+        digests[name] = [
+            str(array.dtype),
+            list(array.shape),
+            hashlib.sha256(array.tobytes()).hexdigest(),
+        ]
     _say(arrays=digests)
 
 
@@ -122,7 +155,9 @@ def _restore(argv: list[str]) -> int:
 
     gin_config.parse_command_line(argv, gin_config.CONFIGURED)
     run = open_run()
-    _say_digests(checkpoints.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk()))
+    _say_digests(
+        checkpoints.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk())
+    )
     return 0
 
 

@@ -1,1 +1,3 @@
-"""Datasets as records, rendered with templates, tokenised once into a cache, packed into batches."""
+"""Datasets as records, rendered with templates, tokenised once into a cache, packed into
+batches.
+"""

@@ -1,4 +1,6 @@
-"""`Batches.at(step)`: the packed batch of a step, a pure function of the plan, whatever the hosts or devices."""
+"""`Batches.at(step)`: the packed batch of a step, a pure function of the plan, whatever the hosts
+or devices.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,14 @@ class Batches:
       batch_size: B, rows of a global batch.
     """
 
-    def __init__(self, plan: Plan, members: list[Member], open_shard: Callable[[str, int], TrainShard],
-                 layout: Layout, batch_size: int):
+    def __init__(
+        self,
+        plan: Plan,
+        members: list[Member],
+        open_shard: Callable[[str, int], TrainShard],
+        layout: Layout,
+        batch_size: int,
+    ):
         self.plan, self.members, self.layout, self.batch_size = plan, members, layout, batch_size
         self._open_shard = open_shard
         self._shards: dict[tuple[int, int], TrainShard] = {}
@@ -45,8 +53,11 @@ class Batches:
             raise IndexError(f"the plan holds steps 0 to {len(self) - 1}, not {step}")
         begins = self._begins(step, begin, end)
         examples = self._examples(begins)
-        return self.layout.batch([shard.inputs[index] for shard, index in examples],
-                                 [shard.targets[index] for shard, index in examples], np.diff(begins))
+        return self.layout.batch(
+            [shard.inputs[index] for shard, index in examples],
+            [shard.targets[index] for shard, index in examples],
+            np.diff(begins),
+        )
 
     def tokens_at(self, step: int) -> int:
         """Tokens of the global batch of a step, inputs and targets, without padding."""
@@ -55,18 +66,25 @@ class Batches:
     def datasets_at(self, step: int) -> list[str]:
         """Names of the datasets that the batch of a step holds, sorted."""
         begins = self._begins(step)
-        return sorted({self.members[m].name for m in set(self.plan.member[begins[0]:begins[-1]].tolist())})
+        return sorted(
+            {self.members[m].name for m in set(self.plan.member[begins[0] : begins[-1]].tolist())}
+        )
 
     def _begins(self, step: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Where the examples of the rows begin:end lie in the plan: int64 [end - begin + 1]."""
-        rows = step * self.batch_size + np.arange(begin, (self.batch_size if end is None else end) + 1)
+        rows = step * self.batch_size + np.arange(
+            begin, (self.batch_size if end is None else end) + 1
+        )
         return self.plan.begins[np.minimum(rows, len(self.plan))]
 
     def _examples(self, begins: np.ndarray) -> list[tuple[TrainShard, int]]:
         """The shard, and the row in it, of each example of these rows."""
         part = slice(begins[0], begins[-1])
         columns = (self.plan.member, self.plan.epoch, self.plan.index)
-        return [(self._shard(m, e), i) for m, e, i in zip(*(column[part].tolist() for column in columns))]
+        return [
+            (self._shard(m, e), i)
+            for m, e, i in zip(*(column[part].tolist() for column in columns))
+        ]
 
     def _shard(self, member: int, epoch: int) -> TrainShard:
         key = (member, epoch)
@@ -80,6 +98,9 @@ class Batches:
     def _opened(self, name: str, epoch: int) -> TrainShard:
         shard = self._open_shard(name, epoch)
         if shard is None:
-            raise UserError(f"the token cache has lost epoch {epoch} of {name}; run the same command again, which "
-                            "renders it and goes on.")
+            raise UserError(
+                f"the token cache has lost epoch {epoch} of {name}; run the same command again, "
+                f"which "
+                "renders it and goes on."
+            )
         return shard

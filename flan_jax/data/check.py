@@ -1,7 +1,9 @@
-"""The check of a source: the first rows of every split of a dataset, rendered in every way that a run can choose.
+"""The check of a source: the first rows of every split of a dataset, rendered in every way that a
+run can choose.
 
-A dataset is 'ok', 'manual' (its rows must be fetched by hand, and the steps are given), 'unavailable' (with the
-reason) or 'failed': rows that cannot be read, or that a template makes nothing of.
+A dataset is 'ok', 'manual' (its rows must be fetched by hand, and the steps are given),
+'unavailable' (with the reason) or 'failed': rows that cannot be read, or that a template makes
+nothing of.
 """
 
 from __future__ import annotations
@@ -58,21 +60,30 @@ def table_row(report: Report) -> str:
         reasons = [report.manual]
     elif report.status == "unavailable":
         reasons = list(report.unavailable.values())[:1]
-    line = f"{report.status:<12}{report.name:<36}{rows}" + (f" (left out: {dropped})" if dropped else "")
-    return "\n".join([line.rstrip(), *(f"{'':<12}{detail}" for detail in report.problems + reasons)])
+    line = f"{report.status:<12}{report.name:<36}{rows}" + (
+        f" (left out: {dropped})" if dropped else ""
+    )
+    return "\n".join(
+        [line.rstrip(), *(f"{'':<12}{detail}" for detail in report.problems + reasons)]
+    )
 
 
 def summary(reports: Sequence[Report], source: str) -> str:
     """The line below the table: how many datasets have which status."""
     count = collections.Counter(report.status for report in reports)
     by_hand = f", {count['manual']} to be fetched by hand" if count["manual"] else ""
-    return (f"{count['ok']} ok, {count['failed']} failed, {count['unavailable']} without rows in {source}{by_hand}; "
-            f"{sum(sum(r.rows.values()) for r in reports):,} rows, each in every template, options style and "
-            f"instruction mode, with 0 and 1 shots")
+    return (
+        f"{count['ok']} ok, {count['failed']} failed, {count['unavailable']} without rows in "
+        f"{source}{by_hand}; "
+        f"{sum(sum(r.rows.values()) for r in reports):,} rows, each in every template, options "
+        f"style and "
+        f"instruction mode, with 0 and 1 shots"
+    )
 
 
 def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
-    """Renders the first `num_rows` rows of each split in every template, options style and instruction mode.
+    """Renders the first `num_rows` rows of each split in every template, options style and
+    instruction mode.
 
     Each row is rendered alone and after the row before it, which stands for an exemplar.
     """
@@ -84,7 +95,9 @@ def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
                 report.unavailable[split] = why
                 continue
             report.rows[split], shot, unusable = 0, None, None
-            for index, raw in itertools.islice(source.rows(dataset, source.spec(dataset, split)), _MOST_UNUSABLE):
+            for index, raw in itertools.islice(
+                source.rows(dataset, source.spec(dataset, split)), _MOST_UNUSABLE
+            ):
                 if report.rows[split] >= num_rows and (shot is not None or num_rows == 0):
                     break
                 place = f"{split}/{index}"
@@ -97,7 +110,9 @@ def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
                     shot = row
                 report.rows[split] += 1
             if shot is None and report.rows[split]:
-                report.problems.append(f"{split}: no row of {report.rows[split]:,} is usable; {unusable}")
+                report.problems.append(
+                    f"{split}: no row of {report.rows[split]:,} is usable; {unusable}"
+                )
         except Exception as error:  # One dataset that cannot be read must not hide the others.
             report.problems.append(f"{place}: {_first_line(error)}")
     if report.problems:
@@ -109,19 +124,25 @@ def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
 
 
 def _steps(source, dataset: Dataset) -> str | None:
-    """The steps that bring the rows to a source which cannot download them; None where there are none."""
+    """The steps that bring the rows to a source which cannot download them; None where there are
+    none.
+    """
     if source.kind == "hf" and dataset.hub is None and dataset.manual:
         return f"only with --source=tfds: {dataset.manual}"
     return dataset.manual if source.kind == "tfds" else None
 
 
 def _ways(dataset: Dataset) -> Iterator[tuple[str, str, tuple[Template, ...]]]:
-    """(options style, instruction mode, templates) for all that a run can choose and that makes a difference.
+    """(options style, instruction mode, templates) for all that a run can choose and that makes a
+    difference.
 
-    Where a mode shows nothing of a template's text, one template stands for all of its kind. Letters without a list of
-    options are left out: a run refuses them.
+    Where a mode shows nothing of a template's text, one template stands for all of its kind.
+    Letters without a list of options are left out: a run refuses them.
     """
-    forward, inverted = dataset.forward(), tuple(t for t in dataset.templates if t.kind == "inverted")
+    forward, inverted = (
+        dataset.forward(),
+        tuple(t for t in dataset.templates if t.kind == "inverted"),
+    )
     for style, mode in itertools.product(STYLES if dataset.options else STYLES[:1], INSTRUCTIONS):
         if mode == "template":
             yield style, mode, dataset.templates
@@ -131,14 +152,25 @@ def _ways(dataset: Dataset) -> Iterator[tuple[str, str, tuple[Template, ...]]]:
             yield style, mode, forward[:1]
 
 
-def _check_row(dataset: Dataset, row: dict[str, Any], shot: dict[str, Any] | None, place: str, report: Report) -> None:
-    """Renders a row in every way, alone and after another row as an exemplar, and adds the problems to the report."""
+def _check_row(
+    dataset: Dataset, row: dict[str, Any], shot: dict[str, Any] | None, place: str, report: Report
+) -> None:
+    """Renders a row in every way, alone and after another row as an exemplar, and adds the problems
+    to the report.
+    """
     for style, mode, templates in _ways(dataset):
         for exemplars in [()] if shot is None else [(), (shot,)]:
             seen: dict[str, str] = {}
             for template in templates:
-                text = render(dataset, template, row, row_id=place, options_style=style, instructions=mode,
-                              exemplars=exemplars)
+                text = render(
+                    dataset,
+                    template,
+                    row,
+                    row_id=place,
+                    options_style=style,
+                    instructions=mode,
+                    exemplars=exemplars,
+                )
                 problem = _problem(template, text)
                 twin = seen.setdefault(text.inputs, template.id)
                 if not problem and twin != template.id:
@@ -147,10 +179,16 @@ def _check_row(dataset: Dataset, row: dict[str, Any], shot: dict[str, Any] | Non
                     _add_problem(report, place, template.id, problem, (style, mode, len(exemplars)))
 
 
-def _add_problem(report: Report, place: str, template: str, problem: str, way: tuple[str, str, int]) -> None:
+def _add_problem(
+    report: Report, place: str, template: str, problem: str, way: tuple[str, str, int]
+) -> None:
     """Adds a problem once: the first row with it, and the first way of rendering, stand for all."""
     style, mode, shots = way
-    named = "" if way == ("fixed", "template", 0) else f" (options {style}, instructions {mode}, {shots} shots)"
+    named = (
+        ""
+        if way == ("fixed", "template", 0)
+        else f" (options {style}, instructions {mode}, {shots} shots)"
+    )
     if not any(f" {template} {problem}" in known for known in report.problems):
         report.problems.append(f"{place} {template} {problem}{named}")
 

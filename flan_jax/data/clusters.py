@@ -1,4 +1,6 @@
-"""The 12 task clusters of the paper (Figure 3) and which of them leave the training side together."""
+"""The 12 task clusters of the paper (Figure 3) and which of them leave the training side
+together.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ CLUSTERS = {
     "summarization": "Summarization",
 }
 
-# Section 2.2 of the paper and task_splits.py of its code: these clusters train neither when the key is held out.
+# Section 2.2 of the paper and task_splits.py of its code: these clusters train neither when the key
+# is held out.
 RELATED_CLUSTERS = {
     "nli": ("paraphrase",),
     "paraphrase": ("nli",),
@@ -48,5 +51,7 @@ def check_cluster(name: str, forms: str = "", others: Iterable[str] = ()) -> str
     if isinstance(name, str) and name in CLUSTERS:
         return name
     hint = did_you_mean(nearest(name, [*CLUSTERS, *others], cutoff=0.4))
-    raise UserError(f"unknown cluster {quoted(name)}{hint} The clusters are {', '.join(CLUSTERS)}."
-                    + (f" {forms}" if forms else ""))
+    raise UserError(
+        f"unknown cluster {quoted(name)}{hint} The clusters are {', '.join(CLUSTERS)}."
+        + (f" {forms}" if forms else "")
+    )

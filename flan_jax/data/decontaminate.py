@@ -1,4 +1,6 @@
-"""The optional filter of training rows (DECONTAMINATE): those that share words with a held-out row do not train."""
+"""The optional filter of training rows (DECONTAMINATE): those that share words with a held-out row
+do not train.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from flan_jax.data.sources import Source
 
 
 class HeldOutFilter:
-    """Leaves out the training rows that share an n-gram with a row of `datasets`; the rules are `held_out_index`'s.
+    """Leaves out the training rows that share an n-gram with a row of `datasets`; the rules are
+    `held_out_index`'s.
 
     Args:
       datasets: the held-out datasets that are available.
@@ -30,18 +33,33 @@ class HeldOutFilter:
 
     @functools.cached_property
     def key(self) -> str:
-        """Names everything that decides what is left out, without reading the rows: part of a cached shard's key."""
-        rows = [[d.name, source_of_row(d), self.source.spec(d, self.split),
-                 self.source.fingerprint(d, self.source.spec(d, self.split))] for d in self.datasets]
+        """Names everything that decides what is left out, without reading the rows: part of a
+        cached shard's key.
+        """
+        rows = [
+            [
+                d.name,
+                source_of_row(d),
+                self.source.spec(d, self.split),
+                self.source.fingerprint(d, self.source.spec(d, self.split)),
+            ]
+            for d in self.datasets
+        ]
         return digest([rows, inspect.getsource(held_out_index), inspect.getsource(ngrams)])
 
     @functools.cached_property
     def _index(self) -> HeldOutIndex:
         return HeldOutIndex.build(self.datasets, self.source, self.split)
 
-    def kept(self, dataset: Dataset, rows: Iterator[tuple[str, dict[str, Any]]],
-             counts: collections.Counter) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The rows that share nothing, in their order; the others are counted by held-out dataset."""
+    def kept(
+        self,
+        dataset: Dataset,
+        rows: Iterator[tuple[str, dict[str, Any]]],
+        counts: collections.Counter,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The rows that share nothing, in their order; the others are counted by held-out
+        dataset.
+        """
         rows, again = itertools.tee(rows)
         for item, other in zip(rows, self._index.matches(dataset, (row for _, row in again))):
             if other is None:

@@ -1,4 +1,6 @@
-"""Rendered text to token ids that fit: long rows lose text from their longest field, never their question."""
+"""Rendered text to token ids that fit: long rows lose text from their longest field, never their
+question.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Rendering:
 
 @dataclasses.dataclass
 class Encoded:
-    """Token ids of one example (int32; inputs end in the vocabulary's `input_end`, targets in EOS) beside its text."""
+    """Token ids of one example (int32; inputs end in the vocabulary's `input_end`, targets in EOS)
+    beside its text.
+    """
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -46,11 +50,14 @@ class Encoded:
     text: Rendered
 
 
-def undecidable(vocabulary: Vocabulary, rendering: Rendering) -> Callable[[Mapping[str, Any]], str | None]:
-    """Returns what says why a row cannot be decided: its right option is, as tokens, the same as another.
+def undecidable(
+    vocabulary: Vocabulary, rendering: Rendering
+) -> Callable[[Mapping[str, Any]], str | None]:
+    """Returns what says why a row cannot be decided: its right option is, as tokens, the same as
+    another.
 
-    Texts differ and tokens do not where the vocabulary lacks characters or folds them, and where targets are cut. Of
-    equal options the first would always win.
+    Texts differ and tokens do not where the vocabulary lacks characters or folds them, and where
+    targets are cut. Of equal options the first would always win.
     """
     most = sys.maxsize if rendering.options_style == "lettered" else rendering.target_length - 1
 
@@ -70,7 +77,8 @@ def undecidable(vocabulary: Vocabulary, rendering: Rendering) -> Callable[[Mappi
 
 
 class Encoder:
-    """Renders and encodes rows; `counts` says how many inputs were shortened, how many targets cut, and so on.
+    """Renders and encodes rows; `counts` says how many inputs were shortened, how many targets cut,
+    and so on.
 
     Args:
       vocabulary: text to ids.
@@ -78,14 +86,22 @@ class Encoder:
       pool: where exemplars are drawn from; needed if `rendering.shots` is not 0.
     """
 
-    def __init__(self, vocabulary: Vocabulary, rendering: Rendering, pool: ExemplarPool | None = None):
+    def __init__(
+        self, vocabulary: Vocabulary, rendering: Rendering, pool: ExemplarPool | None = None
+    ):
         self.vocabulary = vocabulary
         self.rendering = rendering
         self.pool = pool
         self.counts: collections.Counter[str] = collections.Counter()
 
-    def encode(self, dataset: Dataset, template: Template, row: dict[str, Any], row_id: str,
-               with_options: bool = False) -> Encoded:
+    def encode(
+        self,
+        dataset: Dataset,
+        template: Template,
+        row: dict[str, Any],
+        row_id: str,
+        with_options: bool = False,
+    ) -> Encoded:
         """One row in one template, within the lengths."""
         text = self._render(dataset, template, row, row_id)
         ids = self.vocabulary.encode_input(text.inputs)
@@ -96,15 +112,31 @@ class Encoder:
                 self.counts["exemplars that did not fit"] += self.rendering.shots
         elif self.rendering.shots:
             text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids)
-        options = [self._target(option) for option in text.options] if with_options and text.options else None
+        options = (
+            [self._target(option) for option in text.options]
+            if with_options and text.options
+            else None
+        )
         return Encoded(np.asarray(ids, np.int32), self._target(text.targets), options, text)
 
     def _render(self, dataset, template, row, row_id, exemplars=()) -> Rendered:
-        return render(dataset, template, row, row_id=row_id, options_style=self.rendering.options_style,
-                      instructions=self.rendering.instructions, exemplars=exemplars, seed=self.rendering.seed)
+        return render(
+            dataset,
+            template,
+            row,
+            row_id=row_id,
+            options_style=self.rendering.options_style,
+            instructions=self.rendering.instructions,
+            exemplars=exemplars,
+            seed=self.rendering.seed,
+        )
 
-    def _with_exemplars(self, dataset, template, row, row_id, text, ids) -> tuple[Rendered, list[int]]:
-        """Puts those of the row's exemplars before it, in the order drawn, that still fit beside it."""
+    def _with_exemplars(
+        self, dataset, template, row, row_id, text, ids
+    ) -> tuple[Rendered, list[int]]:
+        """Puts those of the row's exemplars before it, in the order drawn, that still fit beside
+        it.
+        """
         shown: list[dict[str, Any]] = []
         for exemplar in self.pool.draw(row, row_id, self.rendering.shots):
             longer = self._render(dataset, template, row, row_id, [*shown, exemplar])
@@ -124,10 +156,14 @@ class Encoder:
         return np.asarray([*ids, self.vocabulary.eos_id], np.int32)
 
     def _shorten(self, dataset, template, row, row_id, text, ids) -> tuple[Rendered, list[int]]:
-        """Cuts the end of the longest field shown, as often as it takes, so that question and options stay whole."""
+        """Cuts the end of the longest field shown, as often as it takes, so that question and
+        options stay whole.
+        """
         limit = self.rendering.input_length
         shown = set(placeholders(template.inputs))
-        fields = [n for n in dataset.fields if n in shown or self.rendering.instructions != "template"]
+        fields = [
+            n for n in dataset.fields if n in shown or self.rendering.instructions != "template"
+        ]
         row = dict(row)
         while len(ids) > limit and any(row[n] for n in fields):
             name = max(fields, key=lambda n: len(row[n]))
@@ -140,5 +176,8 @@ class Encoder:
             self.counts["inputs cut"] += 1
             begin, end = self.vocabulary.input_begin, self.vocabulary.input_end
             ids = self.vocabulary.encode(text.inputs)[: max(limit - len(begin) - len(end), 0)]
-            text, ids = dataclasses.replace(text, inputs=self.vocabulary.decode(ids)), [*begin, *ids, *end]
+            text, ids = (
+                dataclasses.replace(text, inputs=self.vocabulary.decode(ids)),
+                [*begin, *ids, *end],
+            )
         return text, ids

@@ -1,4 +1,6 @@
-"""Few-shot exemplars: rows of a dataset's training side, shown with their answers before the row that is asked."""
+"""Few-shot exemplars: rows of a dataset's training side, shown with their answers before the row
+that is asked.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from flan_jax.data.render import read_row
 from flan_jax.data.sources import Source, row_id
 from flan_jax.errors import UserError
 
-# Exemplars are drawn from this many rows, taken by hash over the whole training side (files may be sorted by label).
+# Exemplars are drawn from this many rows, taken by hash over the whole training side (files may be
+# sorted by label).
 POOL_ROWS = 256
 
 
@@ -24,28 +27,44 @@ class ExemplarPool:
       dataset: whose exemplars.
       source: where its training rows are.
       seed: changes pool and draws.
-      held_out_filter: what its training rows pass through where they train; None where they are shown in an evaluation.
+      held_out_filter: what its training rows pass through where they train; None where they are
+        shown in an evaluation.
 
     Raises:
       UserError: if the dataset has no training rows here.
     """
 
-    def __init__(self, dataset: Dataset, source: Source, seed: int = 0, held_out_filter: HeldOutFilter | None = None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        source: Source,
+        seed: int = 0,
+        held_out_filter: HeldOutFilter | None = None,
+    ):
         why = source.available(dataset, "train")
         if why:
-            raise UserError(f"there is nothing to take exemplars from ({dataset.name}: {why}); "
-                            "do without shots, or provide its training rows.")
+            raise UserError(
+                f"there is nothing to take exemplars from ({dataset.name}: {why}); "
+                "do without shots, or provide its training rows."
+            )
         self.dataset, self.seed = dataset, seed
         spec = source.spec(dataset, "train")
-        raw_rows = ((row_id(dataset, spec, index), raw) for index, raw in source.rows(dataset, spec))
-        chosen = heapq.nsmallest(POOL_ROWS, raw_rows, key=lambda item: stable_hash("pool", item[0], seed))
+        raw_rows = (
+            (row_id(dataset, spec, index), raw) for index, raw in source.rows(dataset, spec)
+        )
+        chosen = heapq.nsmallest(
+            POOL_ROWS, raw_rows, key=lambda item: stable_hash("pool", item[0], seed)
+        )
         rows = [(name, read_row(dataset, raw, name)) for name, raw in chosen]
         self._rows = [(name, row) for name, row in rows if not isinstance(row, Drop)]
         if held_out_filter is not None:
-            self._rows = list(held_out_filter.kept(dataset, iter(self._rows), collections.Counter()))
+            self._rows = list(
+                held_out_filter.kept(dataset, iter(self._rows), collections.Counter())
+            )
 
     def draw(self, row: dict[str, Any], name: str, count: int) -> list[dict[str, Any]]:
-        """`count` exemplars for the row called `name`, by hash: never the row itself, nor one that asks the same.
+        """`count` exemplars for the row called `name`, by hash: never the row itself, nor one that
+        asks the same.
 
         Raises:
           UserError: if there are not so many.
@@ -56,8 +75,11 @@ class ExemplarPool:
             if len(drawn) < count and other_name != name and self._text(other) != text:
                 drawn.append(other)
         if len(drawn) < count:
-            raise UserError(f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; ask for at most "
-                            f"{len(drawn)} shots.")
+            raise UserError(
+                f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; ask for "
+                f"at most "
+                f"{len(drawn)} shots."
+            )
         return drawn
 
     def _text(self, row: dict[str, Any]) -> list[str]:

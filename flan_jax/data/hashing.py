@@ -1,4 +1,6 @@
-"""Numbers from names: the same on every machine, Python and NumPy version, so that runs can be repeated."""
+"""Numbers from names: the same on every machine, Python and NumPy version, so that runs can be
+repeated.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def stable_hash(*parts: object) -> int:
 
 
 def random_bits(count: int, *parts: object) -> np.ndarray:
-    """`count` uint64 drawn from a Philox stream that `parts` name; NumPy keeps raw streams stable."""
+    """`count` uint64 drawn from a Philox stream that `parts` name; NumPy keeps raw streams
+    stable.
+    """
     return np.random.Philox(key=stable_hash(*parts)).random_raw(count)
 
 

@@ -1,17 +1,20 @@
 """The n-grams of held-out rows, and what of them stands, word for word, in training rows.
 
-Rows are compared by what is their own: fields, options that a row brings along, a free-text answer; never by the
-wording of templates, nor by fixed options. Words are runs of Unicode word characters in lower case, so case,
-punctuation and spacing make no difference. The rules are those of GPT-3 (Brown et al. 2020, appendix C), to which
-the FLAN paper's appendix C refers for its own look at the pretraining corpus:
+Rows are compared by what is their own: fields, options that a row brings along, a free-text answer;
+never by the wording of templates, nor by fixed options. Words are runs of Unicode word characters
+in lower case, so case, punctuation and spacing make no difference. The rules are those of GPT-3
+(Brown et al. 2020, appendix C), to which the FLAN paper's appendix C refers for its own look at the
+pretraining corpus:
 
-* N words in a row must be shared. N is the 5th percentile of a held-out dataset's row lengths in words, at least 8
-  (fewer collide by chance) and at most 13.
-* A text of 8 to N - 1 words must equal a field of a training row. A row without a text of 8 words must equal, as a
-  whole, a field or all fields of a training row (GPT-3 compares short examples as a whole, too).
-* What stands in more than 10 documents is a phrase, not a copy. In GPT-3 this is a rule of the filter of the
-  training set, not of the table of overlaps. A document here is a field's text, however many rows repeat it: the
-  rows of SQuAD repeat each paragraph, and a paragraph is no phrase. Whole texts are counted by rows.
+* N words in a row must be shared. N is the 5th percentile of a held-out dataset's row lengths in
+  words, at least 8 (fewer collide by chance) and at most 13.
+* A text of 8 to N - 1 words must equal a field of a training row. A row without a text of 8 words
+  must equal, as a whole, a field or all fields of a training row (GPT-3 compares short examples as
+  a whole, too).
+* What stands in more than 10 documents is a phrase, not a copy. In GPT-3 this is a rule of the
+  filter of the training set, not of the table of overlaps. A document here is a field's text,
+  however many rows repeat it: the rows of SQuAD repeat each paragraph, and a paragraph is no
+  phrase. Whole texts are counted by rows.
 """
 
 from __future__ import annotations
@@ -58,18 +61,28 @@ def gram_words(lengths: Sequence[int]) -> int:
     """N for rows of these lengths in words: their 5th percentile, from 8 to 13."""
     if not len(lengths):
         return MIN_WORDS
-    return int(np.clip(np.percentile(lengths, LENGTH_PERCENTILE, method="lower"), MIN_WORDS, MAX_WORDS))
+    return int(
+        np.clip(np.percentile(lengths, LENGTH_PERCENTILE, method="lower"), MIN_WORDS, MAX_WORDS)
+    )
 
 
 def read_rows(source: Source, dataset: Dataset, split: str, max_rows: int | None = None) -> Rows:
-    """The usable rows of a split as a run reads them: training rows up to the dataset's cap; at most `max_rows`."""
-    limits = [n for n in (max_rows, dataset.train_cap if split == "train" else None) if n is not None]
-    usable = ((name, row) for _, name, row in usable_rows(source, dataset, source.spec(dataset, split)))
+    """The usable rows of a split as a run reads them: training rows up to the dataset's cap; at
+    most `max_rows`.
+    """
+    limits = [
+        n for n in (max_rows, dataset.train_cap if split == "train" else None) if n is not None
+    ]
+    usable = (
+        (name, row) for _, name, row in usable_rows(source, dataset, source.spec(dataset, split))
+    )
     return Rows(dataset, itertools.islice(usable, min(limits, default=None)))
 
 
 def own_texts(dataset: Dataset, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, text) of what is a row's own: first its fields, then its options or its answer unless they are fixed."""
+    """(name, text) of what is a row's own: first its fields, then its options or its answer unless
+    they are fixed.
+    """
     texts = [(name, row[name]) for name in dataset.fields]
     if dataset.options == FROM_ROW:
         return texts + [("options", option) for option in row["options"]]
@@ -79,12 +92,13 @@ def own_texts(dataset: Dataset, row: Mapping[str, Any]) -> list[tuple[str, str]]
 class HeldOutIndex:
     """The n-grams of held-out rows, to find the training rows that share one.
 
-    A key is an n-gram, or a whole text, of the held-out rows; keys are numbered from 0 to `size` - 1, and `is_whole`
-    marks those of whole texts. `word_hashes` has the hash of each word of `vocabulary`, by number.
+    A key is an n-gram, or a whole text, of the held-out rows; keys are numbered from 0 to `size` -
+    1, and `is_whole` marks those of whole texts. `word_hashes` has the hash of each word of
+    `vocabulary`, by number.
 
-    As a filter (`match`) it cannot count training documents, for a row's fate must not hang on the other rows. A
-    phrase is here what stands in more than 10 texts of the held-out rows themselves: the filter leaves out a row too
-    many rather than one too few.
+    As a filter (`match`) it cannot count training documents, for a row's fate must not hang on the
+    other rows. A phrase is here what stands in more than 10 texts of the held-out rows themselves:
+    the filter leaves out a row too many rather than one too few.
     """
 
     def __init__(self, held_out: Iterable[Rows]):
@@ -94,7 +108,9 @@ class HeldOutIndex:
         self._keys: dict[int, Keys] = {}
         self.size = 0
         for kind in sorted({WHOLE, *(c.gram_words for c in self.corpora)}):
-            hashes = [np.unique(h) for c in self.corpora for h, _, _ in c.keys(kind, self.word_hashes)]
+            hashes = [
+                np.unique(h) for c in self.corpora for h, _, _ in c.keys(kind, self.word_hashes)
+            ]
             self._keys[kind] = Keys(np.concatenate([np.zeros(0, np.uint64), *hashes]), self.size)
             self.size += len(self._keys[kind].values)
         # The whole texts are the first keys.
@@ -104,13 +120,17 @@ class HeldOutIndex:
         self._owner: np.ndarray | None = None
 
     @classmethod
-    def build(cls, datasets: Iterable[Dataset], source: Source, split: str = "test") -> HeldOutIndex:
+    def build(
+        cls, datasets: Iterable[Dataset], source: Source, split: str = "test"
+    ) -> HeldOutIndex:
         """The index of a split of held-out datasets, all rows."""
         return cls(read_rows(source, dataset, split) for dataset in datasets)
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits of everything that decides `match`; part of the key of a cache of filtered rows."""
+        """32 hexadecimal digits of everything that decides `match`; part of the key of a cache of
+        filtered rows.
+        """
         rules = (WORD_PATTERN, MIN_WORDS, MAX_WORDS, LENGTH_PERCENTILE, PHRASE_DOCUMENTS)
         value = hashlib.blake2b(repr((rules, self._names())).encode(), digest_size=16)
         for kind, keys in self._keys.items():
@@ -119,7 +139,9 @@ class HeldOutIndex:
         return value.hexdigest()
 
     def match(self, dataset: Dataset, row: Mapping[str, Any]) -> str | None:
-        """The held-out dataset with which a training row shares an n-gram (the first by name), or None."""
+        """The held-out dataset with which a training row shares an n-gram (the first by name), or
+        None.
+        """
         return next(self.matches(dataset, [row]))
 
     def matches(self, dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> Iterator[str | None]:
@@ -131,13 +153,17 @@ class HeldOutIndex:
             np.minimum.at(text_owner, texts, owners[keys])
             row_owner = np.full(len(block.row_ids), len(names), np.int32)
             np.minimum.at(row_owner, block.rows, text_owner[block.row_texts])
-            yield from (names[owner] if owner < len(names) else None for owner in row_owner.tolist())
+            yield from (
+                names[owner] if owner < len(names) else None for owner in row_owner.tolist()
+            )
 
     def _names(self) -> list[str]:
         return sorted(corpus.name for corpus in self.corpora)
 
     def _owners(self) -> np.ndarray:
-        """For each key the place in `_names` of the first dataset that has it; their number for a phrase."""
+        """For each key the place in `_names` of the first dataset that has it; their number for a
+        phrase.
+        """
         if self._owner is None:
             names = self._names()
             owner = np.full(self.size, len(names), np.int32)
@@ -183,15 +209,25 @@ class HeldOutIndex:
             row_texts.append(place[block.row_texts[of_hit]])
             row_ids += [block.row_ids[i] for i in numbers]
             count, text_count = count + len(block.row_ids), text_count + len(hit)
-        return Found(rows.dataset.name, count, joined(keys), joined(texts), np.array(documents, np.uint64),
-                      joined(row_numbers), joined(row_texts), row_ids)
+        return Found(
+            rows.dataset.name,
+            count,
+            joined(keys),
+            joined(texts),
+            np.array(documents, np.uint64),
+            joined(row_numbers),
+            joined(row_texts),
+            row_ids,
+        )
 
     def _hits(self, block: _Block) -> tuple[np.ndarray, np.ndarray]:
         """(key, text) of everything in a block that the index has; each pair once."""
         found_keys, found_texts = [], []
         values = self.word_hashes[block.ids]
         for kind, keys in self._keys.items():
-            hashes, texts, _ = hashes_of(values, block.ends, kind, block.whole if kind == WHOLE else block.windows)
+            hashes, texts, _ = hashes_of(
+                values, block.ends, kind, block.whole if kind == WHOLE else block.windows
+            )
             where, key = keys.find(hashes)
             found_keys.append(key)
             found_texts.append(texts[where])
@@ -203,8 +239,13 @@ class HeldOutIndex:
             if len(block.flat) >= BLOCK_WORDS:
                 yield block.closed()
                 block = _Block()
-            block.add(name, own_texts(rows.dataset, row), len(rows.dataset.fields), self.vocabulary,
-                      self._longest_whole)
+            block.add(
+                name,
+                own_texts(rows.dataset, row),
+                len(rows.dataset.fields),
+                self.vocabulary,
+                self._longest_whole,
+            )
         if block.row_ids:
             yield block.closed()
 
@@ -240,34 +281,48 @@ class Corpus:
         return np.diff(self.ends, prepend=0)
 
     def _add_short_rows(self, fields: np.ndarray) -> None:
-        """Adds, for each row without a text of 8 words, one text of all its fields, to be compared as a whole."""
+        """Adds, for each row without a text of 8 words, one text of all its fields, to be compared
+        as a whole.
+        """
         longest = np.zeros(len(self.row_ids), np.int64)
         np.maximum.at(longest, self.row_of_text, self._lengths())
         begins = self.ends - self._lengths()
         extra, ends = [self.ids], []
-        short = np.flatnonzero(fields & (longest[self.row_of_text] < MIN_WORDS) & (self._lengths() > 0))
+        short = np.flatnonzero(
+            fields & (longest[self.row_of_text] < MIN_WORDS) & (self._lengths() > 0)
+        )
         rows, first = np.unique(self.row_of_text[short], return_index=True)
         for texts in np.split(short, first[1:]) if len(rows) else []:
-            extra += [self.ids[begins[i]:self.ends[i]] for i in texts]
+            extra += [self.ids[begins[i] : self.ends[i]] for i in texts]
             ends.append(sum(self.ends[i] - begins[i] for i in texts))
         self.ids = np.concatenate(extra)
-        self.ends = np.concatenate([self.ends, self.ends[-1:].sum() + np.cumsum(ends, dtype=np.int64)])
+        self.ends = np.concatenate(
+            [self.ends, self.ends[-1:].sum() + np.cumsum(ends, dtype=np.int64)]
+        )
         self.row_of_text = np.concatenate([self.row_of_text, rows])
         self.text_names += ["row"] * len(rows)
         self._whole = np.concatenate([self._whole, np.ones(len(rows), bool)])
         self._windows = np.concatenate([self._windows, np.zeros(len(rows), bool)])
 
-    def keys(self, kind: int, word_hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(hashes, texts, positions in `ids`) of this corpus's keys of a kind, in blocks of whole texts."""
+    def keys(
+        self, kind: int, word_hashes: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(hashes, texts, positions in `ids`) of this corpus's keys of a kind, in blocks of whole
+        texts.
+        """
         if kind not in (WHOLE, self.gram_words):
             return
         marked = self._whole if kind == WHOLE else self._windows
         for first, last, begin in text_blocks(self.ends):
-            values = word_hashes[self.ids[begin:self.ends[last - 1]]]
-            hashes, texts, positions = hashes_of(values, self.ends[first:last] - begin, kind, marked[first:last])
+            values = word_hashes[self.ids[begin : self.ends[last - 1]]]
+            hashes, texts, positions = hashes_of(
+                values, self.ends[first:last] - begin, kind, marked[first:last]
+            )
             yield hashes, texts + first, positions + begin
 
-    def all_keys(self, word_hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    def all_keys(
+        self, word_hashes: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """(kind, hashes, texts, positions) of all keys, in blocks."""
         for kind in (WHOLE, self.gram_words):
             for block in self.keys(kind, word_hashes):
@@ -281,8 +336,15 @@ class Corpus:
 
     def documents(self, word_hashes: np.ndarray) -> np.ndarray:
         """A uint64 for each text; the same for texts of the same words."""
-        parts = [hashes_of(word_hashes[self.ids[begin:self.ends[last - 1]]], self.ends[first:last] - begin, WHOLE,
-                         np.ones(last - first, bool))[0] for first, last, begin in text_blocks(self.ends)]
+        parts = [
+            hashes_of(
+                word_hashes[self.ids[begin : self.ends[last - 1]]],
+                self.ends[first:last] - begin,
+                WHOLE,
+                np.ones(last - first, bool),
+            )[0]
+            for first, last, begin in text_blocks(self.ends)
+        ]
         return joined(parts).astype(np.uint64)
 
 
@@ -300,14 +362,22 @@ class _Block:
         self._rows: list[int] = []
         self._row_texts: list[int] = []
 
-    def add(self, name: str, texts: list[tuple[str, str]], fields: int, vocabulary: WordNumbers,
-            longest_whole: int) -> None:
+    def add(
+        self,
+        name: str,
+        texts: list[tuple[str, str]],
+        fields: int,
+        vocabulary: WordNumbers,
+        longest_whole: int,
+    ) -> None:
         """Adds a row whose first `fields` texts are its fields."""
         slots = [self._slot(text, True, vocabulary) for _, text in texts]
         for slot in slots[:fields]:
             self._whole[slot] = True
         if fields > 1 and sum(self._length(slot) for slot in slots[:fields]) <= longest_whole:
-            slots.append(self._slot(" ".join(text for _, text in texts[:fields]), False, vocabulary))
+            slots.append(
+                self._slot(" ".join(text for _, text in texts[:fields]), False, vocabulary)
+            )
             self._whole[slots[-1]] = True
         slots = list(dict.fromkeys(slots))
         self._row_texts += slots
@@ -333,13 +403,17 @@ class _Block:
         self.ids = np.array(self.flat, np.int32)
         self.ends = np.array(self._ends, np.int64)
         self.whole, self.windows = np.array(self._whole, bool), np.array(self._windows, bool)
-        self.rows, self.row_texts = np.array(self._rows, np.int64), np.array(self._row_texts, np.int64)
+        self.rows, self.row_texts = (
+            np.array(self._rows, np.int64),
+            np.array(self._row_texts, np.int64),
+        )
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a training dataset shares with an index; rows and texts without a key of the index are not in it.
+    """What a training dataset shares with an index; rows and texts without a key of the index are
+    not in it.
 
     Attributes:
       name: of the dataset.

@@ -1,8 +1,10 @@
-"""Rows of the Hugging Face hub: parquet or JSON files, read by pyarrow and `datasets`, never by remote code.
+"""Rows of the Hugging Face hub: parquet or JSON files, read by pyarrow and `datasets`, never by
+remote code.
 
 The files lie as in the branch that the hub fills for every dataset (`refs/convert/parquet`):
-`<hub id>/<config>/<split>/0000.parquet`, ... `DATA_DIR` names a mirror of it that the user has made; without one,
-`flan-jax prepare` downloads what a run needs, and `flan-jax tasks check` reads the first rows over the network.
+`<hub id>/<config>/<split>/0000.parquet`, ... `DATA_DIR` names a mirror of it that the user has
+made; without one, `flan-jax prepare` downloads what a run needs, and `flan-jax tasks check` reads
+the first rows over the network.
 """
 
 from __future__ import annotations
@@ -42,13 +44,19 @@ class HubSource:
 
     def __init__(self, directory: str | pathlib.Path | None = None):
         if importlib.util.find_spec("datasets") is None:
-            raise UserError("DATA_SOURCE=hf reads with the package datasets, which is not installed; type "
-                            "pip install 'flan_jax[hf]'.")
+            raise UserError(
+                "DATA_SOURCE=hf reads with the package datasets, which is not installed; type "
+                "pip install 'flan_jax[hf]'."
+            )
         self.mirror = directory is not None
-        self.directory = local_path(DEFAULT_DIRECTORY if directory is None else directory, "DATA_DIR")
+        self.directory = local_path(
+            DEFAULT_DIRECTORY if directory is None else directory, "DATA_DIR"
+        )
         if self.mirror and not self.directory.is_dir():
-            raise UserError(f"DATA_DIR {str(directory)!r} is not a directory; give one that holds "
-                            "<hub id>/<config>/<split>/*.parquet, or leave it out to read from the hub.")
+            raise UserError(
+                f"DATA_DIR {str(directory)!r} is not a directory; give one that holds "
+                "<hub id>/<config>/<split>/*.parquet, or leave it out to read from the hub."
+            )
         self._listings: dict[tuple[str, str], list[Any] | str] = {}
         self._counts: dict[str, int] = {}
         self._digests: dict[pathlib.Path, str] = {}
@@ -69,8 +77,14 @@ class HubSource:
         files = self._local(dataset, raw_split)
         if files:
             count = sum(map(self._count, files))
-            return None if range(count)[part] else f"{spec} is empty: {files[0].parent} has {count} rows"
-        folder = self.directory / dataset.hub.id / dataset.hub.config / _hub_split(dataset, raw_split)
+            return (
+                None
+                if range(count)[part]
+                else f"{spec} is empty: {files[0].parent} has {count} rows"
+            )
+        folder = (
+            self.directory / dataset.hub.id / dataset.hub.config / _hub_split(dataset, raw_split)
+        )
         if self.mirror:
             return f"no parquet or JSON file in {folder}"
         files = self._remote(dataset, raw_split)
@@ -78,8 +92,11 @@ class HubSource:
 
     def downloadable(self, dataset: Dataset) -> bool:
         """Whether the dataset has a copy on the hub and does not lie on disk."""
-        return not self.mirror and dataset.hub is not None and any(
-            not self._local(dataset, raw_split) for raw_split in _needed(dataset))
+        return (
+            not self.mirror
+            and dataset.hub is not None
+            and any(not self._local(dataset, raw_split) for raw_split in _needed(dataset))
+        )
 
     def download(self, dataset: Dataset) -> str | None:
         """Downloads the files of a dataset that are not on disk; None, or why it could not."""
@@ -95,7 +112,8 @@ class HubSource:
         """(position in the raw split, row as the row function reads it) for each row of a slice.
 
         Raises:
-          UserError: if there are no files of the raw split, or a field of the record is not in them.
+          UserError: if there are no files of the raw split, or a field of the record is not in
+            them.
         """
         files = self._files(dataset, parse_spec(spec)[0])
         if isinstance(files, str):
@@ -103,8 +121,9 @@ class HubSource:
         for positions in reading_order(dataset, spec, sum(map(self._count, files))):
             yield from in_order(positions, functools.partial(self._rows_at, dataset, files))
 
-    def _rows_at(self, dataset: Dataset, files: Sequence[pathlib.Path | str],
-                 positions: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _rows_at(
+        self, dataset: Dataset, files: Sequence[pathlib.Path | str], positions: np.ndarray
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """(position, row) of ascending positions in the files of a raw split."""
         begin = 0
         for file in files:
@@ -131,7 +150,12 @@ class HubSource:
                 self._digests.setdefault(file, file_digest(file))
             return digest([record, [(file.name, self._digests[file]) for file in files]])
         listing = self._listing(dataset)
-        return digest([record, listing if isinstance(listing, str) else [(f.path, f.blob_id) for f in listing]])
+        return digest(
+            [
+                record,
+                listing if isinstance(listing, str) else [(f.path, f.blob_id) for f in listing],
+            ]
+        )
 
     def _files(self, dataset: Dataset, raw_split: str) -> Sequence[pathlib.Path | str] | str:
         """The files of a raw split, on disk if it lies there; or why there are none."""
@@ -141,15 +165,31 @@ class HubSource:
         if files:
             return files
         if self.mirror:
-            return f"has no files of {raw_split!r} in {self.directory / dataset.hub.id / dataset.hub.config}"
+            return (
+                f"has no files of {raw_split!r} in "
+                f"{self.directory / dataset.hub.id / dataset.hub.config}"
+            )
         files = self._remote(dataset, raw_split)
-        return files if isinstance(files, str) else [f"hf://datasets/{dataset.hub.id}@{_REVISION}/{f}" for f in files]
+        return (
+            files
+            if isinstance(files, str)
+            else [f"hf://datasets/{dataset.hub.id}@{_REVISION}/{f}" for f in files]
+        )
 
     def _local(self, dataset: Dataset, raw_split: str) -> list[pathlib.Path]:
         # The hub calls a split 'partial-...' of which it converted only the first gigabytes.
         for prefix in ("", "partial-"):
-            folder = self.directory / dataset.hub.id / dataset.hub.config / (prefix + _hub_split(dataset, raw_split))
-            files = sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES) if folder.is_dir() else []
+            folder = (
+                self.directory
+                / dataset.hub.id
+                / dataset.hub.config
+                / (prefix + _hub_split(dataset, raw_split))
+            )
+            files = (
+                sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
+                if folder.is_dir()
+                else []
+            )
             if files:
                 return files
         return []
@@ -161,11 +201,16 @@ class HubSource:
             return listing
         for prefix in ("", "partial-"):
             folder = f"{dataset.hub.config}/{prefix}{_hub_split(dataset, raw_split)}/"
-            files = sorted(f.path for f in listing if f.path.startswith(folder) and f.path.endswith(".parquet"))
+            files = sorted(
+                f.path for f in listing if f.path.startswith(folder) and f.path.endswith(".parquet")
+            )
             if files:
                 return files
-        return f"has no split {dataset.hub.config}/{_hub_split(dataset, raw_split)} among the parquet files of " \
-               f"{dataset.hub.id}"
+        return (
+            f"has no split {dataset.hub.config}/{_hub_split(dataset, raw_split)} among the "
+            f"parquet files of "
+            f"{dataset.hub.id}"
+        )
 
     def _listing(self, dataset: Dataset) -> list[Any] | str:
         """The files of a configuration on the hub, asked once; or why they cannot be had."""
@@ -180,17 +225,22 @@ class HubSource:
 
         try:
             entries = huggingface_hub.HfApi().list_repo_tree(
-                repository, config, recursive=True, revision=_REVISION, repo_type="dataset")
+                repository, config, recursive=True, revision=_REVISION, repo_type="dataset"
+            )
             return [entry for entry in entries if hasattr(entry, "blob_id")]
         except errors.GatedRepoError:
-            return f"{repository} asks for a login: accept its terms on its page on the hub and type hf auth login"
+            return (
+                f"{repository} asks for a login: accept its terms on its page on the hub and "
+                f"type hf auth login"
+            )
         except errors.RevisionNotFoundError:
             return f"{repository} has no parquet files made by the hub ({_REVISION})"
         except errors.RepositoryNotFoundError:
             return f"{repository} is not on the hub, or asks for a login (hf auth login)"
         except errors.EntryNotFoundError:
             return f"{repository} has no configuration {config!r} among its parquet files"
-        except Exception as error:  # The client's transports raise anything; the reason goes to the user.
+        # The client's transports raise anything; the reason goes to the user.
+        except Exception as error:
             self._unreachable = f"the hub cannot be reached ({_first_line(error)})"
             return self._unreachable
 
@@ -202,7 +252,12 @@ class HubSource:
         try:
             for name in files:
                 huggingface_hub.hf_hub_download(
-                    dataset.hub.id, name, repo_type="dataset", revision=_REVISION, local_dir=unfinished)
+                    dataset.hub.id,
+                    name,
+                    repo_type="dataset",
+                    revision=_REVISION,
+                    local_dir=unfinished,
+                )
             folder = pathlib.PurePosixPath(files[0]).parent
             target = self.directory / dataset.hub.id / folder
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -214,8 +269,11 @@ class HubSource:
     def _count(self, file: pathlib.Path | str) -> int:
         name = str(file)
         if name not in self._counts:
-            self._counts[name] = _parquet_rows(name) if name.endswith(".parquet") else sum(
-                len(table) for table, _ in _tables(name))
+            self._counts[name] = (
+                _parquet_rows(name)
+                if name.endswith(".parquet")
+                else sum(len(table) for table, _ in _tables(name))
+            )
         return self._counts[name]
 
 
@@ -238,7 +296,9 @@ def _parquet_rows(file: str) -> int:
 
 
 def _tables(file: str) -> Iterator[tuple[Any, Any]]:
-    """(Arrow table of some rows, their `datasets.Features` or None) over a JSON file, in order. Imports `datasets`."""
+    """(Arrow table of some rows, their `datasets.Features` or None) over a JSON file, in order.
+    Imports `datasets`.
+    """
     import datasets
 
     with _readable(file):
@@ -248,7 +308,9 @@ def _tables(file: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _parquet_tables(file: str, wanted: np.ndarray) -> Iterator[tuple[Any, Any]]:
-    """As `_tables`, for a parquet file; row groups without any of the wanted rows are passed over, and give None."""
+    """As `_tables`, for a parquet file; row groups without any of the wanted rows are passed over,
+    and give None.
+    """
     import datasets
     import fsspec
     import pyarrow.parquet
@@ -268,14 +330,21 @@ def _parquet_tables(file: str, wanted: np.ndarray) -> Iterator[tuple[Any, Any]]:
             begin += count
 
 
-def _read(file: str, begin: int, wanted: np.ndarray) -> Iterator[tuple[int, dict[str, Any], dict[str, list[str]]]]:
-    """(position, row, field -> class names) of wanted positions, ascending, in a file whose first row has position
-    `begin`."""
+def _read(
+    file: str, begin: int, wanted: np.ndarray
+) -> Iterator[tuple[int, dict[str, Any], dict[str, list[str]]]]:
+    """(position, row, field -> class names) of wanted positions, ascending, in a file whose first
+    row has position `begin`.
+    """
     tables = _parquet_tables(file, wanted - begin) if file.endswith(".parquet") else _tables(file)
     for table, features in tables:
         within = wanted[slice(*np.searchsorted(wanted, [begin, begin + len(table)]))]
         if len(within):
-            classes = {name: feature.names for name, feature in (features or {}).items() if hasattr(feature, "names")}
+            classes = {
+                name: feature.names
+                for name, feature in (features or {}).items()
+                if hasattr(feature, "names")
+            }
             for position, row in zip(within.tolist(), table.take(within - begin).to_pylist()):
                 yield position, row, classes
         begin += len(table)
@@ -288,39 +357,57 @@ def _readable(file: str) -> Iterator[None]:
     """Turns what the readers of parquet and JSON raise into one message."""
     import pyarrow
 
-    datasets = sys.modules.get("datasets")  # to import it takes seconds, and to count rows it is not needed
+    # to import it takes seconds, and to count rows it is not needed
+    datasets = sys.modules.get("datasets")
     theirs = (datasets.exceptions.DatasetsError,) if datasets else ()
     try:
         with readable(file, "fetch it again"):
             yield
     except (pyarrow.ArrowException, *theirs) as error:
-        raise UserError(f"{file} is not readable ({_first_line(error)}); fetch it again.") from error
+        raise UserError(
+            f"{file} is not readable ({_first_line(error)}); fetch it again."
+        ) from error
 
 
-def _as_tfds(dataset: Dataset, row: dict[str, Any], classes: dict[str, list[str]]) -> dict[str, Any]:
+def _as_tfds(
+    dataset: Dataset, row: dict[str, Any], classes: dict[str, list[str]]
+) -> dict[str, Any]:
     """A row of the hub in the fields, and with the class numbers, that the row function reads."""
     hub = dataset.hub
     for ours, theirs in hub.rename.items():
         if theirs not in row:
-            raise UserError(f"the files of {dataset.name} have no field {theirs!r}, but {listed(row, 10)}; is that "
-                            f"{hub.id}, configuration {hub.config}?")
+            raise UserError(
+                f"the files of {dataset.name} have no field {theirs!r}, but {listed(row, 10)}; is "
+                f"that "
+                f"{hub.id}, configuration {hub.config}?"
+            )
         row[ours] = row.pop(theirs)
     for field, order in hub.classes.items():
-        row[field] = _class(dataset, field, row[field], classes.get(hub.rename.get(field, field)), order)
+        row[field] = _class(
+            dataset, field, row[field], classes.get(hub.rename.get(field, field)), order
+        )
     try:
         return hub.row(row) if hub.row else row
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"a row of {dataset.name} does not look as on the hub ({type(error).__name__}: {error}); it "
-                        f"has {listed(row, 10)}.") from error
+        raise UserError(
+            f"a row of {dataset.name} does not look as on the hub ({type(error).__name__}: "
+            f"{error}); it "
+            f"has {listed(row, 10)}."
+        ) from error
 
 
-def _class(dataset: Dataset, field: str, value: Any, names: list[str] | None, order: tuple[str, ...]) -> int:
+def _class(
+    dataset: Dataset, field: str, value: Any, names: list[str] | None, order: tuple[str, ...]
+) -> int:
     """The number of a class in our order, by its name."""
     if isinstance(value, int) and names is not None:
         value = names[value] if 0 <= value < len(names) else value
     if value not in order:
-        raise UserError(f"the field {field!r} of {dataset.name} holds {value!r}, which is not one of its classes "
-                        f"({', '.join(order)}); the files must carry the names of the classes.")
+        raise UserError(
+            f"the field {field!r} of {dataset.name} holds {value!r}, which is not one of its "
+            f"classes "
+            f"({', '.join(order)}); the files must carry the names of the classes."
+        )
     return order.index(value)
 
 

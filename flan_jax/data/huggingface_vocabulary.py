@@ -15,9 +15,12 @@ from flan_jax.messages import shown
 
 # Changes where the same file gives other ids than before.
 _FORMAT = 2
-# What ends a text in the models people use, the first that a vocabulary has; chat models end a turn with the first.
-_USUAL = {"bos": ("<|begin_of_text|>", "<|endoftext|>", "<s>", "<bos>"),
-          "eos": ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")}
+# What ends a text in the models people use, the first that a vocabulary has; chat models end a turn
+# with the first.
+_USUAL = {
+    "bos": ("<|begin_of_text|>", "<|endoftext|>", "<s>", "<bos>"),
+    "eos": ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>"),
+}
 # In the place of a special token's text, which may stand in a row: no row has this.
 _UNSPELLABLE = "\uffff<special token {}>\uffff"
 
@@ -25,23 +28,24 @@ _UNSPELLABLE = "\uffff<special token {}>\uffff"
 class HuggingFaceVocabulary:
     """The tokenizer in a `tokenizer.json`, with the special tokens that the files beside it name.
 
-    Texts are texts: a row that spells a special token (`</s>`) gets the ids of its characters. Truncation, padding and
-    BPE dropout that were saved with the tokenizer are switched off.
+    Texts are texts: a row that spells a special token (`</s>`) gets the ids of its characters.
+    Truncation, padding and BPE dropout that were saved with the tokenizer are switched off.
 
     Attributes:
       size: the largest id + 1, whether or not the ids before it are all in use.
       eos_id, eos_ids: what closes a target, and everything that ends an answer.
       bos_id: what a decoder-only model reads first: BOS, or EOS where there is none.
       pad_id: what pads, or None; nothing here reads it.
-      input_begin, input_end: the ids around an input: what the tokenizer itself puts around a text of an
-        encoder-decoder, EOS at least; for a decoder-only model nothing, and a line break, or EOS where the vocabulary
-        has no line breaks.
+      input_begin, input_end: the ids around an input: what the tokenizer itself puts around a text
+        of an encoder-decoder, EOS at least; for a decoder-only model nothing, and a line break, or
+        EOS where the vocabulary has no line breaks.
       digest: of the file; `fingerprint`: of all that decides ids.
       notes: what was guessed, for readers.
 
     Args:
       path: the file.
-      architecture: 't5', 'decoder' or None: an encoder-decoder if the tokenizer puts EOS behind a text.
+      architecture: 't5', 'decoder' or None: an encoder-decoder if the tokenizer puts EOS behind a
+        text.
 
     Raises:
       UserError: if the package is not installed, the file is no tokenizer, or its EOS is unknown.
@@ -49,8 +53,11 @@ class HuggingFaceVocabulary:
 
     def __init__(self, path: str, architecture: str | None = None):
         self.path, self.architecture, self.notes = path, architecture, []
-        special = read_special_tokens(files_beside(pathlib.Path(path).parent), f"{pathlib.Path(path).parent}/")
-        # One character that pads (some models have '!' for it) stays a character, or no text could have it.
+        special = read_special_tokens(
+            files_beside(pathlib.Path(path).parent), f"{pathlib.Path(path).parent}/"
+        )
+        # One character that pads (some models have '!' for it) stays a character, or no text could
+        # have it.
         named = [text for kind, text in special.names.items() if kind != "pad" or len(text) > 1]
         self._model, self._ids = _open_tokenizer(path, named)
         self._named_ids = {self._ids[text] for text in named if text in self._ids}
@@ -60,15 +67,28 @@ class HuggingFaceVocabulary:
         self._set_ends()
         self.size = max(self._ids.values(), default=-1) + 1
         self.digest = file_digest(pathlib.Path(path))
-        self.fingerprint = ":".join(map(str, (f"tokenizers{_FORMAT}", self.digest, self.bos_id, self.eos_ids,
-                                              self.input_begin, self.input_end)))
+        self.fingerprint = ":".join(
+            map(
+                str,
+                (
+                    f"tokenizers{_FORMAT}",
+                    self.digest,
+                    self.bos_id,
+                    self.eos_ids,
+                    self.input_begin,
+                    self.input_end,
+                ),
+            )
+        )
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without BOS and EOS."""
         return self._model.encode(text, add_special_tokens=False).ids
 
     def encode_input(self, text: str) -> list[int]:
-        """Token ids of what a model reads: the text and its end, as one running text where this is a line break."""
+        """Token ids of what a model reads: the text and its end, as one running text where this is
+        a line break.
+        """
         if self._closes_with_newline:
             return self.encode(f"{text}\n")
         return [*self.input_begin, *self.encode(text), *self.input_end]
@@ -76,27 +96,34 @@ class HuggingFaceVocabulary:
     def encode_target(self, text: str) -> list[int]:
         """Token ids of an answer without EOS, as they follow an input.
 
-        A tokenizer that puts a blank before every text (Llama 2) does not put one behind a line break.
+        A tokenizer that puts a blank before every text (Llama 2) does not put one behind a line
+        break.
         """
         if self._line is not None:
             ids = self.encode(f"a\n{text}")
             if ids[: len(self._line)] == self._line:
-                return ids[len(self._line):]
+                return ids[len(self._line) :]
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text up to the first id that ends one; special tokens are left out."""
-        return self._model.decode([i for i in until(self.eos_ids, ids) if i not in self._named_ids],
-                                  skip_special_tokens=True)
+        return self._model.decode(
+            [i for i in until(self.eos_ids, ids) if i not in self._named_ids],
+            skip_special_tokens=True,
+        )
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Token ids of a text in which special tokens are spelled, as `transformers` reads what a template renders."""
+        """Token ids of a text in which special tokens are spelled, as `transformers` reads what a
+        template renders.
+        """
         import tokenizers
 
         model = tokenizers.Tokenizer.from_file(self.path)
         model.no_truncation()
         model.no_padding()
-        model.add_special_tokens([text for i in (self.bos_id, *self.eos_ids[:1]) if (text := self.token(i))])
+        model.add_special_tokens(
+            [text for i in (self.bos_id, *self.eos_ids[:1]) if (text := self.token(i))]
+        )
         return model.encode(text, add_special_tokens=False).ids
 
     def token(self, token_id: int) -> str:
@@ -112,15 +139,20 @@ class HuggingFaceVocabulary:
     def _set_special(self, special: SpecialTokens) -> None:
         eos_ids = self._known(special, "eos") or self._guessed("eos")
         if not eos_ids:
-            raise UserError(f"VOCABULARY {self.path!r}: no EOS token is known; put tokenizer_config.json with "
-                            "'eos_token' beside it.")
+            raise UserError(
+                f"VOCABULARY {self.path!r}: no EOS token is known; put tokenizer_config.json with "
+                "'eos_token' beside it."
+            )
         self.eos_id, self.eos_ids = eos_ids[0], eos_ids
         self.bos_id = (self._known(special, "bos") or self._guessed("bos") or eos_ids)[0]
         most = max([*self._ids.values(), *special.added.values()], default=-1)
         beyond = [i for i in (*eos_ids, self.bos_id) if i > most]
         if beyond:
-            raise UserError(f"VOCABULARY {self.path!r} has ids up to {most}, but the files beside it give {beyond[0]} "
-                            "to a special token; correct generation_config.json (or config.json).")
+            raise UserError(
+                f"VOCABULARY {self.path!r} has ids up to {most}, but the files beside it give "
+                f"{beyond[0]} "
+                "to a special token; correct generation_config.json (or config.json)."
+            )
         self.pad_id = next(iter(self._known(special, "pad")), None)
 
     def _known(self, special: SpecialTokens, kind: str) -> tuple[int, ...]:
@@ -135,14 +167,20 @@ class HuggingFaceVocabulary:
             return tuple(dict.fromkeys([*named, *special.ids.get(kind, ())]))
         if text in special.added or kind == "pad":
             return special.known_ids(kind)
-        raise UserError(f"VOCABULARY {self.path!r} has no token {shown(text)}, which the files beside it name as "
-                        f"{kind}_token; correct tokenizer_config.json.")
+        raise UserError(
+            f"VOCABULARY {self.path!r} has no token {shown(text)}, which the files beside it name "
+            f"as "
+            f"{kind}_token; correct tokenizer_config.json."
+        )
 
     def _guessed(self, kind: str) -> tuple[int, ...]:
         for text in _USUAL[kind]:
             if text in self._ids:
-                self.notes.append(f"VOCABULARY {self.path!r}: no file beside it names the {kind.upper()} token; "
-                                  f"{text!r} is taken for it. tokenizer_config.json can name another ({kind}_token).")
+                self.notes.append(
+                    f"VOCABULARY {self.path!r}: no file beside it names the {kind.upper()} token; "
+                    f"{text!r} is taken for it. tokenizer_config.json can name another "
+                    f"({kind}_token)."
+                )
                 return (self._ids[text],)
         return ()
 
@@ -158,44 +196,64 @@ class HuggingFaceVocabulary:
         if not self._closes_with_newline:
             self.input_end = (self.eos_id,)
             return
-        self.input_end = tuple(line[len(first):] if line[: len(first)] == first else self.encode("\n"))
+        self.input_end = tuple(
+            line[len(first) :] if line[: len(first)] == first else self.encode("\n")
+        )
         if self.encode("a\nb") != [*line, *self.encode("b")]:
             self._line = line
 
     def _template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids that the tokenizer itself puts before and behind a text."""
         text, whole = self.encode("a"), self._model.encode("a", add_special_tokens=True).ids
-        start = next((i for i in range(len(whole)) if whole[i:i + len(text)] == text), 0)
-        return tuple(whole[:start]), tuple(whole[start + len(text):])
+        start = next((i for i in range(len(whole)) if whole[i : i + len(text)] == text), 0)
+        return tuple(whole[:start]), tuple(whole[start + len(text) :])
 
 
 def _open_tokenizer(path: str, special: Iterable[str]) -> tuple[Any, dict[str, int]]:
-    """(the tokenizer, ids by text): no text gives the id of one of its special tokens, or of `special`."""
+    """(the tokenizer, ids by text): no text gives the id of one of its special tokens, or of
+    `special`.
+    """
     try:
         import tokenizers
     except ImportError as error:
-        raise UserError(f"VOCABULARY {path!r} needs the package tokenizers: pip install 'flan_jax[hf]'.") from error
+        raise UserError(
+            f"VOCABULARY {path!r} needs the package tokenizers: pip install 'flan_jax[hf]'."
+        ) from error
     contents = read_json(path)
     try:
         # A single character is its own text, whatever it is for.
-        listed = [entry["content"] for entry in contents.get("added_tokens") or ()
-                  if entry["special"] and len(entry["content"]) > 1]
-        renamed = {text: _UNSPELLABLE.format(i) for i, text in enumerate(dict.fromkeys([*listed, *special]))}
+        listed = [
+            entry["content"]
+            for entry in contents.get("added_tokens") or ()
+            if entry["special"] and len(entry["content"]) > 1
+        ]
+        renamed = {
+            text: _UNSPELLABLE.format(i)
+            for i, text in enumerate(dict.fromkeys([*listed, *special]))
+        }
         model = tokenizers.Tokenizer.from_str(_with_names(contents, renamed))
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # the package raises plain exceptions, and panics, which are not even those
-        raise UserError(f"VOCABULARY {path!r} is not a readable tokenizer.json ({shown(error)}).") from error
+    # the package raises plain exceptions, and panics, which are not even those
+    except BaseException as error:
+        raise UserError(
+            f"VOCABULARY {path!r} is not a readable tokenizer.json ({shown(error)})."
+        ) from error
     model.no_truncation()
     model.no_padding()
     if getattr(model.model, "dropout", None):
         model.model.dropout = None
     texts = {name: text for text, name in renamed.items()}
-    return model, {texts.get(name, name): number for name, number in model.get_vocab(with_added_tokens=True).items()}
+    return model, {
+        texts.get(name, name): number
+        for name, number in model.get_vocab(with_added_tokens=True).items()
+    }
 
 
 def _with_names(contents: dict[str, Any], renamed: Mapping[str, str]) -> str:
-    """The JSON of a tokenizer in which some tokens have other texts and nothing merges into them."""
+    """The JSON of a tokenizer in which some tokens have other texts and nothing merges into
+    them.
+    """
     model = dict(contents["model"])
     vocab = model["vocab"]
     if isinstance(vocab, dict):
@@ -205,9 +263,19 @@ def _with_names(contents: dict[str, Any], renamed: Mapping[str, str]) -> str:
     if model.get("unk_token") in renamed:
         model["unk_token"] = renamed[model["unk_token"]]
     if model.get("merges"):
-        pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else merge for merge in model["merges"]]
-        model["merges"] = [list(pair) for pair in pairs if not {*pair, "".join(pair)} & renamed.keys()]
-    added = [{**entry, "content": renamed.get(entry["content"], entry["content"]),
-              "special": entry["special"] and entry["content"] in renamed}
-             for entry in contents.get("added_tokens") or ()]
+        pairs = [
+            tuple(merge.split(" ")) if isinstance(merge, str) else merge
+            for merge in model["merges"]
+        ]
+        model["merges"] = [
+            list(pair) for pair in pairs if not {*pair, "".join(pair)} & renamed.keys()
+        ]
+    added = [
+        {
+            **entry,
+            "content": renamed.get(entry["content"], entry["content"]),
+            "special": entry["special"] and entry["content"] in renamed,
+        }
+        for entry in contents.get("added_tokens") or ()
+    ]
     return json.dumps({**contents, "model": model, "added_tokens": added}, ensure_ascii=False)

@@ -1,6 +1,8 @@
-"""How examples lie in a packed row: inputs and targets apart for an encoder-decoder, one after the other for a decoder.
+"""How examples lie in a packed row: inputs and targets apart for an encoder-decoder, one after the
+other for a decoder.
 
-Feature names are those of SeqIO's feature converters. Shape letters: B batch, S source and T target length, L = S + T.
+Feature names are those of SeqIO's feature converters. Shape letters: B batch, S source and T target
+length, L = S + T.
 """
 
 from __future__ import annotations
@@ -22,16 +24,25 @@ ARCHITECTURES = ("t5", "decoder")
 class EncoderDecoderLayout:
     """Rows of an encoder-decoder: `input_length` tokens of inputs and `target_length` of targets.
 
-    Segment ids count from 1, 0 is padding; decoder inputs are the targets shifted right within their segment, with
-    `bos_id` (the model's `decoder_start_id`) first; loss weights are 1 on target tokens.
+    Segment ids count from 1, 0 is padding; decoder inputs are the targets shifted right within
+    their segment, with `bos_id` (the model's `decoder_start_id`) first; loss weights are 1 on
+    target tokens.
     """
 
     input_length: int
     target_length: int
     bos_id: int = 0
 
-    features = ("encoder_input_tokens", "encoder_segment_ids", "encoder_positions", "decoder_input_tokens",
-                "decoder_target_tokens", "decoder_segment_ids", "decoder_positions", "decoder_loss_weights")
+    features = (
+        "encoder_input_tokens",
+        "encoder_segment_ids",
+        "encoder_positions",
+        "decoder_input_tokens",
+        "decoder_target_tokens",
+        "decoder_segment_ids",
+        "decoder_positions",
+        "decoder_loss_weights",
+    )
 
     @property
     def capacity(self) -> tuple[int, ...]:
@@ -44,10 +55,17 @@ class EncoderDecoderLayout:
 
     def shapes(self, batch_size: int) -> dict[str, tuple[int, int]]:
         """Shape of each feature of a batch: [B, S] or [B, T]."""
-        return {name: (batch_size, self.input_length if name.startswith("encoder") else self.target_length)
-                for name in self.features}
+        return {
+            name: (
+                batch_size,
+                self.input_length if name.startswith("encoder") else self.target_length,
+            )
+            for name in self.features
+        }
 
-    def batch(self, inputs: Tokens, targets: Tokens, counts: Sequence[int]) -> dict[str, np.ndarray]:
+    def batch(
+        self, inputs: Tokens, targets: Tokens, counts: Sequence[int]
+    ) -> dict[str, np.ndarray]:
         """The features of B rows: row b holds the next `counts[b]` examples.
 
         Args:
@@ -59,25 +77,36 @@ class EncoderDecoderLayout:
         """
         source = _lay(inputs, _lengths(inputs), counts, self.input_length)
         target = _lay(targets, _lengths(targets), counts, self.target_length)
-        return {"encoder_input_tokens": source.tokens, "encoder_segment_ids": source.segments,
-                "encoder_positions": source.positions, **target.decoder_features(self.bos_id),
-                "decoder_loss_weights": np.minimum(target.segments, 1)}
+        return {
+            "encoder_input_tokens": source.tokens,
+            "encoder_segment_ids": source.segments,
+            "encoder_positions": source.positions,
+            **target.decoder_features(self.bos_id),
+            "decoder_loss_weights": np.minimum(target.segments, 1),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderLayout:
-    """Rows of a decoder-only model: each example is its inputs and then its targets, the loss is on the targets.
+    """Rows of a decoder-only model: each example is its inputs and then its targets, the loss is on
+    the targets.
 
-    `decoder_causal_attention` marks what may be seen both ways: the first position, which reads `bos_id`, and those
-    that read the input tokens (as SeqIO's PrefixLM converter has it).
+    `decoder_causal_attention` marks what may be seen both ways: the first position, which reads
+    `bos_id`, and those that read the input tokens (as SeqIO's PrefixLM converter has it).
     """
 
     input_length: int
     target_length: int
     bos_id: int = 0
 
-    features = ("decoder_input_tokens", "decoder_target_tokens", "decoder_segment_ids", "decoder_positions",
-                "decoder_loss_weights", "decoder_causal_attention")
+    features = (
+        "decoder_input_tokens",
+        "decoder_target_tokens",
+        "decoder_segment_ids",
+        "decoder_positions",
+        "decoder_loss_weights",
+        "decoder_causal_attention",
+    )
 
     @property
     def capacity(self) -> tuple[int, ...]:
@@ -92,13 +121,18 @@ class DecoderLayout:
         """Shape of each feature of a batch: [B, L]."""
         return dict.fromkeys(self.features, (batch_size, *self.capacity))
 
-    def batch(self, inputs: Tokens, targets: Tokens, counts: Sequence[int]) -> dict[str, np.ndarray]:
+    def batch(
+        self, inputs: Tokens, targets: Tokens, counts: Sequence[int]
+    ) -> dict[str, np.ndarray]:
         """The features of B rows, as `EncoderDecoderLayout.batch`."""
         prefixes = _lengths(inputs)
         pieces = [piece for example in zip(inputs, targets) for piece in example]
         laid = _lay(pieces, prefixes + _lengths(targets), counts, *self.capacity)
-        return {**laid.decoder_features(self.bos_id), "decoder_loss_weights": laid.parted(prefixes, 0, 1),
-                "decoder_causal_attention": laid.parted(prefixes + 1, 1, 0)}
+        return {
+            **laid.decoder_features(self.bos_id),
+            "decoder_loss_weights": laid.parted(prefixes, 0, 1),
+            "decoder_causal_attention": laid.parted(prefixes + 1, 1, 0),
+        }
 
 
 Layout = EncoderDecoderLayout | DecoderLayout
@@ -140,7 +174,9 @@ class _Laid:
     lengths: np.ndarray
 
     def parted(self, heads: np.ndarray, of_head: int, of_rest: int) -> np.ndarray:
-        """One value on the first `heads` [examples] tokens of each example, another on the rest: int32 [B, L]."""
+        """One value on the first `heads` [examples] tokens of each example, another on the rest:
+        int32 [B, L].
+        """
         values = np.array([of_head, of_rest], np.int32) * ~self.is_padding[:, None]
         parts = np.zeros((len(self.lengths), 2), np.int64)
         parts[~self.is_padding, 0] = heads
@@ -149,13 +185,19 @@ class _Laid:
         return np.repeat(values.reshape(-1), parts.reshape(-1)).reshape(self.tokens.shape)
 
     def decoder_features(self, bos_id: int) -> dict[str, np.ndarray]:
-        """What both layouts have: the tokens to be predicted, and those shifted right within their segments."""
+        """What both layouts have: the tokens to be predicted, and those shifted right within their
+        segments.
+        """
         shifted = np.empty(self.tokens.size, np.int32)
         shifted[1:] = self.tokens.reshape(-1)[:-1]
         begins = self.lengths > 0
         shifted[self.starts[begins]] = np.where(self.is_padding[begins], 0, bos_id)
-        return {"decoder_input_tokens": shifted.reshape(self.tokens.shape), "decoder_target_tokens": self.tokens,
-                "decoder_segment_ids": self.segments, "decoder_positions": self.positions}
+        return {
+            "decoder_input_tokens": shifted.reshape(self.tokens.shape),
+            "decoder_target_tokens": self.tokens,
+            "decoder_segment_ids": self.segments,
+            "decoder_positions": self.positions,
+        }
 
 
 def _lengths(pieces: Tokens) -> np.ndarray:
@@ -165,8 +207,8 @@ def _lengths(pieces: Tokens) -> np.ndarray:
 def _lay(pieces: Tokens, lengths: np.ndarray, counts: Sequence[int], row_length: int) -> _Laid:
     """Lays examples of these lengths into rows, `counts` of them in each.
 
-    An example is one piece or two, the same number for all. A run of padding follows the examples of each row, so that
-    every array is one `concatenate` or `repeat` over runs.
+    An example is one piece or two, the same number for all. A run of padding follows the examples
+    of each row, so that every array is one `concatenate` or `repeat` over runs.
     """
     counts = np.asarray(counts, np.int64)
     rows, first = len(counts), np.concatenate([[0], np.cumsum(counts)])
@@ -189,5 +231,9 @@ def _lay(pieces: Tokens, lengths: np.ndarray, counts: Sequence[int], row_length:
     positions = np.arange(rows * row_length, dtype=np.int32)
     positions -= np.repeat(starts.astype(np.int32), runs)
     positions *= segments > 0
-    return _Laid(*(array.reshape(rows, row_length) for array in (tokens, segments, positions)), is_padding, starts,
-                 runs)
+    return _Laid(
+        *(array.reshape(rows, row_length) for array in (tokens, segments, positions)),
+        is_padding,
+        starts,
+        runs,
+    )

@@ -1,4 +1,5 @@
-"""N-grams of words as 64-bit hashes in NumPy arrays: words, their numbers, windows of N words, whole texts, look-up.
+"""N-grams of words as 64-bit hashes in NumPy arrays: words, their numbers, windows of N words,
+whole texts, look-up.
 
 Nothing here depends on Python's own `hash`, nor on the order in which words are met.
 """
@@ -15,7 +16,8 @@ import numpy as np
 from flan_jax.data.hashing import stable_hash
 
 WORD_PATTERN = r"\w+"
-WHOLE = 0  # the kind of key that stands for a whole text; windows have their length in words as kind
+# the kind of key that stands for a whole text; windows have their length in words as kind
+WHOLE = 0
 BLOCK_WORDS = 1 << 18
 
 _WORD = re.compile(WORD_PATTERN)
@@ -30,7 +32,9 @@ def words(text: str) -> list[str]:
 
 
 class WordNumbers(dict):
-    """Word -> number from 1 up, given at the first look-up; `get(word, 0)` gives 0 for a word that was never met."""
+    """Word -> number from 1 up, given at the first look-up; `get(word, 0)` gives 0 for a word that
+    was never met.
+    """
 
     def __missing__(self, word: str) -> int:
         self[word] = len(self) + 1
@@ -38,13 +42,17 @@ class WordNumbers(dict):
 
     def hashes(self) -> np.ndarray:
         """A stable uint64 for each number; that of 0 belongs to no word."""
-        digests = b"".join(hashlib.blake2b(w.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-                           for w in itertools.chain([""], self))
+        digests = b"".join(
+            hashlib.blake2b(w.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            for w in itertools.chain([""], self)
+        )
         return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 class Keys:
-    """Sorted hashes, numbered from `offset` on, behind a sieve that turns most others away at once."""
+    """Sorted hashes, numbered from `offset` on, behind a sieve that turns most others away at
+    once.
+    """
 
     def __init__(self, hashes: np.ndarray, offset: int):
         self.values, self.offset = np.unique(hashes), offset
@@ -62,12 +70,14 @@ class Keys:
         return places[same], number[same] + self.offset
 
 
-def hashes_of(values: np.ndarray, ends: np.ndarray, kind: int,
-              marked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(hashes, texts, positions) of the windows of `kind` words, or of WHOLE texts, in the texts that are marked.
+def hashes_of(
+    values: np.ndarray, ends: np.ndarray, kind: int, marked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(hashes, texts, positions) of the windows of `kind` words, or of WHOLE texts, in the texts
+    that are marked.
 
-    A window's hash is the value at `_BASE`, modulo 2**64, of the polynomial whose coefficients are its words' hashes:
-    a difference of two prefix sums, shifted.
+    A window's hash is the value at `_BASE`, modulo 2**64, of the polynomial whose coefficients are
+    its words' hashes: a difference of two prefix sums, shifted.
 
     Args:
       values: uint64 [words], the words' hashes, one text after the other.
@@ -80,7 +90,7 @@ def hashes_of(values: np.ndarray, ends: np.ndarray, kind: int,
     """
     up, down = _powers(len(values) + 1)
     sums = np.zeros(len(values) + 1, np.uint64)
-    np.cumsum(values * up[:len(values)], out=sums[1:])
+    np.cumsum(values * up[: len(values)], out=sums[1:])
     lengths = np.diff(ends, prepend=0)
     if kind == WHOLE:
         texts = np.flatnonzero(marked)
@@ -107,7 +117,9 @@ def _powers(count: int) -> list[np.ndarray]:
 
 
 def text_blocks(ends: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(first text, last text + 1, first word) of blocks of whole texts with about `BLOCK_WORDS` words."""
+    """(first text, last text + 1, first word) of blocks of whole texts with about `BLOCK_WORDS`
+    words.
+    """
     first = begin = 0
     while first < len(ends):
         last = int(np.searchsorted(ends, begin + BLOCK_WORDS)) + 1

@@ -1,8 +1,9 @@
 """The packing plan: which examples share which row of a batch, for every step of a run.
 
-The stream of examples is drawn window by window (examples-proportional, each dataset running through its epochs in a
-hashed order), and each window is packed on its own. Nothing depends on how many steps, hosts or devices there are, so
-row r of the plan is a pure function of (mixture, seed, lengths, r).
+The stream of examples is drawn window by window (examples-proportional, each dataset running
+through its epochs in a hashed order), and each window is packed on its own. Nothing depends on how
+many steps, hosts or devices there are, so row r of the plan is a pure function of (mixture, seed,
+lengths, r).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy as np
 from flan_jax.data.hashing import permutation, random_bits
 from flan_jax.files import write_file
 
-# Examples drawn and packed together: the mixture's rows, but no fewer than the first and no more than the second.
+# Examples drawn and packed together: the mixture's rows, but no fewer than the first and no more
+# than the second.
 WINDOWS = (1_024, 8_192)
 # Part of the key of saved plans: raise it when draws or packing change.
 FORMAT = 2
@@ -42,7 +44,9 @@ class Member:
 
 
 class MissingEpochs(Exception):
-    """The plan needs training shards that are not in the cache yet: `wanted` holds (dataset, epoch) pairs."""
+    """The plan needs training shards that are not in the cache yet: `wanted` holds (dataset, epoch)
+    pairs.
+    """
 
     def __init__(self, wanted: set[tuple[str, int]]):
         super().__init__(f"{len(wanted)} training shards are not built yet")
@@ -55,8 +59,10 @@ class Plan:
 
     Attributes:
       begins: int64 [rows + 1].
-      member, epoch, index: int32 [examples]: position in the mixture, epoch, and row within the epoch's shard.
-      filled: tokens in the planned rows and the room they had: int64 [2, D], D 2 for (inputs, targets) apart, or 1.
+      member, epoch, index: int32 [examples]: position in the mixture, epoch, and row within the
+        epoch's shard.
+      filled: tokens in the planned rows and the room they had: int64 [2, D], D 2 for (inputs,
+        targets) apart, or 1.
     """
 
     begins: np.ndarray
@@ -71,7 +77,9 @@ class Plan:
     def row(self, number: int) -> list[tuple[int, int, int]]:
         """(member, epoch, index) of each example in a packed row."""
         part = slice(self.begins[number], self.begins[number + 1])
-        return list(zip(self.member[part].tolist(), self.epoch[part].tolist(), self.index[part].tolist()))
+        return list(
+            zip(self.member[part].tolist(), self.epoch[part].tolist(), self.index[part].tolist())
+        )
 
     def epochs(self) -> list[tuple[int, int]]:
         """(member, epoch) of every shard that the plan takes examples from."""
@@ -89,7 +97,9 @@ class Plan:
     def save(self, path: pathlib.Path) -> None:
         """Writes the plan to an .npz file, whole or not at all."""
         file = io.BytesIO()
-        np.savez(file, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        np.savez(
+            file, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        )
         write_file(path, file.getvalue())
 
     @classmethod
@@ -101,31 +111,48 @@ class Plan:
             with contextlib.suppress(OSError):  # a cache that is only read
                 os.utime(path)
             return plan
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, RuntimeError):  # the last: "encrypted"
+        # the last: "encrypted"
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, RuntimeError):
             return None
 
 
-def make_plan(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, ...],
-              seed: int, rows: int, pack: bool = True) -> Plan:
-    """Draws and packs examples until there are `rows` packed rows; arguments as those of `Planner` and its `plan`."""
+def make_plan(
+    members: list[Member],
+    lengths: Callable[[str, int], np.ndarray | None],
+    capacity: tuple[int, ...],
+    seed: int,
+    rows: int,
+    pack: bool = True,
+) -> Plan:
+    """Draws and packs examples until there are `rows` packed rows; arguments as those of `Planner`
+    and its `plan`.
+    """
     return Planner(members, lengths, capacity, seed, pack).plan(rows)
 
 
 class Planner:
-    """Draws and packs examples, window by window; what is packed stays when a shard is found missing.
+    """Draws and packs examples, window by window; what is packed stays when a shard is found
+    missing.
 
     Args:
       members: the mixture, in a fixed order.
-      lengths: (dataset, epoch) -> int [rows, D], what each example takes of `capacity`; None if not built yet.
+      lengths: (dataset, epoch) -> int [rows, D], what each example takes of `capacity`; None if not
+        built yet.
       capacity: tokens that a row holds, D numbers: (inputs, targets) or (both together,).
       seed: decides draws and orders.
       pack: False puts one example in each row.
       has_epoch: (dataset, epoch) -> whether `lengths` has them; None to ask that.
     """
 
-    def __init__(self, members: list[Member], lengths: Callable[[str, int], np.ndarray | None],
-                 capacity: tuple[int, ...], seed: int, pack: bool = True,
-                 has_epoch: Callable[[str, int], bool] | None = None):
+    def __init__(
+        self,
+        members: list[Member],
+        lengths: Callable[[str, int], np.ndarray | None],
+        capacity: tuple[int, ...],
+        seed: int,
+        pack: bool = True,
+        has_epoch: Callable[[str, int], bool] | None = None,
+    ):
         self.members, self.capacity, self.seed, self.pack = members, capacity, seed, pack
         self._lengths = _remembered(lengths)
         self._has_epoch = has_epoch or (lambda name, epoch: lengths(name, epoch) is not None)
@@ -139,34 +166,62 @@ class Planner:
         """The plan of the first `rows` packed rows.
 
         Raises:
-          MissingEpochs: with all the shards that the missing part is known to need; call again when they are there.
+          MissingEpochs: with all the shards that the missing part is known to need; call again when
+            they are there.
         """
-        _ask_ahead(self.members, self._lengths, self.capacity, self.seed, rows, self._size, self.pack, self._has_epoch)
+        _ask_ahead(
+            self.members,
+            self._lengths,
+            self.capacity,
+            self.seed,
+            rows,
+            self._size,
+            self.pack,
+            self._has_epoch,
+        )
         while self._rows < rows:
             self._add_window()
-        widths, member, epoch, index, sizes = (np.concatenate(column) for column in zip(*self._windows))
+        widths, member, epoch, index, sizes = (
+            np.concatenate(column) for column in zip(*self._windows)
+        )
         begins = np.concatenate([[0], np.cumsum(widths[:rows])])
         kept = slice(0, begins[-1])
         filled = np.stack([sizes[kept].sum(0), np.array(self.capacity, np.int64) * rows])
-        return Plan(begins, member[kept].astype(np.int32), epoch[kept].astype(np.int32), index[kept].astype(np.int32),
-                    filled)
+        return Plan(
+            begins,
+            member[kept].astype(np.int32),
+            epoch[kept].astype(np.int32),
+            index[kept].astype(np.int32),
+            filled,
+        )
 
     def _add_window(self) -> None:
         window = len(self._windows)
-        member, epoch, index = draw_window(self.members, self._drawn, self.seed, window, self._size, self._orders)
+        member, epoch, index = draw_window(
+            self.members, self._drawn, self.seed, window, self._size, self._orders
+        )
         sizes = _sizes(self.members, self._lengths, member, epoch, index, len(self.capacity))
         bins = pack_window(sizes, self.capacity) if self.pack else [[i] for i in range(self._size)]
         order = permutation(len(bins), "rows", self.seed, window)
         picked = np.concatenate([bins[i] for i in order]).astype(np.int64)
-        self._windows.append((np.array([len(bins[i]) for i in order]), member[picked], epoch[picked], index[picked],
-                              sizes[picked]))
+        self._windows.append(
+            (
+                np.array([len(bins[i]) for i in order]),
+                member[picked],
+                epoch[picked],
+                index[picked],
+                sizes[picked],
+            )
+        )
         self._drawn += np.bincount(member, minlength=len(self.members))
         self._rows += len(bins)
         now = [drawn // m.rows for m, drawn in zip(self.members, self._drawn)]
         self._orders = {(m, e): order for (m, e), order in self._orders.items() if e >= now[m]}
 
 
-def _remembered(lengths: Callable[[str, int], np.ndarray | None]) -> Callable[[str, int], np.ndarray | None]:
+def _remembered(
+    lengths: Callable[[str, int], np.ndarray | None],
+) -> Callable[[str, int], np.ndarray | None]:
     """`lengths`, with the last tables that it gave held; a missing one is looked up again."""
     held: collections.OrderedDict[tuple[str, int], np.ndarray] = collections.OrderedDict()
 
@@ -182,9 +237,15 @@ def _remembered(lengths: Callable[[str, int], np.ndarray | None]) -> Callable[[s
     return look_up
 
 
-def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | None], capacity: tuple[int, ...],
-              seed: int, rows: int) -> Plan:
-    """Every row of every member once, in a hashed order, packed; at most `rows` packed rows. Arguments as `make_plan`.
+def plan_once(
+    members: list[Member],
+    lengths: Callable[[str, int], np.ndarray | None],
+    capacity: tuple[int, ...],
+    seed: int,
+    rows: int,
+) -> Plan:
+    """Every row of every member once, in a hashed order, packed; at most `rows` packed rows.
+    Arguments as `make_plan`.
 
     Raises:
       MissingEpochs: if a first epoch is not built.
@@ -194,20 +255,30 @@ def plan_once(members: list[Member], lengths: Callable[[str, int], np.ndarray | 
     order = permutation(len(member), "once", seed)
     member, index = member[order], index[order]
     sizes = _sizes(members, lengths, member, np.zeros_like(member), index, len(capacity))
-    bins = [[int(i) + begin for i in row] for begin in range(0, len(member), WINDOWS[1])
-            for row in pack_window(sizes[begin:begin + WINDOWS[1]], capacity)]
+    bins = [
+        [int(i) + begin for i in row]
+        for begin in range(0, len(member), WINDOWS[1])
+        for row in pack_window(sizes[begin : begin + WINDOWS[1]], capacity)
+    ]
     bins = [bins[i] for i in permutation(len(bins), "once rows", seed)[:rows]]
     picked = np.concatenate(bins).astype(np.int64)
     begins = np.concatenate([[0], np.cumsum([len(row) for row in bins])])
     filled = np.stack([sizes[picked].sum(0), np.array(capacity, np.int64) * len(bins)])
-    return Plan(begins, member[picked].astype(np.int32), np.zeros(len(picked), np.int32),
-                index[picked].astype(np.int32), filled)
+    return Plan(
+        begins,
+        member[picked].astype(np.int32),
+        np.zeros(len(picked), np.int32),
+        index[picked].astype(np.int32),
+        filled,
+    )
 
 
 def _ask_ahead(members, lengths, capacity, seed, rows, size, pack, has_epoch) -> None:
-    """Raises MissingEpochs for all the epochs that `rows` packed rows will surely need, so that they are built at once.
+    """Raises MissingEpochs for all the epochs that `rows` packed rows will surely need, so that
+    they are built at once.
 
-    First epochs say how long an example is on average, hence how many are drawn; unpacked, as many as rows.
+    First epochs say how long an example is on average, hence how many are drawn; unpacked, as many
+    as rows.
     """
     first = [lengths(m.name, 0) for m in members]
     if any(table is None for table in first):
@@ -218,7 +289,11 @@ def _ask_ahead(members, lengths, capacity, seed, rows, size, pack, has_epoch) ->
     drawn = np.zeros(len(members), np.int64)
     for window in range(int(examples // size)):
         drawn += np.bincount(_draw_members(rates, seed, window, size), minlength=len(members))
-    wanted = {(m.name, epoch) for m, count in zip(members, drawn) for epoch in range(-(-int(count) // m.rows))}
+    wanted = {
+        (m.name, epoch)
+        for m, count in zip(members, drawn)
+        for epoch in range(-(-int(count) // m.rows))
+    }
     missing = {pair for pair in wanted if not has_epoch(*pair)}
     if missing:
         raise MissingEpochs(missing)
@@ -229,12 +304,19 @@ def _draw_members(rates: np.ndarray, seed: int, window: int, size: int) -> np.nd
     return np.searchsorted(np.cumsum(rates) / rates.sum(), uniform, side="right")
 
 
-def draw_window(members: list[Member], drawn: np.ndarray, seed: int, window: int, size: int,
-                orders: dict[tuple[int, int], np.ndarray] | None = None):
+def draw_window(
+    members: list[Member],
+    drawn: np.ndarray,
+    seed: int,
+    window: int,
+    size: int,
+    orders: dict[tuple[int, int], np.ndarray] | None = None,
+):
     """The examples of a window: (member, epoch, index), each int64 [size].
 
-    `drawn` [members] is how many examples each member has given before. Draws are independent with probability
-    rate / sum of rates; a member's rows come in a new hashed order each epoch, which `orders` remembers.
+    `drawn` [members] is how many examples each member has given before. Draws are independent with
+    probability rate / sum of rates; a member's rows come in a new hashed order each epoch, which
+    `orders` remembers.
     """
     orders = {} if orders is None else orders
     member = _draw_members(np.array([m.rate for m in members], np.float64), seed, window, size)
@@ -266,13 +348,15 @@ def _sizes(members, lengths, member, epoch, index, columns: int) -> np.ndarray:
 
 
 def pack_window(sizes: np.ndarray, capacity: tuple[int, ...]) -> list[list[int]]:
-    """Packs examples into rows (vector bin packing in D dimensions, one for each length that a row has).
+    """Packs examples into rows (vector bin packing in D dimensions, one for each length that a row
+    has).
 
-    A row begins with the largest example that is left (by its largest share of a length) and takes, while one fits,
-    the example that matches its room best: the largest dot product of room and need, both as shares of the row and
-    weighted by how scarce each length is, over a power of the need's norm (Panigrahy et al. 2011, "Heuristics for
-    vector bin packing"). Without the norm large examples go first, which is best where one length is much scarcer; the
-    full norm leaves the direction alone, which is best where both are about as scarce. The power that a sample of the
+    A row begins with the largest example that is left (by its largest share of a length) and takes,
+    while one fits, the example that matches its room best: the largest dot product of room and
+    need, both as shares of the row and weighted by how scarce each length is, over a power of the
+    need's norm (Panigrahy et al. 2011, "Heuristics for vector bin packing"). Without the norm large
+    examples go first, which is best where one length is much scarcer; the full norm leaves the
+    direction alone, which is best where both are about as scarce. The power that a sample of the
     examples packs best with is taken.
 
     Args:
@@ -288,17 +372,27 @@ def pack_window(sizes: np.ndarray, capacity: tuple[int, ...]) -> list[list[int]]
     needs, shares, scarcity = sizes[order], shares[order], demand / demand.max()
     norm = np.maximum(np.sqrt((shares**2 * scarcity).sum(1, keepdims=True)), 1e-9)
     root = np.sqrt(norm)  # powers by roots, which are exact, so that every host packs alike
-    rules = [shares * scarcity / np.array(capacity) / power for power in (root, 1, root * np.sqrt(root), norm)]
+    rules = [
+        shares * scarcity / np.array(capacity) / power
+        for power in (root, 1, root * np.sqrt(root), norm)
+    ]
     wants = rules[0]
     if len(capacity) > 1 and len(sizes) >= _SAMPLE:  # with one length all rules are the same
         step = len(sizes) // _SAMPLE
-        wants = min(rules, key=lambda wants: len(_fill_rows(needs[::step], wants[::step], capacity)))
+        wants = min(
+            rules, key=lambda wants: len(_fill_rows(needs[::step], wants[::step], capacity))
+        )
     return [order[row].tolist() for row in _fill_rows(needs, wants, capacity)]
 
 
 def _fill_rows(needs: np.ndarray, wants: np.ndarray, capacity: tuple[int, ...]) -> list[np.ndarray]:
-    """Fills one row after the other: with the first example left, then with those whose wants [N, D] suit its room."""
-    needs, wants = ([np.ascontiguousarray(c, np.float32) for c in array.T] for array in (needs, wants))  # exact: < 2^24
+    """Fills one row after the other: with the first example left, then with those whose wants [N,
+    D] suit its room.
+    """
+    # exact: < 2^24
+    needs, wants = (
+        [np.ascontiguousarray(c, np.float32) for c in array.T] for array in (needs, wants)
+    )
     left, rows = np.arange(len(needs[0])), []
     while len(left):
         row, best, free, room = [], 0, np.ones(len(left), bool), list(map(np.float32, capacity))
@@ -306,9 +400,16 @@ def _fill_rows(needs: np.ndarray, wants: np.ndarray, capacity: tuple[int, ...]) 
             row.append(best)
             free[best] = False
             room = [space - need[best] for space, need in zip(room, needs)]
-            fits = functools.reduce(np.logical_and, (need <= space for space, need in zip(room, needs)), free)
+            fits = functools.reduce(
+                np.logical_and, (need <= space for space, need in zip(room, needs)), free
+            )
             match = sum(space * want for space, want in zip(room, wants))
-            best = int(np.where(fits, match, -1).argmax())  # the first, which is not free, if none fits
+            # the first, which is not free, if none fits
+            best = int(np.where(fits, match, -1).argmax())
         rows.append(left[row])
-        left, needs, wants = left[free], [need[free] for need in needs], [want[free] for want in wants]
+        left, needs, wants = (
+            left[free],
+            [need[free] for need in needs],
+            [want[free] for want in wants],
+        )
     return rows

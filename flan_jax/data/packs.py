@@ -1,8 +1,10 @@
-"""Shards (named arrays with a record) in few files, the packs, that any number of processes write and read.
+"""Shards (named arrays with a record) in few files, the packs, that any number of processes write
+and read.
 
-A pack is written once: arrays one after the other, then the index (key -> record, and place and digest of each array),
-then a footer with the index's own digest. Until the footer is there, readers pass the file over: it gets its name at
-once, and nothing is renamed. Keys stand in the index, so that a pack may have any name and lie in any directory.
+A pack is written once: arrays one after the other, then the index (key -> record, and place and
+digest of each array), then a footer with the index's own digest. Until the footer is there, readers
+pass the file over: it gets its name at once, and nothing is renamed. Keys stand in the index, so
+that a pack may have any name and lie in any directory.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ _MAGIC = b"flanpak1"
 _FOOTER = struct.Struct("<Q16s8s")  # bytes of the index, its digest, _MAGIC
 _ALIGNMENT = 64
 
-# A pack is closed when it is so large, or so old and has taken such a part of its writer's time: a preparation that is
-# killed loses no more than that, and a long one does not make more files than a process may have open.
+# A pack is closed when it is so large, or so old and has taken such a part of its writer's time: a
+# preparation that is killed loses no more than that, and a long one does not make more files than a
+# process may have open.
 _MOST_BYTES = 256 * 2**20
 _MOST_SECONDS, _MOST_PART = 60.0, 0.02
 
@@ -43,7 +46,8 @@ _RENEWED_SECONDS = 3600.0
 # What no process writes to for so long is not being written any more.
 _ABANDONED_SECONDS = 3600.0
 
-# (pack's path, its size, key) of what was found whole in this process, and packs that were named as damaged.
+# (pack's path, its size, key) of what was found whole in this process, and packs that were named as
+# damaged.
 _CHECKED: set[tuple[str, int, str]] = set()
 _NAMED: set[tuple[str, int]] = set()
 # Packs that this process writes.
@@ -64,7 +68,8 @@ class Pack:
     """A pack whose index has been read.
 
     Attributes:
-      path, size, time: of the file; `time` is the last change in nanoseconds, which a use of the pack renews.
+      path, size, time: of the file; `time` is the last change in nanoseconds, which a use of the
+        pack renews.
       index: key -> {'meta': record, 'arrays': {name: [dtype, shape, begin, digest]}}.
     """
 
@@ -95,8 +100,10 @@ class Pack:
                 with contextlib.suppress(OSError):  # a cache that is only read
                     os.utime(self.path)
         entry = self.index[key]
-        arrays = {name: np.frombuffer(self._map, dtype, int(np.prod(shape)), begin).reshape(shape)
-                  for name, (dtype, shape, begin, _) in entry["arrays"].items()}
+        arrays = {
+            name: np.frombuffer(self._map, dtype, int(np.prod(shape)), begin).reshape(shape)
+            for name, (dtype, shape, begin, _) in entry["arrays"].items()
+        }
         mark = (str(self.path), self.size, key)
         if mark not in _CHECKED:
             for name, array in arrays.items():
@@ -122,7 +129,8 @@ class Packs:
           UserError: if the directory cannot be read.
         """
         shard = self._find(key)
-        if shard is None:  # it may have come since, or moved to another pack when the cache was pruned
+        # it may have come since, or moved to another pack when the cache was pruned
+        if shard is None:
             self.refresh()
             shard = self._find(key)
         return shard
@@ -154,9 +162,13 @@ class Packs:
         return [self._packs[name] for name in sorted(self._packs, reverse=True)]
 
     def unfinished(self) -> list[pathlib.Path]:
-        """Files of this directory that no reader uses and no process writes: cut short, damaged, or left behind."""
+        """Files of this directory that no reader uses and no process writes: cut short, damaged, or
+        left behind.
+        """
         self.refresh()
-        return [path for path in self._files() if path.name not in self._packs and is_abandoned(path)]
+        return [
+            path for path in self._files() if path.name not in self._packs and is_abandoned(path)
+        ]
 
     def refresh(self) -> None:
         """Reads the index of each pack that has come since, and forgets those that are gone."""
@@ -170,24 +182,35 @@ class Packs:
         for name in sorted(packs, reverse=True):
             for key in packs[name].index:
                 by_key.setdefault(key, []).append(packs[name])
-        self._packs, self._by_key = packs, by_key  # whole: batches are read in a thread of their own
+        # whole: batches are read in a thread of their own
+        self._packs, self._by_key = packs, by_key
 
     def _files(self) -> list[pathlib.Path]:
         try:
-            return [self.directory / name for name in os.listdir(self.directory) if name.endswith(SUFFIX)]
+            return [
+                self.directory / name
+                for name in os.listdir(self.directory)
+                if name.endswith(SUFFIX)
+            ]
         except FileNotFoundError:
             return []
         except NotADirectoryError as error:
             file = next(p for p in (self.directory, *self.directory.parents) if p.exists())
-            raise UserError(f"the token cache cannot lie below {file}, which is a file; set CACHE_DIR to a directory."
-                            ) from error
+            raise UserError(
+                f"the token cache cannot lie below {file}, which is a file; set CACHE_DIR to a "
+                f"directory."
+            ) from error
         except OSError as error:
-            raise UserError(f"the token cache in {self.directory} cannot be read ({error.strerror}); set CACHE_DIR to "
-                            "a directory you can read.") from error
+            raise UserError(
+                f"the token cache in {self.directory} cannot be read ({error.strerror}); set "
+                f"CACHE_DIR to "
+                "a directory you can read."
+            ) from error
 
 
 class PackWriter:
-    """Writes shards into packs of a directory, inside a `with`; what was added is kept however the block ends.
+    """Writes shards into packs of a directory, inside a `with`; what was added is kept however the
+    block ends.
 
     Attributes:
       written: the packs that are closed.
@@ -215,12 +238,18 @@ class PackWriter:
         with self._writing():
             if self._file is None:
                 self.directory.mkdir(parents=True, exist_ok=True)
-                self._path, self._index, self._opened = self.directory / _new_name(), {}, time.monotonic()
+                self._path, self._index, self._opened = (
+                    self.directory / _new_name(),
+                    {},
+                    time.monotonic(),
+                )
                 _OPEN.add(self._path)
                 self._file = open(self._path, "xb")  # noqa: SIM115 (closed by `close`)
                 self._file.write(_MAGIC)
-            self._index[shard.key] = {"meta": shard.meta,
-                                      "arrays": {name: self._write(a) for name, a in shard.arrays.items()}}
+            self._index[shard.key] = {
+                "meta": shard.meta,
+                "arrays": {name: self._write(a) for name, a in shard.arrays.items()},
+            }
             now = time.monotonic()
             old = now - self._opened > max(_MOST_SECONDS, _MOST_PART * (now - self._began))
         if old or self._file.tell() > _MOST_BYTES:
@@ -276,13 +305,19 @@ def check_writable(directory: pathlib.Path) -> None:
 
 
 def _cannot_write(directory: pathlib.Path, error: OSError) -> UserError:
-    return UserError(f"cannot write the token cache in {directory} ({error.strerror}); make room there, or set "
-                     "CACHE_DIR to a directory you can write to.")
+    return UserError(
+        f"cannot write the token cache in {directory} ({error.strerror}); make room there, or set "
+        "CACHE_DIR to a directory you can write to."
+    )
 
 
 def is_abandoned(path: pathlib.Path) -> bool:
-    """Whether an unfinished file is left behind: its process on this host is dead, or nothing has come for an hour."""
-    host, _, process = path.name.removesuffix(SUFFIX).rpartition("-")[0].partition(".")[2].rpartition("-")
+    """Whether an unfinished file is left behind: its process on this host is dead, or nothing has
+    come for an hour.
+    """
+    host, _, process = (
+        path.name.removesuffix(SUFFIX).rpartition("-")[0].partition(".")[2].rpartition("-")
+    )
     if host == socket.gethostname() and process.isdigit():
         if int(process) == os.getpid():
             return path not in _OPEN
@@ -301,7 +336,9 @@ def is_abandoned(path: pathlib.Path) -> bool:
 
 def _new_name() -> str:
     """'TIME.HOST-PROCESS-RANDOM.pack': names sort by time."""
-    return f"{time.time_ns():020d}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+    return (
+        f"{time.time_ns():020d}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+    )
 
 
 def _open(path: pathlib.Path) -> Pack | None:
@@ -320,7 +357,9 @@ def _open(path: pathlib.Path) -> Pack | None:
             return Pack(path, state.st_size, state.st_mtime_ns, json.loads(index))
     except (OSError, ValueError, struct.error) as error:
         if not isinstance(error, FileNotFoundError) and is_abandoned(path):
-            _name_once(path, 0, f"is damaged or was not finished ({error}); what it held will be rebuilt")
+            _name_once(
+                path, 0, f"is damaged or was not finished ({error}); what it held will be rebuilt"
+            )
         return None
 
 

@@ -1,4 +1,6 @@
-"""`flan-jax prepare --prune`: takes out of the cache what no run can use any more, or none has used for long."""
+"""`flan-jax prepare --prune`: takes out of the cache what no run can use any more, or none has used
+for long.
+"""
 
 from __future__ import annotations
 
@@ -44,18 +46,27 @@ class Freed:
 
     def text(self, dry_run: bool) -> str:
         """What to print."""
-        lines = [f"{reason}: {count:,}, {_megabytes(self.size[reason])}" for reason, count in self.count.items()]
+        lines = [
+            f"{reason}: {count:,}, {_megabytes(self.size[reason])}"
+            for reason, count in self.count.items()
+        ]
         total = _megabytes(sum(self.size.values()))
-        return "\n".join([*lines, f"{'would free' if dry_run else 'freed'} {total}; {self.kept:,} shards "
-                                  f"({_megabytes(self.kept_size)}) stay"])
+        return "\n".join(
+            [
+                *lines,
+                f"{'would free' if dry_run else 'freed'} {total}; {self.kept:,} shards "
+                f"({_megabytes(self.kept_size)}) stay",
+            ]
+        )
 
 
 def prune(data: Data, days: float, dry_run: bool = False) -> Freed:
     """Takes shards, plans and left-over files out of the cache of `data`.
 
-    What the configuration of `data` uses stays, whatever its age. Of the rest goes what this version of flan_jax does
-    not look up any more, as its code or templates have changed, and what no run has opened for `days` days. A run that
-    is under way keeps what it has opened, and renders again what it lacks at its next start.
+    What the configuration of `data` uses stays, whatever its age. Of the rest goes what this
+    version of flan_jax does not look up any more, as its code or templates have changed, and what
+    no run has opened for `days` days. A run that is under way keeps what it has opened, and renders
+    again what it lacks at its next start.
     """
     freed, used, plans = Freed(), data.keys_in_use(), data.plans_in_use()
     before, unused = time.time() - days * _DAY, UNUSED.format(days=f"{days:g}")
@@ -63,27 +74,38 @@ def prune(data: Data, days: float, dry_run: bool = False) -> Freed:
         with contextlib.suppress(FileNotFoundError):  # another process prunes, too
             _prune_pack(data, pack, used, before, unused, freed, dry_run)
     left = [(UNFINISHED, path) for path in data.cache.packs.unfinished()]
-    left += [(unused, path) for path in (data.directory / "plans").glob("*.npz")
-             if path not in plans and _is_older(path, before)]
+    left += [
+        (unused, path)
+        for path in (data.directory / "plans").glob("*.npz")
+        if path not in plans and _is_older(path, before)
+    ]
     left += [(EARLIER, path) for path in _earlier(data.directory)]
     for reason, path in left:
         freed.add(reason, _size(path))
         if not dry_run:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # the directory of a dataset, if this was the last one in it
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(
+                missing_ok=True
+            )
+            # the directory of a dataset, if this was the last one in it
+            with contextlib.suppress(OSError):
                 path.parent.rmdir()
     return freed
 
 
-def _prune_pack(data: Data, pack: Pack, used: set[str], before: float, unused: str, freed: Freed,
-                dry_run: bool) -> None:
+def _prune_pack(
+    data: Data, pack: Pack, used: set[str], before: float, unused: str, freed: Freed, dry_run: bool
+) -> None:
     state = pack.path.stat()
     reasons = {}
     for key, entry in pack.index.items():
         dataset, code = entry["meta"].get("dataset"), entry["meta"].get("code")
         if key in used:
             continue
-        if code is not None and dataset in CATALOGUE and code != data.cache.made_by(CATALOGUE[dataset]):
+        if (
+            code is not None
+            and dataset in CATALOGUE
+            and code != data.cache.made_by(CATALOGUE[dataset])
+        ):
             reasons[key] = OTHER_CODE
         elif state.st_mtime < before:
             reasons[key] = unused
@@ -107,7 +129,9 @@ def _prune_pack(data: Data, pack: Pack, used: set[str], before: float, unused: s
 def _earlier(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """The shards that versions before packs wrote: a directory each, below that of a dataset."""
     for meta in directory.glob("*/*/meta.json"):
-        if (meta.parent / "inputs_ends.npy").is_file() or (meta.parent / "tokens_ends.npy").is_file():
+        if (meta.parent / "inputs_ends.npy").is_file() or (
+            meta.parent / "tokens_ends.npy"
+        ).is_file():
             yield meta.parent
 
 

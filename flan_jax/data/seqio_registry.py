@@ -1,4 +1,5 @@
-"""Names that SeqIO knows before anything of theirs is built, and a hook that waits for SeqIO to be imported.
+"""Names that SeqIO knows before anything of theirs is built, and a hook that waits for SeqIO to be
+imported.
 
 Imports neither SeqIO nor TensorFlow: whoever does not use them does not pay for them.
 """
@@ -11,7 +12,8 @@ from typing import Any
 
 
 class LazyRegistry(MutableMapping):
-    """What SeqIO's registries keep providers in, with more names: their providers are built when they are looked up.
+    """What SeqIO's registries keep providers in, with more names: their providers are built when
+    they are looked up.
 
     Args:
       registered: the providers that are there already; they win over a recipe of the same name.
@@ -19,8 +21,12 @@ class LazyRegistry(MutableMapping):
       build: (name, recipe) -> provider; what it raises reaches whoever looks the name up.
     """
 
-    def __init__(self, registered: Mapping[str, Any], recipes: Callable[[], Mapping[str, Any]],
-                 build: Callable[[str, Any], Any]):
+    def __init__(
+        self,
+        registered: Mapping[str, Any],
+        recipes: Callable[[], Mapping[str, Any]],
+        build: Callable[[str, Any], Any],
+    ):
         self._registered = dict(registered)
         self._recipes, self._build = recipes, build
         self._built: dict[str, Any] = {}
@@ -49,7 +55,9 @@ class LazyRegistry(MutableMapping):
 
     def __iter__(self) -> Iterator[str]:
         yield from self._registered
-        yield from (n for n in self._recipes() if n not in self._registered and n not in self._removed)
+        yield from (
+            n for n in self._recipes() if n not in self._registered and n not in self._removed
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -60,7 +68,9 @@ class LazyRegistry(MutableMapping):
 
 
 def when_imported(name: str, then: Callable[[Any], None]) -> None:
-    """Calls `then(module)` as soon as the module of that name has run: now, if it is imported already."""
+    """Calls `then(module)` as soon as the module of that name has run: now, if it is imported
+    already.
+    """
     if name in sys.modules:
         then(sys.modules[name])
     else:
@@ -68,7 +78,9 @@ def when_imported(name: str, then: Callable[[Any], None]) -> None:
 
 
 class _Hook:
-    """A finder that lets the others find the module, and adds a call to the end of its execution."""
+    """A finder that lets the others find the module, and adds a call to the end of its
+    execution.
+    """
 
     def __init__(self, name: str, then: Callable[[Any], None]):
         self.name, self.then = name, then
@@ -76,7 +88,11 @@ class _Hook:
     def find_spec(self, name, path=None, target=None):
         if name != self.name:
             return None
-        others = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self and hasattr(f, "find_spec"))
+        others = (
+            f.find_spec(name, path, target)
+            for f in sys.meta_path
+            if f is not self and hasattr(f, "find_spec")
+        )
         spec = next((found for found in others if found is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = self._followed(spec.loader.exec_module)

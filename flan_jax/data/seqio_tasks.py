@@ -1,13 +1,18 @@
-"""The catalogue under SeqIO's names, for other engines (stock T5X, a notebook) and our own: tasks are built on look-up.
+"""The catalogue under SeqIO's names, for other engines (stock T5X, a notebook) and our own: tasks
+are built on look-up.
 
-  flan_<dataset>                  trains: a template by hash of row, seed and epoch; the tokens of our own cache
-  flan_<dataset>.<template>       the rows in one forward template; metrics compare what a model writes
-  flan_<dataset>.<template>.rank  the same where there are options: an example an option, and the likeliest one counts
-  flan_heldout_<form>             the mixture that trains while a form of HELD_OUT is held out: a cluster, 'superglue',
-                                  'intra_0' and so on, 'all', 'none'; clusters joined by '+' have no name
-  flan_heldout_<form>_eval        the held-out datasets in their forward templates; ranked where there are options
+  flan_<dataset>                  trains: a template by hash of row, seed and epoch; the tokens of
+  our own cache flan_<dataset>.<template>       the rows in one forward template; metrics compare
+  what a model writes flan_<dataset>.<template>.rank  the same where there are options: an example
+  an option, and the likeliest one counts flan_heldout_<form>             the mixture that trains
+  while a form of HELD_OUT is held out: a cluster, 'superglue',
+                                  'intra_0' and so on, 'all', 'none'; clusters joined by '+' have no
+                                  name
+  flan_heldout_<form>_eval        the held-out datasets in their forward templates; ranked where
+  there are options
 
-`import flan_jax.tasks` offers these names to SeqIO, whichever of the two is imported first, without importing it.
+`import flan_jax.tasks` offers these names to SeqIO, whichever of the two is imported first, without
+importing it.
 """
 
 from __future__ import annotations
@@ -44,12 +49,13 @@ class SeqioTasks:
 
     Attributes:
       source, data_dir: 'tfds', 'hf', 'jsonl' or 'bundled', and where it reads.
-      vocabulary, architecture: 'bytes', a SentencePiece file, or a tokenizer.json, and the model that reads it: 't5',
-        'decoder' or None; see `vocabulary.load_vocabulary`.
+      vocabulary, architecture: 'bytes', a SentencePiece file, or a tokenizer.json, and the model
+        that reads it: 't5', 'decoder' or None; see `vocabulary.load_vocabulary`.
       options_style, instructions: see `render.render`.
       seed: decides template choice, shuffled options and exemplars.
       shots: exemplars before each row, as many as fit in the input.
-      related, commercial_only: what trains in the mixtures `flan_heldout_...`; see `mixture.held_out_split`.
+      related, commercial_only: what trains in the mixtures `flan_heldout_...`; see
+        `mixture.held_out_split`.
     """
 
     source: str = "bundled"
@@ -65,8 +71,12 @@ class SeqioTasks:
 
     def __post_init__(self):
         check_fields(self, "SeqioTasks", {"seed": (0, 2**32), "shots": (0, 1025)})
-        for name, known in (("options_style", STYLES), ("instructions", INSTRUCTIONS), ("source", KINDS),
-                            ("related", RULES)):
+        for name, known in (
+            ("options_style", STYLES),
+            ("instructions", INSTRUCTIONS),
+            ("source", KINDS),
+            ("related", RULES),
+        ):
             check_choice(f"SeqioTasks.{name}", getattr(self, name), known)
         for name in ("data_dir", "vocabulary"):
             if getattr(self, name) is not None:
@@ -109,12 +119,15 @@ def settings() -> SeqioTasks:
 
 
 def seqio_vocabulary():
-    """The tasks' vocabulary as SeqIO's own: what a model of stock T5X reads and writes. Imports TensorFlow."""
+    """The tasks' vocabulary as SeqIO's own: what a model of stock T5X reads and writes. Imports
+    TensorFlow.
+    """
     return settings().loaded_vocabulary.seqio()
 
 
 def configure(**values: Any) -> None:
-    """Settles the attributes of `SeqioTasks`; what is not given comes from gin. Tasks looked up before are forgotten.
+    """Settles the attributes of `SeqioTasks`; what is not given comes from gin. Tasks looked up
+    before are forgotten.
 
     Raises:
       UserError: for an unknown name or value.
@@ -124,7 +137,9 @@ def configure(**values: Any) -> None:
     for name in values:
         if name not in known:
             hint = did_you_mean(nearest(name, known), ";")
-            raise UserError(f"the SeqIO tasks have no setting {name!r}{hint} They are {', '.join(known)}.")
+            raise UserError(
+                f"the SeqIO tasks have no setting {name!r}{hint} They are {', '.join(known)}."
+            )
     _settings = SeqioTasks(**values)
     if _PROVIDERS in sys.modules:
         _install(sys.modules[_PROVIDERS])  # a SeqIO that has been reset gets the names back
@@ -138,7 +153,9 @@ def register() -> None:
 
 
 def task_recipes() -> Mapping[str, TaskRecipe]:
-    """Every task that the catalogue offers, by name; inverted templates train but are nothing to evaluate with."""
+    """Every task that the catalogue offers, by name; inverted templates train but are nothing to
+    evaluate with.
+    """
     return _task_recipes(len(CATALOGUE))
 
 
@@ -163,9 +180,16 @@ def _task_recipes(datasets: int) -> Mapping[str, TaskRecipe]:
 
 @functools.cache
 def _mixture_recipes() -> Mapping[str, MixtureRecipe]:
-    forms = (*CLUSTERS, "superglue", *(f"intra_{number}" for number in range(INTRA_CLUSTER_SPLITS)), "all")
+    forms = (
+        *CLUSTERS,
+        "superglue",
+        *(f"intra_{number}" for number in range(INTRA_CLUSTER_SPLITS)),
+        "all",
+    )
     trained = {f"flan_heldout_{form}": MixtureRecipe(form) for form in (*forms, "none")}
-    return trained | {f"flan_heldout_{form}_eval": MixtureRecipe(form, evaluated=True) for form in forms}
+    return trained | {
+        f"flan_heldout_{form}_eval": MixtureRecipe(form, evaluated=True) for form in forms
+    }
 
 
 def _registries(providers) -> tuple[Any, Any]:

@@ -11,7 +11,9 @@ from flan_jax.data.vocabulary import HuggingFaceVocabulary
 
 
 class SeqioVocabulary(seqio.Vocabulary):
-    """Wraps a `HuggingFaceVocabulary`; the tensor methods run it through `tf.py_function`, on strings of any shape."""
+    """Wraps a `HuggingFaceVocabulary`; the tensor methods run it through `tf.py_function`, on
+    strings of any shape.
+    """
 
     def __init__(self, vocabulary: HuggingFaceVocabulary):
         super().__init__(extra_ids=0)
@@ -53,16 +55,23 @@ class SeqioVocabulary(seqio.Vocabulary):
 
         if s.shape.rank == 0:
             return one(s)
-        return tf.map_fn(lambda text: tf.RaggedTensor.from_tensor(one(text)[None])[0], s,
-                         fn_output_signature=tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0))
+        return tf.map_fn(
+            lambda text: tf.RaggedTensor.from_tensor(one(text)[None])[0],
+            s,
+            fn_output_signature=tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0),
+        )
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        text = tf.py_function(lambda i: self.vocabulary.decode(i.numpy().tolist()), [ids], tf.string)
+        text = tf.py_function(
+            lambda i: self.vocabulary.decode(i.numpy().tolist()), [ids], tf.string
+        )
         text.set_shape([])
         return text
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SeqioVocabulary):
             return False
-        mine, theirs = ((of.digest, of.bos_id, of.eos_id) for of in (self.vocabulary, other.vocabulary))
+        mine, theirs = (
+            (of.digest, of.bos_id, of.eos_id) for of in (self.vocabulary, other.vocabulary)
+        )
         return mine == theirs

@@ -1,4 +1,6 @@
-"""What decides a function's results, as text for the keys of caches: its source, what it imports, what it is given."""
+"""What decides a function's results, as text for the keys of caches: its source, what it imports,
+what it is given.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
 def source_of(function: Callable) -> str:
-    """The text of the file that defines a function or class, and of the files beside it that this one imports."""
+    """The text of the file that defines a function or class, and of the files beside it that this
+    one imports.
+    """
     module = inspect.getmodule(function)
     path = pathlib.Path(getattr(module, "__file__", None) or "")
     if path.suffix != ".py" or not path.is_file():
@@ -33,7 +37,8 @@ def source_of(function: Callable) -> str:
 
 
 def code_of(value: Any, owner: str, within: tuple[Any, ...] = ()) -> Any:
-    """What decides a value, JSON-able and the same in every process: the text of functions, with what they hold.
+    """What decides a value, JSON-able and the same in every process: the text of functions, with
+    what they hold.
 
     Args:
       value: a function, a value that it is given, or both in containers.
@@ -56,12 +61,18 @@ def code_of(value: Any, owner: str, within: tuple[Any, ...] = ()) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(json.dumps(code(item)) for item in value)
     if callable(value):
-        return [getattr(value, "__qualname__", type(value).__qualname__), _known_source(value),
-                *map(code, _held_by(value))]
+        return [
+            getattr(value, "__qualname__", type(value).__qualname__),
+            _known_source(value),
+            *map(code, _held_by(value)),
+        ]
     text = str(value) if _ADDRESS.search(repr(value)) else repr(value)
     if _ADDRESS.search(text):
-        raise UserError(f"{owner} holds {text}, of which nobody can say in another process whether it is the same; "
-                        "give its class a __repr__ that says what decides its results, or use plain values.")
+        raise UserError(
+            f"{owner} holds {text}, of which nobody can say in another process whether it is the "
+            f"same; "
+            "give its class a __repr__ that says what decides its results, or use plain values."
+        )
     return text
 
 
@@ -70,7 +81,10 @@ def _held_by(function: Callable) -> list[Any]:
     if isinstance(function, type):
         return []
     closure = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    held = [closure, *(getattr(function, name, None) for name in ("__defaults__", "__kwdefaults__", "__self__"))]
+    held = [
+        closure,
+        *(getattr(function, name, None) for name in ("__defaults__", "__kwdefaults__", "__self__")),
+    ]
     return held if hasattr(function, "__qualname__") else [vars(function)]
 
 

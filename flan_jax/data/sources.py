@@ -1,8 +1,9 @@
-"""Where raw rows come from: TensorFlow Datasets, JSON lines, the rows bundled with the package; `hub` has one more.
+"""Where raw rows come from: TensorFlow Datasets, JSON lines, the rows bundled with the package;
+`hub` has one more.
 
-A source answers four questions about a dataset: is it available, which slice of which raw split is our 'train' or
-'test', what are its rows, and what is its fingerprint (so that a token cache made from other rows is never used).
-Only reading from TFDS imports TensorFlow.
+A source answers four questions about a dataset: is it available, which slice of which raw split is
+our 'train' or 'test', what are its rows, and what is its fingerprint (so that a token cache made
+from other rows is never used). Only reading from TFDS imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ KINDS = ("tfds", "hf", "jsonl", "bundled")
 _ESCAPED = re.compile(rb"\\.")
 _ESCAPED_TEXT = re.compile(r"\\.")
 _MOST_CHARACTERS = 2**26  # of a row: one that does not end by then lacks a quotation mark
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON escapes each half of what lies beyond 16 bits
+# how JSON escapes each half of what lies beyond 16 bits
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _DOWNLOAD_TIMEOUT_SECONDS = 60
 _DOWNLOAD_HOST = "storage.googleapis.com"  # where TFDS looks first
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file. A row whose text holds raw line breaks goes on over several lines.
+    """The objects of a JSONL file. A row whose text holds raw line breaks goes on over several
+    lines.
 
     Raises:
-      UserError: for a line that is cut short, is no JSON object or no UTF-8, has a number that is too long or is
-        nested too deeply, with file and line number.
+      UserError: for a line that is cut short, is no JSON object or no UTF-8, has a number that is
+        too long or is nested too deeply, with file and line number.
     """
     return (_object(text, f"{path}:{number}") for number, text in _texts(path))
 
@@ -95,11 +98,20 @@ def _object(text: str, where: str) -> dict[str, Any]:
         place = f"at column {error.colno}"
         if error.lineno > 1:
             place += f" of line {error.lineno} of the row; is a quotation mark missing?"
-        raise UserError(f"{where}: not a whole JSON object ({error.msg.removesuffix(' at')} {place}); mend the line or "
-                        "take it out.") from error
+        raise UserError(
+            f"{where}: not a whole JSON object ({error.msg.removesuffix(' at')} {place}); mend "
+            f"the line or "
+            "take it out."
+        ) from error
     except (ValueError, RecursionError) as error:  # a whole number of thousands of digits
-        why = "nested too deeply" if isinstance(error, RecursionError) else "it has a number of too many digits"
-        raise UserError(f"{where}: not readable JSON ({why}); mend the line or take it out.") from error
+        why = (
+            "nested too deeply"
+            if isinstance(error, RecursionError)
+            else "it has a number of too many digits"
+        )
+        raise UserError(
+            f"{where}: not readable JSON ({why}); mend the line or take it out."
+        ) from error
     if not isinstance(row, dict):
         kind = "null" if row is None else type(row).__name__
         raise UserError(f"{where}: a row must be a JSON object, not {kind}.")
@@ -112,8 +124,11 @@ def _check_unicode(row: dict[str, Any], where: str) -> None:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{where}: {error.object[error.start]!r} is half of a character, as where a text was cut "
-                        "within one; mend the line or take it out.") from error
+        raise UserError(
+            f"{where}: {error.object[error.start]!r} is half of a character, as where a text was "
+            f"cut "
+            "within one; mend the line or take it out."
+        ) from error
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
@@ -121,14 +136,20 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")  # Windows marks a file's beginning
+                # Windows marks a file's beginning
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; write the file "
-                                "anew in that encoding.") from error
+                raise UserError(
+                    f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; write the "
+                    f"file "
+                    "anew in that encoding."
+                ) from error
 
 
 def count_jsonl(path: pathlib.Path) -> int:
-    """Rows of a JSONL file; parses it only where some line does not end an object, or ends within a text."""
+    """Rows of a JSONL file; parses it only where some line does not end an object, or ends within a
+    text.
+    """
     count = 0
     with open(path, "rb") as file:
         for line in file:
@@ -147,8 +168,10 @@ class JsonlSource:
     def __init__(self, directory: str | pathlib.Path):
         self.directory = local_path(directory, "DATA_DIR")
         if not self.directory.is_dir():
-            raise UserError(f"DATA_DIR {str(directory)!r} is not a directory; "
-                            "give one that holds <dataset>/<split>.jsonl.")
+            raise UserError(
+                f"DATA_DIR {str(directory)!r} is not a directory; "
+                "give one that holds <dataset>/<split>.jsonl."
+            )
         self._counts: dict[pathlib.Path, int] = {}
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
@@ -178,7 +201,9 @@ class JsonlSource:
         raw_split = parse_spec(spec)[0]
         path = self.path(dataset, raw_split)
         if not path.is_file():
-            raise UserError(f"{dataset.name} has no raw split {raw_split!r} here: there is no file {path}.")
+            raise UserError(
+                f"{dataset.name} has no raw split {raw_split!r} here: there is no file {path}."
+            )
         for positions in reading_order(dataset, spec, self._count(path)):
             yield from in_order(positions, functools.partial(_rows_at, path))
 
@@ -193,7 +218,9 @@ class JsonlSource:
 
 
 class BundledSource(JsonlSource):
-    """The rows shipped with the package: about 24 a dataset, written for this project, one file for each split."""
+    """The rows shipped with the package: about 24 a dataset, written for this project, one file for
+    each split.
+    """
 
     kind = "bundled"
 
@@ -208,19 +235,25 @@ class BundledSource(JsonlSource):
 
 
 class TfdsSource:
-    """TensorFlow Datasets, prepared below `directory` (its own default if None); downloads what is missing."""
+    """TensorFlow Datasets, prepared below `directory` (its own default if None); downloads what is
+    missing.
+    """
 
     kind = "tfds"
 
     def __init__(self, directory: str | pathlib.Path | None = None):
-        self.directory = local_path("~/tensorflow_datasets" if directory is None else directory, "DATA_DIR")
+        self.directory = local_path(
+            "~/tensorflow_datasets" if directory is None else directory, "DATA_DIR"
+        )
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
         """The slice of a raw split that is our split of the dataset; None if it has none."""
         return dataset.splits.get(split)
 
     def prepared(self, dataset: Dataset) -> pathlib.Path | None:
-        """The builder's `dataset_info.json`, if the data lie on disk; looked up without TensorFlow."""
+        """The builder's `dataset_info.json`, if the data lie on disk; looked up without
+        TensorFlow.
+        """
         if dataset.tfds is None:
             return None
         name, version = dataset.tfds.rsplit(":", 1)
@@ -243,7 +276,9 @@ class TfdsSource:
         return bool(dataset.tfds) and not dataset.manual and self.prepared(dataset) is None
 
     def download(self, dataset: Dataset) -> str | None:
-        """Downloads and prepares a dataset that is not on disk; None, or why it could not. Imports TensorFlow."""
+        """Downloads and prepares a dataset that is not on disk; None, or why it could not. Imports
+        TensorFlow.
+        """
         if self.prepared(dataset) is not None:
             return None
         if dataset.tfds is None:
@@ -257,24 +292,36 @@ class TfdsSource:
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
         try:
             self._builder(dataset).download_and_prepare()
-        except Exception as error:  # TFDS and its transports raise anything; the reason goes to the user
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'failed'}"
+        # TFDS and its transports raise anything; the reason goes to the user
+        except Exception as error:
+            return (
+                f"{type(error).__name__}: "
+                f"{str(error).strip().splitlines()[0] if str(error).strip() else 'failed'}"
+            )
         finally:
             socket.setdefaulttimeout(before)
         return None
 
     def rows(self, dataset: Dataset, spec: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(position in the raw split, raw row as plain Python) for each row of a slice. Imports TensorFlow."""
+        """(position in the raw split, raw row as plain Python) for each row of a slice. Imports
+        TensorFlow.
+        """
         import tensorflow_datasets as tfds
 
         raw_split, part = parse_spec(spec)
         with _readable(f"{dataset.tfds} in {self.directory}"):
             builder = self._builder(dataset)
             if raw_split not in builder.info.splits:
-                raise UserError(f"{dataset.tfds} has no split {raw_split!r}, but {', '.join(builder.info.splits)}.")
+                raise UserError(
+                    f"{dataset.tfds} has no split {raw_split!r}, but "
+                    f"{', '.join(builder.info.splits)}."
+                )
             begin = range(builder.info.splits[raw_split].num_examples)[part].start
-            data = builder.as_dataset(split=spec, shuffle_files=False,
-                                      read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False))
+            data = builder.as_dataset(
+                split=spec,
+                shuffle_files=False,
+                read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+            )
             for offset, row in enumerate(tfds.as_numpy(data)):
                 yield begin + offset, _to_python(row)
 
@@ -306,7 +353,9 @@ def _readable(what: str) -> Iterator[None]:
 
 @functools.cache
 def no_network(host: str, port: int = 443) -> str | None:
-    """Why a host cannot be reached, found out once and quickly: TFDS itself would retry for minutes a dataset."""
+    """Why a host cannot be reached, found out once and quickly: TFDS itself would retry for minutes
+    a dataset.
+    """
     if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
         return None
     try:
@@ -333,12 +382,17 @@ def open_source(kind: str, data_dir: str | None = None) -> Source | HubSource:
         return HubSource(data_dir)
     if kind == "bundled":
         if data_dir is not None:
-            raise UserError(f"DATA_DIR {shown(repr(data_dir))} has no effect on the rows bundled with the package; set "
-                            "DATA_SOURCE to 'jsonl', 'hf' or 'tfds' to read from there, or leave DATA_DIR out.")
+            raise UserError(
+                f"DATA_DIR {shown(repr(data_dir))} has no effect on the rows bundled with the "
+                f"package; set "
+                "DATA_SOURCE to 'jsonl', 'hf' or 'tfds' to read from there, or leave DATA_DIR out."
+            )
         return BundledSource()
     if kind == "jsonl":
         if data_dir is None:
-            raise UserError("DATA_SOURCE=jsonl needs DATA_DIR, a directory that holds <dataset>/<split>.jsonl.")
+            raise UserError(
+                "DATA_SOURCE=jsonl needs DATA_DIR, a directory that holds <dataset>/<split>.jsonl."
+            )
         return JsonlSource(data_dir)
     near = did_you_mean(nearest(kind, KINDS), f"; it is one of {', '.join(KINDS)}.")
     raise UserError(f"unknown DATA_SOURCE {kind!r}{near}")
@@ -347,12 +401,19 @@ def open_source(kind: str, data_dir: str | None = None) -> Source | HubSource:
 def described(source: Source | HubSource) -> str:
     """Which rows a source has, in words."""
     if source.kind == "bundled":
-        return "the rows bundled with the package (DATA_SOURCE=bundled), some 24 a dataset, for trying things out"
+        return (
+            "the rows bundled with the package (DATA_SOURCE=bundled), some 24 a dataset, for "
+            "trying things out"
+        )
     return f"{source.directory} (DATA_SOURCE={source.kind})"
 
 
-def unavailable(source: Source | HubSource, dataset: Dataset, split: str, shots: int = 0) -> str | None:
-    """None if a split of a dataset has rows here, and exemplars where there are `shots` before each; else why not."""
+def unavailable(
+    source: Source | HubSource, dataset: Dataset, split: str, shots: int = 0
+) -> str | None:
+    """None if a split of a dataset has rows here, and exemplars where there are `shots` before
+    each; else why not.
+    """
     reason = source.available(dataset, split)
     if reason is None and shots and (why := source.available(dataset, "train")):
         return f"has no exemplars: its training side {why}"

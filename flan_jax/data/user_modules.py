@@ -21,15 +21,23 @@ def import_module(name: str) -> None:
     path = pathlib.Path(name).expanduser()
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        raise UserError(f"The module {name!r} is no file; give a module's name or the path of a .py file.")
+        raise UserError(
+            f"The module {name!r} is no file; give a module's name or the path of a .py file."
+        )
     try:
         _run_file(path) if is_file else importlib.import_module(name)
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and not is_file and f"{name}.".startswith(f"{error.name}."):
-            raise UserError(f"The module {name!r} cannot be imported ({error}); "
-                            "give a module on the path, or the path of a .py file.") from error
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and not is_file
+            and f"{name}.".startswith(f"{error.name}.")
+        ):
+            raise UserError(
+                f"The module {name!r} cannot be imported ({error}); "
+                "give a module on the path, or the path of a .py file."
+            ) from error
         raise UserError(f"The module {name!r} does not run: {_what_and_where(error)}.") from error
 
 

@@ -1,10 +1,11 @@
-"""Vocabularies that work without TensorFlow: bytes, SentencePiece files, and Hugging Face's `tokenizer.json`.
+"""Vocabularies that work without TensorFlow: bytes, SentencePiece files, and Hugging Face's
+`tokenizer.json`.
 
-Each has `size`, `fingerprint`, `encode`, `decode`, `seqio`, and the ids that stand around a text: `eos_id` ends every
-target and any of `eos_ids` an answer, `bos_id` is what a decoder-only model reads first, and `input_end` closes the
-inputs. `encode_input` and `encode_target` give what models read and write. An encoder-decoder's inputs, and those in a
-vocabulary that a model was not pretrained with, are closed as T5X does, with EOS; a pretrained language model's with a
-line break.
+Each has `size`, `fingerprint`, `encode`, `decode`, `seqio`, and the ids that stand around a text:
+`eos_id` ends every target and any of `eos_ids` an answer, `bos_id` is what a decoder-only model
+reads first, and `input_end` closes the inputs. `encode_input` and `encode_target` give what models
+read and write. An encoder-decoder's inputs, and those in a vocabulary that a model was not
+pretrained with, are closed as T5X does, with EOS; a pretrained language model's with a line break.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from collections.abc import Sequence
 
 from flan_jax.data.hashing import file_digest
 from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
-from flan_jax.data.special_tokens import CONFIG, GENERATION_CONFIG, files_beside, read_special_tokens, until
+from flan_jax.data.special_tokens import (
+    CONFIG,
+    GENERATION_CONFIG,
+    files_beside,
+    read_special_tokens,
+    until,
+)
 from flan_jax.errors import UserError
 
 PAD, EOS = 0, 1
@@ -47,7 +54,9 @@ class ByteVocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text up to the first EOS; ids that are no byte are left out."""
-        return bytes(i - 3 for i in until(self.eos_ids, ids) if 3 <= i < 259).decode(errors="ignore")
+        return bytes(i - 3 for i in until(self.eos_ids, ids) if 3 <= i < 259).decode(
+            errors="ignore"
+        )
 
     def seqio(self):
         """The same vocabulary for SeqIO pipelines; imports TensorFlow."""
@@ -60,7 +69,8 @@ class SentencePieceVocabulary:
     """A SentencePiece model file, with 100 sentinel ids after its pieces as T5 has them.
 
     Raises:
-      UserError: if the file is missing, is no SentencePiece model, or has other ids for pad and EOS than T5 (0, 1).
+      UserError: if the file is missing, is no SentencePiece model, or has other ids for pad and EOS
+        than T5 (0, 1).
     """
 
     extra_ids = 100
@@ -74,10 +84,15 @@ class SentencePieceVocabulary:
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_file=path)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"VOCABULARY {path!r} is not a readable SentencePiece model ({error}).") from error
+            raise UserError(
+                f"VOCABULARY {path!r} is not a readable SentencePiece model ({error})."
+            ) from error
         if (self._model.pad_id(), self._model.eos_id()) != (PAD, EOS):
-            raise UserError(f"VOCABULARY {path!r} has pad id {self._model.pad_id()} and EOS id {self._model.eos_id()}; "
-                            "a T5 vocabulary has 0 and 1.")
+            raise UserError(
+                f"VOCABULARY {path!r} has pad id {self._model.pad_id()} and EOS id "
+                f"{self._model.eos_id()}; "
+                "a T5 vocabulary has 0 and 1."
+            )
         self.eos_ids = tuple(dict.fromkeys([EOS, *_ends_beside(pathlib.Path(path))]))
         self.size = self._model.get_piece_size() + self.extra_ids
         ends = "" if self.eos_ids == (EOS,) else f":{self.eos_ids}"
@@ -108,7 +123,9 @@ class SentencePieceVocabulary:
 
 
 def _ends_beside(path: pathlib.Path) -> tuple[int, ...]:
-    """The EOS ids of the model that a SentencePiece file belongs to, where it lies in a model's directory."""
+    """The EOS ids of the model that a SentencePiece file belongs to, where it lies in a model's
+    directory.
+    """
     if path.name not in VOCABULARY_FILES:
         return ()
     files = files_beside(path.parent)
@@ -126,11 +143,13 @@ def padded_size(vocabulary: Vocabulary) -> int:
 
 @functools.cache
 def load_vocabulary(name: str, architecture: str | None = None) -> Vocabulary:
-    """The vocabulary that VOCABULARY names: 'bytes', a SentencePiece model, a tokenizer.json or a directory with one.
+    """The vocabulary that VOCABULARY names: 'bytes', a SentencePiece model, a tokenizer.json or a
+    directory with one.
 
     Args:
       name: what VOCABULARY says.
-      architecture: 't5' or 'decoder', which decides how a tokenizer.json closes inputs; see `HuggingFaceVocabulary`.
+      architecture: 't5' or 'decoder', which decides how a tokenizer.json closes inputs; see
+        `HuggingFaceVocabulary`.
 
     Raises:
       UserError: if it is none of them.
@@ -141,8 +160,11 @@ def load_vocabulary(name: str, architecture: str | None = None) -> Vocabulary:
     if path.is_dir():
         path = next((path / file for file in VOCABULARY_FILES if (path / file).is_file()), path)
     if not path.is_file():
-        raise UserError(f"VOCABULARY {name!r} is neither 'bytes' nor a file; give the path of a SentencePiece model, "
-                        "or of a tokenizer.json.")
+        raise UserError(
+            f"VOCABULARY {name!r} is neither 'bytes' nor a file; give the path of a SentencePiece "
+            f"model, "
+            "or of a tokenizer.json."
+        )
     if path.suffix == ".json":
         return HuggingFaceVocabulary(str(path), architecture)
     return SentencePieceVocabulary(str(path))

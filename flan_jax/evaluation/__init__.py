@@ -1,1 +1,3 @@
-"""Evaluation of held-out datasets: rank classification, generation, metrics, results and the report of them."""
+"""Evaluation of held-out datasets: rank classification, generation, metrics, results and the report
+of them.
+"""

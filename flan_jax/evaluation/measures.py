@@ -1,6 +1,8 @@
-"""What each unit of rows contributes to a headline number, on disk beside the predictions: `*.units.json`.
+"""What each unit of rows contributes to a headline number, on disk beside the predictions:
+`*.units.json`.
 
-Reports need it for the standard error of a mean over templates and for paired differences of models.
+Reports need it for the standard error of a mean over templates and for paired differences of
+models.
 """
 
 from __future__ import annotations
@@ -22,7 +24,18 @@ SUFFIX = ".units.json"
 # Numbers are percentages; what lies far beyond is damage.
 _LARGEST_VALUE = 1e6
 # The columns of a result row that name the evaluation that a file belongs to.
-_COLUMNS = ("run", "model", "step", "shots", "instruction_mode", "dataset", "split", "template", "scoring", "metric")
+_COLUMNS = (
+    "run",
+    "model",
+    "step",
+    "shots",
+    "instruction_mode",
+    "dataset",
+    "split",
+    "template",
+    "scoring",
+    "metric",
+)
 
 
 def key(row: ResultRow) -> tuple:
@@ -39,8 +52,12 @@ def write(path: pathlib.Path, row: ResultRow, measure: Measure, row_ids: Sequenc
       measure: its units are numbers of rows.
       row_ids: the rows' ids.
     """
-    record = {**dict(zip(_COLUMNS, key(row))), "statistic": measure.statistic,
-              "units": [row_ids[number] for number in measure.units], "parts": measure.parts.tolist()}
+    record = {
+        **dict(zip(_COLUMNS, key(row))),
+        "statistic": measure.statistic,
+        "units": [row_ids[number] for number in measure.units],
+        "parts": measure.parts.tolist(),
+    }
     write_file(path, json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -61,12 +78,19 @@ def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
 def _read(record: dict[str, Any]) -> tuple[tuple, Measure]:
     """The key and the measure of a record; raises what a damaged one makes of it."""
     key = tuple(record[name] for name in _COLUMNS)
-    measure = Measure(record["statistic"], tuple(record["units"]), np.array(record["parts"], np.float64))
+    measure = Measure(
+        record["statistic"], tuple(record["units"]), np.array(record["parts"], np.float64)
+    )
     if measure.statistic not in STATISTICS or measure.parts.shape[0] != len(measure.units):
         raise ValueError("its statistic is unknown, or it does not have one part for each unit")
     numbers = [value for name, value in zip(_COLUMNS, key) if name in ("step", "shots")]
-    texts = [*(value for name, value in zip(_COLUMNS, key) if name not in ("step", "shots")), *measure.units]
-    if not all(type(value) is int for value in numbers) or not all(isinstance(value, str) for value in texts):
+    texts = [
+        *(value for name, value in zip(_COLUMNS, key) if name not in ("step", "shots")),
+        *measure.units,
+    ]
+    if not all(type(value) is int for value in numbers) or not all(
+        isinstance(value, str) for value in texts
+    ):
         raise ValueError("a number or a text is of another type")
     with np.errstate(all="ignore"):
         if not (np.isfinite(measure.parts).all() and abs(measure.value()) < _LARGEST_VALUE):

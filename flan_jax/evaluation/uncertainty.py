@@ -1,8 +1,10 @@
-"""Standard errors from rows: of a number, of its mean over templates, and of a paired difference of two models.
+"""Standard errors from rows: of a number, of its mean over templates, and of a paired difference of
+two models.
 
-The rows of an evaluation come in units that are independent of one another: the rows of a group (the answers of one
-question, the translations of one sentence) make one unit, any other row is one by itself. A `Measure` holds what each
-unit contributes, so that a number, its mean over templates and a difference are all computed from the same units.
+The rows of an evaluation come in units that are independent of one another: the rows of a group
+(the answers of one question, the translations of one sentence) make one unit, any other row is one
+by itself. A `Measure` holds what each unit contributes, so that a number, its mean over templates
+and a difference are all computed from the same units.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Measure(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The number of one model less that of another, on the same units in the same templates; in percent.
+    """The number of one model less that of another, on the same units in the same templates; in
+    percent.
 
     Attributes:
       value: the difference of the means over templates.
@@ -55,7 +58,9 @@ def ratio(parts: np.ndarray) -> float:
 
 
 def f1(parts: np.ndarray) -> float:
-    """F1 of summed (true positives, false positives, false negatives); 1 where there is nothing to find or found."""
+    """F1 of summed (true positives, false positives, false negatives); 1 where there is nothing to
+    find or found.
+    """
     hits, false_hits, misses = parts.sum(axis=0)
     return float(2 * hits / (2 * hits + false_hits + misses)) if hits + false_hits + misses else 1.0
 
@@ -67,7 +72,9 @@ def macro_f1(parts: np.ndarray) -> float:
 
 
 def correlation(parts: np.ndarray) -> float:
-    """Pearson's correlation of two columns; where one is constant and it is undefined, 1 if both are equal, else 0."""
+    """Pearson's correlation of two columns; where one is constant and it is undefined, 1 if both
+    are equal, else 0.
+    """
     x, y = parts.T
     x_spread, y_spread = x - x.mean(), y - y.mean()
     scale = math.sqrt(float((x_spread**2).sum() * (y_spread**2).sum()))
@@ -82,16 +89,26 @@ def rank_correlation(parts: np.ndarray) -> float:
 
 
 def bleu(parts: np.ndarray) -> float:
-    """Corpus BLEU from summed columns: matches and totals of orders 1 to 4, lengths of system and reference.
+    """Corpus BLEU from summed columns: matches and totals of orders 1 to 4, lengths of system and
+    reference.
 
-    Only where no unit has four tokens are the missing orders left out (they would make every score 0); the last column
-    says whether the evaluation has such units, in each of them.
+    Only where no unit has four tokens are the missing orders left out (they would make every score
+    0); the last column says whether the evaluation has such units, in each of them.
     """
     import sacrebleu
 
     total = parts[:, :10].sum(axis=0).astype(np.int64).tolist()
-    return sacrebleu.BLEU.compute_bleu(total[:4], total[4:8], total[8], total[9], smooth_method="exp",
-                                       effective_order=not parts[:, 10].any()).score / 100
+    return (
+        sacrebleu.BLEU.compute_bleu(
+            total[:4],
+            total[4:8],
+            total[8],
+            total[9],
+            smooth_method="exp",
+            effective_order=not parts[:, 10].any(),
+        ).score
+        / 100
+    )
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -102,18 +119,23 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 # Name -> from parts [G, k] to the number as a share of 1.
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
-    "ratio": ratio, "f1": f1, "macro_f1": macro_f1, "correlation": correlation, "rank_correlation": rank_correlation,
+    "ratio": ratio,
+    "f1": f1,
+    "macro_f1": macro_f1,
+    "correlation": correlation,
+    "rank_correlation": rank_correlation,
     "bleu": bleu,
 }
 
 
 def standard_error(measures: Sequence[Measure]) -> float | None:
-    """The standard error of the mean over templates of a number, from the units that it was measured on; in percent.
+    """The standard error of the mean over templates of a number, from the units that it was
+    measured on; in percent.
 
-    With x_r the mean over T templates of what row r scores, m the mean over R rows and units g of G:
-    sqrt(G / (G - 1) sum_g (sum_{r in g} (x_r - m))^2) / R (Liang and Zeger 1986; Miller 2024, arXiv 2411.00640,
-    section 2.2). Numbers that are no mean over rows: the standard deviation over units that are resampled, the same
-    ones in every template, with a fixed seed.
+    With x_r the mean over T templates of what row r scores, m the mean over R rows and units g of
+    G: sqrt(G / (G - 1) sum_g (sum_{r in g} (x_r - m))^2) / R (Liang and Zeger 1986; Miller 2024,
+    arXiv 2411.00640, section 2.2). Numbers that are no mean over rows: the standard deviation over
+    units that are resampled, the same ones in every template, with a fixed seed.
 
     Args:
       measures: of the same units, one for each template.
@@ -129,11 +151,16 @@ def standard_error(measures: Sequence[Measure]) -> float | None:
         return None
     if measures[0].statistic == "ratio":
         return 100 * _linear_error(np.mean([_influence(measure) for measure in measures], axis=0))
-    return 100 * float(np.std([_mean_of(measures, chosen) for chosen in _resampled(len(measures[0].units))], ddof=1))
+    return 100 * float(
+        np.std(
+            [_mean_of(measures, chosen) for chosen in _resampled(len(measures[0].units))], ddof=1
+        )
+    )
 
 
 def paired_difference(ours: Sequence[Measure], theirs: Sequence[Measure]) -> Difference:
-    """The mean over templates of one model less that of another, with the error of the paired difference.
+    """The mean over templates of one model less that of another, with the error of the paired
+    difference.
 
     Args:
       ours: one for each template.
@@ -152,14 +179,21 @@ def paired_difference(ours: Sequence[Measure], theirs: Sequence[Measure]) -> Dif
         influence = np.mean([_influence(a) - _influence(b) for a, b in zip(ours, theirs)], axis=0)
         stderr = _linear_error(influence)
     else:
-        again = [_mean_of(ours, chosen) - _mean_of(theirs, chosen) for chosen in _resampled(len(everything))]
+        again = [
+            _mean_of(ours, chosen) - _mean_of(theirs, chosen)
+            for chosen in _resampled(len(everything))
+        ]
         stderr = float(np.std(again, ddof=1))
     return Difference(value, 100 * stderr, int(changed.sum()))
 
 
 def are_of_same_units(measures: Sequence[Measure]) -> bool:
-    """Whether all measures are of the same units in the same order, by the same statistic of as many numbers."""
-    return len({(measure.statistic, measure.units, measure.parts.shape) for measure in measures}) == 1
+    """Whether all measures are of the same units in the same order, by the same statistic of as
+    many numbers.
+    """
+    return (
+        len({(measure.statistic, measure.units, measure.parts.shape) for measure in measures}) == 1
+    )
 
 
 def _check_same_units(measures: Sequence[Measure]) -> None:
@@ -168,7 +202,9 @@ def _check_same_units(measures: Sequence[Measure]) -> None:
 
 
 def _is_undefined(measure: Measure) -> bool:
-    """Whether a correlation has a constant side: it is undefined, and so is how much it would move with other rows."""
+    """Whether a correlation has a constant side: it is undefined, and so is how much it would move
+    with other rows.
+    """
     return measure.statistic.endswith("correlation") and not np.ptp(measure.parts, axis=0).all()
 
 
@@ -184,7 +220,9 @@ def _linear_error(influence: np.ndarray) -> float:
 
 
 def _mean_of(measures: Sequence[Measure], chosen: np.ndarray) -> float:
-    return float(np.mean([STATISTICS[measure.statistic](measure.parts[chosen]) for measure in measures]))
+    return float(
+        np.mean([STATISTICS[measure.statistic](measure.parts[chosen]) for measure in measures])
+    )
 
 
 def _resampled(units: int) -> list[np.ndarray]:

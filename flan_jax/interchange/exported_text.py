@@ -1,4 +1,5 @@
-"""What an export to Hugging Face says about text: ids, tokenizer files, a chat template, `generation_config.json`.
+"""What an export to Hugging Face says about text: ids, tokenizer files, a chat template,
+`generation_config.json`.
 
 With them three lines of `transformers` read a prompt and answer it as `flan-jax generate` does.
 """
@@ -16,7 +17,12 @@ from flan_jax.data.special_tokens import (
     TOKENIZER_CONFIG,
     read_special_tokens,
 )
-from flan_jax.data.vocabulary import ByteVocabulary, HuggingFaceVocabulary, SentencePieceVocabulary, Vocabulary
+from flan_jax.data.vocabulary import (
+    ByteVocabulary,
+    HuggingFaceVocabulary,
+    SentencePieceVocabulary,
+    Vocabulary,
+)
 from flan_jax.files import parse_json, read_json
 from flan_jax.interchange.source import Source
 
@@ -28,9 +34,11 @@ _BYTE_IDS, _BYTE_SENTINELS = 259, 125
 
 
 def token_ids(source: Source, vocabulary: Vocabulary | None, is_tuned: bool) -> dict[str, Any]:
-    """Returns `bos_token_id` and so on for `config.json`: an id, a list of several EOS ids, or None.
+    """Returns `bos_token_id` and so on for `config.json`: an id, a list of several EOS ids, or
+    None.
 
-    Those of a run are what it was trained with; those of a model that was only converted are its own.
+    Those of a run are what it was trained with; those of a model that was only converted are its
+    own.
 
     Args:
       source: the model, with the files of its tokenizer.
@@ -41,11 +49,17 @@ def token_ids(source: Source, vocabulary: Vocabulary | None, is_tuned: bool) -> 
     given = {kind: special.ids.get(kind) or special.known_ids(kind) for kind in KINDS}
     used = {}
     if vocabulary is not None:
-        used = {"eos": vocabulary.eos_ids, "pad": () if vocabulary.pad_id is None else (vocabulary.pad_id,)}
+        used = {
+            "eos": vocabulary.eos_ids,
+            "pad": () if vocabulary.pad_id is None else (vocabulary.pad_id,),
+        }
         used |= {"bos": (vocabulary.bos_id,)} if source.model == "decoder" else {}
     first, then = (used, given) if is_tuned else (given, used)
     ids = {kind: first.get(kind) or then.get(kind) or () for kind in KINDS}
-    ids = {f"{kind}_token_id": _one_or_several(of if kind == "eos" else of[:1]) for kind, of in ids.items()}
+    ids = {
+        f"{kind}_token_id": _one_or_several(of if kind == "eos" else of[:1])
+        for kind, of in ids.items()
+    }
     if source.model == "decoder":
         return ids
     known = {name: value for name, value in ids.items() if value is not None}
@@ -58,25 +72,38 @@ def _one_or_several(ids: tuple[int, ...]) -> int | list[int] | None:
 
 def generation_config(ids: dict[str, Any], most_tokens: int) -> bytes:
     """Returns `generation_config.json`: the ids, and the most tokens of an answer."""
-    return _json({**{name: value for name, value in ids.items() if value is not None}, "max_new_tokens": most_tokens})
+    return _json(
+        {
+            **{name: value for name, value in ids.items() if value is not None},
+            "max_new_tokens": most_tokens,
+        }
+    )
 
 
-def tokenizer_files(source: Source, vocabulary: Vocabulary, ids: dict[str, Any],
-                    is_tuned: bool) -> tuple[dict[str, bytes | None], list[str]]:
-    """Returns (files that go beside the vocabulary's own, None for one that must not be there; notes for readers).
+def tokenizer_files(
+    source: Source, vocabulary: Vocabulary, ids: dict[str, Any], is_tuned: bool
+) -> tuple[dict[str, bytes | None], list[str]]:
+    """Returns (files that go beside the vocabulary's own, None for one that must not be there;
+    notes for readers).
 
-    A run's export has the prompt form of the training as its chat template; a model that was only converted keeps its
-    own template, if it has one.
+    A run's export has the prompt form of the training as its chat template; a model that was only
+    converted keeps its own template, if it has one.
 
     Args:
       source, vocabulary, is_tuned: as in `token_ids`.
       ids: what `token_ids` gives.
     """
     given = source.tokenizer
-    config = parse_json(given[TOKENIZER_CONFIG], TOKENIZER_CONFIG) if TOKENIZER_CONFIG in given else {}
+    config = (
+        parse_json(given[TOKENIZER_CONFIG], TOKENIZER_CONFIG) if TOKENIZER_CONFIG in given else {}
+    )
     config = {**_default_config(vocabulary, source), **config}
     names = _names(vocabulary, ids, source.model)
-    config |= names if is_tuned else {name: text for name, text in names.items() if config.get(name) is None}
+    config |= (
+        names
+        if is_tuned
+        else {name: text for name, text in names.items() if config.get(name) is None}
+    )
     files: dict[str, bytes | None] = {}
     notes: list[str] = []
     if is_tuned or not (CHAT_TEMPLATE in given or config.get("chat_template")):
@@ -84,14 +111,18 @@ def tokenizer_files(source: Source, vocabulary: Vocabulary, ids: dict[str, Any],
         # `transformers` would take these for it.
         files |= {name: None for name in (CHAT_TEMPLATE,) if name in given}
     if is_tuned and SPECIAL_TOKENS_MAP in given:
-        files[SPECIAL_TOKENS_MAP] = _json({**parse_json(given[SPECIAL_TOKENS_MAP], SPECIAL_TOKENS_MAP), **names})
+        files[SPECIAL_TOKENS_MAP] = _json(
+            {**parse_json(given[SPECIAL_TOKENS_MAP], SPECIAL_TOKENS_MAP), **names}
+        )
     return {**files, TOKENIZER_CONFIG: _json(config)}, notes
 
 
 def has_template(directory: pathlib.Path) -> bool:
     """Returns whether the tokenizer in an export's directory has a chat template."""
     config = directory / TOKENIZER_CONFIG
-    return (directory / CHAT_TEMPLATE).is_file() or (config.is_file() and bool(read_json(config).get("chat_template")))
+    return (directory / CHAT_TEMPLATE).is_file() or (
+        config.is_file() and bool(read_json(config).get("chat_template"))
+    )
 
 
 def _default_config(vocabulary: Vocabulary, source: Source) -> dict[str, Any]:
@@ -100,12 +131,26 @@ def _default_config(vocabulary: Vocabulary, source: Source) -> dict[str, Any]:
     if isinstance(vocabulary, ByteVocabulary):
         sentinels = max(0, min(source.fields["vocab_size"] - _BYTE_IDS, _BYTE_SENTINELS))
         # As texts they take no blanks away from what stands beside them.
-        plain = {f"{kind}_token": {"__type": "AddedToken", "content": text, "lstrip": False, "rstrip": False,
-                                   "normalized": False, "single_word": False, "special": True}
-                 for kind, text in {**_T5_TOKENS, "unk": "<unk>"}.items()}
+        plain = {
+            f"{kind}_token": {
+                "__type": "AddedToken",
+                "content": text,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "single_word": False,
+                "special": True,
+            }
+            for kind, text in {**_T5_TOKENS, "unk": "<unk>"}.items()
+        }
         return {**common, "tokenizer_class": "ByT5Tokenizer", "extra_ids": sentinels, **plain}
     if isinstance(vocabulary, SentencePieceVocabulary):
-        return {**common, "tokenizer_class": "T5Tokenizer", "extra_ids": vocabulary.extra_ids, "unk_token": "<unk>"}
+        return {
+            **common,
+            "tokenizer_class": "T5Tokenizer",
+            "extra_ids": vocabulary.extra_ids,
+            "unk_token": "<unk>",
+        }
     inputs = ["input_ids", "attention_mask"]
     return {**common, "tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
 
@@ -116,33 +161,53 @@ def _names(vocabulary: Vocabulary, ids: dict[str, Any], model: str) -> dict[str,
         return {}  # they stand there as they are
     if isinstance(vocabulary, SentencePieceVocabulary):
         return {f"{kind}_token": text for kind, text in _T5_TOKENS.items()}
-    numbers = {"eos_token": vocabulary.eos_id, "pad_token": ids["pad_token_id"],
-               "bos_token": vocabulary.bos_id if model == "decoder" else None}
-    return {name: text for name, number in numbers.items() if number is not None and (text := vocabulary.token(number))}
+    numbers = {
+        "eos_token": vocabulary.eos_id,
+        "pad_token": ids["pad_token_id"],
+        "bos_token": vocabulary.bos_id if model == "decoder" else None,
+    }
+    return {
+        name: text
+        for name, number in numbers.items()
+        if number is not None and (text := vocabulary.token(number))
+    }
 
 
 def chat_template(source: Source, vocabulary: Vocabulary) -> tuple[str, list[str]]:
-    """Returns (the prompt form of the training as a Jinja template, notes): one message of the user's, then the answer.
+    """Returns (the prompt form of the training as a Jinja template, notes): one message of the
+    user's, then the answer.
 
-    What is rendered is tokenized without further special tokens, hence those of the training stand in it.
+    What is rendered is tokenized without further special tokens, hence those of the training stand
+    in it.
     """
     text = _text_of(vocabulary)
-    end = "\n" if vocabulary.decode(vocabulary.input_end) == "\n" else "".join(map(text, vocabulary.input_end))
+    end = (
+        "\n"
+        if vocabulary.decode(vocabulary.input_end) == "\n"
+        else "".join(map(text, vocabulary.input_end))
+    )
     if source.model == "t5":
         begin, answered = "".join(map(text, vocabulary.input_begin)), ""
     else:
         begin, answered = text(vocabulary.bos_id), text(vocabulary.eos_id)
     begin, notes = _with_blank(vocabulary, begin, end)
     most = 1 if source.model == "t5" else 2
-    refused = json.dumps("this model reads one message of the user's; put all that it has to read into it")
+    refused = json.dumps(
+        "this model reads one message of the user's; put all that it has to read into it"
+    )
     lines = [
         "{%- if not 1 <= messages | length <= " + str(most) + " or messages[0]['role'] != 'user' "
         "or (messages | length == 2 and messages[1]['role'] != 'assistant') -%}",
-        "{{- raise_exception(" + refused + ") -}}", "{%- endif -%}",
-        "{{- " + f"{_literal(begin)} + messages[0]['content'] + {_literal(end)}" + " -}}"]
+        "{{- raise_exception(" + refused + ") -}}",
+        "{%- endif -%}",
+        "{{- " + f"{_literal(begin)} + messages[0]['content'] + {_literal(end)}" + " -}}",
+    ]
     if most == 2:
-        lines += ["{%- if messages | length == 2 -%}", "{{- messages[1]['content'] + " + _literal(answered) + " -}}",
-                  "{%- endif -%}"]
+        lines += [
+            "{%- if messages | length == 2 -%}",
+            "{{- messages[1]['content'] + " + _literal(answered) + " -}}",
+            "{%- endif -%}",
+        ]
     return "\n".join(lines), notes
 
 
@@ -168,10 +233,13 @@ def _with_blank(vocabulary: Vocabulary, begin: str, end: str) -> tuple[str, list
     expected = vocabulary.encode_input(text)
     for candidate in (begin, f"{begin} "):
         rendered = vocabulary.encode_rendered(f"{candidate}{text}{end}")
-        if rendered[len(rendered) - len(expected):] == expected:
+        if rendered[len(rendered) - len(expected) :] == expected:
             return candidate, []
-    return begin, ["the tokenizer gives other ids for the chat template's text than the training had (it is of a kind "
-                   "whose ids depend on what stands beside a special token), so answers may differ a little"]
+    return begin, [
+        "the tokenizer gives other ids for the chat template's text than the training had (it is "
+        "of a kind "
+        "whose ids depend on what stands beside a special token), so answers may differ a little"
+    ]
 
 
 def _json(contents: dict[str, Any]) -> bytes:

@@ -1,7 +1,8 @@
 """GGUF files of Llama-like models: weights dequantized by the `gguf` package, one tensor at a time.
 
-llama.cpp's converter interleaves the rows of Llama's query and key matrices, because its rotary positions turn
-neighbours where ours turn halves; here they go back. Qwen2's are left as they are, there too.
+llama.cpp's converter interleaves the rows of Llama's query and key matrices, because its rotary
+positions turn neighbours where ours turn halves; here they go back. Qwen2's are left as they are,
+there too.
 """
 
 from __future__ import annotations
@@ -23,15 +24,24 @@ from flan_jax.interchange.typed import Settings
 from flan_jax.messages import shown
 
 _ARCHITECTURES = ("llama", "qwen2")
-_TOP = {"decoder/token_embedder/embedding": "token_embd.weight", "decoder/decoder_norm/scale": "output_norm.weight",
-        "decoder/logits_dense/kernel": "output.weight"}
+_TOP = {
+    "decoder/token_embedder/embedding": "token_embd.weight",
+    "decoder/decoder_norm/scale": "output_norm.weight",
+    "decoder/logits_dense/kernel": "output.weight",
+}
 _IN_LAYER = {
-    "pre_self_attention_layer_norm/scale": "attn_norm.weight", "pre_mlp_layer_norm/scale": "ffn_norm.weight",
-    "self_attention/query/kernel": "attn_q.weight", "self_attention/key/kernel": "attn_k.weight",
-    "self_attention/value/kernel": "attn_v.weight", "self_attention/out/kernel": "attn_output.weight",
-    "self_attention/query/bias": "attn_q.bias", "self_attention/key/bias": "attn_k.bias",
-    "self_attention/value/bias": "attn_v.bias", "mlp/wi_0/kernel": "ffn_gate.weight",
-    "mlp/wi_1/kernel": "ffn_up.weight", "mlp/wo/kernel": "ffn_down.weight",
+    "pre_self_attention_layer_norm/scale": "attn_norm.weight",
+    "pre_mlp_layer_norm/scale": "ffn_norm.weight",
+    "self_attention/query/kernel": "attn_q.weight",
+    "self_attention/key/kernel": "attn_k.weight",
+    "self_attention/value/kernel": "attn_v.weight",
+    "self_attention/out/kernel": "attn_output.weight",
+    "self_attention/query/bias": "attn_q.bias",
+    "self_attention/key/bias": "attn_k.bias",
+    "self_attention/value/bias": "attn_v.bias",
+    "mlp/wi_0/kernel": "ffn_gate.weight",
+    "mlp/wi_1/kernel": "ffn_up.weight",
+    "mlp/wo/kernel": "ffn_down.weight",
 }
 _LAYER = re.compile(r"decoder/layers_(\d+)/(.+)")
 _FREQUENCIES = "rope_freqs.weight"
@@ -61,73 +71,123 @@ def open_gguf(path: pathlib.Path) -> Source:
         fields["rope_scaling"] = _llama3_scaling(file.read(frequencies).reshape(-1), fields, path)
     names = _names(fields)
     shapes = parameter_shapes("decoder", fields)
-    expected = {names[name]: shape[::-1] if name.endswith("kernel") else shape for name, shape in shapes.items()}
-    check_tensors({name: tensor.shape for name, tensor in stored.items()}, expected, path,
-                  '"there" is the tensors of the file, "here" is what its metadata say:', lists_all=True)
-    heads = {"query": fields["num_heads"], "key": fields["num_kv_heads"]} if architecture == "llama" else {}
+    expected = {
+        names[name]: shape[::-1] if name.endswith("kernel") else shape
+        for name, shape in shapes.items()
+    }
+    check_tensors(
+        {name: tensor.shape for name, tensor in stored.items()},
+        expected,
+        path,
+        '"there" is the tensors of the file, "here" is what its metadata say:',
+        lists_all=True,
+    )
+    heads = (
+        {"query": fields["num_heads"], "key": fields["num_kv_heads"]}
+        if architecture == "llama"
+        else {}
+    )
     tensors = {name: _tensor(file, stored[theirs], name, heads) for name, theirs in names.items()}
     kinds = sorted({tensor.kind.name for tensor in stored.values()})
-    return Source(path, 0, tensors, "decoder", fields, notes=[f"its weights are stored as {', '.join(kinds)}"])
+    return Source(
+        path, 0, tensors, "decoder", fields, notes=[f"its weights are stored as {', '.join(kinds)}"]
+    )
 
 
-def _fields(settings: Settings, architecture: str, stored: dict[str, StoredTensor]) -> dict[str, Any]:
+def _fields(
+    settings: Settings, architecture: str, stored: dict[str, StoredTensor]
+) -> dict[str, Any]:
     table, path = "token_embd.weight", shown(settings.path)
     if settings.whole("split.count", 0, least=0) > 1:
-        raise UserError(f"{path} is one of the {settings.values['split.count']} parts of a model; put them together "
-                        "with `llama-gguf-split --merge`, and give the result.")
+        raise UserError(
+            f"{path} is one of the {settings.values['split.count']} parts of a model; put them "
+            f"together "
+            "with `llama-gguf-split --merge`, and give the result."
+        )
     if table not in stored:
-        raise UserError(f"{path} has no {table}, so it is not a whole model (one part of several?).")
+        raise UserError(
+            f"{path} has no {table}, so it is not a whole model (one part of several?)."
+        )
     layers = settings.whole(f"{architecture}.block_count", most=len(stored))
     key = _LayerSettings(settings, architecture, layers)
     width, heads = key.whole("embedding_length"), key.whole("attention.head_count")
     head_dim = key.whole("attention.key_length", width // heads)
-    turned, is_causal = key.whole("rope.dimension_count", head_dim), key.settings.flag("attention.causal", True)
+    turned, is_causal = (
+        key.whole("rope.dimension_count", head_dim),
+        key.settings.flag("attention.causal", True),
+    )
     if turned != head_dim or not is_causal:
-        raise UserError(f"{path} has rotary positions over {turned} of {head_dim} dimensions and "
-                        f"attention.causal {is_causal}, but a decoder here has them over whole heads, and is causal; "
-                        "convert another model.")
+        raise UserError(
+            f"{path} has rotary positions over {turned} of {head_dim} dimensions and "
+            f"attention.causal {is_causal}, but a decoder here has them over whole heads, and is "
+            f"causal; "
+            "convert another model."
+        )
     return llama_fields(
-        vocab_size=stored[table].shape[0], emb_dim=width, num_heads=heads, head_dim=head_dim,
-        mlp_dim=key.whole("feed_forward_length"), num_layers=layers,
+        vocab_size=stored[table].shape[0],
+        emb_dim=width,
+        num_heads=heads,
+        head_dim=head_dim,
+        mlp_dim=key.whole("feed_forward_length"),
+        num_layers=layers,
         num_kv_heads=key.whole("attention.head_count_kv", heads),
-        rope_theta=key.settings.number("rope.freq_base", 10000.0), rope_scaling=_linear_scaling(key.settings),
-        mlp_activations=("silu", "linear"), logits_via_embedding="output.weight" not in stored,
+        rope_theta=key.settings.number("rope.freq_base", 10000.0),
+        rope_scaling=_linear_scaling(key.settings),
+        mlp_activations=("silu", "linear"),
+        logits_via_embedding="output.weight" not in stored,
         qkv_bias="blk.0.attn_q.bias" in stored,
-        norm_epsilon=_decimal(key.settings.number("attention.layer_norm_rms_epsilon")))
+        norm_epsilon=_decimal(key.settings.number("attention.layer_norm_rms_epsilon")),
+    )
 
 
 class _LayerSettings:
-    """The settings of an architecture. llama.cpp reads a number for all layers, or an array with one for each."""
+    """The settings of an architecture. llama.cpp reads a number for all layers, or an array with
+    one for each.
+    """
 
     def __init__(self, settings: Settings, architecture: str, layers: int):
         prefix = f"{architecture}."
-        values = {name.removeprefix(prefix): value for name, value in settings.values.items()
-                  if name.startswith(prefix)}
-        self.settings, self._layers = Settings(values, f"{settings.path} ({architecture}.*)"), layers
+        values = {
+            name.removeprefix(prefix): value
+            for name, value in settings.values.items()
+            if name.startswith(prefix)
+        }
+        self.settings, self._layers = (
+            Settings(values, f"{settings.path} ({architecture}.*)"),
+            layers,
+        )
 
     def whole(self, name: str, default: Any = None) -> int:
         value = self.settings.values.get(name)
         if isinstance(value, list):
             if len(value) != self._layers or any(number != value[0] for number in value):
-                raise UserError(f"{shown(self.settings.path)} has {name} {shown(value)}, but a decoder here has the "
-                                f"same in each of its {self._layers} layers; convert another model.")
+                raise UserError(
+                    f"{shown(self.settings.path)} has {name} {shown(value)}, but a decoder here "
+                    f"has the "
+                    f"same in each of its {self._layers} layers; convert another model."
+                )
             return Settings({name: value[0]}, self.settings.path).whole(name)
         return self.settings.whole(name, *([] if default is None else [default]))
 
 
 def _linear_scaling(settings: Settings) -> dict[str, Any] | None:
-    """Returns the scaling of rotary positions, by the rules of llama.cpp (`load_hparams` in src/llama-model.cpp).
+    """Returns the scaling of rotary positions, by the rules of llama.cpp (`load_hparams` in
+    src/llama-model.cpp).
 
-    A file that names no type is of type 'linear'; `rope.scale_linear` is the older name of the factor, and 0 means
-    none; of type 'none' the factor has no effect. YaRN and LongRoPE, which also read the original context length,
-    `rope.scaling.yarn_*` and the tensors `rope_factors_*`, are refused, and so is a factor on the attention.
+    A file that names no type is of type 'linear'; `rope.scale_linear` is the older name of the
+    factor, and 0 means none; of type 'none' the factor has no effect. YaRN and LongRoPE, which also
+    read the original context length, `rope.scaling.yarn_*` and the tensors `rope_factors_*`, are
+    refused, and so is a factor on the attention.
     """
     kind = settings.choice("rope.scaling.type", ("none", "linear", "yarn", "longrope"), "linear")
     attention = settings.values.get("rope.scaling.attn_factor", 1.0)
     if kind in ("yarn", "longrope") or attention != 1.0:
-        raise UserError(f"{shown(settings.path)} has rope.scaling.type {kind!r} and rope.scaling.attn_factor "
-                        f"{shown(attention)}, but a decoder here has 'none' or 'linear', and Llama 3's; convert "
-                        "another model.")
+        raise UserError(
+            f"{shown(settings.path)} has rope.scaling.type {kind!r} and rope.scaling.attn_factor "
+            f"{shown(attention)}, but a decoder here has 'none' or 'linear', and Llama 3's; "
+            f"convert "
+            "another model."
+        )
     name = "rope.scaling.factor" if settings.has("rope.scaling.factor") else "rope.scale_linear"
     if kind == "none" or settings.values.get(name) == 0:
         return None
@@ -141,7 +201,9 @@ def _decimal(value: float) -> float:
 
 
 def _llama3_scaling(factors: np.ndarray, fields: dict[str, Any], path) -> dict[str, Any] | None:
-    """Returns Llama 3's scaling; the file has only the factors that follow from it, one per frequency."""
+    """Returns Llama 3's scaling; the file has only the factors that follow from it, one per
+    frequency.
+    """
     if factors.size == fields["head_dim"] // 2 and np.all(factors == 1.0):
         return fields["rope_scaling"]
     if factors.size == fields["head_dim"] // 2 and fields["rope_scaling"] is None:
@@ -150,10 +212,17 @@ def _llama3_scaling(factors: np.ndarray, fields: dict[str, Any], path) -> dict[s
         for factor, context in itertools.product((8.0, 32.0, 16.0, 4.0), (8192,)):
             smooth = np.clip((context / wavelengths - 1.0) / (4.0 - 1.0), 0.0, 1.0)
             if np.allclose(factors, 1.0 / ((1.0 - smooth) / factor + smooth), rtol=1e-4):
-                return {"factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                        "original_max_position_embeddings": context}
-    raise UserError(f"{shown(path)} scales its rotary positions ({_FREQUENCIES}) in another way than Llama 3.1 to 3.3 "
-                    "do; convert the model from its Hugging Face form.")
+                return {
+                    "factor": factor,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": context,
+                }
+    raise UserError(
+        f"{shown(path)} scales its rotary positions ({_FREQUENCIES}) in another way than Llama "
+        f"3.1 to 3.3 "
+        "do; convert the model from its Hugging Face form."
+    )
 
 
 def _names(fields: dict[str, Any]) -> dict[str, str]:
@@ -167,8 +236,9 @@ def _names(fields: dict[str, Any]) -> dict[str, str]:
 
 def _tensor(file: GgufFile, stored: StoredTensor, name: str, heads: dict[str, int]) -> Tensor:
     """A tensor under our name; what is quantized comes out as float32."""
-    dtype = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}.get(stored.kind.name,
-                                                                                    np.dtype(np.float32))
+    dtype = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}.get(
+        stored.kind.name, np.dtype(np.float32)
+    )
     part = name.split("/")[-2]
 
     def read() -> np.ndarray:

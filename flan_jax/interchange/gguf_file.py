@@ -1,8 +1,10 @@
-"""The layout of GGUF files: metadata and tensors, with every length checked against the file before it is used.
+"""The layout of GGUF files: metadata and tensors, with every length checked against the file before
+it is used.
 
-The reader of the `gguf` package trusts the counts and lengths in a file: one flipped bit there makes it loop over 2^60
-entries. The rules are those of llama.cpp's loader (`gguf_init_from_file`): names are unique, and tensors follow each
-other in the order of the list, each padded to the alignment. Nothing follows the last one.
+The reader of the `gguf` package trusts the counts and lengths in a file: one flipped bit there
+makes it loop over 2^60 entries. The rules are those of llama.cpp's loader (`gguf_init_from_file`):
+names are unique, and tensors follow each other in the order of the list, each padded to the
+alignment. Nothing follows the last one.
 """
 
 from __future__ import annotations
@@ -24,15 +26,28 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 # The number of a type in the file -> the letter of `struct` and the dtype of numpy.
-_NUMBERS = {0: ("B", "<u1"), 1: ("b", "<i1"), 2: ("H", "<u2"), 3: ("h", "<i2"), 4: ("I", "<u4"), 5: ("i", "<i4"),
-            6: ("f", "<f4"), _BOOL: ("?", "?"), 10: ("Q", "<u8"), 11: ("q", "<i8"), 12: ("d", "<f8")}
+_NUMBERS = {
+    0: ("B", "<u1"),
+    1: ("b", "<i1"),
+    2: ("H", "<u2"),
+    3: ("h", "<i2"),
+    4: ("I", "<u4"),
+    5: ("i", "<i4"),
+    6: ("f", "<f4"),
+    _BOOL: ("?", "?"),
+    10: ("Q", "<u8"),
+    11: ("q", "<i8"),
+    12: ("d", "<f8"),
+}
 _MOST_AXES = 4
 _ALIGNMENT = 32
 _SMALLEST_KEY, _SMALLEST_TENSOR = 12, 24  # bytes of an entry
 
 
 class StoredTensor(NamedTuple):
-    """A tensor of a file: `shape` as an array in C order has it (GGUF counts axes from the innermost)."""
+    """A tensor of a file: `shape` as an array in C order has it (GGUF counts axes from the
+    innermost).
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -42,7 +57,9 @@ class StoredTensor(NamedTuple):
 
 
 class GgufFile(NamedTuple):
-    """The metadata of a file by key, and its tensors by name. Bytes that are not UTF-8 are surrogates in its texts."""
+    """The metadata of a file by key, and its tensors by name. Bytes that are not UTF-8 are
+    surrogates in its texts.
+    """
 
     path: pathlib.Path
     metadata: dict[str, Any]
@@ -59,18 +76,23 @@ def open_file(path: pathlib.Path) -> GgufFile:
     """Returns the metadata and the tensors of a file; no tensor is read.
 
     Raises:
-      UserError: without the `gguf` package; for a file that breaks the format's rules or is cut short; for weights
-        stored in a way that the package does not dequantize.
+      UserError: without the `gguf` package; for a file that breaks the format's rules or is cut
+        short; for weights stored in a way that the package does not dequantize.
     """
     package = _package()
-    with readable(path, "download it again"), path.open("rb") as file, \
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with (
+        readable(path, "download it again"),
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
         cursor = _Cursor(data)
         tensor_count, key_count = _counts(cursor, path)
         metadata: dict[str, Any] = {}
         for _ in range(cursor.bounded(key_count, _SMALLEST_KEY)):
             _put(metadata, cursor.text(), cursor.value(cursor.number("I")))
-        tensors = _tensors(cursor, tensor_count, metadata.get("general.alignment", _ALIGNMENT), package)
+        tensors = _tensors(
+            cursor, tensor_count, metadata.get("general.alignment", _ALIGNMENT), package
+        )
     _check_kinds(tensors, package, path)
     return GgufFile(path, metadata, tensors)
 
@@ -79,11 +101,15 @@ def _package() -> Any:
     try:
         return importlib.import_module("gguf")
     except ImportError:
-        raise UserError("reading GGUF files needs the package gguf; type pip install 'flan_jax[hf]'.") from None
+        raise UserError(
+            "reading GGUF files needs the package gguf; type pip install 'flan_jax[hf]'."
+        ) from None
 
 
 class _Cursor:
-    """Reads little-endian values one after the other; beyond the end is an error (`struct.error`, ValueError)."""
+    """Reads little-endian values one after the other; beyond the end is an error (`struct.error`,
+    ValueError).
+    """
 
     def __init__(self, data: mmap.mmap):
         self._data, self.position = data, 0
@@ -123,7 +149,9 @@ class _Cursor:
         if kind == _STRING:
             return [self.text() for _ in range(self.bounded(count, 8))]
         dtype = np.dtype(_NUMBERS[kind][1])
-        return np.frombuffer(self.raw(self.bounded(count, dtype.itemsize) * dtype.itemsize), dtype).tolist()
+        return np.frombuffer(
+            self.raw(self.bounded(count, dtype.itemsize) * dtype.itemsize), dtype
+        ).tolist()
 
 
 def _counts(cursor: _Cursor, path) -> tuple[int, int]:
@@ -133,8 +161,11 @@ def _counts(cursor: _Cursor, path) -> tuple[int, int]:
     version = cursor.number("I")
     if version not in _VERSIONS:
         what = "big-endian" if version & 0xFFFF == 0 else f"of version {version}"
-        raise UserError(f"{shown(path)} is {what}, but versions {' and '.join(map(str, _VERSIONS))} in little-endian "
-                        "order are read; convert the model to GGUF again.")
+        raise UserError(
+            f"{shown(path)} is {what}, but versions {' and '.join(map(str, _VERSIONS))} in "
+            f"little-endian "
+            "order are read; convert the model to GGUF again."
+        )
     return cursor.number("Q"), cursor.number("Q")
 
 
@@ -147,7 +178,9 @@ def _put(table: dict[str, Any], name: str, value: Any) -> None:
 def _tensors(cursor: _Cursor, count: int, alignment: Any, package: Any) -> dict[str, StoredTensor]:
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment {alignment!r} is not a power of two")
-    listed = [_tensor_entry(cursor, package) for _ in range(cursor.bounded(count, _SMALLEST_TENSOR))]
+    listed = [
+        _tensor_entry(cursor, package) for _ in range(cursor.bounded(count, _SMALLEST_TENSOR))
+    ]
     start = -(-cursor.position // alignment) * alignment
     tensors: dict[str, StoredTensor] = {}
     expected = 0
@@ -174,8 +207,13 @@ def _tensor_entry(cursor: _Cursor, package: Any) -> StoredTensor:
     block, block_bytes = package.GGML_QUANT_SIZES[kind]
     if min(sizes) < 1 or sizes[0] % block:
         raise ValueError(f"{name!r} has sizes {tuple(sizes)}, which are not blocks of {block}")
-    return StoredTensor(name, tuple(reversed(sizes)), kind, cursor.number("Q"),
-                        math.prod(sizes) // block * block_bytes)
+    return StoredTensor(
+        name,
+        tuple(reversed(sizes)),
+        kind,
+        cursor.number("Q"),
+        math.prod(sizes) // block * block_bytes,
+    )
 
 
 def _check_kinds(tensors: dict[str, StoredTensor], package: Any, path) -> None:
@@ -184,5 +222,7 @@ def _check_kinds(tensors: dict[str, StoredTensor], package: Any, path) -> None:
         try:
             package.dequantize(np.zeros(package.GGML_QUANT_SIZES[kind][1], np.uint8), kind)
         except NotImplementedError:
-            raise UserError(f"{shown(path)} has weights stored as {kind.name}, which the package gguf does not "
-                            "dequantize; use a file with other weights, such as Q8_0 or F16.") from None
+            raise UserError(
+                f"{shown(path)} has weights stored as {kind.name}, which the package gguf does not "
+                "dequantize; use a file with other weights, such as Q8_0 or F16."
+            ) from None

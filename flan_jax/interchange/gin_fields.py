@@ -1,4 +1,6 @@
-"""The size of a model as gin text, and the way back: the fields of `parameters.FIELDS` from a run's `config.gin`."""
+"""The size of a model as gin text, and the way back: the fields of `parameters.FIELDS` from a run's
+`config.gin`.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,15 @@ _GIN_FILES = ("model.gin", "config.gin")
 
 
 def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
-    """A gin file with the size of a model, to be given after `gin/flan.gin`; `name` goes into results as its size."""
-    lines = [f"# The size of the converted model {name}.",
-             "# Command: flan-jax train --gin_file=gin/flan.gin --gin_file=<here>/model.gin "
-             "--gin.INITIAL_CHECKPOINT_PATH=<here>", ""]
+    """A gin file with the size of a model, to be given after `gin/flan.gin`; `name` goes into
+    results as its size.
+    """
+    lines = [
+        f"# The size of the converted model {name}.",
+        "# Command: flan-jax train --gin_file=gin/flan.gin --gin_file=<here>/model.gin "
+        "--gin.INITIAL_CHECKPOINT_PATH=<here>",
+        "",
+    ]
     for field in FIELDS[model]:
         value = fields.get(field, DEFAULTS[model].get(field))
         if field in DEFAULTS[model] and value == DEFAULTS[model][field]:
@@ -42,17 +49,20 @@ def fields_beside(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def file_beside(path: pathlib.Path) -> pathlib.Path | None:
-    """The nearest `model.gin` or `config.gin` of a checkpoint, in `path` or up to two above, or None."""
+    """The nearest `model.gin` or `config.gin` of a checkpoint, in `path` or up to two above, or
+    None.
+    """
     directories = (path, *path.absolute().parents[:2])
     files = (directory / name for directory in directories for name in _GIN_FILES)
     return next((file for file in files if file.is_file()), None)
 
 
 def read_fields(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Model ('t5', 'decoder') -> the fields of its class that a gin file binds to literals or to macros that it sets.
+    """Model ('t5', 'decoder') -> the fields of its class that a gin file binds to literals or to
+    macros that it sets.
 
-    They are those of `FIELDS`, and `dropout_rate`, which an export says too. A run's `config.gin` has both classes,
-    whichever of them it trained.
+    They are those of `FIELDS`, and `dropout_rate`, which an export says too. A run's `config.gin`
+    has both classes, whichever of them it trained.
 
     Raises:
       UserError: if it is no gin file.
@@ -78,7 +88,8 @@ def read_macros(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
-    """(macros, fields by model and name) of a file, of T5X's too; it imports nothing and leaves gin's own state alone.
+    """(macros, fields by model and name) of a file, of T5X's too; it imports nothing and leaves
+    gin's own state alone.
 
     Raises:
       UserError: if it is no gin file.
@@ -87,16 +98,23 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any
     bound: dict[tuple[str, str], Any] = {}
     try:
         with readable(path, "correct it, or copy it again"):
-            for statement in config_parser.ConfigParser(path.read_text(encoding="utf-8"), _Literals()):
+            for statement in config_parser.ConfigParser(
+                path.read_text(encoding="utf-8"), _Literals()
+            ):
                 if not isinstance(statement, config_parser.BindingStatement):
                     continue
-                model, parameter = _MODEL.get(statement.selector.rsplit(".", 1)[-1]), statement.arg_name
+                model, parameter = (
+                    _MODEL.get(statement.selector.rsplit(".", 1)[-1]),
+                    statement.arg_name,
+                )
                 if not parameter:
                     macros[statement.selector] = statement.value
                 elif model and parameter in (*FIELDS[model], "dropout_rate"):
                     bound[model, parameter] = statement.value
     except (SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"{shown(path)} is not readable as gin ({shown(str(error).splitlines()[0])}).") from None
+        raise UserError(
+            f"{shown(path)} is not readable as gin ({shown(str(error).splitlines()[0])})."
+        ) from None
     return macros, bound
 
 

@@ -1,4 +1,6 @@
-"""A model's directory in Hugging Face's form: `config.json`, safetensors, tokenizer files, opened and written."""
+"""A model's directory in Hugging Face's form: `config.json`, safetensors, tokenizer files, opened
+and written.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +22,39 @@ from flan_jax.interchange.source import Source, Tensor, cast, check_tensors
 from flan_jax.interchange.typed import Settings
 from flan_jax.messages import listed, shown
 
-_FAMILIES = {"t5": huggingface_t5, "mt5": huggingface_t5, "llama": huggingface_llama, "qwen2": huggingface_llama}
+_FAMILIES = {
+    "t5": huggingface_t5,
+    "mt5": huggingface_t5,
+    "llama": huggingface_llama,
+    "qwen2": huggingface_llama,
+}
 # What belongs to a tokenizer besides its vocabulary.
-_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-           "chat_template.jinja", "generation_config.json")
+_BESIDE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
 def is_huggingface(path: pathlib.Path) -> bool:
-    """Returns whether `path` is a model's directory (`config.json` and weights), or an adapter's."""
+    """Returns whether `path` is a model's directory (`config.json` and weights), or an
+    adapter's.
+    """
     return any((path / name).is_file() for name in ("config.json", *_ADAPTER))
 
 
 def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
     """The files of a tokenizer, by the names under which `transformers` looks for them.
 
-    `path` is a directory with them, or the vocabulary itself: alone, or one of `VOCABULARY_FILES` with what lies beside
-    it. `generation_config.json` has the ids of `config.json`, too, where it lacks them. Empty where there is none.
+    `path` is a directory with them, or the vocabulary itself: alone, or one of `VOCABULARY_FILES`
+    with what lies beside it. `generation_config.json` has the ids of `config.json`, too, where it
+    lacks them. Empty where there is none.
 
     Raises:
       UserError: if a file cannot be read, or is a link that leads out of the directory.
@@ -46,8 +63,13 @@ def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
     is_whole = path.is_dir() or (path.is_file() and path.name in VOCABULARY_FILES)
     names = [*reversed(VOCABULARY_FILES), *_BESIDE] if is_whole else []
     if not is_whole and path.is_file() and path.suffix == ".json":
-        is_whole, names = True, list(_BESIDE)  # whatever it is called, the files beside it name its special tokens
-    files = [directory / name for name in names if (directory / name).is_file() and directory / name != path]
+        # whatever it is called, the files beside it name its special tokens
+        is_whole, names = True, list(_BESIDE)
+    files = [
+        directory / name
+        for name in names
+        if (directory / name).is_file() and directory / name != path
+    ]
     files = [inside(directory, file.name, file) for file in files]
     files += [path] if path.is_file() else []  # of two with one name the last stays
     result = {}
@@ -61,47 +83,72 @@ def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
 
 
 def _ids_beside(directory: pathlib.Path) -> dict[str, Any]:
-    """The ids in `generation_config.json`, which go before those in `config.json` when a text is written."""
+    """The ids in `generation_config.json`, which go before those in `config.json` when a text is
+    written.
+    """
     result: dict[str, Any] = {}
     for name in (CONFIG, GENERATION_CONFIG):
         file = directory / name
         given = read_json(inside(directory, name, file)) if file.is_file() else {}
-        result |= {name: value for name, value in given.items() if name in _IDS and value is not None}
+        result |= {
+            name: value for name, value in given.items() if name in _IDS and value is not None
+        }
     return result
 
 
 def _their_name(file: pathlib.Path) -> str:
-    """T5's tokenizer is a SentencePiece model of one name, Llama's one of another; `tokenizer.json` has one name."""
+    """T5's tokenizer is a SentencePiece model of one name, Llama's one of another; `tokenizer.json`
+    has one name.
+    """
     if file.suffix == ".json" and file.name not in _BESIDE:
         return "tokenizer.json"
-    return "spiece.model" if file.suffix == ".model" and file.name != "tokenizer.model" else file.name
+    return (
+        "spiece.model" if file.suffix == ".model" and file.name != "tokenizer.model" else file.name
+    )
 
 
 def open_huggingface(path: pathlib.Path) -> Source:
     """The opened model.
 
     Raises:
-      UserError: for a model that neither of ours can be, or files that lack, add or misshape tensors.
+      UserError: for a model that neither of ours can be, or files that lack, add or misshape
+        tensors.
     """
     _refuse_adapters(path)
     file = path / "config.json"
     config = {**read_json(inside(path, file.name, file)), **_ids_beside(path)}
     family = _FAMILIES.get(Settings(config, file).choice("model_type", _FAMILIES))
     weights, notes = safetensors_files.find_weights(path, config.get("transformers_weights"))
-    stored = {name: tensor for name, tensor in safetensors_files.open_weights(weights).items()
-              if not family.UNREAD.fullmatch(name)}
+    stored = {
+        name: tensor
+        for name, tensor in safetensors_files.open_weights(weights).items()
+        if not family.UNREAD.fullmatch(name)
+    }
     is_t5 = family is huggingface_t5
     if is_t5:
         _drop_aliases(stored, path)
     table = "shared.weight" if is_t5 else "model.embed_tokens.weight"
-    tied = family.is_scaled(config, file) if is_t5 else Settings(config, file).flag("tie_word_embeddings")
-    if tied and table in stored and "lm_head.weight" in stored and _same(stored[table], stored["lm_head.weight"]):
+    tied = (
+        family.is_scaled(config, file)
+        if is_t5
+        else Settings(config, file).flag("tie_word_embeddings")
+    )
+    if (
+        tied
+        and table in stored
+        and "lm_head.weight" in stored
+        and _same(stored[table], stored["lm_head.weight"])
+    ):
         del stored["lm_head.weight"]  # The embedding once more.
     if is_t5:
         fields = family.fields_of(config, "lm_head.weight" in stored, file, len(stored))
         if not tied and table in stored and "lm_head.weight" not in stored:
             stored["lm_head.weight"] = stored[table]
-            notes.append("the logits are tied to the embedding but not scaled, so the embedding is written twice")
+            notes.append(
+                "the logits are tied to the embedding but not scaled, so the embedding is "
+                "written "
+                "twice"
+            )
     else:
         fields = family.fields_of(config, file, len(stored))
     tensors = _by_our_names(stored, family, fields, path)
@@ -112,9 +159,13 @@ def _refuse_adapters(path: pathlib.Path) -> None:
     """An adapter changes what the weights beside it compute; without them it is not a model."""
     found = [name for name in _ADAPTER if (path / name).is_file()]
     if found:
-        raise UserError(f"{shown(path)} holds an adapter ({listed(found)}), such as LoRA, which is not supported yet; "
-                        "merge it into its base model (`merge_and_unload` of peft, then `save_pretrained`), or remove "
-                        "these files to use the weights without it.")
+        raise UserError(
+            f"{shown(path)} holds an adapter ({listed(found)}), such as LoRA, which is not "
+            f"supported yet; "
+            "merge it into its base model (`merge_and_unload` of peft, then `save_pretrained`), "
+            "or remove "
+            "these files to use the weights without it."
+        )
 
 
 def _drop_aliases(stored: dict[str, Tensor], path: pathlib.Path) -> None:
@@ -126,27 +177,46 @@ def _drop_aliases(stored: dict[str, Tensor], path: pathlib.Path) -> None:
         if "shared.weight" not in stored:
             stored["shared.weight"] = copy
         elif not _same(copy, stored["shared.weight"]):
-            raise UserError(f"{path} has an embedding {alias} that differs from shared.weight, but encoder and decoder "
-                            "share one here.")
+            raise UserError(
+                f"{path} has an embedding {alias} that differs from shared.weight, but encoder "
+                f"and decoder "
+                "share one here."
+            )
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and np.array_equal(one.read(), other.read())
 
 
-def _by_our_names(stored: dict[str, Tensor], family: types.ModuleType, fields: dict[str, Any],
-                  path) -> dict[str, Tensor]:
+def _by_our_names(
+    stored: dict[str, Tensor], family: types.ModuleType, fields: dict[str, Any], path
+) -> dict[str, Tensor]:
     shapes = parameter_shapes("t5" if family is huggingface_t5 else "decoder", fields)
     names = family.names(fields)
-    expected = {names[name]: shape[::-1] if family.is_turned(name) else shape for name, shape in shapes.items()}
-    check_tensors({name: tensor.shape for name, tensor in stored.items()}, expected, path,
-                  "\"there\" is the weights' files, \"here\" is what config.json says:", lists_all=True)
-    return {name: stored[theirs].transposed() if family.is_turned(name) else stored[theirs]
-            for name, theirs in names.items()}
+    expected = {
+        names[name]: shape[::-1] if family.is_turned(name) else shape
+        for name, shape in shapes.items()
+    }
+    check_tensors(
+        {name: tensor.shape for name, tensor in stored.items()},
+        expected,
+        path,
+        '"there" is the weights\' files, "here" is what config.json says:',
+        lists_all=True,
+    )
+    return {
+        name: stored[theirs].transposed() if family.is_turned(name) else stored[theirs]
+        for name, theirs in names.items()
+    }
 
 
-def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype | None, ids: dict[str, Any],
-                      progress: Callable[[str], None]) -> None:
+def write_huggingface(
+    directory: pathlib.Path,
+    source: Source,
+    dtype: np.dtype | None,
+    ids: dict[str, Any],
+    progress: Callable[[str], None],
+) -> None:
     """Writes the weights and, last, `config.json` with these ids of special tokens.
 
     Raises:
@@ -157,14 +227,18 @@ def write_huggingface(directory: pathlib.Path, source: Source, dtype: np.dtype |
     names = family.names(source.fields)
     ours = {theirs: name for name, theirs in names.items()}
     dtypes = {name: np.dtype(dtype or tensor.dtype) for name, tensor in source.tensors.items()}
-    shapes = {theirs: (source.tensors[name].shape[:: -1 if family.is_turned(name) else 1], dtypes[name])
-              for theirs, name in ours.items()}
+    shapes = {
+        theirs: (source.tensors[name].shape[:: -1 if family.is_turned(name) else 1], dtypes[name])
+        for theirs, name in ours.items()
+    }
 
     def read(theirs: str) -> np.ndarray:
         name = ours[theirs]
         tensor = source.tensors[name]
         progress(name)
-        return cast((tensor.transposed() if family.is_turned(name) else tensor).read(), dtypes[name])
+        return cast(
+            (tensor.transposed() if family.is_turned(name) else tensor).read(), dtypes[name]
+        )
 
     safetensors_files.write_directory(directory, shapes, read)
     contents = {**config, **ids, "torch_dtype": next(iter(dtypes.values())).name}

@@ -1,4 +1,6 @@
-"""The model card (README.md) of an export, written from the run's own record: settings, mixture, results, licences."""
+"""The model card (README.md) of an export, written from the run's own record: settings, mixture,
+results, licences.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,16 @@ from flan_jax.interchange.origin import origin_of
 from flan_jax.interchange.parameters import FIELDS
 from flan_jax.interchange.source import Source
 
-_SETTINGS = ("INITIAL_CHECKPOINT_PATH", "TRAIN_STEPS", "BATCH_SIZE", "TASK_FEATURE_LENGTHS", "LEARNING_RATE",
-             "DROPOUT_RATE", "VOCABULARY", "SEED")
+_SETTINGS = (
+    "INITIAL_CHECKPOINT_PATH",
+    "TRAIN_STEPS",
+    "BATCH_SIZE",
+    "TASK_FEATURE_LENGTHS",
+    "LEARNING_RATE",
+    "DROPOUT_RATE",
+    "VOCABULARY",
+    "SEED",
+)
 
 
 # Where a run does not say how long its answers may be.
@@ -44,7 +54,9 @@ No tokenizer with a chat template was known when this was exported: `flan-jax co
 beside the weights."""
 
 
-def model_card(source: Source, name: str, run: pathlib.Path | None, has_template: bool = False) -> str:
+def model_card(
+    source: Source, name: str, run: pathlib.Path | None, has_template: bool = False
+) -> str:
     """The text of README.md.
 
     Args:
@@ -55,10 +67,22 @@ def model_card(source: Source, name: str, run: pathlib.Path | None, has_template
     """
     record, macros = read_record(run), _macros(run)
     tags = "flan, instruction-tuning, flan_jax" if record else "flan_jax"
-    header = ["---", "library_name: transformers", f"tags: [{tags}]",
-              *(f"{field}: {text}" for field, text in _origin(source, record, macros).items()), "---", "", f"# {name}",
-              "", f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.", ""]
-    sections = [_usage(source, name, bool(record)) if has_template else _NO_TOKENIZER, _model(source)]
+    header = [
+        "---",
+        "library_name: transformers",
+        f"tags: [{tags}]",
+        *(f"{field}: {text}" for field, text in _origin(source, record, macros).items()),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.",
+        "",
+    ]
+    sections = [
+        _usage(source, name, bool(record)) if has_template else _NO_TOKENIZER,
+        _model(source),
+    ]
     if record:
         sections.append(_training(record, macros))
     if run and (run / "results.csv").is_file():
@@ -68,13 +92,18 @@ def model_card(source: Source, name: str, run: pathlib.Path | None, has_template
     if record:
         sections.append(_licences(record))
     else:
-        sections.append("## Training\n\nNo record of a run lay beside the checkpoint, so nothing is said here of what "
-                        "it was trained on.")
+        sections.append(
+            "## Training\n\nNo record of a run lay beside the checkpoint, so nothing is said here "
+            "of what "
+            "it was trained on."
+        )
     return "\n".join(header) + "\n\n".join(sections) + "\n"
 
 
 def read_record(run: pathlib.Path | None) -> dict[str, Any]:
-    """What a run's `mixture.json` says of its training; empty for a model that was only converted."""
+    """What a run's `mixture.json` says of its training; empty for a model that was only
+    converted.
+    """
     path = run / "mixture.json" if run else None
     return read_json(path) if path and path.is_file() else {}
 
@@ -98,16 +127,26 @@ def _origin(source: Source, record: dict[str, Any], macros: dict[str, Any]) -> d
 
 
 def _usage(source: Source, name: str, is_tuned: bool) -> str:
-    kind, begin = ("Seq2SeqLM", "1") if source.model == "t5" else ("CausalLM", 'inputs["input_ids"].shape[1]')
-    return _USAGE.format(kind=kind, path=name, begin=begin) + (_TEMPLATE if is_tuned else _OWN_TEMPLATE)
+    kind, begin = (
+        ("Seq2SeqLM", "1") if source.model == "t5" else ("CausalLM", 'inputs["input_ids"].shape[1]')
+    )
+    return _USAGE.format(kind=kind, path=name, begin=begin) + (
+        _TEMPLATE if is_tuned else _OWN_TEMPLATE
+    )
 
 
 def _model(source: Source) -> str:
     kind = "Encoder-decoder (T5)" if source.model == "t5" else "Decoder-only"
     count = sum(_size(tensor.shape) for tensor in source.tensors.values())
-    fields = ", ".join(f"{field} {source.fields[field]}" for field in FIELDS[source.model]
-                       if source.fields.get(field) is not None)
-    return f"## Model\n\n{kind}, {count:,} parameters, {source.fields['vocab_size']:,} rows of embedding.\n\n{fields}."
+    fields = ", ".join(
+        f"{field} {source.fields[field]}"
+        for field in FIELDS[source.model]
+        if source.fields.get(field) is not None
+    )
+    return (
+        f"## Model\n\n{kind}, {count:,} parameters, {source.fields['vocab_size']:,} rows of "
+        f"embedding.\n\n{fields}."
+    )
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -119,20 +158,35 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
     unseen = ", ".join(record.get("eval", [])) or "no dataset"
-    lines = ["## What it was tuned on", "",
-             "Instruction tuning as in [Finetuned Language Models Are Zero-Shot Learners]"
-             "(https://arxiv.org/abs/2109.01652).", "",
-             f"Held out: {record.get('held_out') or 'nothing'} ({unseen}).  ",
-             f"Dropped with it: {', '.join(record.get('dropped', [])) or 'nothing'}.", "",
-             *(f"- {setting}: `{macros[setting]}`" for setting in _SETTINGS if macros.get(setting) is not None), "",
-             "| dataset | cluster | rows | share |", "| --- | --- | --: | --: |"]
-    lines += [f"| {row['dataset']} | {row['cluster']} | {row['rows']:,} | {row['share']:.2%} |"
-              for row in record["card"]]
+    lines = [
+        "## What it was tuned on",
+        "",
+        "Instruction tuning as in [Finetuned Language Models Are Zero-Shot Learners]"
+        "(https://arxiv.org/abs/2109.01652).",
+        "",
+        f"Held out: {record.get('held_out') or 'nothing'} ({unseen}).  ",
+        f"Dropped with it: {', '.join(record.get('dropped', [])) or 'nothing'}.",
+        "",
+        *(
+            f"- {setting}: `{macros[setting]}`"
+            for setting in _SETTINGS
+            if macros.get(setting) is not None
+        ),
+        "",
+        "| dataset | cluster | rows | share |",
+        "| --- | --- | --: | --: |",
+    ]
+    lines += [
+        f"| {row['dataset']} | {row['cluster']} | {row['rows']:,} | {row['share']:.2%} |"
+        for row in record["card"]
+    ]
     return "\n".join(lines)
 
 
 def _results(path: pathlib.Path, step: int, trained_on: set[str]) -> str:
-    """The table of one step of the run; baselines and models of other names stay in it, whatever their step."""
+    """The table of one step of the run; baselines and models of other names stay in it, whatever
+    their step.
+    """
     rows = [row for row in read_results(path) if row.model != "tuned" or row.step == step]
     if not any(row.model == "tuned" for row in rows):
         return f"## Results\n\nStep {step:,} was not evaluated."

@@ -1,7 +1,8 @@
-"""Orbax's directory of one tree, array by array: any of its array formats is read, its plain zarr form is written.
+"""Orbax's directory of one tree, array by array: any of its array formats is read, its plain zarr
+form is written.
 
-Orbax's own savers want the whole tree in memory; here one array is in memory at a time. `_METADATA` is what tells
-Orbax the tree; it is written last.
+Orbax's own savers want the whole tree in memory; here one array is in memory at a time. `_METADATA`
+is what tells Orbax the tree; it is written last.
 """
 
 from __future__ import annotations
@@ -36,8 +37,13 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     tensors = {}
     with readable(directory / _METADATA):
-        entries = [([str(key["key"]) for key in entry["key_metadata"]], entry["value_metadata"]["value_type"])
-                   for entry in metadata["tree_metadata"].values()]
+        entries = [
+            (
+                [str(key["key"]) for key in entry["key_metadata"]],
+                entry["value_metadata"]["value_type"],
+            )
+            for entry in metadata["tree_metadata"].values()
+        ]
         in_one_database = bool(metadata["use_ocdbt"])
     zarr_chunks.check_tree(directory, metadata)
     for keys, kind in entries:
@@ -45,7 +51,9 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
             store = _store(directory, ".".join(keys), in_one_database)
             with readable(f"{directory}/{'.'.join(keys)}"):
                 tensors["/".join(keys)] = open_array(store, driver)
-    zarr_chunks.check_sizes((math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), directory)
+    zarr_chunks.check_sizes(
+        (math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), directory
+    )
     return tensors
 
 
@@ -58,7 +66,9 @@ def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:
     try:
         return read_json(inside(directory, _METADATA, directory / _METADATA))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{shown(directory)} holds no finished Orbax checkpoint (no {_METADATA} in it).") from None
+        raise UserError(
+            f"{shown(directory)} holds no finished Orbax checkpoint (no {_METADATA} in it)."
+        ) from None
 
 
 def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict[str, str]:
@@ -74,8 +84,15 @@ def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]
     for name, array in arrays:
         keys = tuple(name.split("/"))
         write_array(directory / ".".join(keys), array, _COMPRESSOR)
-        entries[str(keys)] = {"key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
-                              "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False}}
-    metadata = {"tree_metadata": entries, "use_ocdbt": False, "use_zarr3": False,
-                "store_array_data_equal_to_fill_value": True, "custom_metadata": None}
+        entries[str(keys)] = {
+            "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
+            "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False},
+        }
+    metadata = {
+        "tree_metadata": entries,
+        "use_ocdbt": False,
+        "use_zarr3": False,
+        "store_array_data_equal_to_fill_value": True,
+        "custom_metadata": None,
+    }
     (directory / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")

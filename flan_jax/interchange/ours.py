@@ -1,4 +1,6 @@
-"""Our own checkpoints, `checkpoints/<step>/params` (and `state`): opened array by array, and written so."""
+"""Our own checkpoints, `checkpoints/<step>/params` (and `state`): opened array by array, and
+written so.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,21 @@ def open_ours(path: pathlib.Path, step: int | str | None = None) -> Source:
     slots = None
     if (place / "state" / "_METADATA").is_file():
         state = orbax_files.open_tree(place / "state")
-        slots = {name.removeprefix(_OPTIMIZER): tensor for name, tensor in state.items()
-                 if name.startswith(_OPTIMIZER) and name.count("/") > 1}
+        slots = {
+            name.removeprefix(_OPTIMIZER): tensor
+            for name, tensor in state.items()
+            if name.startswith(_OPTIMIZER) and name.count("/") > 1
+        }
     found = int(place.name) if place.name.isdecimal() else 0
     return Source(place, found, tensors, slots=slots)
 
 
-def write_ours(directory: pathlib.Path, source: Source, dtype: np.dtype | None,
-               progress: Callable[[str], None]) -> None:
-    """Writes `directory/checkpoints/<step>`; with the source's slots it holds a state that a run resumes from."""
+def write_ours(
+    directory: pathlib.Path, source: Source, dtype: np.dtype | None, progress: Callable[[str], None]
+) -> None:
+    """Writes `directory/checkpoints/<step>`; with the source's slots it holds a state that a run
+    resumes from.
+    """
     place = directory / "checkpoints" / str(source.step)
 
     def parameters():

@@ -1,4 +1,6 @@
-"""What is written appears whole or not at all: a hidden directory beside the output, renamed at the end."""
+"""What is written appears whole or not at all: a hidden directory beside the output, renamed at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _PARTIAL = re.compile(r"\..+\.incomplete-(\d+)")
 
 @contextlib.contextmanager
 def staged(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives an empty directory to write into, which becomes `output` when the block ends without an error.
+    """Gives an empty directory to write into, which becomes `output` when the block ends without an
+    error.
 
     What processes that were killed left of such directories in the same place is removed first.
 
@@ -28,7 +31,10 @@ def staged(output: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     with _writing(output):
         if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-            raise UserError(f"--output={shown(output)} is there already; give a directory that is not, or remove it.")
+            raise UserError(
+                f"--output={shown(output)} is there already; give a directory that is not, or "
+                f"remove it."
+            )
         place = output.absolute().parent
         place.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(place)
@@ -48,7 +54,8 @@ def staged(output: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _writing(output: pathlib.Path) -> Iterator[None]:
-    """Turns what the file system and TensorStore raise for files that cannot be written into one message.
+    """Turns what the file system and TensorStore raise for files that cannot be written into one
+    message.
 
     Damage to what is read is a UserError already.
     """
@@ -61,8 +68,11 @@ def _writing(output: pathlib.Path) -> Iterator[None]:
         if not (isinstance(error, OSError) or found):
             raise
         reason = found.group() if found else getattr(error, "strerror", None) or error
-        raise UserError(f"--output={shown(output)} cannot be written ({shown(reason)}); make room there, or give "
-                        "another directory.") from error
+        raise UserError(
+            f"--output={shown(output)} cannot be written ({shown(reason)}); make room there, or "
+            f"give "
+            "another directory."
+        ) from error
 
 
 def _remove_abandoned(place: pathlib.Path) -> None:
@@ -76,7 +86,9 @@ def _remove_abandoned(place: pathlib.Path) -> None:
 
 
 def _is_alive(number: int) -> bool:
-    """Whether another process of this host has the number; of this process's own number one before it was killed."""
+    """Whether another process of this host has the number; of this process's own number one before
+    it was killed.
+    """
     if number == os.getpid():
         return False
     try:
@@ -91,8 +103,8 @@ def _is_alive(number: int) -> bool:
 def _lock(directory: pathlib.Path) -> int | None:
     """Returns a descriptor that holds a lock on a directory, or None.
 
-    A process on another host, the number of which means nothing here, may be writing there. Network file systems that
-    do not lock directories are as if one were: nothing is removed.
+    A process on another host, the number of which means nothing here, may be writing there. Network
+    file systems that do not lock directories are as if one were: nothing is removed.
     """
     try:
         descriptor = os.open(directory, os.O_RDONLY)

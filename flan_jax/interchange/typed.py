@@ -1,7 +1,8 @@
-"""Settings from files of other programs, each read with its type and bounds: config.json, the metadata of GGUF.
+"""Settings from files of other programs, each read with its type and bounds: config.json, the
+metadata of GGUF.
 
-A number is used only after it was checked against what the file's tensors allow: a count of three billion layers would
-fill the memory before any tensor is found missing.
+A number is used only after it was checked against what the file's tensors allow: a count of three
+billion layers would fill the memory before any tensor is found missing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _MISSING = object()
 
 
 class Settings:
-    """The settings of one file. A setting that is null counts as absent, as `transformers` writes it.
+    """The settings of one file. A setting that is null counts as absent, as `transformers` writes
+    it.
 
     Args:
       values: the settings by name.
@@ -34,8 +36,12 @@ class Settings:
         Raises:
           UserError: if it is absent and has no default, or is something else.
         """
-        return self._read(name, default, lambda value: type(value) is int and least <= value <= most,
-                          f"a whole number from {least:,} to {most:,}")
+        return self._read(
+            name,
+            default,
+            lambda value: type(value) is int and least <= value <= most,
+            f"a whole number from {least:,} to {most:,}",
+        )
 
     def number(self, name: str, default: Any = _MISSING) -> Any:
         """Returns a finite number above 0 as a float, or the default where it is absent.
@@ -61,8 +67,12 @@ class Settings:
           UserError: if it is absent and has no default, or is something else.
         """
         choices = list(choices)
-        return self._read(name, default, lambda value: isinstance(value, str) and value in choices,
-                          f"one of {', '.join(sorted(choices))}")
+        return self._read(
+            name,
+            default,
+            lambda value: isinstance(value, str) and value in choices,
+            f"one of {', '.join(sorted(choices))}",
+        )
 
     def table(self, name: str) -> Settings:
         """Returns the settings inside a setting; there are none where it is absent.
@@ -70,8 +80,10 @@ class Settings:
         Raises:
           UserError: if it is something else.
         """
-        return Settings(self._read(name, {}, lambda value: isinstance(value, dict), "an object"),
-                        f"{self.path} ({name})")
+        return Settings(
+            self._read(name, {}, lambda value: isinstance(value, dict), "an object"),
+            f"{self.path} ({name})",
+        )
 
     def has(self, name: str) -> bool:
         """Returns whether a setting is there and not null."""
@@ -82,9 +94,14 @@ class Settings:
         if value is None and default is not _MISSING:
             return default
         if value is None:
-            raise UserError(f"{shown(self.path)} is not readable (it lacks {name!r}); download or copy it again.")
+            raise UserError(
+                f"{shown(self.path)} is not readable (it lacks {name!r}); download or copy it "
+                f"again."
+            )
         if not fits(value):
-            raise UserError(f"{shown(self.path)} has {name} {shown(repr(value))}, but it must be {wanted}.")
+            raise UserError(
+                f"{shown(self.path)} has {name} {shown(repr(value))}, but it must be {wanted}."
+            )
         return value
 
 

@@ -1,7 +1,8 @@
-"""Whether the chunks of stored zarr arrays are all there, and no larger than what is on disk can fill.
+"""Whether the chunks of stored zarr arrays are all there, and no larger than what is on disk can
+fill.
 
-TensorStore reads a chunk that is missing as the fill value, zeros: a checkpoint of which a file was lost would be
-another model without a word. T5X and Orbax write every chunk.
+TensorStore reads a chunk that is missing as the fill value, zeros: a checkpoint of which a file was
+lost would be another model without a word. T5X and Orbax write every chunk.
 """
 
 from __future__ import annotations
@@ -51,22 +52,32 @@ def check_tree(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
       UserError: if chunks are missing; it lists them.
     """
     with readable(directory):
-        store = tensorstore.KvStore.open(tree_store(directory, bool(metadata.get("use_ocdbt")))).result()
+        store = tensorstore.KvStore.open(
+            tree_store(directory, bool(metadata.get("use_ocdbt")))
+        ).result()
         keys = [key.decode() for key in store.list().result()]
-    # Orbax once left out chunks that hold nothing but the fill value; zarr 3 always names such a value.
+    # Orbax once left out chunks that hold nothing but the fill value; zarr 3 always names such a
+    # value.
     skips = not metadata.get("store_array_data_equal_to_fill_value")
     arrays: dict[str, set[str]] = {}
     for key in keys:
         name, _, rest = key.partition("/")
         arrays.setdefault(name, set()).add(rest)
-    files = {name: next((file for file in METADATA if file in chunks), None) for name, chunks in arrays.items()}
-    reads = {name: store.read(f"{name}/{file}") for name, file in files.items() if file}  # all at once
+    files = {
+        name: next((file for file in METADATA if file in chunks), None)
+        for name, chunks in arrays.items()
+    }
+    # all at once
+    reads = {name: store.read(f"{name}/{file}") for name, file in files.items() if file}
     missing: list[str] = []
     for name, read in reads.items():
         with readable(f"{directory}/{name}"):
             array = json.loads(read.result().value)
             if not (skips and array.get("fill_value") is not None):
-                missing += (f"{name}/{chunk}" for chunk in itertools.islice(_missing(array, arrays[name]), 1_000))
+                missing += (
+                    f"{name}/{chunk}"
+                    for chunk in itertools.islice(_missing(array, arrays[name]), 1_000)
+                )
     _refuse(directory, missing)
 
 
@@ -85,7 +96,8 @@ def check_sizes(sizes: Iterable[int], directory: pathlib.Path) -> None:
       directory: of the checkpoint.
 
     Raises:
-      UserError: if they are far larger than what is on disk, so that reading one could fill the memory.
+      UserError: if they are far larger than what is on disk, so that reading one could fill the
+        memory.
     """
     total, stored = sum(sizes), 0
     if total <= _SMALL_BYTES:
@@ -94,14 +106,20 @@ def check_sizes(sizes: Iterable[int], directory: pathlib.Path) -> None:
         for parent, _, files in os.walk(directory):
             stored += sum(os.path.getsize(os.path.join(parent, file)) for file in files)
     if total > _SMALL_BYTES + _MOST_COMPRESSED * stored:
-        raise UserError(f"{shown(directory)} claims arrays of {total:,} bytes, but has files of {stored:,} bytes; "
-                        "download or copy it again.")
+        raise UserError(
+            f"{shown(directory)} claims arrays of {total:,} bytes, but has files of {stored:,} "
+            f"bytes; "
+            "download or copy it again."
+        )
 
 
 def _refuse(directory: pathlib.Path, missing: list[str]) -> None:
     if missing:
-        raise UserError(f"{shown(directory)} lacks {len(missing):,} chunks of its arrays ({listed(missing)}); download "
-                        "or copy it again.")
+        raise UserError(
+            f"{shown(directory)} lacks {len(missing):,} chunks of its arrays ({listed(missing)}); "
+            f"download "
+            "or copy it again."
+        )
 
 
 def _files_below(directory: pathlib.Path) -> set[str]:
@@ -144,14 +162,23 @@ def _place(number: int, counts: list[int]) -> list[str]:
 
 
 def _layout(metadata: dict[str, Any]) -> tuple[list, list, str, str]:
-    """(shape, chunk shape, what comes before a chunk's place in its name, separator) of zarr 2 or 3."""
+    """(shape, chunk shape, what comes before a chunk's place in its name, separator) of zarr 2 or
+    3.
+    """
     if "chunk_grid" not in metadata:
         # One flipped bit makes '>' of '<'; no checkpoint is written in these ways.
         if str(metadata["dtype"]).startswith(">") or metadata.get("order", "C") != "C":
-            raise ValueError(f"numbers of type {shown(metadata['dtype'])} in order {shown(metadata.get('order'))}")
+            raise ValueError(
+                f"numbers of type {shown(metadata['dtype'])} in order "
+                f"{shown(metadata.get('order'))}"
+            )
         return metadata["shape"], metadata["chunks"], "", metadata.get("dimension_separator", ".")
     encoding = metadata.get("chunk_key_encoding", {"name": "default"})
     is_default = encoding["name"] == "default"
     separator = encoding.get("configuration", {}).get("separator", "/" if is_default else ".")
-    return (metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"], "c" if is_default else "",
-            separator)
+    return (
+        metadata["shape"],
+        metadata["chunk_grid"]["configuration"]["chunk_shape"],
+        "c" if is_default else "",
+        separator,
+    )

@@ -27,9 +27,17 @@ def open_array(kvstore: dict[str, Any], driver: str = "zarr") -> Tensor:
 
 def write_array(path: pathlib.Path, array: np.ndarray, compressor: dict[str, Any]) -> None:
     """Writes an array as one zarr directory; returns when it is on disk."""
-    metadata = {"shape": list(array.shape), "chunks": chunk_shape(array.shape, array.dtype.itemsize),
-                "compressor": compressor}
-    spec = {"driver": "zarr", "dtype": array.dtype.name, "kvstore": file_store(path), "metadata": metadata}
+    metadata = {
+        "shape": list(array.shape),
+        "chunks": chunk_shape(array.shape, array.dtype.itemsize),
+        "compressor": compressor,
+    }
+    spec = {
+        "driver": "zarr",
+        "dtype": array.dtype.name,
+        "kvstore": file_store(path),
+        "metadata": metadata,
+    }
     store = tensorstore.open(spec, create=True).result()
     store.write(array, can_reference_source_data_indefinitely=True).result()
 
@@ -37,10 +45,13 @@ def write_array(path: pathlib.Path, array: np.ndarray, compressor: dict[str, Any
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
     """The chunks in which T5X stores an array: at most 64 MiB, each a whole fraction of it.
 
-    While a chunk is too large, its longest side (the first of equals) goes down to the next divisor of the array's.
+    While a chunk is too large, its longest side (the first of equals) goes down to the next divisor
+    of the array's.
     """
     chunk = list(shape)
     while np.prod(chunk, dtype=np.int64) * itemsize > _CHUNK_BYTES:
         axis = int(np.argmax(chunk))
-        chunk[axis] = next(size for size in range(chunk[axis] - 1, 0, -1) if shape[axis] % size == 0)
+        chunk[axis] = next(
+            size for size in range(chunk[axis] - 1, 0, -1) if shape[axis] % size == 0
+        )
     return chunk

@@ -1,4 +1,6 @@
-"""The model of an architecture: `t5` (encoder-decoder) or `decoder` (decoder-only), sized by gin."""
+"""The model of an architecture: `t5` (encoder-decoder) or `decoder` (decoder-only), sized by
+gin.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ _GIVE_A_SIZE = "give a size: --gin_file=gin/size/{}.gin, for example"
 
 
 def make_model(architecture: str, vocab_size: int) -> nn.Module:
-    """The network of ARCHITECTURE with `vocab_size` rows in its embedding; `model.config` says the rest.
+    """The network of ARCHITECTURE with `vocab_size` rows in its embedding; `model.config` says the
+    rest.
 
     Raises:
       UserError: for an unknown architecture, or a size that cannot work.
@@ -20,7 +23,9 @@ def make_model(architecture: str, vocab_size: int) -> nn.Module:
     if architecture == "decoder":
         from flan_jax.models.decoder import DecoderConfig, DecoderLM
 
-        check_bound(DecoderConfig, "DecoderConfig", ["vocab_size"], _GIVE_A_SIZE.format("decoder_tiny"))
+        check_bound(
+            DecoderConfig, "DecoderConfig", ["vocab_size"], _GIVE_A_SIZE.format("decoder_tiny")
+        )
         return DecoderLM(DecoderConfig(vocab_size=vocab_size))
     from flan_jax.models.t5 import T5, T5Config
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from flan_jax.models import decoding
 
-# The score of a hypothesis that does not exist; finite, so that differences of such scores are numbers.
+# The score of a hypothesis that does not exist; finite, so that differences of such scores are
+# numbers.
 _NONE = -1e9
 
 
@@ -20,8 +21,10 @@ class _State(NamedTuple):
 
     Attributes:
       index: tokens written; last: the latest of each live hypothesis, int32 [B K].
-      live, live_scores: int32 [B, K, T] and log-probabilities [B, K] of the hypotheses that go on, best first.
-      done, done_scores, is_done: int32 [B, K, T], scores [B, K] and which of them exist, bool [B, K], best first.
+      live, live_scores: int32 [B, K, T] and log-probabilities [B, K] of the hypotheses that go on,
+        best first.
+      done, done_scores, is_done: int32 [B, K, T], scores [B, K] and which of them exist, bool [B,
+        K], best first.
       improvable: rows in which a live hypothesis may still become one of the K best, bool [B].
     """
 
@@ -37,16 +40,26 @@ class _State(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_length", "beams", "eos_id"))
-def beam_search(model, params, tokens, max_length: int, beams: int = 4, length_penalty=1.0,
-                eos_id: decoding.EosId = 1, lengths=None) -> tuple[jax.Array, jax.Array]:
-    """Gives the best answers, int32 [B, beams, max_length] with 0 after EOS, and their scores float32, best first.
+def beam_search(
+    model,
+    params,
+    tokens,
+    max_length: int,
+    beams: int = 4,
+    length_penalty=1.0,
+    eos_id: decoding.EosId = 1,
+    lengths=None,
+) -> tuple[jax.Array, jax.Array]:
+    """Gives the best answers, int32 [B, beams, max_length] with 0 after EOS, and their scores
+    float32, best first.
 
-    A score is the sum of the tokens' log-probabilities / n**length_penalty, for n tokens with EOS. An answer ends with
-    EOS, or where there is no more room. A row's search ends when it has `beams` answers and the best live hypothesis,
-    were it to end now, would be worse than the worst of them; with one beam at the first answer, which makes it greedy.
-    The other arguments, and rows of length 0, are those of `decoding.greedy`. As in T5X and Hugging Face the 2 * beams
-    best continuations are looked at, so that `beams` of them go on even if the others end; with several `eos_id` as
-    many more as may end.
+    A score is the sum of the tokens' log-probabilities / n**length_penalty, for n tokens with EOS.
+    An answer ends with EOS, or where there is no more room. A row's search ends when it has `beams`
+    answers and the best live hypothesis, were it to end now, would be worse than the worst of them;
+    with one beam at the first answer, which makes it greedy. The other arguments, and rows of
+    length 0, are those of `decoding.greedy`. As in T5X and Hugging Face the 2 * beams best
+    continuations are looked at, so that `beams` of them go on even if the others end; with several
+    `eos_id` as many more as may end.
     """
     lengths = decoding.given_lengths(model, tokens, lengths)
     start = decoding.begin(model, params, tokens, lengths, max_length, beams)
@@ -63,28 +76,43 @@ def beam_search(model, params, tokens, max_length: int, beams: int = 4, length_p
     nothing, none = jnp.zeros((*shape, max_length), jnp.int32), jnp.full(shape, _NONE)
     # All copies of a row begin alike: only the first may be continued.
     last = jnp.full(shape[0] * beams, decoding.start_id(model))
-    state = _State(jnp.int32(0), last, nothing, none.at[:, 0].set(0.0), nothing, none, jnp.zeros(shape, bool),
-                   lengths > 0, start.cache)
+    state = _State(
+        jnp.int32(0),
+        last,
+        nothing,
+        none.at[:, 0].set(0.0),
+        nothing,
+        none,
+        jnp.zeros(shape, bool),
+        lengths > 0,
+        start.cache,
+    )
     if start.logits is not None:
         state = extend(state, start.logits)
     state = jax.lax.while_loop(unfinished, step, state)
     return state.done, state.done_scores
 
 
-def _extend(state: _State, logits, length_penalty, eos_id: decoding.EosId, start: decoding.Start) -> _State:
+def _extend(
+    state: _State, logits, length_penalty, eos_id: decoding.EosId, start: decoding.Start
+) -> _State:
     """Gives the state after one more token, whose logits are [B K, V]."""
     beams, max_length = state.live.shape[1:]
     looked_at = beams * (1 + (len(eos_id) if isinstance(eos_id, tuple) else 1))
     scores, origins, chosen = _best_continuations(logits, state.live_scores, looked_at)
     sequences = _take(state.live, origins)
-    sequences = jax.lax.dynamic_update_slice_in_dim(sequences, chosen[..., None], state.index, axis=2)
+    sequences = jax.lax.dynamic_update_slice_in_dim(
+        sequences, chosen[..., None], state.index, axis=2
+    )
     written = state.index + 1
     ends = decoding.is_eos(chosen, eos_id) | (written == max_length)
 
     # What ends joins the answers, unless it is only looked at to keep enough hypotheses alive.
     joins = ends & (jnp.arange(looked_at) < beams) & state.improvable[:, None]
     penalty = written.astype(jnp.float32) ** length_penalty
-    all_scores = jnp.concatenate([state.done_scores, jnp.where(joins, scores / penalty, _NONE)], axis=1)
+    all_scores = jnp.concatenate(
+        [state.done_scores, jnp.where(joins, scores / penalty, _NONE)], axis=1
+    )
     done_scores, kept = jax.lax.top_k(all_scores, beams)
     done = _take(jnp.concatenate([state.done, sequences], axis=1), kept)
     is_done = _take(jnp.concatenate([state.is_done, joins], axis=1), kept)
@@ -96,13 +124,27 @@ def _extend(state: _State, logits, length_penalty, eos_id: decoding.EosId, start
     complete = jnp.all(is_done, axis=1)
     worse = live_scores[:, 0] / penalty <= jnp.min(done_scores, axis=1)
     improvable = state.improvable & ~(complete & (worse | (beams == 1)))
-    return _State(written, last, _take(sequences, goes_on), live_scores, done, done_scores, is_done, improvable, cache)
+    return _State(
+        written,
+        last,
+        _take(sequences, goes_on),
+        live_scores,
+        done,
+        done_scores,
+        is_done,
+        improvable,
+        cache,
+    )
 
 
 def _best_continuations(logits, live_scores, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives the `count` best, [B, count] each: log-probability, which of the K it continues, the token."""
+    """Gives the `count` best, [B, count] each: log-probability, which of the K it continues, the
+    token.
+    """
     (batch, beams), vocab_size = live_scores.shape, logits.shape[-1]
-    log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab_size) + live_scores[..., None]
+    log_probs = (
+        jax.nn.log_softmax(logits).reshape(batch, beams, vocab_size) + live_scores[..., None]
+    )
     # The best of each hypothesis first: a sort of K V numbers is the slow part on a CPU.
     scores, tokens = jax.lax.top_k(log_probs, min(count, vocab_size))
     width = scores.shape[-1]
@@ -111,12 +153,14 @@ def _best_continuations(logits, live_scores, count: int) -> tuple[jax.Array, jax
 
 
 def _reorder(cache: dict, origins, start: decoding.Start) -> dict:
-    """Gives the cache in which hypothesis k has the keys and values of `origins` [B, K]; the input's are all alike."""
+    """Gives the cache in which hypothesis k has the keys and values of `origins` [B, K]; the
+    input's are all alike.
+    """
     batch, beams = origins.shape
     places = (origins + beams * jnp.arange(batch)[:, None]).reshape(-1)
 
     def reordered(x):
-        return x.at[..., start.own:, :].set(jnp.take(x[..., start.own:, :], places, axis=-4))
+        return x.at[..., start.own :, :].set(jnp.take(x[..., start.own :, :], places, axis=-4))
 
     return {**cache, start.own_name: jax.tree.map(reordered, cache[start.own_name])}
 

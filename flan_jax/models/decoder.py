@@ -1,9 +1,10 @@
 """A decoder-only Transformer in two families, told apart by configuration.
 
-LaMDA-like: gated GELU, T5's relative position bias, tied logits; its parameter tree is that of T5X's `decoder_only`
-example. Llama-like: rotary positions, SwiGLU, grouped heads. Inputs and targets lie in one row, several examples packed
-as segments; padding is told by segment id 0, never by a token. Shape letters: B batch, S width of prompts, L length, D
-model width, H heads, K heads of keys and values, C head width, V vocabulary, N layers.
+LaMDA-like: gated GELU, T5's relative position bias, tied logits; its parameter tree is that of
+T5X's `decoder_only` example. Llama-like: rotary positions, SwiGLU, grouped heads. Inputs and
+targets lie in one row, several examples packed as segments; padding is told by segment id 0, never
+by a token. Shape letters: B batch, S width of prompts, L length, D model width, H heads, K heads of
+keys and values, C head width, V vocabulary, N layers.
 """
 
 import dataclasses
@@ -20,20 +21,27 @@ from flan_jax.errors import UserError
 from flan_jax.models import layers
 from flan_jax.models.settings import settle
 
-_ROPE_SCALING = ("factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings")
+_ROPE_SCALING = (
+    "factor",
+    "high_freq_factor",
+    "low_freq_factor",
+    "original_max_position_embeddings",
+)
 _ROPE_LINEAR = ("factor", "rope_type")
 
 
 @gin.configurable(denylist=["vocab_size"])
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Size and behaviour of a decoder-only model: the dials of `gin/size/decoder_*.gin`, `smollm2_*` and `llama3_*`.
+    """Size and behaviour of a decoder-only model: the dials of `gin/size/decoder_*.gin`,
+    `smollm2_*` and `llama3_*`.
 
-    `positions` is 'relative' (T5's bias, one table for all layers) or 'rotary' (`rope_theta`, and `rope_scaling`:
-    Llama 3.1's, or the linear one, `{'rope_type': 'linear', 'factor': 4.0}`). `num_kv_heads` None is one per head.
-    `logits_via_embedding` ties the logits to the embedding, which `scale_tied_logits` divides by sqrt(D) as T5X does.
-    `scale_queries` divides scores by sqrt(C), where T5 has that in the query kernel's initial values. `prefix`
-    'bidirectional' lets the inputs of an example see each other both ways. `vocab_size`, `dtype`, `remat` and
+    `positions` is 'relative' (T5's bias, one table for all layers) or 'rotary' (`rope_theta`, and
+    `rope_scaling`: Llama 3.1's, or the linear one, `{'rope_type': 'linear', 'factor': 4.0}`).
+    `num_kv_heads` None is one per head. `logits_via_embedding` ties the logits to the embedding,
+    which `scale_tied_logits` divides by sqrt(D) as T5X does. `scale_queries` divides scores by
+    sqrt(C), where T5 has that in the query kernel's initial values. `prefix` 'bidirectional' lets
+    the inputs of an example see each other both ways. `vocab_size`, `dtype`, `remat` and
     `scan_layers` are as in `T5Config`. Raises UserError for a value that cannot work.
     """
 
@@ -67,29 +75,52 @@ class DecoderConfig:
         check_choice("DecoderConfig.prefix", self.prefix, ("causal", "bidirectional"))
         if self.rope_scaling is not None:
             self._check_rope_scaling()
-            object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))  # so that a model can be hashed
+            # so that a model can be hashed
+            object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))
         self._check_heads()
 
     def _check_rope_scaling(self):
         scaling = self.rope_scaling
-        if not isinstance(scaling, Mapping) or set(scaling) not in (set(_ROPE_SCALING), set(_ROPE_LINEAR)):
-            raise UserError("DecoderConfig.rope_scaling must be None or a dict with exactly "
-                            f"{', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1), or {' and '.join(_ROPE_LINEAR)} "
-                            f"('linear'), not {quoted(scaling)}.")
-        check_choice("DecoderConfig.rope_scaling['rope_type']", scaling.get("rope_type", "linear"), ("linear",))
+        if not isinstance(scaling, Mapping) or set(scaling) not in (
+            set(_ROPE_SCALING),
+            set(_ROPE_LINEAR),
+        ):
+            raise UserError(
+                "DecoderConfig.rope_scaling must be None or a dict with exactly "
+                f"{', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1), or "
+                f"{' and '.join(_ROPE_LINEAR)} "
+                f"('linear'), not {quoted(scaling)}."
+            )
+        check_choice(
+            "DecoderConfig.rope_scaling['rope_type']",
+            scaling.get("rope_type", "linear"),
+            ("linear",),
+        )
         for name in scaling.keys() - {"rope_type"}:
-            check_number(f"DecoderConfig.rope_scaling[{name!r}]", scaling[name], least=1e-3, below=1e9)
-        if "rope_type" not in scaling and not scaling["low_freq_factor"] < scaling["high_freq_factor"]:
-            raise UserError("DecoderConfig.rope_scaling must have a low_freq_factor below its high_freq_factor, not "
-                            f"{scaling['low_freq_factor']} and {scaling['high_freq_factor']}.")
+            check_number(
+                f"DecoderConfig.rope_scaling[{name!r}]", scaling[name], least=1e-3, below=1e9
+            )
+        if (
+            "rope_type" not in scaling
+            and not scaling["low_freq_factor"] < scaling["high_freq_factor"]
+        ):
+            raise UserError(
+                "DecoderConfig.rope_scaling must have a low_freq_factor below its "
+                "high_freq_factor, not "
+                f"{scaling['low_freq_factor']} and {scaling['high_freq_factor']}."
+            )
 
     def _check_heads(self):
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:
             raise UserError(
-                f"DecoderConfig.num_kv_heads is {self.kv_heads}, but must divide num_heads, which is {self.num_heads}."
+                f"DecoderConfig.num_kv_heads is {self.kv_heads}, but must divide num_heads, "
+                f"which "
+                f"is {self.num_heads}."
             )
         if self.positions == "rotary" and self.head_dim % 2:
-            raise UserError(f"DecoderConfig.head_dim is {self.head_dim}, but rotary positions need an even one.")
+            raise UserError(
+                f"DecoderConfig.head_dim is {self.head_dim}, but rotary positions need an even one."
+            )
 
     @property
     def kv_heads(self) -> int:
@@ -114,8 +145,8 @@ class DecoderLayer(nn.Module):
     def __call__(self, x, mask, bias, angles, deterministic: bool):
         """Gives [B, L, D], and this layer's keys and values [B, L, K, C].
 
-        `mask` is a bool [B, 1, L, L], `bias` a float32 that broadcasts to [B, H, L, L] or None, `angles` those of
-        `rotary_angles` or None.
+        `mask` is a bool [B, 1, L, L], `bias` a float32 that broadcasts to [B, H, L, L] or None,
+        `angles` those of `rotary_angles` or None.
         """
         c, (batch, length, width) = self.config, x.shape
         shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
@@ -126,14 +157,17 @@ class DecoderLayer(nn.Module):
         return self._after_attention(x, mixed, on_rest), keys_values
 
     def step(self, x, cache, slot, mask, bias, angles):
-        """Gives [B, 1, D] for one token, and its own keys and values [B, K, 1, C] to be put in the cache at `slot`.
+        """Gives [B, 1, D] for one token, and its own keys and values [B, K, 1, C] to be put in the
+        cache at `slot`.
 
         `cache` holds this layer's keys and values [B, K, slots, C]; mask [B, 1, 1, slots].
         """
         y = self.pre_self_attention_layer_norm(x)
         new = layers.heads_first(self.self_attention.keys_values(y, angles))
         own = layers.put_in_cache(cache, new, slot)
-        return self._after_attention(x, self.self_attention(y, own, mask, bias, angles=angles, heads_first=True)), new
+        return self._after_attention(
+            x, self.self_attention(y, own, mask, bias, angles=angles, heads_first=True)
+        ), new
 
     def _after_attention(self, x, mixed, dropout=(1.0, 1.0, 1.0)) -> jax.Array:
         on_mixed, on_hidden, on_out = dropout
@@ -143,7 +177,9 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The embedding, the layers, what they know of positions, the last norm and the map to logits."""
+    """The embedding, the layers, what they know of positions, the last norm and the map to
+    logits.
+    """
 
     config: DecoderConfig
 
@@ -153,14 +189,19 @@ class Decoder(nn.Module):
             c.vocab_size, c.emb_dim, c.dtype, c.scale_tied_logits or not c.logits_via_embedding
         )
         if c.positions == "relative":
-            self.relpos_bias = layers.RelativePositionBias(c.num_heads, c.relpos_buckets, c.relpos_max_distance, False)
+            self.relpos_bias = layers.RelativePositionBias(
+                c.num_heads, c.relpos_buckets, c.relpos_max_distance, False
+            )
         self.layers = layers.layer_stack(DecoderLayer, c, c.num_layers)
         self.decoder_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
         if not c.logits_via_embedding:
             self.logits_dense = layers.Dense(c.vocab_size, ("embed", "vocab"), "float32")
 
-    def __call__(self, tokens, positions, mask, bias, deterministic: bool = True, keep: bool = False):
-        """Gives the normed [B, L, D] of int32 tokens [B, L], and all keys and values [N, B, L, K, C] if `keep`.
+    def __call__(
+        self, tokens, positions, mask, bias, deterministic: bool = True, keep: bool = False
+    ):
+        """Gives the normed [B, L, D] of int32 tokens [B, L], and all keys and values [N, B, L, K,
+        C] if `keep`.
 
         Without `scan_layers` they are lists of N arrays.
         """
@@ -171,13 +212,19 @@ class Decoder(nn.Module):
             return x, keys_values if keep else None
 
         shapes = [(1, self.config.emb_dim)] * 2
-        on_input, on_output = layers.dropout_factors(self, self.config, deterministic, tokens.shape[0], shapes)
+        on_input, on_output = layers.dropout_factors(
+            self, self.config, deterministic, tokens.shape[0], shapes
+        )
         x = self.token_embedder(tokens) * on_input
-        x, keys_values = layers.run_layers(self.config, self.layers, self.config.num_layers, body, x)
+        x, keys_values = layers.run_layers(
+            self.config, self.layers, self.config.num_layers, body, x
+        )
         return self.decoder_norm(x) * on_output, keys_values
 
     def step(self, tokens, positions, cache, slot, mask, bias):
-        """Gives the normed [B, 1, D] of one token a row, int32 [B, 1], and the keys and values with its own in them."""
+        """Gives the normed [B, 1, D] of one token a row, int32 [B, 1], and the keys and values with
+        its own in them.
+        """
         angles = self._angles(positions)
 
         def body(layer, x, layer_cache):
@@ -185,7 +232,8 @@ class Decoder(nn.Module):
 
         x = self.token_embedder(tokens)
         x, new = layers.run_layers(self.config, self.layers, self.config.num_layers, body, x, cache)
-        # Written once for all layers: inside the scan the whole cache would be copied at every step.
+        # Written once for all layers: inside the scan the whole cache would be copied at every
+        # step.
         return self.decoder_norm(x), layers.put_in_cache(cache, new, slot)
 
     def _angles(self, positions):
@@ -196,22 +244,34 @@ class Decoder(nn.Module):
 
     def bias_in_row(self, length: int):
         """Gives the bias [1, H, L, L] where distances in the row are those in the text, or None."""
-        return self.relpos_bias(jnp.arange(length), length) if self.config.positions == "relative" else None
+        return (
+            self.relpos_bias(jnp.arange(length), length)
+            if self.config.positions == "relative"
+            else None
+        )
 
     def bias_between(self, query_positions, key_positions, most: int):
-        """Gives the bias [B, H, Q, K] between int positions [B, Q] and [B, K] below `most`, or None."""
+        """Gives the bias [B, H, Q, K] between int positions [B, Q] and [B, K] below `most`, or
+        None.
+        """
         if self.config.positions != "relative":
             return None
         return self.relpos_bias.between(query_positions, key_positions, most)
 
     def logits(self, x) -> jax.Array:
         """Gives float32 logits [B, L, V] of [B, L, D]."""
-        logits = self.token_embedder.attend(x) if self.config.logits_via_embedding else self.logits_dense(x)
+        logits = (
+            self.token_embedder.attend(x)
+            if self.config.logits_via_embedding
+            else self.logits_dense(x)
+        )
         return layers.constrain(logits, "batch", "length", "vocab")
 
 
 class DecoderLM(nn.Module):
-    """A decoder-only model: tokens in, float32 logits out. Dropout needs the rng `dropout` if not `deterministic`."""
+    """A decoder-only model: tokens in, float32 logits out. Dropout needs the rng `dropout` if not
+    `deterministic`.
+    """
 
     config: DecoderConfig
 
@@ -222,16 +282,19 @@ class DecoderLM(nn.Module):
     def __call__(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
         """Gives logits [B, L, V] of a packed batch, int32 [B, L] each.
 
-        `decoder_input_tokens` are shifted already, `decoder_segment_ids` are 0 on padding, `decoder_positions` (read
-        for rotary positions) begin at 0 in each segment; `decoder_causal_attention` (read for a bidirectional prefix)
-        is 1 on what reads the inputs: the first token and the inputs' own. Other keys are not read.
+        `decoder_input_tokens` are shifted already, `decoder_segment_ids` are 0 on padding,
+        `decoder_positions` (read for rotary positions) begin at 0 in each segment;
+        `decoder_causal_attention` (read for a bidirectional prefix) is 1 on what reads the inputs:
+        the first token and the inputs' own. Other keys are not read.
         """
         return self.logits(self.hidden(batch, deterministic))
 
     def hidden(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
         """Gives the normed [B, L, D] of a packed batch, of which `logits` makes logits."""
         tokens, segments = batch["decoder_input_tokens"], batch["decoder_segment_ids"]
-        prefix = batch["decoder_causal_attention"] > 0 if self.config.prefix == "bidirectional" else None
+        prefix = (
+            batch["decoder_causal_attention"] > 0 if self.config.prefix == "bidirectional" else None
+        )
         positions = batch["decoder_positions"] if self.config.positions == "rotary" else None
         bias = self.decoder.bias_in_row(tokens.shape[1])
         return self.decoder(tokens, positions, _visible(segments, prefix), bias, deterministic)[0]
@@ -243,29 +306,37 @@ class DecoderLM(nn.Module):
     def branch_hidden(self, tokens, positions, segment_ids, branch_ids, at=None) -> jax.Array:
         """Gives the normed [B, L, D] of rows in which several continuations follow one prefix.
 
-        A token attends to itself and to earlier tokens in the row of its segment whose branch is 0, the prefix, or its
-        own. All arguments are int32 [B, L]; `positions` (below L) continue from the prefix in each branch. With `at`
-        [B, P], places in the row, only they are given: [B, P, D].
+        A token attends to itself and to earlier tokens in the row of its segment whose branch is 0,
+        the prefix, or its own. All arguments are int32 [B, L]; `positions` (below L) continue from
+        the prefix in each branch. With `at` [B, P], places in the row, only they are given: [B, P,
+        D].
         """
         prefix = branch_ids == 0
         mask = _visible(segment_ids, prefix if self.config.prefix == "bidirectional" else None)
-        mask &= (branch_ids[:, None, :, None] == branch_ids[:, None, None, :]) | prefix[:, None, None, :]
+        mask &= (branch_ids[:, None, :, None] == branch_ids[:, None, None, :]) | prefix[
+            :, None, None, :
+        ]
         bias = self.decoder.bias_between(positions, positions, tokens.shape[1])
         x, _ = self.decoder(tokens, positions, mask, bias)
         return x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
 
     def prefill(self, tokens, lengths, max_length: int) -> tuple[jax.Array, dict]:
-        """Gives the logits [B, V] that follow each prompt, and the cache for `max_length` more tokens.
+        """Gives the logits [B, V] that follow each prompt, and the cache for `max_length` more
+        tokens.
 
-        Prompts are int32 tokens [B, S], the first `lengths` [B] of each row. Cache: `keys_values`, a pair [N, B, K,
-        S + max_length, C] in the compute dtype (without `scan_layers` each is a list of N arrays), `lengths`, and
-        `start`, the slot S of the first token to come.
+        Prompts are int32 tokens [B, S], the first `lengths` [B] of each row. Cache: `keys_values`,
+        a pair [N, B, K, S + max_length, C] in the compute dtype (without `scan_layers` each is a
+        list of N arrays), `lengths`, and `start`, the slot S of the first token to come.
         """
         batch, width = tokens.shape
         given = jnp.arange(width) < lengths[:, None]
-        mask = _visible(given.astype(jnp.int32), given if self.config.prefix == "bidirectional" else None)
+        mask = _visible(
+            given.astype(jnp.int32), given if self.config.prefix == "bidirectional" else None
+        )
         positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
-        x, keys_values = self.decoder(tokens, positions, mask, self.decoder.bias_in_row(width), keep=True)
+        x, keys_values = self.decoder(
+            tokens, positions, mask, self.decoder.bias_in_row(width), keep=True
+        )
         last = jnp.maximum(lengths - 1, 0)[:, None, None]
         cache = {
             "keys_values": _with_room(layers.heads_first(keys_values), max_length),
@@ -275,7 +346,8 @@ class DecoderLM(nn.Module):
         return self.decoder.logits(jnp.take_along_axis(x, last, axis=1))[:, 0], cache
 
     def decode_step(self, tokens, index, cache: dict) -> tuple[jax.Array, dict]:
-        """Gives the logits [B, V] that follow int32 tokens [B], the `index`-th after the prompts, and the new cache.
+        """Gives the logits [B, V] that follow int32 tokens [B], the `index`-th after the prompts,
+        and the new cache.
 
         `index` is a scalar; a token lies in slot S + index and has position `lengths` + index.
         """
@@ -287,18 +359,27 @@ class DecoderLM(nn.Module):
         positions = lengths + index
         bias = self.decoder.bias_between(positions, key_positions, num_slots)
         x, keys_values = self.decoder.step(
-            tokens[:, None], positions, cache["keys_values"], start + index, mask[:, None, None, :], bias
+            tokens[:, None],
+            positions,
+            cache["keys_values"],
+            start + index,
+            mask[:, None, None, :],
+            bias,
         )
         return self.decoder.logits(x)[:, 0], {**cache, "keys_values": keys_values}
 
 
 def _with_room(cache, max_length: int):
     """Gives a tree of keys and values [..., slots, C] as [..., slots + max_length, C]."""
-    return jax.tree.map(lambda of: jnp.pad(of, [(0, 0)] * (of.ndim - 2) + [(0, max_length), (0, 0)]), cache)
+    return jax.tree.map(
+        lambda of: jnp.pad(of, [(0, 0)] * (of.ndim - 2) + [(0, max_length), (0, 0)]), cache
+    )
 
 
 def _visible(segment_ids, prefix=None) -> jax.Array:
-    """Gives the bool mask [B, 1, L, L]: earlier or the same place in one segment, and within a bool `prefix` later."""
+    """Gives the bool mask [B, 1, L, L]: earlier or the same place in one segment, and within a bool
+    `prefix` later.
+    """
     length = segment_ids.shape[1]
     seen = jnp.arange(length)[:, None] >= jnp.arange(length)
     if prefix is not None:
@@ -308,11 +389,14 @@ def _visible(segment_ids, prefix=None) -> jax.Array:
 
 
 def _check_mesh(config: DecoderConfig) -> None:
-    """Raises UserError when heads, which no parameter has as an axis of its own, do not divide over the mesh."""
+    """Raises UserError when heads, which no parameter has as an axis of its own, do not divide over
+    the mesh.
+    """
     parts = dict(jax.sharding.get_abstract_mesh().shape).get("model", 1)
     for heads, kind in [(config.num_heads, "heads"), (config.kv_heads, "heads of keys and values")]:
         if heads % parts:
             raise UserError(
-                f"The model has {heads} {kind}, which do not divide over model={parts}; give the mesh an axis model "
+                f"The model has {heads} {kind}, which do not divide over model={parts}; give the "
+                f"mesh an axis model "
                 f"that divides {heads}, and fsdp the rest."
             )

@@ -10,12 +10,14 @@ from flan_jax.errors import UserError
 
 
 def token_loss(logits, targets, weights, z_loss: float = 1e-4, label_smoothing: float = 0.0):
-    """Gives (loss_sum, z_loss_sum, weight_sum, correct_sum), float32 scalars summed over all weighted tokens.
+    """Gives (loss_sum, z_loss_sum, weight_sum, correct_sum), float32 scalars summed over all
+    weighted tokens.
 
-    logits float32 [B, T, V], targets int32 [B, T], weights [B, T] (0 where no loss is taken). `loss_sum` includes the
-    z-loss, `z_loss` * log(Z)^2 with Z the softmax's denominator, which keeps logits from drifting. With label smoothing
-    the target has 1 - s and every other token s / (V - 1), and the entropy of that distribution is subtracted, so that
-    the best reachable loss stays 0. Same numbers as T5X's `compute_weighted_cross_entropy`.
+    logits float32 [B, T, V], targets int32 [B, T], weights [B, T] (0 where no loss is taken).
+    `loss_sum` includes the z-loss, `z_loss` * log(Z)^2 with Z the softmax's denominator, which
+    keeps logits from drifting. With label smoothing the target has 1 - s and every other token s /
+    (V - 1), and the entropy of that distribution is subtracted, so that the best reachable loss
+    stays 0. Same numbers as T5X's `compute_weighted_cross_entropy`.
     """
     weights = weights.astype(jnp.float32)
     vocab_size = logits.shape[-1]
@@ -31,27 +33,46 @@ def token_loss(logits, targets, weights, z_loss: float = 1e-4, label_smoothing: 
         all_tokens = vocab_size * log_z - jnp.sum(logits, axis=-1)
         loss = (confidence - other) * loss + other * all_tokens - entropy
     z_losses = z_loss * jnp.square(log_z)
-    # The maximum is cheaper than its place: on a CPU 9 ms against 150 ms for 2,048 tokens of a 32,128 vocabulary.
+    # The maximum is cheaper than its place: on a CPU 9 ms against 150 ms for 2,048 tokens of a
+    # 32,128 vocabulary.
     most = jnp.max(logits, axis=-1)
     # Of a model that has diverged all logits are the same, and no target is the most likely token.
     correct = (target_logits >= most) * (most > jnp.min(logits, axis=-1)) * weights
-    return jnp.sum((loss + z_losses) * weights), jnp.sum(z_losses * weights), jnp.sum(weights), jnp.sum(correct)
+    return (
+        jnp.sum((loss + z_losses) * weights),
+        jnp.sum(z_losses * weights),
+        jnp.sum(weights),
+        jnp.sum(correct),
+    )
 
 
 def check_chunks(chunks: int, length: int) -> None:
-    """Raises UserError when a row's `length` tokens whose loss is taken do not divide into equal chunks."""
+    """Raises UserError when a row's `length` tokens whose loss is taken do not divide into equal
+    chunks.
+    """
     if length % chunks:
-        raise UserError(f"LOSS_CHUNKS={chunks} does not divide the {length} tokens of a row whose loss is taken; give "
-                        "a number that does, such as a power of two.")
+        raise UserError(
+            f"LOSS_CHUNKS={chunks} does not divide the {length} tokens of a row whose loss is "
+            f"taken; give "
+            "a number that does, such as a power of two."
+        )
 
 
-def chunked_token_loss(logits_of: Callable, hidden, targets, weights, chunks: int, z_loss: float = 1e-4,
-                       label_smoothing: float = 0.0):
-    """Gives what `token_loss` gives of the logits `logits_of(hidden)`, with the logits of one chunk at a time.
+def chunked_token_loss(
+    logits_of: Callable,
+    hidden,
+    targets,
+    weights,
+    chunks: int,
+    z_loss: float = 1e-4,
+    label_smoothing: float = 0.0,
+):
+    """Gives what `token_loss` gives of the logits `logits_of(hidden)`, with the logits of one chunk
+    at a time.
 
-    hidden [B, T, D]; T is cut into `chunks` equal parts. The logits of a part are computed again for its gradient, so
-    that the most that is ever held is [B, T / chunks, V], for one more product with the vocabulary. Raises UserError
-    when T does not divide.
+    hidden [B, T, D]; T is cut into `chunks` equal parts. The logits of a part are computed again
+    for its gradient, so that the most that is ever held is [B, T / chunks, V], for one more product
+    with the vocabulary. Raises UserError when T does not divide.
     """
     if chunks == 1:
         return token_loss(logits_of(hidden), targets, weights, z_loss, label_smoothing)

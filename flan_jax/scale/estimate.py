@@ -1,6 +1,8 @@
-"""How long a compiled program takes on a slice: what it computes, moves and exchanges, each over the hardware's rate.
+"""How long a compiled program takes on a slice: what it computes, moves and exchanges, each over
+the hardware's rate.
 
-A roofline (Williams et al., 2009), not a simulation: an estimate to choose by, and to be checked on the hardware.
+A roofline (Williams et al., 2009), not a simulation: an estimate to choose by, and to be checked on
+the hardware.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ class StepTime:
     Attributes:
       compute: of its matrix products at the published peak.
       memory: of what it moves through the HBM.
-      exposed, hidden: of collectives for which the program waits, and of those beside which it goes on.
+      exposed, hidden: of collectives for which the program waits, and of those beside which it goes
+        on.
     """
 
     compute: float
@@ -34,8 +37,9 @@ class StepTime:
 
     @property
     def step(self) -> float:
-        """The estimate: products at the share of the peak that is reached in practice, memory and hidden collectives
-        beside them, and then the other collectives."""
+        """The estimate: products at the share of the peak that is reached in practice, memory and
+        hidden collectives beside them, and then the other collectives.
+        """
         return max(self.compute / ACHIEVABLE, self.memory, self.hidden) + self.exposed
 
 
@@ -51,8 +55,12 @@ def step_time(costs: Costs, where: Slice, devices: list) -> StepTime:
         found = [one for one in costs.collectives if one.hidden == hidden]
         seconds[hidden] = links.seconds_of_permutations([one for one in found if one.pairs])
         seconds[hidden] += sum(one.times * links.seconds(one) for one in found if not one.pairs)
-    return StepTime(costs.flops / chip.device_flops, costs.memory_bytes / (chip.memory_bandwidth / chip.devices),
-                    seconds[False], seconds[True])
+    return StepTime(
+        costs.flops / chip.device_flops,
+        costs.memory_bytes / (chip.memory_bandwidth / chip.devices),
+        seconds[False],
+        seconds[True],
+    )
 
 
 class Links:
@@ -67,7 +75,8 @@ class Links:
         size = one.groups.shape[1]
         if size == 1:
             return 0.0
-        # Each device sends this much in the best algorithm: Chan et al., Collective Communication, 2007.
+        # Each device sends this much in the best algorithm: Chan et al., Collective Communication,
+        # 2007.
         sent = one.nbytes * (size - 1) / size * (2 if one.kind == "all-reduce" else 1)
         places = self._places[one.groups[0]]
         if one.kind == "all-to-all":  # What is sent crosses a quarter of a ring on the way.
@@ -75,12 +84,15 @@ class Links:
         chips = len(np.unique(places[:, :-1], axis=0))
         if chips == 1:
             return 0.0  # The cores of one chip share its memory.
-        # The cores of a chip that are in different groups share its links; those of one group share what they get.
+        # The cores of a chip that are in different groups share its links; those of one group share
+        # what they get.
         sharing = self.where.chip.devices / (size / chips)
         return sent * sharing / self._bandwidth(places)
 
     def _bandwidth(self, places: np.ndarray) -> float:
-        """Bytes a second into a chip of a group: its links in the dimensions along which the group lies."""
+        """Bytes a second into a chip of a group: its links in the dimensions along which the group
+        lies.
+        """
         shape, chip, total = self.where.shape, self.where.chip, 0.0
         for axis, length in enumerate(shape):
             along = np.unique(places[:, axis])
@@ -107,7 +119,9 @@ class Links:
         return max(loads.values(), default=0) / self.where.chip.link_bandwidth
 
     def _route(self, a: int, b: int) -> list[tuple[tuple[int, ...], int, int]]:
-        """The links (chip, dimension, direction) from a device to another, one dimension after the other."""
+        """The links (chip, dimension, direction) from a device to another, one dimension after the
+        other.
+        """
         here, there = list(self._places[a][:-1]), self._places[b][:-1]
         links = []
         for axis, length in enumerate(self.where.shape):

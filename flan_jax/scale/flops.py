@@ -1,4 +1,6 @@
-"""The matrix products that a training step must do, from the numbers of the model alone: what MFU is a share of."""
+"""The matrix products that a training step must do, from the numbers of the model alone: what MFU
+is a share of.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,10 @@ from __future__ import annotations
 def model_flops(config, batch_size: int, input_length: int, target_length: int) -> float:
     """FLOPs of a training step: forward once and backward twice, nothing computed again.
 
-    Two for each multiplication with a parameter, on every position of the packed rows (padding too), and the two
-    products of attention over whole rows; no norms, no softmax, no look-ups. For a decoder alone this is 6 N D
-    (Kaplan et al., Scaling Laws, 2020, section 2.1) and 12 L H C more per layer and token.
+    Two for each multiplication with a parameter, on every position of the packed rows (padding
+    too), and the two products of attention over whole rows; no norms, no softmax, no look-ups. For
+    a decoder alone this is 6 N D (Kaplan et al., Scaling Laws, 2020, section 2.1) and 12 L H C more
+    per layer and token.
 
     Args:
       config: a `T5Config` or a `DecoderConfig`.
@@ -26,5 +29,7 @@ def model_flops(config, batch_size: int, input_length: int, target_length: int) 
     # Self-attention, and of the attention to the encoder the queries and the way out.
     decoder = 12 * c.emb_dim * heads + feed_forward + 4 * (input_length + target_length) * heads
     encoded = 4 * c.emb_dim * heads
-    return 3.0 * (source * (c.num_encoder_layers * encoder + c.num_decoder_layers * encoded)
-                  + target * (c.num_decoder_layers * decoder + logits))
+    return 3.0 * (
+        source * (c.num_encoder_layers * encoder + c.num_decoder_layers * encoded)
+        + target * (c.num_decoder_layers * decoder + logits)
+    )

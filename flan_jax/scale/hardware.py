@@ -1,7 +1,9 @@
-"""What a device is: its memory, its peak, and how it is tied to the others. Published numbers of the makers.
+"""What a device is: its memory, its peak, and how it is tied to the others. Published numbers of
+the makers.
 
-TPU v2, v3: Jouppi et al., A Domain-Specific Supercomputer for Training Deep Neural Networks, 2020. v4: Jouppi et al.,
-TPU v4, 2023. v5e, v5p, v6e, 7x: the system architecture pages of Cloud TPU. GPUs: NVIDIA's data sheets, dense bf16.
+TPU v2, v3: Jouppi et al., A Domain-Specific Supercomputer for Training Deep Neural Networks, 2020.
+v4: Jouppi et al., TPU v4, 2023. v5e, v5p, v6e, 7x: the system architecture pages of Cloud TPU.
+GPUs: NVIDIA's data sheets, dense bf16.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ class Chip:
     Attributes:
       name: as topologies and tables have it.
       devices: that JAX shows for a chip; its peak and bandwidths are divided by them.
-      device_memory: bytes of HBM that programs may use on one device; of TPUs as their compiler (libtpu 0.0.42) has it.
+      device_memory: bytes of HBM that programs may use on one device; of TPUs as their compiler
+        (libtpu 0.0.42) has it.
       flops: peak of bf16 matrix products a second, of the chip.
       memory_bandwidth: of the chip's HBM, bytes a second.
       link_bandwidth: of one link to another chip, bytes a second in one direction.
       pod: chips of the largest slice; 0 for GPUs.
-      wraps: which dimensions of a slice are closed to rings: 'never', 'cubes' (all, if all are multiples of 4), or
-        those of '16' or '32' chips.
+      wraps: which dimensions of a slice are closed to rings: 'never', 'cubes' (all, if all are
+        multiples of 4), or those of '16' or '32' chips.
     """
 
     name: str
@@ -59,7 +62,8 @@ CHIPS = {
     "v6e": Chip("TPU v6e", 1, 31.25 * GIB, 918e12, 1640e9, 100e9, 256, "16"),
     "tpu7x": Chip("TPU 7x", 2, 94.75 * GIB, 2307e12, 7380e9, 100e9, 9216, "cubes"),
 }
-# What JAX calls GPUs; a bit less memory than they have is JAX's, and the links of one are all taken together.
+# What JAX calls GPUs; a bit less memory than they have is JAX's, and the links of one are all taken
+# together.
 _GPUS = {
     r"A100.*-40GB": Chip("A100 40 GB", 1, 36 * GIB, 312e12, 1555e9, 300e9),
     r"A100": Chip("A100 80 GB", 1, 72 * GIB, 312e12, 2039e9, 300e9),
@@ -69,7 +73,13 @@ _GPUS = {
     r"\bB200": Chip("B200 180 GB", 1, 162 * GIB, 2250e12, 8000e9, 900e9),
 }
 # What JAX calls the TPUs where that is not the name above.
-_KINDS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
+_KINDS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU7x": "tpu7x",
+}
 
 
 def chip_of(device_kind: str) -> Chip | None:
@@ -79,6 +89,8 @@ def chip_of(device_kind: str) -> Chip | None:
 
 
 def peak_flops(devices: Iterable) -> float | None:
-    """The peak of JAX devices together, bf16 products a second; None where it is not known, as of CPUs."""
+    """The peak of JAX devices together, bf16 products a second; None where it is not known, as of
+    CPUs.
+    """
     chips = [chip_of(device.device_kind) for device in devices]
     return None if None in chips else sum(chip.device_flops for chip in chips)

@@ -1,7 +1,9 @@
-"""What a compiled program does, read from its text: matrix products, memory traffic and collectives, loops multiplied.
+"""What a compiled program does, read from its text: matrix products, memory traffic and
+collectives, loops multiplied.
 
-XLA's own cost analysis counts the body of a loop once, whatever its trips, and says nothing of collectives; a scanned
-model is nearly all loop. The program is that of one device, after partitioning.
+XLA's own cost analysis counts the body of a loop once, whatever its trips, and says nothing of
+collectives; a scanned model is nearly all loop. The program is that of one device, after
+partitioning.
 """
 
 from __future__ import annotations
@@ -18,20 +20,46 @@ _SHAPE = re.compile(r"([a-z]+\d*\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _NAMES = re.compile(r"%([\w.-]+)")
 # Of groups: [4,2]<=[2,4]T(1,0); mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}; {{0,1},{2,3}}.
 _IOTA_GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
-                          r"\s*\{([^}]*)\}")
+_MESH_GROUPS = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
+    r"\s*\{([^}]*)\}"
+)
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{[\d,{}\s]*\})\}")
-_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
-                "collective-broadcast")
+_COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
 # They move nothing themselves; what a loop or a call does is counted inside.
-_FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call",
-         "after-all", "partition-id", "replica-id", "opt-barrier", "iota", "async-start", "async-update",
-         "custom-call")
+_FREE = (
+    "parameter",
+    "constant",
+    "get-tuple-element",
+    "tuple",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+    "iota",
+    "async-start",
+    "async-update",
+    "custom-call",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of the program: bits of an item, dimensions, and the memory it lies in (0 is the device's main one)."""
+    """An array of the program: bits of an item, dimensions, and the memory it lies in (0 is the
+    device's main one).
+    """
 
     item_bits: int
     dims: tuple[int, ...]
@@ -87,7 +115,8 @@ class Costs:
 
     Attributes:
       flops: of matrix products (dots and convolutions), two for a multiplication and an addition.
-      memory_bytes: read from and written to the device's main memory by instructions, an upper bound.
+      memory_bytes: read from and written to the device's main memory by instructions, an upper
+        bound.
       collectives: all of them.
       unknown_loops: loops whose trips could not be read; they are counted once.
       unknown_groups: collectives whose groups could not be read; they are taken as of all devices.
@@ -109,7 +138,9 @@ class Costs:
 
 
 def read_costs(text: str, num_devices: int) -> Costs:
-    """The costs of a program from the text of its optimized HLO, as `compiled.as_text()` gives it."""
+    """The costs of a program from the text of its optimized HLO, as `compiled.as_text()` gives
+    it.
+    """
     return _Reader(text, num_devices).costs
 
 
@@ -138,8 +169,11 @@ class _Reader:
             self._visit(one.attribute("to_apply") or one.attribute("calls"), times)
         elif one.opcode == "conditional":
             branches = re.search(r"branch_computations=\{([^}]*)\}", one.text)
-            names = _NAMES.findall(branches[1]) if branches else [one.attribute("true_computation"),
-                                                                  one.attribute("false_computation")]
+            names = (
+                _NAMES.findall(branches[1])
+                if branches
+                else [one.attribute("true_computation"), one.attribute("false_computation")]
+            )
             for name in names:  # Only one runs; all are counted, because which one is not known.
                 self._visit(name, times)
         elif one.opcode == "fusion":
@@ -154,17 +188,24 @@ class _Reader:
                 else:
                     self._compute(each, within, times, {})  # in a fusion there are no loops
         elif one.opcode in ("dot", "convolution"):
-            self.costs.flops += times * _product_flops(one, [arrays[name][0] for name in one.operands])
+            self.costs.flops += times * _product_flops(
+                one, [arrays[name][0] for name in one.operands]
+            )
         elif one.opcode.removesuffix("-start") in _COLLECTIVES:
             self._collect(one.opcode.removesuffix("-start"), one, arrays, times)
 
-    def _collect(self, kind: str, one: Instruction, arrays, times: int, hidden: bool = False) -> None:
+    def _collect(
+        self, kind: str, one: Instruction, arrays, times: int, hidden: bool = False
+    ) -> None:
         given = sum(array.nbytes for name in one.operands for array in arrays[name])
         pairs: tuple[tuple[int, int], ...] = ()
         groups = np.zeros((0, 0), int)
         if kind == "collective-permute":
             found = re.search(r"source_target_pairs=\{(.*?)\}\}", one.text)
-            pairs = tuple((int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)", found[1] + "}" if found else ""))
+            pairs = tuple(
+                (int(a), int(b))
+                for a, b in re.findall(r"\{(\d+),(\d+)", found[1] + "}" if found else "")
+            )
         else:
             found = _groups(one.text, self.num_devices)
             self.costs.unknown_groups += found is None
@@ -174,9 +215,11 @@ class _Reader:
         self.costs.collectives.append(Collective(kind, whole, groups, pairs, times, hidden))
 
     def _trips(self, loop: Instruction, around: dict[str, Instruction]) -> int | None:
-        """How often a loop runs: as XLA knows it, or from a condition `counter < limit` and constant steps.
+        """How often a loop runs: as XLA knows it, or from a condition `counter < limit` and
+        constant steps.
 
-        JAX's loops count from 0 by 1; those that XLA makes of a product with a gathered array may count by 2.
+        JAX's loops count from 0 by 1; those that XLA makes of a product with a gathered array may
+        count by 2.
         """
         known = re.search(r'known_trip_count[^}]*"n":\s*"(\d+)"', loop.text)
         if known:
@@ -189,19 +232,32 @@ class _Reader:
         index = int(counter.attribute("index"))
         body = {one.name: one for one in self.computations[loop.attribute("body")]}
         first = around.get(loop.operands[0])
-        begin = _constant(_source(around, first.operands[index])) if first and first.opcode == "tuple" else 0
+        begin = (
+            _constant(_source(around, first.operands[index]))
+            if first and first.opcode == "tuple"
+            else 0
+        )
         end, step = _constant(limit), _step(body, index)
-        return None if end is None or step is None else max(0, math.ceil((end - (begin or 0)) / step))
+        return (
+            None if end is None or step is None else max(0, math.ceil((end - (begin or 0)) / step))
+        )
 
     def _traffic(self, one: Instruction, arrays) -> float:
         """Bytes of main memory that an instruction reads and writes."""
-        if one.opcode in _FREE or one.opcode.endswith("-done") or one.opcode.removesuffix("-start") in _COLLECTIVES:
+        if (
+            one.opcode in _FREE
+            or one.opcode.endswith("-done")
+            or one.opcode.removesuffix("-start") in _COLLECTIVES
+        ):
             return 0.0
         written = [array for array in one.result if array.space == 0]
-        read = [array for name in one.operands for array in arrays.get(name, ()) if array.space == 0]
+        read = [
+            array for name in one.operands for array in arrays.get(name, ()) if array.space == 0
+        ]
         if one.opcode == "fusion":
             return self._fusion_traffic(one, arrays)
-        if one.opcode in ("copy-start", "slice-start"):  # Their result names what is moved, what it is of, and a flag.
+        # Their result names what is moved, what it is of, and a flag.
+        if one.opcode in ("copy-start", "slice-start"):
             moved = one.result[0 if one.opcode == "copy-start" else 1]
             return float(moved.nbytes * ((moved.space == 0) + bool(read)))
         if one.opcode in ("dynamic-slice", "slice", "gather"):
@@ -212,7 +268,9 @@ class _Reader:
         return float(sum(array.nbytes for array in written) + sum(array.nbytes for array in read))
 
     def _fusion_traffic(self, one: Instruction, arrays) -> float:
-        """Like `_traffic`: an operand of which a slice is taken counts as the slice, so does one that is updated."""
+        """Like `_traffic`: an operand of which a slice is taken counts as the slice, so does one
+        that is updated.
+        """
         body = self.computations[one.attribute("calls")]
         if _is_custom_call(body, "AsyncCollective"):
             return 0.0
@@ -221,10 +279,17 @@ class _Reader:
         root = next(each for each in body if each.is_root)
         # What only passes through beside a collective that goes on: its operands and its result.
         stages = [each.name for each in body if _is_stage(each)]
-        passing = {name for name in root.operands if within[name].opcode == "parameter"} if stages else set()
+        passing = (
+            {name for name in root.operands if within[name].opcode == "parameter"}
+            if stages
+            else set()
+        )
         for each in body:
-            if (each.opcode == "parameter" and arrays[one.operands[_number(each)]][0].space == 0
-                    and each.name not in passing):
+            if (
+                each.opcode == "parameter"
+                and arrays[one.operands[_number(each)]][0].space == 0
+                and each.name not in passing
+            ):
                 total += self._read_of(each, users, within)
         roots = [within[name] for name in root.operands] if root.opcode == "tuple" else [root]
         for each, array in zip(roots, one.result):
@@ -250,31 +315,39 @@ class _Reader:
                 total += user.result[0].nbytes
             elif user.opcode == "fusion":
                 inner = {each.name: each for each in self.computations[user.attribute("calls")]}
-                total += sum(self._read_of(each, _users(inner), inner) for each in inner.values()
-                             if each.opcode == "parameter" and user.operands[_number(each)] in seen)
+                total += sum(
+                    self._read_of(each, _users(inner), inner)
+                    for each in inner.values()
+                    if each.opcode == "parameter" and user.operands[_number(each)] in seen
+                )
             elif user.opcode != "dynamic-update-slice" or user.operands[0] not in seen:
                 return parameter.result[0].nbytes
         return min(total, parameter.result[0].nbytes)
 
 
 def _is_stage(one: Instruction) -> bool:
-    """Whether it is one of the places at which the program names a collective that runs beside several fusions.
+    """Whether it is one of the places at which the program names a collective that runs beside
+    several fusions.
 
-    The first of them is in a fusion that ends in a call of `AsyncCollectiveStart`, the last in one that ends in a call
-    of `AsyncCollectiveDone`; all have the same channel.
+    The first of them is in a fusion that ends in a call of `AsyncCollectiveStart`, the last in one
+    that ends in a call of `AsyncCollectiveDone`; all have the same channel.
     """
     return one.opcode in _COLLECTIVES and "async_collective_fusion_config" in one.text
 
 
 def _is_custom_call(computation: list[Instruction], target: str) -> bool:
     """Whether a computation ends in a call of a target whose name begins so."""
-    return any(one.is_root and one.opcode == "custom-call" and f'custom_call_target="{target}' in one.text
-               for one in computation)
+    return any(
+        one.is_root and one.opcode == "custom-call" and f'custom_call_target="{target}' in one.text
+        for one in computation
+    )
 
 
 def _constant(one: Instruction | None) -> int | None:
     """The number that a scalar constant is."""
-    found = re.search(r" constant\((-?\d+)\)", one.text) if one and one.opcode == "constant" else None
+    found = (
+        re.search(r" constant\((-?\d+)\)", one.text) if one and one.opcode == "constant" else None
+    )
     return int(found[1]) if found else None
 
 
@@ -330,7 +403,7 @@ def _instruction(line: str) -> Instruction:
     opcode, _ = rest[end:].strip().split("(", 1)
     begin = rest.index("(", end)
     close = _closing(rest, begin)
-    operands = tuple(_NAMES.findall(rest[begin:close + 1])) if opcode != "constant" else ()
+    operands = tuple(_NAMES.findall(rest[begin : close + 1])) if opcode != "constant" else ()
     # Of a tuple within a tuple (an asynchronous start) the arrays are taken as one list.
     result = tuple(_array(*found) for found in _SHAPE.findall(rest[:end]))
     return Instruction(name.removeprefix("%"), opcode, result, operands, rest[end:], is_root)
@@ -355,29 +428,37 @@ def _array(kind: str, dims: str, layout: str) -> Array:
 
 
 def _groups(text: str, num_devices: int) -> np.ndarray | None:
-    """The device indices of `replica_groups`, [groups, size], from any of the forms in which XLA writes them, or None.
+    """The device indices of `replica_groups`, [groups, size], from any of the forms in which XLA
+    writes them, or None.
 
     Without groups, or with `{}`, all devices are one.
     """
-    iota, mesh, listed = (form.search(text) for form in (_IOTA_GROUPS, _MESH_GROUPS, _LISTED_GROUPS))
+    iota, mesh, listed = (
+        form.search(text) for form in (_IOTA_GROUPS, _MESH_GROUPS, _LISTED_GROUPS)
+    )
     if iota:
         return _iota(iota[2], iota[3]).reshape([int(n) for n in iota[1].split(",")])
     if mesh:
         return _mesh_groups(mesh[1], mesh[4], _iota(mesh[2] or str(num_devices), mesh[3]))
     if listed:
-        return np.array([[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])])
+        return np.array(
+            [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+        )
     return None if re.search(r"replica_groups=(?!\{\})", text) else np.arange(num_devices)[None]
 
 
 def _iota(dims: str, order: str | None) -> np.ndarray:
-    """Device indices in the order of `[32,8]T(1,0)`: 0, 1, ... in 32 rows of 8, read with the axes in this order."""
+    """Device indices in the order of `[32,8]T(1,0)`: 0, 1, ... in 32 rows of 8, read with the axes
+    in this order.
+    """
     shape = [int(n) for n in dims.split(",")]
     devices = np.arange(math.prod(shape)).reshape(shape)
     return (devices.transpose([int(n) for n in order.split(",")]) if order else devices).ravel()
 
 
 def _mesh_groups(axes: str, grouped: str, devices: np.ndarray) -> np.ndarray:
-    """Groups over the axes `'a','b':(1)2` of a mesh `'a'=4,'b'=2`; `(p)s` is the part of size s after parts of size p.
+    """Groups over the axes `'a','b':(1)2` of a mesh `'a'=4,'b'=2`; `(p)s` is the part of size s
+    after parts of size p.
 
     Reads the form that Shardy writes.
     """
@@ -403,12 +484,18 @@ def _product_flops(one: Instruction, operands: list[Array]) -> float:
     left, out = operands[0], one.result[0]
     if one.opcode == "dot":
         contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.text)[1]
-        return 2.0 * math.prod(out.dims) * math.prod(left.dims[int(axis)] for axis in contracted.split(",") if axis)
+        return (
+            2.0
+            * math.prod(out.dims)
+            * math.prod(left.dims[int(axis)] for axis in contracted.split(",") if axis)
+        )
     return _convolution_flops(one.text, left, operands[1], out)
 
 
 def _convolution_flops(text: str, left: Array, right: Array, out: Array) -> float:
-    """Products of a convolution, without those with padding: on a TPU every matrix product is written as one."""
+    """Products of a convolution, without those with padding: on a TPU every matrix product is
+    written as one.
+    """
     left_names, right_names, out_names = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", text).groups()
     window = re.search(r"window=\{([^}]*)\}", text)
     window = dict(part.split("=") for part in window[1].split()) if window else {}
@@ -423,14 +510,22 @@ def _convolution_flops(text: str, left: Array, right: Array, out: Array) -> floa
         return window[key].split("x")[axis] if key in window else default
 
     def size(array: Array, names: str, name: str) -> int:
-        return array.dims[names.index(name)] if name in names else 1  # A TPU's programs leave out sizes of 1.
+        # A TPU's programs leave out sizes of 1.
+        return array.dims[names.index(name)] if name in names else 1
 
     for axis, name in enumerate(spatial):
         kernel, outs = size(right, right_names, name), size(out, out_names, name)
         before = int(field("pad", axis, "0_0").split("_")[0])
-        places = (np.arange(outs)[:, None] * int(field("stride", axis, "1")) - before
-                  + np.arange(kernel) * int(field("rhs_dilate", axis, "1")))
+        places = (
+            np.arange(outs)[:, None] * int(field("stride", axis, "1"))
+            - before
+            + np.arange(kernel) * int(field("rhs_dilate", axis, "1"))
+        )
         dilation = int(field("lhs_dilate", axis, "1"))
-        inside = (places % dilation == 0) & (places >= 0) & (places // dilation < size(left, left_names, name))
+        inside = (
+            (places % dilation == 0)
+            & (places >= 0)
+            & (places // dilation < size(left, left_names, name))
+        )
         count *= int(np.count_nonzero(inside))
     return 2.0 * count

@@ -1,1 +1,3 @@
-"""Training: optimizer, partitioning over a mesh, checkpoints, and the step and loop that use them."""
+"""Training: optimizer, partitioning over a mesh, checkpoints, and the step and loop that use
+them.
+"""

@@ -20,11 +20,13 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> None:
     """Settings for training and evaluation: compiled programs are kept in the directory `compiled`.
 
-    With several processes, joins them first, as `flags` say (`processes.add_flags`), or what this process finds.
+    With several processes, joins them first, as `flags` say (`processes.add_flags`), or what this
+    process finds.
 
-    With devices simulated on a CPU, XLA's thread pool gets eight threads a device. With its default (one a device),
-    collectives that wait for each other in one program can take all threads, and the program hangs: seen in 3 of 4
-    runs of 60 steps on 8 devices and 2 cores, in 0 of 4 with this setting. The same goes for two programs in flight.
+    With devices simulated on a CPU, XLA's thread pool gets eight threads a device. With its default
+    (one a device), collectives that wait for each other in one program can take all threads, and
+    the program hangs: seen in 3 of 4 runs of 60 steps on 8 devices and 2 cores, in 0 of 4 with this
+    setting. The same goes for two programs in flight.
     """
     simulated = re.search(r"host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     if simulated and int(simulated.group(1)) > 1:
@@ -37,12 +39,13 @@ def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> N
 
 
 def keep_freed_memory() -> None:
-    """Keeps what a program frees for the next one, on a CPU with glibc; before JAX starts its threads.
+    """Keeps what a program frees for the next one, on a CPU with glibc; before JAX starts its
+    threads.
 
-    glibc would give large blocks back at once and take them again, page by page: a step of T5 small (8 x 128/64) did so
-    with 1.1 GB, and took 3.2 s instead of 1.8 on two cores. Nothing is given back (a threshold of -1; with one of 2 GB
-    every second step was slow). One arena, since only that one may grow at will. The process is larger for it (3.0 GB
-    there, against 2.1).
+    glibc would give large blocks back at once and take them again, page by page: a step of T5 small
+    (8 x 128/64) did so with 1.1 GB, and took 3.2 s instead of 1.8 on two cores. Nothing is given
+    back (a threshold of -1; with one of 2 GB every second step was slow). One arena, since only
+    that one may grow at will. The process is larger for it (3.0 GB there, against 2.1).
     """
     if any(map(glob.glob, ("/dev/nvidia*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*"))):
         return

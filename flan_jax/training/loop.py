@@ -1,7 +1,9 @@
-"""The run: from a configuration to a trained state, with checkpoints, in the order that makes a restart exact.
+"""The run: from a configuration to a trained state, with checkpoints, in the order that makes a
+restart exact.
 
-Order of what a run starts from: (1) the latest checkpoint in MODEL_DIR, whole state; else (2) the parameters of
-INITIAL_CHECKPOINT_PATH, with a fresh optimizer and step 0; else (3) random parameters from SEED.
+Order of what a run starts from: (1) the latest checkpoint in MODEL_DIR, whole state; else (2) the
+parameters of INITIAL_CHECKPOINT_PATH, with a fresh optimizer and step 0; else (3) random parameters
+from SEED.
 """
 
 from __future__ import annotations
@@ -48,8 +50,15 @@ from flan_jax.training.profile import Profile
 from flan_jax.training.step import ShardedState, State
 
 # What numbers may be: (the least, what they must be below).
-_BOUNDS = {**dict.fromkeys(["checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"], (1, None)),
-           "seed": (0, 2**32), "z_loss": (0, 1e6), "label_smoothing": (0, 1), "embedding_rows": (1, 2**24)}
+_BOUNDS = {
+    **dict.fromkeys(
+        ["checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"], (1, None)
+    ),
+    "seed": (0, 2**32),
+    "z_loss": (0, 1e6),
+    "label_smoothing": (0, 1),
+    "embedding_rows": (1, 2**24),
+}
 
 
 @gin.configurable("Train", denylist=["profile_steps"])
@@ -59,20 +68,23 @@ class TrainConfig:
 
     Attributes:
       model_dir: directory of the run: checkpoints, logs, results.
-      initial_checkpoint_path: parameters to start from (a run of ours, a T5X checkpoint, a Hugging Face directory or a
-        GGUF file), or None.
-      mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1. 'auto': by guess the fastest that
-        holds the model; see `chooser.mesh_of`.
+      initial_checkpoint_path: parameters to start from (a run of ours, a T5X checkpoint, a Hugging
+        Face directory or a GGUF file), or None.
+      mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1. 'auto': by guess
+        the fastest that holds the model; see `chooser.mesh_of`.
       seed: of parameters and dropout.
       z_loss, label_smoothing: see `losses.token_loss`.
       checkpoint_every: steps between checkpoints; the last step is always saved.
       keep: how many of the last checkpoints stay; the one with the best validation loss stays too.
       size: name of the model's size in results, e.g. 't5_tiny'.
-      embedding_rows: rows of the embedding; None for the vocabulary's size up to the next multiple of 128.
-      param_dtype: of the parameters, 'float32' or 'bfloat16'; the latter are rounded by chance when they are updated.
-      microbatches: parts of a batch that are computed one after the other: less memory, the same step
-        but for what dropout drops.
-      loss_chunks: parts of a row whose logits are computed one after the other: less memory, the same step.
+      embedding_rows: rows of the embedding; None for the vocabulary's size up to the next multiple
+        of 128.
+      param_dtype: of the parameters, 'float32' or 'bfloat16'; the latter are rounded by chance when
+        they are updated.
+      microbatches: parts of a batch that are computed one after the other: less memory, the same
+        step but for what dropout drops.
+      loss_chunks: parts of a row whose logits are computed one after the other: less memory, the
+        same step.
       log_every: steps between printed lines.
       tensorboard: whether to write event files.
       profile_steps: steps that are traced for a profiler, from the third of this start on; 0: none.
@@ -98,10 +110,15 @@ class TrainConfig:
     def __post_init__(self):
         check_number("--profile", self.profile_steps, whole=True, least=0)
         check_fields(self, "Train", _BOUNDS)
-        check_choice(setting_name("Train", "param_dtype"), self.param_dtype, ("float32", "bfloat16"))
+        check_choice(
+            setting_name("Train", "param_dtype"), self.param_dtype, ("float32", "bfloat16")
+        )
         if not isinstance(self.mesh, dict) and self.mesh not in (None, "auto"):
-            raise UserError(f"{setting_name('Train', 'mesh')} must be None, 'auto' or sizes such as {{'data': 2, "
-                            f"'fsdp': 4}}, not {quoted(self.mesh)}.")
+            raise UserError(
+                f"{setting_name('Train', 'mesh')} must be None, 'auto' or sizes such as {{'data': "
+                f"2, "
+                f"'fsdp': 4}}, not {quoted(self.mesh)}."
+            )
         for name in ("model_dir", "initial_checkpoint_path"):
             if getattr(self, name) is not None:
                 local_path(getattr(self, name), setting_name("Train", name))
@@ -119,28 +136,49 @@ class Run:
         self.directory = local_path(config.model_dir, "MODEL_DIR")
         rows = config.embedding_rows or padded_size(data.vocabulary)
         if rows < data.vocabulary.size:
-            raise UserError(f"the model has {rows} rows in its embedding (Train.embedding_rows), but VOCABULARY has "
-                            f"{data.vocabulary.size} ids; give the vocabulary that belongs to the model.")
+            raise UserError(
+                f"the model has {rows} rows in its embedding (Train.embedding_rows), but "
+                f"VOCABULARY has "
+                f"{data.vocabulary.size} ids; give the vocabulary that belongs to the model."
+            )
         self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
         start_id = getattr(self.model_config, "decoder_start_id", data.config.decoder_start_id)
         if start_id != data.config.decoder_start_id:
-            raise UserError(f"T5Config.decoder_start_id is {start_id} and Data.decoder_start_id "
-                            f"{data.config.decoder_start_id}; set both with --gin.DECODER_START_ID.")
+            raise UserError(
+                f"T5Config.decoder_start_id is {start_id} and Data.decoder_start_id "
+                f"{data.config.decoder_start_id}; set both with --gin.DECODER_START_ID."
+            )
         self.optimizer = adafactor()
-        job = Job(self.model, self.optimizer, config, data.config.architecture, data.config.batch_size,
-                  data.config.lengths())
+        job = Job(
+            self.model,
+            self.optimizer,
+            config,
+            data.config.architecture,
+            data.config.batch_size,
+            data.config.lengths(),
+        )
         shape, why = chooser.mesh_of(job, jax.devices())
         self.mesh = partitioning.make_mesh(shape)
-        print(f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} {jax.default_backend()} "
-              f"devices, mesh {dict(self.mesh.shape)}", flush=True)
+        print(
+            f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} "
+            f"{jax.default_backend()} "
+            f"devices, mesh {dict(self.mesh.shape)}",
+            flush=True,
+        )
         if jax.process_index() == 0:
             for line in (*([why] if why else []), *data.vocabulary.notes):
                 print(line, flush=True)
         partitioning.check_batch_size(data.config.batch_size, self.mesh, config.microbatches)
         check_chunks(config.loss_chunks, data.layout.shapes(1)["decoder_target_tokens"][1])
-        self.sharded = ShardedState(self.model, self.optimizer, self.mesh, data.layout.shapes(1), config.seed,
-                                    config.param_dtype)
+        self.sharded = ShardedState(
+            self.model,
+            self.optimizer,
+            self.mesh,
+            data.layout.shapes(1),
+            config.seed,
+            config.param_dtype,
+        )
         self.state: State | None = None
         self._step_fn: concurrent.futures.Future | None = None
         self._held_out: HeldOut | None = None
@@ -172,15 +210,21 @@ class Run:
             return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def describe(self, config_text: str, before: str) -> None:
-        """Writes `config.gin` and `model-info.txt`; prints the model's size and what is not set as it was `before`."""
+        """Writes `config.gin` and `model-info.txt`; prints the model's size and what is not set as
+        it was `before`.
+        """
         text, count = model_info(self.sharded.abstract, self.sharded.shardings)
         if jax.process_index() == 0:
             for line in changed_settings(before, config_text):
                 print(f"changed since the last start: {line}", flush=True)
             write_file(self.directory / "config.gin", config_text)
             write_file(self.directory / "model-info.txt", text)
-        print(f"model: {self.config.size or self.data.config.architecture} with {count:,} parameters, "
-              f"{self.model_config.dtype} compute", flush=True)
+        print(
+            f"model: {self.config.size or self.data.config.architecture} with {count:,} "
+            f"parameters, "
+            f"{self.model_config.dtype} compute",
+            flush=True,
+        )
 
     def check_start(self, saved: checkpoints.Checkpoints) -> None:
         """Makes sure that the run can begin, or go on: what `start` needs is there, and fits.
@@ -190,8 +234,11 @@ class Run:
         """
         latest = saved.latest_step()
         if latest is not None and latest > self.steps:
-            raise UserError(f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {self.steps}; raise TRAIN_STEPS, "
-                            "or evaluate an earlier step with flan-jax eval --step.")
+            raise UserError(
+                f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {self.steps}; raise "
+                f"TRAIN_STEPS, "
+                "or evaluate an earlier step with flan-jax eval --step."
+            )
         if latest is None and self.config.initial_checkpoint_path:
             self.check_params(self.config.initial_checkpoint_path)
 
@@ -212,56 +259,88 @@ class Run:
         """The state of step 0: given parameters or random ones."""
         state = self.sharded.fresh()
         if self.config.initial_checkpoint_path:
-            state["params"] = None  # Freed before the others come: where one copy fits, two may not.
+            # Freed before the others come: where one copy fits, two may not.
+            state["params"] = None
             _, state["params"] = self.read_params(self.config.initial_checkpoint_path)
         return state
 
     @property
     def _abstract_params(self):
-        return partitioning.with_shardings(self.sharded.abstract["params"], self.sharded.shardings["params"])
+        return partitioning.with_shardings(
+            self.sharded.abstract["params"], self.sharded.shardings["params"]
+        )
 
     def read_params(self, path: str, step: int | str | None = None) -> tuple[int, Any]:
-        """(step, parameters in memory on the mesh) of a checkpoint of ours, of T5X, Hugging Face or GGUF."""
-        found, params = interchange.read_parameters(path, self._abstract_params, step, self.model_config)
+        """(step, parameters in memory on the mesh) of a checkpoint of ours, of T5X, Hugging Face or
+        GGUF.
+        """
+        found, params = interchange.read_parameters(
+            path, self._abstract_params, step, self.model_config
+        )
         print(f"parameters of step {found} from {path}", flush=True)
         return found, params
 
     def check_params(self, path: str, step: int | str | None = None) -> int:
-        """Makes sure that `read_params` finds what it needs, and reads nothing but shapes; returns the step."""
-        source, _ = interchange.find_parameters(path, self._abstract_params, step, self.model_config)
+        """Makes sure that `read_params` finds what it needs, and reads nothing but shapes; returns
+        the step.
+        """
+        source, _ = interchange.find_parameters(
+            path, self._abstract_params, step, self.model_config
+        )
         return source.step
 
     def train(self, saved: checkpoints.Checkpoints) -> bool:
-        """Takes the steps that are left; True if all are done, False if the run was preempted (and saved).
+        """Takes the steps that are left; True if all are done, False if the run was preempted (and
+        saved).
 
         Raises:
-          Diverged: if a loss or a parameter is not finite; names the step and the datasets of its batch. Nothing of it
-            is saved.
+          Diverged: if a loss or a parameter is not finite; names the step and the datasets of its
+            batch. Nothing of it is saved.
         """
         batches = self.data.batches()
-        flops = model_flops(self.model_config, self.data.config.batch_size, *self.data.config.lengths())
-        log = MetricsLog(self.directory, self.step, self.steps, self.config.log_every, self.config.tensorboard,
-                         jax.process_index() == 0, Work(flops, peak_flops(self.mesh.devices.flat)))
+        flops = model_flops(
+            self.model_config, self.data.config.batch_size, *self.data.config.lengths()
+        )
+        log = MetricsLog(
+            self.directory,
+            self.step,
+            self.steps,
+            self.config.log_every,
+            self.config.tensorboard,
+            jax.process_index() == 0,
+            Work(flops, peak_flops(self.mesh.devices.flat)),
+        )
         try:
-            stream = device_batches(batches, partitioning.batch_sharding(self.mesh), self.step, self.steps)
+            stream = device_batches(
+                batches, partitioning.batch_sharding(self.mesh), self.step, self.steps
+            )
             with partitioning.use_mesh(self.mesh), contextlib.closing(stream):
                 preempted = self._steps(stream, saved, log)
         except NonFinite as error:
             saved.wait()
             names = ", ".join(batches.datasets_at(error.step - 1))
-            raise Diverged(f"{error}; its batch holds {names}. Nothing after step {saved.latest_step() or 0} is "
-                           "saved; lower LEARNING_RATE or look at these datasets, then run the same command (where it "
-                           "ends like this at its first step, the checkpoint is spoilt: remove it, too).") from None
+            raise Diverged(
+                f"{error}; its batch holds {names}. Nothing after step {saved.latest_step() or 0} "
+                f"is "
+                "saved; lower LEARNING_RATE or look at these datasets, then run the same command "
+                "(where it "
+                "ends like this at its first step, the checkpoint is spoilt: remove it, too)."
+            ) from None
         finally:
             log.close()
         saved.wait()
         return not preempted
 
     def _compile_step(self) -> None:
-        """Starts to compile the training step in the background, while the state is made or restored."""
+        """Starts to compile the training step in the background, while the state is made or
+        restored.
+        """
+
         def compile_now():
             shapes = self.data.layout.shapes(self.data.config.batch_size)
-            return lower_train_step(self.model, self.optimizer, self.sharded, self.config, shapes).compile()
+            return lower_train_step(
+                self.model, self.optimizer, self.sharded, self.config, shapes
+            ).compile()
 
         executor = concurrent.futures.ThreadPoolExecutor(1, "compile")
         self._step_fn = executor.submit(compile_now)
@@ -291,8 +370,13 @@ class Run:
             self.state, metrics = step_fn(self.state, batch)
             if step == begin + 1:
                 jax.block_until_ready(metrics)
-                print(f"first step after {time.perf_counter() - started:.1f} s (the rest of the compilation included)",
-                      flush=True)
+                print(
+                    (
+                        f"first step after {time.perf_counter() - started:.1f} s (the rest of the "
+                        f"compilation included)"
+                    ),
+                    flush=True,
+                )
             log.add(step, metrics, tokens, waited, timed=step > begin + 1)
             profile.after(step, metrics)
             ended = self.preemption.came()
@@ -316,7 +400,9 @@ class Run:
         print(f"{self.preemption.cause}: saved step {step}; the same command resumes.", flush=True)
 
     def _evaluates_at(self, step: int) -> bool:
-        """Whether the held-out rows are asked after this step; the last step has an evaluation of its own."""
+        """Whether the held-out rows are asked after this step; the last step has an evaluation of
+        its own.
+        """
         every = self.data.config.eval_every
         return bool(every and self.data.evaluated and 0 < step < self.steps and step % every == 0)
 
@@ -324,8 +410,12 @@ class Run:
         """Evaluates the state of a step; False if the run was preempted meanwhile."""
         asked = self.data.asked_while_training
         return self._evaluator(self.directory, self.directory).evaluate(
-            self.state["params"], self._setting("tuned", step, asked, self.directory), asked, while_training=True,
-            stop=self.preemption.came)
+            self.state["params"],
+            self._setting("tuned", step, asked, self.directory),
+            asked,
+            while_training=True,
+            stop=self.preemption.came,
+        )
 
     def _save(self, step: int, saved, validation: Batches | None, log: MetricsLog) -> None:
         metrics = None
@@ -340,12 +430,17 @@ class Run:
 
     def _validated(self, step: int, validation: Batches) -> dict[str, float]:
         metrics = self.validate(validation)
-        print(f"step {step}  validation loss {metrics['validation_loss']:.4f}  "
-              f"accuracy {metrics['validation_accuracy']:.3f}", flush=True)
+        print(
+            f"step {step}  validation loss {metrics['validation_loss']:.4f}  "
+            f"accuracy {metrics['validation_accuracy']:.3f}",
+            flush=True,
+        )
         return metrics
 
     def validate(self, batches: Batches) -> dict[str, float]:
-        """Loss per target token and next-token accuracy on the training clusters' validation batches."""
+        """Loss per target token and next-token accuracy on the training clusters' validation
+        batches.
+        """
         sums = {"loss": 0.0, "accuracy": 0.0, "targets": 0.0}
         for step in range(len(batches)):
             batch, _ = put_batch(batches, partitioning.batch_sharding(self.mesh), step)
@@ -356,27 +451,44 @@ class Run:
                 sums[name] += float(found[name]) * weight
         return {f"validation_{name}": sums[name] / sums["targets"] for name in ("loss", "accuracy")}
 
-    def evaluate(self, name: str, params: Any, step: int, output: pathlib.Path | None = None,
-                 asked: Protocol | None = None, whose: pathlib.Path | None = None) -> bool:
-        """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the model `name`.
+    def evaluate(
+        self,
+        name: str,
+        params: Any,
+        step: int,
+        output: pathlib.Path | None = None,
+        asked: Protocol | None = None,
+        whose: pathlib.Path | None = None,
+    ) -> bool:
+        """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the
+        model `name`.
 
-        `whose` is the directory of the run that the parameters are of, if not of this one. False if it was preempted.
+        `whose` is the directory of the run that the parameters are of, if not of this one. False if
+        it was preempted.
         """
         asked, whose = asked or self.data.asked, whose or self.directory
         evaluator = self._evaluator(output or self.directory, whose)
         return not self.preemption.came() and evaluator.evaluate(
-            params, self._setting(name, step, asked, whose), asked, stop=self.preemption.came)
+            params, self._setting(name, step, asked, whose), asked, stop=self.preemption.came
+        )
 
     def _setting(self, name: str, step: int, asked: Protocol, whose: pathlib.Path) -> Setting:
         style = self.data.config.options_style
         mode = asked.instructions if style == "fixed" else f"{asked.instructions}, options {style}"
-        return Setting(run=results.run_name(whose), step=step, model=name, size=self.config.size,
-                       shots=self.data.config.shots, instruction_mode=mode)
+        return Setting(
+            run=results.run_name(whose),
+            step=step,
+            model=name,
+            size=self.config.size,
+            shots=self.data.config.shots,
+            instruction_mode=mode,
+        )
 
     def _evaluator(self, output: pathlib.Path, whose: pathlib.Path) -> HeldOut:
         if jax.process_index() == 0:
-            results.remember_run(output, whose, mixture_record.trained_on(whose, self.data),
-                                 self.data.config.source)
+            results.remember_run(
+                output, whose, mixture_record.trained_on(whose, self.data), self.data.config.source
+            )
         if self._held_out is None or self._held_out.directory != output:
             self._held_out = HeldOut(self.data, self.model, self.mesh, output)
         return self._held_out
@@ -388,7 +500,9 @@ def _all_finite(params: Any) -> jax.Array:
 
 
 def changed_settings(before: str, now: str) -> list[str]:
-    """The settings that two `config.gin` do not have alike, as 'NAME = old -> new'; none where `before` is empty."""
+    """The settings that two `config.gin` do not have alike, as 'NAME = old -> new'; none where
+    `before` is empty.
+    """
     old, new = _settings(before), _settings(now)
     names = dict.fromkeys([*old, *new]) if old else ()
     values = [(name, old.get(name, "not set"), new.get(name, "not set")) for name in names]
@@ -398,4 +512,6 @@ def changed_settings(before: str, now: str) -> list[str]:
 def _settings(text: str) -> dict[str, str]:
     """Values by name; gin writes long ones on indented lines of their own."""
     found = re.findall(r"^([A-Za-z][\w./]*) = (.*(?:\n +.*)*)", text, re.M)
-    return {name: re.sub(r"\s*\n +", " ", value.removeprefix("\\")).strip() for name, value in found}
+    return {
+        name: re.sub(r"\s*\n +", " ", value.removeprefix("\\")).strip() for name, value in found
+    }

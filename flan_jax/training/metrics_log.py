@@ -1,4 +1,6 @@
-"""What a run says: one line of `metrics.jsonl` a step, one readable line now and then, TensorBoard if asked for."""
+"""What a run says: one line of `metrics.jsonl` a step, one readable line now and then, TensorBoard
+if asked for.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,24 @@ class NonFinite(Diverged):
     """
 
     def __init__(self, step: int, metrics: dict[str, float]):
-        super().__init__(f"step {step} has {' and '.join(f'{name} {value}' for name, value in metrics.items())}")
+        super().__init__(
+            f"step {step} has {' and '.join(f'{name} {value}' for name, value in metrics.items())}"
+        )
         self.step = step
 
 
 class Work(NamedTuple):
-    """What a step does: FLOPs of the model, and the peak of all devices together, FLOP/s; None where it is unknown."""
+    """What a step does: FLOPs of the model, and the peak of all devices together, FLOP/s; None
+    where it is unknown.
+    """
 
     flops: float
     peak: float | None
 
     def text(self, seconds: float) -> str:
-        """How fast it was done: the share of the peak (MFU), or the rate where the peak is not known."""
+        """How fast it was done: the share of the peak (MFU), or the rate where the peak is not
+        known.
+        """
         rate = self.flops / seconds
         return f"MFU {rate / self.peak:.1%}" if self.peak else f"{rate / 1e12:.3g} TFLOP/s"
 
@@ -54,22 +62,42 @@ class MetricsLog:
       work: of a step.
     """
 
-    def __init__(self, directory: pathlib.Path, step: int, total: int, every: int, tensorboard: bool, enabled: bool,
-                 work: Work):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        step: int,
+        total: int,
+        every: int,
+        tensorboard: bool,
+        enabled: bool,
+        work: Work,
+    ):
         self.path = directory / FILE
         self.total, self.every, self.enabled, self.work = total, every, enabled, work
         self._pending: list[tuple[int, dict[str, Any], dict[str, float]]] = []
-        self._writer = _tensorboard(directory, step + 1 if step else 0) if tensorboard and enabled else None
+        self._writer = (
+            _tensorboard(directory, step + 1 if step else 0) if tensorboard and enabled else None
+        )
         self._since = time.perf_counter()
         self._waited = 0.0
         self._untimed = 0
         if enabled:
-            _keep_until(self.path, step or -1)  # a run that begins has no lines yet, not of step 0 either
+            # a run that begins has no lines yet, not of step 0 either
+            _keep_until(self.path, step or -1)
 
-    def add(self, step: int, metrics: dict[str, jax.Array], tokens: int, waited: float, timed: bool = True) -> None:
-        """Notes the metrics of a step, its non-padding tokens, and the seconds it waited for its batch.
+    def add(
+        self,
+        step: int,
+        metrics: dict[str, jax.Array],
+        tokens: int,
+        waited: float,
+        timed: bool = True,
+    ) -> None:
+        """Notes the metrics of a step, its non-padding tokens, and the seconds it waited for its
+        batch.
 
-        What a step took that is not `timed`, such as the first one with its compilation, is in no printed number.
+        What a step took that is not `timed`, such as the first one with its compilation, is in no
+        printed number.
         """
         self._pending.append((step, metrics, {"tokens": tokens}))
         self._waited += waited
@@ -82,34 +110,47 @@ class MetricsLog:
         """Waits for the noted steps and writes them.
 
         Raises:
-          NonFinite: names the first step whose loss or gradient is not finite; what came before is written.
+          NonFinite: names the first step whose loss or gradient is not finite; what came before is
+            written.
         """
         if not self._pending:
             return
-        steps = [(step, {k: float(v) for k, v in jax.device_get(metrics).items()}, extra)
-                 for step, metrics, extra in self._pending]
+        steps = [
+            (step, {k: float(v) for k, v in jax.device_get(metrics).items()}, extra)
+            for step, metrics, extra in self._pending
+        ]
         self._pending = []
         now = time.perf_counter()
         elapsed, waited = now - self._since, self._waited
         self._since, self._waited = now, 0.0
-        tokens = sum(extra["tokens"] for _, _, extra in steps[self._untimed:])
+        tokens = sum(extra["tokens"] for _, _, extra in steps[self._untimed :])
         rate = tokens / max(elapsed, 1e-9)
         for step, metrics, extra in steps:
             if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
-                raise NonFinite(step, {"loss": metrics["loss"], "gradient norm": metrics["grad_norm"]})
+                raise NonFinite(
+                    step, {"loss": metrics["loss"], "gradient norm": metrics["grad_norm"]}
+                )
             self.write(step, {**metrics, **extra})
         last, metrics, _ = steps[-1]
         timed, self._untimed = len(steps) - self._untimed, 0
         if self.enabled:
             seconds = elapsed / max(timed, 1)
             eta = datetime.timedelta(seconds=round(seconds * (self.total - last)))
-            pace = (f"  {rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
-                    f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}")
-            print(f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.3f}"
-                  f"{pace if timed else ''}", flush=True)
+            pace = (
+                f"  {rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
+                f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}"
+            )
+            print(
+                f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy "
+                f"{metrics['accuracy']:.3f}"
+                f"{pace if timed else ''}",
+                flush=True,
+            )
 
     def restart_clock(self) -> None:
-        """Leaves what took time since the last flush (compilation, a checkpoint) out of the next step time."""
+        """Leaves what took time since the last flush (compilation, a checkpoint) out of the next
+        step time.
+        """
         self._since, self._waited = time.perf_counter(), 0.0
         self._untimed = len(self._pending)
 
@@ -130,16 +171,21 @@ class MetricsLog:
 
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
-    """Takes the lines of later steps out of a file of metrics, and what a crash left of its last line."""
+    """Takes the lines of later steps out of a file of metrics, and what a crash left of its last
+    line.
+    """
     if path.exists():
-        write_file(path, b"".join(line + b"\n" for number, line in read_steps(path) if number <= step))
+        write_file(
+            path, b"".join(line + b"\n" for number, line in read_steps(path) if number <= step)
+        )
 
 
 def read_steps(path: pathlib.Path) -> list[tuple[int, bytes]]:
     """Returns the (step, text) of each whole line of `metrics.jsonl`; none where there is no file.
 
     Raises:
-      UserError: for a line that is not an object with a step; a last line without its end is what a crash left.
+      UserError: for a line that is not an object with a step; a last line without its end is what a
+        crash left.
     """
     advice, steps = "take the line out, or move the file away; then run the same command again", []
     with readable(path, advice):
@@ -158,5 +204,7 @@ def _tensorboard(directory: pathlib.Path, step: int):
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise UserError("Train.tensorboard=True needs tensorboardX: pip install 'flan_jax[tensorboard]'.") from error
+        raise UserError(
+            "Train.tensorboard=True needs tensorboardX: pip install 'flan_jax[tensorboard]'."
+        ) from error
     return SummaryWriter(str(directory / "tensorboard"), purge_step=step)

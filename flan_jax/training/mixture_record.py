@@ -16,11 +16,18 @@ from flan_jax.errors import UserError
 from flan_jax.files import read_json, readable, write_file
 
 _FILE = "mixture.json"
-_ADVICE = ("it says what the run trains on: put it back, or delete it if settings and data are those that the run "
-           "began with; then run the same command again")
+_ADVICE = (
+    "it says what the run trains on: put it back, or delete it if settings and data are those "
+    "that the run "
+    "began with; then run the same command again"
+)
 # What `mixture.json` calls otherwise than a configuration does.
-_IN_WORDS = {"eval": "list of evaluated datasets", "dropped": "list of dropped datasets", "card": "mixture",
-             "shards": "set of training rows"}
+_IN_WORDS = {
+    "eval": "list of evaluated datasets",
+    "dropped": "list of dropped datasets",
+    "card": "mixture",
+    "shards": "set of training rows",
+}
 # What is recorded for the reader and follows from the rest.
 _MAY_DIFFER = ("left_out", "overlaps", "trained_before")
 _INITIAL = "initial_checkpoint_path"
@@ -29,22 +36,39 @@ _INITIAL = "initial_checkpoint_path"
 def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
     """What must be set as it was when a run is resumed."""
     return {
-        "held_out": config.held_out, "related": config.related,
+        "held_out": config.held_out,
+        "related": config.related,
         "commercial_only": config.commercial_only,
-        "seed": config.seed, "pack": config.pack, "options_style": config.options_style,
-        "instructions": config.instructions, "shots": config.shots, "decontaminate": config.decontaminate,
-        "architecture": config.architecture, "batch_size": config.batch_size,
+        "seed": config.seed,
+        "pack": config.pack,
+        "options_style": config.options_style,
+        "instructions": config.instructions,
+        "shots": config.shots,
+        "decontaminate": config.decontaminate,
+        "architecture": config.architecture,
+        "batch_size": config.batch_size,
         "task_feature_lengths": list(config.lengths()),
         _INITIAL: run_directory.absolute("Train.initial_checkpoint_path", initial_checkpoint_path),
     }
 
 
 def record_of(data: Data) -> dict[str, Any]:
-    """What these settings make of the data, the card included; must be the same when a run is resumed, too."""
+    """What these settings make of the data, the card included; must be the same when a run is
+    resumed, too.
+    """
     return {
-        "eval": data.evaluated, "dropped": data.split.dropped, "left_out": data.left_out,
-        "overlaps": [{"train": shared.train, "eval": shared.evaluated, "shared": shared.relation.why,
-                      "measured": shared.relation.measured} for shared in data.split.overlaps],
+        "eval": data.evaluated,
+        "dropped": data.split.dropped,
+        "left_out": data.left_out,
+        "overlaps": [
+            {
+                "train": shared.train,
+                "eval": shared.evaluated,
+                "shared": shared.relation.why,
+                "measured": shared.relation.measured,
+            }
+            for shared in data.split.overlaps
+        ],
         "card": [dataclasses.asdict(row) for row in data.card(data.members())],
         "shards": {m.name: data.shard_key(m.name, 0) for m in data.members()},
         "vocabulary": data.vocabulary.fingerprint,
@@ -58,27 +82,46 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
       UserError: if `mixture.json` has something of the record otherwise, or cannot be read.
     """
     before = _read(directory)
-    differing = [key for key in record if before.get(key, record[key]) != record[key] and key not in _MAY_DIFFER]
+    differing = [
+        key
+        for key in record
+        if before.get(key, record[key]) != record[key] and key not in _MAY_DIFFER
+    ]
     if _INITIAL in differing and _has_moved(before[_INITIAL], record[_INITIAL]):
         differing.remove(_INITIAL)
     if differing:
         names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
-        code = "" if set(differing) - set(_IN_WORDS) else (
-            " (where settings and data are the same, the version of flan_jax is another one: resume with that of then; "
-            "eval, generate and convert take the run as it is)")
-        raise UserError(f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
-                        f"mixture.json there); use the settings and data it began with{code}, or another MODEL_DIR.")
+        code = (
+            ""
+            if set(differing) - set(_IN_WORDS)
+            else (
+                " (where settings and data are the same, the version of flan_jax is another one: "
+                "resume with that of then; "
+                "eval, generate and convert take the run as it is)"
+            )
+        )
+        raise UserError(
+            f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
+            f"mixture.json there); use the settings and data it began with{code}, or another "
+            f"MODEL_DIR."
+        )
 
 
 def _has_moved(before: object, now: object) -> bool:
-    """Whether two INITIAL_CHECKPOINT_PATHs may be one: older runs noted it as it was typed, and it may have moved."""
+    """Whether two INITIAL_CHECKPOINT_PATHs may be one: older runs noted it as it was typed, and it
+    may have moved.
+    """
     if not isinstance(before, str) or not isinstance(now, str):
         return False
-    return now.endswith("/" + before.removeprefix("./")) or (os.path.exists(now) and not os.path.exists(before))
+    return now.endswith("/" + before.removeprefix("./")) or (
+        os.path.exists(now) and not os.path.exists(before)
+    )
 
 
 def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
-    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the same."""
+    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the
+    same.
+    """
     path = directory / _FILE
     if not fresh and path.is_file():
         check_same(directory, record)
@@ -87,10 +130,12 @@ def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
 
 
 def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
-    """The datasets on which the run of a directory, and those that it began with, trained, by `mixture.json`.
+    """The datasets on which the run of a directory, and those that it began with, trained, by
+    `mixture.json`.
 
-    A run may be evaluated with settings that it did not train with: with another HELD_OUT, others would train. A run
-    without that file trained on those of `data`; of the checkpoint of another program nothing is known.
+    A run may be evaluated with settings that it did not train with: with another HELD_OUT, others
+    would train. A run without that file trained on those of `data`; of the checkpoint of another
+    program nothing is known.
     """
     names = _trained_on(directory, set())
     if names is None:
@@ -99,7 +144,9 @@ def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
 
 
 def trained_before(initial_checkpoint_path: str | None) -> list[str]:
-    """Returns the datasets on which the run trained whose checkpoint this is, and those that it began with."""
+    """Returns the datasets on which the run trained whose checkpoint this is, and those that it
+    began with.
+    """
     if initial_checkpoint_path is None:
         return []
     place = run_directory.run_of(pathlib.Path(initial_checkpoint_path).expanduser())
@@ -107,7 +154,9 @@ def trained_before(initial_checkpoint_path: str | None) -> list[str]:
 
 
 def began_with(directory: pathlib.Path, initial_checkpoint_path: str | None) -> list[str]:
-    """Returns what a run that is resumed has noted as `trained_before`; found anew where its record is gone."""
+    """Returns what a run that is resumed has noted as `trained_before`; found anew where its record
+    is gone.
+    """
     record = _read(directory)
     if "trained_before" not in record:
         return trained_before(initial_checkpoint_path)
@@ -116,7 +165,9 @@ def began_with(directory: pathlib.Path, initial_checkpoint_path: str | None) -> 
 
 
 def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] | None:
-    """The datasets by the records of a run and of those that it began with; None where there is no record."""
+    """The datasets by the records of a run and of those that it began with; None where there is no
+    record.
+    """
     record, place = _read(directory), directory.resolve()
     if not record or place in seen:
         return None

@@ -1,7 +1,8 @@
 """Adafactor as T5X has it, on the unstacked tree and on the stacked one alike.
 
-Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018. A leaf under `layers` holds N
-layers, each of which is factored, clipped and scaled on its own, as if it were unstacked. Optax has the same rule, but
+Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018. A leaf under
+`layers` holds N layers, each of which is factored, clipped and scaled on its own, as if it were
+unstacked. Optax has the same rule, but
 writes a copy of every parameter on the way: of T5 small on two cores it took 1.5 times as long.
 """
 
@@ -24,7 +25,8 @@ _MIN_SCALE = 1e-3  # of the root mean square by which a parameter's updates are 
 
 
 class AdafactorState(NamedTuple):
-    """Steps taken, and per parameter the second moments: `v_row` and `v_col` if it is factored, `v` if not.
+    """Steps taken, and per parameter the second moments: `v_row` and `v_col` if it is factored, `v`
+    if not.
 
     The slots that a parameter does not use are zeros of shape (1,), as in T5X.
     """
@@ -38,8 +40,9 @@ class AdafactorState(NamedTuple):
 def learning_rate_schedule(learning_rate: float, schedule: str, warmup_steps: int):
     """Gives the function from the step (0 first) to the learning rate.
 
-    'constant' is `learning_rate`, after a linear warm-up over `warmup_steps` if there is one. 'rsqrt' is T5's
-    pre-training schedule, `learning_rate` / sqrt(max(step, warmup_steps)). Raises UserError for another name.
+    'constant' is `learning_rate`, after a linear warm-up over `warmup_steps` if there is one.
+    'rsqrt' is T5's pre-training schedule, `learning_rate` / sqrt(max(step, warmup_steps)). Raises
+    UserError for another name.
     """
     check_choice("adafactor.schedule", schedule, SCHEDULES)
 
@@ -47,7 +50,9 @@ def learning_rate_schedule(learning_rate: float, schedule: str, warmup_steps: in
         return learning_rate * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
 
     def rsqrt(step):
-        return learning_rate * jax.lax.rsqrt(jnp.maximum(step, max(warmup_steps, 1)).astype(jnp.float32))
+        return learning_rate * jax.lax.rsqrt(
+            jnp.maximum(step, max(warmup_steps, 1)).astype(jnp.float32)
+        )
 
     return constant if schedule == "constant" else rsqrt
 
@@ -59,10 +64,12 @@ def adafactor(
     schedule: str = "constant",
     warmup_steps: int = 0,
 ) -> optax.GradientTransformation:
-    """Gives T5X's Adafactor: updates relative to each parameter's root mean square, clipped at 1, without momentum.
+    """Gives T5X's Adafactor: updates relative to each parameter's root mean square, clipped at 1,
+    without momentum.
 
-    Matrices are factored when both dimensions are at least 128. `init` takes plain parameters or ones
-    boxed with logical axes, and then boxes its slots likewise. Raises UserError for numbers that are none.
+    Matrices are factored when both dimensions are at least 128. `init` takes plain parameters or
+    ones boxed with logical axes, and then boxes its slots likewise. Raises UserError for numbers
+    that are none.
     """
     # A rate of 0, or one that float32 takes for 0, trains nothing.
     check_number(setting_name("adafactor", "learning_rate"), learning_rate, least=1e-12)
@@ -75,18 +82,26 @@ def adafactor(
             lambda path, param: _init_array(_is_stacked(path), param), params, is_leaf=_is_box
         )
         outer = jax.tree.structure(params, is_leaf=_is_box)
-        v_row, v_col, v = (jax.tree.unflatten(outer, column) for column in zip(*outer.flatten_up_to(moments)))
+        v_row, v_col, v = (
+            jax.tree.unflatten(outer, column) for column in zip(*outer.flatten_up_to(moments))
+        )
         return AdafactorState(jnp.zeros([], jnp.int32), v_row, v_col, v)
 
     def update(grads, state: AdafactorState, params):
         decay = 1.0 - (state.count + 1.0) ** -decay_rate
 
         def update_one(path, grad, *slots_and_param):
-            return _update_array(_is_stacked(path), rate(state.count), decay, grad, *slots_and_param)
+            return _update_array(
+                _is_stacked(path), rate(state.count), decay, grad, *slots_and_param
+            )
 
-        results = jax.tree_util.tree_map_with_path(update_one, grads, state.v_row, state.v_col, state.v, params)
+        results = jax.tree_util.tree_map_with_path(
+            update_one, grads, state.v_row, state.v_col, state.v, params
+        )
         outer = jax.tree.structure(grads)
-        updates, v_row, v_col, v = (jax.tree.unflatten(outer, column) for column in zip(*outer.flatten_up_to(results)))
+        updates, v_row, v_col, v = (
+            jax.tree.unflatten(outer, column) for column in zip(*outer.flatten_up_to(results))
+        )
         return updates, AdafactorState(optax.safe_increment(state.count), v_row, v_col, v)
 
     return optax.GradientTransformation(init, update)
@@ -101,7 +116,9 @@ def _is_stacked(path) -> bool:
 
 
 def _factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """The second largest and the largest axis of one layer's parameter, counted from the end; None: it is too small."""
+    """The second largest and the largest axis of one layer's parameter, counted from the end; None:
+    it is too small.
+    """
     order = np.argsort(shape)
     if len(shape) < 2 or shape[order[-2]] < _MIN_FACTORED:
         return None
@@ -109,7 +126,9 @@ def _factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def _init_array(stacked: bool, param) -> tuple:
-    """Gives (v_row, v_col, v) of one parameter; `v` is boxed like the parameter where it has its shape."""
+    """Gives (v_row, v_col, v) of one parameter; `v` is boxed like the parameter where it has its
+    shape.
+    """
     shape = (param.unbox(apply_constraint=False) if _is_box(param) else param).shape
     layers, shape = (shape[:1], shape[1:]) if stacked else ((), shape)
     axes = _factored_axes(shape)
@@ -126,7 +145,7 @@ def _update_array(stacked: bool, rate, decay, grad, v_row, v_col, v, param) -> t
     """Gives (update, v_row, v_col, v) of one parameter [...], or of the N of a stack [N, ...]."""
     grad, param = grad.astype(jnp.float32), param.astype(jnp.float32)
     one = tuple(range(int(stacked), grad.ndim))
-    axes, square = _factored_axes(grad.shape[one[0]:] if one else ()), jnp.square(grad)
+    axes, square = _factored_axes(grad.shape[one[0] :] if one else ()), jnp.square(grad)
     if axes is None:
         v = decay * v + (1.0 - decay) * (square + _EPSILON)
         change = grad * jax.lax.rsqrt(v)
@@ -136,7 +155,9 @@ def _update_array(stacked: bool, rate, decay, grad, v_row, v_col, v, param) -> t
         v_col = decay * v_col + (1.0 - decay) * (_mean(square, second) + _EPSILON)
         # Where the second largest axis is once the largest is gone.
         rows = jax.lax.rsqrt(v_row / v_row.mean(second + (second < largest), keepdims=True))
-        change = grad * jnp.expand_dims(rows, largest) * jnp.expand_dims(jax.lax.rsqrt(v_col), second)
+        change = (
+            grad * jnp.expand_dims(rows, largest) * jnp.expand_dims(jax.lax.rsqrt(v_col), second)
+        )
     clip = jnp.maximum(1.0, _root_mean_square(change, one))
     scale = jnp.maximum(_MIN_SCALE, _root_mean_square(param, one))
     return change * (-rate * scale / clip), v_row, v_col, v

@@ -1,8 +1,9 @@
-"""Meshes and shardings: three mesh axes, and one table that says which array axis goes over which of them.
+"""Meshes and shardings: three mesh axes, and one table that says which array axis goes over which
+of them.
 
-`data` splits the batch; `fsdp` splits the batch and the parameters' model width (each device gathers what it needs);
-`model` splits heads, feed-forward width and vocabulary. Rajbhandari et al., ZeRO, 2020; Shazeer et al.,
-Mesh-TensorFlow, 2018.
+`data` splits the batch; `fsdp` splits the batch and the parameters' model width (each device
+gathers what it needs); `model` splits heads, feed-forward width and vocabulary. Rajbhandari et al.,
+ZeRO, 2020; Shazeer et al., Mesh-TensorFlow, 2018.
 """
 
 import contextlib
@@ -40,41 +41,56 @@ LOGICAL_RULES = (
 
 
 def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
-    """Gives the mesh with axes data, fsdp, model of `shape` (absent axes are 1, one axis may be -1: what is left).
+    """Gives the mesh with axes data, fsdp, model of `shape` (absent axes are 1, one axis may be -1:
+    what is left).
 
-    `devices` are all of the machine's by default. Raises UserError when the shape does not use exactly these devices.
+    `devices` are all of the machine's by default. Raises UserError when the shape does not use
+    exactly these devices.
     """
     if not isinstance(shape, dict):
         raise UserError(f"MESH must look like {{'data': 2, 'fsdp': 4}}, not {quoted(shape)}.")
     devices = jax.devices() if devices is None else devices
     unknown = [axis for axis in shape if axis not in MESH_AXES]
     if unknown:
-        raise UserError(f"The mesh has an axis {quoted(unknown[0])}, but its axes are {', '.join(MESH_AXES)}"
-                        f"{did_you_mean(nearest(unknown[0], MESH_AXES))}")
+        raise UserError(
+            f"The mesh has an axis {quoted(unknown[0])}, but its axes are {', '.join(MESH_AXES)}"
+            f"{did_you_mean(nearest(unknown[0], MESH_AXES))}"
+        )
     sizes = {axis: shape.get(axis, 1) for axis in MESH_AXES}
     open_axes = [axis for axis, size in sizes.items() if size == -1]
     whole = all(type(size) is int for size in sizes.values())
     if not whole or len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise UserError(f"The mesh {quoted(shape)} must have whole positive sizes, and at most one -1 for what is "
-                        "left.")
+        raise UserError(
+            f"The mesh {quoted(shape)} must have whole positive sizes, and at most one -1 for "
+            f"what is "
+            "left."
+        )
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if open_axes and len(devices) % fixed == 0:
         sizes[open_axes[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices):
         model = math.gcd(sizes["model"], len(devices)) if sizes["model"] > 0 else 1
         fitting = {"data": len(devices) // model, "model": model}
-        raise UserError(f"The mesh {quoted(shape)} does not fit the {len(devices)} devices here; {fitting} would.")
+        raise UserError(
+            f"The mesh {quoted(shape)} does not fit the {len(devices)} devices here; {fitting} "
+            f"would."
+        )
     sides, types = tuple(sizes.values()), (AxisType.Auto,) * 3
     try:
         return jax.make_mesh(sides, MESH_AXES, types, devices=devices)
-    except NotImplementedError:  # On a cube of 4 x 4 x 4 chips an axis of 8 takes a part of a physical one.
-        placed = mesh_utils.create_device_mesh(sides, devices=devices, allow_split_physical_axes=True)
+    # On a cube of 4 x 4 x 4 chips an axis of 8 takes a part of a physical one.
+    except NotImplementedError:
+        placed = mesh_utils.create_device_mesh(
+            sides, devices=devices, allow_split_physical_axes=True
+        )
         return Mesh(placed, MESH_AXES, axis_types=types)
 
 
 @contextlib.contextmanager
 def use_mesh(mesh: Mesh):
-    """Within it the model's logical constraints hold: trace and run every sharded function inside."""
+    """Within it the model's logical constraints hold: trace and run every sharded function
+    inside.
+    """
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
         yield mesh
 
@@ -85,22 +101,27 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
-    """Raises UserError when a global batch of this many rows does not divide over the mesh and into microbatches."""
+    """Raises UserError when a global batch of this many rows does not divide over the mesh and into
+    microbatches.
+    """
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * microbatches
     if batch_size % parts:
         fitting = max(1, round(batch_size / parts)) * parts
         each = f", in {microbatches} microbatches each" if microbatches > 1 else ""
         raise UserError(
-            f"A batch of {batch_size} rows does not divide over data x fsdp = {mesh.shape['data']} x "
+            f"A batch of {batch_size} rows does not divide over data x fsdp = "
+            f"{mesh.shape['data']} x "
             f"{mesh.shape['fsdp']} devices{each}; type --gin.BATCH_SIZE={fitting}."
         )
 
 
 def state_shardings(abstract_boxed_tree, mesh: Mesh):
-    """Gives a NamedSharding for every leaf of a tree of shapes, such as `jax.eval_shape` gives of an initialiser.
+    """Gives a NamedSharding for every leaf of a tree of shapes, such as `jax.eval_shape` gives of
+    an initialiser.
 
-    Leaves boxed with logical axes go by LOGICAL_RULES; others are replicated. Norm scales and position tables are tiny
-    and replicated too. Raises UserError when a dimension does not divide over its mesh axis, with the parameter's name.
+    Leaves boxed with logical axes go by LOGICAL_RULES; others are replicated. Norm scales and
+    position tables are tiny and replicated too. Raises UserError when a dimension does not divide
+    over its mesh axis, with the parameter's name.
     """
 
     def sharding(path, leaf):
@@ -116,15 +137,23 @@ def state_shardings(abstract_boxed_tree, mesh: Mesh):
 
 
 def with_shardings(abstract_tree, shardings):
-    """Gives a tree of ShapeDtypeStructs with shardings, as `Checkpoints.restore` wants it, boxes taken off."""
+    """Gives a tree of ShapeDtypeStructs with shardings, as `Checkpoints.restore` wants it, boxes
+    taken off.
+    """
     return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), unbox(abstract_tree), shardings
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        unbox(abstract_tree),
+        shardings,
     )
 
 
 def unbox(tree):
-    """Gives the tree with boxes of logical axes taken off, without the constraints that Flax's own adds."""
-    return jax.tree.map(lambda x: x.unbox(apply_constraint=False) if _is_box(x) else x, tree, is_leaf=_is_box)
+    """Gives the tree with boxes of logical axes taken off, without the constraints that Flax's own
+    adds.
+    """
+    return jax.tree.map(
+        lambda x: x.unbox(apply_constraint=False) if _is_box(x) else x, tree, is_leaf=_is_box
+    )
 
 
 def _is_box(x) -> bool:
@@ -135,6 +164,8 @@ def _check_divides(name: str, shape, names, spec, mesh: Mesh) -> None:
     for size, logical, axis in zip(shape, names, spec):
         if axis is not None and size % mesh.shape[axis]:
             raise UserError(
-                f"The parameter {name} has {size} {logical}, which does not divide over {axis}={mesh.shape[axis]}; "
-                f"give the mesh an axis {axis} that divides {size}, such as {axis}={math.gcd(size, mesh.shape[axis])}."
+                f"The parameter {name} has {size} {logical}, which does not divide over "
+                f"{axis}={mesh.shape[axis]}; "
+                f"give the mesh an axis {axis} that divides {size}, such as "
+                f"{axis}={math.gcd(size, mesh.shape[axis])}."
             )

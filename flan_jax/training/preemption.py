@@ -1,4 +1,6 @@
-"""Preemption: SIGTERM or Ctrl-C is noted, and all processes of a run agree on the place where they save and end."""
+"""Preemption: SIGTERM or Ctrl-C is noted, and all processes of a run agree on the place where they
+save and end.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Preemption:
     def handled(self) -> Iterator[None]:
         """Within it the signals end nothing by themselves: `came` says that one came.
 
-        With several processes JAX's own preemption service receives SIGTERM, and Ctrl-C becomes one.
+        With several processes JAX's own preemption service receives SIGTERM, and Ctrl-C becomes
+        one.
         """
         numbers = (signal.SIGINT,) if processes.several() else (signal.SIGTERM, signal.SIGINT)
         with signals.handled(self._note, numbers):
@@ -45,7 +48,9 @@ class Preemption:
             self._came = True
 
     def came(self) -> bool:
-        """Whether a signal came. Several processes, each of which calls this as often, get True in the same call."""
+        """Whether a signal came. Several processes, each of which calls this as often, get True in
+        the same call.
+        """
         if processes.several() and not self._came:
             self._calls += 1
             self._came = multihost_utils.reached_preemption_sync_point(self._calls)

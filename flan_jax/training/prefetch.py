@@ -14,11 +14,14 @@ import numpy as np
 from flan_jax.data.batches import Batches
 
 
-def device_batches(batches: Batches, sharding: jax.sharding.NamedSharding, begin: int, end: int,
-                   ahead: int = 2) -> Iterator[tuple[dict[str, jax.Array], int]]:
-    """(global batch on the devices, its non-padding tokens) for steps begin..end-1; each host makes its own rows.
+def device_batches(
+    batches: Batches, sharding: jax.sharding.NamedSharding, begin: int, end: int, ahead: int = 2
+) -> Iterator[tuple[dict[str, jax.Array], int]]:
+    """(global batch on the devices, its non-padding tokens) for steps begin..end-1; each host makes
+    its own rows.
 
-    Close it (`contextlib.closing`) when not all steps are taken: its thread ends then, and not with the process.
+    Close it (`contextlib.closing`) when not all steps are taken: its thread ends then, and not with
+    the process.
 
     Raises:
       Exception: whatever making a batch raised, at the step that it belongs to.
@@ -54,18 +57,23 @@ def device_batches(batches: Batches, sharding: jax.sharding.NamedSharding, begin
         thread.join()
 
 
-def put_batch(batches: Batches, sharding: jax.sharding.NamedSharding, step: int) -> tuple[dict[str, jax.Array], int]:
+def put_batch(
+    batches: Batches, sharding: jax.sharding.NamedSharding, step: int
+) -> tuple[dict[str, jax.Array], int]:
     """The batch of a step as global arrays [B, ...], and its number of non-padding tokens."""
     shape = next(iter(batches.layout.shapes(batches.batch_size).values()))
-    rows = [(index[0].start or 0, batches.batch_size if index[0].stop is None else index[0].stop)
-            for index in sharding.addressable_devices_indices_map(shape).values()]
+    rows = [
+        (index[0].start or 0, batches.batch_size if index[0].stop is None else index[0].stop)
+        for index in sharding.addressable_devices_indices_map(shape).values()
+    ]
     first, last = min(begin for begin, _ in rows), max(end for _, end in rows)
     local = batches.at(step, first, last)
 
     def part(array: np.ndarray):
         def rows_of(index):
             start, stop, _ = index[0].indices(batches.batch_size)
-            return array[start - first:stop - first]
+            return array[start - first : stop - first]
+
         return jax.make_array_from_callback((batches.batch_size, array.shape[1]), sharding, rows_of)
 
     return {name: part(array) for name, array in local.items()}, batches.tokens_at(step)

@@ -1,7 +1,8 @@
-"""The processes of a run: who they are, how they find each other, and how they end when one of them does.
+"""The processes of a run: who they are, how they find each other, and how they end when one of them
+does.
 
-Flags and variables name them where nothing else does; on a TPU slice, under SLURM, under Open MPI and in a Kubernetes
-Indexed Job JAX finds them by itself (`jax.distributed`).
+Flags and variables name them where nothing else does; on a TPU slice, under SLURM, under Open MPI
+and in a Kubernetes Indexed Job JAX finds them by itself (`jax.distributed`).
 """
 
 from __future__ import annotations
@@ -21,67 +22,99 @@ from flan_jax import cli
 from flan_jax.errors import UserError
 
 # Flag -> the variable that says the same.
-NAMED_BY = {"coordinator": "JAX_COORDINATOR_ADDRESS", "num_processes": "JAX_NUM_PROCESSES",
-            "process_id": "JAX_PROCESS_ID"}
+NAMED_BY = {
+    "coordinator": "JAX_COORDINATOR_ADDRESS",
+    "num_processes": "JAX_NUM_PROCESSES",
+    "process_id": "JAX_PROCESS_ID",
+}
 # How long process 0 may take to start after the others.
 PATIENCE_S = 300.0
 # Whoever waits for process 0 to prepare the data waits as long as it takes; this is only a bound.
 _A_WEEK_MS = 7 * 24 * 3600 * 1000
-# Process 0 is the coordinator: when it ends, JAX aborts the others, who may be about to explain the same mistake.
+# Process 0 is the coordinator: when it ends, JAX aborts the others, who may be about to explain the
+# same mistake.
 _LAST_WORDS_S = 3.0
 _LOST = re.compile("gloo|nccl|connection|coordination|barrier|heartbeat|unavailable", re.IGNORECASE)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --coordinator, --num_processes and --process_id."""
-    group = parser.add_argument_group("several processes (found by themselves on TPU slices, under SLURM, Open MPI and "
-                                      "in Kubernetes Indexed Jobs)")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others")
-    group.add_argument("--num_processes", metavar="N", help="how many processes run; 1: this one alone")
+    group = parser.add_argument_group(
+        "several processes (found by themselves on TPU slices, under SLURM, Open MPI and "
+        "in Kubernetes Indexed Jobs)"
+    )
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="where process 0 listens for the others"
+    )
+    group.add_argument(
+        "--num_processes", metavar="N", help="how many processes run; 1: this one alone"
+    )
     group.add_argument("--process_id", metavar="I", help="which of them this is, from 0 to N - 1")
 
 
-def named(flags: argparse.Namespace | None, environment: Mapping[str, str]) -> tuple[str, int, int] | None:
-    """(coordinator, number of processes, index of this one) of flags or else variables; None where nothing names them.
+def named(
+    flags: argparse.Namespace | None, environment: Mapping[str, str]
+) -> tuple[str, int, int] | None:
+    """(coordinator, number of processes, index of this one) of flags or else variables; None where
+    nothing names them.
 
     A single process needs no coordinator.
 
     Raises:
       UserError: if some of the three are missing, or one of them cannot be.
     """
-    values = {name: getattr(flags, name, None) or environment.get(variable) for name, variable in NAMED_BY.items()}
+    values = {
+        name: getattr(flags, name, None) or environment.get(variable)
+        for name, variable in NAMED_BY.items()
+    }
     given = [name for name, value in values.items() if value]
     if not given:
         return None
     said = {name: f"--{name}" if getattr(flags, name, None) else NAMED_BY[name] for name in given}
-    numbers = {name: _whole_number(said[name], values[name]) for name in ("num_processes", "process_id")
-               if name in given}
+    numbers = {
+        name: _whole_number(said[name], values[name])
+        for name in ("num_processes", "process_id")
+        if name in given
+    }
     if numbers.get("num_processes") == 1:
         return "", 1, 0
     missing = [name for name in NAMED_BY if name not in given]
     if missing:
-        raise UserError(f"{' and '.join(said.values())} {'is' if len(given) == 1 else 'are'} given, but several "
-                        f"processes need all of --coordinator=HOST:PORT, --num_processes=N and --process_id=I: add "
-                        f"{' and '.join(f'--{name}' for name in missing)}.")
+        raise UserError(
+            f"{' and '.join(said.values())} {'is' if len(given) == 1 else 'are'} given, but "
+            f"several "
+            f"processes need all of --coordinator=HOST:PORT, --num_processes=N and "
+            f"--process_id=I: add "
+            f"{' and '.join(f'--{name}' for name in missing)}."
+        )
     count, index = numbers["num_processes"], numbers["process_id"]
     if not index < count:
-        raise UserError(f"{said['process_id']} is {index}, but {count} processes have the numbers 0 to {count - 1}.")
+        raise UserError(
+            f"{said['process_id']} is {index}, but {count} processes have the numbers 0 to "
+            f"{count - 1}."
+        )
     port = re.fullmatch(r".+:(\d{1,5})", values["coordinator"])
     if not port or not 0 < int(port[1]) < 2**16:
-        raise UserError(f"{said['coordinator']} is {values['coordinator']!r}, but it must be the host of process 0 and "
-                        "a free port of it, such as 10.0.0.1:8476.")
+        raise UserError(
+            f"{said['coordinator']} is {values['coordinator']!r}, but it must be the host of "
+            f"process 0 and "
+            "a free port of it, such as 10.0.0.1:8476."
+        )
     return values["coordinator"], count, index
 
 
 def _whole_number(name: str, text: str) -> int:
     if not re.fullmatch(r"\d+", text) or (name.lower().endswith("num_processes") and int(text) < 1):
-        raise UserError(f"{name} is {text!r}, but it must be a whole number"
-                        f"{' of at least 1' if name.lower().endswith('num_processes') else ' from 0 on'}.")
+        raise UserError(
+            f"{name} is {text!r}, but it must be a whole number"
+            f"{' of at least 1' if name.lower().endswith('num_processes') else ' from 0 on'}."
+        )
     return int(text)
 
 
 def join(flags: argparse.Namespace | None = None) -> None:
-    """Connects this process with the others of its run, if there are others; before any device is touched.
+    """Connects this process with the others of its run, if there are others; before any device is
+    touched.
 
     Raises:
       UserError: if the others are named wrongly, or cannot be found or reached.
@@ -105,16 +138,26 @@ def join(flags: argparse.Namespace | None = None) -> None:
             return  # neither a TPU VM of Google's nor a pod: a host of its own
         reason = str(error).strip().split("\n")[0]
         if found:
-            raise UserError(f"process {found[2]} of {found[1]} cannot join the others at {found[0]} ({reason}); start "
-                            f"all {found[1]} processes with the same coordinator, which process 0 must be able to "
-                            "listen on.") from error
-        raise UserError(f"this looks like {place}, but the other processes are not found ({reason}); name them with "
-                        "--coordinator=HOST:PORT --num_processes=N --process_id=I, or say --num_processes=1 if there "
-                        "are none.") from error
+            raise UserError(
+                f"process {found[2]} of {found[1]} cannot join the others at {found[0]} "
+                f"({reason}); start "
+                f"all {found[1]} processes with the same coordinator, which process 0 must be "
+                f"able to "
+                "listen on."
+            ) from error
+        raise UserError(
+            f"this looks like {place}, but the other processes are not found ({reason}); name "
+            f"them with "
+            "--coordinator=HOST:PORT --num_processes=N --process_id=I, or say --num_processes=1 "
+            "if there "
+            "are none."
+        ) from error
 
 
 def _await_coordinator(coordinator: str, count: int, index: int) -> None:
-    """Returns when something listens there; JAX would abort the process instead of raising an error."""
+    """Returns when something listens there; JAX would abort the process instead of raising an
+    error.
+    """
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -123,8 +166,11 @@ def _await_coordinator(coordinator: str, count: int, index: int) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise UserError(f"process {index} of {count} finds nobody at {coordinator} ({error}); start process 0 "
-                                "there, with a port that this host can reach.") from error
+                raise UserError(
+                    f"process {index} of {count} finds nobody at {coordinator} ({error}); start "
+                    f"process 0 "
+                    "there, with a port that this host can reach."
+                ) from error
             time.sleep(0.2)
 
 
@@ -142,8 +188,8 @@ def _place(environment: Mapping[str, str], platforms: str | None) -> str | None:
 
 
 def index_and_count() -> tuple[int, int]:
-    """(index of this process, number of processes), as `join` found them; touches no device, which could wait for the
-    other processes.
+    """(index of this process, number of processes), as `join` found them; touches no device, which
+    could wait for the other processes.
     """
     if "jax" not in sys.modules:
         return 0, 1
@@ -159,7 +205,9 @@ def several() -> bool:
 
 
 def mute_others() -> None:
-    """From here on only process 0 prints on standard output: the others' lines would be the same ones again."""
+    """From here on only process 0 prints on standard output: the others' lines would be the same
+    ones again.
+    """
     if index_and_count()[0] > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the rest of the process)
 
@@ -188,9 +236,11 @@ def wait_for_all(what: str) -> None:
 def end_together(main: Callable[[Sequence[str] | None], int | None]) -> Callable:
     """A verb that, when it fails in one process of several, ends that process at once.
 
-    The normal way out waits for the others, and they would wait in a collective for this one. It says why in one
-    sentence, and the others notice: at once on CPU, and within JAX's heartbeat timeout (100 s) anywhere.
+    The normal way out waits for the others, and they would wait in a collective for this one. It
+    says why in one sentence, and the others notice: at once on CPU, and within JAX's heartbeat
+    timeout (100 s) anywhere.
     """
+
     @functools.wraps(main)
     def ending(argv: Sequence[str] | None = None) -> int | None:
         try:
@@ -217,11 +267,18 @@ def _explained(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
         reason = str(error).strip().split("\n")[0][:200]
-        print(f"flan-jax: error: {who} lost the connection to a peer ({reason}): the log of that one says why; start "
-              "the same command on all hosts again, it resumes from the last checkpoint.", file=sys.stderr)
+        print(
+            f"flan-jax: error: {who} lost the connection to a peer ({reason}): the log of that "
+            f"one says why; start "
+            "the same command on all hosts again, it resumes from the last checkpoint.",
+            file=sys.stderr,
+        )
         return 1
     status = cli.explained(error)
     if status is None:
         traceback.print_exception(error)
-        print(f"flan-jax: error: {who} ends with the error above, and the others with it.", file=sys.stderr)
+        print(
+            f"flan-jax: error: {who} ends with the error above, and the others with it.",
+            file=sys.stderr,
+        )
     return 1 if status is None else status

@@ -29,10 +29,16 @@ class Profile:
             jax.profiler.start_trace(str(self.directory))
 
     def after(self, step: int, metrics: Any, ended: bool = False) -> None:
-        """Ends the trace, once `metrics` are there, if this was the last step of it, or the run's (`ended`)."""
+        """Ends the trace, once `metrics` are there, if this was the last step of it, or the run's
+        (`ended`).
+        """
         if self.first <= step < self.last if ended else step == self.last >= self.first:
             jax.block_until_ready(metrics)
             jax.profiler.stop_trace()
             if jax.process_index() == 0:
-                print(f"profile of steps {self.first} to {step} in {self.directory}: open it with `xprof --logdir` or "
-                      "TensorBoard", flush=True)
+                print(
+                    f"profile of steps {self.first} to {step} in {self.directory}: open it with "
+                    f"`xprof --logdir` or "
+                    "TensorBoard",
+                    flush=True,
+                )

@@ -1,6 +1,7 @@
 """One training step: a pure function of (state, batch), jitted once over the mesh.
 
-State: `{'params': ..., 'opt_state': ..., 'step': int32 []}`, layers stacked. `step` counts updates taken.
+State: `{'params': ..., 'opt_state': ..., 'step': int32 []}`, layers stacked. `step` counts updates
+  taken.
 """
 
 from __future__ import annotations
@@ -22,44 +23,74 @@ from flan_jax.training.rounding import round_stochastically
 State = dict[str, Any]
 
 
-def init_state(model: nn.Module, optimizer: optax.GradientTransformation, shapes: dict[str, tuple[int, int]],
-               seed: int, param_dtype: str = "float32") -> Callable[[], State]:
-    """A function of nothing that makes the state of step 0, boxed with logical axes; jit it with its shardings."""
+def init_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    shapes: dict[str, tuple[int, int]],
+    seed: int,
+    param_dtype: str = "float32",
+) -> Callable[[], State]:
+    """A function of nothing that makes the state of step 0, boxed with logical axes; jit it with
+    its shardings.
+    """
+
     def init() -> State:
         batch = {name: jnp.ones(shape, jnp.int32) for name, shape in shapes.items()}
-        params = jax.tree.map(lambda x: x.astype(param_dtype), model.init(jax.random.key(seed), batch)["params"])
-        return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros([], jnp.int32)}
+        params = jax.tree.map(
+            lambda x: x.astype(param_dtype), model.init(jax.random.key(seed), batch)["params"]
+        )
+        return {
+            "params": params,
+            "opt_state": optimizer.init(params),
+            "step": jnp.zeros([], jnp.int32),
+        }
 
     return init
 
 
-def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, seed: int, dropout_rate: float,
-                    z_loss: float, label_smoothing: float, microbatches: int = 1, loss_chunks: int = 1,
-                    param_shardings: Any = None) -> Callable:
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    dropout_rate: float,
+    z_loss: float,
+    label_smoothing: float,
+    microbatches: int = 1,
+    loss_chunks: int = 1,
+    param_shardings: Any = None,
+) -> Callable:
     """The step `(state, batch) -> (state, metrics)`.
 
-    Metrics are float32 scalars over the batch: `loss` (cross entropy per target token in nats, without the z-loss),
-    `z_loss`, `accuracy` (of the next token), `targets` (how many tokens the means are over) and `grad_norm`. The
-    dropout key is a function of (seed, step) alone, so a step that is repeated after a restart is the same step.
+    Metrics are float32 scalars over the batch: `loss` (cross entropy per target token in nats,
+    without the z-loss), `z_loss`, `accuracy` (of the next token), `targets` (how many tokens the
+    means are over) and `grad_norm`. The dropout key is a function of (seed, step) alone, so a step
+    that is repeated after a restart is the same step.
 
     Args:
       microbatches: parts of the batch whose gradients are taken one after the other and added up.
-      loss_chunks: parts of a row's length whose logits are made one after the other; see `chunked_token_loss`.
-      param_shardings: of the parameters; sums of gradients are kept the same way. None without a mesh.
+      loss_chunks: parts of a row's length whose logits are made one after the other; see
+        `chunked_token_loss`.
+      param_shardings: of the parameters; sums of gradients are kept the same way. None without a
+        mesh.
     """
+
     def train_step(state: State, batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         weight = _weight(batch)
 
         def loss_fn(params, batch, key):
-            sums = _loss_sums(model, params, batch, z_loss, label_smoothing, loss_chunks, dropout_rate == 0.0, key)
+            sums = _loss_sums(
+                model, params, batch, z_loss, label_smoothing, loss_chunks, dropout_rate == 0.0, key
+            )
             return sums[0] / weight, sums
 
         gradients = functools.partial(jax.grad(loss_fn, has_aux=True), state["params"])
         if microbatches == 1:
             grads, sums = gradients(batch, key)
         else:
-            grads, sums = _accumulated(gradients, batch, key, microbatches, state["params"], param_shardings)
+            grads, sums = _accumulated(
+                gradients, batch, key, microbatches, state["params"], param_shardings
+            )
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = _apply_updates(state["params"], updates, jax.random.fold_in(key, 1))
         metrics = {**_metrics(sums, weight), "grad_norm": _norm(grads)}
@@ -75,19 +106,38 @@ def _norm(grads) -> jax.Array:
 
 def make_eval_step(model: nn.Module, loss_chunks: int = 1) -> Callable:
     """The step `(params, batch) -> metrics` without dropout, z-loss and label smoothing."""
+
     def eval_step(params, batch):
-        return _metrics(_loss_sums(model, params, batch, 0.0, 0.0, loss_chunks, True, None), _weight(batch))
+        return _metrics(
+            _loss_sums(model, params, batch, 0.0, 0.0, loss_chunks, True, None), _weight(batch)
+        )
 
     return eval_step
 
 
-def _loss_sums(model, params, batch, z_loss: float, label_smoothing: float, chunks: int, deterministic: bool, key):
+def _loss_sums(
+    model,
+    params,
+    batch,
+    z_loss: float,
+    label_smoothing: float,
+    chunks: int,
+    deterministic: bool,
+    key,
+):
     """The four sums of `token_loss` over a batch."""
     apply = functools.partial(model.apply, {"params": params})
     rngs = None if deterministic else {"dropout": key}
     hidden = apply(batch, deterministic=deterministic, rngs=rngs, method="hidden")
-    return chunked_token_loss(functools.partial(apply, method="logits"), hidden, batch["decoder_target_tokens"],
-                              batch["decoder_loss_weights"], chunks, z_loss, label_smoothing)
+    return chunked_token_loss(
+        functools.partial(apply, method="logits"),
+        hidden,
+        batch["decoder_target_tokens"],
+        batch["decoder_loss_weights"],
+        chunks,
+        z_loss,
+        label_smoothing,
+    )
 
 
 def _weight(batch: dict[str, jax.Array]) -> jax.Array:
@@ -96,15 +146,21 @@ def _weight(batch: dict[str, jax.Array]) -> jax.Array:
 
 def _metrics(sums, weight) -> dict[str, jax.Array]:
     total, z_total, _, correct = sums
-    return {"loss": (total - z_total) / weight, "z_loss": z_total / weight, "accuracy": correct / weight,
-            "targets": weight}
+    return {
+        "loss": (total - z_total) / weight,
+        "z_loss": z_total / weight,
+        "accuracy": correct / weight,
+        "targets": weight,
+    }
 
 
 def _accumulated(gradients: Callable, batch, key, count: int, params, shardings):
-    """The sums over `count` microbatches of what `gradients(batch, key)` gives; gradients float32, sharded like params.
+    """The sums over `count` microbatches of what `gradients(batch, key)` gives; gradients float32,
+    sharded like params.
 
     Row i of the batch goes to microbatch i % count, so that every device keeps its own rows.
     """
+
     def sharded(grads):
         grads = jax.tree.map(lambda x: x.astype(jnp.float32), grads)
         return grads if shardings is None else jax.lax.with_sharding_constraint(grads, shardings)
@@ -122,13 +178,17 @@ def _accumulated(gradients: Callable, batch, key, count: int, params, shardings)
 
 
 def _apply_updates(params, updates, key):
-    """The updated parameters; those in bfloat16 are rounded up or down by chance, see `round_stochastically`."""
+    """The updated parameters; those in bfloat16 are rounded up or down by chance, see
+    `round_stochastically`.
+    """
     leaves, structure = jax.tree.flatten(params)
     changed = []
     for index, (param, update) in enumerate(zip(leaves, structure.flatten_up_to(updates))):
         exact = param.astype(jnp.float32) + update
         low = param.dtype == jnp.bfloat16
-        changed.append(round_stochastically(exact, jax.random.fold_in(key, index)) if low else exact)
+        changed.append(
+            round_stochastically(exact, jax.random.fold_in(key, index)) if low else exact
+        )
     return structure.unflatten(changed)
 
 
@@ -144,8 +204,15 @@ class ShardedState:
       param_dtype: of the parameters, 'float32' or 'bfloat16'.
     """
 
-    def __init__(self, model: nn.Module, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh,
-                 shapes: dict[str, tuple[int, int]], seed: int, param_dtype: str = "float32"):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optax.GradientTransformation,
+        mesh: jax.sharding.Mesh,
+        shapes: dict[str, tuple[int, int]],
+        seed: int,
+        param_dtype: str = "float32",
+    ):
         self.mesh = mesh
         self._init = init_state(model, optimizer, shapes, seed, param_dtype)
         with partitioning.use_mesh(mesh):
@@ -166,7 +233,9 @@ class ShardedState:
         return jax.jit(stacking.unstack)(state)
 
     def stack(self, tree: State) -> State:
-        """The state in memory from one that a checkpoint held; the same where the model's layers are not scanned."""
+        """The state in memory from one that a checkpoint held; the same where the model's layers
+        are not scanned.
+        """
         if jax.tree.structure(tree) == jax.tree.structure(self.shardings):
             return tree
         return jax.jit(stacking.stack, out_shardings=self.shardings)(tree)

@@ -1,6 +1,8 @@
-"""What goes wrong on real machines: a process is killed, a checkpoint is cut short, a disk is full or read-only.
+"""What goes wrong on real machines: a process is killed, a checkpoint is cut short, a disk is full
+or read-only.
 
-Each ends in bounded time with one sentence, and the same command goes on exactly where the last whole checkpoint is.
+Each ends in bounded time with one sentence, and the same command goes on exactly where the last
+whole checkpoint is.
 """
 
 import json
@@ -16,7 +18,17 @@ import jax
 import numpy as np
 import pytest
 from test_checkpoints import make_state
-from two_processes import ONE_TASK, TRAIN, arguments, environment, finish, free_port, losses, run_one, start_two
+from two_processes import (
+    ONE_TASK,
+    TRAIN,
+    arguments,
+    environment,
+    finish,
+    free_port,
+    losses,
+    run_one,
+    start_two,
+)
 
 from flan_jax.errors import UserError
 from flan_jax.training import checkpoints
@@ -30,7 +42,8 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-# --- A process of two is killed ---------------------------------------------------------------------------------------
+# --- A process of two is killed
+# ---------------------------------------------------------------------------------------
 
 
 KILLED = [*ONE_TASK, "--gin.TRAIN_STEPS=40", "--gin.CHECKPOINT_EVERY=10"]
@@ -46,19 +59,27 @@ def uninterrupted(cache, tmp_path_factory) -> dict[int, float]:
 def wait_for_step(model_dir, step: int, process: subprocess.Popen) -> None:
     path, deadline = model_dir / "metrics.jsonl", time.time() + 300
     while time.time() < deadline and process.poll() is None:
-        if path.exists() and any(json.loads(line)["step"] >= step for line in path.read_text().splitlines()[-1:]):
+        if path.exists() and any(
+            json.loads(line)["step"] >= step for line in path.read_text().splitlines()[-1:]
+        ):
             return
         time.sleep(0.02)
-    raise AssertionError(f"no step {step}: {process.communicate()[0] if process.poll() is not None else 'too slow'}")
+    raise AssertionError(
+        f"no step {step}: {process.communicate()[0] if process.poll() is not None else 'too slow'}"
+    )
 
 
-@pytest.mark.parametrize("killed, seconds, says", [
-    (1, 30, "process 0 of 2 lost the connection to a peer"),
-    # Without process 0 JAX itself may end the others, before ours can speak.
-    pytest.param(0, 120, "another", marks=pytest.mark.slow),
-])
-def test_a_killed_process_ends_the_other_and_a_restart_changes_no_loss(cache, tmp_path, uninterrupted, killed, seconds,
-                                                                       says):
+@pytest.mark.parametrize(
+    "killed, seconds, says",
+    [
+        (1, 30, "process 0 of 2 lost the connection to a peer"),
+        # Without process 0 JAX itself may end the others, before ours can speak.
+        pytest.param(0, 120, "another", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_process_ends_the_other_and_a_restart_changes_no_loss(
+    cache, tmp_path, uninterrupted, killed, seconds, says
+):
     model_dir = tmp_path / "run"
     command = [*TRAIN, *arguments(cache, model_dir, *KILLED)]
     processes = start_two(command)
@@ -71,30 +92,52 @@ def test_a_killed_process_ends_the_other_and_a_restart_changes_no_loss(cache, tm
     assert "resuming from step" in outputs[0] and losses(model_dir) == uninterrupted
 
 
-# --- Hosts that do not see the same -----------------------------------------------------------------------------------
+# --- Hosts that do not see the same
+# -----------------------------------------------------------------------------------
 
 
 def test_hosts_that_do_not_share_the_directory_end_with_a_sentence(cache, tmp_path):
     address = ["--num_processes=2", f"--coordinator=localhost:{free_port()}"]
-    started = [subprocess.Popen([*TRAIN, *arguments(cache, tmp_path / f"host{index}", *ONE_TASK), *address,
-                                 f"--process_id={index}"], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                env=environment(1)) for index in (0, 1)]
+    started = [
+        subprocess.Popen(
+            [
+                *TRAIN,
+                *arguments(cache, tmp_path / f"host{index}", *ONE_TASK),
+                *address,
+                f"--process_id={index}",
+            ],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(1),
+        )
+        for index in (0, 1)
+    ]
     outputs = [process.communicate(timeout=100)[0] for process in started]
     assert [process.returncode for process in started] == [2, 2], outputs
-    assert all("give a MODEL_DIR on storage that all hosts see" in output for output in outputs), outputs
+    assert all("give a MODEL_DIR on storage that all hosts see" in output for output in outputs), (
+        outputs
+    )
     assert not any(path.name.startswith(".shared") for path in tmp_path.rglob("*"))
 
 
 def test_hosts_that_list_other_checkpoints_end_with_a_sentence(monkeypatch):
     monkeypatch.setattr(checkpoints.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, ~one]))
-    with pytest.raises(UserError, match="sees the checkpoints of steps 2, 4 in runs, another process sees others"):
+    monkeypatch.setattr(
+        checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, ~one])
+    )
+    with pytest.raises(
+        UserError, match="sees the checkpoints of steps 2, 4 in runs, another process sees others"
+    ):
         checkpoints._check_same_steps("runs", [2, 4])
-    monkeypatch.setattr(checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, one]))
+    monkeypatch.setattr(
+        checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, one])
+    )
     checkpoints._check_same_steps("runs", [2, 4])
 
 
-# --- A checkpoint is cut short ----------------------------------------------------------------------------------------
+# --- A checkpoint is cut short
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +152,10 @@ def two_steps(tmp_path_factory):
 
 
 def largest_file(directory):
-    return max((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in directory.rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
 
 
 DAMAGE = {
@@ -125,7 +171,8 @@ DAMAGE = {
 @pytest.mark.parametrize("how", DAMAGE)
 def test_the_checkpoint_before_a_damaged_one_is_taken(two_steps, tmp_path, capfd, how):
     directory = shutil.copytree(two_steps, tmp_path / "run")
-    for name in ("damaged-2", "damaged-2.1", "damaged-2.2"):  # the step that is saved again may be damaged again
+    # the step that is saved again may be damaged again
+    for name in ("damaged-2", "damaged-2.1", "damaged-2.2"):
         DAMAGE[how](directory / "2")
         run = checkpoints.Checkpoints(directory)
         restored = run.restore(jax.eval_shape(lambda: make_state(0.0)))
@@ -148,8 +195,14 @@ def test_when_no_checkpoint_is_whole_nothing_begins_anew_unasked(two_steps, tmp_
     assert run.latest_step() == 2 and not list(directory.glob("damaged*"))
 
 
-@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), PermissionError(13, "Permission denied"),
-                                   ValueError("PERMISSION_DENIED: Error opening \"zarr\" driver")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(116, "Stale file handle"),
+        PermissionError(13, "Permission denied"),
+        ValueError('PERMISSION_DENIED: Error opening "zarr" driver'),
+    ],
+)
 def test_what_is_out_of_reach_is_not_damaged(two_steps, tmp_path, monkeypatch, error):
     directory = shutil.copytree(two_steps, tmp_path / "run")
 
@@ -183,7 +236,10 @@ def test_metrics_that_are_cut_cost_no_checkpoint(two_steps, tmp_path):
 @pytest.mark.slow
 def test_a_finished_run_whose_last_checkpoint_is_cut_trains_its_last_steps_again(cache, tmp_path):
     model_dir = tmp_path / "run"
-    command = [*TRAIN, *arguments(cache, model_dir, *ONE_TASK, "--gin.TRAIN_STEPS=6", "--gin.CHECKPOINT_EVERY=3")]
+    command = [
+        *TRAIN,
+        *arguments(cache, model_dir, *ONE_TASK, "--gin.TRAIN_STEPS=6", "--gin.CHECKPOINT_EVERY=3"),
+    ]
     run_one(command)
     expected = losses(model_dir)
     os.truncate(largest_file(model_dir / "checkpoints/6/state/d"), 10)
@@ -192,7 +248,8 @@ def test_a_finished_run_whose_last_checkpoint_is_cut_trains_its_last_steps_again
     assert losses(model_dir) == expected and (model_dir / "checkpoints/6").is_dir()
 
 
-# --- No room ----------------------------------------------------------------------------------------------------------
+# --- No room
+# ----------------------------------------------------------------------------------------------------------
 
 
 SAVE_TWICE = """
@@ -219,13 +276,22 @@ cli.run(main)
 def test_a_checkpoint_that_does_not_fit_is_one_sentence_and_leaves_the_last_one_whole(tmp_path):
     """The limit of a file's size stands for a disk that is full: writes fail in the same place."""
     program = SAVE_TWICE.format(tests=TESTS, directory=str(tmp_path / "run"))
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(1))
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(1)
+    )
     assert result.returncode == 2, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("flan-jax: error:")]
-    assert "cannot be written" in line and "the same command resumes from step 1, which is whole" in line
+    assert (
+        "cannot be written" in line
+        and "the same command resumes from step 1, which is whole" in line
+    )
     run = checkpoints.Checkpoints(tmp_path / "run")
     assert run.latest_step() == 1
-    jax.tree.map(np.testing.assert_array_equal, run.restore(jax.eval_shape(lambda: make_state(0.0))), make_state(1.0))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        run.restore(jax.eval_shape(lambda: make_state(0.0))),
+        make_state(1.0),
+    )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20000  # of this process
 
 
@@ -251,11 +317,16 @@ cp -r "$DISK/run" "$LOGS/run"
 
 def may_mount() -> bool:
     command = ["unshare", "-Urm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
-    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
+    return (
+        bool(shutil.which("unshare"))
+        and subprocess.run(command, capture_output=True).returncode == 0
+    )
 
 
 @pytest.mark.slow
-def test_full_and_read_only_disks_end_with_one_sentence_and_the_same_command_resumes(cache, tmp_path):
+def test_full_and_read_only_disks_end_with_one_sentence_and_the_same_command_resumes(
+    cache, tmp_path
+):
     if not may_mount():
         pytest.skip("this machine lets nobody mount a file system of his own")
     disk, logs = tmp_path / "disk", tmp_path / "logs"
@@ -264,14 +335,37 @@ def test_full_and_read_only_disks_end_with_one_sentence_and_the_same_command_res
     settings = [*ONE_TASK, "--gin.CHECKPOINT_EVERY=4"]
     # Prepared, so that only the run's directory is on the small disk.
     run_one([*TRAIN, *arguments(cache, tmp_path / "whole", *settings, "--gin.TRAIN_STEPS=8")])
-    result = subprocess.run(["unshare", "-Urm", "bash", "-c", SMALL_DISK, "bash",
-                             *arguments(cache, disk / "run", *settings)], capture_output=True, text=True, cwd=ROOT,
-                            env={**environment(1), "DISK": str(disk), "LOGS": str(logs), "PYTHON": sys.executable})
+    result = subprocess.run(
+        [
+            "unshare",
+            "-Urm",
+            "bash",
+            "-c",
+            SMALL_DISK,
+            "bash",
+            *arguments(cache, disk / "run", *settings),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment(1), "DISK": str(disk), "LOGS": str(logs), "PYTHON": sys.executable},
+    )
     printed = {path.stem: path.read_text() for path in logs.glob("*.txt")}
-    assert result.stdout.split("\n")[:5] == ["first 0", "readonly 2", "full 2", "brimful 2", "again 0"], (result.stderr,
-                                                                                                          printed)
-    for name, reason in (("readonly", "Read-only file system"), ("full", "No space left"), ("brimful", "No space")):
-        (line,) = [line for line in printed[name].splitlines() if line.startswith("flan-jax: error:")]
+    assert result.stdout.split("\n")[:5] == [
+        "first 0",
+        "readonly 2",
+        "full 2",
+        "brimful 2",
+        "again 0",
+    ], (result.stderr, printed)
+    for name, reason in (
+        ("readonly", "Read-only file system"),
+        ("full", "No space left"),
+        ("brimful", "No space"),
+    ):
+        (line,) = [
+            line for line in printed[name].splitlines() if line.startswith("flan-jax: error:")
+        ]
         assert reason in line and "cannot be written" in line, line
     assert "resuming from step 4" in printed["again"]
     assert losses(logs / "run") == losses(tmp_path / "whole")

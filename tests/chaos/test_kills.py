@@ -1,8 +1,10 @@
-"""A kill campaign: every verb, alone and as two processes, is killed at moments drawn from a seed and started again.
+"""A kill campaign: every verb, alone and as two processes, is killed at moments drawn from a seed
+and started again.
 
-Each command is killed several times on its way, by SIGKILL or SIGTERM, and then ends with the bytes of an undisturbed
-one: losses, results, predictions, answers, tensors. No process and no temporary file is left. In half an hour,
-`python -m pytest tests/chaos -m slow -s` prints a line for each kill.
+Each command is killed several times on its way, by SIGKILL or SIGTERM, and then ends with the bytes
+of an undisturbed one: losses, results, predictions, answers, tensors. No process and no temporary
+file is left. In half an hour, `python -m pytest tests/chaos -m slow -s` prints a line for each
+kill.
 """
 
 import dataclasses
@@ -21,11 +23,21 @@ import pytest
 from two_processes import ONE_TASK, SMALL, environment, free_port
 
 SEED = 14
-WORK = [*SMALL, *ONE_TASK, "--gin.TRAIN_STEPS=60", "--gin.CHECKPOINT_EVERY=10", "--gin.EVAL_EVERY=20",
-        "--gin.EVAL_EVERY_ROWS=2", "--gin.EVAL_DATASETS=copa+hellaswag", "--gin.EVAL_TEMPLATES=4",
-        "--gin.EVAL_ROWS=8"]
+WORK = [
+    *SMALL,
+    *ONE_TASK,
+    "--gin.TRAIN_STEPS=60",
+    "--gin.CHECKPOINT_EVERY=10",
+    "--gin.EVAL_EVERY=20",
+    "--gin.EVAL_EVERY_ROWS=2",
+    "--gin.EVAL_DATASETS=copa+hellaswag",
+    "--gin.EVAL_TEMPLATES=4",
+    "--gin.EVAL_ROWS=8",
+]
 # What programs that are killed may leave behind, and what their successors must remove.
-TEMPORARY = re.compile(r"incomplete|orbax-checkpoint-tmp|\.writable\.|\.shared\.|\.tmp|\.[0-9a-f]{8}$")
+TEMPORARY = re.compile(
+    r"incomplete|orbax-checkpoint-tmp|\.writable\.|\.shared\.|\.tmp|\.[0-9a-f]{8}$"
+)
 # Seconds that children have to end after their parent, and a process after SIGTERM.
 PATIENCE_S = 30.0
 _KILLS_IN_A_LIFE = 4
@@ -38,8 +50,10 @@ class Case:
     """A command that is killed.
 
     Attributes:
-      command: makes its arguments from the directory that it writes into and the one that it reads from.
-      kills: how often in all. After four, or when one came too late, it runs to its end, and begins anew elsewhere.
+      command: makes its arguments from the directory that it writes into and the one that it reads
+        from.
+      kills: how often in all. After four, or when one came too late, it runs to its end, and begins
+        anew elsewhere.
       processes: how many run it together.
       outputs: the files that must have the bytes of the undisturbed command, as patterns.
     """
@@ -67,7 +81,12 @@ def convert(out: pathlib.Path, ready: pathlib.Path) -> list[str]:
 
 
 def generate(out: pathlib.Path, ready: pathlib.Path) -> list[str]:
-    return ["generate", str(ready), f"--file={ready.parent / 'prompts.txt'}", f"--output={out / 'answers.jsonl'}"]
+    return [
+        "generate",
+        str(ready),
+        f"--file={ready.parent / 'prompts.txt'}",
+        f"--output={out / 'answers.jsonl'}",
+    ]
 
 
 def prepare(out: pathlib.Path, ready: pathlib.Path) -> list[str]:
@@ -86,13 +105,35 @@ CASES = {
 }
 
 
-def start(arguments: list[str], processes: int, mark: str, temporary: pathlib.Path) -> list[subprocess.Popen]:
-    """Starts the processes of a command, in whose environment, and in that of their children, stands `mark`."""
-    place = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"] if processes > 1 else []
+def start(
+    arguments: list[str], processes: int, mark: str, temporary: pathlib.Path
+) -> list[subprocess.Popen]:
+    """Starts the processes of a command, in whose environment, and in that of their children,
+    stands `mark`.
+    """
+    place = (
+        [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
+        if processes > 1
+        else []
+    )
     variables = {**environment(1), "FLAN_JAX_CHAOS": mark, "TMPDIR": str(temporary)}
-    return [subprocess.Popen([sys.executable, "-m", "flan_jax", *arguments, *place,
-                              *([f"--process_id={index}"] if place else [])], stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True, env=variables) for index in range(processes)]
+    return [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "flan_jax",
+                *arguments,
+                *place,
+                *([f"--process_id={index}"] if place else []),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=variables,
+        )
+        for index in range(processes)
+    ]
 
 
 def marked(mark: str) -> list[int]:
@@ -119,13 +160,24 @@ def finish(arguments: list[str], processes: int, mark: str, temporary: pathlib.P
     began = time.monotonic()
     started = start(arguments, processes, mark, temporary)
     outputs = [process.communicate(timeout=900)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * processes, "\n".join(text[-3000:] for text in outputs)
+    assert [process.returncode for process in started] == [0] * processes, "\n".join(
+        text[-3000:] for text in outputs
+    )
     return time.monotonic() - began
 
 
-def kill(arguments: list[str], case: Case, mark: str, temporary: pathlib.Path, moment: float,
-         number: signal.Signals, victims: list[int]) -> str:
-    """Starts a command and kills the processes `victims` after `moment` seconds; how each process ended."""
+def kill(
+    arguments: list[str],
+    case: Case,
+    mark: str,
+    temporary: pathlib.Path,
+    moment: float,
+    number: signal.Signals,
+    victims: list[int],
+) -> str:
+    """Starts a command and kills the processes `victims` after `moment` seconds; how each process
+    ended.
+    """
     started = start(arguments, case.processes, mark, temporary)
     deadline = time.monotonic() + moment
     while time.monotonic() < deadline and started[0].poll() is None:
@@ -134,8 +186,11 @@ def kill(arguments: list[str], case: Case, mark: str, temporary: pathlib.Path, m
         started[victim].send_signal(number)
     outputs = [process.communicate(timeout=150)[0] for process in started]
     for index, process in enumerate(started):
-        # 0: it was faster. 143: saved. 1 or an abort: the peer was lost; what JAX says then is its own.
-        allowed = {0, 143, -number} if case.processes == 1 else {0, 1, 143, -number, -signal.SIGABRT}
+        # 0: it was faster. 143: saved. 1 or an abort: the peer was lost; what JAX says then is its
+        # own.
+        allowed = (
+            {0, 143, -number} if case.processes == 1 else {0, 1, 143, -number, -signal.SIGABRT}
+        )
         assert process.returncode in allowed, f"{process.returncode}\n{outputs[index][-3000:]}"
         assert case.processes > 1 or "Traceback" not in outputs[index], outputs[index][-3000:]
     return " ".join(str(process.returncode) for process in started)
@@ -144,7 +199,9 @@ def kill(arguments: list[str], case: Case, mark: str, temporary: pathlib.Path, m
 def contents(directory: pathlib.Path, case: Case) -> dict[str, bytes]:
     """The outputs of a command by name, the lines of results in alphabetical order."""
     found = {}
-    for path in (path for pattern in case.outputs for path in directory.glob(pattern) if path.is_file()):
+    for path in (
+        path for pattern in case.outputs for path in directory.glob(pattern) if path.is_file()
+    ):
         text = path.read_bytes()
         name = str(path.relative_to(directory))
         found[name] = b"\n".join(sorted(text.splitlines())) if path.name == "results.csv" else text
@@ -152,7 +209,12 @@ def contents(directory: pathlib.Path, case: Case) -> dict[str, bytes]:
 
 
 def left_over(*directories: pathlib.Path) -> list[pathlib.Path]:
-    return [path for directory in directories for path in directory.rglob("*") if TEMPORARY.search(path.name)]
+    return [
+        path
+        for directory in directories
+        for path in directory.rglob("*")
+        if TEMPORARY.search(path.name)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +229,9 @@ def ready(tmp_path_factory) -> pathlib.Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_command_that_is_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(name, ready, tmp_path):
+def test_a_command_that_is_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
+    name, ready, tmp_path
+):
     case, draw, temporary = CASES[name], random.Random(f"{SEED} {name}"), tmp_path / "tmp"
     temporary.mkdir()
     whole = tmp_path / "whole" / "out"
@@ -182,17 +246,27 @@ def test_a_command_that_is_killed_again_and_again_ends_with_the_bytes_of_an_undi
         out.mkdir(parents=True)
         for i in range(_KILLS_IN_A_LIFE):
             mark = f"{name} {life} {i}"
-            moment, number = draw.uniform(0, _PART * seconds), draw.choice([signal.SIGKILL, signal.SIGTERM])
+            moment, number = (
+                draw.uniform(0, _PART * seconds),
+                draw.choice([signal.SIGKILL, signal.SIGTERM]),
+            )
             victims = draw.choice([[0], [1], [0, 1]]) if case.processes == 2 else [0]
             ended = kill(case.command(out, ready), case, mark, temporary, moment, number, victims)
-            print(f"{name} {life}.{i}: {number.name} to {victims} after {moment:.1f} s: status {ended}", flush=True)
+            print(
+                (
+                    f"{name} {life}.{i}: {number.name} to {victims} after {moment:.1f} s: status "
+                    f"{ended}"
+                ),
+                flush=True,
+            )
             assert not wait_until_gone(mark), "a process is left"
             if ended.split() == ["0"] * case.processes:
                 break
             kills += 1
             if kills == case.kills:
                 break
-        if not (out / "export").is_dir():  # else `convert` was done when it was killed, and does not write twice
+        # else `convert` was done when it was killed, and does not write twice
+        if not (out / "export").is_dir():
             finish(case.command(out, ready), case.processes, f"{name} {life}", temporary)
         assert contents(out, case) == expected
         assert not left_over(out.parent) and not list(temporary.iterdir())

@@ -1,15 +1,18 @@
 """Runs a reader on damaged inputs and counts how it ends.
 
-An input ends well in the right result or in a clear message (a `UserError`, or exit status 2 of a verb). It ends badly
-in a traceback, in more than 10 seconds, in more than 1 GB, or in another result in silence. That last one means: what
-was damaged is accepted and the result differs, although the format has a checksum or a rule that the damage breaks.
-Where it has none (numbers inside the tensors of a safetensors file, a setting of config.json that was replaced by
-another valid one), a check returns True for any result.
+An input ends well in the right result or in a clear message (a `UserError`, or exit status 2 of a
+verb). It ends badly in a traceback, in more than 10 seconds, in more than 1 GB, or in another
+result in silence. That last one means: what was damaged is accepted and the result differs,
+although the format has a checksum or a rule that the damage breaks. Where it has none (numbers
+inside the tensors of a safetensors file, a setting of config.json that was replaced by another
+valid one), a check returns True for any result.
 
     def test_something(fuzz):
-        fuzz("something", damaged_bytes(DATA), check, 100)      # check(damaged) -> whether the result is right
+        fuzz("something", damaged_bytes(DATA), check, 100)      # check(damaged) -> whether the
+        result is right
 
-FUZZ_EXAMPLES=N gives N inputs to each kind whatever its test says. `pytest tests/fuzz` prints the counts.
+FUZZ_EXAMPLES=N gives N inputs to each kind whatever its test says. `pytest tests/fuzz` prints the
+counts.
 """
 
 import contextlib
@@ -43,8 +46,12 @@ class _TooLong(BaseException):
 def end_of(check: Callable[[], bool]) -> tuple[str, str]:
     """Returns how a check ends, one of the constants above, and the reason."""
     try:
-        with _time_limit(), _memory_limit(), contextlib.redirect_stdout(io.StringIO()), \
-                contextlib.redirect_stderr(io.StringIO()) as said:
+        with (
+            _time_limit(),
+            _memory_limit(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()) as said,
+        ):
             try:
                 right = check()
             except SystemExit as error:
@@ -64,19 +71,28 @@ def end_of(check: Callable[[], bool]) -> tuple[str, str]:
         place = error.__traceback__
         while place.tb_next:
             place = place.tb_next
-        return TRACEBACK, f"{type(error).__name__}: {str(error)[:200]} ({place.tb_frame.f_code.co_filename}:" \
-                          f"{place.tb_lineno})"
+        return (
+            TRACEBACK,
+            f"{type(error).__name__}: {str(error)[:200]} ({place.tb_frame.f_code.co_filename}:"
+            f"{place.tb_lineno})",
+        )
 
 
 def _end_of_status(status: Any, said: str) -> tuple[str, str]:
     if status == 2:
         return _end_of_message(said)
-    return (RIGHT, "") if status in (0, None) else (TRACEBACK, f"exit status {status}: {said[:200]}")
+    return (
+        (RIGHT, "") if status in (0, None) else (TRACEBACK, f"exit status {status}: {said[:200]}")
+    )
 
 
 def _end_of_message(text: str) -> tuple[str, str]:
     """A message is short, and has no character that a terminal obeys."""
-    if not text.strip() or len(text) > LONGEST_MESSAGE or any(ord(c) < 32 and c not in "\n\t" for c in text):
+    if (
+        not text.strip()
+        or len(text) > LONGEST_MESSAGE
+        or any(ord(c) < 32 and c not in "\n\t" for c in text)
+    ):
         return TRACEBACK, f"a message of {len(text)} characters: {text[:200]!r}"
     return MESSAGE, text
 
@@ -89,7 +105,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
-    """Ends Python code after SECONDS of work, or six times as long on the clock: other processes use the cores, too.
+    """Ends Python code after SECONDS of work, or six times as long on the clock: other processes
+    use the cores, too.
 
     A call into C that never returns ends the process with a traceback.
     """
@@ -100,7 +117,10 @@ def _time_limit() -> Iterator[None]:
     def late(*_):
         raise _TooLong
 
-    timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, 6 * SECONDS)}
+    timers = {
+        signal.SIGPROF: (signal.ITIMER_PROF, SECONDS),
+        signal.SIGALRM: (signal.ITIMER_REAL, 6 * SECONDS),
+    }
     before = {number: signal.signal(number, late) for number in timers}
     for timer, seconds in timers.values():
         signal.setitimer(timer, seconds)
@@ -116,7 +136,9 @@ def _time_limit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _memory_limit() -> Iterator[None]:
-    """Lets the address space grow by MOST_BYTES, on Linux: what allocates more gets a MemoryError."""
+    """Lets the address space grow by MOST_BYTES, on Linux: what allocates more gets a
+    MemoryError.
+    """
     try:
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
@@ -142,7 +164,9 @@ def _described(case: Any) -> str:
 
 
 class _Unprinted:
-    """An input as Hypothesis sees it, which writes down each one: deeply nested values cannot be."""
+    """An input as Hypothesis sees it, which writes down each one: deeply nested values cannot
+    be.
+    """
 
     def __init__(self, case: Any):
         self.case = case
@@ -152,7 +176,9 @@ class _Unprinted:
 
 
 class Fuzz:
-    """The fixture `fuzz`: called with a kind's name, a strategy of inputs and a check of one input."""
+    """The fixture `fuzz`: called with a kind's name, a strategy of inputs and a check of one
+    input.
+    """
 
     def __init__(self, record_property: Callable[[str, Any], None]):
         self._record = record_property
@@ -172,8 +198,13 @@ class Fuzz:
         counts, bad = Counter(), []
 
         @hypothesis.settings(
-            max_examples=int(os.environ.get("FUZZ_EXAMPLES", examples)), derandomize=True, database=None, deadline=None,
-            phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck))
+            max_examples=int(os.environ.get("FUZZ_EXAMPLES", examples)),
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[hypothesis.Phase.generate],
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
         @hypothesis.given(inputs.map(_Unprinted))
         def each(unprinted):
             case = unprinted.case
@@ -185,12 +216,19 @@ class Fuzz:
         each()
         self._record("fuzz", [kind, dict(counts)])
         if bad:
-            pytest.fail(f"{kind}: {len(bad)} of {counts.total()} inputs end badly: {dict(counts)}\n" +
-                        "\n".join(bad[:10]), pytrace=False)
+            pytest.fail(
+                f"{kind}: {len(bad)} of {counts.total()} inputs end badly: {dict(counts)}\n"
+                + "\n".join(bad[:10]),
+                pytrace=False,
+            )
         return counts
 
 
 def shares(quick: int, full: int):
-    """Decorates a test with a parameter `examples`: few in the quick suite, all of them in a test marked slow."""
-    return pytest.mark.parametrize("examples", [
-        pytest.param(quick, id="quick"), pytest.param(full, id="all", marks=pytest.mark.slow)])
+    """Decorates a test with a parameter `examples`: few in the quick suite, all of them in a test
+    marked slow.
+    """
+    return pytest.mark.parametrize(
+        "examples",
+        [pytest.param(quick, id="quick"), pytest.param(full, id="all", marks=pytest.mark.slow)],
+    )

@@ -1,4 +1,6 @@
-"""Damage for the fuzzer: to bytes (flips, cuts, swaps, insertions) and to JSON values (types, keys, sizes, depth)."""
+"""Damage for the fuzzer: to bytes (flips, cuts, swaps, insertions) and to JSON values (types, keys,
+sizes, depth).
+"""
 
 import copy
 import json
@@ -19,7 +21,9 @@ class Damaged(NamedTuple):
 
 @st.composite
 def damaged_bytes(draw, data: bytes) -> Damaged:
-    """One to three changes to bytes: bits flipped, ranges cut, swapped, repeated, overwritten, random bytes put in."""
+    """One to three changes to bytes: bits flipped, ranges cut, swapped, repeated, overwritten,
+    random bytes put in.
+    """
     result, steps = bytearray(data), []
     for _ in range(draw(st.integers(1, 3))):
         at, end = sorted((draw(st.integers(0, len(result))), draw(st.integers(0, len(result)))))
@@ -36,23 +40,67 @@ def damaged_bytes(draw, data: bytes) -> Damaged:
         elif kind == "swap":
             result[at:end] = result[at:end][::-1]
         elif kind == "fill":
-            result[at:end] = bytes([draw(st.sampled_from([0, 0x20, 0x7F, 0x80, 0xFF]))]) * (end - at)
+            result[at:end] = bytes([draw(st.sampled_from([0, 0x20, 0x7F, 0x80, 0xFF]))]) * (
+                end - at
+            )
         else:
             result[at:at] = draw(st.binary(min_size=1, max_size=9))
         steps.append(f"{kind} {at}:{end}")
     value = bytes(result)
-    first = next((i for i, (old, new) in enumerate(zip(data, value)) if old != new), min(len(data), len(value)))
+    first = next(
+        (i for i, (old, new) in enumerate(zip(data, value)) if old != new),
+        min(len(data), len(value)),
+    )
     return Damaged(", ".join(steps), value, first)
 
 
 def odd_values() -> st.SearchStrategy:
-    """JSON values that a reader does not expect: other types, edges of numbers, long and nested ones."""
+    """JSON values that a reader does not expect: other types, edges of numbers, long and nested
+    ones.
+    """
     return st.one_of(
-        st.sampled_from([None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, 2**31, 3_000_000_000, 2**63, 2**64, 10**30,
-                         float("nan"), float("inf"), "", "1", "16", "x" * 1_000, "../../etc/passwd", "/etc/passwd",
-                         "a\0b", "\ud800", "\x1b[2J", [], {}, [1], ["a"], [[]], {"a": 1}, [None] * 50]),
-        st.integers(-5, 300), st.text(max_size=8), st.floats(allow_nan=False, width=32),
-        st.builds(nested, st.sampled_from([2, 30, DEEP]), st.booleans()))
+        st.sampled_from(
+            [
+                None,
+                True,
+                False,
+                0,
+                1,
+                -1,
+                2,
+                0.5,
+                -0.0,
+                1e308,
+                2**31,
+                3_000_000_000,
+                2**63,
+                2**64,
+                10**30,
+                float("nan"),
+                float("inf"),
+                "",
+                "1",
+                "16",
+                "x" * 1_000,
+                "../../etc/passwd",
+                "/etc/passwd",
+                "a\0b",
+                "\ud800",
+                "\x1b[2J",
+                [],
+                {},
+                [1],
+                ["a"],
+                [[]],
+                {"a": 1},
+                [None] * 50,
+            ]
+        ),
+        st.integers(-5, 300),
+        st.text(max_size=8),
+        st.floats(allow_nan=False, width=32),
+        st.builds(nested, st.sampled_from([2, 30, DEEP]), st.booleans()),
+    )
 
 
 def nested(depth: int, in_lists: bool) -> Any:
@@ -64,8 +112,12 @@ def nested(depth: int, in_lists: bool) -> Any:
 
 
 @st.composite
-def damaged_values(draw, value: Any, odd: st.SearchStrategy | None = None, most: int = 3) -> Damaged:
-    """One to `most` changes to a JSON value: a node replaced, removed, renamed, doubled, or exchanged with another."""
+def damaged_values(
+    draw, value: Any, odd: st.SearchStrategy | None = None, most: int = 3
+) -> Damaged:
+    """One to `most` changes to a JSON value: a node replaced, removed, renamed, doubled, or
+    exchanged with another.
+    """
     value, steps = copy.deepcopy(value), []
     odd = odd_values() if odd is None else odd
     for _ in range(draw(st.integers(1, most))):
@@ -80,7 +132,9 @@ def damaged_values(draw, value: Any, odd: st.SearchStrategy | None = None, most:
         elif kind == "remove":
             del parent[key]
         elif kind == "add" and isinstance(parent, dict):
-            parent[draw(st.sampled_from([f"{key}_", "", "type", "__metadata__"]))] = _copied(draw(odd))
+            parent[draw(st.sampled_from([f"{key}_", "", "type", "__metadata__"]))] = _copied(
+                draw(odd)
+            )
         elif kind == "exchange":
             other = draw(st.sampled_from(places))
             parent[key] = _copied(_parent(value, other)[other[-1]])
@@ -89,7 +143,9 @@ def damaged_values(draw, value: Any, odd: st.SearchStrategy | None = None, most:
 
 
 def _copied(value: Any) -> Any:
-    """A copy, so that a later change does not reach the strategy's own values; what is too deep for that is cut."""
+    """A copy, so that a later change does not reach the strategy's own values; what is too deep for
+    that is cut.
+    """
     try:
         return copy.deepcopy(value)
     except RecursionError:
@@ -105,7 +161,9 @@ def as_json(value: Any) -> str:
 
 
 def _flat(value: Any) -> str:
-    """Text of a value that is too deep for `json.dumps`: of its deep part only the outermost chain is kept."""
+    """Text of a value that is too deep for `json.dumps`: of its deep part only the outermost chain
+    is kept.
+    """
     opened, closed = [], []
     while isinstance(value, (list, dict)) and value:
         if isinstance(value, list):
@@ -125,7 +183,13 @@ def _places(value: Any, most: int = 400) -> list[tuple]:
     while waiting and len(places) < most:
         place, node = waiting.pop(0)
         places.append(place)
-        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        items = (
+            node.items()
+            if isinstance(node, dict)
+            else enumerate(node)
+            if isinstance(node, list)
+            else ()
+        )
         if len(place) < 8:
             waiting += [((*place, key), child) for key, child in items]
     return places

@@ -1,7 +1,8 @@
 """Damaged checkpoints of other programs: Hugging Face directories, GGUF, T5X, Orbax.
 
-None of these formats has a checksum over its numbers (zarr chunks in gzip do): where only such numbers are damaged, any
-result is right. Whatever else is accepted must hold the tensors of the undamaged file.
+None of these formats has a checksum over its numbers (zarr chunks in gzip do): where only such
+numbers are damaged, any result is right. Whatever else is accepted must hold the tensors of the
+undamaged file.
 """
 
 import json
@@ -9,7 +10,16 @@ import json
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from checkpoint_files import LLAMA, T5, arrays_of, huggingface_directory, random_arrays, same, t5x_directory, with_file
+from checkpoint_files import (
+    LLAMA,
+    T5,
+    arrays_of,
+    huggingface_directory,
+    random_arrays,
+    same,
+    t5x_directory,
+    with_file,
+)
 from flax import serialization
 from harness import shares
 from hypothesis import strategies as st
@@ -48,7 +58,9 @@ def test_bytes_of_config_json(fuzz, tmp_path, examples):
 
 
 def _as_the_package(path) -> bool:
-    """Whether our reader finds what the safetensors package finds; it must refuse what the package refuses."""
+    """Whether our reader finds what the safetensors package finds; it must refuse what the package
+    refuses.
+    """
     found = {name: tensor.read() for name, tensor in safetensors_files.open_directory(path).items()}
     try:
         return same(found, load_file(path / WEIGHTS))
@@ -66,8 +78,12 @@ def test_bytes_of_safetensors(fuzz, tmp_path, examples):
         (original / WEIGHTS).write_bytes(case.value)
         return _as_the_package(original)
 
-    inputs = st.one_of(damaged_bytes(data), damaged_bytes(data[:header]).map(
-        lambda case: case._replace(value=case.value + data[header:])))
+    inputs = st.one_of(
+        damaged_bytes(data),
+        damaged_bytes(data[:header]).map(
+            lambda case: case._replace(value=case.value + data[header:])
+        ),
+    )
     fuzz("bytes of safetensors", inputs, check, examples)
 
 
@@ -93,10 +109,17 @@ def test_index_of_safetensors(fuzz, tmp_path, examples):
     index = json.loads(file.read_text())
 
     def check(case):
-        file.write_bytes(case.value if isinstance(case.value, bytes) else as_json(case.value).encode())
+        file.write_bytes(
+            case.value if isinstance(case.value, bytes) else as_json(case.value).encode()
+        )
         return same(arrays_of(original), expected)
 
-    fuzz("index of safetensors", st.one_of(damaged_values(index), damaged_bytes(file.read_bytes())), check, examples)
+    fuzz(
+        "index of safetensors",
+        st.one_of(damaged_values(index), damaged_bytes(file.read_bytes())),
+        check,
+        examples,
+    )
 
 
 def _write_gguf(path):
@@ -116,16 +139,28 @@ def _write_gguf(path):
     writer.add_token_types([1, 1, 1, 3, 3, 1, 1, 1])
     writer.add_token_merges(["a b"])
     writer.add_eos_token_id(4)
-    top = {"decoder/token_embedder/embedding": "token_embd.weight", "decoder/decoder_norm/scale": "output_norm.weight",
-           "decoder/logits_dense/kernel": "output.weight"}
-    parts = {"pre_self_attention_layer_norm/scale": "attn_norm", "pre_mlp_layer_norm/scale": "ffn_norm",
-             "self_attention/query/kernel": "attn_q", "self_attention/key/kernel": "attn_k",
-             "self_attention/value/kernel": "attn_v", "self_attention/out/kernel": "attn_output",
-             "mlp/wi_0/kernel": "ffn_gate", "mlp/wi_1/kernel": "ffn_up", "mlp/wo/kernel": "ffn_down"}
+    top = {
+        "decoder/token_embedder/embedding": "token_embd.weight",
+        "decoder/decoder_norm/scale": "output_norm.weight",
+        "decoder/logits_dense/kernel": "output.weight",
+    }
+    parts = {
+        "pre_self_attention_layer_norm/scale": "attn_norm",
+        "pre_mlp_layer_norm/scale": "ffn_norm",
+        "self_attention/query/kernel": "attn_q",
+        "self_attention/key/kernel": "attn_k",
+        "self_attention/value/kernel": "attn_v",
+        "self_attention/out/kernel": "attn_output",
+        "mlp/wi_0/kernel": "ffn_gate",
+        "mlp/wi_1/kernel": "ffn_up",
+        "mlp/wo/kernel": "ffn_down",
+    }
     for name, array in random_arrays("decoder", fields).items():
         layer, _, rest = name.removeprefix("decoder/layers_").partition("/")
         theirs = top.get(name) or f"blk.{layer}.{parts[rest]}.weight"
-        writer.add_tensor(theirs, np.ascontiguousarray(array.T if name.endswith("kernel") else array))
+        writer.add_tensor(
+            theirs, np.ascontiguousarray(array.T if name.endswith("kernel") else array)
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -135,7 +170,9 @@ def _write_gguf(path):
 
 @shares(60, 2500)
 def test_bytes_of_gguf(fuzz, tmp_path, examples):
-    """The numbers of the header have no checksum; what is accepted is what the package's own reader finds."""
+    """The numbers of the header have no checksum; what is accepted is what the package's own reader
+    finds.
+    """
     from gguf import GGUFReader
 
     from flan_jax.interchange import gguf_tokenizer
@@ -158,11 +195,16 @@ def test_bytes_of_gguf(fuzz, tmp_path, examples):
         except (UnicodeDecodeError, KeyError):  # its reader is stricter on texts
             return True
         ours = gguf_file.open_file(path)
-        return (all(_equal(metadata[name], value) for name, value in ours.metadata.items())
-                and [str(tensor.name) for tensor in theirs.tensors] == list(ours.tensors))
+        return all(_equal(metadata[name], value) for name, value in ours.metadata.items()) and [
+            str(tensor.name) for tensor in theirs.tensors
+        ] == list(ours.tensors)
 
-    inputs = st.one_of(damaged_bytes(data), damaged_bytes(data[:header]).map(
-        lambda case: case._replace(value=case.value + data[header:])))
+    inputs = st.one_of(
+        damaged_bytes(data),
+        damaged_bytes(data[:header]).map(
+            lambda case: case._replace(value=case.value + data[header:])
+        ),
+    )
     fuzz("bytes of GGUF", inputs, check, examples)
 
 
@@ -171,7 +213,9 @@ def _equal(one, other) -> bool:
 
 
 def _only_known(found: dict, expected: dict) -> bool:
-    """Whether each tensor is one of the undamaged checkpoint: names may be exchanged, numbers not made up."""
+    """Whether each tensor is one of the undamaged checkpoint: names may be exchanged, numbers not
+    made up.
+    """
     known = {array.tobytes() for array in expected.values()}
     return all(array.tobytes() in known for array in found.values())
 
@@ -187,7 +231,14 @@ def test_index_of_t5x(fuzz, tmp_path, examples):
         if not isinstance(value, bytes):
             try:
                 value = serialization.msgpack_serialize(value)
-            except (OverflowError, ValueError, TypeError, RecursionError, SystemError, AttributeError):
+            except (
+                OverflowError,
+                ValueError,
+                TypeError,
+                RecursionError,
+                SystemError,
+                AttributeError,
+            ):
                 return True  # nothing that msgpack can hold
         file.write_bytes(value)
         return _only_known(arrays_of(place, "t5x"), expected)
@@ -217,30 +268,47 @@ def damaged_files(draw, directory, names):
 
 
 def files_of(directory):
-    return sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
+    return sorted(
+        str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file()
+    )
 
 
 @shares(6, 500)
 def test_arrays_of_t5x(fuzz, tmp_path, examples):
-    """gzip has a checksum, and the shapes stand in the index, too: every other number is noticed."""
+    """gzip has a checksum, and the shapes stand in the index, too: every other number is
+    noticed.
+    """
     place = t5x_directory(tmp_path / "t5x")
     expected = arrays_of(place, "t5x")
 
     def check(case):
         name, contents = case.value
-        return same(arrays_of(with_file(place, tmp_path / "copy/checkpoint_3", name, contents), "t5x"), expected)
+        return same(
+            arrays_of(with_file(place, tmp_path / "copy/checkpoint_3", name, contents), "t5x"),
+            expected,
+        )
 
     names = [name for name in files_of(place) if name != "checkpoint"]
     fuzz("arrays of T5X", damaged_files(place, names), check, examples)
 
 
-@pytest.mark.parametrize("in_one_database, zarr3", [(True, False), (False, False), (False, True)],
-                         ids=["ocdbt", "zarr", "zarr3"])
+@pytest.mark.parametrize(
+    "in_one_database, zarr3",
+    [(True, False), (False, False), (False, True)],
+    ids=["ocdbt", "zarr", "zarr3"],
+)
 @shares(8, 800)
 def test_trees_of_orbax(fuzz, tmp_path, examples, in_one_database, zarr3):
-    """Chunks are compressed by zstd without a checksum: damaged ones may hold other numbers, as many as before."""
+    """Chunks are compressed by zstd without a checksum: damaged ones may hold other numbers, as
+    many as before.
+    """
     rng = np.random.default_rng(0)
-    arrays = {"params": {"a": rng.standard_normal((4, 6)).astype(np.float32), "b": np.arange(5, dtype=np.float32)}}
+    arrays = {
+        "params": {
+            "a": rng.standard_normal((4, 6)).astype(np.float32),
+            "b": np.arange(5, dtype=np.float32),
+        }
+    }
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=in_one_database, use_zarr3=zarr3)
     with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(tmp_path / "tree", arrays)
@@ -250,9 +318,17 @@ def test_trees_of_orbax(fuzz, tmp_path, examples, in_one_database, zarr3):
         name, contents = case.value
         copy = with_file(tmp_path / "tree", tmp_path / "copy", name, contents)
         found = {name: tensor.read() for name, tensor in orbax_files.open_tree(copy).items()}
-        if contents and ("/d/" in f"/{name}" or not name.endswith((".zarray", "zarr.json", "_METADATA", ".ocdbt"))):
+        if contents and (
+            "/d/" in f"/{name}"
+            or not name.endswith((".zarray", "zarr.json", "_METADATA", ".ocdbt"))
+        ):
             return True
         return _only_known(found, expected)
 
     inputs = damaged_files(tmp_path / "tree", files_of(tmp_path / "tree"))
-    fuzz(f"trees of Orbax ({'ocdbt' if in_one_database else 'zarr3' if zarr3 else 'zarr'})", inputs, check, examples)
+    fuzz(
+        f"trees of Orbax ({'ocdbt' if in_one_database else 'zarr3' if zarr3 else 'zarr'})",
+        inputs,
+        check,
+        examples,
+    )

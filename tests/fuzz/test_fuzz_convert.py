@@ -1,4 +1,6 @@
-"""`flan-jax convert` of directories in which one file is damaged: status 0 or a message, and never half an output."""
+"""`flan-jax convert` of directories in which one file is damaged: status 0 or a message, and never
+half an output.
+"""
 
 import dataclasses
 import json
@@ -14,18 +16,57 @@ from flan_jax import cli
 from flan_jax.evaluation.results import ResultRow
 
 FILES = {
-    "tokenizer_config.json": {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": "{{ messages }}",
-                              "added_tokens_decoder": {"0": {"content": "<s>"}, "1": {"content": "</s>"}}},
+    "tokenizer_config.json": {
+        "bos_token": "<s>",
+        "eos_token": {"content": "</s>"},
+        "chat_template": "{{ messages }}",
+        "added_tokens_decoder": {"0": {"content": "<s>"}, "1": {"content": "</s>"}},
+    },
     "special_tokens_map.json": {"bos_token": "<s>", "eos_token": {"content": "</s>"}},
-    "generation_config.json": {"bos_token_id": 0, "eos_token_id": [1, 2], "decoder_start_token_id": 0},
-    "mixture.json": {"held_out": "nli", "eval": ["rte"], "dropped": ["stsb"], "trained_on": ["piqa"], "card": [
-        {"dataset": "piqa", "cluster": "commonsense", "rows": 12, "rate": 12, "share": 1.0, "templates": 10}]},
+    "generation_config.json": {
+        "bos_token_id": 0,
+        "eos_token_id": [1, 2],
+        "decoder_start_token_id": 0,
+    },
+    "mixture.json": {
+        "held_out": "nli",
+        "eval": ["rte"],
+        "dropped": ["stsb"],
+        "trained_on": ["piqa"],
+        "card": [
+            {
+                "dataset": "piqa",
+                "cluster": "commonsense",
+                "rows": 12,
+                "rate": 12,
+                "share": 1.0,
+                "templates": 10,
+            }
+        ],
+    },
 }
-GIN = ("TRAIN_STEPS = 250\nVOCABULARY = 'bytes'\nDROPOUT_RATE = 0.1\nLEARNING_RATE = 1e-3\n"
-       "T5Config.dropout_rate = %DROPOUT_RATE\n")
-ROW = {"run": "run", "step": 0, "model": "tuned", "size": "tiny", "cluster": "nli", "dataset": "rte",
-       "split": "validation", "kind": "forward", "shots": 0, "instruction_mode": "template", "scoring": "sum",
-       "metric": "accuracy", "value": 61.5, "stderr": 1.0, "n": 277, "template": "plain"}
+GIN = (
+    "TRAIN_STEPS = 250\nVOCABULARY = 'bytes'\nDROPOUT_RATE = 0.1\nLEARNING_RATE = 1e-3\n"
+    "T5Config.dropout_rate = %DROPOUT_RATE\n"
+)
+ROW = {
+    "run": "run",
+    "step": 0,
+    "model": "tuned",
+    "size": "tiny",
+    "cluster": "nli",
+    "dataset": "rte",
+    "split": "validation",
+    "kind": "forward",
+    "shots": 0,
+    "instruction_mode": "template",
+    "scoring": "sum",
+    "metric": "accuracy",
+    "value": 61.5,
+    "stderr": 1.0,
+    "n": 277,
+    "template": "plain",
+}
 
 
 @pytest.mark.parametrize("config, form", [(LLAMA, "hf"), (T5, "flan")], ids=["llama", "t5 run"])
@@ -47,7 +88,9 @@ def test_convert(fuzz, tmp_path, examples, config, form):
 
     def check(case):
         name, damaged = case
-        text = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        text = (
+            damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        )
         copy = with_file(source, tmp_path / "copy", name, text)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         status = cli.main(["convert", str(copy), "--to=hf", f"--output={tmp_path}/out"])
@@ -58,7 +101,20 @@ def test_convert(fuzz, tmp_path, examples, config, form):
         return whole
 
     names = [*FILES, *(["config.gin", "results.csv"] if form == "flan" else ["config.json"])]
-    inputs = st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), damaged_bytes(
-        (source / name).read_bytes()) if not name.endswith(".json") else st.one_of(
-            damaged_values(json.loads((source / name).read_text())), damaged_bytes((source / name).read_bytes()))))
-    fuzz(f"convert of a {'run' if form == 'flan' else 'Hugging Face directory'}", inputs, check, examples)
+    inputs = st.sampled_from(names).flatmap(
+        lambda name: st.tuples(
+            st.just(name),
+            damaged_bytes((source / name).read_bytes())
+            if not name.endswith(".json")
+            else st.one_of(
+                damaged_values(json.loads((source / name).read_text())),
+                damaged_bytes((source / name).read_bytes()),
+            ),
+        )
+    )
+    fuzz(
+        f"convert of a {'run' if form == 'flan' else 'Hugging Face directory'}",
+        inputs,
+        check,
+        examples,
+    )

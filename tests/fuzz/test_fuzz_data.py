@@ -1,4 +1,6 @@
-"""Damaged rows and damaged files of the token cache: a message, the right result, or rendered again; never another."""
+"""Damaged rows and damaged files of the token cache: a message, the right result, or rendered
+again; never another.
+"""
 
 import functools
 import json
@@ -16,8 +18,15 @@ from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.render import usable_rows
 from flan_jax.data.sources import JsonlSource, count_jsonl
 
-RTE = [{"premise": f"Zürich has {i} \"bridges\"\nand\\or boats.", "hypothesis": f"There are {i}.", "label": i % 2,
-        "idx": i} for i in range(4)]
+RTE = [
+    {
+        "premise": f'Zürich has {i} "bridges"\nand\\or boats.',
+        "hypothesis": f"There are {i}.",
+        "label": i % 2,
+        "idx": i,
+    }
+    for i in range(4)
+]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in RTE)
 
 
@@ -32,7 +41,12 @@ def rows_are_read(directory, contents: bytes) -> bool:
 
 
 def test_json_lines_with_damaged_bytes(fuzz, tmp_path):
-    fuzz("rows, bytes", damaged_bytes(LINES.encode()), lambda damaged: rows_are_read(tmp_path, damaged.value), 60)
+    fuzz(
+        "rows, bytes",
+        damaged_bytes(LINES.encode()),
+        lambda damaged: rows_are_read(tmp_path, damaged.value),
+        60,
+    )
 
 
 def test_json_lines_with_odd_values(fuzz, tmp_path):
@@ -46,9 +60,18 @@ def test_json_lines_with_odd_values(fuzz, tmp_path):
 @functools.cache
 def shards() -> dict[str, Shard]:
     rng = np.random.default_rng(0)
-    return {f"copa/{i}": Shard(f"copa/{i}", {"counts": {"rows": i}}, {
-        "inputs": rng.integers(0, 500, 40 + i).astype(np.uint16), "inputs_ends": np.arange(i, dtype=np.int64),
-        "nothing": np.zeros(0, np.int32)}) for i in range(3)}
+    return {
+        f"copa/{i}": Shard(
+            f"copa/{i}",
+            {"counts": {"rows": i}},
+            {
+                "inputs": rng.integers(0, 500, 40 + i).astype(np.uint16),
+                "inputs_ends": np.arange(i, dtype=np.int64),
+                "nothing": np.zeros(0, np.int32),
+            },
+        )
+        for i in range(3)
+    }
 
 
 @pytest.fixture
@@ -64,16 +87,23 @@ def is_found_whole_or_not_at_all(pack, contents: bytes) -> bool:
     packs._CHECKED.clear()
     for key, shard in shards().items():
         found = Packs(pack.parent).find(key)
-        if found is not None and (found.meta != shard.meta or found.arrays.keys() != shard.arrays.keys() or not all(
-                (found.arrays[name] == array).all() for name, array in shard.arrays.items())):
+        if found is not None and (
+            found.meta != shard.meta
+            or found.arrays.keys() != shard.arrays.keys()
+            or not all((found.arrays[name] == array).all() for name, array in shard.arrays.items())
+        ):
             return False
     return True
 
 
 def test_a_pack_with_damaged_bytes(fuzz, pack):
     whole = pack.read_bytes()
-    fuzz("token cache, bytes", damaged_bytes(whole),
-         lambda damaged: is_found_whole_or_not_at_all(pack, damaged.value), 100)
+    fuzz(
+        "token cache, bytes",
+        damaged_bytes(whole),
+        lambda damaged: is_found_whole_or_not_at_all(pack, damaged.value),
+        100,
+    )
 
 
 def test_a_pack_whose_bits_are_flipped_or_whose_end_is_cut(fuzz, pack):
@@ -82,7 +112,11 @@ def test_a_pack_whose_bits_are_flipped_or_whose_end_is_cut(fuzz, pack):
 
     def check(place) -> bool:
         at, bit = place
-        flipped = whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1:] if bit < 8 else whole[:at]
+        flipped = (
+            whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :]
+            if bit < 8
+            else whole[:at]
+        )
         return is_found_whole_or_not_at_all(pack, flipped)
 
     fuzz("token cache, one bit", places, check, 100)
@@ -96,7 +130,9 @@ def test_parquet_files_of_the_hub_with_damaged_bytes(fuzz, tmp_path):
     dataset = CATALOGUE["rte"]
     folder = tmp_path / dataset.hub.id / dataset.hub.config / "validation"
     folder.mkdir(parents=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(RTE), folder / "0000.parquet", row_group_size=2)
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(RTE), folder / "0000.parquet", row_group_size=2
+    )
     parquet = (folder / "0000.parquet").read_bytes()
 
     def check(damaged) -> bool:

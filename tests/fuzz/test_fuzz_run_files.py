@@ -1,4 +1,6 @@
-"""Every small file of a run, damaged: the work that reads it ends in a message, or goes on with what is right."""
+"""Every small file of a run, damaged: the work that reads it ends in a message, or goes on with
+what is right.
+"""
 
 import csv
 import io
@@ -105,14 +107,20 @@ def reported(directory) -> str:
     """The table that `flan-jax report` and the end of an evaluation print."""
     paths = [directory / "results.csv"]
     rows, known = report._all_rows(paths)
-    return tables.table(tables.compare(rows, known), report._tuned_on(paths), report._sources(paths))
+    return tables.table(
+        tables.compare(rows, known), report._tuned_on(paths), report._sources(paths)
+    )
 
 
 def read_first(directory) -> bool:
-    """What `train` and `eval` read before they begin: what passes must not fail at the end, after the work."""
+    """What `train` and `eval` read before they begin: what passes must not fail at the end, after
+    the work.
+    """
     results.check_files(directory)
     try:
-        results.update_results(directory / "results.csv", results.read_results(directory / "results.csv")[:1])
+        results.update_results(
+            directory / "results.csv", results.read_results(directory / "results.csv")[:1]
+        )
         results.remember_run(directory, directory, ["copa"])
         text = reported(directory)
     except UserError as error:
@@ -146,7 +154,9 @@ def test_results(fuzz, examples, run):
 @shares(quick=40, full=800)
 def test_records_of_results(fuzz, examples, run, name, value):
     def check(damaged):
-        contents = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        contents = (
+            damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        )
         (run / name).write_bytes(contents)
         return read_first(run)
 
@@ -168,9 +178,13 @@ class Data:
 @shares(quick=40, full=800)
 def test_mixture(fuzz, examples, run):
     def check(damaged):
-        contents = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        contents = (
+            damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        )
         (run / "mixture.json").write_bytes(contents)
-        mixture_record.check_same(run, {key: MIXTURE[key] for key in ("held_out", "seed", "card", "shards")})
+        mixture_record.check_same(
+            run, {key: MIXTURE[key] for key in ("held_out", "seed", "card", "shards")}
+        )
         names = mixture_record.trained_on(run, Data())
         return all(isinstance(name, str) for name in names)
 
@@ -235,10 +249,22 @@ def test_answers(fuzz, examples, tmp_path):
         record.write_bytes(damaged.value if is_record else settings)
         generate.write_answers(output, PROMPTS, answers_to, IDENTITY, 2)
         lines = [json.loads(line) for line in output.read_bytes().splitlines()]
-        return [line["prompt"] for line in lines] == PROMPTS and all(isinstance(line["answer"], str) for line in lines)
+        return [line["prompt"] for line in lines] == PROMPTS and all(
+            isinstance(line["answer"], str) for line in lines
+        )
 
-    fuzz("run files: answers of generate", damaged_bytes(whole), lambda damaged: check(damaged, False), examples)
-    fuzz("run files: settings beside answers", damaged_bytes(settings), lambda damaged: check(damaged, True), examples)
+    fuzz(
+        "run files: answers of generate",
+        damaged_bytes(whole),
+        lambda damaged: check(damaged, False),
+        examples,
+    )
+    fuzz(
+        "run files: settings beside answers",
+        damaged_bytes(settings),
+        lambda damaged: check(damaged, True),
+        examples,
+    )
 
 
 @shares(quick=40, full=800)
@@ -248,14 +274,19 @@ def test_metrics_of_checkpoints(fuzz, examples, tmp_path):
     file.parent.mkdir(parents=True)
 
     def check(damaged):
-        contents = damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        contents = (
+            damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        )
         file.write_bytes(contents)
         loss = checkpoints._validation_loss(tmp_path / "4")
         checkpoints._remove_cut_metrics(tmp_path)
         return (
             loss == loss
             and isinstance(loss, (int, float))
-            and (not file.exists() or isinstance(json.loads(file.read_text())["validation_loss"], (int, float)))
+            and (
+                not file.exists()
+                or isinstance(json.loads(file.read_text())["validation_loss"], (int, float))
+            )
         )
 
     fuzz(
@@ -275,7 +306,12 @@ def test_prompts(fuzz, examples, tmp_path):
         prompts = generate.read_prompts(str(file))
         return all(prompt.strip() and "\n" not in prompt for prompt in prompts)
 
-    fuzz("run files: prompts of generate", damaged_bytes("one\n\ntwo größer\r\nthree\n".encode()), check, examples)
+    fuzz(
+        "run files: prompts of generate",
+        damaged_bytes("one\n\ntwo größer\r\nthree\n".encode()),
+        check,
+        examples,
+    )
     fuzz(
         "run files: prompts of generate",
         st.binary(max_size=40).map(lambda value: type("D", (), {"value": value})),

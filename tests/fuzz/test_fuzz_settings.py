@@ -1,4 +1,6 @@
-"""gin files, `--gin.NAME=VALUE`, command lines and registrations: each ends in a configuration or in a message."""
+"""gin files, `--gin.NAME=VALUE`, command lines and registrations: each ends in a configuration or
+in a message.
+"""
 
 import dataclasses
 import importlib
@@ -160,7 +162,9 @@ def test_arguments(fuzz, examples):
     fuzz(
         "settings: --gin.NAME=VALUE",
         st.lists(st.tuples(NAMES, TEXTS), min_size=1, max_size=3),
-        lambda pairs: configured(["--gin_file=gin/flan.gin", *(f"--gin.{name}={text}" for name, text in pairs)]),
+        lambda pairs: configured(
+            ["--gin_file=gin/flan.gin", *(f"--gin.{name}={text}" for name, text in pairs)]
+        ),
         examples,
     )
 
@@ -173,7 +177,9 @@ def test_damaged_gin_files(fuzz, examples, tmp_path):
         file.write_bytes(damaged.value)
         return configured([f"--gin_file={file}"])
 
-    whole = DEFAULT.replace("include 'size/t5_tiny.gin'", (config._shipped() / "size/t5_tiny.gin").read_text())
+    whole = DEFAULT.replace(
+        "include 'size/t5_tiny.gin'", (config._shipped() / "size/t5_tiny.gin").read_text()
+    )
     fuzz("settings: bytes of a gin file", damaged_bytes(whole.encode()), check, examples)
 
 
@@ -189,7 +195,12 @@ def test_lines_of_gin_files(fuzz, examples, tmp_path):
         )
         return configured([f"--gin_file={file}"])
 
-    fuzz("settings: lines of a gin file", st.lists(st.tuples(NAMES, TEXTS), max_size=3), check, examples)
+    fuzz(
+        "settings: lines of a gin file",
+        st.lists(st.tuples(NAMES, TEXTS), max_size=3),
+        check,
+        examples,
+    )
 
 
 def test_a_configuration_is_the_same_whatever_was_refused_before():
@@ -338,11 +349,19 @@ TEMPLATES = st.builds(
 
 
 def registered(changes) -> bool:
-    """Whether a registration is refused, or its dataset renders a row and has a key and a summary."""
+    """Whether a registration is refused, or its dataset renders a row and has a key and a
+    summary.
+    """
     dataset = Catalogue().register(Dataset(**{**GOOD, **changes}))
     source_of_row(dataset)
     json.dumps(
-        [dataset.name, dataset.paper_dataset, dataset.licence, dataset.options, list(dataset.splits.items())],
+        [
+            dataset.name,
+            dataset.paper_dataset,
+            dataset.licence,
+            dataset.options,
+            list(dataset.splits.items()),
+        ],
         ensure_ascii=False,
     ).encode()
     row = read_row(dataset, dict(ROW), "toy/train/0")
@@ -371,15 +390,29 @@ def test_registrations(fuzz, examples):
 
 @shares(quick=60, full=1000)
 def test_rows(fuzz, examples):
-    """What a row function returns is a usable row, one that is dropped, or a message with the row's place."""
+    """What a row function returns is a usable row, one that is dropped, or a message with the row's
+    place.
+    """
     rows = st.dictionaries(
-        st.sampled_from(["text", "title", "label", "options", "answer", "references", "group", "value"]), ODD
+        st.sampled_from(
+            ["text", "title", "label", "options", "answer", "references", "group", "value"]
+        ),
+        ODD,
     )
-    fuzz("registrations: rows", rows, lambda row: registered({"row": lambda raw, row=row: {**ROW, **row}}), examples)
+    fuzz(
+        "registrations: rows",
+        rows,
+        lambda row: registered({"row": lambda raw, row=row: {**ROW, **row}}),
+        examples,
+    )
 
 
 def test_every_module_of_settings_is_fuzzed():
     for name in config.CONFIGURED:
         importlib.import_module(name)
     fuzzed = {"Data", "Train", "adafactor", *CONFIG_CLASS.values(), "SeqioTasks"}
-    assert {item.name for item in config._configurables().values() if item.module.startswith("flan_jax.")} == fuzzed
+    assert {
+        item.name
+        for item in config._configurables().values()
+        if item.module.startswith("flan_jax.")
+    } == fuzzed
