@@ -62,5 +62,5 @@ setuptools.setup(
             *HUGGING_FACE,
         ],
     },
-    entry_points={"console_scripts": ["flan-jax=flan_jax.cli:main"]},
+    entry_points={"console_scripts": ["flan-jax=flan_jax.cli.dispatch:main"]},
 )

@@ -20,9 +20,9 @@ import time
 import ml_dtypes
 import numpy as np
 
-from flan_jax.interchange import huggingface_llama
-from flan_jax.interchange.parameters import parameter_shapes
-from flan_jax.interchange.safetensors_files import write_directory
+from flan_jax.checkpoints.formats import huggingface_llama
+from flan_jax.checkpoints.formats.safetensors_files import write_directory
+from flan_jax.checkpoints.parameters import parameter_shapes
 
 VOCABULARY = 128256
 _BLOCK = np.random.default_rng(0).standard_normal(1 << 20).astype(ml_dtypes.bfloat16)

@@ -34,16 +34,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import interchange
+from flan_jax import checkpoints
+from flan_jax.checkpoints.formats import huggingface_t5
+from flan_jax.checkpoints.formats.safetensors_files import write_directory
+from flan_jax.checkpoints.parameters import parameter_shapes
+from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.evaluation import buckets
-from flan_jax.evaluation.rank import RankScorer
-from flan_jax.interchange import huggingface_t5
-from flan_jax.interchange.load import open_checkpoint
-from flan_jax.interchange.parameters import parameter_shapes
-from flan_jax.interchange.safetensors_files import write_directory
-from flan_jax.models import decoding, t5
-from flan_jax.training import devices, partitioning
+from flan_jax.evaluation import batching
+from flan_jax.evaluation.option_scorer import RankScorer
+from flan_jax.models import t5
+from flan_jax.models.decoding import greedy
+from flan_jax.parallel import devices, partitioning
 
 DATASETS = ("rte", "anli_r1", "hellaswag", "copa")
 SIZES = {
@@ -93,7 +94,7 @@ def make_model(directory: pathlib.Path, size: str):
         ones,
     )
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
-    return model, interchange.read_parameters(directory, partitioning.unbox(boxed))[1]
+    return model, checkpoints.read_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 def read_rows(flags, cache: pathlib.Path) -> dict[str, tuple[list, list]]:
@@ -260,11 +261,11 @@ def rank(model, params, theirs, inputs, options, repeats: int) -> dict:
 def generate(model, params, theirs, inputs, batch: int, new: int, repeats: int) -> dict:
     """Tokens a second of one batch of greedy answers, each of `new` tokens."""
     given = inputs[:batch]
-    width = buckets.source_width(max(map(len, given)))
-    prompts, lengths = buckets.padded(given, batch, width), buckets.lengths(given, batch)
+    width = batching.source_width(max(map(len, given)))
+    prompts, lengths = batching.padded(given, batch, width), batching.lengths(given, batch)
     contestants = {
         "ours": lambda: np.asarray(
-            decoding.greedy(model, params, prompts, new, eos_id=-1, lengths=lengths)
+            greedy.greedy(model, params, prompts, new, eos_id=-1, lengths=lengths)
         )
     }
     if theirs:
@@ -278,8 +279,7 @@ def print_result(size: str, name: str, unit: str, result: dict) -> None:
     for contestant, of in result["contestants"].items():
         print(
             f"{size:<7}{name:<12}{contestant:<14}{of['rate']:>10,.1f} "
-            f"{unit:<9}{of['compilation_s']:>8.1f} s"
-            f"{of['ours_is_faster']:>8.2f}x",
+            f"{unit:<9}{of['compilation_s']:>8.1f} s{of['ours_is_faster']:>8.2f}x",
             flush=True,
         )
     if "padding" in result:

@@ -30,9 +30,8 @@ def check_idle(flags: argparse.Namespace) -> None:
     busy = busy_cores()
     if busy > _MOST_BUSY and not flags.busy:
         raise SystemExit(
-            f"other programs use {busy:.1f} of {len(os.sched_getaffinity(0))} cores, so that "
-            f"times beside "
-            "PyTorch's say nothing; wait until they end, or add --busy."
+            f"other programs use {busy:.1f} of {len(os.sched_getaffinity(0))} cores, so that times "
+            "beside PyTorch's say nothing; wait until they end, or add --busy."
         )
 
 

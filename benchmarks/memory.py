@@ -12,13 +12,13 @@ import json
 
 import jax
 
-from flan_jax import config as gin_config
-from flan_jax.data.layouts import make_layout
+from flan_jax.config import gin_files as gin_config
+from flan_jax.data.layout import make_layout
 from flan_jax.models.architectures import make_model
-from flan_jax.training import partitioning
+from flan_jax.optim.adafactor import adafactor
+from flan_jax.parallel import partitioning
+from flan_jax.training.compile import lower_train_step
 from flan_jax.training.loop import TrainConfig
-from flan_jax.training.lowering import lower_train_step
-from flan_jax.training.optimizer import adafactor
 from flan_jax.training.step import ShardedState
 
 VARIANTS = (

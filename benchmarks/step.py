@@ -47,14 +47,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax import config as gin_config
-from flan_jax.data.layouts import make_layout
+from flan_jax.config import gin_files as gin_config
+from flan_jax.data.layout import make_layout
 from flan_jax.models.architectures import make_model
-from flan_jax.scale.flops import model_flops
-from flan_jax.training import devices, partitioning
+from flan_jax.models.flops import model_flops
+from flan_jax.optim.adafactor import adafactor
+from flan_jax.parallel import devices, partitioning
+from flan_jax.training.compile import lower_train_step
 from flan_jax.training.loop import TrainConfig
-from flan_jax.training.lowering import lower_train_step
-from flan_jax.training.optimizer import adafactor
 from flan_jax.training.step import ShardedState
 
 VOCABULARY = 32128
@@ -180,7 +180,7 @@ def hugging_face(case: Case) -> Contestant:
     import torch
     import transformers
 
-    from flan_jax.interchange import huggingface_t5
+    from flan_jax.checkpoints.formats import huggingface_t5
 
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterable, Mapping
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE, TRAIN_CAP, Dataset, Template, in_words
-from flan_jax.data.clusters import CLUSTERS, RELATED_CLUSTERS
-from flan_jax.data.sources import BundledSource
+from flan_jax.catalogue.clusters import CLUSTERS, RELATED_CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, TRAIN_CAP, Dataset, Template, in_words
+from flan_jax.data.sources.base import BundledSource
 
 _GENERATED = (
     "<!-- Written by `make docs` from the records in tasks/; edit those, not this page. -->"
@@ -40,35 +40,29 @@ def catalogue_page(datasets: list[Dataset]) -> str:
         *_totals(datasets),
         "",
         "Every template is on [its own page](templates.md). `flan-jax tasks show NAME` has all of "
-        "a dataset's "
-        "record, `flan-jax tasks render NAME` its rows in every template.",
+        "a dataset's record, `flan-jax tasks render NAME` its rows in every template.",
         "",
         "| column | says |",
         "| --- | --- |",
         "| configuration | its name on the command line; the link leads to its templates |",
         "| dataset | the dataset of the paper's Figure 3 that it belongs to |",
         "| train rows | as the paper's code counts them, in tens: less the rows that it validates "
-        "on, in most "
-        f"records before a cut to the first 30,000; at most {TRAIN_CAP:,} are used |",
+        f"on, in most records before a cut to the first 30,000; at most {TRAIN_CAP:,} are used |",
         "| answer | the options in the dataset's own order (`-` in an input), or free text |",
         "| metrics | the first one is in the tables of a report |",
         "| licence | of the data, as its authors state it: an SPDX expression; `LicenseRef-`: "
-        "terms of its own; "
-        "`NOASSERTION`: none stated; the [evidence](#licences) is at the end |",
+        "terms of its own; `NOASSERTION`: none stated; the [evidence](#licences) is at the end |",
         (
             "| commercial | whether it allows commercial use; `COMMERCIAL_ONLY=True` trains only "
-            "on "
-            "`yes` |"
+            "on `yes` |"
         ),
         (
             "| TFDS | builder, configuration and version in TensorFlow Datasets; **manual**: see "
             "below the table |"
         ),
         "| Hugging Face | the repository whose parquet files are read, without its code; splits "
-        "and fields are "
-        "those of `dataset_infos.json` in github.com/huggingface/datasets of 1 September 2022, "
-        "or, of a copy by "
-        "others, *assumed* |",
+        "and fields are those of `dataset_infos.json` in github.com/huggingface/datasets of 1 "
+        "September 2022, or, of a copy by others, *assumed* |",
         "| bundled | rows that come with the package, train + validation + test |",
         "| templates | how many, and how many of them are inverted |",
     ]
@@ -84,10 +78,9 @@ def templates_page(datasets: list[Dataset]) -> str:
         _GENERATED,
         "",
         "Input, then after the arrow what the model is to answer. A training row meets another of "
-        "its dataset's "
-        "templates in each epoch; an evaluation uses the forward ones, all of them. `{options}` "
-        "becomes the list "
-        "of the options. [The catalogue](catalogue.md) has the rest of each record.",
+        "its dataset's templates in each epoch; an evaluation uses the forward ones, all of them. "
+        "`{options}` becomes the list of the options. [The catalogue](catalogue.md) has the rest "
+        "of each record.",
     ]
     for cluster, title in CLUSTERS.items():
         lines += ["", f"## {title}"]
@@ -115,9 +108,8 @@ def _totals(datasets: list[Dataset]) -> list[str]:
     ]
     lines = [
         (
-            "| cluster | datasets | configurations | templates | inverted | not trained on when "
-            "it is "
-            "held out |"
+            "| cluster | datasets | configurations | templates | inverted | not trained on when it "
+            "is held out |"
         ),
         "| --- | --- | --- | --- | --- | --- |",
     ]
@@ -126,8 +118,7 @@ def _totals(datasets: list[Dataset]) -> list[str]:
         name = title if members is datasets else f"[{title}](#{anchor(title)})"
         lines.append(
             f"| {name} | {len({d.paper_dataset for d in members})} | {len(members)} | "
-            f"{len(templates)} | "
-            f"{sum(t.kind == 'inverted' for t in templates)} | {related} |"
+            f"{len(templates)} | {sum(t.kind == 'inverted' for t in templates)} | {related} |"
         )
     per_configuration = sum(len(d.templates) for d in datasets)
     return [
@@ -143,9 +134,8 @@ def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:
     lines = [
         f"## {title}",
         "",
-        "| configuration | dataset | train rows | answer | metrics | licence | commercial | TFDS "
-        "| Hugging Face | "
-        "bundled | templates |",
+        "| configuration | dataset | train rows | answer | metrics | licence | commercial | TFDS | "
+        "Hugging Face | bundled | templates |",
         "| --- " * 11 + "|",
     ]
     for d in datasets:

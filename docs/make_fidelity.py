@@ -6,8 +6,8 @@ import pathlib
 import sys
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Dataset
-from flan_jax.data.clusters import CLUSTERS
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Dataset
 from flan_jax.tasks.original import DEPARTURES, EVERYWHERE, Departure, original
 
 _GENERATED = (
@@ -23,12 +23,10 @@ def page() -> str:
         _GENERATED,
         "",
         "How each configuration is evaluated here and in the code of the FLAN paper "
-        "(google-research/FLAN, 2021), "
-        "and why where the two differ. What stands in no list is done as there. Splits are the "
-        "same in all of "
-        "them: the test rows are FLAN's; at most "
-        f"{CATALOGUE['snli'].train_cap:,} training rows are used. "
-        "[Splits and ablations](ablations.md) has what differs in what trains.",
+        "(google-research/FLAN, 2021), and why where the two differ. What stands in no list is "
+        "done as there. Splits are the same in all of them: the test rows are FLAN's; at most "
+        f"{CATALOGUE['snli'].train_cap:,} training rows are used. [Splits and "
+        "ablations](ablations.md) has what differs in what trains.",
         "",
         "## Everywhere",
         "",
@@ -41,8 +39,7 @@ def page() -> str:
             "",
             (
                 "| configuration | test split | answer here | in FLAN | metrics here | in FLAN | "
-                "TFDS "
-                "|"
+                "TFDS |"
             ),
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]

@@ -2,6 +2,6 @@
 
 import sys
 
-from flan_jax import cli
+from flan_jax.cli import dispatch
 
-sys.exit(cli.main())
+sys.exit(dispatch.main())

@@ -11,27 +11,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flan_jax import cli
+from flan_jax.checkpoints import exported_text, model_gin, origin
+from flan_jax.checkpoints.formats import gguf_tokenizer, huggingface, ours, t5x
+from flan_jax.checkpoints.parameters import parameter_shapes
+from flan_jax.checkpoints.read import FORMS, form_of, open_checkpoint
+from flan_jax.checkpoints.reader import DTYPES, Source, check_tensors
+from flan_jax.checkpoints.staging import staged
+from flan_jax.cli import dispatch
+from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.data.special_tokens import GENERATION_CONFIG, TOKENIZER_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES, Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
-from flan_jax.files import local_path, parse_json, readable
-from flan_jax.interchange import (
-    exported_text,
-    gguf_tokenizer,
-    gin_fields,
-    huggingface,
-    model_card,
-    origin,
-    ours,
-    t5x,
-)
-from flan_jax.interchange.load import FORMS, form_of, open_checkpoint
-from flan_jax.interchange.parameters import parameter_shapes
-from flan_jax.interchange.source import DTYPES, Source, check_tensors
-from flan_jax.interchange.staging import staged
 from flan_jax.messages import escaped, shown
 from flan_jax.progress import progress
+from flan_jax.report import model_card
+from flan_jax.storage.files import local_path, parse_json, readable
 
 BYTES = "bytes"
 _TARGETS = ("t5x", "hf", "flan")
@@ -67,16 +61,15 @@ def main(argv: list[str] | None = None) -> int:
     kind = {"t5": "T5", "decoder": "decoder-only"}[source.model]
     print(
         f"converted {len(source.tensors)} arrays of a {kind} model at step {source.step} from "
-        f"{source.path} to "
-        f"{output} in {time.perf_counter() - started:.1f} s"
+        f"{source.path} to {output} in {time.perf_counter() - started:.1f} s"
     )
     for note in source.notes:
         print(f"note: {escaped(note)}")
     return 0
 
 
-def _parser() -> cli.ArgumentParser:
-    parser = cli.ArgumentParser(prog="flan-jax convert", description=__doc__)
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="flan-jax convert", description=__doc__)
     parser.add_argument("place", nargs="?", metavar="RUN_DIR", help="the same as --input")
     parser.add_argument(
         "--from", dest="form", choices=FORMS, help="form of the input (default: by its files)"
@@ -93,7 +86,7 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)"
     )
-    cli.add_step_flag(parser)
+    add_step_flag(parser)
     parser.add_argument(
         "--with_optimizer", action="store_true", help="Adafactor's state too (t5x and flan)"
     )
@@ -144,18 +137,17 @@ def _tokenizer_files(
         if not files:
             raise UserError(
                 f"--tokenizer={shown(given)} is neither a tokenizer's file nor a directory that "
-                f"has one "
-                f"({', '.join(VOCABULARY_FILES)}), nor 'bytes'."
+                f"has one ({', '.join(VOCABULARY_FILES)}), nor 'bytes'."
             )
         return files, None
     if form == "gguf":
         files, note = gguf_tokenizer.tokenizer_of(source.path)
         source.notes.append(note)
         return files, None
-    file = None if form == "hf" else gin_fields.file_beside(source.path)
+    file = None if form == "hf" else model_gin.file_beside(source.path)
     run = source.path if form == "hf" else file and file.parent
     files = huggingface.tokenizer_files(run) if run else {}
-    named = gin_fields.read_macros(file).get("VOCABULARY") if file else None
+    named = model_gin.read_macros(file).get("VOCABULARY") if file else None
     if named is None or any(name in files for name in VOCABULARY_FILES):
         return files, None
     if named == BYTES:
@@ -171,7 +163,7 @@ def _tokenizer_files(
 
 def _run_directory(source: Source) -> pathlib.Path | None:
     """The directory at or above a checkpoint that holds the run's gin file, or None."""
-    file = gin_fields.file_beside(source.path)
+    file = model_gin.file_beside(source.path)
     return file.parent if file else None
 
 
@@ -186,10 +178,10 @@ def _write(
             return
         write = t5x.write_t5x if flags.to == "t5x" else ours.write_ours
         write(directory, source, dtype, lambda _: update())
-    text = gin_fields.gin_text(source.model, source.fields, name)
+    text = model_gin.gin_text(source.model, source.fields, name)
     if vocabulary:
         text += (
-            f"VOCABULARY = "
+            "VOCABULARY = "
             f"{BYTES if vocabulary == BYTES else str(output.absolute() / vocabulary)!r}\n"
         )
     (directory / "model.gin").write_text(text, encoding="utf-8")
@@ -257,4 +249,4 @@ def _load_vocabulary(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    dispatch.run(main)

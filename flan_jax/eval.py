@@ -8,15 +8,18 @@ import argparse
 import pathlib
 import sys
 
-from flan_jax import cli, report, run_directory
-from flan_jax import config as gin_config
-from flan_jax.checks import check_text
+from flan_jax.cli import dispatch
+from flan_jax.cli.console import print_left_out, print_trained
+from flan_jax.cli.setup import alone, make_directory, open_run, prepared
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config import run_directory
+from flan_jax.config.checks import check_text
+from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose, run_name
-from flan_jax.files import local_path
-from flan_jax.opening import alone, make_directory, open_run, prepared
-from flan_jax.printing import print_left_out, print_trained
-from flan_jax.training import processes
+from flan_jax.parallel import processes
+from flan_jax.report import __main__ as report
+from flan_jax.storage.files import local_path
 
 
 @processes.end_together
@@ -28,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
 
-    from flan_jax.training import mixture_record
+    from flan_jax.training import run_record
 
     run = open_run(flags=flags)
     source = str(run.directory) if flags.checkpoint is None else flags.checkpoint
@@ -58,9 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         print_left_out(data)
         print_trained(
             data,
-            mixture_record.trained_before(run.config.initial_checkpoint_path)
+            run_record.trained_before(run.config.initial_checkpoint_path)
             if name == UNTUNED
-            else mixture_record.trained_on(whose, data),
+            else run_record.trained_on(whose, data),
         )
         step, params = run.read_params(source, flags.step)
         with run.preemption.handled():
@@ -68,9 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         return report.conclude(output, finished, run.preemption.cause)
 
 
-def make_parser() -> cli.ArgumentParser:
+def make_parser() -> ArgumentParser:
     """Returns the parser of the verb's own flags."""
-    parser = cli.ArgumentParser(prog="flan-jax eval", description=__doc__)
+    parser = ArgumentParser(prog="flan-jax eval", description=__doc__)
     run_directory.add_flag(parser)
     parser.add_argument(
         "--checkpoint",
@@ -78,7 +81,7 @@ def make_parser() -> cli.ArgumentParser:
         help="a run, one of its steps, or a checkpoint of "
         "another program (default: the last in MODEL_DIR)",
     )
-    cli.add_step_flag(parser)
+    add_step_flag(parser)
     parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
     parser.add_argument("--name", help="column `model` of the results (default: tuned)")
     processes.add_flags(parser)
@@ -90,24 +93,22 @@ def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pa
     if flags.name in ("", MAJORITY):
         raise UserError(
             f"--name={flags.name} is "
-            f"{'empty' if not flags.name else 'the most frequent class in results'}"
-            "; give another --name."
+            f"{'empty' if not flags.name else 'the most frequent class in results'}; give another "
+            "--name."
         )
     if flags.name is not None:
         check_text("--name", flags.name)
     if flags.name and ("/" in flags.name or flags.name.startswith(".")):
         raise UserError(
             f"--name={flags.name} cannot be a folder of predictions; give a --name without / and "
-            f"without a "
-            "dot in front."
+            "without a dot in front."
         )
     if flags.name is None and flags.output is None and not own:
         raise UserError(
-            f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results "
-            f"have the "
-            "name 'tuned'; give it another --name, or its results another place with --output."
+            f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results have "
+            "the name 'tuned'; give it another --name, or its results another place with --output."
         )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    dispatch.run(main)

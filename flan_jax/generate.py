@@ -17,14 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import cli, run_directory, signals
-from flan_jax import config as gin_config
+from flan_jax import signals
+from flan_jax.cli import dispatch
+from flan_jax.cli.setup import alone, open_model
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config import run_directory
+from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
-from flan_jax.files import local_path, parse_json, read_json, write_file
 from flan_jax.messages import escaped
-from flan_jax.models.decoding_method import METHODS, Decoding
-from flan_jax.opening import alone, open_model
-from flan_jax.training import processes
+from flan_jax.models.decoding.method import METHODS, Decoding
+from flan_jax.parallel import processes
+from flan_jax.storage.files import local_path, parse_json, read_json, write_file
 
 # Prompts, a device, that are answered before their answers are written: enough to fill batches of
 # like lengths.
@@ -54,9 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
     import jax
 
-    from flan_jax.evaluation.buckets import row_multiple
-    from flan_jax.evaluation.generation import Generator
-    from flan_jax.evaluation.held_out import model_digest, parameters_digest
+    from flan_jax.evaluation.batching import row_multiple
+    from flan_jax.evaluation.evaluator import model_digest, parameters_digest
+    from flan_jax.evaluation.generator import Generator
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
         run = open_model(flags)
@@ -99,9 +102,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make_parser() -> cli.ArgumentParser:
+def make_parser() -> ArgumentParser:
     """Returns the parser of the verb's own flags."""
-    parser = cli.ArgumentParser(prog="flan-jax generate", description=__doc__)
+    parser = ArgumentParser(prog="flan-jax generate", description=__doc__)
     run_directory.add_flag(parser)
     parser.add_argument(
         "prompts", nargs="*", help="prompts; none: lines of --file, or of standard input"
@@ -119,7 +122,7 @@ def make_parser() -> cli.ArgumentParser:
         help="a run, one of its steps, or a checkpoint of "
         "another program (default: the last in MODEL_DIR)",
     )
-    cli.add_step_flag(parser)
+    add_step_flag(parser)
     parser.add_argument(
         "--method", default="greedy", help=f"{', '.join(METHODS)} (default: greedy)"
     )
@@ -170,8 +173,7 @@ def chosen_decoding(flags: argparse.Namespace) -> Decoding:
             if value is not None and flags.method in METHODS and method != flags.method:
                 raise UserError(
                     f"--{name} has no effect with --method={flags.method}; add --method={method}, "
-                    f"or leave "
-                    "it out."
+                    "or leave it out."
                 )
             if value is not None:
                 given[name] = value
@@ -262,8 +264,7 @@ def write_answers(
     if whole and not record.exists():
         raise UserError(
             f"{output} is there and was not written by flan-jax generate; remove it, or give "
-            f"another "
-            "--output."
+            "another --output."
         )
     whole = whole[: whole.rfind(b"\n") + 1]
     done = _answered(output, whole, prompts)
@@ -271,8 +272,7 @@ def write_answers(
     if done and changed:
         raise UserError(
             f"{output} has answers that were written with another {' and '.join(changed)}; remove "
-            f"it, or "
-            "give another --output."
+            "it, or give another --output."
         )
     # a chunk is answered as a whole, so that its batches are those of an undisturbed command
     if done < len(prompts):
@@ -327,11 +327,10 @@ def _answered(output: pathlib.Path, whole: bytes, prompts: list[str]) -> int:
         if number > len(prompts) or not is_whole or answered.get("prompt") != prompts[number - 1]:
             raise UserError(
                 f"line {number} of {output} answers another prompt than the one in that place; "
-                f"remove the "
-                "file, or give another --output."
+                "remove the file, or give another --output."
             )
     return len(lines)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    dispatch.run(main)

@@ -24,12 +24,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from flan_jax import __version__, cli
-from flan_jax import config as gin_config
+from flan_jax import __version__
+from flan_jax.cli import dispatch
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import NotHere, UserError
 from flan_jax.messages import did_you_mean, nearest
+from flan_jax.parallel.processes import NAMED_BY
 from flan_jax.signals import SAVED
-from flan_jax.training.processes import NAMED_BY
 
 # TPU VMs: what an accelerator type begins with -> the software that its VMs boot with.
 _TPU_SOFTWARE = {
@@ -131,8 +133,7 @@ def plain(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     ):
         raise UserError(
             f"--hosts={flags.hosts} must be different host names or addresses, as in "
-            f"--hosts=10.0.0.1,"
-            "10.0.0.2."
+            "--hosts=10.0.0.1,10.0.0.2."
         )
     coordinator = f"{hosts[0]}:{_number(flags, 'port', 8476)}"
     lines = [
@@ -151,8 +152,7 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
         raise UserError(
             f"--accelerator_type={flags.accelerator_type} is of none of the generations "
             f"{', '.join(_TPU_SOFTWARE)} (as in v4-32 or v5litepod-16); give the software of its "
-            f"VMs with "
-            "--version too."
+            "VMs with --version too."
         )
     steps = (flags.steps or ",".join(_STEPS)).split(",")
     unknown = [step for step in steps if step not in _STEPS]
@@ -178,8 +178,8 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     if "install" in steps and not flags.wheel:
         raise UserError(
             "--backend=tpu_vm needs --wheel=FILE.whl to install; `pip wheel --no-deps "
-            "--wheel-dir=dist .` "
-            "in a checkout makes it (or leave the installation out: --steps=train)."
+            "--wheel-dir=dist .` in a checkout makes it (or leave the installation out: "
+            "--steps=train)."
         )
     gcloud, name = ["gcloud", "compute", "tpus", "tpu-vm"], _name(flags)
     where = [f"--zone={flags.zone}", *([f"--project={flags.project}"] if flags.project else [])]
@@ -188,8 +188,8 @@ def tpu_vm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     package = shlex.quote(f"./{wheel.name}[tpu]")
     install = (
         "python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --clear "
-        "--python=3.12 flan && "
-        f"~/.local/bin/uv pip install --quiet --python=flan/bin/python {package}"
+        "--python=3.12 flan && ~/.local/bin/uv pip install --quiet --python=flan/bin/python "
+        f"{package}"
     )
     made = {
         "create": [
@@ -217,23 +217,21 @@ def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """A JobSet of GKE: one indexed Job a slice, one pod a host; GKE tells JAX who is who."""
     if flags.tpu not in _GKE_TPU:
         raise UserError(
-            f"--tpu={flags.tpu} is not one of {', '.join(_GKE_TPU)}"
-            f"{did_you_mean(nearest(flags.tpu, _GKE_TPU))}"
+            f"--tpu={flags.tpu} is not one of "
+            f"{', '.join(_GKE_TPU)}{did_you_mean(nearest(flags.tpu, _GKE_TPU))}"
         )
     sides = 1 if flags.tpu in ("v5e", "v6e") else 2
     if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{sides}}}", flags.topology):
         raise UserError(
             f"--topology={flags.topology} must be the chips along each side of the slice, such as "
-            f"4x4 "
-            "(v5e, v6e) or 4x4x4 (v4, v5p, tpu7x)."
+            "4x4 (v5e, v6e) or 4x4x4 (v4, v5p, tpu7x)."
         )
     chips = math.prod(map(int, flags.topology.split("x")))
     on_host = _number(flags, "chips_per_host", min(chips, _CHIPS_PER_HOST))
     if chips % on_host:
         raise UserError(
             f"--topology={flags.topology} has {chips} chips, which are no whole number of hosts "
-            f"with "
-            f"{on_host} each; give another --chips_per_host."
+            f"with {on_host} each; give another --chips_per_host."
         )
     name, text = _name(flags), json.dumps
     # Kubernetes would fill in "$(NAME)", and makes one "$" of two.
@@ -422,8 +420,8 @@ def main(argv: list[str] | None = None) -> int:
     return _run(launch)
 
 
-def _parser() -> cli.ArgumentParser:
-    parser = cli.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="flan-jax launch",
         description=__doc__,
         allow_abbrev=False,
@@ -479,8 +477,8 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
     if arguments[0] not in _VERBS and not arguments[0].startswith("-"):
         raise UserError(
             f"what follows -- begins with {arguments[0]!r}, but the verbs that run on several "
-            f"hosts are "
-            f"{', '.join(_VERBS)}: write one of them, or nothing for train, and its arguments."
+            f"hosts are {', '.join(_VERBS)}: write one of them, or nothing for train, and its "
+            "arguments."
         )
     for argument in arguments:
         if argument.partition("=")[0].removeprefix("--") in NAMED_BY:
@@ -517,8 +515,7 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
             flag = name if name.startswith("--") else f"--gin.{name}"
             raise UserError(
                 f"{name} is {path}, which ends with the container and which the other pods do not "
-                f"see; "
-                f"give {flag}={_MOUNT}/..., where --claim is mounted."
+                f"see; give {flag}={_MOUNT}/..., where --claim is mounted."
             )
 
 
@@ -573,8 +570,7 @@ def _run(launch: Launch) -> int:
     except FileNotFoundError as error:
         raise UserError(
             f"--run needs the program {error.filename!r}, which is not installed here; without "
-            f"--run "
-            "everything is printed, for a machine that has it."
+            "--run everything is printed, for a machine that has it."
         ) from error
     return 0
 
@@ -612,4 +608,4 @@ def _run_together(commands: Sequence[Sequence[str]], environment: dict[str, str]
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    dispatch.run(main)

@@ -15,11 +15,12 @@ from typing import Any
 
 import gin
 
-from flan_jax import cli
-from flan_jax import config as gin_config
-from flan_jax.config import CONFIGURED
+from flan_jax.cli import dispatch
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config.flags import ArgumentParser
+from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
-from flan_jax.files import local_path
+from flan_jax.storage.files import local_path
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled,
 # too.
@@ -31,7 +32,7 @@ _FAILURES = 6
 
 def main(argv: list[str] | None = None) -> int:
     """The verb. Takes the same gin arguments as `train`; ends with 1 if a slice cannot hold it."""
-    parser = cli.ArgumentParser(prog="flan-jax precompile", description=__doc__)
+    parser = ArgumentParser(prog="flan-jax precompile", description=__doc__)
     parser.add_argument(
         "--topology",
         required=True,
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(
             f"--json={flags.json}: there is no directory {flags.json.parent}; make it first."
         )
-    from flan_jax.scale import chooser, topology
+    from flan_jax.planning import mesh_search, topology
 
     where = topology.open_slice(flags.topology)
     job = configured(where.chip is None)
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             if flags.fit
             else [job.compile(where, chosen(job, where))]
         )
-    except chooser.NothingFits as error:
+    except mesh_search.NothingFits as error:
         print(f"does not fit: {error}")
         if flags.json:
             flags.json.write_text(json.dumps({"fits": False, "why": str(error)}), encoding="utf-8")
@@ -116,12 +117,14 @@ def _with_guess(job, where, record: dict[str, Any]) -> dict[str, Any]:
     """The record with what the chooser guesses of the training step's activations; the compiler
     does not name them.
     """
-    from flan_jax.scale import chooser
-    from flan_jax.scale.hardware import CHIPS
-    from flan_jax.scale.programs import Choice
+    from flan_jax.parallel.hardware import CHIPS
+    from flan_jax.planning import mesh_search
+    from flan_jax.planning.compiled import Choice
 
     train = record["train"]
-    guessed = chooser.guess(job, where.chip or CHIPS["v3"], Choice.of(record)).memory["activations"]
+    guessed = mesh_search.guess(job, where.chip or CHIPS["v3"], Choice.of(record)).memory[
+        "activations"
+    ]
     most = train["memory"].get("temporaries", guessed)
     return {**record, "train": {**train, "activations_guess": min(guessed, most)}}
 
@@ -137,13 +140,13 @@ def configured(simulated: bool):
     """The `Job` that gin configures; the dtype 'auto' is bfloat16 for accelerators, as it is on
     them.
     """
+    from flan_jax.checkpoints.model_gin import CONFIG_CLASS
     from flan_jax.data.assemble import DataConfig
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
-    from flan_jax.interchange.gin_fields import CONFIG_CLASS
     from flan_jax.models.architectures import make_model
-    from flan_jax.scale.programs import Job
+    from flan_jax.optim.adafactor import adafactor
+    from flan_jax.planning.compiled import Job
     from flan_jax.training.loop import TrainConfig
-    from flan_jax.training.optimizer import adafactor
 
     data, train = DataConfig(), TrainConfig()
     for name in () if simulated else CONFIG_CLASS.values():
@@ -159,22 +162,22 @@ def chosen(job, where):
 
     It is for MESH='auto', and where the default does not divide.
     """
-    from flan_jax.scale import chooser
-    from flan_jax.scale.programs import Choice
+    from flan_jax.planning import mesh_search
+    from flan_jax.planning.compiled import Choice
 
     config, count = job.config, len(where.devices)
     default = config.mesh in (None, {"fsdp": -1}) and job.batch_size % config.microbatches == 0
-    undivided = default and not chooser.divides(
+    undivided = default and not mesh_search.divides(
         job, {"data": 1, "fsdp": count, "model": 1}, config.microbatches
     )
     if undivided:
         job = dataclasses.replace(job, config=dataclasses.replace(config, mesh="auto"))
-    mesh, why = chooser.mesh_of(job, where.devices)
+    mesh, why = mesh_search.mesh_of(job, where.devices)
     if undivided:
         why = (
             f"the default MESH, {{'fsdp': -1}}, does not divide this model and {job.batch_size} "
-            f"rows over {count} "
-            f"devices; this is --gin.MESH=auto, which `flan-jax train` needs there too: {why}"
+            f"rows over {count} devices; this is --gin.MESH=auto, which `flan-jax train` needs "
+            f"there too: {why}"
         )
     if why:
         print(why + "\n", flush=True)
@@ -195,12 +198,12 @@ def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
     Raises:
       UserError: if no choice is worth a try.
     """
-    from flan_jax.scale import chooser
+    from flan_jax.planning import mesh_search
 
-    candidates = chooser.candidates(job, where)
+    candidates = mesh_search.candidates(job, where)
     if not candidates:
-        raise chooser.none_found(job, len(where.devices))
-    print(f"{chooser.explain(candidates[0], job)}\n", flush=True)
+        raise mesh_search.none_found(job, len(where.devices))
+    print(f"{mesh_search.explain(candidates[0], job)}\n", flush=True)
     records, best = [], float("inf")
     # Guesses err in the same direction; the least that they erred by corrects those to come.
     slower, larger = _Least(), _Least()
@@ -248,7 +251,7 @@ def print_fit(best: dict[str, Any], job, tries: int) -> None:
             )
         )
         return
-    from flan_jax.scale.programs import Choice
+    from flan_jax.planning.compiled import Choice
 
     what = "the fastest that fits" if best["fits"] else "the first by guess"
     print(
@@ -271,8 +274,7 @@ def _one_line(record: dict[str, Any], guess: float) -> str:
     verdict = {True: "fits, ", False: "too large, ", None: ""}[record["fits"]]
     return (
         f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: "
-        f"{verdict}{_size(total)} a "
-        f"device, {step} (guessed {guess:.3f} s)"
+        f"{verdict}{_size(total)} a device, {step} (guessed {guess:.3f} s)"
     )
 
 
@@ -282,8 +284,8 @@ def describe(record: dict[str, Any]) -> str:
     lengths = " + ".join(map(str, record["lengths"]))
     lines = [
         f"{record['size'] or 'model'}: {record['parameters']:,} parameters "
-        f"({record['param_dtype']}), "
-        f"{record['dtype']} compute; {record['batch_size']} rows of {lengths} tokens",
+        f"({record['param_dtype']}), {record['dtype']} compute; {record['batch_size']} rows of "
+        f"{lengths} tokens",
         f"{record['topology']}: {record['devices']} devices ({record['chip']}), mesh {mesh}, remat "
         f"{record['remat']}, microbatches {record['microbatches']}, loss chunks "
         f"{record['loss_chunks']}",
@@ -359,4 +361,4 @@ def _size(size: float | None) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    dispatch.run(main)

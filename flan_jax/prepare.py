@@ -15,18 +15,19 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from flan_jax import config as gin_config
-from flan_jax.checks import check_number
-from flan_jax.cli import ArgumentParser, run
+from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.cli.console import print_eval_counts, print_left_out, print_plan
+from flan_jax.cli.dispatch import run
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config.checks import check_number
+from flan_jax.config.flags import ArgumentParser
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packing import MissingEpochs, Plan
 from flan_jax.data.packs import PackWriter, Shard, check_writable
 from flan_jax.data.prune import prune
 from flan_jax.errors import UserError
-from flan_jax.locks import claimed
-from flan_jax.printing import print_eval_counts, print_left_out, print_plan
 from flan_jax.progress import progress
+from flan_jax.storage.locks import claimed
 
 _MOST_WORKERS = 16
 _ALONE_SECONDS = 3.0  # about what it takes to start them
@@ -172,8 +173,7 @@ class _Builders:
         except concurrent.futures.process.BrokenProcessPool as error:
             raise UserError(
                 "a process that renders rows was ended from outside, perhaps for want of memory; "
-                "the same "
-                "command goes on with what is there, with fewer processes by --workers."
+                "the same command goes on with what is there, with fewer processes by --workers."
             ) from error
 
 
@@ -255,8 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         except PermissionError as error:
             raise UserError(
                 f"cannot prune {data.directory} ({error.strerror}: {error.filename}); run this as "
-                f"the user "
-                "whose cache it is, or set CACHE_DIR to your own."
+                "the user whose cache it is, or set CACHE_DIR to your own."
             ) from error
         print(f"{data.directory}\n{freed.text(flags.dry_run)}")
         return 0

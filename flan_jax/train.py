@@ -8,11 +8,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from flan_jax import cli, report, signals
-from flan_jax import config as gin_config
-from flan_jax.opening import alone, make_directory, open_run, prepared
-from flan_jax.printing import print_sides, print_trained
-from flan_jax.training import processes
+from flan_jax import signals
+from flan_jax.cli import dispatch
+from flan_jax.cli.console import print_sides, print_trained
+from flan_jax.cli.setup import alone, make_directory, open_run, prepared
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config.flags import ArgumentParser
+from flan_jax.parallel import processes
+from flan_jax.report import __main__ as report
 
 if TYPE_CHECKING:
     from flan_jax.training import loop
@@ -34,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         return _train(run, flags.gin_arguments, started)
 
 
-def make_parser() -> cli.ArgumentParser:
+def make_parser() -> ArgumentParser:
     """Returns the parser of the verb's own flags."""
-    parser = cli.ArgumentParser(prog="flan-jax train", description=__doc__)
+    parser = ArgumentParser(prog="flan-jax train", description=__doc__)
     parser.add_argument(
         "--profile",
         type=int,
@@ -50,18 +53,19 @@ def make_parser() -> cli.ArgumentParser:
 
 def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
     """The run in its directory, which no other process works in; returns the exit status."""
+    from flan_jax.checkpoints import manager
     from flan_jax.evaluation import results
-    from flan_jax.training import checkpoints, metrics_log, mixture_record
+    from flan_jax.training import metrics_log, run_record
 
     # 2. Whether it may go on here.
     results.check_files(run.directory)
     metrics_log.read_steps(run.directory / metrics_log.FILE)
     config_before = run.config_before()
-    saved = checkpoints.Checkpoints(run.directory / "checkpoints", run.config.keep)
-    settings = mixture_record.settings_of(run.data.config, run.config.initial_checkpoint_path)
+    saved = manager.Checkpoints(run.directory / "checkpoints", run.config.keep)
+    settings = run_record.settings_of(run.data.config, run.config.initial_checkpoint_path)
     fresh = saved.latest_step() is None
     if not fresh:
-        mixture_record.check_same(run.directory, settings)
+        run_record.check_same(run.directory, settings)
     run.check_start(saved)
 
     # 3. Data: who trains, who is held out; tokens from the cache, or made now.
@@ -69,13 +73,13 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
     print_sides(data)
     initial = run.config.initial_checkpoint_path
     before = (
-        mixture_record.trained_before(initial)
+        run_record.trained_before(initial)
         if fresh
-        else mixture_record.began_with(run.directory, initial)
+        else run_record.began_with(run.directory, initial)
     )
     print_trained(data, before)
-    record = {**settings, **mixture_record.record_of(data), "trained_before": before}
-    mixture_record.keep(run.directory, record, fresh)
+    record = {**settings, **run_record.record_of(data), "trained_before": before}
+    run_record.keep(run.directory, record, fresh)
 
     # 4. State: the latest checkpoint, else the initial one, else random.
     run.start(saved)
@@ -102,4 +106,4 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    dispatch.run(main)

@@ -17,17 +17,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from flan_jax import cli
-from flan_jax.data import check, sources
-from flan_jax.data.catalogue import CATALOGUE, Dataset, Template, in_words
-from flan_jax.data.clusters import CLUSTERS
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, Dataset, Template, in_words
+from flan_jax.catalogue.relations import RULES, describe
+from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, render, usable_rows
+from flan_jax.catalogue.splits import HELD_OUT_FORMS, held_out_split
+from flan_jax.catalogue.template_words import summary as wording_summary
+from flan_jax.catalogue.template_words import wording
+from flan_jax.cli import dispatch
+from flan_jax.config.flags import ArgumentParser
+from flan_jax.data import dataset_check
+from flan_jax.data.contamination.overlap import held_out_overlap
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.mixture import HELD_OUT_FORMS, held_out_split
-from flan_jax.data.overlap import held_out_overlap
-from flan_jax.data.relations import RULES, describe
-from flan_jax.data.render import INSTRUCTIONS, STYLES, render, usable_rows
-from flan_jax.data.template_words import summary as wording_summary
-from flan_jax.data.template_words import wording
+from flan_jax.data.sources import base
 from flan_jax.data.user_modules import import_module
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped, shown
@@ -41,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
     return flags.do(flags) or 0
 
 
-def _parser() -> cli.ArgumentParser:
-    parser = cli.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="flan-jax tasks", description=__doc__.split("\n", 1)[0], allow_abbrev=False
     )
     verbs = parser.add_subparsers(required=True, metavar="list|show|render|check|split|overlap")
@@ -121,7 +123,7 @@ def _parser() -> cli.ArgumentParser:
 
 def _add_source_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--source", choices=sources.KINDS, default="bundled", help="where rows come from"
+        "--source", choices=base.KINDS, default="bundled", help="where rows come from"
     )
     parser.add_argument(
         "--data_dir",
@@ -151,8 +153,7 @@ def _list(flags: argparse.Namespace) -> None:
         return
     print(
         f"{'dataset':<36}{'cluster':<40}{'train rows':>10}  "
-        f"{'options':<9}{'templates':<16}{'metric':<17}"
-        f"{'commercial':<12}licence"
+        f"{'options':<9}{'templates':<16}{'metric':<17}{'commercial':<12}licence"
     )
     for d in datasets:
         rows = f"{d.rows['train']:,}" if "train" in d.rows else "?" if "train" in d.splits else "-"
@@ -171,8 +172,8 @@ def _list(flags: argparse.Namespace) -> None:
         )
     print(
         f"{len(datasets)} configurations of {len({d.paper_dataset for d in datasets})} datasets in "
-        f"{len({d.cluster for d in datasets})} clusters, "
-        f"{sum(len(d.templates) for d in datasets)} templates"
+        f"{len({d.cluster for d in datasets})} clusters, {sum(len(d.templates) for d in datasets)} "
+        "templates"
     )
 
 
@@ -268,7 +269,7 @@ def _indented(title: str, inputs: str, targets: str) -> str:
 
 def _render(flags: argparse.Namespace) -> None:
     dataset = CATALOGUE[flags.name]
-    source = sources.open_source(flags.source, flags.data_dir)
+    source = base.open_source(flags.source, flags.data_dir)
     templates = _templates(dataset, flags.template, flags.instructions)
     if flags.source in ("tfds", "hf") and (
         why := source.available(dataset, next(iter(dataset.splits)))
@@ -277,7 +278,7 @@ def _render(flags: argparse.Namespace) -> None:
             f"{dataset.name}: {why}; `flan-jax prepare` downloads, --source=bundled needs no "
             f"download."
         )
-    spec = flags.split or sources.parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
+    spec = flags.split or base.parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
     pool = ExemplarPool(dataset, source, flags.seed) if flags.shots else None
     counts: collections.Counter[str] = collections.Counter()
     for index, row_id, row in itertools.islice(
@@ -338,8 +339,7 @@ def _templates(dataset: Dataset, wanted: str, instructions: str) -> Sequence[Tem
         if template.kind == "inverted" and not inverts:
             raise UserError(
                 f"{dataset.name}: {wanted!r} is inverted, and --instructions={instructions} never "
-                f"turns a "
-                "row around; give a forward template."
+                "turns a row around; give a forward template."
             )
         return (template,)
     if instructions == "template":
@@ -357,20 +357,20 @@ def _templates(dataset: Dataset, wanted: str, instructions: str) -> Sequence[Tem
 
 
 def _check(flags: argparse.Namespace) -> int:
-    source = sources.open_source(flags.source, flags.data_dir)
+    source = base.open_source(flags.source, flags.data_dir)
     datasets = [CATALOGUE[name] for name in flags.names] or list(CATALOGUE)
     reports = []
     if not flags.json:
-        print(check.HEADER)
+        print(dataset_check.HEADER)
     for dataset in datasets:
-        reports.append(check.check_dataset(source, dataset, flags.num_rows))
+        reports.append(dataset_check.check_dataset(source, dataset, flags.num_rows))
         if not flags.json:
-            print(escaped(check.table_row(reports[-1])), flush=True)
+            print(escaped(dataset_check.table_row(reports[-1])), flush=True)
     if flags.json:
         print(json.dumps([vars(report) for report in reports], indent=1, ensure_ascii=False))
     else:
         print(wording_summary(datasets))
-        print(check.summary(reports, flags.source))
+        print(dataset_check.summary(reports, flags.source))
     statuses = {report.status for report in reports}
     return 0 if "ok" in statuses and "failed" not in statuses else 1
 
@@ -419,7 +419,7 @@ def _split(flags: argparse.Namespace) -> None:
 
 
 def _overlap(flags: argparse.Namespace) -> None:
-    source = sources.open_source(flags.source, flags.data_dir)
+    source = base.open_source(flags.source, flags.data_dir)
     report, left_out = held_out_overlap(
         CATALOGUE, source, flags.held_out, flags.split, flags.max_rows, flags.related
     )
@@ -460,9 +460,8 @@ def _overlap(flags: argparse.Namespace) -> None:
             )
     print(
         f"{sum(t.overlapping for t in report.held_out):,} of "
-        f"{sum(t.rows for t in report.held_out):,} held-out rows "
-        f"share words with {sum(report.train.values()):,} rows of {len(report.train)} training "
-        f"datasets"
+        f"{sum(t.rows for t in report.held_out):,} held-out rows share words with "
+        f"{sum(report.train.values()):,} rows of {len(report.train)} training datasets"
     )
     if flags.max_rows is not None:
         print(f"only the first {flags.max_rows:,} rows of each dataset were read")
@@ -473,4 +472,4 @@ def _overlap(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    dispatch.run(main)

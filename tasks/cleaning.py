@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from flan_jax.data.catalogue import Drop
+from flan_jax.catalogue.records import Drop
 
 # Windows-1252 read as Latin-1 leaves dashes, dots and quotation marks as control characters; all
 # others are noise.
@@ -141,41 +141,32 @@ _MARKS = _rules(
 # tells them apart ...
 _BEFORE = _words(
     "all anti bi by co cross double e eighty ex fast fifty first five forty four full good great "
-    "half hard high inter "
-    "long low medium mid middle mini multi new nine ninety non one open over part post pre "
-    "quarter re sci second self "
-    "semi seven seventy short single six sixty soft step sub super ten third thirty three top tri "
-    "twenty two uber "
-    "ultra under up vice warm well wide world x"
+    "half hard high inter long low medium mid middle mini multi new nine ninety non one open over "
+    "part post pre quarter re sci second self semi seven seventy short single six sixty soft step "
+    "sub super ten third thirty three top tri twenty two uber ultra under up vice warm well wide "
+    "world x"
 )
 # ... or one that often stands behind it ...
 _BEHIND = _words(
     "aged away balanced based blown bound catching class consuming down eyed fashioned fi filled "
-    "free friendly going "
-    "haired inch inspired ish kilometer kilometre known less level like looking lunch made mail "
-    "mails meter metre "
-    "mile minded minute month off old olds oriented out packed party person priced proof quality "
-    "rated related "
-    "running school shirt shirts shopping size sized star style styled taking term themed up ups "
-    "wide winning worker "
-    "workers year years"
+    "free friendly going haired inch inspired ish kilometer kilometre known less level like "
+    "looking lunch made mail mails meter metre mile minded minute month off old olds oriented out "
+    "packed party person priced proof quality rated related running school shirt shirts shopping "
+    "size sized star style styled taking term themed up ups wide winning worker workers year years"
 )
 # ... or both together.
 _COMPOUNDS = _words(
     "brand-new breast-feeding drive-through drive-thru get-together get-togethers gung-ho "
-    "hitch-hike in-law in-laws "
-    "jump-start laid-back light-blue no-ball no-go no-hitter no-one on-stage passer-by red-eye "
-    "remote-control role- "
-    "model so-called spot-on stir-fry thank-you to-do turn-on wi-fi"
+    "hitch-hike in-law in-laws jump-start laid-back light-blue no-ball no-go no-hitter no-one "
+    "on-stage passer-by red-eye remote-control role- model so-called spot-on stir-fry thank-you "
+    "to-do turn-on wi-fi"
 )
 # Behind a dash a clause may begin with one of these.
 _CLAUSE = _words(
     "a also although an and are as at be because been but by did do does especially even for from "
-    "had has have he her "
-    "his how i if in including is it its just my never no not now of on only or our she so than "
-    "that the their then "
-    "there these they this those though to very was we well were what when where which while who "
-    "why with you your"
+    "had has have he her his how i if in including is it its just my never no not now of on only "
+    "or our she so than that the their then there these they this those though to very was we well "
+    "were what when where which while who why with you your"
 )
 # What stands between the hyphens of 'mother-in-law' and 'face-to-face'.
 _WITHIN = _words("a and at by de die for in la n not o of on or the to up")

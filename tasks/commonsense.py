@@ -6,7 +6,7 @@ two ways to reach a goal, StoryCloze two last sentences.
 
 import re
 
-from flan_jax.data.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenised, lines, one_line
 
 # The section marks that HellaSwag keeps from its how-to guides.
@@ -236,8 +236,7 @@ PIQA = Dataset(
             "goal_of_both",
             (
                 "Right: {answer}\nWrong: {mistake}\n\nWrite the task, question or opening words "
-                "that "
-                "both belong to."
+                "that both belong to."
             ),
             "{goal}",
             "inverted",

@@ -8,7 +8,7 @@ not shown".
 import re
 from typing import Any
 
-from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, ended, labelled, one_line
 
 
@@ -312,8 +312,7 @@ RTE = Dataset(
             "evidence_for",
             (
                 "Sentence that needs a source: {hypothesis}\n{options}\nCan the lines below be "
-                "cited "
-                "for it?\n{premise}"
+                "cited for it?\n{premise}"
             ),
         ),
         Template(

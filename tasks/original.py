@@ -34,8 +34,7 @@ EVERYWHERE = (
         "ten templates of its own wording",
         "ten or more, worded anew, at most three of them inverted",
         "FLAN's hold 33 that cannot be answered from their input, 16 repetitions or "
-        "near-repetitions, and wrong "
-        "directions",
+        "near-repetitions, and wrong directions",
     ),
     Departure(
         "row i gets template i mod 10 in every epoch",
@@ -65,12 +64,10 @@ EVERYWHERE = (
     Departure(
         (
             "few-shot: 1, 2, 3, 5, 10 exemplars, or 16 within 960 tokens, with one exemplar "
-            "perhaps "
-            "the row itself"
+            "perhaps the row itself"
         ),
         "SHOTS of any number, as many as fit beside the row; never the row itself; SHOTS=16 with "
-        "inputs of 960 "
-        "tokens is FLAN's last setting",
+        "inputs of 960 tokens is FLAN's last setting",
         "the length is the model's own; a row that is its own exemplar is answered already",
     ),
     Departure(

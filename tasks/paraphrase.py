@@ -7,7 +7,7 @@ for the correlations.
 
 import math
 
-from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenised, ended, labelled, one_line
 
 _NO_YES = ("no", "yes")
@@ -87,8 +87,7 @@ GLUE_MRPC = Dataset(
             "equivalent",
             (
                 "Statement from the press: {sentence1}\nOther statement: {sentence2}\n{options}\n"
-                "Are "
-                "they equivalent?"
+                "Are they equivalent?"
             ),
         ),
         Template("b_of_a", "A: {sentence1}\nB: {sentence2}\nIs B a paraphrase of A?\n{options}"),
@@ -316,8 +315,7 @@ STSB = Dataset(
             "how_close",
             (
                 "{sentence1}\n{sentence2}\nHow close in meaning, from 0 for nothing shared to 5 "
-                "for "
-                "identical?\n{options}"
+                "for identical?\n{options}"
             ),
         ),
         Template(
@@ -345,8 +343,7 @@ STSB = Dataset(
             "match_quality",
             (
                 "Query: {sentence1}\nResult: {sentence2}\nHow good is the match, 5 being perfect "
-                "and "
-                "0 none?\n{options}"
+                "and 0 none?\n{options}"
             ),
         ),
         Template(

@@ -8,7 +8,7 @@ None has a turned-around template: a text cannot be found from its sentiment alo
 import html
 import re
 
-from flan_jax.data.catalogue import Dataset, Drop, Hub, Template
+from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, labelled, lines
 
 _OPTIONS = ("negative", "positive")
@@ -265,8 +265,7 @@ YELP_POLARITY_REVIEWS = Dataset(
             "which_way",
             (
                 "Good points and bad ones may both come up. Which way does the report lean?\n"
-                "Report: "
-                "{text}\n{options}"
+                "Report: {text}\n{options}"
             ),
         ),
     ),

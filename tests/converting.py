@@ -5,11 +5,12 @@ verb.
 import jax
 import numpy as np
 
-from flan_jax import cli, interchange
-from flan_jax.interchange import safetensors_files
-from flan_jax.interchange.load import open_checkpoint
+from flan_jax import checkpoints
+from flan_jax.checkpoints.formats import safetensors_files
+from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.cli import dispatch
 from flan_jax.models import decoder, t5
-from flan_jax.training import partitioning
+from flan_jax.parallel import partitioning
 
 
 def t5_batch(vocab_size):
@@ -49,14 +50,14 @@ def our_logits(path, batch):
         else decoder.DecoderLM(decoder.DecoderConfig(**fields))
     )
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
-    _, params = interchange.read_parameters(path, partitioning.unbox(boxed))
+    _, params = checkpoints.read_parameters(path, partitioning.unbox(boxed))
     return np.asarray(jax.jit(model.apply)({"params": params}, batch))
 
 
 def convert(form, to, path, output, *more):
     """`flan-jax convert`, which has to succeed."""
     assert (
-        cli.main(
+        dispatch.main(
             [
                 "convert",
                 f"--from={form}",

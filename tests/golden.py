@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from flan_jax.interchange import t5x
+from flan_jax.checkpoints.formats import t5x
 from flan_jax.models import losses, stacking, t5
 from flan_jax.models.stacking import named
 

@@ -15,8 +15,11 @@ import sys
 import jax
 import numpy as np
 
-from flan_jax.models import decoding, t5
-from flan_jax.training import checkpoints, optimizer, partitioning
+from flan_jax.checkpoints import manager
+from flan_jax.models import t5
+from flan_jax.models.decoding import greedy
+from flan_jax.optim import adafactor as optimizer
+from flan_jax.parallel import partitioning
 from flan_jax.training.step import ShardedState, make_train_step
 
 CONFIG = t5.T5Config(256, 128, 4, 32, 256, 2, 2, dropout_rate=0.0, dtype="float32")
@@ -83,7 +86,7 @@ def take_steps(
             "losses": values,
             "kernel_shards": len({str(shard.index) for shard in kernel.global_shards}),
         }
-        saved = checkpoints.Checkpoints(directory)
+        saved = manager.Checkpoints(directory)
         if saved.latest_step() is None:
             saved.save(STEPS, sharded.unstack(state))
             saved.wait()
@@ -96,7 +99,7 @@ def take_steps(
         result["loss_after_restore"] = float(metrics["loss"])
         if jax.process_count() == 1:
             result["greedy"] = np.asarray(
-                decoding.greedy(model, state["params"], batch["encoder_input_tokens"], 5)
+                greedy.greedy(model, state["params"], batch["encoder_input_tokens"], 5)
             ).tolist()
     return result
 

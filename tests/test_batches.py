@@ -9,7 +9,7 @@ import pytest
 
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import open_train_shard, train_shard
-from flan_jax.data.layouts import make_layout
+from flan_jax.data.layout import make_layout
 from flan_jax.data.packing import Member, Plan
 
 SOURCE, TARGET, BOS = 40, 24, 7

@@ -17,20 +17,20 @@ import sentencepiece
 import tokenizer_files
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import cli
+from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.cli import dispatch
 from flan_jax.data import cache as token_cache
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
-from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.encode import Rendering
-from flan_jax.data.hashing import stable_hash
 from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
-from flan_jax.data.slices import reading_order
-from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.data.sources.slices import reading_order
 from flan_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
+from flan_jax.storage.hashing import stable_hash
 
 QUESTIONS = [
     {
@@ -347,14 +347,14 @@ def test_a_preparation_of_two_days_makes_a_few_hundred_files(tmp_path, monkeypat
 def test_prune_is_a_flag_of_prepare(tmp_path, capsys, monkeypatch):
     arguments = ["prepare", "--gin_file=gin/flan.gin", f"--gin.CACHE_DIR={tmp_path}", "--dry_run"]
     assert (
-        cli.main([*arguments, "--prune"]) == 0
+        dispatch.main([*arguments, "--prune"]) == 0
         and "would free 0.0 MB; 0 shards" in capsys.readouterr().out
     )
     assert (
-        cli.main(arguments) == 2
+        dispatch.main(arguments) == 2
         and "--dry_run has no effect without --prune" in capsys.readouterr().err
     )
-    assert cli.main([*arguments, "--prune", "--older_than=-1"]) == 2
+    assert dispatch.main([*arguments, "--prune", "--older_than=-1"]) == 2
 
     left = tmp_path / "tokens" / f"1.{socket.gethostname()}-{2**22 + 1}-ab.pack"
     left.parent.mkdir()
@@ -364,5 +364,5 @@ def test_prune_is_a_flag_of_prepare(tmp_path, capsys, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(pathlib.Path, "unlink", refuse)  # a file of another user
-    assert cli.main([*arguments[:-1], "--prune"]) == 2
+    assert dispatch.main([*arguments[:-1], "--prune"]) == 2
     assert f"(Permission denied: {left})" in capsys.readouterr().err

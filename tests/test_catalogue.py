@@ -12,7 +12,8 @@ import sys
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import (
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import (
     CATALOGUE,
     FROM_ROW,
     Catalogue,
@@ -22,9 +23,8 @@ from flan_jax.data.catalogue import (
     fingerprint,
     source_of_row,
 )
-from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.render import read_row, render
-from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.catalogue.render import read_row, render
+from flan_jax.data.sources.base import BundledSource, JsonlSource
 from flan_jax.errors import UserError
 from flan_jax.tasks.original import DEPARTURES, original
 

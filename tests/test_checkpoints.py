@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flan_jax.checkpoints import manager
+from flan_jax.checkpoints.formats import t5x
+from flan_jax.checkpoints.read import read_parameters
 from flan_jax.errors import UserError
-from flan_jax.interchange import t5x
-from flan_jax.interchange.load import read_parameters
-from flan_jax.training import checkpoints, optimizer
+from flan_jax.optim import adafactor
 
 
 def make_state(value: float, width: int = 8) -> dict:
@@ -18,18 +19,18 @@ def make_state(value: float, width: int = 8) -> dict:
     }
     return {
         "params": params,
-        "opt_state": (optimizer.adafactor().init(params), ()),
+        "opt_state": (adafactor.adafactor().init(params), ()),
         "step": jnp.int32(value),
     }
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
-    run = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    run = manager.Checkpoints(tmp_path / "checkpoints")
     assert run.latest_step() is None
     run.save(7, make_state(7.0))
     run.wait()
     run.close()
-    again = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    again = manager.Checkpoints(tmp_path / "checkpoints")
     abstract = jax.eval_shape(lambda: make_state(0.0))
     restored = again.restore(abstract)
     assert jax.tree.structure(restored) == jax.tree.structure(make_state(7.0))
@@ -42,7 +43,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 
 
 def test_donating_what_is_being_saved_is_safe(tmp_path):
-    run = checkpoints.Checkpoints(tmp_path)
+    run = manager.Checkpoints(tmp_path)
     state = make_state(1.0)
     run.save(1, state)
     overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
@@ -66,7 +67,7 @@ def saved_steps(directory) -> list[int]:
     ],
 )
 def test_the_last_and_the_best_stay(tmp_path, losses, best):
-    run = checkpoints.Checkpoints(tmp_path, keep=2)
+    run = manager.Checkpoints(tmp_path, keep=2)
     for step, loss in enumerate(losses, start=1):
         run.save(
             step, make_state(float(step)), {"validation_loss": loss, "validation_accuracy": 1.0}
@@ -82,17 +83,17 @@ def test_the_last_and_the_best_stay(tmp_path, losses, best):
 
 
 def test_without_validation_there_is_no_best(tmp_path):
-    run = checkpoints.Checkpoints(tmp_path)
+    run = manager.Checkpoints(tmp_path)
     run.save(1, make_state(1.0))
     run.close()
     with pytest.raises(UserError, match="There is no checkpoint with a validation loss in"):
-        checkpoints.checkpoint_path(tmp_path, "best")
+        manager.checkpoint_path(tmp_path, "best")
     with pytest.raises(UserError, match="There is no checkpoint of step 5 in"):
-        checkpoints.checkpoint_path(tmp_path / "1", 5)
+        manager.checkpoint_path(tmp_path / "1", 5)
 
 
 def test_what_cannot_work_is_said_in_one_sentence(tmp_path):
-    run = checkpoints.Checkpoints(tmp_path / "run")
+    run = manager.Checkpoints(tmp_path / "run")
     abstract = jax.eval_shape(lambda: make_state(0.0))
     with pytest.raises(UserError, match="There is no checkpoint in"):
         run.restore(abstract)
@@ -105,10 +106,10 @@ def test_what_cannot_work_is_said_in_one_sentence(tmp_path):
     ):
         run.restore({"params": abstract["params"], "opt_state": abstract["opt_state"]})
     with pytest.raises(UserError, match="give a run's directory"):
-        checkpoints.checkpoint_path(tmp_path / "nowhere")
+        manager.checkpoint_path(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="another MODEL_DIR"):
-        checkpoints.Checkpoints(tmp_path / "file")
+        manager.Checkpoints(tmp_path / "file")
     run.close()
 
 

@@ -8,16 +8,16 @@ import typing
 import jax
 import pytest
 
-from flan_jax.config import parse_command_line
+from flan_jax.config.gin_files import parse_command_line
 from flan_jax.data.assemble import DataConfig
-from flan_jax.data.seqio_tasks import SeqioTasks
+from flan_jax.data.seqio.recipes import SeqioTasks
 from flan_jax.errors import UserError
 from flan_jax.models.architectures import make_model
 from flan_jax.models.decoder import DecoderConfig
 from flan_jax.models.t5 import T5Config
-from flan_jax.training import partitioning
+from flan_jax.optim.adafactor import adafactor
+from flan_jax.parallel import partitioning
 from flan_jax.training.loop import TrainConfig
-from flan_jax.training.optimizer import adafactor
 
 T5 = dict(
     vocab_size=128,
@@ -31,7 +31,7 @@ T5 = dict(
 MODULES = (
     "flan_jax.data.assemble",
     "flan_jax.training.loop",
-    "flan_jax.training.optimizer",
+    "flan_jax.optim.adafactor",
     "flan_jax.models.t5",
     "flan_jax.models.decoder",
 )
@@ -135,8 +135,7 @@ def test_a_number_that_cannot_be_is_refused(make, says):
             "OPTIONS_STYLE=Fixed",
             (
                 "OPTIONS_STYLE must be one of fixed, shuffled, lettered, none, not 'Fixed'; did "
-                "you "
-                "mean"
+                "you mean"
             ),
         ),
         ("LEARNING_RATE=0", "LEARNING_RATE must be a number of at least 1e-12, not 0."),
@@ -152,8 +151,7 @@ def test_a_number_that_cannot_be_is_refused(make, says):
             "TRAIN_STEPS=1e9",
             (
                 "TRAIN_STEPS=1,000,000,000 and BATCH_SIZE=8 make 8,000,000,000 rows, and a run "
-                "counts "
-                "fewer"
+                "counts fewer"
             ),
         ),
         (
@@ -179,8 +177,7 @@ def test_a_number_that_cannot_be_is_refused(make, says):
             "DATA_DIR=/rows",
             (
                 "DATA_DIR is not read with DATA_SOURCE=bundled, the rows that come with the "
-                "package; "
-                "set"
+                "package; set"
             ),
         ),
         (

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE, Drop, source_of_row
-from flan_jax.data.render import read_row
+from flan_jax.catalogue.records import CATALOGUE, Drop, source_of_row
+from flan_jax.catalogue.render import read_row
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.tasks import cleaning
 
@@ -241,12 +241,10 @@ RULES = {
         "context",
         cosmos(
             "My step - sister , 18 - year - old Ann , sent an e - mail - I read it in Wilmer - "
-            "Davis , face - to - "
-            "face with my mother - in - law , from 10 - 12 ."
+            "Davis , face - to - face with my mother - in - law , from 10 - 12 ."
         ),
-        "My step-sister, 18-year-old Ann, sent an e-mail - I read it in Wilmer-Davis, "
-        "face-to-face with my "
-        "mother-in-law, from 10-12.",
+        "My step-sister, 18-year-old Ann, sent an e-mail - I read it in Wilmer-Davis, face-to-face "
+        "with my mother-in-law, from 10-12.",
     ),
     "cosmos_quotation_marks": (
         "cosmos_qa",
@@ -713,8 +711,7 @@ RULES = {
         "article",
         news(
             "By . Bo Lee . PUBLISHED: . 09:10 EST, 4 May 2013 . | . UPDATED: . 10:02 EST, 4 May "
-            "2013 . "
-            "It rained ."
+            "2013 . It rained ."
         ),
         "It rained.",
     ),

@@ -13,7 +13,9 @@ import types
 import gin
 import pytest
 
-from flan_jax import cli, signals
+from flan_jax import signals
+from flan_jax.cli import dispatch
+from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import Diverged, UserError
 
 
@@ -29,21 +31,21 @@ def verb(monkeypatch):
         module = types.ModuleType("verb_of_a_test")
         module.main = main
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(cli.VERBS, "tasks", (module.__name__, "a test"))
+        monkeypatch.setitem(dispatch.VERBS, "tasks", (module.__name__, "a test"))
 
     return install
 
 
-@pytest.mark.parametrize("name", cli.VERBS)
+@pytest.mark.parametrize("name", dispatch.VERBS)
 def test_help_lists_verbs_that_exist(capsys, name):
-    assert cli.main(["--help"]) == 0
+    assert dispatch.main(["--help"]) == 0
     assert f"\n  {name} " in capsys.readouterr().out
-    assert importlib.util.find_spec(cli.VERBS[name][0]), f"no module for the verb {name}"
+    assert importlib.util.find_spec(dispatch.VERBS[name][0]), f"no module for the verb {name}"
 
 
 def test_help_is_quick_and_imports_no_engine():
     code = (
-        "import sys; from flan_jax import cli; cli.main(['--help']); "
+        "import sys; from flan_jax.cli import dispatch; dispatch.main(['--help']); "
         "assert not {'jax', 'tensorflow', 'seqio', 'numpy', 'gin'} & set(sys.modules)"
     )
     begin = time.perf_counter()
@@ -52,7 +54,7 @@ def test_help_is_quick_and_imports_no_engine():
 
 
 def test_version(capsys):
-    assert cli.main(["--version"]) == 0
+    assert dispatch.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("flan_jax 0.")
 
 
@@ -66,7 +68,7 @@ def test_version(capsys):
     ],
 )
 def test_a_wrong_verb_is_answered_with_the_right_ones(capsys, argv, expected):
-    assert cli.main(argv) == 2
+    assert dispatch.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("flan-jax: error: ") and expected in error and error.count("\n") == 1
 
@@ -74,10 +76,10 @@ def test_a_wrong_verb_is_answered_with_the_right_ones(capsys, argv, expected):
 def test_arguments_and_status_reach_the_verb(verb):
     seen = []
     verb(lambda argv: seen.append(argv) or 3)
-    assert cli.main(["tasks", "list", "--json"]) == 3
+    assert dispatch.main(["tasks", "list", "--json"]) == 3
     assert seen == [["list", "--json"]]
     verb(lambda argv: None)
-    assert cli.main(["tasks"]) == 0
+    assert dispatch.main(["tasks"]) == 0
 
 
 def test_a_user_error_is_one_sentence_even_through_gin(verb, capsys):
@@ -86,7 +88,7 @@ def test_a_user_error_is_one_sentence_even_through_gin(verb, capsys):
         raise UserError("the mesh needs 8 devices; give --gin.MESH={'data': 1}.")
 
     verb(lambda argv: fails())
-    assert cli.main(["tasks"]) == 2
+    assert dispatch.main(["tasks"]) == 2
     assert (
         capsys.readouterr().err
         == "flan-jax: error: the mesh needs 8 devices; give --gin.MESH={'data': 1}.\n"
@@ -96,7 +98,7 @@ def test_a_user_error_is_one_sentence_even_through_gin(verb, capsys):
 def test_another_error_keeps_its_traceback(verb):
     verb(lambda argv: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["tasks"])
+        dispatch.main(["tasks"])
 
 
 @pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
@@ -108,7 +110,7 @@ def test_sigterm_and_ctrl_c_end_a_verb_with_143_and_a_message(verb, capsys, numb
         time.sleep(10)
 
     verb(interrupted)
-    assert cli.main(["tasks"]) == 143
+    assert dispatch.main(["tasks"]) == 143
     assert capsys.readouterr().err == (
         f"flan-jax: {name}: ended; what was finished is kept, and the same command does the rest.\n"
     )
@@ -127,7 +129,7 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost(verb, capsys, number):
         time.sleep(10)
 
     verb(interrupted)
-    assert cli.main(["tasks"]) == 143
+    assert dispatch.main(["tasks"]) == 143
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -158,12 +160,12 @@ def test_a_diverged_run_ends_with_status_one_and_a_message(verb, capsys):
         raise Diverged("step 3 has loss nan")
 
     verb(diverges)
-    assert cli.main(["tasks"]) == 1
+    assert dispatch.main(["tasks"]) == 1
     assert capsys.readouterr().err == "flan-jax: error: step 3 has loss nan\n"
 
 
 def test_flags_of_a_verb_are_refused_in_one_sentence():
-    parser = cli.ArgumentParser(prog="flan-jax report")
+    parser = ArgumentParser(prog="flan-jax report")
     parser.add_argument("--output")
     with pytest.raises(
         UserError, match=r"^unrecognized arguments: --outptu=x; did you mean --output\?"
@@ -183,10 +185,10 @@ def test_the_package_runs_as_a_module():
 
 def test_a_module_run_with_python_m_ends_like_the_verb(tmp_path, monkeypatch):
     (tmp_path / "one_verb.py").write_text(
-        "from flan_jax import cli\nfrom flan_jax.errors import UserError\n\n"
+        "from flan_jax.cli import dispatch\nfrom flan_jax.errors import UserError\n\n"
         "def main(argv):\n    if argv == ['bad']:\n        raise UserError('say good.')\n    "
         "return len(argv)\n\n"
-        "if __name__ == '__main__':\n    cli.run(main)\n"
+        "if __name__ == '__main__':\n    dispatch.run(main)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert as_process("one_verb", "a", "b").returncode == 2

@@ -11,7 +11,7 @@ import sys
 import gin
 import pytest
 
-from flan_jax import config
+from flan_jax.config import gin_files
 from flan_jax.errors import UserError
 
 
@@ -53,7 +53,7 @@ def gin_dir(tmp_path, monkeypatch):
 
 
 def parse(*argv, **options):
-    return config.parse_command_line(argv, **{"modules": [], **options})
+    return gin_files.parse_command_line(argv, **{"modules": [], **options})
 
 
 def message(*argv, **options) -> str:
@@ -103,7 +103,7 @@ def test_files_then_arguments_and_twice_in_one_process(gin_dir):
 )
 def test_bare_words_are_strings_and_literals_are_literals(gin_dir, text, value):
     parse("--gin_file=main.gin", f"--gin.HELD_OUT={text}")
-    assert config.macro("HELD_OUT") == value
+    assert gin_files.macro("HELD_OUT") == value
     parse("--gin_file=main.gin", "--gin.HELD_OUT", text)
     assert type(toy_run()["cluster"]) is type(value)
 
@@ -139,7 +139,7 @@ def test_files_are_found_in_search_paths_beside_includes_and_among_the_shipped(
     (gin_dir / "a/beside.gin").write_text("toy_run.mixture = 'beside'\n")
     (gin_dir / "b/in_b.gin").write_text("toy_run.steps = 5\n")
     (gin_dir / "shipped/size/small.gin").write_text("toy_maker.width = 9\n")
-    monkeypatch.setattr(config, "_shipped", lambda: gin_dir / "shipped")
+    monkeypatch.setattr(gin_files, "_shipped", lambda: gin_dir / "shipped")
     parse("--gin_file=top.gin", "--gin_search_paths=a,b")
     assert toy_run()["steps"] == 5 and toy_run()["mixture"] == "beside" and toy_maker() == 9
     parse("--gin_file=gin/size/small.gin")
@@ -147,9 +147,9 @@ def test_files_are_found_in_search_paths_beside_includes_and_among_the_shipped(
 
 
 def test_shipped_files_have_two_names_from_any_directory(gin_dir):
-    for path in config._shipped().rglob("*.gin"):
-        name = str(path.relative_to(config._shipped()))
-        assert config.find_gin_file(name) == config.find_gin_file(f"gin/{name}") == path
+    for path in gin_files._shipped().rglob("*.gin"):
+        name = str(path.relative_to(gin_files._shipped()))
+        assert gin_files.find_gin_file(name) == gin_files.find_gin_file(f"gin/{name}") == path
 
 
 def test_the_saved_text_repeats_the_run(gin_dir):
@@ -162,13 +162,13 @@ def test_the_saved_text_repeats_the_run(gin_dir):
         "--gin.toy_run.lengths={'inputs': 8}",
         "--gin.toy_run.make=@toy_maker",
     )
-    saved, result = config.config_text(), toy_run()
+    saved, result = gin_files.config_text(), toy_run()
     (gin_dir / "config.gin").write_text(saved)
     for file in ("main.gin", "top.gin"):
         (gin_dir / file).unlink()
     parse("--gin_file=config.gin")
     assert toy_run() == result
-    assert config.config_text() == saved
+    assert gin_files.config_text() == saved
     parse("--gin_file=config.gin", "--gin.STEPS=4")
     assert toy_run()["steps"] == 4
 
@@ -199,10 +199,10 @@ def test_a_size_or_a_mesh_alone_is_told_the_file_that_reads_it(name):
 
 def test_a_macro_that_the_program_reads_itself_may_be_unread(gin_dir):
     parse("--gin_file=main.gin", "--gin.MODEL_DIR=runs/x", may_be_unread=["MODEL_DIR"])
-    assert config.macro("MODEL_DIR") == "runs/x"
-    assert "MODEL_DIR = 'runs/x'" in config.config_text()
+    assert gin_files.macro("MODEL_DIR") == "runs/x"
+    assert "MODEL_DIR = 'runs/x'" in gin_files.config_text()
     with pytest.raises(UserError, match="add --gin.SEED=VALUE"):
-        config.macro("SEED")
+        gin_files.macro("SEED")
 
 
 def test_what_is_missing_is_asked_for(gin_dir):
@@ -227,8 +227,7 @@ def test_what_is_missing_is_asked_for(gin_dir):
         (
             "toy_run.step = 3",
             "bad.gin:2: toy_run has no parameter 'step'; did you mean steps? It has steps, "
-            "mixture, "
-            "lengths, cluster, make.",
+            "mixture, lengths, cluster, make.",
         ),
         ("toy_run.vocabulary = 3", "toy_run has no parameter 'vocabulary'"),
         (
@@ -248,7 +247,7 @@ def test_what_is_missing_is_asked_for(gin_dir):
     ],
 )
 def test_mistakes_in_a_file_are_told_with_their_line(gin_dir, monkeypatch, line, expected):
-    monkeypatch.setattr(config, "_shipped", lambda: gin_dir)
+    monkeypatch.setattr(gin_files, "_shipped", lambda: gin_dir)
     (gin_dir / "bad.gin").write_text(f"toy_run.steps = 2\n{line}\n")
     assert expected in message("--gin_file=bad.gin")
 
@@ -278,7 +277,7 @@ def test_a_file_that_is_not_there_says_where_it_was_looked_for(gin_dir):
     for name in ("here", "there"):
         (gin_dir / name).mkdir(exist_ok=True)
     text = message("--gin_file=flam.gin", "--gin_search_paths=here,there")
-    for place in (gin_dir, gin_dir / "here", gin_dir / "there", config._shipped()):
+    for place in (gin_dir, gin_dir / "here", gin_dir / "there", gin_files._shipped()):
         assert str(place) in text
 
 
@@ -289,8 +288,10 @@ def test_search_paths_are_directories(gin_dir):
 
 
 def test_help_lists_every_setting_of_the_default_run_with_its_default_and_meaning():
-    text = (config._shipped() / "flan.gin").read_text()
-    listed = {name: (default, meaning) for name, default, meaning in config.default_settings(text)}
+    text = (gin_files._shipped() / "flan.gin").read_text()
+    listed = {
+        name: (default, meaning) for name, default, meaning in gin_files.default_settings(text)
+    }
     assert list(listed) == [
         line.partition(" = ")[0]
         for line in text.splitlines()
@@ -308,7 +309,7 @@ def test_help_lists_every_setting_of_the_default_run_with_its_default_and_meanin
 
 def test_help_of_a_verb_shows_the_settings(capsys):
     with pytest.raises(SystemExit) as ended:
-        parse("--help", modules=config.CONFIGURED)
+        parse("--help", modules=gin_files.CONFIGURED)
     out = capsys.readouterr().out
     assert ended.value.code == 0
     assert "\n  HELD_OUT = 'nli'\n        what does not train and is evaluated" in out

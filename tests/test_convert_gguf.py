@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from converting import convert, decoder_batch, our_logits
 
-from flan_jax import cli
+from flan_jax.checkpoints.formats import huggingface_llama, safetensors_files
+from flan_jax.checkpoints.parameters import parameter_shapes
+from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
-from flan_jax.interchange import huggingface_llama, safetensors_files
-from flan_jax.interchange.load import open_checkpoint
-from flan_jax.interchange.parameters import parameter_shapes
 
 gguf = pytest.importorskip("gguf", reason="NOT CHECKED: reading GGUF needs the extra [hf]")
 
@@ -186,7 +186,7 @@ def test_the_rotary_scaling_of_llama_3_is_recognised(tmp_path, capsys):
 
     write_gguf(tmp_path / "other.gguf", arrays, frequencies=factors * 1.1)
     assert (
-        cli.main(
+        dispatch.main(
             [
                 "convert",
                 "--from=gguf",
@@ -206,7 +206,7 @@ def test_a_file_that_lacks_tensors_is_refused_with_all_their_names(tmp_path, cap
         tmp_path / "cut.gguf", arrays, leave_out=("blk.1.ffn_up.weight", "output_norm.weight")
     )
     assert (
-        cli.main(
+        dispatch.main(
             [
                 "convert",
                 "--from=gguf",

@@ -23,16 +23,17 @@ from ended import ended_well
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from flan_jax import cli
-from flan_jax import config as gin_config
-from flan_jax.config import CONFIGURED
+from flan_jax.checkpoints import model_gin
+from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files
+from flan_jax.checkpoints.parameters import parameter_shapes
+from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.cli import dispatch
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
-from flan_jax.evaluation import measures
+from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import ResultRow, remember_run
 from flan_jax.evaluation.uncertainty import Measure
-from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
-from flan_jax.interchange.load import open_checkpoint
-from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.models import layers
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
@@ -717,7 +718,7 @@ def test_a_decoder_run_is_exported_in_its_own_sizes(tmp_path):
     )
     (tmp_path / "run/config.gin").write_text(gin_config.config_text())
     (tmp_path / "run/model.gin").unlink()
-    assert gin_fields.read_fields(tmp_path / "run/config.gin")["t5"]["num_heads"] == 4
+    assert model_gin.read_fields(tmp_path / "run/config.gin")["t5"]["num_heads"] == 4
     convert("flan", "hf", tmp_path / "run", tmp_path / "back")
     same_tensors(tmp_path / "hf", tmp_path / "back")
     config = json.loads((tmp_path / "back/config.json").read_text())
@@ -734,7 +735,7 @@ def test_what_hugging_face_cannot_hold_is_refused(tmp_path, capsys):
     with (tmp_path / "ours/model.gin").open("a") as file:
         file.write("DecoderConfig.prefix = 'bidirectional'\nDecoderConfig.scale_queries = False\n")
     assert (
-        cli.main(
+        dispatch.main(
             [
                 "convert",
                 "--from=flan",
@@ -892,7 +893,7 @@ def test_the_model_card_says_what_the_run_did(tmp_path):
     # what each half of the rows contributes
     for of, right in ((row, (123.0, 47.355)), (untuned, (80.0, 43.265))):
         parts = np.array([[right[0], 200], [right[1], 77]])
-        measures.write(
+        unit_scores.write(
             tmp_path / f"run/predictions/{of['model']}/rte.validation.plain.units.json",
             ResultRow(**of),
             Measure("ratio", (0, 1), parts),
@@ -919,7 +920,7 @@ def _card_with_results(run, rows, output):
 ONTO_A_MESH = """
 import json, sys, jax, numpy as np
 from flan_jax import interchange
-from flan_jax.interchange.load import open_checkpoint
+from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.models import decoder, stacking
 from flan_jax.training import partitioning
 

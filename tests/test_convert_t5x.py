@@ -21,13 +21,16 @@ import pytest
 from converting import convert, our_logits
 from flax import serialization, traverse_util
 
-from flan_jax import cli, interchange
+from flan_jax import checkpoints
+from flan_jax.checkpoints import manager, parameters
+from flan_jax.checkpoints.formats import orbax_files, ours, t5x, zarr_files
+from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.reader import Source, Tensor
+from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
-from flan_jax.interchange import orbax_files, ours, parameters, t5x, zarr_files
-from flan_jax.interchange.load import open_checkpoint
-from flan_jax.interchange.source import Source, Tensor
 from flan_jax.models import decoder, stacking, t5
-from flan_jax.training import checkpoints, optimizer, partitioning
+from flan_jax.optim import adafactor as optimizer
+from flan_jax.parallel import partitioning
 
 DECODER_V512 = golden.ROOT / "decoder_only_tiny_v512"
 LEGACY = [
@@ -103,13 +106,13 @@ def test_a_run_resumes_from_a_converted_checkpoint_with_its_optimizer(tmp_path):
     state = jax.jit(optimizer.adafactor().init)(params)
     state = state._replace(count=np.int32(5), v=jax.tree.map(lambda x: x + 0.5, state.v))
     tree = {"params": params, "opt_state": state, "step": np.int32(5)}
-    run = checkpoints.Checkpoints(tmp_path / "run/checkpoints")
+    run = manager.Checkpoints(tmp_path / "run/checkpoints")
     run.save(5, tree)
     run.close()
     convert("flan", "t5x", tmp_path / "run", tmp_path / "t5x", "--with_optimizer")
     convert("t5x", "flan", tmp_path / "t5x", tmp_path / "again", "--with_optimizer")
 
-    again = checkpoints.Checkpoints(tmp_path / "again/checkpoints")
+    again = manager.Checkpoints(tmp_path / "again/checkpoints")
     assert again.latest_step() == 5
     restored = again.restore(jax.eval_shape(lambda: tree))
     again.close()
@@ -132,7 +135,7 @@ def test_parameters_are_stored_in_the_dtype_asked_for_and_read_into_the_models(t
     abstract = traverse_util.unflatten_dict(
         {name: jax.ShapeDtypeStruct(x.shape, np.float32) for name, x in arrays.items()}, sep="/"
     )
-    restored = golden.named(interchange.read_parameters(tmp_path / "out", abstract)[1])
+    restored = golden.named(checkpoints.read_parameters(tmp_path / "out", abstract)[1])
     for name, x in rounded.items():
         assert restored[name].dtype == np.float32
         np.testing.assert_array_equal(restored[name], x.astype(np.float32), err_msg=name)
@@ -174,7 +177,7 @@ def test_scanned_layers_with_tables_of_their_own_are_refused(tmp_path, capsys):
     arrays = scanned_as_scalable_t5(small_arrays(), same_bias=False)
     t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
     assert (
-        cli.main(
+        dispatch.main(
             [
                 "convert",
                 "--from=t5x",
@@ -265,7 +268,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path):
         sep="/",
     )
     with pytest.raises(UserError) as error:
-        interchange.read_parameters(tmp_path, abstract)
+        checkpoints.read_parameters(tmp_path, abstract)
     assert (
         "missing: decoder/decoder_norm/scale; unexpected: encoder/extra; of another shape: "
         "decoder/logits_dense/kernel: (16, 64) there, (16, 128) here"
@@ -301,7 +304,7 @@ def test_a_checkpoint_of_another_size_is_one_short_sentence(tmp_path, changes, s
     with pytest.raises(
         UserError, match=r"; and \d+ more\); give the gin files it was trained with"
     ) as error:
-        interchange.read_parameters(tmp_path, abstract)
+        checkpoints.read_parameters(tmp_path, abstract)
     assert says in str(error.value) and len(str(error.value)) < 600
 
 
@@ -316,7 +319,7 @@ def test_a_checkpoint_of_the_other_architecture_says_so(tmp_path):
     with pytest.raises(
         UserError, match="it has ARCHITECTURE 't5', these gin files make 'decoder'; missing: "
     ):
-        interchange.read_parameters(tmp_path, abstract)
+        checkpoints.read_parameters(tmp_path, abstract)
 
 
 def test_convert_lists_every_difference_one_a_line(tmp_path, capsys):
@@ -325,7 +328,7 @@ def test_convert_lists_every_difference_one_a_line(tmp_path, capsys):
         "T5Config.mlp_dim = 48\nT5Config.num_decoder_layers = 3\n"
     )
     assert (
-        cli.main(
+        dispatch.main(
             [
                 "convert",
                 "--from=t5x",
@@ -379,7 +382,7 @@ def test_what_cannot_be_converted_says_why(tmp_path, capsys):
             "--tokenizer=nowhere",
         ): "neither a tokenizer's file",
     }.items():
-        assert cli.main(["convert", *arguments, f"--input={tmp_path}/in"]) == 2
+        assert dispatch.main(["convert", *arguments, f"--input={tmp_path}/in"]) == 2
         assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "in"]
 
@@ -407,7 +410,7 @@ def test_a_checkpoint_that_is_damaged_is_one_sentence(tmp_path, capsys, form, da
     root = tmp_path / ("in" if form == "t5x" else "ours")
     damage(root)
     assert (
-        cli.main(
+        dispatch.main(
             ["convert", f"--from={form}", "--to=hf", f"--input={root}", f"--output={tmp_path}/out"]
         )
         == 2
@@ -492,7 +495,7 @@ def test_a_run_does_not_resume_from_zeros_in_place_of_a_lost_chunk(tmp_path):
     }
     ours.write_ours(tmp_path / "run", source_of(arrays, slots=slots), None, lambda name: None)
     (tmp_path / "run/checkpoints/7/params/token_embedder.embedding/0.0").unlink()
-    run = checkpoints.Checkpoints(tmp_path / "run/checkpoints")
+    run = manager.Checkpoints(tmp_path / "run/checkpoints")
     with pytest.raises(UserError, match="lacks 1 chunks"):
         run.restore(jax.eval_shape(lambda: tree))
     run.close()
@@ -599,7 +602,7 @@ def test_a_gin_file_beside_a_checkpoint_is_checked(tmp_path, gin):
 
 
 def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
-    from flan_jax import config as gin_config
+    from flan_jax.config import gin_files as gin_config
     from flan_jax.models.t5 import T5Config
 
     config = t5.T5Config(
@@ -620,7 +623,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
         (
             "flan_jax.data.assemble",
             "flan_jax.training.loop",
-            "flan_jax.training.optimizer",
+            "flan_jax.optim.adafactor",
             "flan_jax.models.t5",
             "flan_jax.models.decoder",
         ),
@@ -651,7 +654,7 @@ def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
     """Cut off half-way, what is there does not look like a checkpoint: neither the directory's name
     nor its files.
     """
-    from flan_jax.interchange import staging
+    from flan_jax.checkpoints import staging
 
     seen = {}
     monkeypatch.setattr(
@@ -669,7 +672,7 @@ def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
             f"--input={tmp_path}/in",
             f"--output={tmp_path}/{to}",
         ]
-        assert cli.main(arguments) == 2
+        assert dispatch.main(arguments) == 2
         said = capsys.readouterr().err
         assert f"{part.parent}/ is not readable (" in said and "download or copy it again" in said
         assert "tensorstore_spec" not in said
@@ -704,7 +707,7 @@ def test_a_full_disk_is_one_message_with_the_place(
         f"--input={small_checkpoint}",
         f"--output={tmp_path}/out",
     ]
-    assert cli.main(arguments) == 2
+    assert dispatch.main(arguments) == 2
     said = capsys.readouterr().err
     assert f"--output={tmp_path}/out cannot be written (File too large); make room there" in said
     assert len(said.splitlines()) == 1 and sorted(path.name for path in tmp_path.iterdir()) == [
@@ -730,7 +733,7 @@ def test_sigterm_leaves_nothing_behind(tmp_path, monkeypatch, small_checkpoint, 
         f"--input={small_checkpoint}",
         f"--output={tmp_path}/out",
     ]
-    assert cli.main(arguments) == 143 and len(seen) == 1
+    assert dispatch.main(arguments) == 143 and len(seen) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
@@ -770,7 +773,9 @@ def test_convert_refuses_urls_and_makes_no_directory(
     monkeypatch.chdir(tmp_path)
     paths = {"input": small_checkpoint, "output": tmp_path / "out", flag: url}
     assert (
-        cli.main(["convert", "--to=flan", *(f"--{name}={path}" for name, path in paths.items())])
+        dispatch.main(
+            ["convert", "--to=flan", *(f"--{name}={path}" for name, path in paths.items())]
+        )
         == 2
     )
     said = capsys.readouterr().err

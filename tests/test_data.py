@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data import cache, packs, sources
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, RATE_CAP, TRAIN_CAP, Dataset, Template
+from flan_jax.catalogue.relations import RELATIONS, shared_texts
+from flan_jax.catalogue.splits import check_disjoint, format_card, held_out_split
+from flan_jax.cli.console import print_sides
+from flan_jax.data import cache, packs
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
-from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, TRAIN_CAP, Dataset, Template
-from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.encode import Rendering
-from flan_jax.data.mixture import check_disjoint, format_card, held_out_split
 from flan_jax.data.packing import (
     Member,
     MissingEpochs,
@@ -35,12 +37,11 @@ from flan_jax.data.packing import (
     pack_window,
     plan_once,
 )
-from flan_jax.data.relations import RELATIONS, shared_texts
-from flan_jax.data.slices import reading_order
+from flan_jax.data.sources import base
+from flan_jax.data.sources.slices import reading_order
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
-from flan_jax.printing import print_sides
 
 RTE = [
     {
@@ -86,7 +87,7 @@ def bundled(tmp_path_factory) -> Data:
     ],
 )
 def test_slices_keep_the_position_in_the_raw_split(write_rows, spec, expected):
-    source = sources.JsonlSource(write_rows("rte", "train", RTE[:10]))
+    source = base.JsonlSource(write_rows("rte", "train", RTE[:10]))
     assert [i for i, _ in source.rows(CATALOGUE["rte"], spec)] == list(expected)
 
 
@@ -96,14 +97,14 @@ def test_a_truncated_line_is_named_with_file_and_line(write_rows):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:30], lines[2]]) + "\n")
     with pytest.raises(UserError, match=r"rte/train.jsonl:2: not a whole JSON object"):
-        list(sources.JsonlSource(directory).rows(CATALOGUE["rte"], "train"))
+        list(base.JsonlSource(directory).rows(CATALOGUE["rte"], "train"))
 
 
 def test_a_row_with_raw_line_breaks_is_read_and_counted_once(write_rows):
     directory = write_rows("rte", "train", RTE[:2])
     path = directory / "rte/train.jsonl"
     path.write_text(path.read_text().replace("Premise number 0", "Premise\nnumber\n\n0"))
-    rows = list(sources.JsonlSource(directory).rows(CATALOGUE["rte"], "train[-2:]"))
+    rows = list(base.JsonlSource(directory).rows(CATALOGUE["rte"], "train[-2:]"))
     assert [i for i, _ in rows] == [0, 1] and rows[0][1]["premise"].startswith(
         "Premise\nnumber\n\n0"
     )
@@ -112,35 +113,35 @@ def test_a_row_with_raw_line_breaks_is_read_and_counted_once(write_rows):
 def test_a_line_that_breaks_within_a_text_and_ends_in_a_brace_is_no_row_of_its_own(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a {set}\nof braces"}\n{"text": "\\"}\n\\\\"}\n{"text": "\\\\"}\n')
-    assert sources.count_jsonl(path) == len(list(sources.read_jsonl(path))) == 3
+    assert base.count_jsonl(path) == len(list(base.read_jsonl(path))) == 3
 
 
 def test_blank_lines_may_end_a_file_and_not_part_its_rows(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n\n  \n')
-    assert sources.count_jsonl(path) == len(list(sources.read_jsonl(path))) == 2
+    assert base.count_jsonl(path) == len(list(base.read_jsonl(path))) == 2
     path.write_text('{"a": 1}\n\n{"a": 2}\n')
     with pytest.raises(UserError, match=r"rows.jsonl:2: not a whole JSON object"):
-        sources.count_jsonl(path)
+        base.count_jsonl(path)
 
 
 def test_another_encoding_is_named_with_file_line_and_byte(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes('{"text": "tea"}\n{"text": "café"}\n'.encode("latin-1"))
     with pytest.raises(UserError, match=r"rows.jsonl:2: byte 14 of the line is not UTF-8"):
-        list(sources.read_jsonl(path))
+        list(base.read_jsonl(path))
 
 
 def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_it(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n')
-    assert list(sources.read_jsonl(path)) == [{"a": 1}, {"a": 2}] and sources.count_jsonl(path) == 2
+    assert list(base.read_jsonl(path)) == [{"a": 1}, {"a": 2}] and base.count_jsonl(path) == 2
 
 
 def test_half_a_character_names_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\\\ud83d"}\n{"a": "cut within \\uD83D"}\n')
-    rows = sources.read_jsonl(path)
+    rows = base.read_jsonl(path)
     assert [next(rows), next(rows)] == [{"a": "\U0001f600"}, {"a": "\\ud83d"}]
     with pytest.raises(UserError, match=r"rows.jsonl:3: '\\ud83d' is half of a character"):
         next(rows)
@@ -164,7 +165,7 @@ def test_a_line_that_is_no_row_is_named_in_time_that_grows_with_the_file_alone(
     path.write_text('{"a": 1}\n' + line + "\n" + '{"a": "a row after it"}\n' * 150_000)
     start = time.process_time()
     with pytest.raises(UserError, match=f"rows.jsonl:2: .*{says}"):
-        list(sources.read_jsonl(path))
+        list(base.read_jsonl(path))
     assert time.process_time() - start < 5
 
 
@@ -180,11 +181,11 @@ def test_which_rows_a_run_reads_is_said_and_a_directory_without_a_source_is_refu
         )
     )
     assert f"rows: {directory} (DATA_SOURCE=jsonl)" in capsys.readouterr().out
-    assert "bundled with the package" in sources.described(sources.BundledSource())
+    assert "bundled with the package" in base.described(base.BundledSource())
 
 
 def test_availability_says_why_not(write_rows):
-    source = sources.JsonlSource(write_rows("rte", "train", RTE[:20]))
+    source = base.JsonlSource(write_rows("rte", "train", RTE[:20]))
     assert "has 20 rows" in source.available(CATALOGUE["rte"], "train")  # train[:-200]
     assert "no file" in source.available(CATALOGUE["cb"], "train")
     assert source.available(CATALOGUE["wsc273"], "train") == "has no train split"
@@ -192,11 +193,11 @@ def test_availability_says_why_not(write_rows):
 
 def test_sources_are_checked_when_opened(tmp_path):
     with pytest.raises(UserError, match="it is one of tfds, hf, jsonl, bundled"):
-        sources.open_source("csv")
+        base.open_source("csv")
     with pytest.raises(UserError, match="needs DATA_DIR"):
-        sources.open_source("jsonl")
+        base.open_source("jsonl")
     with pytest.raises(UserError, match="is not a directory"):
-        sources.open_source("jsonl", str(tmp_path / "none"))
+        base.open_source("jsonl", str(tmp_path / "none"))
 
 
 # Held-out sides.
@@ -677,8 +678,7 @@ def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
     one = config(tmp_path, train_steps=2)
     program = (
         "import sys; from flan_jax.prepare import prepare; from flan_jax.data.assemble import "
-        "DataConfig; "
-        f"prepare({one!r}, workers=1)"
+        f"DataConfig; prepare({one!r}, workers=1)"
     )
     pair = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -1015,8 +1015,7 @@ def test_rows_and_templates_that_cannot_be_evaluated_are_refused(given):
             {"options_style": "lettered", "untuned_instructions": "dataset_name"},
             (
                 "Data.untuned_instructions=dataset_name does not show which option has which; set "
-                "one "
-                "of the two otherwise."
+                "one of the two otherwise."
             ),
         ),
     ],
@@ -1033,7 +1032,7 @@ def test_workers_that_cannot_be_are_refused(tmp_path):
 
 def test_a_module_whose_record_lacks_fields_is_one_sentence(tmp_path):
     (tmp_path / "lacking.py").write_text(
-        "from flan_jax.data.catalogue import Dataset\nDataset(name='a')\n"
+        "from flan_jax.catalogue.records import Dataset\nDataset(name='a')\n"
     )
     with pytest.raises(UserError, match=r"lacking.py' does not run: .*missing .* 'cluster'"):
         Data(config(tmp_path, mixture_or_task_module=str(tmp_path / "lacking.py")))
@@ -1075,7 +1074,7 @@ def test_an_inverted_template_that_is_evaluated_is_written_though_the_dataset_ha
         templates=asked,
         inverted_metrics=("bleu",),
     )
-    source = sources.JsonlSource(write_rows("d", "test", [{"t": "x y", "p": "q", "label": 1}] * 2))
+    source = base.JsonlSource(write_rows("d", "test", [{"t": "x y", "p": "q", "label": 1}] * 2))
     cache = TokenCache(tmp_path, source, ByteVocabulary(), Rendering())
     cache.build_eval(dataset, "test", asked[1])
     examples = cache.eval_examples(dataset, "test", asked[1])
@@ -1102,6 +1101,6 @@ def test_a_run_without_a_usable_row_says_why(tmp_path, write_rows):
 def test_a_misspelt_name_of_what_trains_is_answered_without_seqio(monkeypatch, name, says):
     monkeypatch.delitem(sys.modules, "seqio", raising=False)
     # an import of it would fail
-    monkeypatch.setitem(sys.modules, "flan_jax.data.seqio_shards", None)
+    monkeypatch.setitem(sys.modules, "flan_jax.data.seqio.shards", None)
     with pytest.raises(UserError, match=re.escape(says)):
         Data(DataConfig(mixture_or_task_name=name))

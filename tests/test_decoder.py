@@ -13,8 +13,9 @@ import pytest
 from flax import linen as nn
 
 from flan_jax.errors import UserError
-from flan_jax.models import decoder, decoding, losses, stacking
-from flan_jax.training import partitioning
+from flan_jax.models import decoder, losses, stacking
+from flan_jax.models.decoding import greedy
+from flan_jax.parallel import partitioning
 
 GOLDEN = golden.ROOT / "decoder_only_tiny_v512"
 RELATIVE = decoder.DecoderConfig(128, 16, 4, 8, 32, 3, dtype="float32")
@@ -104,7 +105,7 @@ def test_greedy_tokens_equal_t5x(prefix, scan_layers):
     # does.
     lengths = numbers["greedy_batch/decoder_causal_attention"].sum(axis=1)
     tokens = np.asarray(
-        decoding.greedy(
+        greedy.greedy(
             model,
             params,
             numbers["greedy_batch/decoder_input_tokens"],
@@ -343,7 +344,7 @@ def test_greedy_answers_depend_on_neither_batch_nor_padding(name):
     model = decoder.DecoderLM(CONFIGS[name])
     params = initial_params(model.config)
     tokens, lengths = padded([*PROMPTS, []], 7)
-    together = np.asarray(decoding.greedy(model, params, tokens, 6, eos_id=-1, lengths=lengths))
+    together = np.asarray(greedy.greedy(model, params, tokens, 6, eos_id=-1, lengths=lengths))
     assert (together[-1] == 0).all()
     for row, prompt in zip(together, PROMPTS):
         written = []
@@ -351,10 +352,10 @@ def test_greedy_answers_depend_on_neither_batch_nor_padding(name):
             written.append(int(plain_logits(model, params, [*prompt], [*written, 0])[-1].argmax()))
         assert row.tolist() == written
         one, of = padded([prompt], 24)
-        alone = decoding.greedy(model, params, one, 6, eos_id=-1, lengths=of)
+        alone = greedy.greedy(model, params, one, 6, eos_id=-1, lengths=of)
         assert np.asarray(alone)[0].tolist() == written
     eos_id = int(together[0, 2])
-    ended = np.asarray(decoding.greedy(model, params, tokens, 6, eos_id=eos_id, lengths=lengths))
+    ended = np.asarray(greedy.greedy(model, params, tokens, 6, eos_id=eos_id, lengths=lengths))
     for row, free in zip(ended[:-1], together):
         places = np.flatnonzero(free == eos_id)
         end = places[0] + 1 if len(places) else 6
@@ -424,7 +425,7 @@ def test_values_that_cannot_work_are_refused(changes, hint):
 
 def test_greedy_wants_the_lengths_of_a_decoders_prompts():
     with pytest.raises(ValueError, match="lengths"):
-        decoding.greedy(decoder.DecoderLM(RELATIVE), {}, np.zeros((1, 2), np.int32), 3)
+        greedy.greedy(decoder.DecoderLM(RELATIVE), {}, np.zeros((1, 2), np.int32), 3)
 
 
 @pytest.mark.devices

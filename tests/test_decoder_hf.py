@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax.models import decoder, decoding, stacking
+from flan_jax.models import decoder, stacking
+from flan_jax.models.decoding import greedy
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: pip install torch transformers"
 torch = pytest.importorskip("torch", reason=NOT_CHECKED)
@@ -162,7 +163,7 @@ def test_greedy_tokens_equal_generate(name):
     model, params = ours(theirs)
     tokens = np.array([np.pad(prompt, (0, 30 - len(prompt))) for prompt in prompts], np.int32)
     written = np.asarray(
-        decoding.greedy(model, params, tokens, 12, eos_id=2, lengths=np.array([11, 4, 30]))
+        greedy.greedy(model, params, tokens, 12, eos_id=2, lengths=np.array([11, 4, 30]))
     )
     for row, prompt in zip(written, prompts):
         ids = torch.tensor(prompt, dtype=torch.long)[None]

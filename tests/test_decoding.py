@@ -15,11 +15,13 @@ from test_rank import VOCABULARY, model_and_params, rows  # noqa: F401
 
 from flan_jax.data.special_tokens import until
 from flan_jax.errors import UserError
-from flan_jax.evaluation import buckets
-from flan_jax.evaluation.generation import Generator
-from flan_jax.models import beam, decoding, layers, stacking
+from flan_jax.evaluation import batching
+from flan_jax.evaluation.generator import Generator
+from flan_jax.models import layers, stacking
 from flan_jax.models.decoder import DecoderLM
-from flan_jax.models.decoding_method import Decoding
+from flan_jax.models.decoding import beam
+from flan_jax.models.decoding import greedy as decoding
+from flan_jax.models.decoding.method import Decoding
 from flan_jax.models.t5 import T5
 
 SAMPLE = Decoding("sample", temperature=1.3, top_k=50, top_p=0.95, seed=3)
@@ -90,8 +92,8 @@ def log_probabilities(model, params, prompt, answers) -> np.ndarray:
 def test_the_scores_of_beams_are_those_of_their_tokens(model_and_params):  # noqa: F811
     model, params = model_and_params
     inputs, _ = rows(3)
-    given = buckets.prompts(model, inputs, 0)
-    tokens, lengths = buckets.padded(given, 4, 64), buckets.lengths(given, 4)
+    given = batching.prompts(model, inputs, 0)
+    tokens, lengths = batching.padded(given, 4, 64), batching.lengths(given, 4)
     eos_id = int(decoding.greedy(model, params, tokens, 6, eos_id=-1, lengths=lengths)[0, 2])
     written, scores = map(
         np.asarray, beam.beam_search(model, params, tokens, 6, 3, 0.6, eos_id, lengths)
@@ -120,8 +122,8 @@ def test_the_scores_of_beams_are_those_of_their_tokens(model_and_params):  # noq
 
 def test_any_of_several_ends_is_the_end(model_and_params):  # noqa: F811
     model, params = model_and_params
-    given = buckets.prompts(model, rows(4)[0], 0)
-    tokens, lengths = buckets.padded(given, 4, 64), buckets.lengths(given, 4)
+    given = batching.prompts(model, rows(4)[0], 0)
+    tokens, lengths = batching.padded(given, 4, 64), batching.lengths(given, 4)
     free = np.asarray(decoding.greedy(model, params, tokens, 8, eos_id=-1, lengths=lengths))
     ends = (1, int(free[0, 3]), int(free[1, 5]))
     whole = [
@@ -165,7 +167,7 @@ def test_as_many_hypotheses_go_on_as_there_are_beams_however_many_ends_are_likel
 
 def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):  # noqa: F811
     model, params = model_and_params
-    prompt = buckets.prompts(model, rows(1)[0], 0)[0]
+    prompt = batching.prompts(model, rows(1)[0], 0)[0]
     written, scores = beam.beam_search(
         model, params, prompt[None], 2, 384, 0.0, -1, np.array([len(prompt)])
     )
@@ -179,8 +181,8 @@ def answers(model, params):
     """What greedy decoding writes, and what beam search does and scores; not the jitted ones, which
     would remember.
     """
-    given = buckets.prompts(model, rows(3)[0], 0)
-    tokens, lengths = buckets.padded(given, 4, 64), buckets.lengths(given, 4)
+    given = batching.prompts(model, rows(3)[0], 0)
+    tokens, lengths = batching.padded(given, 4, 64), batching.lengths(given, 4)
     greedy = decoding.greedy.__wrapped__(model, params, tokens, 6, -1, lengths)
     return greedy, *beam.beam_search.__wrapped__(model, params, tokens, 6, 3, 0.6, -1, lengths)
 
@@ -243,7 +245,7 @@ def test_answers_depend_on_neither_batch_nor_padding_nor_cut(model_and_params, m
 @pytest.mark.devices
 @pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)
 def test_a_mesh_changes_no_answer(model_and_params, method):  # noqa: F811
-    from flan_jax.training import partitioning
+    from flan_jax.parallel import partitioning
 
     model, params = model_and_params
     inputs, _ = rows(9)

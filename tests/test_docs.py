@@ -14,14 +14,14 @@ import sys
 
 import pytest
 
-from flan_jax import config as gin_config
-from flan_jax.config import CONFIGURED
-from flan_jax.data import catalogue
+from flan_jax.catalogue import records
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.relations import RELATIONS
+from flan_jax.catalogue.splits import held_out_split
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.mixture import held_out_split
 from flan_jax.data.packs import Packs
-from flan_jax.data.relations import RELATIONS
 from flan_jax.errors import UserError
 from flan_jax.tasks.__main__ import main as tasks_verb
 
@@ -66,7 +66,11 @@ def commands(text: str) -> list[list[str]]:
 
 def run(command: list[str], directory: pathlib.Path) -> str:
     """What a command of a page prints; `flan-jax` and `python` are those of these tests."""
-    flan_jax = [sys.executable, "-c", "import sys; from flan_jax import cli; sys.exit(cli.main())"]
+    flan_jax = [
+        sys.executable,
+        "-c",
+        "import sys; from flan_jax.cli import dispatch; sys.exit(dispatch.main())",
+    ]
     program = {"python": [sys.executable], "flan-jax": flan_jax}[command[0]]
     result = subprocess.run(
         [*program, *command[1:]],
@@ -164,17 +168,17 @@ def test_a_new_dataset_trains_and_is_held_out_as_the_page_says(ferry):
 
 def test_the_page_quotes_what_registration_says(ferry, monkeypatch):
     registered = []
-    monkeypatch.setattr(catalogue, "register", registered.append)
+    monkeypatch.setattr(records, "register", registered.append)
     runpy.run_path(str(ferry / "ferry.py"))
     refused = re.findall(
         r"^\| `(.+?)` \| (.+?) \|$", section("add_a_dataset.md", "What is refused"), re.MULTILINE
     )
     assert len(refused) > 10
     for code, message in refused:
-        change = eval(code, {"Template": catalogue.Template})
+        change = eval(code, {"Template": records.Template})
         changes = change if isinstance(change, dict) else {"templates": (change,)}
         with pytest.raises(UserError) as error:
-            catalogue.Catalogue().register(dataclasses.replace(registered[0], **changes))
+            records.Catalogue().register(dataclasses.replace(registered[0], **changes))
         assert str(error.value) == message, code
 
 
@@ -199,8 +203,8 @@ def test_the_table_of_splits_is_what_the_code_gives():
     )
     assert {name for name, *_ in rows} >= set(CLUSTERS)
     for name, train, dropped, sharing, papers_train, evaluated in rows:
-        split = held_out_split(catalogue.CATALOGUE, name)
-        papers = held_out_split(catalogue.CATALOGUE, name, related="paper")
+        split = held_out_split(records.CATALOGUE, name)
+        papers = held_out_split(records.CATALOGUE, name, related="paper")
         assert [len(split.train), len(split.dropped), len(papers.train), len(split.eval)] == [
             *map(int, (train, dropped, papers_train, evaluated))
         ], name

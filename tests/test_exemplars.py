@@ -6,13 +6,13 @@ import dataclasses
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.catalogue.records import CATALOGUE, Dataset, Template
+from flan_jax.catalogue.render import render, usable_rows
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
-from flan_jax.data.render import render, usable_rows
-from flan_jax.data.slices import reading_order
-from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.data.sources.slices import reading_order
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare

@@ -17,16 +17,17 @@ import sentencepiece
 import tokenizer_files
 from converting import convert
 
-from flan_jax import cli
-from flan_jax import config as gin_config
-from flan_jax.config import CONFIGURED
+from flan_jax.checkpoints import model_gin
+from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files
+from flan_jax.checkpoints.parameters import parameter_shapes
+from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.cli import dispatch
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
-from flan_jax.interchange import gin_fields, huggingface_llama, huggingface_t5, safetensors_files
-from flan_jax.interchange.load import open_checkpoint
-from flan_jax.interchange.parameters import parameter_shapes
 from flan_jax.training.loop import Run, TrainConfig
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
@@ -293,7 +294,7 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
     )
     assert Data(DataConfig()).layout.bos_id == 7  # what training has the decoder read first
     (tmp_path / "config.gin").write_text(gin_config.config_text())
-    assert gin_fields.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
+    assert model_gin.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
 
 
 def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it(tmp_path):
@@ -422,7 +423,7 @@ def test_three_lines_of_transformers_answer_as_generate_does(tmp_path, make):
     run = make(tmp_path)
     convert("flan", "hf", run, tmp_path / "out")
     (tmp_path / "prompts").write_text("\n".join(prompt.replace("\n", " ") for prompt in PROMPTS))
-    cli.main(
+    dispatch.main(
         [
             "generate",
             f"--gin_file={run}/config.gin",

@@ -13,9 +13,9 @@ import sys
 import pytest
 
 from flan_jax.errors import UserError
-from flan_jax.files import local_path, read_json, write_file
-from flan_jax.locks import locked
 from flan_jax.messages import escaped, listed, nearest, shown
+from flan_jax.storage.files import local_path, read_json, write_file
+from flan_jax.storage.locks import locked
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_messages_escape_what_a_terminal_obeys_and_keep_what_people_write():
 def test_a_lock_names_its_holder_and_ends_with_it_also_on_kill(tmp_path):
     path = tmp_path / "lock.json"
     code = (
-        f"import pathlib, time; from flan_jax.locks import locked\n"
+        f"import pathlib, time; from flan_jax.storage.locks import locked\n"
         f"with locked(pathlib.Path({str(path)!r}), 'train'):\n    print('held', flush=True); "
         f"time.sleep(60)"
     )

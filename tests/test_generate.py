@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from flan_jax import cli, generate
+from flan_jax import generate
+from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
-from flan_jax.evaluation.generation import Generator
+from flan_jax.evaluation.generator import Generator
 
 PROMPTS = [f"number {i}, größer" for i in range(11)]
 IDENTITY = {"method": "sample", "seed": 1, "parameters": "abc"}
@@ -100,7 +101,7 @@ def test_control_characters_of_an_answer_do_not_reach_a_terminal(monkeypatch):
 )
 def test_a_url_is_refused_before_anything_is_opened(flag, capsys):
     prompts = [] if flag.startswith("--file") else ["hello"]
-    assert cli.main(["generate", "--gin_file=gin/flan.gin", flag, *prompts]) == 2
+    assert dispatch.main(["generate", "--gin_file=gin/flan.gin", flag, *prompts]) == 2
     name, _, url = flag.partition("=")
     assert f"{name} {url} is a URL, and" in capsys.readouterr().err
 
@@ -159,7 +160,7 @@ def test_a_host_that_does_not_write_answers_what_the_others_answer(tmp_path):
     ],
 )
 def test_flags_that_do_not_fit_are_one_sentence_before_anything_is_loaded(flags, message, capsys):
-    assert cli.main(["generate", "--gin_file=gin/flan.gin", "Is water wet?", *flags]) == 2
+    assert dispatch.main(["generate", "--gin_file=gin/flan.gin", "Is water wet?", *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from converting import t5_batch
 
-from flan_jax import interchange
-from flan_jax.interchange.load import open_checkpoint
-from flan_jax.models import beam, decoding, t5
-from flan_jax.training import partitioning
+from flan_jax import checkpoints
+from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.models import t5
+from flan_jax.models.decoding import beam, greedy
+from flan_jax.parallel import partitioning
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 torch = pytest.importorskip("torch", reason=NOT_CHECKED)
@@ -33,7 +34,7 @@ def t5_of(directory, vocab_size: int):
     source = open_checkpoint(directory)
     model = t5.T5(t5.T5Config(**{**source.fields, "dtype": "float32"}, dropout_rate=0.0))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), t5_batch(vocab_size))["params"])
-    return theirs, model, interchange.read_parameters(directory, partitioning.unbox(boxed))[1]
+    return theirs, model, checkpoints.read_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 @pytest.fixture(scope="module", params=["t5", "tied, grouped heads"])
@@ -105,7 +106,7 @@ def test_greedy_answers_are_theirs(models, prompts, eos_id):
     for given in prompts:
         tokens, lengths = padded(given)
         written = np.asarray(
-            decoding.greedy(model, params, tokens, NEW, eos_id=eos_id, lengths=lengths)
+            greedy.greedy(model, params, tokens, NEW, eos_id=eos_id, lengths=lengths)
         )
         expected, _ = their_answers(theirs, given, eos_id, do_sample=False)
         for row, of in zip(written, expected[:, 0]):
@@ -194,7 +195,7 @@ def test_draws_have_their_distribution(name, settings, tmp_path, monkeypatch):
     def drawn(**changes):
         return counts(
             np.asarray(
-                decoding.sample(
+                greedy.sample(
                     model,
                     params,
                     np.repeat(given, draws, 0),

@@ -15,18 +15,18 @@ import re
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import cli
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Drop, fingerprint, placeholders
+from flan_jax.catalogue.render import choose_template, read_row, render
+from flan_jax.cli import dispatch
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
-from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Drop, fingerprint, placeholders
-from flan_jax.data.clusters import CLUSTERS
 from flan_jax.data.encode import Encoder, Rendering
-from flan_jax.data.render import choose_template, read_row, render
-from flan_jax.data.slices import parse_spec, reading_order
-from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.data.sources.slices import parse_spec, reading_order
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
-from flan_jax.evaluation.metrics import score
+from flan_jax.metrics import score
 
 NAMES = [d.name for d in CATALOGUE]
 WITH_OPTIONS = [d for d in CATALOGUE if d.options]
@@ -177,7 +177,7 @@ def test_exemplars_are_never_the_row_itself(capsys):
         argv = ["tasks", "render", d.name, "--num_rows=12", f"--template={template}", "--json"]
         printed = []
         for more in ([], ["--shots=11"]):
-            assert cli.main(argv + more) == 0
+            assert dispatch.main(argv + more) == 0
             printed.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
         for alone, record in zip(*printed, strict=True):
             cue = "" if d.forward()[0].inputs.endswith(":") else "\nAnswer:"

@@ -15,7 +15,8 @@ import pytest
 from ended import ended_well, said
 from two_processes import ONE_TASK, arguments, environment, free_port, losses
 
-from flan_jax import cli, launch
+from flan_jax import launch
+from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def test_the_pages_show_what_is_printed(capsys, page):
     )
     assert pairs and f"--backend={page.stem}" in pairs[0][0]
     for command, shown in pairs:
-        assert cli.main(shlex.split(command)[1:]) == 0
+        assert dispatch.main(shlex.split(command)[1:]) == 0
         assert capsys.readouterr().out == shown
 
 
@@ -68,14 +69,14 @@ def test_a_shell_gives_train_the_arguments_as_they_are(capsys, tmp_path, backend
     noted = tmp_path / "noted.jsonl"
     note = (
         f"#!{sys.executable}\nimport json, sys\nopen({str(noted)!r}, "
-        f"'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+        "'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
     )
     (tmp_path / "flan-jax").write_text(note)
     # its options, then the command
     (tmp_path / "srun").write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
     (tmp_path / "gcloud").write_text(
-        '#!/bin/bash\nfor a; do case "$a" in --command=flan/bin/*) '
-        'bash -c "${a#--command=flan/bin/}";; esac; done\n'
+        '#!/bin/bash\nfor a; do case "$a" in --command=flan/bin/*) bash -c '
+        '"${a#--command=flan/bin/}";; esac; done\n'
     )
     for program in ("flan-jax", "srun", "gcloud"):
         (tmp_path / program).chmod(0o755)
@@ -350,9 +351,8 @@ def test_addresses_with_colons_get_brackets(capsys):
 
 def test_who_ends_the_launcher_ends_its_processes():
     code = (
-        "import os, sys; from flan_jax import launch; "
-        "sys.exit(launch._run_together([['sh', '-c', 'echo up; exec sleep 60']] * 2, "
-        "dict(os.environ)))"
+        "import os, sys; from flan_jax import launch; sys.exit(launch._run_together([['sh', '-c', "
+        "'echo up; exec sleep 60']] * 2, dict(os.environ)))"
     )
     launcher = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT

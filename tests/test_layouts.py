@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from flan_jax.data.layouts import make_layout
+from flan_jax.data.layout import make_layout
 from flan_jax.models import decoder, losses, t5
 
 MODELS = {

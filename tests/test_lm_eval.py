@@ -59,7 +59,7 @@ def finished(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def harness(finished):
     """The model as the harness opens it, and the same under the protocol 'flan'."""
-    from flan_jax.evaluation.lm_eval import FlanLM
+    from flan_jax.lm_eval.model import FlanLM
 
     return {
         protocol: FlanLM(run=str(finished), protocol=protocol) for protocol in ("harness", "flan")
@@ -67,7 +67,7 @@ def harness(finished):
 
 
 def test_continuations_that_differ_only_as_texts_are_counted():
-    from flan_jax.evaluation.lm_eval import same_tokens
+    from flan_jax.lm_eval.model import same_tokens
 
     arguments = [
         ("It printed", " {"),
@@ -285,7 +285,7 @@ def test_what_is_generated_is_greedy_and_ends_before_a_stop(harness):
 
 
 def test_stop_strings_cut_and_sampling_is_refused(harness):
-    from flan_jax.evaluation import lm_eval
+    from flan_jax.lm_eval import model as lm_eval
 
     assert lm_eval._before("a b\nc. d", ["c", "\n", ""]) == "a b"
     assert lm_eval._before("a b", None) == "a b" and lm_eval._before("a b", " b") == "a"
@@ -327,7 +327,7 @@ def test_a_long_context_loses_its_beginning_and_says_so(harness, monkeypatch, ca
 
 
 def test_a_checkpoint_with_gin_files_and_settings_is_the_run(finished, harness, tmp_path):
-    from flan_jax.evaluation.lm_eval import FlanLM
+    from flan_jax.lm_eval.model import FlanLM
 
     (tmp_path / "more.gin").write_text("TASK_FEATURE_LENGTHS = {'inputs': 99, 'targets': 31}\n")
     lm = FlanLM(
@@ -356,13 +356,13 @@ def test_a_checkpoint_with_gin_files_and_settings_is_the_run(finished, harness, 
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message):
-    from flan_jax.evaluation.lm_eval import FlanLM
+    from flan_jax.lm_eval.model import FlanLM
 
     with pytest.raises(UserError, match=message):
         FlanLM(**arguments)
 
 
 def test_torch_is_not_imported():
-    code = "import sys, flan_jax.evaluation.lm_eval; assert 'torch' not in sys.modules"
+    code = "import sys, flan_jax.lm_eval.model; assert 'torch' not in sys.modules"
     result = run([sys.executable, "-c", code])
     ended_well(result)

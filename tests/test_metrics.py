@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import sacrebleu
 
+from flan_jax import metrics
 from flan_jax.errors import UserError
-from flan_jax.evaluation import metrics
 
 
 def choice(label, options=("no", "yes"), **more):

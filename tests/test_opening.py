@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from flan_jax import opening
+from flan_jax.cli import setup
 from flan_jax.errors import UserError
 
 HOLD = """
@@ -27,14 +27,14 @@ def test_a_directory_that_is_removed_meanwhile_is_one_message(tmp_path, error):
     says = "run was removed while flan-jax train worked in it: what was saved there is lost"
     with (
         pytest.raises(UserError, match=says),
-        opening.alone(tmp_path / "run", ".train.lock", "flan-jax train"),
+        setup.alone(tmp_path / "run", ".train.lock", "flan-jax train"),
     ):
         shutil.rmtree(tmp_path / "run")
         if error:
             raise error
     with (
         pytest.raises(OSError, match="of its own"),
-        opening.alone(tmp_path, ".train.lock", "flan-jax train"),
+        setup.alone(tmp_path, ".train.lock", "flan-jax train"),
     ):
         raise OSError("of its own")
 
@@ -53,15 +53,15 @@ def test_a_second_run_in_a_directory_is_refused_until_the_first_one_is_dead(tmp_
     )
     with (
         pytest.raises(UserError, match=says),
-        opening.alone(tmp_path, ".train.lock", "flan-jax train"),
+        setup.alone(tmp_path, ".train.lock", "flan-jax train"),
     ):
         pass
     # another purpose, at the same time
-    with opening.alone(tmp_path, ".eval.run.tuned.4.lock", "flan-jax eval"):
+    with setup.alone(tmp_path, ".eval.run.tuned.4.lock", "flan-jax eval"):
         pass
     holder.kill()
     holder.wait()
-    with opening.alone(tmp_path, ".train.lock", "flan-jax train"):
+    with setup.alone(tmp_path, ".train.lock", "flan-jax train"):
         assert f'"process": {os.getpid()}' in (tmp_path / ".train.lock").read_text()
 
 
@@ -73,7 +73,7 @@ def test_a_preparation_that_is_ended_from_outside_is_one_message(
     program.write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    assert opening._prepare([]) == status
+    assert setup._prepare([]) == status
     assert (
         f"the preparation of the data was ended by signal {int(number)}" in capsys.readouterr().err
     )

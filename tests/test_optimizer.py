@@ -9,7 +9,7 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.models import losses, stacking, t5
-from flan_jax.training import optimizer
+from flan_jax.optim import adafactor as optimizer
 
 
 def golden_tree(numbers, prefix: str) -> dict:

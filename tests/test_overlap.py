@@ -10,24 +10,25 @@ import random
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import cli, errors
-from flan_jax.data import held_out_index, sources
+from flan_jax import errors
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Dataset, Template
+from flan_jax.catalogue.relations import shared_texts
+from flan_jax.catalogue.render import usable_rows
+from flan_jax.catalogue.splits import INTRA_CLUSTER_SPLITS
+from flan_jax.cli import dispatch
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Dataset, Template
-from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.held_out_index import HeldOutIndex, Rows, gram_words, own_texts, read_rows
-from flan_jax.data.mixture import INTRA_CLUSTER_SPLITS
-from flan_jax.data.ngrams import words
-from flan_jax.data.overlap import compare, held_out_overlap
-from flan_jax.data.relations import shared_texts
-from flan_jax.data.render import usable_rows
-from flan_jax.data.slices import reading_order
+from flan_jax.data.contamination import index as held_out_index
+from flan_jax.data.contamination.index import HeldOutIndex, Rows, gram_words, own_texts, read_rows
+from flan_jax.data.contamination.ngrams import words
+from flan_jax.data.contamination.overlap import compare, held_out_overlap
+from flan_jax.data.sources import base
+from flan_jax.data.sources.slices import reading_order
 
 COPY = "The harbour master counted fourteen grey barrels on the quay before the tide came in."
 FILLER = (
     "Nobody in the village could remember when the mill had last been painted, though its doors "
-    "were green once "
-    "and the hinges still held."
+    "were green once and the hinges still held."
 )
 
 
@@ -208,7 +209,7 @@ def random_sides() -> tuple[list[Rows], list[Rows]]:
 
 def test_it_finds_what_a_plain_search_finds(monkeypatch):
     monkeypatch.setattr(held_out_index, "PHRASE_DOCUMENTS", 10**9)
-    monkeypatch.setattr("flan_jax.data.overlap.PHRASE_DOCUMENTS", 10**9)
+    monkeypatch.setattr("flan_jax.data.contamination.overlap.PHRASE_DOCUMENTS", 10**9)
     train, held_out = random_sides()
     for side in held_out:
         expected = naive(train, side)
@@ -237,7 +238,7 @@ def test_report_and_filter_are_the_same_whatever_the_order(monkeypatch):
         assert marks == list(backwards.matches(side.dataset, (row for _, row in side.rows)))
     # Blocks of any size give the same.
     monkeypatch.setattr(held_out_index, "BLOCK_WORDS", 50)
-    monkeypatch.setattr("flan_jax.data.ngrams.BLOCK_WORDS", 50)
+    monkeypatch.setattr("flan_jax.data.contamination.ngrams.BLOCK_WORDS", 50)
     assert compare(train, held_out) == report and HeldOutIndex(held_out).digest == index.digest
 
 
@@ -301,7 +302,7 @@ def test_the_verb_for_scripts_and_for_eyes(write_rows, capsys):
         "--source=jsonl",
         f"--data_dir={place}",
     ]
-    assert cli.main([*flags, "--json"]) == 0
+    assert dispatch.main([*flags, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["train"] == {"squad_v1": 3}
     assert report["held_out"] == [
@@ -325,36 +326,36 @@ def test_the_verb_for_scripts_and_for_eyes(write_rows, capsys):
         and report["read_up_to_limit"] == {}
     )
 
-    assert cli.main([*flags, "--max_rows=2"]) == 0
+    assert dispatch.main([*flags, "--max_rows=2"]) == 0
     shown = capsys.readouterr()
     assert (
         "squad_v1: 1 rows (premise 1) with 2 training rows" in shown.out
         and pair["example"] in shown.out
     )
     assert "only the first 2 rows" in shown.out and "left out: cb" in shown.err
-    assert cli.main([*flags, "--max_rows=2", "--json"]) == 0
+    assert dispatch.main([*flags, "--max_rows=2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["read_up_to_limit"] == {"squad_v1": 2}
-    assert cli.main([*flags, "--split=train"]) != 0  # RTE has no training rows here
+    assert dispatch.main([*flags, "--split=train"]) != 0  # RTE has no training rows here
     assert "no dataset that would be held out has rows here" in capsys.readouterr().err
 
 
 def test_a_configuration_is_compared_where_the_one_with_its_rows_is_not_available(write_rows):
     rows_of = {"premise": COPY, "hypothesis": FILLER, "label": 1, "idx": 0}
     write_rows("sst2", "validation", [{"sentence": COPY, "label": 1, "idx": 0}])
-    source = sources.JsonlSource(write_rows("mnli_mismatched", "train", [rows_of] * 201))
+    source = base.JsonlSource(write_rows("mnli_mismatched", "train", [rows_of] * 201))
     report, left_out = held_out_overlap(CATALOGUE, source, "sentiment")
     assert report.train == {"mnli_mismatched": 1} and "no file" in left_out["mnli_matched"]
 
 
 def test_the_verb_says_what_to_give_instead(tmp_path, capsys):
-    assert cli.main(["tasks", "overlap", "--held_out=none"]) != 0
+    assert dispatch.main(["tasks", "overlap", "--held_out=none"]) != 0
     assert "--held_out=<cluster>" in capsys.readouterr().err
     with pytest.raises(errors.UserError, match="has rows here"):
-        held_out_overlap(CATALOGUE, sources.open_source("jsonl", str(tmp_path)), "nli")
+        held_out_overlap(CATALOGUE, base.open_source("jsonl", str(tmp_path)), "nli")
 
 
 def test_known_overlaps_of_real_rows(real_rows):
-    source = sources.open_source("jsonl", str(real_rows))
+    source = base.open_source("jsonl", str(real_rows))
     arc, qnli = CATALOGUE["arc_easy"], CATALOGUE["qnli"]
     [total] = compare([read_rows(source, arc, "train")], [read_rows(source, arc, "test")]).held_out
     assert 0 < total.overlapping < total.rows // 10
@@ -365,7 +366,7 @@ def test_known_overlaps_of_real_rows(real_rows):
 
 
 def test_held_out_real_rows_of_coreference_do_not_train(real_rows):
-    source = sources.open_source("jsonl", str(real_rows))
+    source = base.open_source("jsonl", str(real_rows))
     shares = {}
     for rule in ("text", "paper"):
         report, _ = held_out_overlap(CATALOGUE, source, "coreference", related=rule)
@@ -380,7 +381,7 @@ def test_held_out_real_rows_of_coreference_do_not_train(real_rows):
     "held_out", [*CLUSTERS, "superglue", *(f"intra_{n}" for n in range(INTRA_CLUSTER_SPLITS))]
 )
 def test_less_than_one_percent_of_held_out_real_rows_stand_in_rows_that_train(real_rows, held_out):
-    report, _ = held_out_overlap(CATALOGUE, sources.open_source("jsonl", str(real_rows)), held_out)
+    report, _ = held_out_overlap(CATALOGUE, base.open_source("jsonl", str(real_rows)), held_out)
     shares = {total.name: total.overlapping / total.rows for total in report.held_out}
     assert max(shares.values()) < 0.01, shares
 
@@ -390,7 +391,7 @@ def test_every_pair_of_real_datasets_that_shares_text_is_related(real_rows):
     """All rows of all splits against each other; the translation sets share news of the same days
     in their tests.
     """
-    source, sides = sources.open_source("jsonl", str(real_rows)), []
+    source, sides = base.open_source("jsonl", str(real_rows)), []
     for dataset in CATALOGUE:
         splits = sorted(path.stem for path in (real_rows / dataset.name).glob("*.jsonl"))
         rows = [

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from flan_jax.errors import UserError
-from flan_jax.training import partitioning
+from flan_jax.parallel import partitioning
 
 TESTS = pathlib.Path(__file__).parent
 

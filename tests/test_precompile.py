@@ -13,9 +13,10 @@ import sys
 import pytest
 from ended import ended_well
 
-from flan_jax import cli, config
 from flan_jax import precompile as precompile_verb
-from flan_jax.config import CONFIGURED
+from flan_jax.cli import dispatch
+from flan_jax.config import gin_files
+from flan_jax.config.gin_files import CONFIGURED
 
 TINY = [
     "--gin_file=gin/flan.gin",
@@ -31,10 +32,10 @@ TINY = [
     ("name", "devices"), [("cpu", 1), ("gpu8", 8), ("v3_128", 128), ("v5e_16", 16), ("v5p_128", 64)]
 )
 def test_a_preset_uses_every_device_of_its_machine(name, devices):
-    config.parse_command_line(
+    gin_files.parse_command_line(
         ["--gin_file=gin/flan.gin", f"--gin_file=gin/mesh/{name}.gin"], CONFIGURED
     )
-    assert abs(math.prod(config.macro("MESH").values())) == devices
+    assert abs(math.prod(gin_files.macro("MESH").values())) == devices
 
 
 def precompile(*arguments: str) -> subprocess.CompletedProcess:
@@ -97,7 +98,7 @@ def test_fit_prints_the_lines_to_use(capsys, tmp_path, monkeypatch):
     path = tmp_path / "found.json"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert (
-        cli.main(
+        dispatch.main(
             ["precompile", *TINY, "--topology=cpu:1", "--fit", "--tries=1", "--json=~/found.json"]
         )
         == 0
@@ -130,14 +131,14 @@ def test_fit_prints_the_lines_to_use(capsys, tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_get_one_sentence(capsys, arguments, hint):
-    assert cli.main(["precompile", *TINY, *arguments]) == 2
+    assert dispatch.main(["precompile", *TINY, *arguments]) == 2
     assert hint in capsys.readouterr().err
 
 
 def test_what_no_mesh_could_hold_is_a_record_that_does_not_fit(tmp_path, capsys):
     path = tmp_path / "found.json"
     assert (
-        cli.main(
+        dispatch.main(
             [
                 "precompile",
                 *TINY,
@@ -187,7 +188,7 @@ needs_libtpu = pytest.mark.skipif(
 @needs_libtpu
 def test_a_mesh_may_split_the_sides_of_a_slice():
     program = """
-from flan_jax.scale import topology
+from flan_jax.planning import topology
 from flan_jax.training import partitioning
 print(dict(partitioning.make_mesh({"fsdp": 8, "model": 8}, topology.open_slice("v5p:4x4x4").devices).shape))
 """

@@ -17,11 +17,11 @@ from flax import linen as nn
 
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
-from flan_jax.evaluation import buckets
-from flan_jax.evaluation.generation import Generator
-from flan_jax.evaluation.rank import RankScorer
-from flan_jax.models import beam, decoding
+from flan_jax.evaluation import batching
+from flan_jax.evaluation.generator import Generator
+from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.models.decoder import DecoderConfig, DecoderLM
+from flan_jax.models.decoding import beam, greedy
 from flan_jax.models.t5 import T5, T5Config
 
 VOCABULARY = ByteVocabulary()
@@ -199,9 +199,7 @@ def test_a_decoder_reads_the_bos_it_is_told_or_none(model_and_params):
         prompt = np.array([[*([] if bos_id is None else [bos_id]), *inputs[0]]])
         assert (
             answer.tolist()
-            == decoding.greedy(model, params, prompt, 4, lengths=np.array([prompt.size]))[
-                0
-            ].tolist()
+            == greedy.greedy(model, params, prompt, 4, lengths=np.array([prompt.size]))[0].tolist()
         )
     empty = [np.array([], np.int32)]
     assert len(RankScorer(model).scores(params, empty, options)[0]) == len(options[0])
@@ -217,11 +215,11 @@ def test_the_decoder_of_a_t5_begins_with_its_start_id_in_scores_answers_and_beam
         inputs, options, RankScorer(model).scores(params, inputs, options)
     ):
         assert_close(scores, [alone(model, params, source, option, 7) for option in choices])
-    written = np.asarray(decoding.greedy(model, params, inputs[0][None], 1, eos_id=-1))[0]
+    written = np.asarray(greedy.greedy(model, params, inputs[0][None], 1, eos_id=-1))[0]
     choices = [np.array([token], np.int32) for token in range(384)]
     assert written[0] == np.argmax(RankScorer(model).scores(params, inputs[:1], [choices])[0])
     beams, _ = beam.beam_search(model, params, inputs[0][None], 1, 1, eos_id=-1)
-    drawn = decoding.sample(model, params, inputs[0][None], 1, 0, np.arange(1), top_k=1, eos_id=-1)
+    drawn = greedy.sample(model, params, inputs[0][None], 1, 0, np.arange(1), top_k=1, eos_id=-1)
     assert beams[0, 0].tolist() == drawn[0].tolist() == written.tolist()
     with pytest.raises(UserError, match="decoder_start_id must be .* below 384, not 384"):
         dataclasses.replace(model.config, decoder_start_id=384)
@@ -275,7 +273,7 @@ def test_batches_cover_every_row_once_within_their_tokens():
     generator = np.random.default_rng(0)
     sources, targets = generator.integers(1, 1100, 500), generator.integers(1, 300, 500)
     seen = []
-    for batch in buckets.batches(sources, targets, batch_tokens=4096, multiple=4):
+    for batch in batching.batches(sources, targets, batch_tokens=4096, multiple=4):
         assert batch.size % 4 == 0 and len(batch.rows) <= batch.size
         assert batch.size == 4 or batch.size * (batch.source_width + batch.target_width) <= 4 * 4096
         assert (sources[batch.rows] <= batch.source_width).all() and (
@@ -283,19 +281,21 @@ def test_batches_cover_every_row_once_within_their_tokens():
         ).all()
         seen += batch.rows.tolist()
     assert sorted(seen) == list(range(500))
-    ladder = sorted({buckets.source_width(n) for n in range(1, 1025)})
+    ladder = sorted({batching.source_width(n) for n in range(1, 1025)})
     assert ladder == [*range(32, 257, 16), *range(288, 513, 32), *range(576, 1025, 64)]
 
 
 def test_batches_are_narrow_and_their_widths_are_used_again():
     generator = np.random.default_rng(0)
     sources, targets = generator.lognormal(4.7, 0.4, 1000).astype(int) + 1, [64] * 1000
-    batches = list(buckets.batches(sources, targets, batch_tokens=4096, multiple=1))
+    batches = list(batching.batches(sources, targets, batch_tokens=4096, multiple=1))
     shapes = {batch[1:] for batch in batches}
     assert len(shapes) <= 10 and max(batch.source_width for batch in batches) - sources.max() < 64
     assert sources.sum() / sum(batch.size * batch.source_width for batch in batches) > 0.83
     widths = {width for _, width, _ in shapes}
-    again = buckets.batches(sources[::3], targets[::3], batch_tokens=4096, multiple=1, known=widths)
+    again = batching.batches(
+        sources[::3], targets[::3], batch_tokens=4096, multiple=1, known=widths
+    )
     assert {batch.source_width for batch in again} <= widths
 
 
@@ -304,11 +304,11 @@ def test_greedy_answers_do_not_depend_on_the_batch(model_and_params):
     inputs, _ = rows(9)
     generator = Generator(model, VOCABULARY, max_length=7)
     together = generator.tokens(params, inputs)
-    given = buckets.prompts(model, inputs, 0)
+    given = batching.prompts(model, inputs, 0)
     widest = max(map(len, given))
     for row in (0, 4, 8):
-        one = buckets.padded([given[row]], 1, widest)
-        expected = decoding.greedy(
+        one = batching.padded([given[row]], 1, widest)
+        expected = greedy.greedy(
             model, params, one, max_length=7, lengths=np.array([len(given[row])])
         )[0]
         assert together[row].tolist() == expected.tolist()
@@ -325,7 +325,7 @@ def test_packed_rows_hold_every_row_once_with_little_padding():
         + 1
     )
     computed, seen, shapes = 0, [], set()
-    for batch in buckets.packed_batches(sizes, batch_tokens=8192, multiple=4):
+    for batch in batching.packed_batches(sizes, batch_tokens=8192, multiple=4):
         assert batch.size % 4 == 0 and len(batch.rows) <= batch.size
         assert batch.size == 4 or batch.size * sum(batch[2:]) <= 4 * 8192
         assert all((sizes[row].sum(axis=0) <= batch[2:]).all() for row in batch.rows)
@@ -336,13 +336,13 @@ def test_packed_rows_hold_every_row_once_with_little_padding():
     assert sizes.sum() > 0.9 * computed
     # For a few rows, what is compiled already will do.
     known = {shape[1:] for shape in shapes}
-    assert {batch[2:] for batch in buckets.packed_batches(sizes[:5], 8192, 4, known)} <= known
+    assert {batch[2:] for batch in batching.packed_batches(sizes[:5], 8192, 4, known)} <= known
 
 
 @pytest.mark.parametrize("longest", [60, 400, 5_000])
 def test_one_row_of_any_length_among_short_ones_is_packed(longest):
     sizes = np.array([[10, 3]] * 59 + [[longest, 3]])
-    packed = [row for batch in buckets.packed_batches(sizes, 8192, 1) for row in batch.rows]
+    packed = [row for batch in batching.packed_batches(sizes, 8192, 1) for row in batch.rows]
     assert sorted(number for row in packed for number in row) == list(range(60))
 
 
@@ -394,7 +394,7 @@ def test_two_processes_score_as_one():
 
 @pytest.mark.devices
 def test_a_mesh_changes_no_score(model_and_params):
-    from flan_jax.training import partitioning
+    from flan_jax.parallel import partitioning
 
     model, params = model_and_params
     inputs, options = rows(7)
@@ -410,8 +410,8 @@ def test_a_mesh_changes_no_score(model_and_params):
 
 @pytest.mark.devices
 def test_parameters_are_known_again_on_a_mesh(model_and_params):
-    from flan_jax.evaluation.held_out import parameters_digest
-    from flan_jax.training import partitioning
+    from flan_jax.evaluation.evaluator import parameters_digest
+    from flan_jax.parallel import partitioning
 
     _, params = model_and_params
     mesh = partitioning.make_mesh({"fsdp": -1})

@@ -10,13 +10,13 @@ from converting import t5_batch
 from safetensors.numpy import load_file, save_file
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import interchange
+from flan_jax import checkpoints
+from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.catalogue import CATALOGUE
-from flan_jax.evaluation.rank import RankScorer
-from flan_jax.interchange.load import open_checkpoint
+from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.models import t5
-from flan_jax.training import partitioning
+from flan_jax.parallel import partitioning
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 torch = pytest.importorskip("torch", reason=NOT_CHECKED)
@@ -56,7 +56,7 @@ def models(tmp_path_factory):
     boxed = jax.eval_shape(
         lambda: model.init(jax.random.key(0), t5_batch(VOCABULARY_ROWS))["params"]
     )
-    return theirs, model, interchange.read_parameters(directory, partitioning.unbox(boxed))[1]
+    return theirs, model, checkpoints.read_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 def their_scores(theirs, source, options) -> list[float]:

@@ -13,9 +13,9 @@ import math
 import re
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE, Drop
-from flan_jax.data.render import read_row, render
-from flan_jax.data.sources import JsonlSource
+from flan_jax.catalogue.records import CATALOGUE, Drop
+from flan_jax.catalogue.render import read_row, render
+from flan_jax.data.sources.base import JsonlSource
 
 # The option that means a class of the raw data; class names as the manifest gives them.
 NLI_2 = {"entailment": "yes", "not_entailment": "no"}

@@ -11,11 +11,12 @@ import sys
 import numpy as np
 import pytest
 
-from flan_jax import report as verb
 from flan_jax.errors import UserError
-from flan_jax.evaluation import figure, measures, report
+from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import ResultRow, remember_run, write_results
 from flan_jax.evaluation.uncertainty import Measure, paired_difference, standard_error
+from flan_jax.report import __main__ as verb
+from flan_jax.report import figures, summary
 
 
 def row(
@@ -84,7 +85,7 @@ def results():
 
 
 def test_each_number_is_what_it_says():
-    cb, rte, mean = report.compare(results())
+    cb, rte, mean = summary.compare(results())
     assert (rte.tuned.mean, rte.tuned.std, rte.tuned.stderr) == (60.0, 10.0, 2.0)
     assert (rte.tuned.low, rte.tuned.high, rte.tuned.best, rte.tuned.best_template) == (
         50.0,
@@ -111,7 +112,7 @@ def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
     validation = [
         row(f"t{i}", value, split="validation") for i, value in enumerate((9.0, 8.0, 7.0))
     ]
-    rte = report.compare(results() + validation)[1]
+    rte = summary.compare(results() + validation)[1]
     assert rte.tuned.split == "test"
     assert (rte.tuned.best, rte.tuned.best_template, rte.tuned.best_by_validation) == (
         50.0,
@@ -119,15 +120,15 @@ def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
         True,
     )
     # A split that was chosen on itself is marked, one chosen on validation rows is not.
-    text = report.table([rte])
+    text = summary.table([rte])
     assert "| 50.0 t0 |" in text and "†" not in text
-    only = report.compare(validation)[0]
+    only = summary.compare(validation)[0]
     assert only.tuned.split == "validation" and not only.tuned.best_by_validation
-    assert "| rte (validation) |" in report.table([only])
+    assert "| rte (validation) |" in summary.table([only])
 
 
 def test_table_shows_each_dataset_once_with_its_baselines():
-    lines = report.table(report.compare(results())).splitlines()
+    lines = summary.table(summary.compare(results())).splitlines()
     assert "## Natural language inference" in lines
     # Without what each row contributes the error is an upper bound, and there is no paired
     # difference.
@@ -145,7 +146,7 @@ def test_table_shows_each_dataset_once_with_its_baselines():
             stderr=None,
         )
     ]
-    text = report.table(report.compare(rouge))
+    text = summary.table(summary.compare(rouge))
     assert (
         "| xsum | rouge1 | 100 | 1 | 20.0 |  |  | 20.0 | 20.0 |  |  |  |  |" in text
         and "stemmer" in text
@@ -172,8 +173,10 @@ def measured(rows, scores, groups=None):
         parts = np.array(
             [[scores[groups == g, i].sum(), (groups == g).sum()] for g in units], float
         )
-        known[measures.key(one)] = Measure("ratio", tuple(map(str, units)), parts)
-    return [dataclasses.replace(one, value=known[measures.key(one)].value()) for one in rows], known
+        known[unit_scores.key(one)] = Measure("ratio", tuple(map(str, units)), parts)
+    return [
+        dataclasses.replace(one, value=known[unit_scores.key(one)].value()) for one in rows
+    ], known
 
 
 @pytest.mark.skipif(GOLDEN is None, reason="shared/golden/statistics.json is not here")
@@ -196,12 +199,12 @@ def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_gold
     untuned, second = measured(
         [row(f"t{i}", 0, model="untuned", step=0) for i in range(3)], GOLDEN["b"], groups
     )
-    (line,) = report.compare([*tuned, *untuned], {**first, **second})
+    (line,) = summary.compare([*tuned, *untuned], {**first, **second})
     assert line.tuned.mean == pytest.approx(100 * GOLDEN["summary_a"]["mean"], abs=1e-6)
     assert line.tuned.stderr == pytest.approx(100 * se, abs=1e-6) and not line.tuned.stderr_is_bound
     assert line.difference.value == pytest.approx(100 * GOLDEN["paired"]["diff"], abs=1e-6)
     assert line.difference.stderr == pytest.approx(100 * paired_se, abs=1e-6)
-    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in report.table(
+    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in summary.table(
         [line]
     )
 
@@ -244,37 +247,37 @@ def test_differences_of_bleu_and_f1_are_recomputed_on_resampled_rows_and_no_diff
     same = paired_difference([ours], [ours])
     assert (same.value, same.stderr, same.changed) == (0, 0, 0)
     rows, known = measured([row("a", 0), row("a", 0, model="untuned", step=0)], np.ones((4, 2)))
-    assert "| 0.0, no row differs |" in report.table(report.compare(rows, known))
+    assert "| 0.0, no row differs |" in summary.table(summary.compare(rows, known))
 
 
 def test_models_on_other_rows_or_templates_have_no_paired_difference():
     rows, known = measured([row("a", 0), row("a", 0, model="untuned", step=0)], np.eye(2))
-    assert report.compare(rows, known)[0].difference is not None
+    assert summary.compare(rows, known)[0].difference is not None
     moved = {
         key: one._replace(units=("8", "9")) if "untuned" in key else one
         for key, one in known.items()
     }
-    assert report.compare(rows, moved)[0].difference is None
+    assert summary.compare(rows, moved)[0].difference is None
     for setting, pairs in (({"instruction_mode": "baseline"}, False), ({"shots": 5}, True)):
         other, measures_of_other = measured(
             [row("a", 0), row("a", 0, model="untuned", step=0, **setting)], np.eye(2)
         )
-        (line,) = report.compare(other, measures_of_other)
+        (line,) = summary.compare(other, measures_of_other)
         assert line.untuned is not None and (line.difference is not None) == pairs
     stale = {
         key: one._replace(parts=one.parts * [[1], [0]] + [[0, 1], [0, 1]])
         for key, one in known.items()
     }
-    assert report.compare(rows, stale)[0].difference is None  # they do not give the rows' values
+    assert summary.compare(rows, stale)[0].difference is None  # they do not give the rows' values
 
 
 def test_a_changed_file_of_what_rows_contribute_gives_no_paired_difference():
     rows = [row("a", 50.0), row("a", 50.0, model="untuned", step=0)]
     known = {
-        measures.key(one): Measure("macro_f1", ("r0", "r1"), np.ones((2, 3 * classes)))
+        unit_scores.key(one): Measure("macro_f1", ("r0", "r1"), np.ones((2, 3 * classes)))
         for classes, one in enumerate(rows, 1)
     }
-    (line,) = report.compare(rows, known)
+    (line,) = summary.compare(rows, known)
     assert line.tuned.stderr is not None and line.difference is None
 
 
@@ -282,13 +285,13 @@ def test_a_cluster_counts_the_datasets_of_the_paper_and_not_their_configurations
     # ANLI's three rounds are one dataset of the paper, as MNLI's two sets are.
     values = {"anli_r1": 30.0, "anli_r2": 40.0, "anli_r3": 50.0, "rte": 80.0}
     rows = [row("a", value, dataset=name) for name, value in values.items()]
-    mean = report.compare(rows)[-1]
+    mean = summary.compare(rows)[-1]
     assert mean.tuned.mean == 60.0 and mean.tuned.stderr == pytest.approx(
         (3 * (2 / 6) ** 2 + 1) ** 0.5
     )
-    assert "| **mean of 2 datasets (4 configurations)** |" in report.table([mean])
+    assert "| **mean of 2 datasets (4 configurations)** |" in summary.table([mean])
     early = [dataclasses.replace(one, step=5, value=one.value - 10) for one in rows]
-    assert "| test | 5 | 2 | 400 | accuracy | 50.0 |" in report.progress([*rows, *early])
+    assert "| test | 5 | 2 | 400 | accuracy | 50.0 |" in summary.progress([*rows, *early])
 
 
 def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
@@ -297,10 +300,10 @@ def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
         row("t1", 79.0, run="big", size="t5_base"),
         row("t0", 45.0, run="big", size="t5_base", model="untuned", step=0),
     ]
-    small, big = (line for line in report.compare(rows) if line.dataset == "rte")
+    small, big = (line for line in summary.compare(rows) if line.dataset == "rte")
     assert (small.label, big.label) == ("t5_tiny, nli", "t5_base, big")
     assert (small.untuned.mean, big.untuned.mean) == (40.0, 45.0)
-    assert "| rte | t5_base, big | accuracy |" in report.table([small, big])
+    assert "| rte | t5_base, big | accuracy |" in summary.table([small, big])
 
 
 def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
@@ -320,7 +323,7 @@ def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
         )
         for name, value in (("wmt14", 36.0), ("wmt16", 40.0))
     ]
-    lines = report.compare([*back, *there])
+    lines = summary.compare([*back, *there])
     assert [(line.dataset, line.tuned.mean) for line in lines] == [
         ("wmt14", 30.0),
         ("wmt16", 20.0),
@@ -329,19 +332,19 @@ def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
         ("wmt16", 40.0),
         ("", 38.0),
     ]
-    text = report.table(lines)
+    text = summary.table(lines)
     assert text.index("## Translation\n") < text.index("## Translation, inverted templates\n")
-    assert figure.draw(lines).startswith(b"\x89PNG")
+    assert figures.draw(lines).startswith(b"\x89PNG")
 
 
 def test_steps_are_shown_where_there_are_several():
-    assert report.progress(results()[:5]) == ""
+    assert summary.progress(results()[:5]) == ""
     early = [
         row("t0", 20.0, step=5, n=32),
         row("t1", 40.0, step=5, n=32),
         row("t0", 60.0, dataset="cb", step=5, n=16),
     ]
-    text = report.progress([*results()[:5], *early])
+    text = summary.progress([*results()[:5], *early])
     assert text.splitlines()[5:] == [
         "| flan | Natural language inference | test | 5 | 2 | 48 | accuracy | 45.0 |",
         "| flan | Natural language inference | test | 10 | 2 | 156 | accuracy | 72.5 |",
@@ -350,18 +353,18 @@ def test_steps_are_shown_where_there_are_several():
 
 def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
     rows = [row("t0", 50.0), row("t0", 40.0, model="untuned", step=0, instruction_mode="baseline")]
-    assert "| 40.0 (baseline) |" in report.table(report.compare(rows))
+    assert "| 40.0 (baseline) |" in summary.table(summary.compare(rows))
     rows[1] = dataclasses.replace(rows[1], shots=3)
-    assert "| 40.0 (baseline, 3 shots) |" in report.table(report.compare(rows))
+    assert "| 40.0 (baseline, 3 shots) |" in summary.table(summary.compare(rows))
 
 
 def test_baselines_alone_make_a_report_and_nothing_does_not():
     untuned = [r for r in results() if r.model != "flan"]
-    (line,) = report.compare(untuned)
-    assert line.tuned is None and "| 40.0 ± 10.0 |  | 52.0 |" in report.table([line])
-    assert figure.draw([line]).startswith(b"\x89PNG")
+    (line,) = summary.compare(untuned)
+    assert line.tuned is None and "| 40.0 ± 10.0 |  | 52.0 |" in summary.table([line])
+    assert figures.draw([line]).startswith(b"\x89PNG")
     with pytest.raises(UserError, match="no row that a table shows"):
-        report.compare([])
+        summary.compare([])
 
 
 def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
@@ -383,9 +386,9 @@ def test_an_evaluation_that_adds_nothing_does_not_draw_again(tmp_path, monkeypat
     write_results(tmp_path / "results.csv", results())
     assert verb.conclude(tmp_path, True, "") == 0
     files = [tmp_path / "report.md", tmp_path / "report.png"]
-    monkeypatch.setattr("flan_jax.evaluation.figure.draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr("flan_jax.report.figures.draw", lambda *_: pytest.fail("drawn again"))
     assert verb.conclude(tmp_path, True, "") == 0
-    monkeypatch.setattr("flan_jax.evaluation.figure.draw", lambda *_: b"another")
+    monkeypatch.setattr("flan_jax.report.figures.draw", lambda *_: b"another")
     write_results(tmp_path / "results.csv", [*results(), row("other", 10.0)])
     before = files[0].read_bytes()
     verb.conclude(tmp_path, True, "")
@@ -431,14 +434,14 @@ def test_a_baseline_on_other_rows_is_not_held_against_a_number():
     majority = row(
         "any", 99.0, model="majority", step=0, scoring="majority", instruction_mode="any"
     )
-    assert report.compare([row("a", 50.0), majority])[0].majority.mean == 99
-    assert report.compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
+    assert summary.compare([row("a", 50.0), majority])[0].majority.mean == 99
+    assert summary.compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
 
 
 def test_the_test_split_is_shown_though_a_later_step_was_asked_validation_rows():
     later = row("a", 90.0, model="tuned", step=20, split="validation")
     assert [
-        line.tuned.split for line in report.compare([row("a", 50.0, model="tuned"), later])
+        line.tuned.split for line in summary.compare([row("a", 50.0, model="tuned"), later])
     ] == ["test"]
 
 
@@ -485,9 +488,9 @@ def test_a_run_and_what_was_evaluated_elsewhere_of_it_are_one_model_others_of_it
 
 def test_the_untuned_model_is_that_of_the_run_and_says_if_it_was_asked_in_other_templates():
     rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
-    assert "| 40.0 ± 0.0 (2 templates) |" in report.table(report.compare(rows))
-    assert "| 40.0 (1 other templates) |" in report.table(report.compare([rows[0], rows[2]]))
-    (line,) = report.compare([row("a", 60.0, run="other"), *rows[1:]])
+    assert "| 40.0 ± 0.0 (2 templates) |" in summary.table(summary.compare(rows))
+    assert "| 40.0 (1 other templates) |" in summary.table(summary.compare([rows[0], rows[2]]))
+    (line,) = summary.compare([row("a", 60.0, run="other"), *rows[1:]])
     assert line.untuned is None
 
 
@@ -497,23 +500,23 @@ def test_means_over_other_datasets_say_so_and_are_not_drawn_side_by_side():
         for run, names in (("x", ("rte", "cb")), ("y", ("cb", "wnli")))
         for name in names
     ]
-    lines = report.compare(rows)
-    text = report.table(lines)
+    lines = summary.compare(rows)
+    text = summary.table(lines)
     assert "**mean of 2 datasets: cb, rte**" in text and "**mean of 2 datasets: cb, wnli**" in text
-    assert not report.means_are_alike(lines) and figure.draw(lines).startswith(b"\x89PNG")
+    assert not summary.means_are_alike(lines) and figures.draw(lines).startswith(b"\x89PNG")
     mixed = [row("a", 60.0), row("a", 90.0, dataset="cb", split="validation")]
-    assert "| **mean of 2 datasets** (test, validation) |" in report.table(report.compare(mixed))
+    assert "| **mean of 2 datasets** (test, validation) |" in summary.table(summary.compare(mixed))
 
 
 def test_more_models_than_colours_are_hatched():
-    lines = report.compare([row("a", 50.0, run=f"run{i}") for i in range(8)])
-    assert len({figure._style(i) for i in range(24)}) == 24 and figure.draw(lines).startswith(
+    lines = summary.compare([row("a", 50.0, run=f"run{i}") for i in range(8)])
+    assert len({figures._style(i) for i in range(24)}) == 24 and figures.draw(lines).startswith(
         b"\x89PNG"
     )
 
 
 def test_a_mean_says_of_how_many_datasets_it_is_and_if_their_steps_differ():
     lines = [row("a", 50.0, model="tuned"), row("a", 70.0, model="tuned", dataset="cb")]
-    assert "| **mean of 2 datasets** | accuracy | 200 |" in report.table(report.compare(lines))
+    assert "| **mean of 2 datasets** | accuracy | 200 |" in summary.table(summary.compare(lines))
     lines[1] = dataclasses.replace(lines[1], step=20)
-    assert "| **mean of 2 datasets, steps 10, 20** |" in report.table(report.compare(lines))
+    assert "| **mean of 2 datasets, steps 10, 20** |" in summary.table(summary.compare(lines))

@@ -10,12 +10,12 @@ import types
 import numpy as np
 import pytest
 
+from flan_jax.catalogue.records import Dataset
 from flan_jax.data.cache import EvalExamples
-from flan_jax.data.catalogue import Dataset
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
-from flan_jax.evaluation.held_out import HeldOut, model_digest
+from flan_jax.evaluation.evaluator import HeldOut, model_digest
 from flan_jax.evaluation.results import ResultRow, Setting
 from flan_jax.models.decoder import DecoderConfig
 
@@ -387,7 +387,7 @@ def test_a_model_is_known_by_what_decides_its_answers():
 def test_parameters_in_another_order_are_other_parameters(dtype):
     from jax import numpy as jnp
 
-    from flan_jax.evaluation.held_out import parameters_digest
+    from flan_jax.evaluation.evaluator import parameters_digest
 
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8)), dtype)
     names = {

@@ -17,7 +17,7 @@ import pytest
 from ended import ended_well, said
 
 from flan_jax.errors import UserError
-from flan_jax.training import mixture_record
+from flan_jax.training import run_record
 from flan_jax.training.loop import changed_settings
 
 SMALL = [
@@ -210,13 +210,9 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
 
 def test_what_the_model_of_another_program_trained_on_is_not_known(tmp_path):
     data = types.SimpleNamespace(candidates=lambda: ["cola"])
-    assert (
-        mixture_record.trained_on(tmp_path, data)
-        == mixture_record.trained_before(str(tmp_path))
-        == []
-    )
+    assert run_record.trained_on(tmp_path, data) == run_record.trained_before(str(tmp_path)) == []
     (tmp_path / "config.gin").write_text("")  # a run of an older version
-    assert mixture_record.trained_on(tmp_path, data) == ["cola"]
+    assert run_record.trained_on(tmp_path, data) == ["cola"]
 
 
 def whole_lines(path: pathlib.Path) -> list[str]:
@@ -484,7 +480,7 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
     )
     record = json.loads((finished / "mixture.json").read_text())
     with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
-        mixture_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
+        run_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
 
 
 def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
@@ -492,7 +488,7 @@ def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
     with pytest.raises(
         UserError, match="mixture.json is not readable .*delete it if settings and data"
     ):
-        mixture_record.check_same(tmp_path, {"seed": 0})
+        run_record.check_same(tmp_path, {"seed": 0})
 
 
 def test_settings_that_changed_are_told():

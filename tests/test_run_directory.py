@@ -13,17 +13,19 @@ import pytest
 from test_run import SMALL, ended_well, run
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import cli, generate, run_directory
-from flan_jax import config as gin_config
+from flan_jax import generate
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config import run_directory
+from flan_jax.config.flags import ArgumentParser
 from flan_jax.data.assemble import DataConfig
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
-from flan_jax.training import mixture_record
+from flan_jax.training import run_record
 from flan_jax.training.loop import TrainConfig
 
 
 def parse(*argv: str) -> argparse.Namespace:
-    parser = cli.ArgumentParser("flan-jax eval")
+    parser = ArgumentParser("flan-jax eval")
     run_directory.add_flag(parser)
     parser.add_argument("--checkpoint")
     return gin_config.parse_command_line(argv, gin_config.CONFIGURED, parser)
@@ -147,17 +149,17 @@ def test_what_a_model_trained_on_includes_what_it_began_with(tmp_path):
     record(
         tmp_path / "third", "copa", trained_before=["cola", "rte"], initial_checkpoint_path="/gone"
     )
-    assert mixture_record.trained_on(tmp_path / "second", None) == ["cola", "rte"]
-    assert mixture_record.trained_on(tmp_path / "third", None) == ["copa", "cola", "rte"]
-    assert mixture_record.trained_before(str(tmp_path / "second")) == ["cola", "rte"]
-    assert mixture_record.trained_before(None) == mixture_record.trained_before(str(tmp_path)) == []
+    assert run_record.trained_on(tmp_path / "second", None) == ["cola", "rte"]
+    assert run_record.trained_on(tmp_path / "third", None) == ["copa", "cola", "rte"]
+    assert run_record.trained_before(str(tmp_path / "second")) == ["cola", "rte"]
+    assert run_record.trained_before(None) == run_record.trained_before(str(tmp_path)) == []
 
 
 def test_what_a_run_began_with_is_noted_again_where_its_record_was_deleted(tmp_path):
     record(tmp_path / "first", "rte")
     record(tmp_path / "second", "cola", trained_before=["copa"])
     began = functools.partial(
-        mixture_record.began_with, tmp_path / "second", str(tmp_path / "first/checkpoints/7")
+        run_record.began_with, tmp_path / "second", str(tmp_path / "first/checkpoints/7")
     )
     assert began() == ["copa"]
     (tmp_path / "second/mixture.json").write_text('{"trained_before": 7}')
@@ -171,10 +173,10 @@ def test_the_checkpoint_that_a_run_began_with_may_move(tmp_path):
     (tmp_path / "base").mkdir()
     for before in ("base", "./base", "/gone/base"):  # older versions noted it as it was typed
         (tmp_path / "mixture.json").write_text(json.dumps({"initial_checkpoint_path": before}))
-        mixture_record.check_same(tmp_path, {"initial_checkpoint_path": str(tmp_path / "base")})
+        run_record.check_same(tmp_path, {"initial_checkpoint_path": str(tmp_path / "base")})
     (tmp_path / "mixture.json").write_text(json.dumps({"initial_checkpoint_path": str(tmp_path)}))
     with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
-        mixture_record.check_same(tmp_path, {"initial_checkpoint_path": str(tmp_path / "base")})
+        run_record.check_same(tmp_path, {"initial_checkpoint_path": str(tmp_path / "base")})
 
 
 @pytest.mark.slow

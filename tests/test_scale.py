@@ -13,16 +13,17 @@ import optax
 import pytest
 
 from flan_jax import precompile
-from flan_jax.data.layouts import make_layout
+from flan_jax.data.layout import make_layout
 from flan_jax.errors import UserError
 from flan_jax.models.decoder import DecoderConfig, DecoderLM
+from flan_jax.models.flops import model_flops
 from flan_jax.models.t5 import T5, T5Config
-from flan_jax.scale import chooser, estimate, hardware, hlo, programs, topology
-from flan_jax.scale.flops import model_flops
-from flan_jax.scale.hardware import CHIPS, GIB, peak_flops
-from flan_jax.training import partitioning
+from flan_jax.optim.adafactor import adafactor
+from flan_jax.parallel import hardware, partitioning
+from flan_jax.parallel.hardware import CHIPS, GIB, peak_flops
+from flan_jax.planning import compiled as programs
+from flan_jax.planning import hlo, mesh_search, roofline, topology
 from flan_jax.training.loop import TrainConfig
-from flan_jax.training.optimizer import adafactor
 from flan_jax.training.step import init_state, make_train_step
 
 LENGTHS = (48, 16)
@@ -323,7 +324,7 @@ def collective(
 
 def test_a_collective_takes_as_long_as_its_links_need():
     where = square(4)
-    links = estimate.Links(where, where.devices)
+    links = roofline.Links(where, where.devices)
     row = list(range(8))  # both cores of four chips in a row, no ring
     assert links.seconds(collective("all-gather", [row])) == pytest.approx(7 / 8)
     assert links.seconds(collective("all-reduce", [row])) == pytest.approx(7 / 4)
@@ -334,7 +335,7 @@ def test_a_collective_takes_as_long_as_its_links_need():
     assert links.seconds(collective("all-gather", [[0, 1]])) == 0.0
     # All-to-all: half of a row's bytes cross its middle, a quarter of eight chips away.
     long = square(8)
-    assert estimate.Links(long, long.devices).seconds(
+    assert roofline.Links(long, long.devices).seconds(
         collective("all-to-all", [range(16)])
     ) == pytest.approx(2 * 15 / 16)
     plane = list(range(32))
@@ -343,7 +344,7 @@ def test_a_collective_takes_as_long_as_its_links_need():
 
 def test_permutations_share_the_links_that_they_cross():
     where = square(4)
-    links = estimate.Links(where, where.devices)
+    links = roofline.Links(where, where.devices)
 
     def around(*pairs):
         return hlo.Collective(
@@ -370,8 +371,8 @@ def test_the_estimate_waits_for_collectives_that_are_not_hidden():
             collective("all-gather", [range(8)], 41_000_000_000, hidden=True),
         ],
     )
-    times = estimate.step_time(costs, where, where.devices)
-    assert times.step == pytest.approx(1 / estimate.ACHIEVABLE + 7 / 8)
+    times = roofline.step_time(costs, where, where.devices)
+    assert times.step == pytest.approx(1 / roofline.ACHIEVABLE + 7 / 8)
 
 
 def test_slices_have_names_and_mistakes_get_one_sentence(monkeypatch):
@@ -395,8 +396,7 @@ def test_a_program_that_is_too_large_says_how_large():
     program = SimpleNamespace(kept={"params": 2 * GIB, "opt_state": GIB}, idle=0, where=square(2))
     first = (
         "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
-        "temporaries (87.50G) "
-        "exceeds available HBM (15.48G)."
+        "temporaries (87.50G) exceeds available HBM (15.48G)."
     )
     found = programs._Program._too_large(program, first)
     assert (found["total"], found["temporaries"], found["available"]) == (
@@ -431,14 +431,17 @@ SMALL = T5Config(32128, 512, 6, 64, 1024, 8, 8, dtype="bfloat16")
 
 
 def test_the_largest_decoder_is_split_over_fsdp_and_model():
-    mesh, why = chooser.mesh_of(
+    mesh, why = mesh_search.mesh_of(
         job(dataclasses.replace(LARGE, remat="full"), 8, mesh="auto"), square(8).devices
     )
     # with model 32 it would be faster, and is too large compiled
     assert mesh == {"data": 1, "fsdp": 8, "model": 16}
     assert "513.0 GiB" in why
-    assert chooser.mesh_of(job(LARGE, 8, mesh={"data": 2}), square(8).devices) == ({"data": 2}, "")
-    found = chooser.candidates(job(LARGE, 8), square(8))
+    assert mesh_search.mesh_of(job(LARGE, 8, mesh={"data": 2}), square(8).devices) == (
+        {"data": 2},
+        "",
+    )
+    found = mesh_search.candidates(job(LARGE, 8), square(8))
     assert [one.seconds for one in found] == sorted(one.seconds for one in found)
     assert all(one.total <= CHIPS["v3"].device_memory for one in found)
     assert {one.choice.remat for one in found} == {"full"}
@@ -446,9 +449,11 @@ def test_the_largest_decoder_is_split_over_fsdp_and_model():
 
 def test_where_no_mesh_has_room_the_smallest_is_taken(monkeypatch):
     tight = job(dataclasses.replace(LARGE, remat="full"), 8, mesh="auto")
-    sizes = {one.choice.mesh["model"]: one.total for one in chooser.candidates(tight, square(8))}
-    monkeypatch.setattr(chooser, "_ROOM", 2)
-    assert sizes[chooser.mesh_of(tight, square(8).devices)[0]["model"]] == min(sizes.values())
+    sizes = {
+        one.choice.mesh["model"]: one.total for one in mesh_search.candidates(tight, square(8))
+    }
+    monkeypatch.setattr(mesh_search, "_ROOM", 2)
+    assert sizes[mesh_search.mesh_of(tight, square(8).devices)[0]["model"]] == min(sizes.values())
 
 
 XXL = T5Config(32128, 4096, 64, 64, 10240, 24, 24, dtype="bfloat16")
@@ -472,14 +477,16 @@ def test_the_memory_guessed_is_near_what_the_compiler_took(
     """GiB of a device's training step, by libtpu 0.0.42."""
     shape = {"data": 1, "fsdp": mesh[0], "model": mesh[1]}
     guessed = (
-        chooser.guess(job(config, rows), CHIPS[chip], programs.Choice(shape, remat, parts)).total
+        mesh_search.guess(
+            job(config, rows), CHIPS[chip], programs.Choice(shape, remat, parts)
+        ).total
         / GIB
     )
-    assert 0.88 < compiled / guessed < chooser._ROOM
+    assert 0.88 < compiled / guessed < mesh_search._ROOM
 
 
 def test_a_small_model_is_not_split_and_computes_nothing_again():
-    found = chooser.candidates(job(SMALL, 256), square(4))
+    found = mesh_search.candidates(job(SMALL, 256), square(4))
     assert found[0].choice.mesh["model"] == 1
     assert found[0].choice.remat == "none"
     assert found[0].choice.microbatches == 1
@@ -488,9 +495,9 @@ def test_a_small_model_is_not_split_and_computes_nothing_again():
 def test_what_cannot_be_is_said():
     # 6 heads do not divide over 16, and 8 rows not over 32.
     with pytest.raises(UserError, match="BATCH_SIZE=64 or a multiple"):
-        chooser.mesh_of(job(SMALL, 8, mesh="auto"), square(8).devices)
+        mesh_search.mesh_of(job(SMALL, 8, mesh="auto"), square(8).devices)
     with pytest.raises(UserError, match="larger slice"):
-        chooser.mesh_of(job(LARGE, 8, mesh="auto"), square(2).devices)
+        mesh_search.mesh_of(job(LARGE, 8, mesh="auto"), square(2).devices)
 
 
 @pytest.mark.parametrize(
@@ -499,7 +506,7 @@ def test_what_cannot_be_is_said():
 def test_what_saves_memory_lowers_the_guess(change):
     choice = {"mesh": {"data": 1, "fsdp": 8, "model": 1}, "remat": "none"}
     plain, saving = (
-        chooser.guess(job(SMALL, 256), CHIPS["v3"], programs.Choice(**{**choice, **more})).total
+        mesh_search.guess(job(SMALL, 256), CHIPS["v3"], programs.Choice(**{**choice, **more})).total
         for more in ({}, change)
     )
     assert saving < plain
@@ -509,7 +516,7 @@ def test_the_search_stops_where_nothing_faster_can_come(monkeypatch):
     tried = []
 
     def compile_step(self, where, choice):
-        one = chooser.guess(self, where.chip, choice)
+        one = mesh_search.guess(self, where.chip, choice)
         tried.append(choice)
         return {
             "mesh": choice.mesh,
@@ -522,7 +529,7 @@ def test_the_search_stops_where_nothing_faster_can_come(monkeypatch):
 
     monkeypatch.setattr(programs.Job, "compile", compile_step)
     records = precompile.search(job(SMALL, 256), square(4))
-    assert len(records) == len(tried) < len(chooser.candidates(job(SMALL, 256), square(4))) / 4
+    assert len(records) == len(tried) < len(mesh_search.candidates(job(SMALL, 256), square(4))) / 4
     assert len(
         {(choice.mesh["model"], choice.remat, choice.microbatches) for choice in tried}
     ) == len(tried)

@@ -11,12 +11,12 @@ import pytest
 from ended import said
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data import seqio_tasks
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue.splits import SUPERGLUE, held_out_split
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.catalogue import CATALOGUE
-from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.mixture import SUPERGLUE, held_out_split
-from flan_jax.data.seqio_registry import LazyRegistry
+from flan_jax.data.seqio import recipes
+from flan_jax.data.seqio.registry import LazyRegistry
 from flan_jax.errors import UserError
 
 
@@ -46,7 +46,7 @@ def test_importing_the_catalogue_imports_no_seqio():
 
 
 def test_every_dataset_forward_template_and_cluster_has_its_names():
-    names = seqio_tasks.task_recipes()
+    names = recipes.task_recipes()
     assert {f"flan_{d.name}" for d in CATALOGUE if "train" in d.splits} <= set(
         names
     ) and "flan_wsc273" not in names
@@ -63,7 +63,7 @@ def test_every_dataset_forward_template_and_cluster_has_its_names():
     expected = {f"flan_heldout_{form}{side}" for form in forms for side in ("", "_eval")} | {
         "flan_heldout_none"
     }
-    assert set(seqio_tasks.mixture_recipes()) == expected
+    assert set(recipes.mixture_recipes()) == expected
 
 
 def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
@@ -98,7 +98,7 @@ def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
 )
 def test_a_wrong_setting_is_refused(setting, said):
     with pytest.raises(UserError, match=said):
-        seqio_tasks.configure(**setting)
+        recipes.configure(**setting)
 
 
 def test_our_own_names_train_as_the_datasets_they_stand_for():
@@ -127,7 +127,7 @@ import flan_jax.tasks
 import seqio
 from flan_jax.data import seqio_tasks
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.catalogue.records import CATALOGUE
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
@@ -217,7 +217,7 @@ except UserError as error:
     found['own_mixed_up'] = str(error)
 
 # Settings: from gin at the first look-up, and from Python.
-gin.parse_config(f"flan_jax.data.seqio_tasks.SeqioTasks.vocabulary = '{vocabulary}'")
+gin.parse_config(f"flan_jax.data.seqio.recipes.SeqioTasks.vocabulary = '{vocabulary}'")
 seqio_tasks.configure(source='jsonl', data_dir=rows)
 task = seqio.get_mixture_or_task('flan_rte')
 found['configured'] = [task is seqio.get_mixture_or_task('flan_rte'), task.num_input_examples('train'),
@@ -285,7 +285,7 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
     assert found["none"] == [68, True, False]
     assert found["superglue"] == [True, True, sorted(SUPERGLUE)]
     assert "mnli_mismatched: has the training rows of mnli_matched" in found["printed"]
-    assert found["names"] == [len(seqio_tasks.task_recipes()), True]
+    assert found["names"] == [len(recipes.task_recipes()), True]
     assert "duplicate provider: flan_rte" in found["duplicate"] and found["mine"] == [
         "flan_copa",
         "flan_rte",
@@ -393,7 +393,7 @@ import numpy as np
 import seqio
 import flan_jax.tasks
 from flan_jax.data import seqio_tasks
-from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.catalogue.records import CATALOGUE
 
 found = {}
 

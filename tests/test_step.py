@@ -8,10 +8,11 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.models import losses
 from flan_jax.models.t5 import T5, T5Config
-from flan_jax.training import loop, partitioning
-from flan_jax.training.optimizer import adafactor
+from flan_jax.optim.adafactor import adafactor
+from flan_jax.optim.stochastic_rounding import round_stochastically
+from flan_jax.parallel import partitioning
+from flan_jax.training import loop
 from flan_jax.training.profile import Profile
-from flan_jax.training.rounding import round_stochastically
 from flan_jax.training.step import ShardedState, make_eval_step, make_train_step
 
 CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax.models.sums import sum_first
+from flan_jax.models.cpu import sum_first
 
 
 @pytest.mark.parametrize("shape", [(8, 6, 128, 128), (100, 20_000), (512, 384), (1, 20_000), (5,)])

@@ -14,7 +14,8 @@ import pytest
 from flax import linen as nn
 
 from flan_jax.errors import UserError
-from flan_jax.models import decoding, layers, losses, stacking, t5
+from flan_jax.models import layers, losses, stacking, t5
+from flan_jax.models.decoding import greedy
 
 SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
 
@@ -85,7 +86,7 @@ def test_greedy_tokens_equal_t5x(scan_layers):
     numbers = np.load(golden.T5_V512 / "golden.npz")
     model, params = model_and_params(scan_layers)
     expected = numbers["greedy/tokens"]
-    tokens = decoding.greedy(
+    tokens = greedy.greedy(
         model, params, numbers["greedy_batch/encoder_input_tokens"], expected.shape[1]
     )
     np.testing.assert_array_equal(tokens, expected)
@@ -195,9 +196,9 @@ def test_greedy_pads_after_the_end_and_for_rows_without_input():
     model = t5.T5(SMALL)
     params = initial_params()["params"]
     source = np.array([[5, 6, 7, 0], [0, 0, 0, 0]], np.int32)
-    free = np.asarray(decoding.greedy(model, params, source, 6))
+    free = np.asarray(greedy.greedy(model, params, source, 6))
     assert (free[0] > 0).all() and (free[1] == 0).all()
-    ended = np.asarray(decoding.greedy(model, params, source, 6, eos_id=int(free[0, 0])))
+    ended = np.asarray(greedy.greedy(model, params, source, 6, eos_id=int(free[0, 0])))
     np.testing.assert_array_equal(ended[0], [free[0, 0], 0, 0, 0, 0, 0])
 
 

@@ -14,9 +14,9 @@ import pytest
 from ended import ended_well, said
 
 import flan_jax.tasks  # noqa: F401
-from flan_jax import config
+from flan_jax.config import gin_files
 from flan_jax.convert import main as convert
-from flan_jax.data import seqio_tasks
+from flan_jax.data.seqio import recipes
 from flan_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -26,7 +26,7 @@ MODEL = "t5x/examples/t5/t5_1_1/tiny.gin"
 
 
 def test_every_name_of_files_and_page_is_in_the_registry():
-    known = {*seqio_tasks.task_recipes(), *seqio_tasks.mixture_recipes()}
+    known = {*recipes.task_recipes(), *recipes.mixture_recipes()}
     for path in (*FILES, ROOT / "docs/t5x.md"):
         names = set(re.findall(r"'(flan_[\w.]+)'", path.read_text(encoding="utf-8")))
         assert names <= known, path.name
@@ -35,7 +35,7 @@ def test_every_name_of_files_and_page_is_in_the_registry():
 
 def test_our_own_reader_refuses_them_with_the_line():
     with pytest.raises(UserError, match="does not use gin's dynamic registration"):
-        config.parse_command_line(["--gin_file=gin/t5x/finetune.gin"], modules=[])
+        gin_files.parse_command_line(["--gin_file=gin/t5x/finetune.gin"], modules=[])
 
 
 # --- Against stand-ins for T5X

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from flan_jax import cli
-from flan_jax.data.catalogue import CATALOGUE
-from flan_jax.data.clusters import CLUSTERS
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.cli import dispatch
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def tasks(capsys):
     """Runs `flan-jax tasks ...`; gives (status, stdout, stderr)."""
 
     def call(*argv):
-        status = cli.main(["tasks", *argv])
+        status = dispatch.main(["tasks", *argv])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -245,7 +245,7 @@ def test_check_reports_problems_and_goes_on(tasks, rte_rows):
 
 def test_check_renders_every_style_mode_and_an_exemplar(tasks, tmp_path):
     (tmp_path / "own.py").write_text("""
-from flan_jax.data.catalogue import Dataset, Template, register
+from flan_jax.catalogue.records import Dataset, Template, register
 register(Dataset(name="own", cluster="sentiment", splits={"train": "train"}, fields=("text",), row=dict,
                  options=("bad", "good"), templates=(Template("last", "{text}\\nHow is it?\\n{options}"),
                                                      Template("first", "{options}\\n{text}\\nHow is it?"))))
@@ -399,7 +399,7 @@ def test_a_module_that_is_not_there_is_refused(tasks):
 
 def test_list_is_quick_and_imports_no_engine():
     code = (
-        "import sys; from flan_jax import cli; cli.main(['tasks', 'list']); "
+        "import sys; from flan_jax.cli import dispatch; dispatch.main(['tasks', 'list']); "
         "assert not {'jax', 'tensorflow', 'seqio', 'flax'} & set(sys.modules)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

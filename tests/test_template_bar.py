@@ -1,5 +1,5 @@
 """The bar for templates: a template is what somebody would really type
-(`flan_jax.data.template_words`).
+(`flan_jax.catalogue.template_words`).
 """
 
 import collections
@@ -8,10 +8,9 @@ import statistics
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import cli
-from flan_jax.data.catalogue import CATALOGUE, FROM_ROW, Dataset, Template
-from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.template_words import (
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Dataset, Template
+from flan_jax.catalogue.template_words import (
     MEDIAN_WORDS,
     MOST_DIALOGUES,
     instruction_words,
@@ -19,6 +18,7 @@ from flan_jax.data.template_words import (
     run_in,
     wording,
 )
+from flan_jax.cli import dispatch
 
 
 def dataset(*templates: Template, **changes) -> Dataset:
@@ -169,10 +169,10 @@ def test_faults_are_named():
 
 
 def test_show_and_check_print_the_words(capsys):
-    cli.main(["tasks", "show", "rte"])
+    dispatch.main(["tasks", "show", "rte"])
     count = instruction_words(CATALOGUE["rte"].templates[0])
     assert f"{CATALOGUE['rte'].templates[0].id} (forward, {count} words" in capsys.readouterr().out
-    assert cli.main(["tasks", "check", "rte", "--num_rows=1"]) == 0
+    assert dispatch.main(["tasks", "check", "rte", "--num_rows=1"]) == 0
     line = capsys.readouterr().out.splitlines()[-2]
     assert line.startswith(
         f"{len(CATALOGUE['rte'].templates)} templates; words of instruction: median "

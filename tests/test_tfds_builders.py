@@ -16,7 +16,7 @@ import pytest
 from ended import said
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.data.catalogue import CATALOGUE
+from flan_jax.catalogue.records import CATALOGUE
 
 # `prepare` cannot download these; their builders still give the specification that their rows are
 # checked against.
@@ -53,11 +53,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import flan_jax.tasks
-from flan_jax.data.catalogue import CATALOGUE, Drop
+from flan_jax.catalogue.records import CATALOGUE, Drop
 from flan_jax.data.encode import Encoder, Rendering
-from flan_jax.data.render import read_row
-from flan_jax.data.slices import parse_spec
-from flan_jax.data.sources import BundledSource, TfdsSource, row_id
+from flan_jax.catalogue.render import read_row
+from flan_jax.data.sources.slices import parse_spec
+from flan_jax.data.sources.base import BundledSource, TfdsSource, row_id
 from flan_jax.data.vocabulary import ByteVocabulary
 
 RANDOM_ROWS = 3

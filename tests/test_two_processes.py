@@ -21,7 +21,7 @@ from two_processes import (
 )
 
 from flan_jax.errors import UserError
-from flan_jax.training import processes
+from flan_jax.parallel import processes
 
 SETTINGS = [*ONE_TASK, "--gin.TRAIN_STEPS=4", "--gin.CHECKPOINT_EVERY=100"]
 
@@ -145,7 +145,7 @@ def test_a_coordinator_that_is_not_there_is_one_sentence(monkeypatch):
 
 JOIN = """
 import sys
-from flan_jax import cli
+from flan_jax.cli import dispatch
 from flan_jax.training import processes
 
 def main(argv):
@@ -154,7 +154,7 @@ def main(argv):
     print(jax.process_index(), jax.process_count(), flush=True)
     processes.wait_for_all("the end")
 
-cli.run(main)
+dispatch.run(main)
 """
 
 

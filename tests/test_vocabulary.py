@@ -11,13 +11,13 @@ import sentencepiece
 import tokenizer_files
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue.render import read_row, render
 from flan_jax.data.assemble import DataConfig
 from flan_jax.data.batches import Batches
-from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.encode import Encoder, Rendering
-from flan_jax.data.layouts import DecoderLayout, make_layout
-from flan_jax.data.render import read_row, render
-from flan_jax.data.sources import BundledSource, JsonlSource
+from flan_jax.data.layout import DecoderLayout, make_layout
+from flan_jax.data.sources.base import BundledSource, JsonlSource
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import HuggingFaceVocabulary, load_vocabulary, padded_size
 from flan_jax.errors import UserError

@@ -6,8 +6,7 @@ import pathlib
 TEXT = [
     (
         "Rain fell on the day, is it true that it was wet? Options: - yes - no - it is impossible "
-        "to "
-        "say"
+        "to say"
     )
 ] * 20
 CHAT_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

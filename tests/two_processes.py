@@ -131,8 +131,8 @@ def _say_digests(tree) -> None:
 
 def _train(argv: list[str]) -> int:
     from flan_jax import train
+    from flan_jax.checkpoints.manager import Checkpoints
     from flan_jax.data.batches import Batches
-    from flan_jax.training.checkpoints import Checkpoints
 
     at, save = Batches.at, Checkpoints.save
 
@@ -149,15 +149,13 @@ def _train(argv: list[str]) -> int:
 
 
 def _restore(argv: list[str]) -> int:
-    from flan_jax import config as gin_config
-    from flan_jax.opening import open_run
-    from flan_jax.training import checkpoints
+    from flan_jax.checkpoints import manager
+    from flan_jax.cli.setup import open_run
+    from flan_jax.config import gin_files as gin_config
 
     gin_config.parse_command_line(argv, gin_config.CONFIGURED)
     run = open_run()
-    _say_digests(
-        checkpoints.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk())
-    )
+    _say_digests(manager.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk()))
     return 0
 
 

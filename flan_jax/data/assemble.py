@@ -13,25 +13,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.records import CATALOGUE, RATE_CAP, Dataset, Template, in_words
+from flan_jax.catalogue.splits import CardRow, Split, counts_once, held_out_split
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import EvalExamples, TokenCache, TrainShard, lost_of
-from flan_jax.data.catalogue import CATALOGUE, RATE_CAP, Dataset, Template, in_words
-from flan_jax.data.clusters import CLUSTERS
-from flan_jax.data.data_config import DataConfig
-from flan_jax.data.decontaminate import HeldOutFilter
+from flan_jax.data.config import DataConfig
+from flan_jax.data.contamination.filter import HeldOutFilter
 from flan_jax.data.encode import Rendering
-from flan_jax.data.hashing import digest
-from flan_jax.data.layouts import make_layout
-from flan_jax.data.mixture import CardRow, Split, counts_once, held_out_split
+from flan_jax.data.layout import make_layout
 from flan_jax.data.packing import Member, MissingEpochs, Plan, Planner, plan_once
 from flan_jax.data.packs import Shard
-from flan_jax.data.seqio_tasks import mixture_recipes, task_recipes
-from flan_jax.data.sources import open_source, unavailable
+from flan_jax.data.seqio.recipes import mixture_recipes, task_recipes
+from flan_jax.data.sources.base import open_source, unavailable
 from flan_jax.data.user_modules import import_module
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest, shown
+from flan_jax.storage.hashing import digest
 
 
 class Protocol(NamedTuple):
@@ -99,7 +99,7 @@ class Data:
         names = _own_datasets(name, self.config.related, self.config.commercial_only)
         if names is None:
             self._check_may_be_registered(name)
-            from flan_jax.data import seqio_shards
+            from flan_jax.data.seqio import shards as seqio_shards
 
             self.seqio_tasks = seqio_shards.resolve(name, self.cache)
             names = list(self.seqio_tasks)
@@ -112,8 +112,7 @@ class Data:
             if setting is not None:
                 raise UserError(
                     f"{setting} does nothing to SeqIO task {names[0]!r}, whose own code makes its "
-                    f"rows; "
-                    f"leave {setting} out, or train on datasets of the catalogue."
+                    f"rows; leave {setting} out, or train on datasets of the catalogue."
                 )
         self._check_licences(names)
         self.split.check(CATALOGUE, [d for d in map(_dataset_of, names) if d is not None])
@@ -135,8 +134,7 @@ class Data:
         if name in CLUSTERS:
             raise UserError(
                 f"MIXTURE_OR_TASK_NAME is one dataset, SeqIO task or mixture, and {name!r} is a "
-                f"cluster; "
-                "`flan-jax tasks list` shows its datasets."
+                "cluster; `flan-jax tasks list` shows its datasets."
             )
         ours = [*task_recipes(), *mixture_recipes()]
         if name in ours or self.config.mixture_or_task_module is not None or "seqio" in sys.modules:
@@ -147,8 +145,7 @@ class Data:
         )
         raise UserError(
             f"MIXTURE_OR_TASK_NAME {shown(repr(name))} is not a dataset of the catalogue "
-            f"(`flan-jax tasks "
-            f"list`), nor a registered SeqIO task or mixture{hint}"
+            f"(`flan-jax tasks list`), nor a registered SeqIO task or mixture{hint}"
         )
 
     @property
@@ -198,8 +195,7 @@ class Data:
             first = self._train_names[0]
             raise UserError(
                 f"none of the {len(self._train_names)} training datasets is available from "
-                f"DATA_SOURCE="
-                f"{self.config.source} (the first: {first} {self.left_out[first]})."
+                f"DATA_SOURCE={self.config.source} (the first: {first} {self.left_out[first]})."
             )
         return names
 
@@ -215,9 +211,8 @@ class Data:
             )
             raise UserError(
                 f"no {what} is available from DATA_SOURCE={self.config.source} (the first: {first} "
-                f"{self.left_out[first]}); provide one or choose another EVAL_SPLIT; "
-                f"HELD_OUT=none trains "
-                "without a zero-shot evaluation."
+                f"{self.left_out[first]}); provide one or choose another EVAL_SPLIT; HELD_OUT=none "
+                "trains without a zero-shot evaluation."
             )
         return names
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flan_jax.data.cache import TrainShard
-from flan_jax.data.layouts import Layout
+from flan_jax.data.layout import Layout
 from flan_jax.data.packing import Member, Plan
 from flan_jax.errors import UserError
 
@@ -100,7 +100,6 @@ class Batches:
         if shard is None:
             raise UserError(
                 f"the token cache has lost epoch {epoch} of {name}; run the same command again, "
-                f"which "
-                "renders it and goes on."
+                "which renders it and goes on."
             )
         return shard

@@ -26,16 +26,19 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data import encode, exemplars, hashing, render, slices
-from flan_jax.data.catalogue import Dataset, Template, source_of_row
-from flan_jax.data.decontaminate import HeldOutFilter
+from flan_jax.catalogue import render
+from flan_jax.catalogue.records import Dataset, Template, source_of_row
+from flan_jax.catalogue.render import choose_template, usable_rows
+from flan_jax.data import encode, exemplars
+from flan_jax.data.contamination.filter import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.hashing import digest, stable_hash
 from flan_jax.data.packs import Packs, PackWriter, Shard
-from flan_jax.data.render import choose_template, usable_rows
-from flan_jax.data.sources import Source, row_id
+from flan_jax.data.sources import slices
+from flan_jax.data.sources.base import Source, row_id
 from flan_jax.data.vocabulary import Vocabulary
+from flan_jax.storage import hashing
+from flan_jax.storage.hashing import digest, stable_hash
 
 # What makes an example of a row, and which one; part of every key.
 CODE = (render, encode, exemplars, hashing, slices)
@@ -199,8 +202,7 @@ class TokenCache:
             print(
                 (
                     f"{dataset.name}: all {len(labels)} {split} rows are of one class; are the "
-                    f"files "
-                    f"sorted by label?"
+                    "files sorted by label?"
                 ),
                 flush=True,
             )

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.data.catalogue import Dataset, Template, placeholders
+from flan_jax.catalogue.records import Dataset, Template, placeholders
+from flan_jax.catalogue.render import Rendered, render
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.render import Rendered, render
 from flan_jax.data.vocabulary import Vocabulary
 
 

@@ -8,12 +8,12 @@ import collections
 import heapq
 from typing import Any
 
-from flan_jax.data.catalogue import Dataset, Drop
-from flan_jax.data.decontaminate import HeldOutFilter
-from flan_jax.data.hashing import permutation, stable_hash
-from flan_jax.data.render import read_row
-from flan_jax.data.sources import Source, row_id
+from flan_jax.catalogue.records import Dataset, Drop
+from flan_jax.catalogue.render import read_row
+from flan_jax.data.contamination.filter import HeldOutFilter
+from flan_jax.data.sources.base import Source, row_id
 from flan_jax.errors import UserError
+from flan_jax.storage.hashing import permutation, stable_hash
 
 # Exemplars are drawn from this many rows, taken by hash over the whole training side (files may be
 # sorted by label).
@@ -77,8 +77,7 @@ class ExemplarPool:
         if len(drawn) < count:
             raise UserError(
                 f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; ask for "
-                f"at most "
-                f"{len(drawn)} shots."
+                f"at most {len(drawn)} shots."
             )
         return drawn
 

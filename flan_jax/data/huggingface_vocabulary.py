@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flan_jax.data.hashing import file_digest
 from flan_jax.data.special_tokens import SpecialTokens, files_beside, read_special_tokens, until
 from flan_jax.errors import UserError
-from flan_jax.files import read_json
 from flan_jax.messages import shown
+from flan_jax.storage.files import read_json
+from flan_jax.storage.hashing import file_digest
 
 # Changes where the same file gives other ids than before.
 _FORMAT = 2
@@ -132,7 +132,7 @@ class HuggingFaceVocabulary:
 
     def seqio(self):
         """The same vocabulary for SeqIO pipelines; imports TensorFlow."""
-        from flan_jax.data.seqio_vocabulary import SeqioVocabulary
+        from flan_jax.data.seqio.vocabulary import SeqioVocabulary
 
         return SeqioVocabulary(self)
 
@@ -150,8 +150,7 @@ class HuggingFaceVocabulary:
         if beyond:
             raise UserError(
                 f"VOCABULARY {self.path!r} has ids up to {most}, but the files beside it give "
-                f"{beyond[0]} "
-                "to a special token; correct generation_config.json (or config.json)."
+                f"{beyond[0]} to a special token; correct generation_config.json (or config.json)."
             )
         self.pad_id = next(iter(self._known(special, "pad")), None)
 
@@ -169,8 +168,7 @@ class HuggingFaceVocabulary:
             return special.known_ids(kind)
         raise UserError(
             f"VOCABULARY {self.path!r} has no token {shown(text)}, which the files beside it name "
-            f"as "
-            f"{kind}_token; correct tokenizer_config.json."
+            f"as {kind}_token; correct tokenizer_config.json."
         )
 
     def _guessed(self, kind: str) -> tuple[int, ...]:

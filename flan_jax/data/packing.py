@@ -20,8 +20,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flan_jax.data.hashing import permutation, random_bits
-from flan_jax.files import write_file
+from flan_jax.storage.files import write_file
+from flan_jax.storage.hashing import permutation, random_bits
 
 # Examples drawn and packed together: the mixture's rows, but no fewer than the first and no more
 # than the second.

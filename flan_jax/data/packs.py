@@ -203,8 +203,7 @@ class Packs:
         except OSError as error:
             raise UserError(
                 f"the token cache in {self.directory} cannot be read ({error.strerror}); set "
-                f"CACHE_DIR to "
-                "a directory you can read."
+                "CACHE_DIR to a directory you can read."
             ) from error
 
 

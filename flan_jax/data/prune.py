@@ -13,8 +13,8 @@ import shutil
 import time
 from collections.abc import Iterator
 
+from flan_jax.catalogue.records import CATALOGUE
 from flan_jax.data.assemble import Data
-from flan_jax.data.catalogue import CATALOGUE
 from flan_jax.data.packs import Pack, PackWriter
 
 OTHER_CODE = "rendered by other code or templates"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flan_jax.errors import UserError
-from flan_jax.files import parse_json
 from flan_jax.messages import shown
+from flan_jax.storage.files import parse_json
 
 KINDS = ("bos", "eos", "pad")
 TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP = "tokenizer_config.json", "special_tokens_map.json"
@@ -106,9 +106,8 @@ def _text(token: Any, where: str) -> str:
     text = token.get("content") if isinstance(token, dict) else token
     if not isinstance(text, str):
         raise UserError(
-            f"{where} is {shown(token)}, but must be a text or an object with 'content'; "
-            f"correct "
-            f"it."
+            f"{where} is {shown(token)}, but must be a text or an object with 'content'; correct "
+            "it."
         )
     return text
 
@@ -137,8 +136,7 @@ def _added(config: dict[str, Any], older: dict[str, Any], place: str) -> dict[st
     ):
         raise UserError(
             f"{place}{TOKENIZER_CONFIG} has an added_tokens_decoder that is not an object by ids; "
-            f"correct "
-            "the file."
+            "correct the file."
         )
     where = f"{place}{TOKENIZER_CONFIG}: added_tokens_decoder"
     return added | {_text(entry, where): int(number) for number, entry in listed.items()}

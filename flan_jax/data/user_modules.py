@@ -8,8 +8,8 @@ import pathlib
 import sys
 import traceback
 
-from flan_jax.data.hashing import digest
 from flan_jax.errors import UserError
+from flan_jax.storage.hashing import digest
 
 
 def import_module(name: str) -> None:
@@ -35,8 +35,8 @@ def import_module(name: str) -> None:
             and f"{name}.".startswith(f"{error.name}.")
         ):
             raise UserError(
-                f"The module {name!r} cannot be imported ({error}); "
-                "give a module on the path, or the path of a .py file."
+                f"The module {name!r} cannot be imported ({error}); give a module on the path, or "
+                "the path of a .py file."
             ) from error
         raise UserError(f"The module {name!r} does not run: {_what_and_where(error)}.") from error
 

@@ -14,7 +14,6 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
-from flan_jax.data.hashing import file_digest
 from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
 from flan_jax.data.special_tokens import (
     CONFIG,
@@ -24,6 +23,7 @@ from flan_jax.data.special_tokens import (
     until,
 )
 from flan_jax.errors import UserError
+from flan_jax.storage.hashing import file_digest
 
 PAD, EOS = 0, 1
 # What a directory's vocabulary is called, the best first.
@@ -90,8 +90,7 @@ class SentencePieceVocabulary:
         if (self._model.pad_id(), self._model.eos_id()) != (PAD, EOS):
             raise UserError(
                 f"VOCABULARY {path!r} has pad id {self._model.pad_id()} and EOS id "
-                f"{self._model.eos_id()}; "
-                "a T5 vocabulary has 0 and 1."
+                f"{self._model.eos_id()}; a T5 vocabulary has 0 and 1."
             )
         self.eos_ids = tuple(dict.fromkeys([EOS, *_ends_beside(pathlib.Path(path))]))
         self.size = self._model.get_piece_size() + self.extra_ids
@@ -162,8 +161,7 @@ def load_vocabulary(name: str, architecture: str | None = None) -> Vocabulary:
     if not path.is_file():
         raise UserError(
             f"VOCABULARY {name!r} is neither 'bytes' nor a file; give the path of a SentencePiece "
-            f"model, "
-            "or of a tokenizer.json."
+            "model, or of a tokenizer.json."
         )
     if path.suffix == ".json":
         return HuggingFaceVocabulary(str(path), architecture)

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flan_jax.data.catalogue import Dataset
+from flan_jax import metrics
+from flan_jax.catalogue.records import Dataset
 from flan_jax.errors import UserError
-from flan_jax.evaluation import measures, metrics
-from flan_jax.evaluation.metrics import Prediction
-from flan_jax.files import read_json, readable, write_file
+from flan_jax.evaluation import unit_scores
 from flan_jax.messages import escaped, shown
+from flan_jax.metrics import Prediction
+from flan_jax.storage.files import read_json, readable, write_file
 
 if TYPE_CHECKING:
     from flan_jax.data.cache import EvalExamples
@@ -165,9 +166,8 @@ def evaluate(
         where = f"{example.dataset}/{example.template} ({example.split})"
         if example.kind != "forward" and not datasets[example.dataset].inverted_metrics:
             raise UserError(
-                f"{where} is an inverted template, which is not evaluated; give forward "
-                f"templates "
-                f"only."
+                f"{where} is an inverted template, which is not evaluated; give forward templates "
+                "only."
             )
         if not example.texts:
             raise UserError(
@@ -183,8 +183,7 @@ def evaluate(
             if not all(np.isfinite(row).all() for row in scores):
                 raise UserError(
                     f"{where}: the model gives scores that are not numbers, of which none is the "
-                    f"best; are "
-                    "its parameters finite, and is its dtype one that it was made for?"
+                    "best; are its parameters finite, and is its dtype one that it was made for?"
                 )
             predictions = rank_predictions(
                 scores,
@@ -207,8 +206,8 @@ def evaluate(
             )
             write_lines(path, _prediction_lines(example, predictions, scores, cut))
             headline = next(iter(next(iter(numbers.values())).values()))
-            measures.write(
-                path.with_suffix(measures.SUFFIX), rows[0], headline.measure, example.row_ids
+            unit_scores.write(
+                path.with_suffix(unit_scores.SUFFIX), rows[0], headline.measure, example.row_ids
             )
         yield rows, sum(cut)
 
@@ -422,8 +421,7 @@ def check_whose(directory: pathlib.Path, run: pathlib.Path, model: str) -> None:
     if path.exists() and any((row.run, row.model) == (name, model) for row in read_results(path)):
         raise UserError(
             f"{path} has the numbers of {model!r} of another run {name!r}, that in {home}; give "
-            f"another "
-            "--name or --output."
+            "another --name or --output."
         )
 
 
@@ -490,7 +488,7 @@ def check_files(directory: pathlib.Path) -> None:
         read_texts(directory / name)
     if (directory / RESULTS).exists():
         read_results(directory / RESULTS)
-    for _ in measures.read_all(directory):
+    for _ in unit_scores.read_all(directory):
         pass
 
 

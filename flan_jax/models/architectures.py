@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from flax import linen as nn
 
-from flan_jax.checks import check_bound
-from flan_jax.data.layouts import check_architecture
+from flan_jax.config.checks import check_bound
+from flan_jax.data.layout import check_architecture
 
 _GIVE_A_SIZE = "give a size: --gin_file=gin/size/{}.gin, for example"
 

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from flan_jax.checks import check_choice, check_number, quoted
+from flan_jax.config.checks import check_choice, check_number, quoted
 from flan_jax.errors import UserError
 from flan_jax.models import layers
-from flan_jax.models.settings import settle
+from flan_jax.models.config_checks import settle
 
 _ROPE_SCALING = (
     "factor",
@@ -88,8 +88,7 @@ class DecoderConfig:
             raise UserError(
                 "DecoderConfig.rope_scaling must be None or a dict with exactly "
                 f"{', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1), or "
-                f"{' and '.join(_ROPE_LINEAR)} "
-                f"('linear'), not {quoted(scaling)}."
+                f"{' and '.join(_ROPE_LINEAR)} ('linear'), not {quoted(scaling)}."
             )
         check_choice(
             "DecoderConfig.rope_scaling['rope_type']",
@@ -106,15 +105,14 @@ class DecoderConfig:
         ):
             raise UserError(
                 "DecoderConfig.rope_scaling must have a low_freq_factor below its "
-                "high_freq_factor, not "
-                f"{scaling['low_freq_factor']} and {scaling['high_freq_factor']}."
+                f"high_freq_factor, not {scaling['low_freq_factor']} and "
+                f"{scaling['high_freq_factor']}."
             )
 
     def _check_heads(self):
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:
             raise UserError(
-                f"DecoderConfig.num_kv_heads is {self.kv_heads}, but must divide num_heads, "
-                f"which "
+                f"DecoderConfig.num_kv_heads is {self.kv_heads}, but must divide num_heads, which "
                 f"is {self.num_heads}."
             )
         if self.positions == "rotary" and self.head_dim % 2:
@@ -397,6 +395,5 @@ def _check_mesh(config: DecoderConfig) -> None:
         if heads % parts:
             raise UserError(
                 f"The model has {heads} {kind}, which do not divide over model={parts}; give the "
-                f"mesh an axis model "
-                f"that divides {heads}, and fsdp the rest."
+                f"mesh an axis model that divides {heads}, and fsdp the rest."
             )

@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from flan_jax.models.sums import sum_first
+from flan_jax.models.cpu import sum_first
 
 # Added where attention is masked. A row with no allowed key then attends evenly, as in T5X, instead
 # of giving NaN.

@@ -53,8 +53,7 @@ def check_chunks(chunks: int, length: int) -> None:
     if length % chunks:
         raise UserError(
             f"LOSS_CHUNKS={chunks} does not divide the {length} tokens of a row whose loss is "
-            f"taken; give "
-            "a number that does, such as a power of two."
+            "taken; give a number that does, such as a power of two."
         )
 
 

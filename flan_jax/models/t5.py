@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flan_jax.models import layers
-from flan_jax.models.settings import settle
+from flan_jax.models.config_checks import settle
 
 
 @gin.configurable(denylist=["vocab_size"])

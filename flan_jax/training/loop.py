@@ -23,28 +23,30 @@ import gin
 import jax
 import jax.numpy as jnp
 
-from flan_jax import interchange
-from flan_jax.checks import check_choice, check_fields, check_number, quoted, setting_name
+from flan_jax import checkpoints
+from flan_jax.checkpoints import manager
+from flan_jax.config.checks import check_choice, check_fields, check_number, quoted, setting_name
 from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.batches import Batches
 from flan_jax.data.vocabulary import padded_size
 from flan_jax.errors import Diverged, UserError
 from flan_jax.evaluation import results
-from flan_jax.evaluation.held_out import HeldOut
+from flan_jax.evaluation.evaluator import HeldOut
 from flan_jax.evaluation.results import Setting
-from flan_jax.files import local_path, readable, write_file
 from flan_jax.models.architectures import make_model
+from flan_jax.models.flops import model_flops
 from flan_jax.models.losses import check_chunks
-from flan_jax.scale import chooser
-from flan_jax.scale.flops import model_flops
-from flan_jax.scale.hardware import peak_flops
-from flan_jax.scale.programs import Job
-from flan_jax.training import checkpoints, mixture_record, partitioning
-from flan_jax.training.lowering import lower_eval_step, lower_train_step
+from flan_jax.optim.adafactor import adafactor
+from flan_jax.parallel import partitioning
+from flan_jax.parallel.hardware import peak_flops
+from flan_jax.parallel.preemption import Preemption
+from flan_jax.planning import mesh_search
+from flan_jax.planning.compiled import Job
+from flan_jax.storage.files import local_path, readable, write_file
+from flan_jax.training import run_record
+from flan_jax.training.compile import lower_eval_step, lower_train_step
 from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 from flan_jax.training.model_info import model_info
-from flan_jax.training.optimizer import adafactor
-from flan_jax.training.preemption import Preemption
 from flan_jax.training.prefetch import device_batches, put_batch
 from flan_jax.training.profile import Profile
 from flan_jax.training.step import ShardedState, State
@@ -116,8 +118,7 @@ class TrainConfig:
         if not isinstance(self.mesh, dict) and self.mesh not in (None, "auto"):
             raise UserError(
                 f"{setting_name('Train', 'mesh')} must be None, 'auto' or sizes such as {{'data': "
-                f"2, "
-                f"'fsdp': 4}}, not {quoted(self.mesh)}."
+                f"2, 'fsdp': 4}}, not {quoted(self.mesh)}."
             )
         for name in ("model_dir", "initial_checkpoint_path"):
             if getattr(self, name) is not None:
@@ -138,8 +139,8 @@ class Run:
         if rows < data.vocabulary.size:
             raise UserError(
                 f"the model has {rows} rows in its embedding (Train.embedding_rows), but "
-                f"VOCABULARY has "
-                f"{data.vocabulary.size} ids; give the vocabulary that belongs to the model."
+                f"VOCABULARY has {data.vocabulary.size} ids; give the vocabulary that belongs to "
+                "the model."
             )
         self.model = make_model(data.config.architecture, rows)
         self.model_config = self.model.config
@@ -158,12 +159,11 @@ class Run:
             data.config.batch_size,
             data.config.lengths(),
         )
-        shape, why = chooser.mesh_of(job, jax.devices())
+        shape, why = mesh_search.mesh_of(job, jax.devices())
         self.mesh = partitioning.make_mesh(shape)
         print(
             f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} "
-            f"{jax.default_backend()} "
-            f"devices, mesh {dict(self.mesh.shape)}",
+            f"{jax.default_backend()} devices, mesh {dict(self.mesh.shape)}",
             flush=True,
         )
         if jax.process_index() == 0:
@@ -221,12 +221,11 @@ class Run:
             write_file(self.directory / "model-info.txt", text)
         print(
             f"model: {self.config.size or self.data.config.architecture} with {count:,} "
-            f"parameters, "
-            f"{self.model_config.dtype} compute",
+            f"parameters, {self.model_config.dtype} compute",
             flush=True,
         )
 
-    def check_start(self, saved: checkpoints.Checkpoints) -> None:
+    def check_start(self, saved: manager.Checkpoints) -> None:
         """Makes sure that the run can begin, or go on: what `start` needs is there, and fits.
 
         Raises:
@@ -236,13 +235,12 @@ class Run:
         if latest is not None and latest > self.steps:
             raise UserError(
                 f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {self.steps}; raise "
-                f"TRAIN_STEPS, "
-                "or evaluate an earlier step with flan-jax eval --step."
+                "TRAIN_STEPS, or evaluate an earlier step with flan-jax eval --step."
             )
         if latest is None and self.config.initial_checkpoint_path:
             self.check_params(self.config.initial_checkpoint_path)
 
-    def start(self, saved: checkpoints.Checkpoints) -> None:
+    def start(self, saved: manager.Checkpoints) -> None:
         """Fills `state`, in the order that the module's docstring gives, and prints from where."""
         latest = saved.latest_step()
         if latest != self.steps:
@@ -274,7 +272,7 @@ class Run:
         """(step, parameters in memory on the mesh) of a checkpoint of ours, of T5X, Hugging Face or
         GGUF.
         """
-        found, params = interchange.read_parameters(
+        found, params = checkpoints.read_parameters(
             path, self._abstract_params, step, self.model_config
         )
         print(f"parameters of step {found} from {path}", flush=True)
@@ -284,12 +282,12 @@ class Run:
         """Makes sure that `read_params` finds what it needs, and reads nothing but shapes; returns
         the step.
         """
-        source, _ = interchange.find_parameters(
+        source, _ = checkpoints.find_parameters(
             path, self._abstract_params, step, self.model_config
         )
         return source.step
 
-    def train(self, saved: checkpoints.Checkpoints) -> bool:
+    def train(self, saved: manager.Checkpoints) -> bool:
         """Takes the steps that are left; True if all are done, False if the run was preempted (and
         saved).
 
@@ -321,10 +319,9 @@ class Run:
             names = ", ".join(batches.datasets_at(error.step - 1))
             raise Diverged(
                 f"{error}; its batch holds {names}. Nothing after step {saved.latest_step() or 0} "
-                f"is "
-                "saved; lower LEARNING_RATE or look at these datasets, then run the same command "
-                "(where it "
-                "ends like this at its first step, the checkpoint is spoilt: remove it, too)."
+                "is saved; lower LEARNING_RATE or look at these datasets, then run the same "
+                "command (where it ends like this at its first step, the checkpoint is spoilt: "
+                "remove it, too)."
             ) from None
         finally:
             log.close()
@@ -487,7 +484,7 @@ class Run:
     def _evaluator(self, output: pathlib.Path, whose: pathlib.Path) -> HeldOut:
         if jax.process_index() == 0:
             results.remember_run(
-                output, whose, mixture_record.trained_on(whose, self.data), self.data.config.source
+                output, whose, run_record.trained_on(whose, self.data), self.data.config.source
             )
         if self._held_out is None or self._held_out.directory != output:
             self._held_out = HeldOut(self.data, self.model, self.mesh, output)

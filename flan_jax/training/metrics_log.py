@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from flan_jax.errors import Diverged, UserError
-from flan_jax.files import parse_json, readable, write_file
+from flan_jax.storage.files import parse_json, readable, write_file
 
 FILE = "metrics.jsonl"
 
@@ -142,8 +142,7 @@ class MetricsLog:
             )
             print(
                 f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy "
-                f"{metrics['accuracy']:.3f}"
-                f"{pace if timed else ''}",
+                f"{metrics['accuracy']:.3f}{pace if timed else ''}",
                 flush=True,
             )
 

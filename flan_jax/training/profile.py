@@ -38,7 +38,6 @@ class Profile:
             if jax.process_index() == 0:
                 print(
                     f"profile of steps {self.first} to {step} in {self.directory}: open it with "
-                    f"`xprof --logdir` or "
-                    "TensorBoard",
+                    "`xprof --logdir` or TensorBoard",
                     flush=True,
                 )

@@ -17,8 +17,8 @@ from flax import linen as nn
 
 from flan_jax.models import stacking
 from flan_jax.models.losses import chunked_token_loss
-from flan_jax.training import partitioning
-from flan_jax.training.rounding import round_stochastically
+from flan_jax.optim.stochastic_rounding import round_stochastically
+from flan_jax.parallel import partitioning
 
 State = dict[str, Any]
 

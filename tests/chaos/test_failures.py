@@ -30,8 +30,8 @@ from two_processes import (
     start_two,
 )
 
+from flan_jax.checkpoints import manager
 from flan_jax.errors import UserError
-from flan_jax.training import checkpoints
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROOT = os.path.dirname(TESTS)
@@ -122,18 +122,18 @@ def test_hosts_that_do_not_share_the_directory_end_with_a_sentence(cache, tmp_pa
 
 
 def test_hosts_that_list_other_checkpoints_end_with_a_sentence(monkeypatch):
-    monkeypatch.setattr(checkpoints.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(manager.jax, "process_count", lambda: 2)
     monkeypatch.setattr(
-        checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, ~one])
+        manager.multihost_utils, "process_allgather", lambda one: np.array([one, ~one])
     )
     with pytest.raises(
         UserError, match="sees the checkpoints of steps 2, 4 in runs, another process sees others"
     ):
-        checkpoints._check_same_steps("runs", [2, 4])
+        manager._check_same_steps("runs", [2, 4])
     monkeypatch.setattr(
-        checkpoints.multihost_utils, "process_allgather", lambda one: np.array([one, one])
+        manager.multihost_utils, "process_allgather", lambda one: np.array([one, one])
     )
-    checkpoints._check_same_steps("runs", [2, 4])
+    manager._check_same_steps("runs", [2, 4])
 
 
 # --- A checkpoint is cut short
@@ -144,7 +144,7 @@ def test_hosts_that_list_other_checkpoints_end_with_a_sentence(monkeypatch):
 def two_steps(tmp_path_factory):
     """A directory with the whole checkpoints of steps 1 and 2."""
     directory = tmp_path_factory.mktemp("checkpoints") / "whole"
-    run = checkpoints.Checkpoints(directory)
+    run = manager.Checkpoints(directory)
     for step in (1, 2):
         run.save(step, make_state(float(step)), {"validation_loss": 3.0 - step})
     run.close()
@@ -174,7 +174,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(two_steps, tmp_path, capfd
     # the step that is saved again may be damaged again
     for name in ("damaged-2", "damaged-2.1", "damaged-2.2"):
         DAMAGE[how](directory / "2")
-        run = checkpoints.Checkpoints(directory)
+        run = manager.Checkpoints(directory)
         restored = run.restore(jax.eval_shape(lambda: make_state(0.0)))
         jax.tree.map(np.testing.assert_array_equal, restored, make_state(1.0))
         (line,) = [line for line in capfd.readouterr().out.splitlines() if "cannot be read" in line]
@@ -182,14 +182,14 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(two_steps, tmp_path, capfd
         assert run.latest_step() == 1 and (directory / name).is_dir()
         run.save(2, make_state(2.0), {"validation_loss": 1.0})
         run.close()
-    assert checkpoints.Checkpoints(directory).latest_step() == 2
+    assert manager.Checkpoints(directory).latest_step() == 2
 
 
 def test_when_no_checkpoint_is_whole_nothing_begins_anew_unasked(two_steps, tmp_path):
     directory = shutil.copytree(two_steps, tmp_path / "run")
     for step in (1, 2):
         os.truncate(directory / str(step) / "params/manifest.ocdbt", 0)
-    run = checkpoints.Checkpoints(directory)
+    run = manager.Checkpoints(directory)
     with pytest.raises(UserError, match="None of the checkpoints in .* can be read"):
         run.restore(jax.eval_shape(lambda: make_state(0.0)))
     assert run.latest_step() == 2 and not list(directory.glob("damaged*"))
@@ -209,9 +209,9 @@ def test_what_is_out_of_reach_is_not_damaged(two_steps, tmp_path, monkeypatch, e
     def restore(*_, **__):
         raise error
 
-    monkeypatch.setattr(checkpoints.ocp.StandardCheckpointHandler, "restore", restore)
+    monkeypatch.setattr(manager.ocp.StandardCheckpointHandler, "restore", restore)
     with pytest.raises(UserError, match="cannot be read now"):
-        checkpoints.Checkpoints(directory).restore(jax.eval_shape(lambda: make_state(0.0)))
+        manager.Checkpoints(directory).restore(jax.eval_shape(lambda: make_state(0.0)))
     assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]
 
 
@@ -220,17 +220,17 @@ def test_parameters_alone_are_not_resumed_nor_harmed(two_steps, tmp_path):
     for step in (1, 2):
         shutil.rmtree(directory / str(step) / "state")
     with pytest.raises(UserError, match="2 holds parameters alone.*INITIAL_CHECKPOINT_PATH"):
-        checkpoints.Checkpoints(directory).restore(jax.eval_shape(lambda: make_state(0.0)))
+        manager.Checkpoints(directory).restore(jax.eval_shape(lambda: make_state(0.0)))
     assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]
 
 
 def test_metrics_that_are_cut_cost_no_checkpoint(two_steps, tmp_path):
     directory = shutil.copytree(two_steps, tmp_path / "run")
     os.truncate(directory / "2/metrics/metrics", 3)
-    run = checkpoints.Checkpoints(directory)
+    run = manager.Checkpoints(directory)
     assert int(run.restore(jax.eval_shape(lambda: make_state(0.0)))["step"]) == 2
     run.close()
-    assert checkpoints.checkpoint_path(directory, "best").name == "1"
+    assert manager.checkpoint_path(directory, "best").name == "1"
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import resource
 import jax.numpy as jnp
-from flan_jax import cli
+from flan_jax.cli import dispatch
 from flan_jax.training import checkpoints
 from test_checkpoints import make_state
 
@@ -269,7 +269,7 @@ def main(argv):
     run.save(2, {{**make_state(2.0), "more": jnp.arange(40000.0) ** 0.5}})
     run.wait()
 
-cli.run(main)
+dispatch.run(main)
 """
 
 
@@ -285,7 +285,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence_and_leaves_the_last_one_
         "cannot be written" in line
         and "the same command resumes from step 1, which is whole" in line
     )
-    run = checkpoints.Checkpoints(tmp_path / "run")
+    run = manager.Checkpoints(tmp_path / "run")
     assert run.latest_step() == 1
     jax.tree.map(
         np.testing.assert_array_equal,

@@ -8,10 +8,10 @@ import shutil
 
 import numpy as np
 
-from flan_jax.interchange import huggingface_llama, huggingface_t5, safetensors_files, t5x
-from flan_jax.interchange.load import open_checkpoint
-from flan_jax.interchange.parameters import parameter_shapes
-from flan_jax.interchange.source import Source, Tensor, check_tensors
+from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files, t5x
+from flan_jax.checkpoints.parameters import parameter_shapes
+from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.reader import Source, Tensor, check_tensors
 
 LLAMA = {
     "model_type": "llama",

@@ -27,7 +27,12 @@ from mutations import Damaged, as_json, damaged_bytes, damaged_values
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from flan_jax.interchange import gguf_file, huggingface_llama, orbax_files, safetensors_files
+from flan_jax.checkpoints.formats import (
+    gguf_file,
+    huggingface_llama,
+    orbax_files,
+    safetensors_files,
+)
 
 WEIGHTS = "model.safetensors"
 
@@ -175,7 +180,7 @@ def test_bytes_of_gguf(fuzz, tmp_path, examples):
     """
     from gguf import GGUFReader
 
-    from flan_jax.interchange import gguf_tokenizer
+    from flan_jax.checkpoints.formats import gguf_tokenizer
 
     path = _write_gguf(tmp_path / "model.gguf")
     data = path.read_bytes()

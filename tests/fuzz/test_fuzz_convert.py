@@ -12,7 +12,7 @@ from harness import shares
 from hypothesis import strategies as st
 from mutations import as_json, damaged_bytes, damaged_values
 
-from flan_jax import cli
+from flan_jax.cli import dispatch
 from flan_jax.evaluation.results import ResultRow
 
 FILES = {
@@ -76,7 +76,7 @@ def test_convert(fuzz, tmp_path, examples, config, form):
     for name, contents in FILES.items():
         (source / name).write_text(json.dumps(contents))
     if form == "flan":
-        assert cli.main(["convert", str(source), "--to=flan", f"--output={tmp_path}/run"]) == 0
+        assert dispatch.main(["convert", str(source), "--to=flan", f"--output={tmp_path}/run"]) == 0
         source = tmp_path / "run"
         for name, contents in FILES.items():
             (source / name).write_text(json.dumps(contents))
@@ -93,7 +93,7 @@ def test_convert(fuzz, tmp_path, examples, config, form):
         )
         copy = with_file(source, tmp_path / "copy", name, text)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        status = cli.main(["convert", str(copy), "--to=hf", f"--output={tmp_path}/out"])
+        status = dispatch.main(["convert", str(copy), "--to=hf", f"--output={tmp_path}/out"])
         whole = (tmp_path / "out/config.json").is_file() and not list(tmp_path.glob(".out*"))
         if status:
             assert not (tmp_path / "out").exists()

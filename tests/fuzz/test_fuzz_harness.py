@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mutations import damaged_bytes, damaged_values
 
 from flan_jax.errors import UserError
-from flan_jax.files import readable
+from flan_jax.storage.files import readable
 
 
 def _raise(error):

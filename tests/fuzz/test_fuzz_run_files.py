@@ -11,12 +11,14 @@ from harness import shares
 from hypothesis import strategies as st
 from mutations import as_json, damaged_bytes, damaged_values
 
-from flan_jax import generate, report
+from flan_jax import generate
+from flan_jax.checkpoints import manager
 from flan_jax.errors import UserError
-from flan_jax.evaluation import report as tables
 from flan_jax.evaluation import results
 from flan_jax.evaluation.results import COLUMNS
-from flan_jax.training import checkpoints, mixture_record
+from flan_jax.report import __main__ as report
+from flan_jax.report import summary as tables
+from flan_jax.training import run_record
 from flan_jax.training.loop import changed_settings
 from flan_jax.training.metrics_log import FILE, MetricsLog, Work, read_steps
 
@@ -130,7 +132,7 @@ def read_first(directory) -> bool:
 
 def test_whole_files_pass(run):
     assert read_first(run) and "rte" in reported(run)
-    mixture_record.check_same(run, {"held_out": "nli"})
+    run_record.check_same(run, {"held_out": "nli"})
 
 
 @shares(quick=60, full=1500)
@@ -182,10 +184,10 @@ def test_mixture(fuzz, examples, run):
             damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
         )
         (run / "mixture.json").write_bytes(contents)
-        mixture_record.check_same(
+        run_record.check_same(
             run, {key: MIXTURE[key] for key in ("held_out", "seed", "card", "shards")}
         )
-        names = mixture_record.trained_on(run, Data())
+        names = run_record.trained_on(run, Data())
         return all(isinstance(name, str) for name in names)
 
     fuzz(
@@ -278,8 +280,8 @@ def test_metrics_of_checkpoints(fuzz, examples, tmp_path):
             damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
         )
         file.write_bytes(contents)
-        loss = checkpoints._validation_loss(tmp_path / "4")
-        checkpoints._remove_cut_metrics(tmp_path)
+        loss = manager._validation_loss(tmp_path / "4")
+        manager._remove_cut_metrics(tmp_path)
         return (
             loss == loss
             and isinstance(loss, (int, float))

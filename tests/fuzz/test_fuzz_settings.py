@@ -11,17 +11,18 @@ from harness import shares
 from hypothesis import strategies as st
 from mutations import damaged_bytes, odd_values
 
-from flan_jax import cli, config
+from flan_jax.catalogue.records import Catalogue, Dataset, Drop, Hub, Template, source_of_row
+from flan_jax.catalogue.render import read_row, render
+from flan_jax.checkpoints.model_gin import CONFIG_CLASS
+from flan_jax.cli import dispatch
+from flan_jax.config import gin_files
 from flan_jax.data.assemble import DataConfig
-from flan_jax.data.catalogue import Catalogue, Dataset, Drop, Hub, Template, source_of_row
-from flan_jax.data.render import read_row, render
-from flan_jax.interchange.gin_fields import CONFIG_CLASS
 from flan_jax.models.architectures import make_model
+from flan_jax.optim.adafactor import adafactor
 from flan_jax.training.loop import TrainConfig
-from flan_jax.training.optimizer import adafactor
 
-DEFAULT = (config._shipped() / "flan.gin").read_text()
-MACROS = [name for name, _, _ in config.default_settings(DEFAULT)]
+DEFAULT = (gin_files._shipped() / "flan.gin").read_text()
+MACROS = [name for name, _, _ in gin_files.default_settings(DEFAULT)]
 
 # Texts of values, as somebody types them after `--gin.NAME=` or in a file.
 TEXTS = st.one_of(
@@ -148,13 +149,13 @@ NAMES = st.one_of(
 
 def configured(argv) -> bool:
     """Whether a command line makes configurations, all plain values within bounds."""
-    config.parse_command_line(argv, config.CONFIGURED)
+    gin_files.parse_command_line(argv, gin_files.CONFIGURED)
     data, train = DataConfig(), TrainConfig()
     adafactor()
     hash(make_model(data.architecture, 512).config)
     assert 0 < data.batch_size < 2**20 and min(data.lengths()) > 1 and max(data.lengths()) < 2**20
     assert train.microbatches > 0 and isinstance(train.model_dir, str)
-    return config.config_text().encode() != b""
+    return gin_files.config_text().encode() != b""
 
 
 @shares(quick=40, full=1500)
@@ -178,7 +179,7 @@ def test_damaged_gin_files(fuzz, examples, tmp_path):
         return configured([f"--gin_file={file}"])
 
     whole = DEFAULT.replace(
-        "include 'size/t5_tiny.gin'", (config._shipped() / "size/t5_tiny.gin").read_text()
+        "include 'size/t5_tiny.gin'", (gin_files._shipped() / "size/t5_tiny.gin").read_text()
     )
     fuzz("settings: bytes of a gin file", damaged_bytes(whole.encode()), check, examples)
 
@@ -204,12 +205,14 @@ def test_lines_of_gin_files(fuzz, examples, tmp_path):
 
 
 def test_a_configuration_is_the_same_whatever_was_refused_before():
-    config.parse_command_line(["--gin_file=gin/flan.gin"], config.CONFIGURED)
-    text = config.config_text()
+    gin_files.parse_command_line(["--gin_file=gin/flan.gin"], gin_files.CONFIGURED)
+    text = gin_files.config_text()
     with pytest.raises(Exception, match="nothing configurable"):
-        config.parse_command_line(["--gin_file=gin/flan.gin", "--gin.No.seed=3"], config.CONFIGURED)
-    config.parse_command_line(["--gin_file=gin/flan.gin"], config.CONFIGURED)
-    assert config.config_text() == text
+        gin_files.parse_command_line(
+            ["--gin_file=gin/flan.gin", "--gin.No.seed=3"], gin_files.CONFIGURED
+        )
+    gin_files.parse_command_line(["--gin_file=gin/flan.gin"], gin_files.CONFIGURED)
+    assert gin_files.config_text() == text
 
 
 WORDS = st.one_of(
@@ -288,7 +291,7 @@ def test_command_lines(fuzz, examples):
     fuzz(
         "command lines",
         st.tuples(verbs, st.lists(WORDS, max_size=4)),
-        lambda case: cli.main([*case[0].split(), *case[1]]) in (0, 2),
+        lambda case: dispatch.main([*case[0].split(), *case[1]]) in (0, 2),
         examples,
     )
 
@@ -408,11 +411,11 @@ def test_rows(fuzz, examples):
 
 
 def test_every_module_of_settings_is_fuzzed():
-    for name in config.CONFIGURED:
+    for name in gin_files.CONFIGURED:
         importlib.import_module(name)
     fuzzed = {"Data", "Train", "adafactor", *CONFIG_CLASS.values(), "SeqioTasks"}
     assert {
         item.name
-        for item in config._configurables().values()
+        for item in gin_files._configurables().values()
         if item.module.startswith("flan_jax.")
     } == fuzzed

@@ -1,0 +1,98 @@
+"""Orbax's directory of one tree, array by array: any of its array formats is read, its plain zarr
+form is written.
+
+Orbax's own savers want the whole tree in memory; here one array is in memory at a time. `_METADATA`
+is what tells Orbax the tree; it is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from flan_jax.checkpoints.formats import zarr_chunks
+from flan_jax.checkpoints.formats.zarr_files import file_store, open_array, write_array
+from flan_jax.checkpoints.reader import Tensor
+from flan_jax.errors import UserError
+from flan_jax.messages import shown
+from flan_jax.storage.files import inside, read_json, readable
+
+_COMPRESSOR = {"id": "zstd", "level": 1}
+_METADATA = "_METADATA"
+_DICT_KEY = 2  # Orbax's number for the key of a dict.
+
+
+def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
+    """The arrays of a tree by their path, `params/encoder/...`.
+
+    Raises:
+      UserError: if there is no tree of Orbax in `directory`, or chunks of its arrays are missing.
+    """
+    metadata = tree_metadata(directory)
+    driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
+    tensors = {}
+    with readable(directory / _METADATA):
+        entries = [
+            (
+                [str(key["key"]) for key in entry["key_metadata"]],
+                entry["value_metadata"]["value_type"],
+            )
+            for entry in metadata["tree_metadata"].values()
+        ]
+        in_one_database = bool(metadata["use_ocdbt"])
+    zarr_chunks.check_tree(directory, metadata)
+    for keys, kind in entries:
+        if kind not in ("None", "Dict", "Tuple", "List"):
+            store = _store(directory, ".".join(keys), in_one_database)
+            with readable(f"{directory}/{'.'.join(keys)}"):
+                tensors["/".join(keys)] = open_array(store, driver)
+    zarr_chunks.check_sizes(
+        (math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), directory
+    )
+    return tensors
+
+
+def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns what Orbax's `_METADATA` says of a tree.
+
+    Raises:
+      UserError: if there is none, or it is damaged.
+    """
+    try:
+        return read_json(inside(directory, _METADATA, directory / _METADATA))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{shown(directory)} holds no finished Orbax checkpoint (no {_METADATA} in it)."
+        ) from None
+
+
+def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict[str, str]:
+    if in_one_database:
+        return {**zarr_chunks.tree_store(directory, True), "path": f"{name}/"}
+    return file_store(inside(directory, name, directory / _METADATA))
+
+
+def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Writes a tree, given as (path, array) one after the other, so that Orbax restores it."""
+    directory.mkdir(parents=True)
+    entries = {}
+    for name, array in arrays:
+        keys = tuple(name.split("/"))
+        write_array(directory / ".".join(keys), array, _COMPRESSOR)
+        entries[str(keys)] = {
+            "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
+            "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False},
+        }
+    metadata = {
+        "tree_metadata": entries,
+        "use_ocdbt": False,
+        "use_zarr3": False,
+        "store_array_data_equal_to_fill_value": True,
+        "custom_metadata": None,
+    }
+    (directory / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")

@@ -1,0 +1,113 @@
+"""The command line: `flan-jax VERB ...`, the same program as `python -m flan_jax.VERB ...`.
+
+A verb is a module with `main(argv) -> int | None`, imported only when it is asked for: the help
+costs no start-up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from flan_jax import __version__, exit_status, signals
+from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
+
+# Verb -> the module that does it, and what it does.
+VERBS = {
+    "train": (
+        "flan_jax.train",
+        "prepare if needed, train, checkpoint, evaluate, report; the same command resumes",
+    ),
+    "eval": (
+        "flan_jax.eval",
+        "evaluate a checkpoint on the held-out datasets, or on any, into results.csv",
+    ),
+    "generate": ("flan_jax.generate", "answer a prompt, or a file of prompts, from a checkpoint"),
+    "prepare": ("flan_jax.prepare", "build or check the token cache"),
+    "precompile": (
+        "flan_jax.precompile",
+        "compile the step for a slice that is not here: does it fit, how fast is it",
+    ),
+    "tasks": ("flan_jax.tasks.__main__", "look at the catalogue: list, show, render, check, split"),
+    "convert": (
+        "flan_jax.convert",
+        "checkpoints of T5X, Hugging Face and GGUF into ours, and ours into theirs",
+    ),
+    "report": ("flan_jax.report.__main__", "tables and figures from results.csv"),
+    "launch": (
+        "flan_jax.launch",
+        "the command lines or manifests that train on several hosts: TPU VM, GKE, SLURM",
+    ),
+}
+
+Main = Callable[[Sequence[str]], int | None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `flan-jax` with arguments (those of the process if None) and gives its exit status."""
+    return _status(_dispatch, sys.argv[1:] if argv is None else argv)
+
+
+def run(verb_main: Main) -> None:
+    """Ends the process with a verb's status: `if __name__ == '__main__': dispatch.run(main)` in its
+    module.
+    """
+    sys.exit(_status(verb_main, sys.argv[1:]))
+
+
+def _dispatch(argv: Sequence[str]) -> int | None:
+    if not argv:
+        raise UserError(f"no verb given; write flan-jax {'|'.join(VERBS)}, or flan-jax --help.")
+    verb, *rest = argv
+    if verb in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        print(f"flan_jax {__version__}")
+        return 0
+    if verb not in VERBS:
+        hint = did_you_mean(
+            nearest(verb, VERBS, cutoff=0.5), f"; the verbs are {', '.join(VERBS)}."
+        )
+        raise UserError(f"unknown verb {verb!r}{hint}")
+    return importlib.import_module(VERBS[verb][0]).main(rest)
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<12}{summary}" for verb, (_, summary) in VERBS.items())
+    return f"""Instruction tuning of language models (FLAN) in JAX.
+
+usage: flan-jax VERB ...
+
+verbs:
+{verbs}
+
+A run:  flan-jax train --gin_file=gin/flan.gin --gin.HELD_OUT=nli --gin.MODEL_DIR=runs/nli
+`flan-jax VERB --help` tells more; `flan-jax --version` the version."""
+
+
+def _status(verb_main: Main, argv: Sequence[str]) -> int:
+    """Returns the exit status of a verb: 0 finished; 2 a mistake of the user, with one clear
+    message on stderr; 143 ended by SIGTERM or Ctrl-C, the same command does the rest; 1 anything
+    else.
+    """
+    try:
+        with signals.handled(signals.preempt):
+            status = verb_main(list(argv)) or 0
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # The reader of a pipe, such as `head`, has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        status = exit_status.explained(error)
+        if status is None:
+            raise
+        return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

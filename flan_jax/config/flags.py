@@ -1,0 +1,65 @@
+"""Command-line flags: a parser whose errors suggest the nearest flag, and flags that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+
+from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` whose errors are a `UserError` that suggests the nearest flag or
+    choice.
+    """
+
+    _intermixed = False
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        """As argparse's: positional arguments may stand before, between and after the flags."""
+        self._intermixed = True
+        return super().parse_intermixed_args(args, namespace)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse's, but an unknown argument is an error of the parser that reads it, that of a
+        sub-verb too.
+        """
+        namespace, unknown = super().parse_known_args(args, namespace)
+        # Between flags and flags, positional arguments are left over for a second pass.
+        if unknown and not (
+            self._intermixed and not any(argument.startswith("-") for argument in unknown)
+        ):
+            flags = {flag.lstrip("-"): flag for flag in self._option_string_actions}
+            near = flags.get(nearest(unknown[0].lstrip("-").partition("=")[0], flags))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(near, '')}")
+        return namespace, unknown
+
+    def error(self, message: str):
+        raise UserError(f"{message} (`{self.prog} --help` says more)")
+
+    def _check_value(self, action: argparse.Action, value) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = did_you_mean(nearest(value, map(str, action.choices)))
+            raise argparse.ArgumentError(
+                action,
+                f"invalid choice: {value!r}{near} The choices are "
+                f"{', '.join(map(str, action.choices))}",
+            )
+
+
+def add_step_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag --step, by which verbs that read a checkpoint choose one of a run: a number, or
+    'best'.
+    """
+    parser.add_argument(
+        "--step",
+        type=_step,
+        help="the checkpoint of this step, or best: the one with the lowest "
+        "validation loss (default: the last)",
+    )
+
+
+def _step(text: str) -> int | str:
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor best")
+    return text if text == "best" else int(text)

@@ -1,0 +1,125 @@
+"""The directory of a run, from anywhere: its `config.gin` is found in it, and it may have been
+moved or copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import re
+
+from flan_jax.errors import NotHere, UserError
+from flan_jax.storage.files import local_path
+
+CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
+
+# The settings that are paths. A run's config.gin has them absolute: they count from where they were
+# typed.
+PATHS = (
+    "Train.model_dir",
+    "Train.initial_checkpoint_path",
+    "Data.data_dir",
+    "Data.vocabulary",
+    "Data.mixture_or_task_module",
+    "Data.cache_dir",
+)
+
+_STEP = re.compile(r"(checkpoint[_-]|step[_-])?\d+")
+
+
+def add_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument RUN_DIR, which takes the place of --gin_file and MODEL_DIR."""
+    parser.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN_DIR",
+        help="the directory of a run, or of one of its steps: its config.gin, its checkpoint",
+    )
+
+
+def take_from(flags: argparse.Namespace) -> None:
+    """Puts the `config.gin` of the run that RUN_DIR, or else --checkpoint, names before the other
+    gin files.
+
+    Where RUN_DIR is one of the run's steps, that step becomes the checkpoint. What is not the
+    directory of a run is a prompt, for a verb with `prompts` and where the model is given in
+    another way.
+
+    Raises:
+      UserError: if RUN_DIR is not the directory of a run.
+    """
+    run, checkpoint = getattr(flags, "run", None), getattr(flags, "checkpoint", None)
+    if run is None:
+        config = config_of(checkpoint) if checkpoint and not flags.gin_file else None
+    else:
+        config = config_of(run)
+        if config is None and hasattr(flags, "prompts") and (flags.gin_file or checkpoint):
+            flags.prompts.insert(0, run)
+            flags.run = None
+            config = config_of(checkpoint) if checkpoint and not flags.gin_file else None
+        elif config is None:
+            problem = UserError if os.path.isdir(os.path.expanduser(run)) else NotHere
+            raise problem(_not_a_run(run, hasattr(flags, "prompts")))
+        elif (
+            checkpoint is None
+            and config.parent.resolve() != pathlib.Path(run).expanduser().resolve()
+        ):
+            flags.checkpoint = run
+    if config is not None:
+        flags.gin_file.insert(0, str(config))
+
+
+def config_of(place: str) -> pathlib.Path | None:
+    """Returns the `config.gin` of a run, of its `checkpoints`, or of one of its steps; None where
+    there is none.
+    """
+    path = os.path.expanduser(place)
+    if os.path.basename(path) == CONFIG and os.path.isfile(path):
+        return pathlib.Path(path)
+    file = run_of(pathlib.Path(path)) / CONFIG if os.path.isdir(path) else None
+    return file if file is not None and file.is_file() else None
+
+
+def _not_a_run(place: str, has_prompts: bool) -> str:
+    if (local_path(place, "RUN_DIR") / "model.gin").is_file():
+        return (
+            f"{place} is a converted checkpoint, not a run; give --gin_file=gin/flan.gin "
+            f"--gin_file={place}/model.gin --checkpoint={place}."
+        )
+    hint = "; prompts come after it: flan-jax generate RUN_DIR PROMPT" if has_prompts else ""
+    return (
+        f"{place!r} is not the directory of a run (it has no {CONFIG}){hint}; or give --gin_file "
+        "and --gin.MODEL_DIR."
+    )
+
+
+def run_of(checkpoint: pathlib.Path) -> pathlib.Path:
+    """Returns the directory of the run that has a checkpoint, or what else is named after its
+    model.
+    """
+    place = checkpoint.absolute()
+    while not (place / CONFIG).is_file() and (
+        place.name == CHECKPOINTS or _STEP.fullmatch(place.name)
+    ):
+        place = place.parent
+    return checkpoint if place == checkpoint.absolute() else place
+
+
+def home_of(gin_file: pathlib.Path) -> str | None:
+    """Returns the directory of the run whose `config.gin` this is, wherever it was when that was
+    written; else None.
+    """
+    is_run = gin_file.name == CONFIG and (gin_file.parent / CHECKPOINTS).is_dir()
+    return str(gin_file.parent) if is_run else None
+
+
+def absolute(name: str, value: object) -> object:
+    """Returns the value of one of PATHS, absolute where it is the path of a file or directory."""
+    is_path = (
+        isinstance(value, str)
+        and value
+        and not (name == "Data.vocabulary" and value == "bytes")
+        and not (name == "Data.mixture_or_task_module" and not value.endswith(".py"))
+    )
+    return os.path.abspath(os.path.expanduser(value)) if is_path else value

@@ -1,0 +1,372 @@
+"""SeqIO tasks and mixtures made from the catalogue's recipes. Imports TensorFlow.
+
+Rows leave the source as they were read and are rendered after SeqIO's repetition, so each epoch
+meets other templates. They are rendered and encoded by the functions that fill the token cache, so
+the tokens are the cache's own: also where an input is too long, which loses text from its longest
+field and not the question at its end.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import inspect
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from flan_jax import metrics
+from flan_jax.catalogue.records import CATALOGUE, RATE_CAP, source_of_row
+from flan_jax.catalogue.render import choose_template, usable_rows
+from flan_jax.catalogue.splits import counts_once, held_out_split
+from flan_jax.data.cache import CODE, target_of
+from flan_jax.data.encode import Encoder, Rendering, undecidable
+from flan_jax.data.exemplars import ExemplarPool
+from flan_jax.data.seqio.recipes import MixtureRecipe, SeqioTasks, TaskRecipe
+from flan_jax.data.sources.base import unavailable
+from flan_jax.data.vocabulary import Vocabulary
+from flan_jax.errors import UserError
+from flan_jax.storage.hashing import digest
+
+_SPLITS = ("train", "validation", "test")
+
+
+def build_task(name: str, recipe: TaskRecipe, settings: SeqioTasks) -> seqio.Task:
+    """The task of a recipe; it has the splits that the source has rows for.
+
+    Its examples have 'inputs' and 'targets' (int32 ids with their ends, as in `encode.Encoded`, and
+    within `sequence_length`), both also as text ('..._pretokenized') and 'row_id'. Those of a
+    single template also have 'row' (number of the row in its split), 'option' (number of the option
+    that is the target; 0 unless ranked) and 'gold' (the metrics' target as JSON).
+
+    Raises:
+      UserError: if the source has no rows for it.
+    """
+    dataset = CATALOGUE[recipe.dataset]
+    why = {
+        split: unavailable(settings.opened_source, dataset, split, settings.shots)
+        for split in _SPLITS
+    }
+    splits = [split for split in _SPLITS if why[split] is None]
+    if not splits or (recipe.template is None and why["train"]):
+        # The first split that the dataset should have gives the reason.
+        reason = why[
+            "train" if recipe.template is None else next(s for s in _SPLITS if s in dataset.splits)
+        ]
+        raise UserError(
+            f"SeqIO task {name!r} has no rows: {dataset.name} {reason}; provide them, or choose "
+            "another source with flan_jax.data.seqio.recipes.configure(source=..., data_dir=...)."
+        )
+    feature = _feature(settings.loaded_vocabulary)
+    parts = {
+        "name": name,
+        "source": CatalogueRows(recipe, settings, splits),
+        "output_features": {"inputs": feature, "targets": feature},
+    }
+    encoding = functools.partial(encode_rows, recipe=recipe, settings=settings)
+    if recipe.template is None:
+        return _Task(**parts, preprocessors=[number_epochs, encoding])
+    measure = functools.partial(
+        rank_metrics if recipe.ranked else text_metrics, names=dataset.metrics
+    )
+    return _Task(
+        **parts, preprocessors=[encoding], postprocess_fn=gold_or_text, metric_fns=[measure]
+    )
+
+
+def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seqio.Mixture:
+    """The mixture of a recipe, without the datasets that the source has no rows for; prints which
+    those are.
+
+    Training rates are rows after drops and cap, at most 3,000 (section 2.4 of the paper).
+
+    Raises:
+      UserError: if none is left.
+    """
+    split = held_out_split(
+        CATALOGUE,
+        recipe.held_out,
+        related=settings.related,
+        commercial_only=settings.commercial_only,
+    )
+    tasks = []
+    for dataset in map(CATALOGUE.__getitem__, split.eval if recipe.evaluated else split.train):
+        reason = unavailable(
+            settings.opened_source, dataset, "test" if recipe.evaluated else "train", settings.shots
+        )
+        if not recipe.evaluated:
+            reason = counts_once(CATALOGUE, dataset, split.train, settings.opened_source) or reason
+        if reason is not None:
+            print(f"{name} leaves out {dataset.name}: {reason}", flush=True)
+        elif recipe.evaluated:
+            ending = ".rank" if dataset.options else ""
+            tasks += [
+                (f"flan_{dataset.name}.{t.id}{ending}", _eval_rate) for t in dataset.forward()
+            ]
+        else:
+            tasks.append((f"flan_{dataset.name}", _train_rate))
+    if not tasks:
+        raise UserError(
+            f"SeqIO mixture {name!r} is empty: the source has rows for none of its datasets; "
+            "choose another with flan_jax.data.seqio.recipes.configure(source=..., data_dir=...)."
+        )
+    return seqio.Mixture(name, tasks)
+
+
+class _Task(seqio.Task):
+    """A task that never holds its source in memory: to decide that, SeqIO would count the rows of
+    every dataset.
+    """
+
+    def get_dataset(self, *args, **kwargs):
+        return super().get_dataset(*args, **{**kwargs, "try_in_mem_cache": False})
+
+
+class CatalogueRows(seqio.DataSource):
+    """A dataset's usable rows as JSON, in the source's order, each once an option for tasks that
+    rank.
+    """
+
+    def __init__(self, recipe: TaskRecipe, settings: SeqioTasks, splits: Sequence[str]):
+        super().__init__(splits)
+        self.recipe, self.settings, self.dataset = recipe, settings, CATALOGUE[recipe.dataset]
+        self._counts: dict[str, int] = {}
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        return True
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """One shard, the split itself; `get_dataset` cuts it as finely as asked."""
+        return [split]
+
+    def num_input_examples(self, split: str) -> int:
+        """Examples of an epoch, after dropped rows and the cap; found out by reading, once."""
+        if split not in self._counts:
+            self._counts[split] = sum(1 for _ in self._elements(split))
+        return self._counts[split]
+
+    def rate(self) -> float:
+        """Usable training rows, at most 3,000; reads no further than that."""
+        return float(sum(1 for _ in itertools.islice(self._elements("train"), RATE_CAP)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what decides the examples: rows, record, settings, code."""
+        source, dataset = self.settings.opened_source, self.dataset
+        templates = [dataclasses.asdict(template) for template in dataset.templates]
+        rows = [source.fingerprint(dataset, source.spec(dataset, split)) for split in self.splits]
+        return digest(
+            [
+                self.recipe,
+                dataclasses.asdict(self.settings),
+                templates,
+                source_of_row(dataset),
+                rows,
+                *map(inspect.getsource, CODE),
+            ]
+        )
+
+    def get_dataset(
+        self, split="train", shuffle=True, seed=None, shard_info=None, **unused
+    ) -> tf.data.Dataset:
+        """Rows of one epoch; SeqIO shuffles what is made of them."""
+        signature = {
+            "row": tf.TensorSpec([], tf.int64),
+            "option": tf.TensorSpec([], tf.int64),
+            "row_id": tf.TensorSpec([], tf.string),
+            "fields": tf.TensorSpec([], tf.string),
+        }
+        return tf.data.Dataset.from_generator(
+            lambda: self._shard(split, shard_info), output_signature=signature
+        )
+
+    def _shard(self, split: str, shard_info) -> Iterator[dict[str, Any]]:
+        index, shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+        element = None
+        for element in itertools.islice(self._elements(split), index, None, shards):
+            yield {**element, "fields": json.dumps(element["fields"])}
+        # a mixture would end without a word when it meets this one
+        if element is None and shards > 1:
+            raise UserError(
+                f"{self.dataset.name} has fewer {split} rows than the {shards} shards asked for; "
+                "leave it out, or read with fewer hosts."
+            )
+
+    def _elements(self, split: str) -> Iterator[dict[str, Any]]:
+        source, dataset = self.settings.opened_source, self.dataset
+        rendering = Rendering(target_length=sys.maxsize, options_style=self.settings.options_style)
+        usable = usable_rows(
+            source,
+            dataset,
+            source.spec(dataset, split),
+            None,
+            undecidable(self.settings.loaded_vocabulary, rendering),
+        )
+        capped = itertools.islice(usable, dataset.train_cap if split == "train" else None)
+        for number, (_, name, row) in enumerate(capped):
+            for option in range(len(row["options"]) if self.recipe.ranked else 1):
+                yield {"row": number, "option": option, "row_id": name, "fields": row}
+
+
+def from_epoch(task: seqio.Task, epoch: int) -> seqio.Task:
+    """A training task of ours as it is after so many epochs; any other task unchanged."""
+    first, *others = [*task.preprocessors] or [None]
+    if first is not number_epochs:
+        return task
+    return task.replace(preprocessors=[functools.partial(number_epochs, first=epoch), *others])
+
+
+def number_epochs(rows: tf.data.Dataset, *, first: int = 0) -> tf.data.Dataset:
+    """Adds 'epoch' to rows that SeqIO repeats: a new one begins where the row's number does not go
+    up.
+    """
+
+    def step(state, row):
+        epoch, before = state
+        epoch += tf.cast(row["row"] <= before, tf.int64)
+        return (epoch, row["row"]), {**row, "epoch": epoch}
+
+    return rows.scan((tf.constant(first, tf.int64), tf.constant(-1, tf.int64)), step)
+
+
+def encode_rows(
+    rows: tf.data.Dataset,
+    sequence_length: Mapping[str, int] | None = None,
+    *,
+    recipe: TaskRecipe,
+    settings: SeqioTasks,
+) -> tf.data.Dataset:
+    """Rows to examples (see `build_task`), as the token cache writes them. No `sequence_length`
+    means no limit.
+    """
+    lengths = sequence_length or {}
+    rendering = Rendering(
+        lengths.get("inputs") or sys.maxsize,
+        lengths.get("targets") or sys.maxsize,
+        settings.options_style,
+        settings.instructions,
+        settings.seed,
+        settings.shots,
+    )
+    encoded = functools.partial(_encoded, recipe, settings, rendering)
+
+    def example(row):
+        inputs, targets, *texts, gold = tf.numpy_function(
+            encoded,
+            [row["fields"], row["row_id"], row["option"], row.get("epoch", 0)],
+            [tf.int32, tf.int32, tf.string, tf.string, tf.string],
+        )
+        made = {
+            "inputs": tf.ensure_shape(inputs, [None]),
+            "targets": tf.ensure_shape(targets, [None]),
+            "inputs_pretokenized": tf.ensure_shape(texts[0], []),
+            "targets_pretokenized": tf.ensure_shape(texts[1], []),
+            "row_id": row["row_id"],
+        }
+        if recipe.template is None:
+            return made
+        return made | {
+            "row": row["row"],
+            "option": row["option"],
+            "gold": tf.ensure_shape(gold, []),
+        }
+
+    return rows.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _encoded(
+    recipe: TaskRecipe,
+    settings: SeqioTasks,
+    rendering: Rendering,
+    fields: bytes,
+    name: bytes,
+    option: np.int64,
+    epoch: np.int64,
+) -> tuple[np.ndarray, np.ndarray, str, str, str]:
+    """(inputs, targets, both as text, gold) of a row."""
+    dataset, row, name = CATALOGUE[recipe.dataset], json.loads(fields), name.decode()
+    template = (
+        choose_template(dataset, name, settings.seed, int(epoch))
+        if recipe.template is None
+        else dataset.template(recipe.template)
+    )
+    encoder = Encoder(
+        settings.loaded_vocabulary,
+        rendering,
+        _pool(dataset.name, settings) if settings.shots else None,
+    )
+    example = encoder.encode(dataset, template, row, name, with_options=recipe.ranked)
+    targets, text = example.targets, example.text.targets
+    if recipe.ranked:
+        targets, text = example.options[option], example.text.options[option]
+    return example.inputs, targets, example.text.inputs, text, json.dumps(target_of(row, example))
+
+
+def gold_or_text(decoded: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
+    """SeqIO's postprocessor: of a target, what `metrics` compares with, plus 'row' and 'option';
+    else the text.
+    """
+    if not is_target:
+        return decoded
+    return json.loads(example["gold"]) | {
+        "row": int(example["row"]),
+        "option": int(example["option"]),
+    }
+
+
+def text_metrics(targets, predictions, *, names=()) -> dict[str, float]:
+    """Metrics of what a model wrote; with options, a text counts as the option it equals."""
+    return _all_metrics(names, targets, list(predictions))
+
+
+def rank_metrics(targets, scores, *, names=()) -> dict[str, float]:
+    """Metrics of rank classification (section 2.3 of the paper): the option with the highest score,
+    the first in a tie.
+
+    A row of which an option is missing (the evaluation was cut after some number of examples) is
+    left out.
+    """
+    golds: dict[int, dict[str, Any]] = {}
+    of_row: dict[int, dict[int, float]] = collections.defaultdict(dict)
+    for gold, score in zip(targets, scores):
+        golds[gold["row"]] = gold
+        of_row[gold["row"]][gold["option"]] = float(score)
+    whole = [row for row, gold in golds.items() if len(of_row[row]) == len(gold["options"])]
+    chosen = [
+        int(np.argmax([of_row[row][option] for option in sorted(of_row[row])])) for row in whole
+    ]
+    return _all_metrics(names, [golds[row] for row in whole], chosen)
+
+
+def _all_metrics(
+    names: Sequence[str], targets: Sequence[Any], predictions: Sequence[Any]
+) -> dict[str, float]:
+    return {
+        key: float(number) for key, number in metrics.score_all(names, targets, predictions).items()
+    }
+
+
+def _train_rate(task: seqio.Task) -> float:
+    return task.source.rate()
+
+
+def _eval_rate(task: seqio.Task) -> float:
+    return float(task.num_input_examples("test"))
+
+
+@functools.cache
+def _feature(vocabulary: Vocabulary) -> seqio.Feature:
+    return seqio.Feature(vocabulary.seqio(), add_eos=True)
+
+
+@functools.cache
+def _pool(dataset: str, settings: SeqioTasks) -> ExemplarPool:
+    return ExemplarPool(CATALOGUE[dataset], settings.opened_source, settings.seed)

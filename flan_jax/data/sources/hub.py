@@ -1,0 +1,423 @@
+"""Rows of the Hugging Face hub: parquet or JSON files, read by pyarrow and `datasets`, never by
+remote code.
+
+The files lie as in the branch that the hub fills for every dataset (`refs/convert/parquet`):
+`<hub id>/<config>/<split>/0000.parquet`, ... `DATA_DIR` names a mirror of it that the user has
+made; without one, `flan-jax prepare` downloads what a run needs, and `flan-jax tasks check` reads
+the first rows over the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import pathlib
+import sys
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from flan_jax.catalogue.fingerprint import code_of
+from flan_jax.catalogue.records import Dataset
+from flan_jax.data.sources.base import no_network
+from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
+from flan_jax.errors import UserError
+from flan_jax.messages import listed
+from flan_jax.storage.files import local_path, readable
+from flan_jax.storage.hashing import digest, file_digest
+
+DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
+
+_REVISION = "refs/convert/parquet"
+_SUFFIXES = (".parquet", ".jsonl", ".json")
+_BATCH_ROWS = 1000
+
+
+class HubSource:
+    """The Hugging Face hub: the files below `directory`, or the hub's own where that is None."""
+
+    kind = "hf"
+
+    def __init__(self, directory: str | pathlib.Path | None = None):
+        if importlib.util.find_spec("datasets") is None:
+            raise UserError(
+                "DATA_SOURCE=hf reads with the package datasets, which is not installed; type "
+                "pip install 'flan_jax[hf]'."
+            )
+        self.mirror = directory is not None
+        self.directory = local_path(
+            DEFAULT_DIRECTORY if directory is None else directory, "DATA_DIR"
+        )
+        if self.mirror and not self.directory.is_dir():
+            raise UserError(
+                f"DATA_DIR {str(directory)!r} is not a directory; give one that holds "
+                "<hub id>/<config>/<split>/*.parquet, or leave it out to read from the hub."
+            )
+        self._listings: dict[tuple[str, str], list[Any] | str] = {}
+        self._counts: dict[str, int] = {}
+        self._digests: dict[pathlib.Path, str] = {}
+        self._unreachable: str | None = None
+
+    def spec(self, dataset: Dataset, split: str) -> str | None:
+        """The slice of a raw split that is our split of the dataset; None if it has none."""
+        return dataset.splits.get(split)
+
+    def available(self, dataset: Dataset, split: str = "train") -> str | None:
+        """None if our split lies on disk or on the hub, else why not."""
+        spec = self.spec(dataset, split)
+        if spec is None:
+            return f"has no {split} split"
+        if dataset.hub is None:
+            return "has no copy on the Hugging Face hub that can be read without its own code"
+        raw_split, part = parse_spec(spec)
+        files = self._local(dataset, raw_split)
+        if files:
+            count = sum(map(self._count, files))
+            return (
+                None
+                if range(count)[part]
+                else f"{spec} is empty: {files[0].parent} has {count} rows"
+            )
+        folder = (
+            self.directory / dataset.hub.id / dataset.hub.config / _hub_split(dataset, raw_split)
+        )
+        if self.mirror:
+            return f"no parquet or JSON file in {folder}"
+        files = self._remote(dataset, raw_split)
+        return files if isinstance(files, str) else None
+
+    def downloadable(self, dataset: Dataset) -> bool:
+        """Whether the dataset has a copy on the hub and does not lie on disk."""
+        return (
+            not self.mirror
+            and dataset.hub is not None
+            and any(not self._local(dataset, raw_split) for raw_split in _needed(dataset))
+        )
+
+    def download(self, dataset: Dataset) -> str | None:
+        """Downloads the files of a dataset that are not on disk; None, or why it could not."""
+        for raw_split in _needed(dataset) if self.downloadable(dataset) else ():
+            if not self._local(dataset, raw_split):
+                files = self._remote(dataset, raw_split)
+                reason = files if isinstance(files, str) else self._download(dataset, files)
+                if reason:
+                    return reason
+        return None
+
+    def rows(self, dataset: Dataset, spec: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position in the raw split, row as the row function reads it) for each row of a slice.
+
+        Raises:
+          UserError: if there are no files of the raw split, or a field of the record is not in
+            them.
+        """
+        files = self._files(dataset, parse_spec(spec)[0])
+        if isinstance(files, str):
+            raise UserError(f"{dataset.name} {files}.")
+        for positions in reading_order(dataset, spec, sum(map(self._count, files))):
+            yield from in_order(positions, functools.partial(self._rows_at, dataset, files))
+
+    def _rows_at(
+        self, dataset: Dataset, files: Sequence[pathlib.Path | str], positions: np.ndarray
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position, row) of ascending positions in the files of a raw split."""
+        begin = 0
+        for file in files:
+            end = begin + self._count(file)
+            within = positions[slice(*np.searchsorted(positions, [begin, end]))]
+            if len(within):
+                for index, row, classes in _read(str(file), begin, within):
+                    yield index, _as_tfds(dataset, row, classes)
+            begin = end
+
+    def fingerprint(self, dataset: Dataset, spec: str) -> str:
+        """Digest of the record's Hub and of the files that hold the slice.
+
+        On disk their bytes count, on the hub their names and versions.
+        """
+        raw_split = parse_spec(spec)[0]
+        hub = dataset.hub
+        record = [hub.id, hub.config, _hub_split(dataset, raw_split)]
+        if hub.rename or hub.classes or hub.row:
+            record.append(code_of([hub.rename, hub.classes, hub.row], f"the Hub of {dataset.name}"))
+        files = self._local(dataset, raw_split)
+        if files:
+            for file in files:
+                self._digests.setdefault(file, file_digest(file))
+            return digest([record, [(file.name, self._digests[file]) for file in files]])
+        listing = self._listing(dataset)
+        return digest(
+            [
+                record,
+                listing if isinstance(listing, str) else [(f.path, f.blob_id) for f in listing],
+            ]
+        )
+
+    def _files(self, dataset: Dataset, raw_split: str) -> Sequence[pathlib.Path | str] | str:
+        """The files of a raw split, on disk if it lies there; or why there are none."""
+        if dataset.hub is None:
+            return "has no copy on the Hugging Face hub that can be read without its own code"
+        files = self._local(dataset, raw_split)
+        if files:
+            return files
+        if self.mirror:
+            return (
+                f"has no files of {raw_split!r} in "
+                f"{self.directory / dataset.hub.id / dataset.hub.config}"
+            )
+        files = self._remote(dataset, raw_split)
+        return (
+            files
+            if isinstance(files, str)
+            else [f"hf://datasets/{dataset.hub.id}@{_REVISION}/{f}" for f in files]
+        )
+
+    def _local(self, dataset: Dataset, raw_split: str) -> list[pathlib.Path]:
+        # The hub calls a split 'partial-...' of which it converted only the first gigabytes.
+        for prefix in ("", "partial-"):
+            folder = (
+                self.directory
+                / dataset.hub.id
+                / dataset.hub.config
+                / (prefix + _hub_split(dataset, raw_split))
+            )
+            files = (
+                sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
+                if folder.is_dir()
+                else []
+            )
+            if files:
+                return files
+        return []
+
+    def _remote(self, dataset: Dataset, raw_split: str) -> list[str] | str:
+        """Paths of the files of a raw split within the hub's branch, or why there are none."""
+        listing = self._listing(dataset)
+        if isinstance(listing, str):
+            return listing
+        for prefix in ("", "partial-"):
+            folder = f"{dataset.hub.config}/{prefix}{_hub_split(dataset, raw_split)}/"
+            files = sorted(
+                f.path for f in listing if f.path.startswith(folder) and f.path.endswith(".parquet")
+            )
+            if files:
+                return files
+        return (
+            f"has no split {dataset.hub.config}/{_hub_split(dataset, raw_split)} among the parquet "
+            f"files of {dataset.hub.id}"
+        )
+
+    def _listing(self, dataset: Dataset) -> list[Any] | str:
+        """The files of a configuration on the hub, asked once; or why they cannot be had."""
+        key = (dataset.hub.id, dataset.hub.config)
+        if key not in self._listings:
+            self._listings[key] = self._unreachable or _offline() or self._ask(*key)
+        return self._listings[key]
+
+    def _ask(self, repository: str, config: str) -> list[Any] | str:
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        try:
+            entries = huggingface_hub.HfApi().list_repo_tree(
+                repository, config, recursive=True, revision=_REVISION, repo_type="dataset"
+            )
+            return [entry for entry in entries if hasattr(entry, "blob_id")]
+        except errors.GatedRepoError:
+            return (
+                f"{repository} asks for a login: accept its terms on its page on the hub and "
+                f"type hf auth login"
+            )
+        except errors.RevisionNotFoundError:
+            return f"{repository} has no parquet files made by the hub ({_REVISION})"
+        except errors.RepositoryNotFoundError:
+            return f"{repository} is not on the hub, or asks for a login (hf auth login)"
+        except errors.EntryNotFoundError:
+            return f"{repository} has no configuration {config!r} among its parquet files"
+        # The client's transports raise anything; the reason goes to the user.
+        except Exception as error:
+            self._unreachable = f"the hub cannot be reached ({_first_line(error)})"
+            return self._unreachable
+
+    def _download(self, dataset: Dataset, files: list[str]) -> str | None:
+        import huggingface_hub
+
+        # A split gets its name when it is whole, so that what lies there is never half of it.
+        unfinished = self.directory / "unfinished" / dataset.hub.id
+        try:
+            for name in files:
+                huggingface_hub.hf_hub_download(
+                    dataset.hub.id,
+                    name,
+                    repo_type="dataset",
+                    revision=_REVISION,
+                    local_dir=unfinished,
+                )
+            folder = pathlib.PurePosixPath(files[0]).parent
+            target = self.directory / dataset.hub.id / folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(unfinished / folder, target)
+        except Exception as error:  # as in `_ask`
+            return f"not downloaded ({_first_line(error)})"
+        return None
+
+    def _count(self, file: pathlib.Path | str) -> int:
+        name = str(file)
+        if name not in self._counts:
+            self._counts[name] = (
+                _parquet_rows(name)
+                if name.endswith(".parquet")
+                else sum(len(table) for table, _ in _tables(name))
+            )
+        return self._counts[name]
+
+
+def _hub_split(dataset: Dataset, raw_split: str) -> str:
+    return dataset.hub.splits.get(raw_split, raw_split)
+
+
+def _needed(dataset: Dataset) -> list[str]:
+    """The raw splits that our splits are taken from."""
+    return list(dict.fromkeys(parse_spec(spec)[0] for spec in dataset.splits.values()))
+
+
+def _parquet_rows(file: str) -> int:
+    """Rows of a parquet file, from its footer."""
+    import fsspec
+    import pyarrow.parquet
+
+    with _readable(file), fsspec.open(file, "rb") as opened:
+        return pyarrow.parquet.ParquetFile(opened).metadata.num_rows
+
+
+def _tables(file: str) -> Iterator[tuple[Any, Any]]:
+    """(Arrow table of some rows, their `datasets.Features` or None) over a JSON file, in order.
+    Imports `datasets`.
+    """
+    import datasets
+
+    with _readable(file):
+        data = datasets.load_dataset("json", data_files=file, split="train", streaming=True)
+        for table in data.with_format("arrow").iter(batch_size=_BATCH_ROWS):
+            yield table, data.features
+
+
+def _parquet_tables(file: str, wanted: np.ndarray) -> Iterator[tuple[Any, Any]]:
+    """As `_tables`, for a parquet file; row groups without any of the wanted rows are passed over,
+    and give None.
+    """
+    import datasets
+    import fsspec
+    import pyarrow.parquet
+
+    with _readable(file), fsspec.open(file, "rb") as opened:
+        parquet = pyarrow.parquet.ParquetFile(opened)
+        features = datasets.Features.from_arrow_schema(parquet.schema_arrow)
+        begin = 0
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            first, last = np.searchsorted(wanted, [begin, begin + count])
+            if first == last:
+                yield range(count), None
+            else:
+                for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                    yield pyarrow.Table.from_batches([batch]), features
+            begin += count
+
+
+def _read(
+    file: str, begin: int, wanted: np.ndarray
+) -> Iterator[tuple[int, dict[str, Any], dict[str, list[str]]]]:
+    """(position, row, field -> class names) of wanted positions, ascending, in a file whose first
+    row has position `begin`.
+    """
+    tables = _parquet_tables(file, wanted - begin) if file.endswith(".parquet") else _tables(file)
+    for table, features in tables:
+        within = wanted[slice(*np.searchsorted(wanted, [begin, begin + len(table)]))]
+        if len(within):
+            classes = {
+                name: feature.names
+                for name, feature in (features or {}).items()
+                if hasattr(feature, "names")
+            }
+            for position, row in zip(within.tolist(), table.take(within - begin).to_pylist()):
+                yield position, row, classes
+        begin += len(table)
+        if begin > wanted[-1]:
+            return
+
+
+@contextlib.contextmanager
+def _readable(file: str) -> Iterator[None]:
+    """Turns what the readers of parquet and JSON raise into one message."""
+    import pyarrow
+
+    # to import it takes seconds, and to count rows it is not needed
+    datasets = sys.modules.get("datasets")
+    theirs = (datasets.exceptions.DatasetsError,) if datasets else ()
+    try:
+        with readable(file, "fetch it again"):
+            yield
+    except (pyarrow.ArrowException, *theirs) as error:
+        raise UserError(
+            f"{file} is not readable ({_first_line(error)}); fetch it again."
+        ) from error
+
+
+def _as_tfds(
+    dataset: Dataset, row: dict[str, Any], classes: dict[str, list[str]]
+) -> dict[str, Any]:
+    """A row of the hub in the fields, and with the class numbers, that the row function reads."""
+    hub = dataset.hub
+    for ours, theirs in hub.rename.items():
+        if theirs not in row:
+            raise UserError(
+                f"the files of {dataset.name} have no field {theirs!r}, but {listed(row, 10)}; is "
+                f"that {hub.id}, configuration {hub.config}?"
+            )
+        row[ours] = row.pop(theirs)
+    for field, order in hub.classes.items():
+        row[field] = _class(
+            dataset, field, row[field], classes.get(hub.rename.get(field, field)), order
+        )
+    try:
+        return hub.row(row) if hub.row else row
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"a row of {dataset.name} does not look as on the hub ({type(error).__name__}: "
+            f"{error}); it has {listed(row, 10)}."
+        ) from error
+
+
+def _class(
+    dataset: Dataset, field: str, value: Any, names: list[str] | None, order: tuple[str, ...]
+) -> int:
+    """The number of a class in our order, by its name."""
+    if isinstance(value, int) and names is not None:
+        value = names[value] if 0 <= value < len(names) else value
+    if value not in order:
+        raise UserError(
+            f"the field {field!r} of {dataset.name} holds {value!r}, which is not one of its "
+            f"classes ({', '.join(order)}); the files must carry the names of the classes."
+        )
+    return order.index(value)
+
+
+@functools.cache
+def _offline() -> str | None:
+    """Why the hub is not asked, found out once and quickly."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "is not on disk, and HF_HUB_OFFLINE is set"
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    reason = no_network(address.hostname, address.port or (80 if address.scheme == "http" else 443))
+    return reason and f"is not on disk, and {reason}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

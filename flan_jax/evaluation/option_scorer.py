@@ -1,0 +1,345 @@
+"""Rank classification: how likely the model finds each option of a row.
+
+A row's input is read once, and all its options follow it, so that every option sees the input and
+none sees another: a segment each behind a T5's encoder, a branch each after a decoder's prefix.
+Several rows lie in one row of a batch, so that hardly any padding is computed. Rank classification:
+Wei et al. 2022, section 2.3.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flan_jax.evaluation import batching
+from flan_jax.models.decoder import DecoderLM
+from flan_jax.models.decoding import greedy
+
+# A row whose options have more tokens than this together is spread over several decoder rows:
+# attention costs T x T.
+_MOST_OPTION_TOKENS = 512
+# Targets of options that are scored apart.
+_WIDTHS_APART = (16, 64, 256, 512)
+# Option tokens whose logits are held at a time: 66 MB with T5's vocabulary.
+_LOGITS_AT_ONCE = 512
+
+
+class Told(NamedTuple):
+    """What the model tells of a row's options, O of them.
+
+    Attributes:
+      sums: log-probability of each option's tokens together, float64 [O]: float32 would hold -300
+        to 3e-5 only.
+      likeliest: whether each token of an option is the most likely one in its place, bool [O].
+    """
+
+    sums: np.ndarray
+    likeliest: np.ndarray
+
+
+class RankScorer:
+    """Scores options with a model on a mesh.
+
+    Attributes:
+      shapes: the (B, S, T) met so far; each of them is compiled once. S holds a decoder's inputs
+        and options.
+      tokens: how many tokens were computed so far, and how many places they and padding took: int64
+        [2].
+    """
+
+    def __init__(
+        self,
+        model,
+        mesh: jax.sharding.Mesh | None = None,
+        batch_tokens: int | None = None,
+        bos_id: int | None = 0,
+    ):
+        """Sets up for a `T5` or a `DecoderLM` on a mesh (None: one device).
+
+        Args:
+          model: the model.
+          mesh: where the parameters are.
+          batch_tokens: most tokens of a batch and device; None: 8,192, and on a CPU 2,048, which
+            its cache holds.
+          bos_id: what a decoder reads before the input; None: nothing. A T5 is not concerned.
+        """
+        self.model, self.mesh, self.bos_id = model, mesh, bos_id
+        self.batch_tokens = batch_tokens or (2048 if jax.default_backend() == "cpu" else 8192)
+        self.shapes: set[tuple[int, int, int]] = set()
+        self.tokens = np.zeros(2, np.int64)
+
+    def scores(
+        self, params: Any, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
+    ) -> list[np.ndarray]:
+        """Log-probability of each option, its EOS included: float64 [O] for each row, rows in the
+        given order.
+
+        Args:
+          params: the model's parameters as they are in memory.
+          inputs: per row, int32 token ids; ending in EOS for a T5, and as the text goes on for a
+            decoder.
+          options: per row, any number of options of int32 token ids ending in EOS.
+        """
+        return [told.sums for told in self.told(params, inputs, options)]
+
+    def told(
+        self, params: Any, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
+    ) -> list[Told]:
+        """The same, and whether an option is what greedy decoding would write."""
+        # Equal options are scored once: they tie exactly, whatever their places would have done to
+        # the last digit.
+        inputs, parts = batching.prompts(self.model, inputs, self.bos_id), _distinct_parts(options)
+        found: list[dict[bytes, tuple]] = [{} for _ in inputs]
+        for (row, part), of in zip(
+            parts, self._parts_told(params, [(inputs[row], part) for row, part in parts])
+        ):
+            found[row].update((option.tobytes(), pair) for option, pair in zip(part, zip(*of)))
+        return [
+            Told(
+                *(
+                    np.array([of[option.tobytes()][which] for option in choices], dtype)
+                    for which, dtype in enumerate((np.float64, bool))
+                )
+            )
+            for of, choices in zip(found, options)
+        ]
+
+    def scores_apart(
+        self, params: Any, source: np.ndarray, options: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Log-probability of each option after one input, float64 [O], whatever was scored before.
+
+        The widths are a few fixed ones, where they fit; those of other rows are neither used nor
+        changed.
+        """
+        widths = [
+            (
+                batching.source_width(len(source)) + isinstance(self.model, DecoderLM) * target,
+                target,
+            )
+            for target in _WIDTHS_APART
+        ]
+        shapes, self.shapes = self.shapes, {(0, *width) for width in widths}
+        try:
+            return self.scores(params, [source], [options])[0]
+        finally:
+            self.shapes = shapes
+
+    def pass_over(
+        self, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
+    ) -> None:
+        """Notes the shapes of rows that were scored before a restart: the rows after them get the
+        same widths as then.
+
+        Another width is another program, whose sums may differ in the last digit.
+        """
+        parts, inputs = _distinct_parts(options), batching.prompts(self.model, inputs, self.bos_id)
+        collections.deque(
+            self._batches(self._sizes([(inputs[row], part) for row, part in parts])), maxlen=0
+        )
+
+    def _sizes(self, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> np.ndarray:
+        size = _decoder_size if isinstance(self.model, DecoderLM) else _t5_size
+        return np.array([size(*part) for part in parts], np.int64).reshape(-1, 2)
+
+    def _batches(self, sizes: np.ndarray) -> Iterator[batching.PackedBatch]:
+        for batch in batching.packed_batches(
+            sizes,
+            self.batch_tokens,
+            batching.row_multiple(self.mesh),
+            {shape[1:] for shape in self.shapes},
+        ):
+            self.shapes.add(batch[1:])
+            yield batch
+
+    def _parts_told(
+        self, params, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]
+    ) -> list[Told]:
+        layout = _decoder_row if isinstance(self.model, DecoderLM) else _t5_row
+        sizes = self._sizes(parts)
+        running, found = [], {}
+        with batching.on_mesh(self.mesh):
+            for batch in self._batches(sizes):
+                self.tokens += [sizes[sum(batch.rows, [])].sum(), batch.size * sum(batch[2:])]
+                rows = [layout([parts[part] for part in row]) for row in batch.rows]
+                arrays = [
+                    batching.padded(columns, batch.size, batch[2 + on_target])
+                    for on_target, side in enumerate(zip(*rows))
+                    for columns in zip(*side)
+                ]
+                # Fetched below: the device works on while the next batches are packed.
+                told = _target_tokens(
+                    self.model, params, *(batching.to_devices(self.mesh, array) for array in arrays)
+                )
+                running.append((batch.rows, told))
+            for rows, told in running:
+                log_probabilities, likeliest = (
+                    batching.to_host(self.mesh, array) for array in told
+                )
+                for row, *of in zip(rows, log_probabilities, likeliest):
+                    found.update(zip(row, _split([parts[part][1] for part in row], *of)))
+        return [found[part] for part in range(len(parts))]
+
+
+def _distinct_parts(options: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, list[np.ndarray]]]:
+    """(row, some of its options) of all rows, each option of a row once."""
+    distinct = [
+        list({option.tobytes(): option for option in choices}.values()) for choices in options
+    ]
+    return [(row, part) for row, choices in enumerate(distinct) for part in _parts(choices)]
+
+
+def _parts(options: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Runs of options with at most `_MOST_OPTION_TOKENS` tokens, or a single option."""
+    parts: list[list[np.ndarray]] = []
+    room = 0
+    for option in options:
+        room -= len(option)
+        if not parts or room < 0:
+            parts.append([])
+            room = _MOST_OPTION_TOKENS - len(option)
+        parts[-1].append(option)
+    return parts
+
+
+def _split(
+    options: Sequence[Sequence[np.ndarray]], log_probabilities: np.ndarray, likeliest: np.ndarray
+) -> list[Told]:
+    """What is told of each part, from the tokens [T] of the row that their options share."""
+    ends = np.cumsum([len(option) for part in options for option in part])
+    begins = np.concatenate([[0], ends[:-1]])
+    # In float64: an option of a hundred tokens is told to the same digit as one of two.
+    sums = np.add.reduceat(log_probabilities[: ends[-1]].astype(np.float64), begins)
+    every = np.logical_and.reduceat(likeliest[: ends[-1]], begins)
+    places = np.cumsum([len(part) for part in options])[:-1]
+    return [Told(*of) for of in zip(np.split(sums, places), np.split(every, places))]
+
+
+# How parts (input, options) lie in one row of a batch: the arrays [S] and the arrays [T] that
+# `_target_tokens` takes, as long as they are filled, and the two lengths of one part.
+
+
+def _t5_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[int, int]:
+    return len(source), sum(map(len, options))
+
+
+def _t5_row(
+    parts: Sequence[tuple[np.ndarray, list[np.ndarray]]],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Source tokens and which part they are of; target tokens, which option they are of and which
+    part: from 1 on.
+    """
+    numbers = np.arange(1, len(parts) + 1)
+    options = [option for _, part in parts for option in part]
+    return (
+        [
+            np.concatenate([source for source, _ in parts]),
+            np.repeat(numbers, [len(source) for source, _ in parts]),
+        ],
+        [
+            np.concatenate(options),
+            np.repeat(np.arange(1, len(options) + 1), list(map(len, options))),
+            np.repeat(numbers, [sum(map(len, part)) for _, part in parts]),
+        ],
+    )
+
+
+def _decoder_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[int, int]:
+    tokens = sum(map(len, options))
+    return len(source) + tokens - len(options), tokens
+
+
+def _decoder_row(
+    parts: Sequence[tuple[np.ndarray, list[np.ndarray]]],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Tokens, positions, part and branch of prefixes and options; target tokens and the place that
+    tells of each.
+
+    The first token of an option is told at the end of the prefix, the others by the token before
+    them, so that the last one is not read.
+    """
+    columns, target, places, end = [], [], [], 0
+    for number, (source, options) in enumerate(parts, 1):
+        pieces = [source, *(option[:-1] for option in options)]
+        sizes = list(map(len, pieces))
+        within = [np.arange(sizes[0]), *(sizes[0] + np.arange(size) for size in sizes[1:])]
+        columns.append(
+            (
+                np.concatenate(pieces),
+                np.concatenate(within),
+                np.full(sum(sizes), number),
+                np.repeat(np.arange(len(pieces)), sizes),
+            )
+        )
+        begins = end + np.cumsum(sizes)
+        for begin, option in zip(begins, options):
+            target.append(option)
+            places.append(
+                np.concatenate([[end + sizes[0] - 1], np.arange(begin, begin + len(option) - 1)])
+            )
+        end += sum(sizes)
+    return (
+        [np.concatenate(column) for column in zip(*columns)],
+        [np.concatenate(target), np.concatenate(places)],
+    )
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of each target token, float32 [B, T], and whether none is more likely, bool
+    [B, T].
+
+    The arrays are those of `_t5_row` or `_decoder_row`, int32 [B, S] and [B, T].
+    """
+    apply = functools.partial(model.apply, {"params": params})
+    t5_hidden = functools.partial(_t5_hidden, greedy.start_id(model))
+    hidden, target = (_decoder_hidden if isinstance(model, DecoderLM) else t5_hidden)(
+        apply, *arrays
+    )
+
+    def of_chunk(chunk):
+        hidden, target = chunk
+        logits = apply(hidden, method="logits")
+        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+        highest = logits.max(axis=-1)
+        log_z = highest + jnp.log(jnp.exp(logits - highest[..., None]).sum(axis=-1))
+        return chosen - log_z, chosen >= highest
+
+    batch, width = target.shape
+    chunk = max(n for n in range(1, max(_LOGITS_AT_ONCE // batch, 1) + 1) if width % n == 0)
+
+    def cut(x):
+        return jnp.moveaxis(x.reshape(batch, -1, chunk, *x.shape[2:]), 1, 0)
+
+    told = jax.lax.map(of_chunk, (cut(hidden), cut(target)))
+    return tuple(jnp.moveaxis(of, 0, 1).reshape(batch, width) for of in told)
+
+
+def _t5_hidden(
+    start_id, apply, source, source_segments, target, segments, cross_segments
+) -> tuple[jax.Array, jax.Array]:
+    """The vectors [B, T, D] that tell of each target token, and these tokens; an option's decoder
+    begins with an id.
+    """
+    encoded = apply(source, source_segments, method="encode")
+
+    def shifted(array):
+        return jnp.pad(array, ((0, 0), (1, 0)))[:, :-1]
+
+    given = jnp.where(segments == shifted(segments), shifted(target), start_id)
+    return apply(
+        encoded, source_segments, given, segments, cross_segments, method="decode_hidden"
+    ), target
+
+
+def _decoder_hidden(
+    apply, tokens, positions, segments, branches, target, places
+) -> tuple[jax.Array, jax.Array]:
+    """The same from a decoder."""
+    return apply(tokens, positions, segments, branches, places, method="branch_hidden"), target

@@ -1,0 +1,98 @@
+"""What each unit of rows contributes to a headline number, on disk beside the predictions:
+`*.units.json`.
+
+Reports need it for the standard error of a mean over templates and for paired differences of
+models.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flan_jax.evaluation.uncertainty import STATISTICS, Measure
+from flan_jax.storage.files import read_json, readable, write_file
+
+if TYPE_CHECKING:
+    from flan_jax.evaluation.results import ResultRow
+
+SUFFIX = ".units.json"
+# Numbers are percentages; what lies far beyond is damage.
+_LARGEST_VALUE = 1e6
+# The columns of a result row that name the evaluation that a file belongs to.
+_COLUMNS = (
+    "run",
+    "model",
+    "step",
+    "shots",
+    "instruction_mode",
+    "dataset",
+    "split",
+    "template",
+    "scoring",
+    "metric",
+)
+
+
+def key(row: ResultRow) -> tuple:
+    """The evaluation and metric of a result row."""
+    return tuple(getattr(row, name) for name in _COLUMNS)
+
+
+def write(path: pathlib.Path, row: ResultRow, measure: Measure, row_ids: Sequence[str]) -> None:
+    """Writes the measure of a result row.
+
+    Args:
+      path: ends in `SUFFIX`.
+      row: the result row that it is of.
+      measure: its units are numbers of rows.
+      row_ids: the rows' ids.
+    """
+    record = {
+        **dict(zip(_COLUMNS, key(row))),
+        "statistic": measure.statistic,
+        "units": [row_ids[number] for number in measure.units],
+        "parts": measure.parts.tolist(),
+    }
+    write_file(path, json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
+    """Yields the `key` and the measure of every file below `directory`/predictions.
+
+    Raises:
+      UserError: if a file is damaged.
+    """
+    for path in sorted((directory / "predictions").glob(f"*/*{SUFFIX}")):
+        advice = "delete it and run `flan-jax eval` again"
+        record = read_json(path, advice=advice)
+        with readable(path, advice):
+            item = _read(record)
+        yield item
+
+
+def _read(record: dict[str, Any]) -> tuple[tuple, Measure]:
+    """The key and the measure of a record; raises what a damaged one makes of it."""
+    key = tuple(record[name] for name in _COLUMNS)
+    measure = Measure(
+        record["statistic"], tuple(record["units"]), np.array(record["parts"], np.float64)
+    )
+    if measure.statistic not in STATISTICS or measure.parts.shape[0] != len(measure.units):
+        raise ValueError("its statistic is unknown, or it does not have one part for each unit")
+    numbers = [value for name, value in zip(_COLUMNS, key) if name in ("step", "shots")]
+    texts = [
+        *(value for name, value in zip(_COLUMNS, key) if name not in ("step", "shots")),
+        *measure.units,
+    ]
+    if not all(type(value) is int for value in numbers) or not all(
+        isinstance(value, str) for value in texts
+    ):
+        raise ValueError("a number or a text is of another type")
+    with np.errstate(all="ignore"):
+        if not (np.isfinite(measure.parts).all() and abs(measure.value()) < _LARGEST_VALUE):
+            raise ValueError("its parts make no number")
+    return key, measure

@@ -1,0 +1,47 @@
+"""Exit statuses of the verbs, and the message of an error that a user can correct."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from flan_jax import signals
+from flan_jax.errors import Diverged, UserError
+from flan_jax.messages import escaped
+
+# Characters: enough for the list of the tensors in which two models of this project differ.
+_LONGEST_MESSAGE = 8_000
+
+# What a file system says that takes no more.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def explained(error: BaseException) -> int | None:
+    """Returns the exit status of an error that a message explains, after printing it on stderr;
+    None for any other.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        print(
+            f"flan-jax: {str(error) or signals.CTRL_C}: ended; what was finished is kept, and the "
+            "same command does the rest.",
+            file=sys.stderr,
+        )
+        return signals.SAVED
+    if isinstance(error, Diverged):
+        print(f"flan-jax: error: {escaped(str(error))}", file=sys.stderr)
+        return 1
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        error = UserError(
+            f"{error.filename or 'a file of this run'} cannot be written ({error.strerror}); make "
+            "room, or give another directory. The same command goes on with what is there."
+        )
+    if isinstance(error, UserError):
+        # gin adds lines to an error that passes through a configurable function.
+        message = escaped(str(error).split("\n  In call to configurable ")[0])
+        if len(message) > _LONGEST_MESSAGE:
+            message = (
+                f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-(_LONGEST_MESSAGE // 2) :]}"
+            )
+        print(f"flan-jax: error: {message}", file=sys.stderr)
+        return 2
+    return None

@@ -1,5 +1,0 @@
-"""Checkpoints of other programs: T5X, Hugging Face and GGUF, read and written tensor by tensor."""
-
-from flan_jax.interchange.load import find_parameters, read_parameters
-
-__all__ = ["find_parameters", "read_parameters"]

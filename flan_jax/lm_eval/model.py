@@ -1,0 +1,360 @@
+"""A model of ours for EleutherAI's lm-evaluation-harness (extra `[lm-eval]`), registered there as
+`flan_jax`.
+
+Requests with the same context become the options of one row, so that a context is read once however
+many continuations are asked about. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flan_jax.cli.setup import open_model
+from flan_jax.config import gin_files as gin_config
+from flan_jax.config import run_directory
+from flan_jax.errors import UserError
+from flan_jax.evaluation.generator import Generator
+from flan_jax.evaluation.option_scorer import RankScorer
+from flan_jax.models.decoder import DecoderLM
+
+try:
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+except ImportError as error:
+    raise UserError(
+        f"lm-evaluation-harness cannot be imported ({error}): pip install 'flan_jax[lm-eval]'."
+    ) from error
+
+PROTOCOLS = ("harness", "flan")
+
+# Requests between two lines of progress; what is done is in the harness's cache (`--use_cache`)
+# after each.
+_AT_ONCE = 4096
+
+# What tasks call the most tokens of an answer.
+_MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+_LOG = logging.getLogger(__name__)
+
+Ids = Sequence[int]
+Pair = tuple[Ids, Ids]
+
+
+@register_model("flan_jax")
+class FlanLM(LM):
+    """A T5 or a decoder-only model of ours, as lm-evaluation-harness asks for one.
+
+    Two protocols: 'harness' scores a continuation as the harness defines it, the tokens that follow
+    the context and nothing else; 'flan' as the model was tuned and as `flan-jax eval` does: the
+    context closed as inputs are, and the continuation without white space around it, its EOS
+    included. A T5's encoder reads EOS after the context under 'harness' as well.
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        checkpoint: str | None = None,
+        step: int | str | None = None,
+        gin_file: str | Sequence[str] | None = None,
+        protocol: str = "harness",
+        max_length: int | None = None,
+        batch_tokens: int = 8192,
+        batch_size=None,
+        max_batch_size=None,
+        device=None,
+        **settings: Any,
+    ):
+        """Opens a model.
+
+        Args:
+          run: directory of a run, for its `config.gin` and its last checkpoint.
+          checkpoint: a run, one of its steps, or a checkpoint of T5X, Hugging Face or GGUF, instead
+            of that.
+          step: the checkpoint of this step; 'best': the one with the lowest validation loss.
+          gin_file: instead of the run's `config.gin`: a gin file, or several joined by '+'.
+          protocol: 'harness' or 'flan'.
+          max_length: most tokens of a context (T5), or of context and continuation together
+            (decoder); longer contexts lose their beginning. None: what the model was trained with.
+          batch_tokens: most tokens of a batch and device.
+          batch_size, max_batch_size, device: the harness passes them; ignored, see `batch_tokens`
+            and JAX_PLATFORMS.
+          **settings: `gin.NAME`: VALUE, as on our command lines.
+
+        Raises:
+          UserError: if an argument is unknown, or the model cannot be opened.
+        """
+        super().__init__()
+        if protocol not in PROTOCOLS:
+            raise UserError(f"protocol={protocol} is not one of {', '.join(PROTOCOLS)}.")
+        argv, checkpoint = _sources(run, checkpoint, gin_file, settings)
+        # the harness prints its table on standard output
+        with contextlib.redirect_stdout(sys.stderr):
+            gin_config.parse_command_line(argv, gin_config.CONFIGURED)
+            opened = open_model()
+            data = opened.data
+            _, self._params = opened.read_params(checkpoint, step)
+        self.protocol, self._vocabulary = protocol, data.vocabulary
+        self._model, self._mesh, self._batch_tokens = opened.model, opened.mesh, batch_tokens
+        source_length, self._target_length = data.config.lengths()
+        self._is_decoder = isinstance(opened.model, DecoderLM)
+        self.max_length = max_length or source_length + (
+            self._target_length if self._is_decoder else 0
+        )
+        # Contexts hold the BOS that a decoder reads first, hence no `bos_id` here.
+        self._scorer = RankScorer(opened.model, self._mesh, batch_tokens, bos_id=None)
+        self._generators: dict[int, Generator] = {}
+
+    def loglikelihood(self, requests) -> list[tuple[float, bool]]:
+        """For each (context, continuation): its log-probability, and whether each of its tokens is
+        the most likely.
+        """
+
+        def answer(arguments: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+            self._spanning = 0
+            pairs = [self._pair(*texts) for texts in arguments]
+            if self._spanning:
+                _LOG.warning(
+                    "%d of %d continuations merge with the end of their context in the vocabulary; "
+                    "the merged token is scored with the continuation.",
+                    self._spanning,
+                    len(pairs),
+                )
+            same = same_tokens(arguments, pairs)
+            if same:
+                _LOG.warning(
+                    "%d of %d continuations have the tokens of another one of their context, so "
+                    "they tie and the task's first one wins.",
+                    same,
+                    len(pairs),
+                )
+            continuations = [continuation for _, continuation in pairs]
+            contexts = self._fitting([context for context, _ in pairs], map(len, continuations))
+            return self._told(list(zip(contexts, continuations)))
+
+        return self._answered("loglikelihood", requests, answer)
+
+    def loglikelihood_rolling(self, requests) -> list[float]:
+        """For each (text,): its log-probability, in windows of `max_length` tokens, each token told
+        once.
+
+        A decoder begins with BOS. A T5 does as the harness's Hugging Face model does with an
+        encoder-decoder: its decoder writes the text and its EOS, while its encoder reads EOS, or in
+        later windows the token before them.
+        """
+        first = self._vocabulary.bos_id if self._is_decoder else self._vocabulary.eos_id
+
+        def answer(arguments: Sequence[tuple[str]]) -> list[float]:
+            windows, owners = [], []
+            for owner, (text,) in enumerate(arguments):
+                ids = [
+                    *self._vocabulary.encode(text),
+                    *([] if self._is_decoder else [self._vocabulary.eos_id]),
+                ]
+                for window in get_rolling_token_windows(ids, first, self.max_length, context_len=1):
+                    windows.append(make_disjoint_window(window))
+                    owners.append(owner)
+            sums = np.zeros(len(arguments))
+            np.add.at(sums, np.array(owners, int), [score for score, _ in self._told(windows)])
+            return sums.tolist()
+
+        return self._answered("loglikelihood_rolling", requests, answer)
+
+    def generate_until(self, requests) -> list[str]:
+        """For each (context, {until, max_gen_toks, ...}): the greedy answer, up to the first of the
+        strings `until`.
+
+        Raises:
+          UserError: if an answer is to be sampled, or leaves a decoder no room to read anything.
+        """
+
+        def answer(arguments: Sequence[tuple[str, dict]]) -> list[str]:
+            answers: dict[int, str] = {}
+            most = [_most_tokens(given, self._target_length) for _, given in arguments]
+            for length in sorted(set(most)):
+                if self._is_decoder and length >= self.max_length:
+                    raise UserError(
+                        f"answers of {length} tokens leave no room for a context in max_length="
+                        f"{self.max_length}; add --gen_kwargs max_gen_toks=N or --model_args "
+                        f"max_length=N."
+                    )
+                rows = [row for row, of in enumerate(most) if of == length]
+                contexts = self._fitting(
+                    [self._context(arguments[row][0]) for row in rows], [length] * len(rows)
+                )
+                texts = self._generator(length).texts(
+                    self._params, [np.asarray(ids, np.int32) for ids in contexts]
+                )
+                answers.update(
+                    (row, _before(text, arguments[row][1].get("until")))
+                    for row, text in zip(rows, texts)
+                )
+            return [answers[row] for row in range(len(arguments))]
+
+        return self._answered("generate_until", requests, answer)
+
+    def _answered(self, kind: str, requests, answer: Callable[[Sequence], list]) -> list:
+        """The answers to all requests, those so far counted on standard error and kept in the
+        harness's cache.
+        """
+        answers: list = []
+        for begin in range(0, len(requests), _AT_ONCE):
+            part = [request.args for request in requests[begin : begin + _AT_ONCE]]
+            for arguments, found in zip(part, answer(part)):
+                self.cache_hook.add_partial(kind, arguments, found)
+                answers.append(found)
+            print(
+                f"{kind}: {len(answers)} of {len(requests)} requests", file=sys.stderr, flush=True
+            )
+        return answers
+
+    def _context(self, text: str) -> list[int]:
+        """What the model reads before it goes on."""
+        vocabulary = self._vocabulary
+        closed = self.protocol == "flan" or not self._is_decoder
+        ids = vocabulary.encode_input(text) if closed else vocabulary.encode(text)
+        return [vocabulary.bos_id, *ids] if self._is_decoder else ids
+
+    def _pair(self, context: str, continuation: str) -> Pair:
+        encode = self._vocabulary.encode
+        if self.protocol == "flan":
+            target = self._vocabulary.encode_target(continuation.strip())
+            return self._context(context), [*target, self._vocabulary.eos_id]
+        # As the harness has it: white space at the end of a context is the continuation's.
+        kept = context.rstrip()
+        continuation = context[len(kept) :] + continuation
+        if not self._is_decoder:
+            return self._context(kept), encode(continuation)
+        # Tokens as they are in running text: a continuation may not begin where a text by itself
+        # would.
+        before, whole = encode(kept), encode(kept + continuation)
+        shared = _shared_prefix(before, whole)
+        if shared < len(before):  # a token spans the border: it is scored whole, from its beginning
+            self._spanning += 1
+        if continuation:
+            shared = min(shared, len(whole) - 1)
+        return [self._vocabulary.bos_id, *whole[:shared]], whole[shared:]
+
+    def _fitting(self, contexts: Sequence[Ids], following: Iterable[int]) -> list[Ids]:
+        """The end of each context that leaves room for so many tokens; a decoder's BOS stays."""
+        fitting: list[Ids] = []
+        for context, tokens in zip(contexts, following):
+            room = max(self.max_length - tokens - 1, 0)
+            fitting.append(
+                [context[0], *context[max(len(context) - room, 1) :]]
+                if self._is_decoder
+                else context[-self.max_length :]
+            )
+        cut = sum(len(fit) < len(context) for fit, context in zip(fitting, contexts))
+        if cut:
+            _LOG.warning(
+                "%d contexts are longer than max_length=%d allows and lost their beginning.",
+                cut,
+                self.max_length,
+            )
+        return fitting
+
+    def _told(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation after its context, and whether each of its tokens is
+        the most likely.
+
+        One without a token has 0 and True.
+        """
+        rows: dict[bytes, int] = {}
+        contexts, options, places = [], [], []
+        for context, continuation in pairs:
+            if not len(continuation):
+                places.append(None)
+                continue
+            ids = np.asarray(context, np.int32)
+            row = rows.setdefault(ids.tobytes(), len(rows))
+            if row == len(contexts):
+                contexts.append(ids)
+                options.append([])
+            places.append((row, len(options[row])))
+            options[row].append(np.asarray(continuation, np.int32))
+        found = self._scorer.told(self._params, contexts, options) if contexts else []
+        return [
+            (0.0, True)
+            if place is None
+            else (float(found[place[0]].sums[place[1]]), bool(found[place[0]].likeliest[place[1]]))
+            for place in places
+        ]
+
+    def _generator(self, max_length: int) -> Generator:
+        if max_length not in self._generators:
+            self._generators[max_length] = Generator(
+                self._model,
+                self._vocabulary,
+                self._mesh,
+                max_length,
+                self._batch_tokens,
+                bos_id=None,
+            )
+        return self._generators[max_length]
+
+
+def same_tokens(arguments: Sequence[tuple[str, str]], pairs: Sequence[Pair]) -> int:
+    """How many continuations differ as text from another one after the same context, and not as
+    tokens.
+    """
+    texts: dict[tuple, set[str]] = {}
+    for (context, continuation), (_, ids) in zip(arguments, pairs):
+        texts.setdefault((context, tuple(ids)), set()).add(continuation.strip())
+    return sum(len(of_one) for of_one in texts.values() if len(of_one) > 1)
+
+
+def _shared_prefix(a: Ids, b: Ids) -> int:
+    """How many tokens two texts share from their beginnings."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def _sources(run, checkpoint, gin_file, settings) -> tuple[list[str], str]:
+    """The gin arguments of our command lines, and the path of the parameters, from the harness's
+    `model_args`.
+    """
+    unknown = [name for name in settings if not name.startswith("gin.")]
+    if unknown:
+        raise UserError(
+            f"flan_jax has no model argument {unknown[0]}; it has run, checkpoint, step, gin_file, "
+            "protocol, max_length, batch_tokens, and gin.NAME for any setting."
+        )
+    if gin_file is None and (run is not None or checkpoint is not None):
+        gin_file = run_directory.config_of(str(checkpoint if run is None else run))
+        if gin_file is None and run is not None:
+            raise UserError(
+                f"run={run} is not the directory of a run (it has no {run_directory.CONFIG})."
+            )
+    if gin_file is None or (run is None and checkpoint is None):
+        raise UserError(
+            "no model given; write --model_args run=RUN, or checkpoint=PATH,gin_file=FILE."
+        )
+    files = str(gin_file).split("+") if isinstance(gin_file, str | pathlib.Path) else gin_file
+    argv = [
+        *(f"--gin_file={name}" for name in files),
+        *(f"--{name}={value}" for name, value in settings.items()),
+    ]
+    return argv, str(run if checkpoint is None else checkpoint)
+
+
+def _most_tokens(given: dict[str, Any], default: int) -> int:
+    """The most tokens of an answer."""
+    if given.get("do_sample") or (given.get("temperature") and given.get("do_sample") is None):
+        raise UserError(
+            "flan_jax answers greedily, but this task samples; add --gen_kwargs do_sample=False."
+        )
+    return next((int(given[name]) for name in _MOST_TOKENS if given.get(name)), default)
+
+
+def _before(text: str, until: str | Iterable[str] | None) -> str:
+    """The text up to the first of some strings."""
+    for stop in [until] if isinstance(until, str) else until or ():
+        text = text.split(stop, 1)[0] if stop else text
+    return text

@@ -1,0 +1,172 @@
+"""Adafactor as T5X has it, on the unstacked tree and on the stacked one alike.
+
+Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018. A leaf under
+`layers` holds N layers, each of which is factored, clipped and scaled on its own, as if it were
+unstacked. Optax has the same rule, but
+writes a copy of every parameter on the way: of T5 small on two cores it took 1.5 times as long.
+"""
+
+from typing import Any, NamedTuple
+
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from flan_jax.config.checks import check_choice, check_number, setting_name
+from flan_jax.models.cpu import sum_first
+
+SCHEDULES = ("constant", "rsqrt")
+_MIN_FACTORED = 128  # the least size of both axes of a factored matrix
+_EPSILON = 1e-30  # added to squared gradients
+_MIN_SCALE = 1e-3  # of the root mean square by which a parameter's updates are scaled
+
+
+class AdafactorState(NamedTuple):
+    """Steps taken, and per parameter the second moments: `v_row` and `v_col` if it is factored, `v`
+    if not.
+
+    The slots that a parameter does not use are zeros of shape (1,), as in T5X.
+    """
+
+    count: Any
+    v_row: Any
+    v_col: Any
+    v: Any
+
+
+def learning_rate_schedule(learning_rate: float, schedule: str, warmup_steps: int):
+    """Gives the function from the step (0 first) to the learning rate.
+
+    'constant' is `learning_rate`, after a linear warm-up over `warmup_steps` if there is one.
+    'rsqrt' is T5's pre-training schedule, `learning_rate` / sqrt(max(step, warmup_steps)). Raises
+    UserError for another name.
+    """
+    check_choice("adafactor.schedule", schedule, SCHEDULES)
+
+    def constant(step):
+        return learning_rate * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
+
+    def rsqrt(step):
+        return learning_rate * jax.lax.rsqrt(
+            jnp.maximum(step, max(warmup_steps, 1)).astype(jnp.float32)
+        )
+
+    return constant if schedule == "constant" else rsqrt
+
+
+@gin.configurable
+def adafactor(
+    learning_rate: float = 1e-3,
+    decay_rate: float = 0.8,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+) -> optax.GradientTransformation:
+    """Gives T5X's Adafactor: updates relative to each parameter's root mean square, clipped at 1,
+    without momentum.
+
+    Matrices are factored when both dimensions are at least 128. `init` takes plain parameters or
+    ones boxed with logical axes, and then boxes its slots likewise. Raises UserError for numbers
+    that are none.
+    """
+    # A rate of 0, or one that float32 takes for 0, trains nothing.
+    check_number(setting_name("adafactor", "learning_rate"), learning_rate, least=1e-12)
+    check_number("adafactor.decay_rate", decay_rate, least=0, below=10)
+    warmup_steps = check_number("adafactor.warmup_steps", warmup_steps, whole=True, least=0)
+    rate = learning_rate_schedule(learning_rate, schedule, warmup_steps)
+
+    def init(params) -> AdafactorState:
+        moments = jax.tree_util.tree_map_with_path(
+            lambda path, param: _init_array(_is_stacked(path), param), params, is_leaf=_is_box
+        )
+        outer = jax.tree.structure(params, is_leaf=_is_box)
+        v_row, v_col, v = (
+            jax.tree.unflatten(outer, column) for column in zip(*outer.flatten_up_to(moments))
+        )
+        return AdafactorState(jnp.zeros([], jnp.int32), v_row, v_col, v)
+
+    def update(grads, state: AdafactorState, params):
+        decay = 1.0 - (state.count + 1.0) ** -decay_rate
+
+        def update_one(path, grad, *slots_and_param):
+            return _update_array(
+                _is_stacked(path), rate(state.count), decay, grad, *slots_and_param
+            )
+
+        results = jax.tree_util.tree_map_with_path(
+            update_one, grads, state.v_row, state.v_col, state.v, params
+        )
+        outer = jax.tree.structure(grads)
+        updates, v_row, v_col, v = (
+            jax.tree.unflatten(outer, column) for column in zip(*outer.flatten_up_to(results))
+        )
+        return updates, AdafactorState(optax.safe_increment(state.count), v_row, v_col, v)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_box(x) -> bool:
+    return isinstance(x, nn.meta.AxisMetadata)
+
+
+def _is_stacked(path) -> bool:
+    return any(getattr(key, "key", None) == "layers" for key in path)
+
+
+def _factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """The second largest and the largest axis of one layer's parameter, counted from the end; None:
+    it is too small.
+    """
+    order = np.argsort(shape)
+    if len(shape) < 2 or shape[order[-2]] < _MIN_FACTORED:
+        return None
+    return int(order[-2]) - len(shape), int(order[-1]) - len(shape)
+
+
+def _init_array(stacked: bool, param) -> tuple:
+    """Gives (v_row, v_col, v) of one parameter; `v` is boxed like the parameter where it has its
+    shape.
+    """
+    shape = (param.unbox(apply_constraint=False) if _is_box(param) else param).shape
+    layers, shape = (shape[:1], shape[1:]) if stacked else ((), shape)
+    axes = _factored_axes(shape)
+    if axes is None:
+        v = jnp.zeros((*layers, *shape))
+        sizes, v = ((1,), (1,)), param.replace_boxed(v) if _is_box(param) else v
+    else:
+        second, largest = axes
+        sizes, v = (np.delete(shape, largest), np.delete(shape, second)), jnp.zeros((*layers, 1))
+    return *(jnp.zeros((*layers, *size)) for size in sizes), v
+
+
+def _update_array(stacked: bool, rate, decay, grad, v_row, v_col, v, param) -> tuple:
+    """Gives (update, v_row, v_col, v) of one parameter [...], or of the N of a stack [N, ...]."""
+    grad, param = grad.astype(jnp.float32), param.astype(jnp.float32)
+    one = tuple(range(int(stacked), grad.ndim))
+    axes, square = _factored_axes(grad.shape[one[0] :] if one else ()), jnp.square(grad)
+    if axes is None:
+        v = decay * v + (1.0 - decay) * (square + _EPSILON)
+        change = grad * jax.lax.rsqrt(v)
+    else:
+        second, largest = axes
+        v_row = decay * v_row + (1.0 - decay) * (_mean(square, largest) + _EPSILON)
+        v_col = decay * v_col + (1.0 - decay) * (_mean(square, second) + _EPSILON)
+        # Where the second largest axis is once the largest is gone.
+        rows = jax.lax.rsqrt(v_row / v_row.mean(second + (second < largest), keepdims=True))
+        change = (
+            grad * jnp.expand_dims(rows, largest) * jnp.expand_dims(jax.lax.rsqrt(v_col), second)
+        )
+    clip = jnp.maximum(1.0, _root_mean_square(change, one))
+    scale = jnp.maximum(_MIN_SCALE, _root_mean_square(param, one))
+    return change * (-rate * scale / clip), v_row, v_col, v
+
+
+def _mean(x, axis: int) -> jax.Array:
+    """The mean over one axis, counted from the end."""
+    return sum_first(x) / x.shape[0] if axis == -x.ndim else x.mean(axis)
+
+
+def _root_mean_square(x, axes: tuple[int, ...]) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))

@@ -1,0 +1,209 @@
+"""The model card (README.md) of an export, written from the run's own record: settings, mixture,
+results, licences.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from flan_jax import __version__
+from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.checkpoints.model_gin import read_macros
+from flan_jax.checkpoints.origin import origin_of
+from flan_jax.checkpoints.parameters import FIELDS
+from flan_jax.checkpoints.reader import Source
+from flan_jax.evaluation import unit_scores
+from flan_jax.evaluation.results import known_runs, read_results
+from flan_jax.report import summary
+from flan_jax.storage.files import read_json
+
+_SETTINGS = (
+    "INITIAL_CHECKPOINT_PATH",
+    "TRAIN_STEPS",
+    "BATCH_SIZE",
+    "TASK_FEATURE_LENGTHS",
+    "LEARNING_RATE",
+    "DROPOUT_RATE",
+    "VOCABULARY",
+    "SEED",
+)
+
+
+# Where a run does not say how long its answers may be.
+_MOST_TOKENS = 256
+_USAGE = """## Usage
+
+```python
+from transformers import AutoModelFor{kind}, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("{path}"), AutoModelFor{kind}.from_pretrained("{path}")
+messages = [{{"role": "user", "content": "Is it true that penguins can fly?"}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0, {begin}:], skip_special_tokens=True))
+```
+
+The directory of this file stands for `{path}`. """
+_TEMPLATE = """The chat template renders one prompt as the model read its inputs in training; in
+float32 the answer is that of `flan-jax generate`. All that the model has to read, an instruction and its text, belongs
+into that one message."""
+_OWN_TEMPLATE = """The model was converted and not tuned: if it has a chat template of its own, that is kept;
+otherwise the template renders one prompt as `flan-jax generate` reads it."""
+_NO_TOKENIZER = """## Usage
+
+No tokenizer with a chat template was known when this was exported: `flan-jax convert ... --tokenizer=PATH` puts one
+beside the weights."""
+
+
+def model_card(
+    source: Source, name: str, run: pathlib.Path | None, has_template: bool = False
+) -> str:
+    """The text of README.md.
+
+    Args:
+      source: what is exported.
+      name: of the export's directory.
+      run: the directory with the run's record, where there is one.
+      has_template: whether a tokenizer and its chat template go along.
+    """
+    record, macros = read_record(run), _macros(run)
+    tags = "flan, instruction-tuning, flan_jax" if record else "flan_jax"
+    header = [
+        "---",
+        "library_name: transformers",
+        f"tags: [{tags}]",
+        *(f"{field}: {text}" for field, text in _origin(source, record, macros).items()),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.",
+        "",
+    ]
+    sections = [
+        _usage(source, name, bool(record)) if has_template else _NO_TOKENIZER,
+        _model(source),
+    ]
+    if record:
+        sections.append(_training(record, macros))
+    if run and (run / "results.csv").is_file():
+        trained_on = {name for known in known_runs(run).values() for name in known["trained_on"]}
+        trained_on |= {row["dataset"] for row in record.get("card", [])}
+        sections.append(_results(run / "results.csv", source.step, trained_on))
+    if record:
+        sections.append(_licences(record))
+    else:
+        sections.append(
+            "## Training\n\nNo record of a run lay beside the checkpoint, so nothing is said here "
+            "of what it was trained on."
+        )
+    return "\n".join(header) + "\n\n".join(sections) + "\n"
+
+
+def read_record(run: pathlib.Path | None) -> dict[str, Any]:
+    """What a run's `mixture.json` says of its training; empty for a model that was only
+    converted.
+    """
+    path = run / "mixture.json" if run else None
+    return read_json(path) if path and path.is_file() else {}
+
+
+def answer_length(run: pathlib.Path | None) -> int:
+    """The most tokens of an answer that a run was trained for."""
+    lengths = _macros(run).get("TASK_FEATURE_LENGTHS")
+    length = lengths.get("targets") if isinstance(lengths, dict) else None
+    return length if type(length) is int and length > 0 else _MOST_TOKENS
+
+
+def _macros(run: pathlib.Path | None) -> dict[str, Any]:
+    path = run / "config.gin" if run else None
+    return read_macros(path) if path and path.is_file() else {}
+
+
+def _origin(source: Source, record: dict[str, Any], macros: dict[str, Any]) -> dict[str, str]:
+    """Base model and license: of the model itself, or of the one that a run began with."""
+    start = macros.get("INITIAL_CHECKPOINT_PATH") if record else str(source.path)
+    return origin_of(pathlib.Path(start).expanduser()) if start else {}
+
+
+def _usage(source: Source, name: str, is_tuned: bool) -> str:
+    kind, begin = (
+        ("Seq2SeqLM", "1") if source.model == "t5" else ("CausalLM", 'inputs["input_ids"].shape[1]')
+    )
+    return _USAGE.format(kind=kind, path=name, begin=begin) + (
+        _TEMPLATE if is_tuned else _OWN_TEMPLATE
+    )
+
+
+def _model(source: Source) -> str:
+    kind = "Encoder-decoder (T5)" if source.model == "t5" else "Decoder-only"
+    count = sum(_size(tensor.shape) for tensor in source.tensors.values())
+    fields = ", ".join(
+        f"{field} {source.fields[field]}"
+        for field in FIELDS[source.model]
+        if source.fields.get(field) is not None
+    )
+    return (
+        f"## Model\n\n{kind}, {count:,} parameters, {source.fields['vocab_size']:,} rows of "
+        f"embedding.\n\n{fields}."
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
+    unseen = ", ".join(record.get("eval", [])) or "no dataset"
+    lines = [
+        "## What it was tuned on",
+        "",
+        "Instruction tuning as in [Finetuned Language Models Are Zero-Shot Learners]"
+        "(https://arxiv.org/abs/2109.01652).",
+        "",
+        f"Held out: {record.get('held_out') or 'nothing'} ({unseen}).  ",
+        f"Dropped with it: {', '.join(record.get('dropped', [])) or 'nothing'}.",
+        "",
+        *(
+            f"- {setting}: `{macros[setting]}`"
+            for setting in _SETTINGS
+            if macros.get(setting) is not None
+        ),
+        "",
+        "| dataset | cluster | rows | share |",
+        "| --- | --- | --: | --: |",
+    ]
+    lines += [
+        f"| {row['dataset']} | {row['cluster']} | {row['rows']:,} | {row['share']:.2%} |"
+        for row in record["card"]
+    ]
+    return "\n".join(lines)
+
+
+def _results(path: pathlib.Path, step: int, trained_on: set[str]) -> str:
+    """The table of one step of the run; baselines and models of other names stay in it, whatever
+    their step.
+    """
+    rows = [row for row in read_results(path) if row.model != "tuned" or row.step == step]
+    if not any(row.model == "tuned" for row in rows):
+        return f"## Results\n\nStep {step:,} was not evaluated."
+    table = summary.table(
+        summary.compare(rows, dict(unit_scores.read_all(path.parent))), trained_on
+    )
+    return table.replace("\n## ", "\n### ").replace("# Results", "## Results", 1).strip()
+
+
+def _licences(record: dict[str, Any]) -> str:
+    import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+
+    by_licence: dict[str, list[str]] = {}
+    for row in record["card"]:
+        known = row["dataset"] in CATALOGUE
+        licence = CATALOGUE[row["dataset"]].licence if known else "unknown"
+        by_licence.setdefault(licence, []).append(row["dataset"])
+    lines = [f"- {licence}: {', '.join(names)}" for licence, names in sorted(by_licence.items())]
+    note = "As the datasets' authors state them; a model tuned on them may have to respect them."
+    return "\n".join(["## Licences of the data", "", note, "", *lines])

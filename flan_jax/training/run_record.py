@@ -1,0 +1,190 @@
+"""`mixture.json`: what a run trains on, which must be the same when it is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from flan_jax.config import run_directory
+from flan_jax.data.assemble import Data, DataConfig, in_catalogue
+from flan_jax.errors import UserError
+from flan_jax.storage.files import read_json, readable, write_file
+
+_FILE = "mixture.json"
+_ADVICE = (
+    "it says what the run trains on: put it back, or delete it if settings and data are those that "
+    "the run began with; then run the same command again"
+)
+# What `mixture.json` calls otherwise than a configuration does.
+_IN_WORDS = {
+    "eval": "list of evaluated datasets",
+    "dropped": "list of dropped datasets",
+    "card": "mixture",
+    "shards": "set of training rows",
+}
+# What is recorded for the reader and follows from the rest.
+_MAY_DIFFER = ("left_out", "overlaps", "trained_before")
+_INITIAL = "initial_checkpoint_path"
+
+
+def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
+    """What must be set as it was when a run is resumed."""
+    return {
+        "held_out": config.held_out,
+        "related": config.related,
+        "commercial_only": config.commercial_only,
+        "seed": config.seed,
+        "pack": config.pack,
+        "options_style": config.options_style,
+        "instructions": config.instructions,
+        "shots": config.shots,
+        "decontaminate": config.decontaminate,
+        "architecture": config.architecture,
+        "batch_size": config.batch_size,
+        "task_feature_lengths": list(config.lengths()),
+        _INITIAL: run_directory.absolute("Train.initial_checkpoint_path", initial_checkpoint_path),
+    }
+
+
+def record_of(data: Data) -> dict[str, Any]:
+    """What these settings make of the data, the card included; must be the same when a run is
+    resumed, too.
+    """
+    return {
+        "eval": data.evaluated,
+        "dropped": data.split.dropped,
+        "left_out": data.left_out,
+        "overlaps": [
+            {
+                "train": shared.train,
+                "eval": shared.evaluated,
+                "shared": shared.relation.why,
+                "measured": shared.relation.measured,
+            }
+            for shared in data.split.overlaps
+        ],
+        "card": [dataclasses.asdict(row) for row in data.card(data.members())],
+        "shards": {m.name: data.shard_key(m.name, 0) for m in data.members()},
+        "vocabulary": data.vocabulary.fingerprint,
+    }
+
+
+def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
+    """Makes sure that a run that is resumed trains on what it began with.
+
+    Raises:
+      UserError: if `mixture.json` has something of the record otherwise, or cannot be read.
+    """
+    before = _read(directory)
+    differing = [
+        key
+        for key in record
+        if before.get(key, record[key]) != record[key] and key not in _MAY_DIFFER
+    ]
+    if _INITIAL in differing and _has_moved(before[_INITIAL], record[_INITIAL]):
+        differing.remove(_INITIAL)
+    if differing:
+        names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
+        code = (
+            ""
+            if set(differing) - set(_IN_WORDS)
+            else (
+                " (where settings and data are the same, the version of flan_jax is another one: "
+                "resume with that of then; eval, generate and convert take the run as it is)"
+            )
+        )
+        raise UserError(
+            f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
+            f"mixture.json there); use the settings and data it began with{code}, or another "
+            f"MODEL_DIR."
+        )
+
+
+def _has_moved(before: object, now: object) -> bool:
+    """Whether two INITIAL_CHECKPOINT_PATHs may be one: older runs noted it as it was typed, and it
+    may have moved.
+    """
+    if not isinstance(before, str) or not isinstance(now, str):
+        return False
+    return now.endswith("/" + before.removeprefix("./")) or (
+        os.path.exists(now) and not os.path.exists(before)
+    )
+
+
+def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
+    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the
+    same.
+    """
+    path = directory / _FILE
+    if not fresh and path.is_file():
+        check_same(directory, record)
+    elif jax.process_index() == 0:
+        write_file(path, json.dumps(record, indent=1))
+
+
+def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
+    """The datasets on which the run of a directory, and those that it began with, trained, by
+    `mixture.json`.
+
+    A run may be evaluated with settings that it did not train with: with another HELD_OUT, others
+    would train. A run without that file trained on those of `data`; of the checkpoint of another
+    program nothing is known.
+    """
+    names = _trained_on(directory, set())
+    if names is None:
+        return data.candidates() if (directory / "config.gin").exists() else []
+    return in_catalogue(names)
+
+
+def trained_before(initial_checkpoint_path: str | None) -> list[str]:
+    """Returns the datasets on which the run trained whose checkpoint this is, and those that it
+    began with.
+    """
+    if initial_checkpoint_path is None:
+        return []
+    place = run_directory.run_of(pathlib.Path(initial_checkpoint_path).expanduser())
+    return in_catalogue(_trained_on(place, set()) or ())
+
+
+def began_with(directory: pathlib.Path, initial_checkpoint_path: str | None) -> list[str]:
+    """Returns what a run that is resumed has noted as `trained_before`; found anew where its record
+    is gone.
+    """
+    record = _read(directory)
+    if "trained_before" not in record:
+        return trained_before(initial_checkpoint_path)
+    with readable(directory / _FILE, _ADVICE):
+        return in_catalogue(record["trained_before"])
+
+
+def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] | None:
+    """The datasets by the records of a run and of those that it began with; None where there is no
+    record.
+    """
+    record, place = _read(directory), directory.resolve()
+    if not record or place in seen:
+        return None
+    with readable(directory / _FILE, _ADVICE):
+        names = [*(row["dataset"] for row in record["card"]), *record.get("trained_before", ())]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a dataset is not a text")
+    initial = record.get(_INITIAL)
+    if "trained_before" not in record and isinstance(initial, str):  # of an older version
+        before = run_directory.run_of(pathlib.Path(initial).expanduser())
+        names += _trained_on(before, seen | {place}) or []
+    return list(dict.fromkeys(names))
+
+
+def _read(directory: pathlib.Path) -> dict[str, Any]:
+    """The record of a run, empty where there is none.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    path = directory / _FILE
+    return read_json(path, advice=_ADVICE) if path.is_file() else {}
