@@ -54,7 +54,7 @@ from flan_jax.models.flops import model_flops
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.parallel import devices, partitioning
 from flan_jax.training.compile import lower_train_step
-from flan_jax.training.loop import TrainConfig
+from flan_jax.training.config import TrainConfig
 from flan_jax.training.step import ShardedState
 
 VOCABULARY = 32128

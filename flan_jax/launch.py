@@ -503,7 +503,7 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
         print(f"note: the arguments of {verb} are not checked: {error}", file=sys.stderr)
         return
     from flan_jax.data.assemble import DataConfig
-    from flan_jax.training.loop import TrainConfig
+    from flan_jax.training.config import TrainConfig
 
     written = {"MODEL_DIR": TrainConfig().model_dir, "CACHE_DIR": DataConfig().cache_dir}
     if verb == "eval" and wrapped.output:

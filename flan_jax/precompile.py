@@ -146,7 +146,7 @@ def configured(simulated: bool):
     from flan_jax.models.architectures import make_model
     from flan_jax.optim.adafactor import adafactor
     from flan_jax.planning.compiled import Job
-    from flan_jax.training.loop import TrainConfig
+    from flan_jax.training.config import TrainConfig
 
     data, train = DataConfig(), TrainConfig()
     for name in () if simulated else CONFIG_CLASS.values():

@@ -17,7 +17,7 @@ from flan_jax.models.decoder import DecoderConfig
 from flan_jax.models.t5 import T5Config
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.parallel import partitioning
-from flan_jax.training.loop import TrainConfig
+from flan_jax.training.config import TrainConfig
 
 T5 = dict(
     vocab_size=128,

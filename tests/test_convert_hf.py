@@ -919,10 +919,10 @@ def _card_with_results(run, rows, output):
 
 ONTO_A_MESH = """
 import json, sys, jax, numpy as np
-from flan_jax import interchange
+from flan_jax import checkpoints as interchange
 from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.models import decoder, stacking
-from flan_jax.training import partitioning
+from flan_jax.parallel import partitioning
 
 source = open_checkpoint(sys.argv[1])
 model = decoder.DecoderLM(decoder.DecoderConfig(**source.fields))

@@ -28,7 +28,8 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
-from flan_jax.training.loop import Run, TrainConfig
+from flan_jax.training.config import TrainConfig
+from flan_jax.training.loop import Run
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 PROMPTS = ["Is it true that it was wet?", "Rain fell on the day. Options:\n- yes\n- no", "wet"]

@@ -15,7 +15,7 @@ from flan_jax.errors import UserError
 
 HOLD = """
 import pathlib, sys
-from flan_jax import opening
+from flan_jax.cli import setup as opening
 with opening.alone(pathlib.Path(sys.argv[1]), ".train.lock", "flan-jax train"):
     print("held", flush=True)
     sys.stdin.read()

@@ -189,7 +189,7 @@ needs_libtpu = pytest.mark.skipif(
 def test_a_mesh_may_split_the_sides_of_a_slice():
     program = """
 from flan_jax.planning import topology
-from flan_jax.training import partitioning
+from flan_jax.parallel import partitioning
 print(dict(partitioning.make_mesh({"fsdp": 8, "model": 8}, topology.open_slice("v5p:4x4x4").devices).shape))
 """
     result = subprocess.run(

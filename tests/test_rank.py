@@ -363,7 +363,7 @@ import numpy as np
 sys.path.insert(0, "tests")
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 import test_rank
-from flan_jax.training import partitioning
+from flan_jax.parallel import partitioning
 model, params = test_rank.make_model("t5")
 scores = test_rank.RankScorer(model, partitioning.make_mesh({"data": -1}), 1024).scores(params, *test_rank.rows(7))
 print("scores", *np.concatenate(scores).tolist())

@@ -21,7 +21,7 @@ from flan_jax.data.assemble import DataConfig
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
 from flan_jax.training import run_record
-from flan_jax.training.loop import TrainConfig
+from flan_jax.training.config import TrainConfig
 
 
 def parse(*argv: str) -> argparse.Namespace:

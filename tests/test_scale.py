@@ -23,7 +23,7 @@ from flan_jax.parallel import hardware, partitioning
 from flan_jax.parallel.hardware import CHIPS, GIB, peak_flops
 from flan_jax.planning import compiled as programs
 from flan_jax.planning import hlo, mesh_search, roofline, topology
-from flan_jax.training.loop import TrainConfig
+from flan_jax.training.config import TrainConfig
 from flan_jax.training.step import init_state, make_train_step
 
 LENGTHS = (48, 16)
@@ -213,7 +213,7 @@ ENTRY %main (a: bf16[64,32], b: bf16[8,64], d: bf16[64,16]) -> bf16[64,64] {
   %m.2 = u32[] get-tuple-element(%m), index=3
   ROOT %e = bf16[64,64]{1,0} fusion(%m.0, %m.1, %m.2), kind=kCustom, calls=%end
 }
-"""  # noqa: E501  (so XLA writes it)
+"""
 
 
 def test_a_collective_in_stages_beside_fusions_is_one_and_hidden():

@@ -125,7 +125,7 @@ import dataclasses, json, sys
 import gin
 import flan_jax.tasks
 import seqio
-from flan_jax.data import seqio_tasks
+from flan_jax.data.seqio import recipes as seqio_tasks
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.catalogue.records import CATALOGUE
 from flan_jax.errors import UserError
@@ -392,7 +392,7 @@ import json, sys
 import numpy as np
 import seqio
 import flan_jax.tasks
-from flan_jax.data import seqio_tasks
+from flan_jax.data.seqio import recipes as seqio_tasks
 from flan_jax.catalogue.records import CATALOGUE
 
 found = {}

@@ -146,7 +146,7 @@ def test_a_coordinator_that_is_not_there_is_one_sentence(monkeypatch):
 JOIN = """
 import sys
 from flan_jax.cli import dispatch
-from flan_jax.training import processes
+from flan_jax.parallel import processes
 
 def main(argv):
     import jax

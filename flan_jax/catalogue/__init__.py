@@ -1,1 +1,1 @@
-"""TODO."""
+"""The catalogue: records of datasets and templates, clusters, splits, rendering."""

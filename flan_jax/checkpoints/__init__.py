@@ -1,4 +1,4 @@
-"""Checkpoints of other programs: T5X, Hugging Face and GGUF, read and written tensor by tensor."""
+"""Checkpoints: saving and restoring, and reading and writing the formats of other programs."""
 
 from flan_jax.checkpoints.read import find_parameters, read_parameters
 

@@ -29,7 +29,7 @@ def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None):
     Joins the other processes, if any. The run prints the first line of the log.
 
     Args:
-      profile_steps: see `loop.TrainConfig`.
+      profile_steps: see `TrainConfig`.
       flags: with those of `processes.add_flags`.
     """
     return _open_run(DataConfig(), profile_steps, flags)
@@ -61,10 +61,11 @@ def open_model(flags: argparse.Namespace | None = None):
 def _open_run(config: DataConfig, profile_steps: int, flags: argparse.Namespace | None):
     from flan_jax.parallel import devices
     from flan_jax.training import loop
+    from flan_jax.training.config import TrainConfig
 
     # Mistakes in the settings are found before the processes join: each of them says so and ends by
     # itself.
-    train_config, data = loop.TrainConfig(profile_steps=profile_steps), Data(config)
+    train_config, data = TrainConfig(profile_steps=profile_steps), Data(config)
     devices.set_up(config.cache_directory() / "compiled", flags)
     run = loop.Run(train_config, data)
     processes.mute_others()

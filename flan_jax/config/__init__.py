@@ -1,1 +1,1 @@
-"""TODO."""
+"""Settings: gin files, command-line flags, and the checks of what users set."""

@@ -1,9 +1,10 @@
-"""Command-line flags: a parser whose errors suggest the nearest flag, and flags that several verbs share."""
+"""Command-line flags: a parser whose errors suggest the nearest flag, and shared flags."""
 
 from __future__ import annotations
 
 import argparse
 
+from flan_jax import log
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 
@@ -14,6 +15,15 @@ class ArgumentParser(argparse.ArgumentParser):
     """
 
     _intermixed = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.add_argument(
+            "--log_level",
+            choices=log.LEVELS,
+            default=argparse.SUPPRESS,
+            help=f"the least severe log lines that are shown (default: {log.DEFAULT_LEVEL})",
+        )
 
     def parse_intermixed_args(self, args=None, namespace=None):
         """As argparse's: positional arguments may stand before, between and after the flags."""
@@ -32,6 +42,7 @@ class ArgumentParser(argparse.ArgumentParser):
             flags = {flag.lstrip("-"): flag for flag in self._option_string_actions}
             near = flags.get(nearest(unknown[0].lstrip("-").partition("=")[0], flags))
             self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(near, '')}")
+        log.configure(getattr(namespace, "log_level", log.DEFAULT_LEVEL))
         return namespace, unknown
 
     def error(self, message: str):

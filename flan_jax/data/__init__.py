@@ -1,3 +1,1 @@
-"""Datasets as records, rendered with templates, tokenised once into a cache, packed into
-batches.
-"""
+"""The token cache, packing, batches, and the data of a run."""

@@ -1,3 +1,1 @@
-"""Evaluation of held-out datasets: rank classification, generation, metrics, results and the report
-of them.
-"""
+"""Evaluation of held-out datasets: option scores, generation, results, uncertainty."""

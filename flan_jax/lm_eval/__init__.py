@@ -1,1 +1,1 @@
-"""TODO."""
+"""The adapter for EleutherAI's lm-evaluation-harness."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Optimizers as optax transformations."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Devices and processes: the mesh and its sharding rules, hardware, preemption."""

@@ -1,3 +1,1 @@
-"""How a model lies on a slice of accelerators, told before there is one: hardware, compiled
-programs, estimates.
-"""
+"""How a model fits a slice of accelerators: mesh search, compiled programs, estimates."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The verb `report`: tables and figures from results.csv, and model cards."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Files: reading with clear errors, atomic writing, paths, locks, hashes."""

@@ -1,3 +1,1 @@
-"""Training: optimizer, partitioning over a mesh, checkpoints, and the step and loop that use
-them.
-"""
+"""Training: the step, the loop, its log and the record of a run."""

@@ -258,7 +258,7 @@ sys.path.insert(0, {tests!r})
 import resource
 import jax.numpy as jnp
 from flan_jax.cli import dispatch
-from flan_jax.training import checkpoints
+from flan_jax.checkpoints import manager as checkpoints
 from test_checkpoints import make_state
 
 def main(argv):

@@ -19,7 +19,7 @@ from flan_jax.config import gin_files
 from flan_jax.data.assemble import DataConfig
 from flan_jax.models.architectures import make_model
 from flan_jax.optim.adafactor import adafactor
-from flan_jax.training.loop import TrainConfig
+from flan_jax.training.config import TrainConfig
 
 DEFAULT = (gin_files._shipped() / "flan.gin").read_text()
 MACROS = [name for name, _, _ in gin_files.default_settings(DEFAULT)]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""One file per checkpoint format: ours, T5X, Hugging Face, GGUF."""

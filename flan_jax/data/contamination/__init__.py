@@ -1,1 +1,1 @@
-"""TODO."""
+"""Overlap between training rows and held-out rows: n-grams, index, filter, measurement."""
