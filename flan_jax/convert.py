@@ -25,7 +25,8 @@ from flan_jax.errors import UserError
 from flan_jax.messages import escaped, shown
 from flan_jax.progress import progress
 from flan_jax.report import model_card
-from flan_jax.storage.files import local_path, parse_json, readable
+from flan_jax.storage.files import parse_json, readable
+from flan_jax.storage.paths import local_path
 
 BYTES = "bytes"
 _TARGETS = ("t5x", "hf", "flan")

@@ -19,7 +19,7 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose, run_name
 from flan_jax.parallel import processes
 from flan_jax.report import __main__ as report
-from flan_jax.storage.files import local_path
+from flan_jax.storage.paths import local_path
 
 
 @processes.end_together

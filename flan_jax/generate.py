@@ -27,7 +27,8 @@ from flan_jax.errors import UserError
 from flan_jax.messages import escaped
 from flan_jax.models.decoding.method import METHODS, Decoding
 from flan_jax.parallel import processes
-from flan_jax.storage.files import local_path, parse_json, read_json, write_file
+from flan_jax.storage.files import parse_json, read_json, write_file
+from flan_jax.storage.paths import local_path
 
 # Prompts, a device, that are answered before their answers are written: enough to fill batches of
 # like lengths.

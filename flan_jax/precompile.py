@@ -20,7 +20,7 @@ from flan_jax.config import gin_files as gin_config
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
-from flan_jax.storage.files import local_path
+from flan_jax.storage.paths import local_path
 
 # A choice that by guess is slower than the best one found, but not by more than this, is compiled,
 # too.

@@ -14,8 +14,9 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped, listed, nearest, shown
-from flan_jax.storage.files import local_path, read_json, write_file
+from flan_jax.storage.files import read_json, write_file
 from flan_jax.storage.locks import locked
+from flan_jax.storage.paths import local_path
 
 
 @pytest.mark.parametrize(

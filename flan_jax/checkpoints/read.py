@@ -24,7 +24,8 @@ from flan_jax.messages import shown
 from flan_jax.models.decoder import DecoderConfig
 from flan_jax.models.stacking import named
 from flan_jax.models.t5 import T5Config
-from flan_jax.storage.files import local_path, readable
+from flan_jax.storage.files import readable
+from flan_jax.storage.paths import local_path
 
 FORMS = ("t5x", "hf", "gguf", "flan")
 # What the same parameters may be tuned or evaluated with otherwise; heads that default to one

@@ -19,8 +19,8 @@ from flan_jax.cli.console import print_counts
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.errors import UserError
 from flan_jax.parallel import processes
-from flan_jax.storage.files import local_path
 from flan_jax.storage.locks import locked
+from flan_jax.storage.paths import local_path
 
 
 def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None):

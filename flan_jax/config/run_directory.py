@@ -10,7 +10,7 @@ import pathlib
 import re
 
 from flan_jax.errors import NotHere, UserError
-from flan_jax.storage.files import local_path
+from flan_jax.storage.paths import local_path
 
 CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
 

@@ -20,7 +20,7 @@ from flan_jax.config.checks import (
 )
 from flan_jax.data.cache import DEFAULT_DIRECTORY
 from flan_jax.errors import UserError
-from flan_jax.storage.files import local_path
+from flan_jax.storage.paths import local_path
 
 SPLITS = ("train", "validation", "test")
 

@@ -18,7 +18,8 @@ from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import MAJORITY, RESULTS, ResultRow, key, known_runs, read_results
 from flan_jax.evaluation.uncertainty import Measure
 from flan_jax.report import summary
-from flan_jax.storage.files import local_path, write_file
+from flan_jax.storage.files import write_file
+from flan_jax.storage.paths import local_path
 
 _DESCRIPTION = (
     "Prints each dataset's mean and spread over templates; writes report.md and report.png."

@@ -9,7 +9,7 @@ import gin
 
 from flan_jax.config.checks import check_choice, check_fields, check_number, quoted, setting_name
 from flan_jax.errors import UserError
-from flan_jax.storage.files import local_path
+from flan_jax.storage.paths import local_path
 
 # What numbers may be: (the least, what they must be below).
 _BOUNDS = {

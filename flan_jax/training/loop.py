@@ -39,7 +39,8 @@ from flan_jax.parallel.hardware import peak_flops
 from flan_jax.parallel.preemption import Preemption
 from flan_jax.planning import mesh_search
 from flan_jax.planning.compiled import Job
-from flan_jax.storage.files import local_path, readable, write_file
+from flan_jax.storage.files import readable, write_file
+from flan_jax.storage.paths import local_path
 from flan_jax.training import run_record
 from flan_jax.training.compile import lower_eval_step, lower_train_step
 from flan_jax.training.config import TrainConfig

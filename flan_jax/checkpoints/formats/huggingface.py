@@ -20,7 +20,8 @@ from flan_jax.data.special_tokens import CONFIG, GENERATION_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
-from flan_jax.storage.files import inside, parse_json, read_json, readable
+from flan_jax.storage.files import parse_json, read_json, readable
+from flan_jax.storage.paths import inside
 
 _FAMILIES = {
     "t5": huggingface_t5,

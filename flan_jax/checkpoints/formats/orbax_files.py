@@ -20,7 +20,8 @@ from flan_jax.checkpoints.formats.zarr_files import file_store, open_array, writ
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
-from flan_jax.storage.files import inside, read_json, readable
+from flan_jax.storage.files import read_json, readable
+from flan_jax.storage.paths import inside
 
 _COMPRESSOR = {"id": "zstd", "level": 1}
 _METADATA = "_METADATA"

@@ -19,7 +19,8 @@ import numpy as np
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
-from flan_jax.storage.files import inside, parse_json, readable
+from flan_jax.storage.files import parse_json, readable
+from flan_jax.storage.paths import inside
 
 _SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

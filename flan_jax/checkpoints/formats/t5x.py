@@ -24,7 +24,8 @@ from flan_jax.checkpoints.formats.zarr_files import chunk_shape, file_store, ope
 from flan_jax.checkpoints.reader import Source, Tensor, cast
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
-from flan_jax.storage.files import inside, readable
+from flan_jax.storage.files import readable
+from flan_jax.storage.paths import inside
 
 _VERSION = 3
 _COMPRESSOR = {"id": "gzip", "level": 1}

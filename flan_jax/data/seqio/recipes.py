@@ -36,7 +36,7 @@ from flan_jax.data.sources.base import KINDS, Source, open_source
 from flan_jax.data.vocabulary import Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
-from flan_jax.storage.files import local_path
+from flan_jax.storage.paths import local_path
 
 # Where SeqIO keeps its registries.
 _PROVIDERS = "seqio.dataset_providers"

@@ -24,8 +24,9 @@ from flan_jax.catalogue.records import Dataset
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest, shown
-from flan_jax.storage.files import local_path, readable
+from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest, file_digest
+from flan_jax.storage.paths import local_path
 
 if TYPE_CHECKING:
     from flan_jax.data.sources.hub import HubSource

@@ -27,8 +27,9 @@ from flan_jax.data.sources.base import no_network
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
 from flan_jax.messages import listed
-from flan_jax.storage.files import local_path, readable
+from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest, file_digest
+from flan_jax.storage.paths import local_path
 
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
