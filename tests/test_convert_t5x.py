@@ -29,6 +29,7 @@ from flan_jax.checkpoints.reader import Source, Tensor
 from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
 from flan_jax.models import decoder, stacking, t5
+from flan_jax.models.shapes import parameter_shapes
 from flan_jax.optim import adafactor as optimizer
 from flan_jax.parallel import partitioning
 
@@ -248,6 +249,7 @@ def test_the_table_of_parameters_is_that_of_the_networks(config, name):
     found = {key: leaf.shape for key, leaf in golden.named(stacking.unstack(shapes)).items()}
     fields = {field: getattr(config, field) for field in ("vocab_size", *parameters.FIELDS[name])}
     assert parameters.parameter_shapes(name, fields) == found
+    assert parameter_shapes(config) == found
     known = (
         {key: fields[key] for key in fields if key != "vocab_size"} if "positions" in fields else {}
     )

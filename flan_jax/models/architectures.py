@@ -1,33 +1,71 @@
-"""The model of an architecture: `t5` (encoder-decoder) or `decoder` (decoder-only), sized by
-gin.
-"""
+"""The architectures: `t5` (encoder-decoder) and `decoder` (decoder-only), sized by gin."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, NamedTuple
+
 from flax import linen as nn
 
-from flan_jax.config.checks import check_bound
-from flan_jax.data.layout import check_architecture
+from flan_jax.config.checks import check_bound, check_choice
+from flan_jax.models.decoder import DecoderConfig, DecoderLM
+from flan_jax.models.t5 import T5, T5Config
 
-_GIVE_A_SIZE = "give a size: --gin_file=gin/size/{}.gin, for example"
+
+class Architecture(NamedTuple):
+    """What the rest of the project needs of an architecture.
+
+    Attributes:
+      config: the dataclass of its sizes and behavior, which gin configures.
+      model: the network of such a configuration.
+      example_size: a file of gin/size, suggested where a run has no size.
+    """
+
+    config: type
+    model: type[nn.Module]
+    example_size: str
+
+
+ARCHITECTURES = {
+    "t5": Architecture(T5Config, T5, "t5_tiny"),
+    "decoder": Architecture(DecoderConfig, DecoderLM, "decoder_tiny"),
+}
+
+# Fields of a configuration that do not say what a model computes: how it is run, and the
+# vocabulary's size, which a run's vocabulary gives.
+_RUN_FIELDS = ("vocab_size", "dropout_rate", "dtype", "scan_layers", "remat")
 
 
 def make_model(architecture: str, vocab_size: int) -> nn.Module:
-    """The network of ARCHITECTURE with `vocab_size` rows in its embedding; `model.config` says the
-    rest.
+    """Returns the network of ARCHITECTURE, its size bound by gin; `model.config` has all fields.
+
+    Args:
+      architecture: one of `ARCHITECTURES`.
+      vocab_size: the number of rows of the embedding.
 
     Raises:
       UserError: for an unknown architecture, or a size that cannot work.
     """
-    check_architecture(architecture)
-    if architecture == "decoder":
-        from flan_jax.models.decoder import DecoderConfig, DecoderLM
+    check_choice("ARCHITECTURE", architecture, ARCHITECTURES)
+    record = ARCHITECTURES[architecture]
+    advice = f"give a size: --gin_file=gin/size/{record.example_size}.gin, for example"
+    check_bound(record.config, record.config.__name__, ["vocab_size"], advice)
+    return record.model(record.config(vocab_size=vocab_size))
 
-        check_bound(
-            DecoderConfig, "DecoderConfig", ["vocab_size"], _GIVE_A_SIZE.format("decoder_tiny")
-        )
-        return DecoderLM(DecoderConfig(vocab_size=vocab_size))
-    from flan_jax.models.t5 import T5, T5Config
 
-    check_bound(T5Config, "T5Config", ["vocab_size"], _GIVE_A_SIZE.format("t5_tiny"))
-    return T5(T5Config(vocab_size=vocab_size))
+def model_of(config: Any) -> nn.Module:
+    """Returns the network of a `T5Config` or a `DecoderConfig`."""
+    for record in ARCHITECTURES.values():
+        if isinstance(config, record.config):
+            return record.model(config)
+    raise TypeError(f"{type(config).__name__} is not the configuration of an architecture")
+
+
+def model_fields(architecture: str) -> dict[str, Any]:
+    """Returns the fields that say what a model computes, with their defaults.
+
+    A field without a default has `dataclasses.MISSING`. How a model is run (dtype, dropout, remat,
+    scan) and the size of its vocabulary are not among them.
+    """
+    fields = dataclasses.fields(ARCHITECTURES[architecture].config)
+    return {field.name: field.default for field in fields if field.name not in _RUN_FIELDS}
