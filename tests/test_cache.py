@@ -14,7 +14,6 @@ import time
 import numpy as np
 import pytest
 import sentencepiece
-import tokenizer_files
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue.records import CATALOGUE
@@ -31,6 +30,7 @@ from flan_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 from flan_jax.storage.hashing import stable_hash
+from support import tokenizer_files
 
 QUESTIONS = [
     {

@@ -1,6 +1,5 @@
 """Checkpoints: what stays, what is restored, and what is refused; and T5X's own format."""
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from flan_jax.checkpoints.formats import t5x
 from flan_jax.checkpoints.read import read_parameters
 from flan_jax.errors import UserError
 from flan_jax.optim import adafactor
+from support import golden
 
 
 def make_state(value: float, width: int = 8) -> dict:

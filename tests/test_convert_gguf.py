@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from converting import convert, decoder_batch, our_logits
 
 from flan_jax.checkpoints.formats import huggingface_llama, safetensors_files
 from flan_jax.checkpoints.parameters import parameter_shapes
@@ -14,6 +13,7 @@ from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
+from support.converting import convert, decoder_batch, our_logits
 
 gguf = pytest.importorskip("gguf", reason="NOT CHECKED: reading GGUF needs the extra [hf]")
 

@@ -18,8 +18,6 @@ import time
 import ml_dtypes
 import numpy as np
 import pytest
-from converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
-from ended import ended_well
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -35,6 +33,8 @@ from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import ResultRow, remember_run
 from flan_jax.evaluation.uncertainty import Measure
 from flan_jax.models import layers
+from support.converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
+from support.processes import ended_well
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 T5_ODD = {

@@ -12,13 +12,11 @@ import shutil
 import signal
 import subprocess
 
-import golden
 import jax
 import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from converting import convert, our_logits
 from flax import serialization, traverse_util
 
 from flan_jax import checkpoints
@@ -32,6 +30,8 @@ from flan_jax.models import decoder, stacking, t5
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.optim import adafactor as optimizer
 from flan_jax.parallel import partitioning
+from support import golden
+from support.converting import convert, our_logits
 
 DECODER_V512 = golden.ROOT / "decoder_only_tiny_v512"
 LEGACY = [

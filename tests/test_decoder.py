@@ -5,7 +5,6 @@ plain.
 import dataclasses
 import functools
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from flan_jax.errors import UserError
 from flan_jax.models import decoder, losses, stacking
 from flan_jax.models.decoding import greedy
 from flan_jax.parallel import partitioning
+from support import golden
 
 GOLDEN = golden.ROOT / "decoder_only_tiny_v512"
 RELATIVE = decoder.DecoderConfig(128, 16, 4, 8, 32, 3, dtype="float32")

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import T5_V512, config, needs_golden, read_t5x
 from test_rank import VOCABULARY, model_and_params, rows  # noqa: F401
 
 from flan_jax.data.special_tokens import until
@@ -23,6 +22,7 @@ from flan_jax.models.decoding import beam
 from flan_jax.models.decoding import greedy as decoding
 from flan_jax.models.decoding.method import Decoding
 from flan_jax.models.t5 import T5
+from support.golden import T5_V512, config, needs_golden, read_t5x
 
 SAMPLE = Decoding("sample", temperature=1.3, top_k=50, top_p=0.95, seed=3)
 BEAM = Decoding("beam", beams=3, length_penalty=2.0)

@@ -15,9 +15,10 @@ import sys
 import time
 
 import pytest
-from ended import ended_well
 from test_run import SMALL, run
-from two_processes import finish, start_two
+
+from support.processes import ended_well
+from support.two_processes import finish, start_two
 
 ASKED = [
     "--gin.HELD_OUT=commonsense",

@@ -14,8 +14,6 @@ import shutil
 import numpy as np
 import pytest
 import sentencepiece
-import tokenizer_files
-from converting import convert
 
 from flan_jax.checkpoints import model_gin
 from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files
@@ -30,6 +28,8 @@ from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.training.config import TrainConfig
 from flan_jax.training.loop import Run
+from support import tokenizer_files
+from support.converting import convert
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 PROMPTS = ["Is it true that it was wet?", "Rain fell on the day. Options:\n- yes\n- no", "wet"]

@@ -5,13 +5,13 @@ distribution.
 import jax
 import numpy as np
 import pytest
-from converting import t5_batch
 
 from flan_jax import checkpoints
 from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.models import t5
 from flan_jax.models.decoding import beam, greedy
 from flan_jax.parallel import partitioning
+from support.converting import t5_batch
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 torch = pytest.importorskip("torch", reason=NOT_CHECKED)

@@ -12,12 +12,12 @@ import subprocess
 import sys
 
 import pytest
-from ended import ended_well, said
-from two_processes import ONE_TASK, arguments, environment, free_port, losses
 
 from flan_jax import launch
 from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
+from support.processes import ended_well, output_tail
+from support.two_processes import ONE_TASK, arguments, environment, free_port, losses
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {
@@ -337,7 +337,7 @@ def test_each_of_the_local_processes_says_what_is_wrong_and_gives_its_status(
         *arguments(tmp_path / "cache", tmp_path / "run", f"--gin.{setting}"),
     ]
     result = subprocess.run(command, capture_output=True, text=True, env=environment(1), cwd=ROOT)
-    assert result.returncode == 2 and "Traceback" not in result.stdout, said(result)
+    assert result.returncode == 2 and "Traceback" not in result.stdout, output_tail(result)
     assert [
         f"[{i}] flan-jax: error: " in result.stdout and says in result.stdout for i in (0, 1)
     ] == [True] * 2

@@ -1,6 +1,5 @@
 """Adafactor against stock T5X's numbers, on plain and on stacked trees."""
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.models import losses, stacking, t5
 from flan_jax.optim import adafactor as optimizer
+from support import golden
 
 
 def golden_tree(numbers, prefix: str) -> dict:

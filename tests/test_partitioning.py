@@ -35,7 +35,7 @@ def start(directory, variants, devices: int, **environment: str) -> subprocess.P
     }
     command = [
         sys.executable,
-        str(TESTS / "sharded_steps.py"),
+        str(TESTS / "support/sharded_steps.py"),
         str(directory),
         *map(json.dumps, variants),
     ]

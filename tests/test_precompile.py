@@ -11,12 +11,12 @@ import subprocess
 import sys
 
 import pytest
-from ended import ended_well
 
 from flan_jax import precompile as precompile_verb
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files
 from flan_jax.config.gin_files import CONFIGURED
+from support.processes import ended_well
 
 TINY = [
     "--gin_file=gin/flan.gin",

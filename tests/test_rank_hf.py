@@ -6,7 +6,6 @@ Needs torch and transformers, which flan_jax does not: without them this is skip
 import jax
 import numpy as np
 import pytest
-from converting import t5_batch
 from safetensors.numpy import load_file, save_file
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
@@ -17,6 +16,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.models import t5
 from flan_jax.parallel import partitioning
+from support.converting import t5_batch
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 torch = pytest.importorskip("torch", reason=NOT_CHECKED)

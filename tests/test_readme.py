@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 
-from ended import ended_well
+from support.processes import ended_well
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -14,11 +14,11 @@ import time
 import types
 
 import pytest
-from ended import ended_well, said
 
 from flan_jax.errors import UserError
 from flan_jax.training import run_record
 from flan_jax.training.loop import changed_settings
+from support.processes import ended_well, output_tail
 
 SMALL = [
     "--gin.T5Config.emb_dim=32",
@@ -147,7 +147,7 @@ def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finishe
         "print('status', status, [m for m in ('tensorflow', 'seqio', 'torch') if m in sys.modules])"
     )
     result = run([sys.executable, "-c", program])
-    assert "status 0 []" in result.stdout, said(result)
+    assert "status 0 []" in result.stdout, output_tail(result)
     assert "resuming from step 4" in result.stdout
     assert before == (
         (finished / "metrics.jsonl").read_text(),
@@ -403,7 +403,7 @@ def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cach
 def test_bad_input_is_one_sentence_and_status_two(cache, tmp_path, arguments, says):
     result = run(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
     last = result.stderr.strip().splitlines()[-1]
-    assert result.returncode == 2 and says in last, said(result)
+    assert result.returncode == 2 and says in last, output_tail(result)
     assert "Traceback" not in result.stderr and last.startswith("flan-jax: error: ")
     assert "packing" not in result.stdout, "found only after the data were prepared"
 

@@ -6,9 +6,10 @@ import signal
 import sys
 
 import pytest
-from converting import convert
-from ended import ended_well
 from test_run import losses, run, start_and_signal
+
+from support.converting import convert
+from support.processes import ended_well
 
 RELATIVE = [
     "--gin.DecoderConfig.emb_dim=32",

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from ended import said
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue.clusters import CLUSTERS
@@ -18,6 +17,7 @@ from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.seqio import recipes
 from flan_jax.data.seqio.registry import LazyRegistry
 from flan_jax.errors import UserError
+from support.processes import output_tail
 
 
 def run(program: str, *arguments: str) -> dict:
@@ -28,7 +28,7 @@ def run(program: str, *arguments: str) -> dict:
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600
     )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, said(result)
+    assert line, output_tail(result)
     return json.loads(line.removeprefix("FOUND ")) | {"printed": result.stdout}
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import re
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from flax import linen as nn
 from flan_jax.errors import UserError
 from flan_jax.models import layers, losses, stacking, t5
 from flan_jax.models.decoding import greedy
+from support import golden
 
 SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
 

@@ -11,13 +11,13 @@ import subprocess
 import sys
 
 import pytest
-from ended import ended_well, said
 
 import flan_jax.tasks  # noqa: F401
 from flan_jax.config import gin_files
 from flan_jax.convert import main as convert
 from flan_jax.data.seqio import recipes
 from flan_jax.errors import UserError
+from support.processes import ended_well, output_tail
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "gin/t5x").glob("*.gin"))
@@ -131,7 +131,7 @@ def parsed(directory: pathlib.Path, file: str, *more: str) -> dict:
         env={**os.environ, "PYTHONPATH": ""},
     )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, said(result)
+    assert line, output_tail(result)
     return json.loads(line.removeprefix("FOUND "))
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from ended import said
+from support.processes import output_tail
 
 # TensorFlow is imported in a process of its own: no other test may depend on it being loaded.
 PROGRAM = """
@@ -66,7 +66,7 @@ def test_rows_of_tensorflow_datasets(tmp_path):
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, said(result)
+    assert line, output_tail(result)
     found = json.loads(line.removeprefix("FOUND "))
     assert found["available"] is None and "is not prepared" in found["missing"]
     assert "manual download" in found["manual"]

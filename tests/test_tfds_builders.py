@@ -13,10 +13,10 @@ import subprocess
 import sys
 
 import pytest
-from ended import said
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue.records import CATALOGUE
+from support.processes import output_tail
 
 # `prepare` cannot download these; their builders still give the specification that their rows are
 # checked against.
@@ -155,7 +155,7 @@ def reports(tmp_path_factory) -> dict[str, dict]:
         env=environment,
     )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)
-    assert line, said(result)
+    assert line, output_tail(result)
     return json.loads(line.removeprefix("FOUND "))
 
 

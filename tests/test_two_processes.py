@@ -7,7 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from two_processes import (
+
+from flan_jax.errors import UserError
+from flan_jax.parallel import processes
+from support.two_processes import (
     ONE_TASK,
     SCRIPT,
     TRAIN,
@@ -19,9 +22,6 @@ from two_processes import (
     run_one,
     start_two,
 )
-
-from flan_jax.errors import UserError
-from flan_jax.parallel import processes
 
 SETTINGS = [*ONE_TASK, "--gin.TRAIN_STEPS=4", "--gin.CHECKPOINT_EVERY=100"]
 

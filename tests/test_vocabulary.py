@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import sentencepiece
-import tokenizer_files
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue.records import CATALOGUE
@@ -22,6 +21,7 @@ from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import HuggingFaceVocabulary, load_vocabulary, padded_size
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
+from support import tokenizer_files
 
 tokenizers = pytest.importorskip("tokenizers", reason="the extra [hf] is not installed")
 

@@ -18,7 +18,10 @@ import jax
 import numpy as np
 import pytest
 from test_checkpoints import make_state
-from two_processes import (
+
+from flan_jax.checkpoints import manager
+from flan_jax.errors import UserError
+from support.two_processes import (
     ONE_TASK,
     TRAIN,
     arguments,
@@ -29,9 +32,6 @@ from two_processes import (
     run_one,
     start_two,
 )
-
-from flan_jax.checkpoints import manager
-from flan_jax.errors import UserError
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROOT = os.path.dirname(TESTS)

@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from two_processes import ONE_TASK, SMALL, environment, free_port
+
+from support.two_processes import ONE_TASK, SMALL, environment, free_port
 
 SEED = 14
 WORK = [

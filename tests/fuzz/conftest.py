@@ -1,13 +1,8 @@
 """The fixture `fuzz`, and the table of counts after the run."""
 
-import pathlib
-import sys
 from collections import Counter
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # for the helpers of tests/
-
 from harness import BAD, MESSAGE, RIGHT, Fuzz
 
 

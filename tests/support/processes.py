@@ -7,11 +7,11 @@ _LAST = 4000  # characters: the whole output of a run hides its last words
 
 def ended_well(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     """Gives `result` of a program that must have ended with status 0."""
-    assert result.returncode == 0, said(result)
+    assert result.returncode == 0, output_tail(result)
     return result
 
 
-def said(result: subprocess.CompletedProcess) -> str:
+def output_tail(result: subprocess.CompletedProcess) -> str:
     """Its status, and the end of what it printed."""
     return (
         f"status {result.returncode}; ... "

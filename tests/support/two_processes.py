@@ -1,11 +1,5 @@
-"""Runs of two processes on this machine, for the tests of hosts and of what goes wrong.
+"""Runs of two processes on this machine, for the tests of hosts and of what goes wrong."""
 
-As a script, `two_processes.py train|restore ARGUMENTS` is `flan-jax train`, or the restoring of its
-last checkpoint, that also prints, each on a line of JSON, the rows of training batches that this
-process made, and the digest of every array that is saved or restored.
-"""
-
-import hashlib
 import json
 import os
 import pathlib
@@ -13,7 +7,7 @@ import socket
 import subprocess
 import sys
 
-from ended import ended_well
+from support.processes import ended_well
 
 SMALL = [
     "--gin_file=gin/flan.gin",
@@ -32,7 +26,7 @@ SMALL = [
 ]
 ONE_TASK = ["--gin.HELD_OUT=none", "--gin.MIXTURE_OR_TASK_NAME=rte"]
 TRAIN = [sys.executable, "-m", "flan_jax.train"]
-SCRIPT = [sys.executable, __file__]
+SCRIPT = [sys.executable, str(pathlib.Path(__file__).parent / "watched_run.py")]
 
 
 def arguments(cache, model_dir, *more: str) -> list[str]:
@@ -96,68 +90,3 @@ def printed(output: str, key: str) -> list:
     """The values of the script's lines of JSON that have `key`."""
     lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"')]
     return [line[key] for line in lines if key in line]
-
-
-def _say(**values) -> None:
-    """Prints a line of JSON in one write: lines of other threads come before or after it, not
-    within.
-    """
-    sys.__stdout__.write("\n" + json.dumps(values) + "\n")  # a run prints on process 0 alone
-    sys.__stdout__.flush()
-
-
-def _say_digests(tree) -> None:
-    import jax
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    from flan_jax.models.stacking import named
-
-    digests = {}
-    for name, leaf in sorted(named(tree).items()):
-        whole = (
-            leaf
-            if jax.process_count() == 1
-            else multihost_utils.process_allgather(leaf, tiled=True)
-        )
-        array = np.asarray(whole)
-        digests[name] = [
-            str(array.dtype),
-            list(array.shape),
-            hashlib.sha256(array.tobytes()).hexdigest(),
-        ]
-    _say(arrays=digests)
-
-
-def _train(argv: list[str]) -> int:
-    from flan_jax import train
-    from flan_jax.checkpoints.manager import Checkpoints
-    from flan_jax.data.batches import Batches
-
-    at, save = Batches.at, Checkpoints.save
-
-    def watched_at(self, step, first=0, last=None):
-        _say(rows=[first, last])
-        return at(self, step, first, last)
-
-    def watched_save(self, step, tree, metrics=None):
-        _say_digests(tree)
-        save(self, step, tree, metrics)
-
-    Batches.at, Checkpoints.save = watched_at, watched_save
-    return train.main(argv)
-
-
-def _restore(argv: list[str]) -> int:
-    from flan_jax.checkpoints import manager
-    from flan_jax.cli.setup import open_run
-    from flan_jax.config import gin_files as gin_config
-
-    gin_config.parse_command_line(argv, gin_config.CONFIGURED)
-    run = open_run()
-    _say_digests(manager.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit({"train": _train, "restore": _restore}[sys.argv[1]](sys.argv[2:]))

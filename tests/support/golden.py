@@ -13,7 +13,7 @@ from flan_jax.checkpoints.formats import t5x
 from flan_jax.models import losses, stacking, t5
 from flan_jax.models.stacking import named
 
-ROOT = pathlib.Path(__file__).parents[1].parent / "shared" / "golden"
+ROOT = pathlib.Path(__file__).parents[2].parent / "shared" / "golden"
 T5_V512 = ROOT / "t5_1_1_tiny_v512"
 T5_BF16 = ROOT / "t5_1_1_tiny"
 

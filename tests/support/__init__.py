@@ -1,0 +1,1 @@
+"""What the tests share: models, checkpoints, tokenizers, runs and processes."""
