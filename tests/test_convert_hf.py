@@ -31,7 +31,7 @@ from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import ResultRow, remember_run
-from flan_jax.evaluation.uncertainty import Measure
+from flan_jax.metrics.uncertainty import Measure
 from flan_jax.models import layers
 from support.converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
 from support.processes import ended_well

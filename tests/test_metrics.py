@@ -10,6 +10,7 @@ import sacrebleu
 
 from flan_jax import metrics
 from flan_jax.errors import UserError
+from flan_jax.metrics.targets import number_of
 
 
 def choice(label, options=("no", "yes"), **more):
@@ -315,8 +316,8 @@ def test_rows_of_a_group_are_one_unit_of_the_standard_error():
 
 def test_numbers_are_read_with_and_without_a_leading_digit():
     scale = choice(0, (".5", "-.5", "2.75", "3"), value=0.5)
-    assert [metrics._number(scale, i) for i in range(4)] == [0.5, -0.5, 2.75, 3.0]
-    assert metrics._number(text("x"), "about .25 or so") == 0.25
+    assert [number_of(scale, i) for i in range(4)] == [0.5, -0.5, 2.75, 3.0]
+    assert number_of(text("x"), "about .25 or so") == 0.25
 
 
 def test_bootstrap_agrees_with_a_formula_and_repeats():

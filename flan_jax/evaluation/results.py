@@ -24,7 +24,8 @@ from flan_jax.catalogue.records import Dataset
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
 from flan_jax.messages import escaped, shown
-from flan_jax.metrics import Prediction
+from flan_jax.metrics.numbers import Number
+from flan_jax.metrics.targets import Prediction, class_of
 from flan_jax.storage.files import read_json, readable, write_file
 
 if TYPE_CHECKING:
@@ -266,11 +267,11 @@ def majority_rows(examples: EvalExamples, dataset: Dataset, setting: Setting) ->
     """
     if examples.options is None:
         return []
-    labels = collections.Counter(metrics.class_of(text, text["label"]) for text in examples.texts)
+    labels = collections.Counter(class_of(text, text["label"]) for text in examples.texts)
     most = min(labels, key=lambda label: (-labels[label], label))
     predictions = []
     for text in examples.texts:
-        classes = [metrics.class_of(text, index) for index in range(len(text["options"]))]
+        classes = [class_of(text, index) for index in range(len(text["options"]))]
         predictions.append(classes.index(most) if most in classes else 0)
     setting = dataclasses.replace(
         setting, model=MAJORITY, size="", step=0, shots=0, instruction_mode=ANY
@@ -530,7 +531,7 @@ def metrics_of(dataset: Dataset, kind: str) -> Sequence[str]:
 
 def _numbers(
     examples: EvalExamples, dataset: Dataset, predictions: Sequence[Prediction]
-) -> dict[str, metrics.Number]:
+) -> dict[str, Number]:
     return metrics.score_all(metrics_of(dataset, examples.kind), examples.texts, predictions)
 
 
@@ -539,7 +540,7 @@ def _rows(
     dataset: Dataset,
     setting: Setting,
     scoring: str,
-    numbers: Mapping[str, metrics.Number],
+    numbers: Mapping[str, Number],
 ) -> list[ResultRow]:
     return [
         ResultRow(

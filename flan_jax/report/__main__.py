@@ -16,7 +16,7 @@ from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import MAJORITY, RESULTS, ResultRow, key, known_runs, read_results
-from flan_jax.evaluation.uncertainty import Measure
+from flan_jax.metrics.uncertainty import Measure
 from flan_jax.report import summary
 from flan_jax.storage.files import write_file
 from flan_jax.storage.paths import local_path

@@ -22,14 +22,14 @@ from flan_jax.catalogue.records import CATALOGUE
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores as measures
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, ResultRow
-from flan_jax.evaluation.uncertainty import (
+from flan_jax.metrics import signature
+from flan_jax.metrics.uncertainty import (
     Difference,
     Measure,
     are_of_same_units,
     paired_difference,
     standard_error,
 )
-from flan_jax.metrics import signature
 
 Measures = Mapping[tuple, Measure]
 

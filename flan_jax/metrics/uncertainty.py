@@ -1,10 +1,12 @@
-"""Standard errors from rows: of a number, of its mean over templates, and of a paired difference of
-two models.
+"""Standard errors from rows: of a number, its mean over templates, and a paired difference.
 
 The rows of an evaluation come in units that are independent of one another: the rows of a group
 (the answers of one question, the translations of one sentence) make one unit, any other row is one
 by itself. A `Measure` holds what each unit contributes, so that a number, its mean over templates
-and a difference are all computed from the same units.
+and a paired difference of two models are all computed from the same units.
+
+A standard error says how much the number would move with other rows of the same kind; the spread
+over templates is another matter and is never mixed with it.
 """
 
 from __future__ import annotations
@@ -32,13 +34,14 @@ class Measure(NamedTuple):
     parts: np.ndarray
 
     def value(self) -> float:
-        """The number, in percent."""
+        """Returns the number, in percent."""
         return 100 * STATISTICS[self.statistic](self.parts)
 
 
 class Difference(NamedTuple):
-    """The number of one model less that of another, on the same units in the same templates; in
-    percent.
+    """The number of one model less that of another, in percent.
+
+    Both are on the same units in the same templates.
 
     Attributes:
       value: the difference of the means over templates.
@@ -51,97 +54,41 @@ class Difference(NamedTuple):
     changed: int
 
 
+Statistic = Callable[[np.ndarray], float]
+# Name -> from parts [G, k] to the number as a share of 1.
+STATISTICS: dict[str, Statistic] = {}
+
+
+def statistic(name: str) -> Callable[[Statistic], Statistic]:
+    """Returns a decorator that registers a function of parts [G, k] as a statistic of that name."""
+
+    def register(function: Statistic) -> Statistic:
+        STATISTICS[name] = function
+        return function
+
+    return register
+
+
+@statistic("ratio")
 def ratio(parts: np.ndarray) -> float:
-    """Mean over rows: the sum of the first column over that of the second, the number of rows."""
+    """Returns the mean over rows of parts [G, 2]: sum of the first column / number of rows."""
     total, rows = parts.sum(axis=0)
     return float(total / rows)
 
 
-def f1(parts: np.ndarray) -> float:
-    """F1 of summed (true positives, false positives, false negatives); 1 where there is nothing to
-    find or found.
-    """
-    hits, false_hits, misses = parts.sum(axis=0)
-    return float(2 * hits / (2 * hits + false_hits + misses)) if hits + false_hits + misses else 1.0
-
-
-def macro_f1(parts: np.ndarray) -> float:
-    """Mean F1 over the classes that occur; three columns (as for `f1`) for each class."""
-    counts = parts.reshape(len(parts), -1, 3).sum(axis=0)
-    return float(np.mean([f1(one[None]) for one in counts if one.any()]))
-
-
-def correlation(parts: np.ndarray) -> float:
-    """Pearson's correlation of two columns; where one is constant and it is undefined, 1 if both
-    are equal, else 0.
-    """
-    x, y = parts.T
-    x_spread, y_spread = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float((x_spread**2).sum() * (y_spread**2).sum()))
-    if scale == 0:
-        return float(np.array_equal(x, y))
-    return float((x_spread * y_spread).sum()) / scale
-
-
-def rank_correlation(parts: np.ndarray) -> float:
-    """Spearman's correlation of two columns, with mean ranks for ties."""
-    return correlation(np.stack([_ranks(column) for column in parts.T], axis=1))
-
-
-def bleu(parts: np.ndarray) -> float:
-    """Corpus BLEU from summed columns: matches and totals of orders 1 to 4, lengths of system and
-    reference.
-
-    Only where no unit has four tokens are the missing orders left out (they would make every score
-    0); the last column says whether the evaluation has such units, in each of them.
-    """
-    import sacrebleu
-
-    total = parts[:, :10].sum(axis=0).astype(np.int64).tolist()
-    return (
-        sacrebleu.BLEU.compute_bleu(
-            total[:4],
-            total[4:8],
-            total[8],
-            total[9],
-            smooth_method="exp",
-            effective_order=not parts[:, 10].any(),
-        ).score
-        / 100
-    )
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs. float64, same shape."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[where]
-
-
-# Name -> from parts [G, k] to the number as a share of 1.
-STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
-    "ratio": ratio,
-    "f1": f1,
-    "macro_f1": macro_f1,
-    "correlation": correlation,
-    "rank_correlation": rank_correlation,
-    "bleu": bleu,
-}
-
-
 def standard_error(measures: Sequence[Measure]) -> float | None:
-    """The standard error of the mean over templates of a number, from the units that it was
-    measured on; in percent.
+    """Returns the standard error of a number's mean over templates, from its units; in percent.
 
     With x_r the mean over T templates of what row r scores, m the mean over R rows and units g of
     G: sqrt(G / (G - 1) sum_g (sum_{r in g} (x_r - m))^2) / R (Liang and Zeger 1986; Miller 2024,
-    arXiv 2411.00640, section 2.2). Numbers that are no mean over rows: the standard deviation over
-    units that are resampled, the same ones in every template, with a fixed seed.
+    arXiv 2411.00640, section 2.2). For numbers that are not a mean over rows a bootstrap:
+    the standard deviation over resampled units, the same in every template, with a fixed seed.
 
     Args:
       measures: of the same units, one for each template.
 
     Returns:
-      None below two units, and for a correlation with a constant.
+      The standard error; None below two units, and for a correlation with a constant.
 
     Raises:
       ValueError: if the units differ.
@@ -151,16 +98,12 @@ def standard_error(measures: Sequence[Measure]) -> float | None:
         return None
     if measures[0].statistic == "ratio":
         return 100 * _linear_error(np.mean([_influence(measure) for measure in measures], axis=0))
-    return 100 * float(
-        np.std(
-            [_mean_of(measures, chosen) for chosen in _resampled(len(measures[0].units))], ddof=1
-        )
-    )
+    means = [_mean_of(measures, chosen) for chosen in _resampled(len(measures[0].units))]
+    return 100 * float(np.std(means, ddof=1))
 
 
 def paired_difference(ours: Sequence[Measure], theirs: Sequence[Measure]) -> Difference:
-    """The mean over templates of one model less that of another, with the error of the paired
-    difference.
+    """Returns the mean over templates of one model less that of another, paired by units.
 
     Args:
       ours: one for each template.
@@ -188,12 +131,9 @@ def paired_difference(ours: Sequence[Measure], theirs: Sequence[Measure]) -> Dif
 
 
 def are_of_same_units(measures: Sequence[Measure]) -> bool:
-    """Whether all measures are of the same units in the same order, by the same statistic of as
-    many numbers.
-    """
-    return (
-        len({(measure.statistic, measure.units, measure.parts.shape) for measure in measures}) == 1
-    )
+    """Returns whether all measures have the same units, statistic and shape."""
+    kinds = {(measure.statistic, measure.units, measure.parts.shape) for measure in measures}
+    return len(kinds) == 1
 
 
 def _check_same_units(measures: Sequence[Measure]) -> None:
@@ -202,9 +142,7 @@ def _check_same_units(measures: Sequence[Measure]) -> None:
 
 
 def _is_undefined(measure: Measure) -> bool:
-    """Whether a correlation has a constant side: it is undefined, and so is how much it would move
-    with other rows.
-    """
+    """Whether a correlation has a constant side: then it and its standard error are undefined."""
     return measure.statistic.endswith("correlation") and not np.ptp(measure.parts, axis=0).all()
 
 
