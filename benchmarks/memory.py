@@ -19,7 +19,7 @@ from flan_jax.optim.adafactor import adafactor
 from flan_jax.parallel import partitioning
 from flan_jax.training.compile import lower_train_step
 from flan_jax.training.config import TrainConfig
-from flan_jax.training.step import ShardedState
+from flan_jax.training.state import ShardedState
 
 VARIANTS = (
     {},

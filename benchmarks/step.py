@@ -55,7 +55,7 @@ from flan_jax.optim.adafactor import adafactor
 from flan_jax.parallel import devices, partitioning
 from flan_jax.training.compile import lower_train_step
 from flan_jax.training.config import TrainConfig
-from flan_jax.training.step import ShardedState
+from flan_jax.training.state import ShardedState
 
 VOCABULARY = 32128
 # the same rows at every step: learnt by heart, they would make gradients too small to be normal

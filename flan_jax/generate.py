@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
-        if run.preemption.came():  # of several processes; a process alone is interrupted
+        if run.preemption.requested():  # of several processes; a process alone is interrupted
             raise signals.Preempted(run.preemption.cause)
         generator.shapes.clear()  # so that a chunk is answered by the same programs after a restart
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)

@@ -30,7 +30,7 @@ from flan_jax.config import gin_files as gin_config
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import NotHere, UserError
 from flan_jax.messages import did_you_mean, nearest
-from flan_jax.parallel.processes import NAMED_BY
+from flan_jax.parallel.processes import FLAG_VARIABLES
 from flan_jax.signals import SAVED
 
 # TPU VMs: what an accelerator type begins with -> the software that its VMs boot with.
@@ -481,7 +481,7 @@ def _check(flags: argparse.Namespace, arguments: list[str]) -> None:
             "arguments."
         )
     for argument in arguments:
-        if argument.partition("=")[0].removeprefix("--") in NAMED_BY:
+        if argument.partition("=")[0].removeprefix("--") in FLAG_VARIABLES:
             raise UserError(f"{argument} after -- is for the launcher to say; leave it out.")
 
 

@@ -24,7 +24,8 @@ from flan_jax.parallel.hardware import CHIPS, GIB, peak_flops
 from flan_jax.planning import compiled as programs
 from flan_jax.planning import hlo, mesh_search, roofline, topology
 from flan_jax.training.config import TrainConfig
-from flan_jax.training.step import init_state, make_train_step
+from flan_jax.training.state import init_state
+from flan_jax.training.step import make_train_step
 
 LENGTHS = (48, 16)
 

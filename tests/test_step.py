@@ -13,7 +13,8 @@ from flan_jax.optim.stochastic_rounding import round_stochastically
 from flan_jax.parallel import partitioning
 from flan_jax.training import loop
 from flan_jax.training.profile import Profile
-from flan_jax.training.step import ShardedState, make_eval_step, make_train_step
+from flan_jax.training.state import ShardedState
+from flan_jax.training.step import make_eval_step, make_train_step
 
 CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")
 

@@ -76,23 +76,23 @@ def test_one_process_restores_what_two_have_written_bit_for_bit(two, cache, devi
     assert printed(run_one(command, devices), "arrays") == [saved[0]]
 
 
-# --- Who names the processes
+# --- Addresses of the processes
 # ------------------------------------------------------------------------------------------
 
 
-def named(flags: str = "", **variables: str):
+def address(flags: str = "", **variables: str):
     parser = argparse.ArgumentParser()
     processes.add_flags(parser)
-    return processes.named(parser.parse_args(flags.split()), variables)
+    return processes.explicit_address(parser.parse_args(flags.split()), variables)
 
 
 def test_flags_come_before_variables():
-    assert named() is None
-    assert named("--coordinator=h:1 --num_processes=4 --process_id=3") == ("h:1", 4, 3)
+    assert address() is None
+    assert address("--coordinator=h:1 --num_processes=4 --process_id=3") == ("h:1", 4, 3)
     variables = {"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "0"}
-    assert named(**variables) == ("h:1", 4, 0)
-    assert named("--process_id=2", **variables) == ("h:1", 4, 2)
-    assert named("--num_processes=1", **variables)[1:] == (1, 0)
+    assert address(**variables) == ("h:1", 4, 0)
+    assert address("--process_id=2", **variables) == ("h:1", 4, 2)
+    assert address("--num_processes=1", **variables)[1:] == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -127,18 +127,19 @@ def test_flags_come_before_variables():
         ),
     ],
 )
-def test_processes_named_wrongly_are_one_sentence(flags, variables, says):
+def test_wrong_addresses_are_a_clear_error_message(flags, variables, says):
     with pytest.raises(UserError, match=says):
-        named(flags, **variables)
+        address(flags, **variables)
 
 
-def test_a_coordinator_that_is_not_there_is_one_sentence(monkeypatch):
+def test_an_unreachable_coordinator_is_a_clear_error_message(monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE_S", 0.3)
     flags = argparse.Namespace(
         coordinator=f"localhost:{free_port()}", num_processes="2", process_id="1"
     )
     with pytest.raises(
-        UserError, match="process 1 of 2 finds nobody at localhost:.*start process 0 there"
+        UserError,
+        match="process 1 of 2 cannot connect to the coordinator at localhost:.*start process 0 there",
     ):
         processes.join(flags)
 

@@ -1,4 +1,4 @@
-"""JAX's process-wide settings, made before the first device is touched."""
+"""JAX's process-wide settings, to be made before the first device is used."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ import jax
 
 from flan_jax.parallel import processes
 
+_ACCELERATOR_FILES = ("/dev/nvidia*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> None:
-    """Settings for training and evaluation: compiled programs are kept in the directory `compiled`.
-
-    With several processes, joins them first, as `flags` say (`processes.add_flags`), or what this
-    process finds.
+    """Sets JAX up for training and evaluation, and joins the other processes of the run, if any.
 
     With devices simulated on a CPU, XLA's thread pool gets eight threads a device. With its default
     (one a device), collectives that wait for each other in one program can take all threads, and
     the program hangs: seen in 3 of 4 runs of 60 steps on 8 devices and 2 cores, in 0 of 4 with this
-    setting. The same goes for two programs in flight.
+    setting. Two programs in flight hang in the same way, so dispatch is synchronous there.
+
+    Args:
+      compiled: directory of the persistent compilation cache.
+      flags: those of `processes.add_flags`; see `processes.join`.
+
+    Raises:
+      UserError: if the other processes cannot be joined.
     """
     simulated = re.search(r"host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     if simulated and int(simulated.group(1)) > 1:
@@ -39,15 +44,15 @@ def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> N
 
 
 def keep_freed_memory() -> None:
-    """Keeps what a program frees for the next one, on a CPU with glibc; before JAX starts its
-    threads.
+    """Makes glibc keep freed memory for the next program; has no effect where there are accelerators.
 
-    glibc would give large blocks back at once and take them again, page by page: a step of T5 small
-    (8 x 128/64) did so with 1.1 GB, and took 3.2 s instead of 1.8 on two cores. Nothing is given
-    back (a threshold of -1; with one of 2 GB every second step was slow). One arena, since only
-    that one may grow at will. The process is larger for it (3.0 GB there, against 2.1).
+    Call it before JAX starts its threads. By default glibc returns large blocks to the system at
+    once and takes them again, page by page: a step of T5 small (8 x 128/64) did so with 1.1 GB, and
+    took 3.2 s instead of 1.8 on two cores. Here nothing is returned (a threshold of -1; with one of
+    2 GB every second step was slow), and there is one arena, since only the main arena may grow
+    without limit. The process is larger for it (3.0 GB there, against 2.1).
     """
-    if any(map(glob.glob, ("/dev/nvidia*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*"))):
+    if any(map(glob.glob, _ACCELERATOR_FILES)):
         return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -1,5 +1,4 @@
-"""What a device is: its memory, its peak, and how it is tied to the others. Published numbers of
-the makers.
+"""Memory, peak FLOP/s and links of accelerator chips, as their makers publish them.
 
 TPU v2, v3: Jouppi et al., A Domain-Specific Supercomputer for Training Deep Neural Networks, 2020.
 v4: Jouppi et al., TPU v4, 2023. v5e, v5p, v6e, 7x: the system architecture pages of Cloud TPU.
@@ -11,6 +10,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jax
 
 GIB = 2**30
 
@@ -20,16 +23,16 @@ class Chip:
     """One kind of chip.
 
     Attributes:
-      name: as topologies and tables have it.
-      devices: that JAX shows for a chip; its peak and bandwidths are divided by them.
-      device_memory: bytes of HBM that programs may use on one device; of TPUs as their compiler
-        (libtpu 0.0.42) has it.
-      flops: peak of bf16 matrix products a second, of the chip.
-      memory_bandwidth: of the chip's HBM, bytes a second.
-      link_bandwidth: of one link to another chip, bytes a second in one direction.
+      name: as topologies and tables call it.
+      devices: JAX devices of a chip; they share its peak and bandwidths.
+      device_memory: bytes of HBM that programs may use on one device; for TPUs the value of their
+        compiler (libtpu 0.0.42).
+      flops: peak of bf16 matrix products, FLOP/s of the chip.
+      memory_bandwidth: of the chip's HBM, bytes/s.
+      link_bandwidth: of one link to another chip, bytes/s in one direction.
       pod: chips of the largest slice; 0 for GPUs.
-      wraps: which dimensions of a slice are closed to rings: 'never', 'cubes' (all, if all are
-        multiples of 4), or those of '16' or '32' chips.
+      wraps: which dimensions of a slice are rings: 'never', 'cubes' (all, if all are multiples of
+        4), or those of '16' or '32' chips.
     """
 
     name: str
@@ -43,7 +46,7 @@ class Chip:
 
     @property
     def device_flops(self) -> float:
-        """Peak of one device, bf16 products a second."""
+        """Peak of one device, bf16 FLOP/s."""
         return self.flops / self.devices
 
     def is_ring(self, shape: tuple[int, ...], axis: int) -> bool:
@@ -62,8 +65,8 @@ CHIPS = {
     "v6e": Chip("TPU v6e", 1, 31.25 * GIB, 918e12, 1640e9, 100e9, 256, "16"),
     "tpu7x": Chip("TPU 7x", 2, 94.75 * GIB, 2307e12, 7380e9, 100e9, 9216, "cubes"),
 }
-# What JAX calls GPUs; a bit less memory than they have is JAX's, and the links of one are all taken
-# together.
+# JAX's device kinds of GPUs. JAX may use a bit less memory than a GPU has; the bandwidth is that of
+# all links of a GPU together.
 _GPUS = {
     r"A100.*-40GB": Chip("A100 40 GB", 1, 36 * GIB, 312e12, 1555e9, 300e9),
     r"A100": Chip("A100 80 GB", 1, 72 * GIB, 312e12, 2039e9, 300e9),
@@ -72,7 +75,7 @@ _GPUS = {
     r"\bH200": Chip("H200 141 GB", 1, 127 * GIB, 989e12, 4800e9, 450e9),
     r"\bB200": Chip("B200 180 GB", 1, 162 * GIB, 2250e12, 8000e9, 900e9),
 }
-# What JAX calls the TPUs where that is not the name above.
+# JAX's device kinds of TPUs, where they differ from the names above.
 _KINDS = {
     "TPU v5 lite": "v5e",
     "TPU v5": "v5p",
@@ -83,14 +86,12 @@ _KINDS = {
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that JAX calls so (`device.device_kind`); None if it is not known, as of CPUs."""
+    """Returns the chip of JAX's `device.device_kind`; None if it is unknown, as for CPUs."""
     tpu = CHIPS.get(_KINDS.get(device_kind, device_kind.removeprefix("TPU ")))
     return tpu or next((chip for name, chip in _GPUS.items() if re.search(name, device_kind)), None)
 
 
-def peak_flops(devices: Iterable) -> float | None:
-    """The peak of JAX devices together, bf16 products a second; None where it is not known, as of
-    CPUs.
-    """
+def peak_flops(devices: Iterable[jax.Device]) -> float | None:
+    """Returns the bf16 peak of devices together, FLOP/s; None if it is unknown, as for CPUs."""
     chips = [chip_of(device.device_kind) for device in devices]
     return None if None in chips else sum(chip.device_flops for chip in chips)

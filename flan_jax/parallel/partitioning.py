@@ -1,13 +1,16 @@
-"""Meshes and shardings: three mesh axes, and one table that says which array axis goes over which
-of them.
+"""Meshes and shardings: three mesh axes, and one table from logical array axes to them.
 
 `data` splits the batch; `fsdp` splits the batch and the parameters' model width (each device
 gathers what it needs); `model` splits heads, feed-forward width and vocabulary. Rajbhandari et al.,
 ZeRO, 2020; Shazeer et al., Mesh-TensorFlow, 2018.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -40,16 +43,38 @@ LOGICAL_RULES = (
 )
 
 
-def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
-    """Gives the mesh with axes data, fsdp, model of `shape` (absent axes are 1, one axis may be -1:
-    what is left).
+def make_mesh(shape: dict[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh with axes data, fsdp and model of a shape.
 
-    `devices` are all of the machine's by default. Raises UserError when the shape does not use
-    exactly these devices.
+    Args:
+      shape: sizes by axis; absent axes are 1, and one axis may be -1: the devices that are left.
+      devices: all of the machine's if None.
+
+    Raises:
+      UserError: if the shape has another axis, is not made of whole positive sizes, or does not use
+        exactly these devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = _mesh_sizes(shape, len(devices))
+    sides, types = tuple(sizes.values()), (AxisType.Auto,) * len(MESH_AXES)
+    try:
+        return jax.make_mesh(sides, MESH_AXES, types, devices=devices)
+    # On a cube of 4 x 4 x 4 chips an axis of 8 takes a part of a physical axis.
+    except NotImplementedError:
+        placed = mesh_utils.create_device_mesh(
+            sides, devices=devices, allow_split_physical_axes=True
+        )
+        return Mesh(placed, MESH_AXES, axis_types=types)
+
+
+def _mesh_sizes(shape: dict[str, int], device_count: int) -> dict[str, int]:
+    """Returns the size of every mesh axis, with -1 resolved.
+
+    Raises:
+      UserError: see `make_mesh`.
     """
     if not isinstance(shape, dict):
         raise UserError(f"MESH must look like {{'data': 2, 'fsdp': 4}}, not {quoted(shape)}.")
-    devices = jax.devices() if devices is None else devices
     unknown = [axis for axis in shape if axis not in MESH_AXES]
     if unknown:
         raise UserError(
@@ -58,50 +83,46 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
         )
     sizes = {axis: shape.get(axis, 1) for axis in MESH_AXES}
     open_axes = [axis for axis, size in sizes.items() if size == -1]
-    whole = all(type(size) is int for size in sizes.values())
-    if not whole or len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+    is_whole = all(type(size) is int for size in sizes.values())
+    if (
+        not is_whole
+        or len(open_axes) > 1
+        or any(size < 1 and size != -1 for size in sizes.values())
+    ):
         raise UserError(
             f"The mesh {quoted(shape)} must have whole positive sizes, and at most one -1 for what "
             "is left."
         )
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if open_axes and len(devices) % fixed == 0:
-        sizes[open_axes[0]] = len(devices) // fixed
-    if math.prod(sizes.values()) != len(devices):
-        model = math.gcd(sizes["model"], len(devices)) if sizes["model"] > 0 else 1
-        fitting = {"data": len(devices) // model, "model": model}
+    if open_axes and device_count % fixed == 0:
+        sizes[open_axes[0]] = device_count // fixed
+    if math.prod(sizes.values()) != device_count:
+        model = math.gcd(sizes["model"], device_count) if sizes["model"] > 0 else 1
+        fitting = {"data": device_count // model, "model": model}
         raise UserError(
-            f"The mesh {quoted(shape)} does not fit the {len(devices)} devices here; {fitting} "
+            f"The mesh {quoted(shape)} does not fit the {device_count} devices here; {fitting} "
             f"would."
         )
-    sides, types = tuple(sizes.values()), (AxisType.Auto,) * 3
-    try:
-        return jax.make_mesh(sides, MESH_AXES, types, devices=devices)
-    # On a cube of 4 x 4 x 4 chips an axis of 8 takes a part of a physical one.
-    except NotImplementedError:
-        placed = mesh_utils.create_device_mesh(
-            sides, devices=devices, allow_split_physical_axes=True
-        )
-        return Mesh(placed, MESH_AXES, axis_types=types)
+    return sizes
 
 
 @contextlib.contextmanager
-def use_mesh(mesh: Mesh):
-    """Within it the model's logical constraints hold: trace and run every sharded function
-    inside.
-    """
+def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
+    """Applies the model's logical constraints: trace and run every sharded function inside."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_RULES):
         yield mesh
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Gives the sharding of a batch array [B, ...]: B over data and fsdp."""
+    """Returns the sharding of a batch array [B, ...]: B over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
-    """Raises UserError when a global batch of this many rows does not divide over the mesh and into
-    microbatches.
+    """Checks that a global batch divides over the mesh and into microbatches.
+
+    Raises:
+      UserError: if it does not; suggests the nearest size that does.
     """
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * microbatches
     if batch_size % parts:
@@ -113,30 +134,36 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
         )
 
 
-def state_shardings(abstract_boxed_tree, mesh: Mesh):
-    """Gives a NamedSharding for every leaf of a tree of shapes, such as `jax.eval_shape` gives of
-    an initialiser.
+def state_shardings(abstract_boxed_tree: Any, mesh: Mesh) -> Any:
+    """Returns a NamedSharding for every leaf of a tree of shapes, e.g. of `jax.eval_shape`.
 
-    Leaves boxed with logical axes go by LOGICAL_RULES; others are replicated. Norm scales and
-    position tables are tiny and replicated too. Raises UserError when a dimension does not divide
-    over its mesh axis, with the parameter's name.
+    Leaves boxed with logical axes follow LOGICAL_RULES; others are replicated. Norm scales and
+    position tables are tiny and replicated too.
+
+    Raises:
+      UserError: if a dimension does not divide over its mesh axis; names the parameter.
     """
 
-    def sharding(path, leaf):
+    def sharding(path: tuple, leaf: Any) -> NamedSharding:
         if not _is_box(leaf):
             return NamedSharding(mesh, PartitionSpec())
         names = leaf.names
         spec = nn.logical_to_mesh_axes(names, LOGICAL_RULES)
         _check_divides(path_name(path), leaf.value.shape, names, spec, mesh)
-        small = len([name for name in names if name != "layers"]) < 2 or "relpos_buckets" in names
-        return NamedSharding(mesh, PartitionSpec() if small else spec)
+        is_small = (
+            len([name for name in names if name != "layers"]) < 2 or "relpos_buckets" in names
+        )
+        return NamedSharding(mesh, PartitionSpec() if is_small else spec)
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_boxed_tree, is_leaf=_is_box)
 
 
-def with_shardings(abstract_tree, shardings):
-    """Gives a tree of ShapeDtypeStructs with shardings, as `Checkpoints.restore` wants it, boxes
-    taken off.
+def with_shardings(abstract_tree: Any, shardings: Any) -> Any:
+    """Returns a tree of ShapeDtypeStructs with shardings, as `Checkpoints.restore` needs it.
+
+    Args:
+      abstract_tree: shapes and dtypes, boxed or not; the result is not boxed.
+      shardings: a tree of the same structure.
     """
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -145,21 +172,28 @@ def with_shardings(abstract_tree, shardings):
     )
 
 
-def unbox(tree):
-    """Gives the tree with boxes of logical axes taken off, without the constraints that Flax's own
-    adds.
+def unbox(tree: Any) -> Any:
+    """Returns the tree without boxes of logical axes.
+
+    Unlike Flax's `unbox`, it adds no sharding constraints.
     """
     return jax.tree.map(
         lambda x: x.unbox(apply_constraint=False) if _is_box(x) else x, tree, is_leaf=_is_box
     )
 
 
-def _is_box(x) -> bool:
-    return isinstance(x, nn.LogicallyPartitioned)
+def _is_box(leaf: Any) -> bool:
+    return isinstance(leaf, nn.LogicallyPartitioned)
 
 
-def _check_divides(name: str, shape, names, spec, mesh: Mesh) -> None:
-    for size, logical, axis in zip(shape, names, spec):
+def _check_divides(
+    name: str,
+    shape: Sequence[int],
+    logical_axes: Sequence[str],
+    spec: PartitionSpec,
+    mesh: Mesh,
+) -> None:
+    for size, logical, axis in zip(shape, logical_axes, spec):
         if axis is not None and size % mesh.shape[axis]:
             raise UserError(
                 f"The parameter {name} has {size} {logical}, which does not divide over "

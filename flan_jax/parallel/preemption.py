@@ -1,6 +1,4 @@
-"""Preemption: SIGTERM or Ctrl-C is noted, and all processes of a run agree on the place where they
-save and end.
-"""
+"""Preemption by SIGTERM or Ctrl-C: all processes of a run agree on the step that they save."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from flan_jax.parallel import processes
 
 
 class Preemption:
-    """Whether this run has been preempted.
+    """Records that this run has been preempted.
 
     Attributes:
       cause: 'SIGTERM' or 'Ctrl-C'.
@@ -24,34 +22,35 @@ class Preemption:
 
     def __init__(self):
         self.cause = signals.SIGTERM
-        self._came = False
+        self._requested = False
         self._calls = 0
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Within it the signals end nothing by themselves: `came` says that one came.
+        """Within it a signal does not end the process; `requested` returns True after one.
 
-        With several processes JAX's own preemption service receives SIGTERM, and Ctrl-C becomes
-        one.
+        With several processes JAX's preemption service receives SIGTERM, and Ctrl-C is sent on to
+        it as SIGTERM.
         """
         numbers = (signal.SIGINT,) if processes.several() else (signal.SIGTERM, signal.SIGINT)
-        with signals.handled(self._note, numbers):
+        with signals.handled(self._request, numbers):
             yield
 
-    def _note(self, name: str) -> None:
+    def _request(self, name: str) -> None:
         self.cause = name
         if name == signals.CTRL_C:
             signals.say("Ctrl-C: saves and ends; press it again to end at once, without saving.")
         if processes.several():
             os.kill(os.getpid(), signal.SIGTERM)
         else:
-            self._came = True
+            self._requested = True
 
-    def came(self) -> bool:
-        """Whether a signal came. Several processes, each of which calls this as often, get True in
-        the same call.
+    def requested(self) -> bool:
+        """Returns whether a signal was received.
+
+        Several processes must call this equally often; all get True in the same call.
         """
-        if processes.several() and not self._came:
+        if processes.several() and not self._requested:
             self._calls += 1
-            self._came = multihost_utils.reached_preemption_sync_point(self._calls)
-        return self._came
+            self._requested = multihost_utils.reached_preemption_sync_point(self._calls)
+        return self._requested

@@ -1,8 +1,7 @@
-"""The processes of a run: who they are, how they find each other, and how they end when one of them
-does.
+"""The processes of a run: how they connect, wait for each other, and end when one of them fails.
 
-Flags and variables name them where nothing else does; on a TPU slice, under SLURM, under Open MPI
-and in a Kubernetes Indexed Job JAX finds them by itself (`jax.distributed`).
+On a TPU slice, under SLURM, under Open MPI and in a Kubernetes Indexed Job `jax.distributed` finds
+the processes itself; elsewhere flags or environment variables give their addresses.
 """
 
 from __future__ import annotations
@@ -17,24 +16,36 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from flan_jax import exit_status
 from flan_jax.errors import UserError
 
-# Flag -> the variable that says the same.
-NAMED_BY = {
+# Flag -> the environment variable that sets it.
+FLAG_VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
 # How long process 0 may take to start after the others.
 PATIENCE_S = 300.0
-# Whoever waits for process 0 to prepare the data waits as long as it takes; this is only a bound.
+# Other processes wait for process 0 to prepare the data for as long as it takes; this is only a
+# bound.
 _A_WEEK_MS = 7 * 24 * 3600 * 1000
-# Process 0 is the coordinator: when it ends, JAX aborts the others, who may be about to explain the
-# same mistake.
-_LAST_WORDS_S = 3.0
-_LOST = re.compile("gloo|nccl|connection|coordination|barrier|heartbeat|unavailable", re.IGNORECASE)
+# Process 0 is the coordinator: when it ends, JAX aborts the others, which may be about to report the
+# same error.
+_REPORTING_S = 3.0
+_CONNECTION_ERROR = re.compile(
+    "gloo|nccl|connection|coordination|barrier|heartbeat|unavailable", re.IGNORECASE
+)
+
+
+class Address(NamedTuple):
+    """The coordinator ('HOST:PORT'), the number of processes, and the index of this process."""
+
+    coordinator: str
+    count: int
+    index: int
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,106 +63,130 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process_id", metavar="I", help="which of them this is, from 0 to N - 1")
 
 
-def named(
+def explicit_address(
     flags: argparse.Namespace | None, environment: Mapping[str, str]
-) -> tuple[str, int, int] | None:
-    """(coordinator, number of processes, index of this one) of flags or else variables; None where
-    nothing names them.
+) -> Address | None:
+    """Returns the address that flags, or else environment variables, set; None if none is set.
 
     A single process needs no coordinator.
 
     Raises:
-      UserError: if some of the three are missing, or one of them cannot be.
+      UserError: if some of the three values are missing or not valid.
     """
     values = {
         name: getattr(flags, name, None) or environment.get(variable)
-        for name, variable in NAMED_BY.items()
+        for name, variable in FLAG_VARIABLES.items()
     }
     given = [name for name, value in values.items() if value]
     if not given:
         return None
-    said = {name: f"--{name}" if getattr(flags, name, None) else NAMED_BY[name] for name in given}
+    # How the user set each of them: as a flag or as a variable.
+    set_by = {
+        name: f"--{name}" if getattr(flags, name, None) else FLAG_VARIABLES[name] for name in given
+    }
     numbers = {
-        name: _whole_number(said[name], values[name])
-        for name in ("num_processes", "process_id")
+        name: _whole_number(set_by[name], values[name], least)
+        for name, least in (("num_processes", 1), ("process_id", 0))
         if name in given
     }
     if numbers.get("num_processes") == 1:
-        return "", 1, 0
-    missing = [name for name in NAMED_BY if name not in given]
+        return Address("", 1, 0)
+    missing = [name for name in FLAG_VARIABLES if name not in given]
     if missing:
         raise UserError(
-            f"{' and '.join(said.values())} {'is' if len(given) == 1 else 'are'} given, but "
+            f"{' and '.join(set_by.values())} {'is' if len(given) == 1 else 'are'} given, but "
             "several processes need all of --coordinator=HOST:PORT, --num_processes=N and "
             f"--process_id=I: add {' and '.join(f'--{name}' for name in missing)}."
         )
-    count, index = numbers["num_processes"], numbers["process_id"]
-    if not index < count:
+    address = Address(values["coordinator"], numbers["num_processes"], numbers["process_id"])
+    _check_address(address, set_by)
+    return address
+
+
+def _check_address(address: Address, set_by: Mapping[str, str]) -> None:
+    if not address.index < address.count:
         raise UserError(
-            f"{said['process_id']} is {index}, but {count} processes have the numbers 0 to "
-            f"{count - 1}."
+            f"{set_by['process_id']} is {address.index}, but {address.count} processes have the "
+            f"numbers 0 to {address.count - 1}."
         )
-    port = re.fullmatch(r".+:(\d{1,5})", values["coordinator"])
+    port = re.fullmatch(r".+:(\d{1,5})", address.coordinator)
     if not port or not 0 < int(port[1]) < 2**16:
         raise UserError(
-            f"{said['coordinator']} is {values['coordinator']!r}, but it must be the host of "
+            f"{set_by['coordinator']} is {address.coordinator!r}, but it must be the host of "
             "process 0 and a free port of it, such as 10.0.0.1:8476."
         )
-    return values["coordinator"], count, index
 
 
-def _whole_number(name: str, text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or (name.lower().endswith("num_processes") and int(text) < 1):
-        raise UserError(
-            f"{name} is {text!r}, but it must be a whole "
-            f"number{' of at least 1' if name.lower().endswith('num_processes') else ' from 0 on'}."
-        )
+def _whole_number(name: str, text: str, least: int) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < least:
+        bounds = f"of at least {least}" if least else "from 0 on"
+        raise UserError(f"{name} is {text!r}, but it must be a whole number {bounds}.")
     return int(text)
 
 
 def join(flags: argparse.Namespace | None = None) -> None:
-    """Connects this process with the others of its run, if there are others; before any device is
-    touched.
+    """Connects this process with the others of its run, if any; call it before using a device.
 
     Raises:
-      UserError: if the others are named wrongly, or cannot be found or reached.
+      UserError: if the addresses are not valid, or the others cannot be found or reached.
     """
     import jax
 
     if jax.distributed.is_initialized():
         return
-    found = named(flags, os.environ)
-    if found is not None and found[1] == 1:
+    address = explicit_address(flags, os.environ)
+    if address is not None:
+        if address.count > 1:
+            _join_at(address)
         return
-    place = None if found else _place(os.environ, jax.config.jax_platforms)
-    if found is None and place is None:
+    place = _place_with_processes(os.environ, jax.config.jax_platforms)
+    if place is None:
         return
-    if found and found[2] > 0:
-        _await_coordinator(*found)
     try:
-        jax.distributed.initialize(*(found or ()))
+        jax.distributed.initialize()
     except (ValueError, RuntimeError, OSError) as error:  # OSError: the metadata server of a TPU VM
         if place == "a TPU" and "coordinator_address should be defined" in str(error):
-            return  # neither a TPU VM of Google's nor a pod: a host of its own
-        reason = str(error).strip().split("\n")[0]
-        if found:
-            raise UserError(
-                f"process {found[2]} of {found[1]} cannot join the others at {found[0]} "
-                f"({reason}); start all {found[1]} processes with the same coordinator, which "
-                "process 0 must be able to listen on."
-            ) from error
+            return  # neither a Google TPU VM nor a pod: a single host
         raise UserError(
-            f"this looks like {place}, but the other processes are not found ({reason}); name them "
-            "with --coordinator=HOST:PORT --num_processes=N --process_id=I, or say "
-            "--num_processes=1 if there are none."
+            f"this looks like {place}, but the other processes are not found "
+            f"({_first_line(error)}); name them with --coordinator=HOST:PORT --num_processes=N "
+            "--process_id=I, or give --num_processes=1 if there are none."
         ) from error
 
 
-def _await_coordinator(coordinator: str, count: int, index: int) -> None:
-    """Returns when something listens there; JAX would abort the process instead of raising an
-    error.
+def _join_at(address: Address) -> None:
+    """Connects this process with the coordinator of an address.
+
+    Raises:
+      UserError: if it cannot be reached.
     """
-    host, _, port = coordinator.rpartition(":")
+    import jax
+
+    if address.index > 0:
+        _await_coordinator(address)
+    try:
+        jax.distributed.initialize(*address)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"process {address.index} of {address.count} cannot join the others at "
+            f"{address.coordinator} ({_first_line(error)}); start all {address.count} processes "
+            "with the same coordinator, which process 0 must be able to listen on."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _await_coordinator(address: Address) -> None:
+    """Returns when the coordinator accepts connections.
+
+    JAX would abort the process instead of raising an error.
+
+    Raises:
+      UserError: if it does not within `PATIENCE_S`.
+    """
+    host, _, port = address.coordinator.rpartition(":")
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -160,14 +195,15 @@ def _await_coordinator(coordinator: str, count: int, index: int) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"process {index} of {count} finds nobody at {coordinator} ({error}); start "
-                    "process 0 there, with a port that this host can reach."
+                    f"process {address.index} of {address.count} cannot connect to the coordinator "
+                    f"at {address.coordinator} ({error}); start process 0 there, with a port that "
+                    "this host can reach."
                 ) from error
             time.sleep(0.2)
 
 
-def _place(environment: Mapping[str, str], platforms: str | None) -> str | None:
-    """Where this process runs, if it is a place with several processes that JAX may know."""
+def _place_with_processes(environment: Mapping[str, str], platforms: str | None) -> str | None:
+    """Returns what this process runs in, if JAX may find other processes there."""
     if int(environment.get("SLURM_NTASKS", 1)) > 1:
         return "a SLURM job of several tasks (started with srun?)"
     if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
@@ -180,8 +216,9 @@ def _place(environment: Mapping[str, str], platforms: str | None) -> str | None:
 
 
 def index_and_count() -> tuple[int, int]:
-    """(index of this process, number of processes), as `join` found them; touches no device, which
-    could wait for the other processes.
+    """Returns the index of this process and the number of processes, as `join` set them.
+
+    Unlike `jax.process_index`, it does not start the devices, which could wait for the others.
     """
     if "jax" not in sys.modules:
         return 0, 1
@@ -192,20 +229,18 @@ def index_and_count() -> tuple[int, int]:
 
 
 def several() -> bool:
-    """Whether this process runs with others."""
+    """Returns whether this process runs with others."""
     return index_and_count()[1] > 1
 
 
 def mute_others() -> None:
-    """From here on only process 0 prints on standard output: the others' lines would be the same
-    ones again.
-    """
+    """Discards standard output from here on in all processes but 0: it would be the same again."""
     if index_and_count()[0] > 0:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the rest of the process)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
 
 
 def any_of_all(value: bool) -> bool:
-    """Whether `value` is true on any of the processes, each of which must call this."""
+    """Returns whether `value` is true on any of the processes, each of which must call this."""
     if not several():
         return value
     import numpy as np
@@ -214,55 +249,56 @@ def any_of_all(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).any())
 
 
-def wait_for_all(what: str) -> None:
-    """Returns when every process has called it with the same text; a process alone does not wait.
+def wait_for_all(key: str) -> None:
+    """Returns when every process has called it with the same key.
 
-    Waits at the coordinator and not in a collective, which Gloo (CPU) gives up after 30 s.
+    It waits at the coordinator, and not in a collective, which times out after 30 s on CPU (Gloo).
     """
     if several():
         from orbax.checkpoint import multihost
 
-        multihost.get_barrier_sync_fn()(key=what, timeout_ms=_A_WEEK_MS)
+        multihost.get_barrier_sync_fn()(key=key, timeout_ms=_A_WEEK_MS)
 
 
-def end_together(main: Callable[[Sequence[str] | None], int | None]) -> Callable:
-    """A verb that, when it fails in one process of several, ends that process at once.
+def end_together(
+    main: Callable[[Sequence[str] | None], int | None],
+) -> Callable[[Sequence[str] | None], int | None]:
+    """Returns a verb that ends its process at once if it fails in one process of several.
 
-    The normal way out waits for the others, and they would wait in a collective for this one. It
-    says why in one sentence, and the others notice: at once on CPU, and within JAX's heartbeat
-    timeout (100 s) anywhere.
+    Python's normal exit waits for the other processes, which would wait in a collective for this
+    one. The process prints a clear error message first; the others notice at once on CPU, and
+    within JAX's heartbeat timeout (100 s) elsewhere.
     """
 
     @functools.wraps(main)
-    def ending(argv: Sequence[str] | None = None) -> int | None:
+    def main_ending_together(argv: Sequence[str] | None = None) -> int | None:
         try:
             return main(argv)
         except BaseException as error:
             if not several():
                 raise
-            status = _explained(error)
+            status = _report(error)
         sys.stdout.flush()
         sys.stderr.flush()
         if index_and_count()[0] == 0:
-            time.sleep(_LAST_WORDS_S)
+            time.sleep(_REPORTING_S)
         os._exit(status)
 
-    return ending
+    return main_ending_together
 
 
-def _explained(error: BaseException) -> int:
-    """Says on standard error why this process ends; its exit status."""
+def _report(error: BaseException) -> int:
+    """Prints on standard error why this process ends; returns its exit status."""
     import jax
 
-    who = "process {} of {}".format(*index_and_count())
+    process = "process {} of {}".format(*index_and_count())
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
-        reason = str(error).strip().split("\n")[0][:200]
+    if isinstance(error, jax.errors.JaxRuntimeError) and _CONNECTION_ERROR.search(str(error)):
         print(
-            f"flan-jax: error: {who} lost the connection to a peer ({reason}): the log of that one "
-            "says why; start the same command on all hosts again, it resumes from the last "
-            "checkpoint.",
+            f"flan-jax: error: {process} lost the connection to a peer "
+            f"({_first_line(error)[:200]}): the log of that one says why; start the same command "
+            "on all hosts again, it resumes from the last checkpoint.",
             file=sys.stderr,
         )
         return 1
@@ -270,7 +306,7 @@ def _explained(error: BaseException) -> int:
     if status is None:
         traceback.print_exception(error)
         print(
-            f"flan-jax: error: {who} ends with the error above, and the others with it.",
+            f"flan-jax: error: {process} ends with the error above, and the others with it.",
             file=sys.stderr,
         )
     return 1 if status is None else status

@@ -22,7 +22,7 @@ from flan_jax.planning import roofline
 from flan_jax.planning.hlo import read_costs
 from flan_jax.planning.topology import Slice
 from flan_jax.training.compile import lower_eval_step, lower_train_step
-from flan_jax.training.step import ShardedState
+from flan_jax.training.state import ShardedState
 
 # How XLA says that a program is too large: what it holds at once, its arguments included, and what
 # there is.

@@ -1,25 +1,38 @@
-"""The programs of a run, lowered for a mesh without any data: training, and what `flan-jax
-precompile` asks about.
+"""The training and evaluation step, lowered for a mesh; no data is needed.
+
+Used by training and by `flan-jax precompile`.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 
 from flan_jax.parallel import partitioning
-from flan_jax.training.step import ShardedState, make_eval_step, make_train_step
+from flan_jax.training.config import TrainConfig
+from flan_jax.training.state import ShardedState
+from flan_jax.training.step import make_eval_step, make_train_step
 
 
 def lower_train_step(
-    model: nn.Module, optimizer, sharded: ShardedState, config, shapes: dict[str, tuple[int, int]]
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    sharded: ShardedState,
+    config: TrainConfig,
+    shapes: dict[str, tuple[int, int]],
 ) -> jax.stages.Lowered:
-    """The step of `make_train_step` on the state's mesh; the state is donated.
+    """Returns the step of `make_train_step` on the state's mesh; the state is donated.
 
     Args:
+      model: a T5 or a decoder.
+      optimizer: updates the parameters.
       sharded: the state of this model and optimizer.
-      config: the `TrainConfig` of the run.
+      config: the configuration of the run.
       shapes: of the features of a global batch, int32.
     """
     step = make_train_step(
@@ -40,19 +53,38 @@ def lower_train_step(
 
 
 def lower_eval_step(
-    model: nn.Module, sharded: ShardedState, config, shapes: dict[str, tuple[int, int]]
+    model: nn.Module,
+    sharded: ShardedState,
+    config: TrainConfig,
+    shapes: dict[str, tuple[int, int]],
 ) -> jax.stages.Lowered:
-    """The step of `make_eval_step` likewise, on the parameters of the state."""
+    """Returns the step of `make_eval_step` on the state's mesh.
+
+    Args:
+      model: a T5 or a decoder.
+      sharded: the state of this model; only its parameters are used.
+      config: the configuration of the run.
+      shapes: of the features of a global batch, int32.
+    """
     with partitioning.use_mesh(sharded.mesh):
-        params = partitioning.with_shardings(
-            sharded.abstract["params"], sharded.shardings["params"]
-        )
         return jax.jit(make_eval_step(model, config.loss_chunks)).lower(
-            params, _batch(shapes, sharded.mesh)
+            sharded.abstract_params, _batch(shapes, sharded.mesh)
         )
 
 
-def _batch(shapes: dict[str, tuple[int, int]], mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def compile_in_background(
+    lower: Callable[[], jax.stages.Lowered],
+) -> concurrent.futures.Future[jax.stages.Compiled]:
+    """Starts to lower and compile a program in a thread; returns its future."""
+    executor = concurrent.futures.ThreadPoolExecutor(1, "compile")
+    compiled = executor.submit(lambda: lower().compile())
+    executor.shutdown(wait=False)
+    return compiled
+
+
+def _batch(
+    shapes: dict[str, tuple[int, int]], mesh: jax.sharding.Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
     sharding = partitioning.batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)

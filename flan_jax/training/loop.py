@@ -48,7 +48,7 @@ from flan_jax.training.metrics_log import MetricsLog, NonFinite, Work
 from flan_jax.training.model_info import model_info
 from flan_jax.training.prefetch import device_batches, put_batch
 from flan_jax.training.profile import Profile
-from flan_jax.training.step import ShardedState, State
+from flan_jax.training.state import ShardedState, State
 
 
 class Run:
@@ -302,7 +302,7 @@ class Run:
                 )
             log.add(step, metrics, tokens, waited, timed=step > begin + 1)
             profile.after(step, metrics)
-            ended = self.preemption.came()
+            ended = self.preemption.requested()
             if step % config.checkpoint_every == 0 or step == self.steps or ended:
                 log.flush()
                 self._save(step, saved, None if ended and step < self.steps else validation, log)
@@ -337,7 +337,7 @@ class Run:
             self._setting("tuned", step, asked, self.directory),
             asked,
             while_training=True,
-            stop=self.preemption.came,
+            stop=self.preemption.requested,
         )
 
     def _save(self, step: int, saved, validation: Batches | None, log: MetricsLog) -> None:
@@ -391,8 +391,8 @@ class Run:
         """
         asked, whose = asked or self.data.asked, whose or self.directory
         evaluator = self._evaluator(output or self.directory, whose)
-        return not self.preemption.came() and evaluator.evaluate(
-            params, self._setting(name, step, asked, whose), asked, stop=self.preemption.came
+        return not self.preemption.requested() and evaluator.evaluate(
+            params, self._setting(name, step, asked, whose), asked, stop=self.preemption.requested
         )
 
     def _setting(self, name: str, step: int, asked: Protocol, whose: pathlib.Path) -> Setting:

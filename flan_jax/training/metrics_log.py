@@ -1,11 +1,10 @@
-"""What a run says: one line of `metrics.jsonl` a step, one readable line now and then, TensorBoard
-if asked for.
-"""
+"""Metrics of a run: a line of `metrics.jsonl` a step, a log line every few steps, TensorBoard."""
 
 from __future__ import annotations
 
 import datetime
 import json
+import logging
 import math
 import pathlib
 import time
@@ -16,17 +15,20 @@ import jax
 from flan_jax.errors import Diverged, UserError
 from flan_jax.storage.files import parse_json, readable, write_file
 
+_log = logging.getLogger(__name__)
+
 FILE = "metrics.jsonl"
 
 
 class NonFinite(Diverged):
-    """A number of a step, such as its loss, is not finite: `metrics` are the numbers by name.
+    """A number of a step, such as its loss, is not finite.
 
     Attributes:
-      step: which one.
+      step: the step.
     """
 
     def __init__(self, step: int, metrics: dict[str, float]):
+        """`metrics` are the numbers by name."""
         super().__init__(
             f"step {step} has {' and '.join(f'{name} {value}' for name, value in metrics.items())}"
         )
@@ -34,33 +36,32 @@ class NonFinite(Diverged):
 
 
 class Work(NamedTuple):
-    """What a step does: FLOPs of the model, and the peak of all devices together, FLOP/s; None
-    where it is unknown.
+    """What a step computes.
+
+    Attributes:
+      flops: FLOPs of the model in a step.
+      peak: of all devices together, FLOP/s; None if it is unknown.
     """
 
     flops: float
     peak: float | None
 
     def text(self, seconds: float) -> str:
-        """How fast it was done: the share of the peak (MFU), or the rate where the peak is not
-        known.
-        """
+        """Returns the speed of a step: model FLOPs utilization (MFU), or FLOP/s without a peak."""
         rate = self.flops / seconds
         return f"MFU {rate / self.peak:.1%}" if self.peak else f"{rate / 1e12:.3g} TFLOP/s"
 
 
-class MetricsLog:
-    """Collects device scalars without waiting for them, and writes them out every `every` steps.
+class _Pending(NamedTuple):
+    """A step whose metrics may still be computed on the devices."""
 
-    Args:
-      directory: of the run; `metrics.jsonl` lies there.
-      step: where the run begins; lines of later steps (from before a crash) are taken out.
-      total: steps of the run, for the ETA.
-      every: steps between two printed lines.
-      tensorboard: whether to write event files too.
-      enabled: False on processes that must not write; they still wait for and check the numbers.
-      work: of a step.
-    """
+    step: int
+    metrics: dict[str, jax.Array]
+    tokens: int
+
+
+class MetricsLog:
+    """Collects device scalars without waiting for them, and writes them every `every` steps."""
 
     def __init__(
         self,
@@ -72,11 +73,25 @@ class MetricsLog:
         enabled: bool,
         work: Work,
     ):
+        """Removes the lines of steps after `step` (from before a crash) from `metrics.jsonl`.
+
+        Args:
+          directory: of the run; `metrics.jsonl` is in it.
+          step: where this start of the run begins.
+          total: steps of the run, for the ETA.
+          every: steps between two log lines.
+          tensorboard: whether to write event files too.
+          enabled: False on processes that must not write; they still wait for and check the
+            metrics.
+          work: of a step.
+        """
         self.path = directory / FILE
         self.total, self.every, self.enabled, self.work = total, every, enabled, work
-        self._pending: list[tuple[int, dict[str, Any], dict[str, float]]] = []
+        self._pending: list[_Pending] = []
         self._writer = (
-            _tensorboard(directory, step + 1 if step else 0) if tensorboard and enabled else None
+            _tensorboard_writer(directory, step + 1 if step else 0)
+            if tensorboard and enabled
+            else None
         )
         self._since = time.perf_counter()
         self._waited = 0.0
@@ -93,13 +108,20 @@ class MetricsLog:
         waited: float,
         timed: bool = True,
     ) -> None:
-        """Notes the metrics of a step, its non-padding tokens, and the seconds it waited for its
-        batch.
+        """Adds a step.
 
-        What a step took that is not `timed`, such as the first one with its compilation, is in no
-        printed number.
+        Args:
+          step: its number.
+          metrics: device scalars.
+          tokens: non-padding tokens of its batch.
+          waited: seconds that the step waited for its batch.
+          timed: False leaves the step out of logged speeds, such as the first one, which includes
+            the compilation.
+
+        Raises:
+          NonFinite: see `flush`.
         """
-        self._pending.append((step, metrics, {"tokens": tokens}))
+        self._pending.append(_Pending(step, metrics, tokens))
         self._waited += waited
         if not timed:
             self.restart_clock()
@@ -107,49 +129,47 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Waits for the noted steps and writes them.
+        """Waits for the added steps and writes them.
 
         Raises:
-          NonFinite: names the first step whose loss or gradient is not finite; what came before is
-            written.
+          NonFinite: for the first step whose loss or gradient norm is not finite; the steps before
+            it are written.
         """
         if not self._pending:
             return
-        steps = [
-            (step, {k: float(v) for k, v in jax.device_get(metrics).items()}, extra)
-            for step, metrics, extra in self._pending
-        ]
-        self._pending = []
+        steps, self._pending = self._pending, []
+        metrics: dict[str, float] = {}
+        values = [_on_host(step.metrics) for step in steps]
         now = time.perf_counter()
         elapsed, waited = now - self._since, self._waited
         self._since, self._waited = now, 0.0
-        tokens = sum(extra["tokens"] for _, _, extra in steps[self._untimed :])
-        rate = tokens / max(elapsed, 1e-9)
-        for step, metrics, extra in steps:
+        timed, self._untimed = steps[self._untimed :], 0
+        for (step, _, tokens), metrics in zip(steps, values):
             if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
                 raise NonFinite(
                     step, {"loss": metrics["loss"], "gradient norm": metrics["grad_norm"]}
                 )
-            self.write(step, {**metrics, **extra})
-        last, metrics, _ = steps[-1]
-        timed, self._untimed = len(steps) - self._untimed, 0
+            self.write(step, {**metrics, "tokens": tokens})
         if self.enabled:
-            seconds = elapsed / max(timed, 1)
-            eta = datetime.timedelta(seconds=round(seconds * (self.total - last)))
-            pace = (
-                f"  {rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
-                f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}"
-            )
-            print(
+            last = steps[-1].step
+            speed = self._speed(timed, elapsed, waited, self.total - last) if timed else ""
+            _log.info(
                 f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy "
-                f"{metrics['accuracy']:.3f}{pace if timed else ''}",
-                flush=True,
+                f"{metrics['accuracy']:.3f}{speed}"
             )
 
+    def _speed(self, steps: list[_Pending], elapsed: float, waited: float, left: int) -> str:
+        """Returns the end of a log line: the speed of steps that took `elapsed` seconds."""
+        seconds = elapsed / len(steps)
+        rate = sum(step.tokens for step in steps) / max(elapsed, 1e-9)
+        eta = datetime.timedelta(seconds=round(seconds * left))
+        return (
+            f"  {rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
+            f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}"
+        )
+
     def restart_clock(self) -> None:
-        """Leaves what took time since the last flush (compilation, a checkpoint) out of the next
-        step time.
-        """
+        """Leaves the time since the last flush (compilation, a checkpoint) out of logged speeds."""
         self._since, self._waited = time.perf_counter(), 0.0
         self._untimed = len(self._pending)
 
@@ -169,18 +189,19 @@ class MetricsLog:
             self._writer.close()
 
 
+def _on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+
 def _keep_until(path: pathlib.Path, step: int) -> None:
-    """Takes the lines of later steps out of a file of metrics, and what a crash left of its last
-    line.
-    """
+    """Removes the lines of later steps from a file of metrics, and a last line cut by a crash."""
     if path.exists():
-        write_file(
-            path, b"".join(line + b"\n" for number, line in read_steps(path) if number <= step)
-        )
+        lines = [line + b"\n" for number, line in read_steps(path) if number <= step]
+        write_file(path, b"".join(lines))
 
 
 def read_steps(path: pathlib.Path) -> list[tuple[int, bytes]]:
-    """Returns the (step, text) of each whole line of `metrics.jsonl`; none where there is no file.
+    """Returns the (step, text) of each complete line of `metrics.jsonl`; empty without a file.
 
     Raises:
       UserError: for a line that is not an object with a step; a last line without its end is what a
@@ -198,8 +219,8 @@ def read_steps(path: pathlib.Path) -> list[tuple[int, bytes]]:
     return steps
 
 
-def _tensorboard(directory: pathlib.Path, step: int):
-    """A writer, which takes back what a run that crashed wrote of this step and later ones."""
+def _tensorboard_writer(directory: pathlib.Path, step: int) -> Any:
+    """Returns a `SummaryWriter` that purges what a crashed run wrote of this step and later ones."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:

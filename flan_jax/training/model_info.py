@@ -1,6 +1,4 @@
-"""`model-info.txt`: every variable of the state with its size, logical axes and partition, in T5X's
-form.
-"""
+"""`model-info.txt`: size, logical axes and partition of every variable of the state, as in T5X."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ from flan_jax.models.stacking import path_name
 
 
 def model_info(abstract: dict, shardings: dict) -> tuple[str, int]:
-    """The text of the file, and the number of parameters.
+    """Returns the text of the file, and the number of parameters.
 
     Args:
       abstract: boxed shapes of the state, layers stacked.
-      shardings: of the same tree.
+      shardings: a tree of the same structure.
     """
     lines, totals = [], {"params": 0, "opt_state": 0, "step": 0}
     leaves = jax.tree_util.tree_leaves_with_path(
@@ -27,11 +25,9 @@ def model_info(abstract: dict, shardings: dict) -> tuple[str, int]:
         value = nn.unbox(leaf)
         size = int(np.prod(value.shape, dtype=np.int64))
         totals[key[0].key] += size
-        axes = (
-            ", ".join(f"{n}={d}" for n, d in zip(names, value.shape))
-            if names
-            else str(value.shape).strip("()")
-        )
+        axes = str(value.shape).strip("()")
+        if names:
+            axes = ", ".join(f"{axis}={length}" for axis, length in zip(names, value.shape))
         lines.append(
             f"Variable {path_name(key):<80} size {size:<12} shape ({axes})".ljust(160)
             + f" partition spec {tuple(sharding.spec)}"

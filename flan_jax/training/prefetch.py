@@ -1,4 +1,4 @@
-"""The next batches, made and put on the devices in the background while the current step runs."""
+"""Prefetch: the next batches are made and put on the devices while the current step runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from flan_jax.data.batches import Batches
 def device_batches(
     batches: Batches, sharding: jax.sharding.NamedSharding, begin: int, end: int, ahead: int = 2
 ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-    """(global batch on the devices, its non-padding tokens) for steps begin..end-1; each host makes
-    its own rows.
+    """Yields (global batch on the devices, its non-padding tokens) for steps begin..end-1.
 
-    Close it (`contextlib.closing`) when not all steps are taken: its thread ends then, and not with
-    the process.
+    Each host makes its own rows. Close the iterator (`contextlib.closing`) when not all steps are
+    taken: it ends the thread.
+
+    Args:
+      batches: of the run.
+      sharding: of a batch array [B, ...].
+      begin: the first step, from 0.
+      end: the step after the last one.
+      ahead: most batches that wait on the devices.
 
     Raises:
-      Exception: whatever making a batch raised, at the step that it belongs to.
+      Exception: whatever making a batch raised, at the step of that batch.
     """
     ready: queue.Queue = queue.Queue(ahead)
     stop = threading.Event()
@@ -60,17 +66,18 @@ def device_batches(
 def put_batch(
     batches: Batches, sharding: jax.sharding.NamedSharding, step: int
 ) -> tuple[dict[str, jax.Array], int]:
-    """The batch of a step as global arrays [B, ...], and its number of non-padding tokens."""
+    """Returns the batch of a step as global int32 arrays [B, ...], and its non-padding tokens."""
     shape = next(iter(batches.layout.shapes(batches.batch_size).values()))
-    rows = [
-        (index[0].start or 0, batches.batch_size if index[0].stop is None else index[0].stop)
+    local_rows = [
+        index[0].indices(batches.batch_size)
         for index in sharding.addressable_devices_indices_map(shape).values()
     ]
-    first, last = min(begin for begin, _ in rows), max(end for _, end in rows)
+    first = min(start for start, _, _ in local_rows)
+    last = max(stop for _, stop, _ in local_rows)
     local = batches.at(step, first, last)
 
-    def part(array: np.ndarray):
-        def rows_of(index):
+    def part(array: np.ndarray) -> jax.Array:
+        def rows_of(index: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = index[0].indices(batches.batch_size)
             return array[start - first : stop - first]
 

@@ -1,4 +1,4 @@
-"""`mixture.json`: what a run trains on, which must be the same when it is resumed."""
+"""`mixture.json`: what a run trains on; it must be the same when the run is resumed."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from flan_jax.storage.files import read_json, readable, write_file
 
 _FILE = "mixture.json"
 _ADVICE = (
-    "it says what the run trains on: put it back, or delete it if settings and data are those that "
+    "it records what the run trains on: put it back, or delete it if settings and data are those that "
     "the run began with; then run the same command again"
 )
-# What `mixture.json` calls otherwise than a configuration does.
+# Keys of `mixture.json` that are not settings, in words.
 _IN_WORDS = {
     "eval": "list of evaluated datasets",
     "dropped": "list of dropped datasets",
     "card": "mixture",
     "shards": "set of training rows",
 }
-# What is recorded for the reader and follows from the rest.
+# Recorded for readers; it follows from the rest.
 _MAY_DIFFER = ("left_out", "overlaps", "trained_before")
 _INITIAL = "initial_checkpoint_path"
 
 
 def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict[str, Any]:
-    """What must be set as it was when a run is resumed."""
+    """Returns the settings that must be the same when a run is resumed."""
     return {
         "held_out": config.held_out,
         "related": config.related,
@@ -52,8 +52,9 @@ def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict
 
 
 def record_of(data: Data) -> dict[str, Any]:
-    """What these settings make of the data, the card included; must be the same when a run is
-    resumed, too.
+    """Returns the data that the settings select, which must be the same when a run is resumed.
+
+    The mixture card is part of it.
     """
     return {
         "eval": data.evaluated,
@@ -75,10 +76,10 @@ def record_of(data: Data) -> dict[str, Any]:
 
 
 def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
-    """Makes sure that a run that is resumed trains on what it began with.
+    """Checks that a run that is resumed trains on what it began with.
 
     Raises:
-      UserError: if `mixture.json` has something of the record otherwise, or cannot be read.
+      UserError: if `mixture.json` differs from the record, or cannot be read.
     """
     before = _read(directory)
     differing = [
@@ -88,26 +89,26 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
     ]
     if _INITIAL in differing and _has_moved(before[_INITIAL], record[_INITIAL]):
         differing.remove(_INITIAL)
-    if differing:
-        names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
-        code = (
-            ""
-            if set(differing) - set(_IN_WORDS)
-            else (
-                " (where settings and data are the same, the version of flan_jax is another one: "
-                "resume with that of then; eval, generate and convert take the run as it is)"
-            )
+    if not differing:
+        return
+    names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
+    hint = ""
+    if set(differing) <= set(_IN_WORDS):
+        hint = (
+            " (where settings and data are the same, the version of flan_jax is another one: "
+            "resume with that of then; eval, generate and convert take the run as it is)"
         )
-        raise UserError(
-            f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
-            f"mixture.json there); use the settings and data it began with{code}, or another "
-            f"MODEL_DIR."
-        )
+    raise UserError(
+        f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
+        f"mixture.json there); use the settings and data it began with{hint}, or another "
+        f"MODEL_DIR."
+    )
 
 
 def _has_moved(before: object, now: object) -> bool:
-    """Whether two INITIAL_CHECKPOINT_PATHs may be one: older runs noted it as it was typed, and it
-    may have moved.
+    """Returns whether two INITIAL_CHECKPOINT_PATHs may be the same checkpoint.
+
+    Older runs recorded the path as it was typed, and the checkpoint may have moved.
     """
     if not isinstance(before, str) or not isinstance(now, str):
         return False
@@ -117,8 +118,15 @@ def _has_moved(before: object, now: object) -> bool:
 
 
 def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
-    """Writes `mixture.json` at the start of a run; on a restart, makes sure that it is still the
-    same.
+    """Writes `mixture.json` at the start of a run; checks that it is the same on a restart.
+
+    Args:
+      directory: of the run.
+      record: what to write, or to compare with.
+      fresh: whether the run has no checkpoint yet.
+
+    Raises:
+      UserError: see `check_same`.
     """
     path = directory / _FILE
     if not fresh and path.is_file():
@@ -128,12 +136,15 @@ def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
 
 
 def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
-    """The datasets on which the run of a directory, and those that it began with, trained, by
-    `mixture.json`.
+    """Returns the datasets on which a run, and the runs it started from, were trained.
 
-    A run may be evaluated with settings that it did not train with: with another HELD_OUT, others
-    would train. A run without that file trained on those of `data`; of the checkpoint of another
-    program nothing is known.
+    They are read from `mixture.json`: a run may be evaluated with other settings than it was
+    trained with, such as another HELD_OUT. Without that file a run was trained on the datasets of
+    `data`; for the checkpoint of another program the list is empty.
+
+    Args:
+      directory: of the run.
+      data: of the present settings.
     """
     names = _trained_on(directory, set())
     if names is None:
@@ -142,8 +153,9 @@ def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
 
 
 def trained_before(initial_checkpoint_path: str | None) -> list[str]:
-    """Returns the datasets on which the run trained whose checkpoint this is, and those that it
-    began with.
+    """Returns the datasets on which the model of an initial checkpoint was trained.
+
+    The list is empty without one, and for the checkpoint of another program.
     """
     if initial_checkpoint_path is None:
         return []
@@ -152,8 +164,9 @@ def trained_before(initial_checkpoint_path: str | None) -> list[str]:
 
 
 def began_with(directory: pathlib.Path, initial_checkpoint_path: str | None) -> list[str]:
-    """Returns what a run that is resumed has noted as `trained_before`; found anew where its record
-    is gone.
+    """Returns what a run that is resumed recorded as `trained_before`.
+
+    Without a record it is `trained_before` of the initial checkpoint.
     """
     record = _read(directory)
     if "trained_before" not in record:
@@ -163,8 +176,9 @@ def began_with(directory: pathlib.Path, initial_checkpoint_path: str | None) -> 
 
 
 def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] | None:
-    """The datasets by the records of a run and of those that it began with; None where there is no
-    record.
+    """Returns the datasets in the records of a run and of the runs it started from.
+
+    None without a record. `seen` are directories of runs that were read already.
     """
     record, place = _read(directory), directory.resolve()
     if not record or place in seen:
@@ -172,16 +186,16 @@ def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] |
     with readable(directory / _FILE, _ADVICE):
         names = [*(row["dataset"] for row in record["card"]), *record.get("trained_before", ())]
         if not all(isinstance(name, str) for name in names):
-            raise ValueError("a dataset is not a text")
+            raise ValueError("a dataset is not a string")
     initial = record.get(_INITIAL)
-    if "trained_before" not in record and isinstance(initial, str):  # of an older version
+    if "trained_before" not in record and isinstance(initial, str):  # by an older version
         before = run_directory.run_of(pathlib.Path(initial).expanduser())
         names += _trained_on(before, seen | {place}) or []
     return list(dict.fromkeys(names))
 
 
 def _read(directory: pathlib.Path) -> dict[str, Any]:
-    """The record of a run, empty where there is none.
+    """Returns the record of a run; empty without the file.
 
     Raises:
       UserError: if it is damaged.

@@ -20,7 +20,8 @@ from flan_jax.models import t5
 from flan_jax.models.decoding import greedy
 from flan_jax.optim import adafactor as optimizer
 from flan_jax.parallel import partitioning
-from flan_jax.training.step import ShardedState, make_train_step
+from flan_jax.training.state import ShardedState
+from flan_jax.training.step import make_train_step
 
 CONFIG = t5.T5Config(256, 128, 4, 32, 256, 2, 2, dropout_rate=0.0, dtype="float32")
 ROWS, STEPS = 16, 20
