@@ -25,7 +25,7 @@ import numpy as np
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.batches import Batches
 from flan_jax.data.packing import WINDOWS, pack_window
-from flan_jax.data.sources.base import BundledSource
+from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.prepare import prepare
 
 DATASETS = ("e2e_nlg", "cola", "bool_q", "sst2")
@@ -35,7 +35,7 @@ ROWS = 8 * 300
 
 def repeated_rows(directory: pathlib.Path, times: int) -> str:
     """Writes the bundled rows of DATASETS, each `times` times, as a directory of JSON lines."""
-    from flan_jax.catalogue.records import CATALOGUE
+    from flan_jax.catalogue import CATALOGUE
 
     for name in DATASETS:
         rows = [json.dumps(raw) + "\n" for _, raw in BundledSource().rows(CATALOGUE[name], "train")]
@@ -177,7 +177,7 @@ def main() -> None:
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-        from flan_jax.data.seqio import recipes
+        from flan_jax.data.seqio import registration
 
         root = pathlib.Path(directory)
         data_dir = flags.data_dir or repeated_rows(root / "rows", 200)
@@ -191,7 +191,7 @@ def main() -> None:
             validation_batches=0,
             cache_dir=str(root / "batches"),
         )
-        recipes.configure(source="jsonl", data_dir=data_dir, vocabulary=flags.vocabulary)
+        registration.configure(source="jsonl", data_dir=data_dir, vocabulary=flags.vocabulary)
         results = measure_building(root, config, flags.repeats)
         for architecture in ("t5", "decoder"):
             results |= measure_batches(

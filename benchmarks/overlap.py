@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.catalogue.records import CATALOGUE, Dataset, Template
+from flan_jax.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.data.contamination.index import HeldOutIndex, Rows
 from flan_jax.data.contamination.overlap import compare, held_out_overlap
-from flan_jax.data.sources.base import open_source
+from flan_jax.data.sources.kinds import open_source
 
 FLAN_ROWS = 1_300_000
 VOCABULARY = 300_000

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Iterable, Mapping
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.catalogue import CATALOGUE
 from flan_jax.catalogue.clusters import CLUSTERS, RELATED_CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, TRAIN_CAP, Dataset, Template, in_words
-from flan_jax.data.sources.base import BundledSource
+from flan_jax.catalogue.records import TRAIN_CAP, Dataset, Template, in_words
+from flan_jax.data.sources.bundled import BundledSource
 
 _GENERATED = (
     "<!-- Written by `make docs` from the records in tasks/; edit those, not this page. -->"

@@ -6,8 +6,7 @@ import pathlib
 import sys
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Dataset
+from flan_jax.catalogue import CATALOGUE, CLUSTERS, FROM_ROW, Dataset
 from flan_jax.tasks.original import DEPARTURES, EVERYWHERE, Departure, original
 
 _GENERATED = (

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.cli.console import print_eval_counts, print_left_out, print_plan
 from flan_jax.cli.dispatch import run
 from flan_jax.config import gin_files as gin_config
@@ -54,8 +54,7 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
         check_number("--workers", workers, whole=True, least=1)
     start = time.time()
     data = Data(config)
-    if data.source.kind in ("tfds", "hf"):
-        _download(data)
+    _download(data)
     with _Builders(data, workers) as builders:
         missing = data.eval_missing([data.asked] if only == "eval" else None)
         builders.build(

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, Dataset, Template, in_words
+from flan_jax.catalogue import CATALOGUE, CLUSTERS
+from flan_jax.catalogue.records import Dataset, Template, in_words
 from flan_jax.catalogue.relations import RULES, describe
-from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, render, usable_rows
+from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, render
 from flan_jax.catalogue.splits import HELD_OUT_FORMS, held_out_split
 from flan_jax.catalogue.template_words import summary as wording_summary
 from flan_jax.catalogue.template_words import wording
@@ -29,7 +29,9 @@ from flan_jax.config.flags import ArgumentParser
 from flan_jax.data import dataset_check
 from flan_jax.data.contamination.overlap import held_out_overlap
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.sources import base
+from flan_jax.data.rows import usable_rows
+from flan_jax.data.sources.kinds import KINDS, open_source
+from flan_jax.data.sources.slices import parse_spec
 from flan_jax.data.user_modules import import_module
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped, shown
@@ -122,9 +124,7 @@ def _parser() -> ArgumentParser:
 
 
 def _add_source_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source", choices=base.KINDS, default="bundled", help="where rows come from"
-    )
+    parser.add_argument("--source", choices=KINDS, default="bundled", help="where rows come from")
     parser.add_argument(
         "--data_dir",
         help="directory of the rows (jsonl: <dataset>/<split>.jsonl; hf: "
@@ -269,7 +269,7 @@ def _indented(title: str, inputs: str, targets: str) -> str:
 
 def _render(flags: argparse.Namespace) -> None:
     dataset = CATALOGUE[flags.name]
-    source = base.open_source(flags.source, flags.data_dir)
+    source = open_source(flags.source, flags.data_dir)
     templates = _templates(dataset, flags.template, flags.instructions)
     if flags.source in ("tfds", "hf") and (
         why := source.available(dataset, next(iter(dataset.splits)))
@@ -278,7 +278,7 @@ def _render(flags: argparse.Namespace) -> None:
             f"{dataset.name}: {why}; `flan-jax prepare` downloads, --source=bundled needs no "
             f"download."
         )
-    spec = flags.split or base.parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
+    spec = flags.split or parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
     pool = ExemplarPool(dataset, source, flags.seed) if flags.shots else None
     counts: collections.Counter[str] = collections.Counter()
     for index, row_id, row in itertools.islice(
@@ -357,7 +357,7 @@ def _templates(dataset: Dataset, wanted: str, instructions: str) -> Sequence[Tem
 
 
 def _check(flags: argparse.Namespace) -> int:
-    source = base.open_source(flags.source, flags.data_dir)
+    source = open_source(flags.source, flags.data_dir)
     datasets = [CATALOGUE[name] for name in flags.names] or list(CATALOGUE)
     reports = []
     if not flags.json:
@@ -419,7 +419,7 @@ def _split(flags: argparse.Namespace) -> None:
 
 
 def _overlap(flags: argparse.Namespace) -> None:
-    source = base.open_source(flags.source, flags.data_dir)
+    source = open_source(flags.source, flags.data_dir)
     report, left_out = held_out_overlap(
         CATALOGUE, source, flags.held_out, flags.split, flags.max_rows, flags.related
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from flan_jax.catalogue.records import Drop
+from flan_jax.catalogue import Drop
 
 # Windows-1252 read as Latin-1 leaves dashes, dots and quotation marks as control characters; all
 # others are noise.

@@ -3,7 +3,7 @@
 import collections
 import re
 
-from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenised, distinct, lines, one_line
 
 # First words of trivia items that ask without being questions.

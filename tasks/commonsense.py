@@ -6,7 +6,7 @@ two ways to reach a goal, StoryCloze two last sentences.
 
 import re
 
-from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenised, lines, one_line
 
 # The section marks that HellaSwag keeps from its how-to guides.

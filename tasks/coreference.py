@@ -7,7 +7,7 @@ is meant where the same pronoun occurs more than once.
 
 import re
 
-from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, ended
 
 

@@ -5,7 +5,7 @@ repair.
 import re
 import unicodedata
 
-from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
+from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import column, detokenised, labelled, lines, one_line
 
 # What a QuAC question without an answer in its section is answered with; the templates announce it.

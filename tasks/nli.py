@@ -8,7 +8,7 @@ not shown".
 import re
 from typing import Any
 
-from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
+from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, ended, labelled, one_line
 
 

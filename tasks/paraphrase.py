@@ -7,7 +7,7 @@ for the correlations.
 
 import math
 
-from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
+from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenised, ended, labelled, one_line
 
 _NO_YES = ("no", "yes")

@@ -3,7 +3,7 @@
 import html
 import re
 
-from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import column, detokenised, distinct, ended, lines, one_line
 
 # What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce

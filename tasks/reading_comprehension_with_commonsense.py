@@ -1,6 +1,6 @@
 """Reading comprehension with commonsense: CosmosQA and ReCoRD."""
 
-from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop, Hub, Template
+from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, lines, one_line
 
 # Stands for the missing name in a ReCoRD query; the templates speak of it.

@@ -8,7 +8,7 @@ None has a turned-around template: a text cannot be found from its sentiment alo
 import html
 import re
 
-from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
+from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, labelled, lines
 
 _OPTIONS = ("negative", "positive")

@@ -7,7 +7,7 @@ from it.
 import html
 import re
 
-from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
+from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenised, one_line
 
 _SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"}

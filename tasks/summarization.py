@@ -5,7 +5,7 @@ asks for the topic.
 import html
 import re
 
-from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
+from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import column, detokenised, lines, one_line
 
 # How CNN/DailyMail articles begin: what stands before the end of such a match is no part of the

@@ -6,7 +6,7 @@ the paper evaluates as well. Both sides are fields, so that an inverted template
 and ask for the other.
 """
 
-from flan_jax.catalogue.records import Dataset, Drop, Hub, Template
+from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import one_line
 
 

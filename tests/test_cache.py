@@ -16,7 +16,7 @@ import pytest
 import sentencepiece
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue import CATALOGUE
 from flan_jax.cli import dispatch
 from flan_jax.data import cache as token_cache
 from flan_jax.data.assemble import Data, DataConfig
@@ -24,7 +24,8 @@ from flan_jax.data.cache import TokenCache
 from flan_jax.data.encode import Rendering
 from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
-from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.data.sources.bundled import BundledSource
+from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.slices import reading_order
 from flan_jax.data.vocabulary import ByteVocabulary, load_vocabulary
 from flan_jax.errors import UserError

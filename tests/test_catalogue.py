@@ -12,19 +12,13 @@ import sys
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import (
-    CATALOGUE,
-    FROM_ROW,
-    Catalogue,
-    Dataset,
-    Drop,
-    Template,
-    fingerprint,
-    source_of_row,
-)
-from flan_jax.catalogue.render import read_row, render
-from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.catalogue import CLUSTERS, FROM_ROW, Dataset, Drop, Template
+from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.registry import CATALOGUE, Catalogue, repetition_key
+from flan_jax.catalogue.render import render
+from flan_jax.catalogue.row_fields import read_row
+from flan_jax.data.sources.bundled import BundledSource
+from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.errors import UserError
 from flan_jax.tasks.original import DEPARTURES, original
 
@@ -309,7 +303,7 @@ def test_templates_are_unique_across_the_papers_datasets():
     seen = {}
     for d in CATALOGUE:
         for t in d.templates:
-            assert seen.setdefault(fingerprint(t), d.paper_dataset) == d.paper_dataset, (
+            assert seen.setdefault(repetition_key(t), d.paper_dataset) == d.paper_dataset, (
                 d.name,
                 t.id,
             )

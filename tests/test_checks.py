@@ -10,7 +10,7 @@ import pytest
 
 from flan_jax.config.gin_files import parse_command_line
 from flan_jax.data.assemble import DataConfig
-from flan_jax.data.seqio.recipes import SeqioTasks
+from flan_jax.data.seqio.settings import SeqioTasks
 from flan_jax.errors import UserError
 from flan_jax.models.architectures import make_model
 from flan_jax.models.decoder import DecoderConfig

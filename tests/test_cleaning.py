@@ -9,8 +9,9 @@ import sys
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE, Drop, source_of_row
-from flan_jax.catalogue.render import read_row
+from flan_jax.catalogue import CATALOGUE, Drop
+from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.tasks import cleaning
 

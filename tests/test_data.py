@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, RATE_CAP, TRAIN_CAP, Dataset, Template
+from flan_jax.catalogue import CATALOGUE, CLUSTERS
+from flan_jax.catalogue.mixture_card import format_card
+from flan_jax.catalogue.records import RATE_CAP, TRAIN_CAP, Dataset, Template
 from flan_jax.catalogue.relations import RELATIONS, shared_texts
-from flan_jax.catalogue.splits import check_disjoint, format_card, held_out_split
+from flan_jax.catalogue.splits import check_disjoint, held_out_split
 from flan_jax.cli.console import print_sides
 from flan_jax.data import cache, packs
 from flan_jax.data.assemble import Data, DataConfig
@@ -37,7 +38,10 @@ from flan_jax.data.packing import (
     pack_window,
     plan_once,
 )
-from flan_jax.data.sources import base
+from flan_jax.data.sources.bundled import BundledSource
+from flan_jax.data.sources.jsonl import JsonlSource
+from flan_jax.data.sources.jsonl_files import count_jsonl, read_jsonl
+from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.sources.slices import reading_order
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
@@ -87,7 +91,7 @@ def bundled(tmp_path_factory) -> Data:
     ],
 )
 def test_slices_keep_the_position_in_the_raw_split(write_rows, spec, expected):
-    source = base.JsonlSource(write_rows("rte", "train", RTE[:10]))
+    source = JsonlSource(write_rows("rte", "train", RTE[:10]))
     assert [i for i, _ in source.rows(CATALOGUE["rte"], spec)] == list(expected)
 
 
@@ -97,14 +101,14 @@ def test_a_truncated_line_is_named_with_file_and_line(write_rows):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:30], lines[2]]) + "\n")
     with pytest.raises(UserError, match=r"rte/train.jsonl:2: not a whole JSON object"):
-        list(base.JsonlSource(directory).rows(CATALOGUE["rte"], "train"))
+        list(JsonlSource(directory).rows(CATALOGUE["rte"], "train"))
 
 
 def test_a_row_with_raw_line_breaks_is_read_and_counted_once(write_rows):
     directory = write_rows("rte", "train", RTE[:2])
     path = directory / "rte/train.jsonl"
     path.write_text(path.read_text().replace("Premise number 0", "Premise\nnumber\n\n0"))
-    rows = list(base.JsonlSource(directory).rows(CATALOGUE["rte"], "train[-2:]"))
+    rows = list(JsonlSource(directory).rows(CATALOGUE["rte"], "train[-2:]"))
     assert [i for i, _ in rows] == [0, 1] and rows[0][1]["premise"].startswith(
         "Premise\nnumber\n\n0"
     )
@@ -113,35 +117,35 @@ def test_a_row_with_raw_line_breaks_is_read_and_counted_once(write_rows):
 def test_a_line_that_breaks_within_a_text_and_ends_in_a_brace_is_no_row_of_its_own(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a {set}\nof braces"}\n{"text": "\\"}\n\\\\"}\n{"text": "\\\\"}\n')
-    assert base.count_jsonl(path) == len(list(base.read_jsonl(path))) == 3
+    assert count_jsonl(path) == len(list(read_jsonl(path))) == 3
 
 
 def test_blank_lines_may_end_a_file_and_not_part_its_rows(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n\n  \n')
-    assert base.count_jsonl(path) == len(list(base.read_jsonl(path))) == 2
+    assert count_jsonl(path) == len(list(read_jsonl(path))) == 2
     path.write_text('{"a": 1}\n\n{"a": 2}\n')
     with pytest.raises(UserError, match=r"rows.jsonl:2: not a whole JSON object"):
-        base.count_jsonl(path)
+        count_jsonl(path)
 
 
 def test_another_encoding_is_named_with_file_line_and_byte(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes('{"text": "tea"}\n{"text": "café"}\n'.encode("latin-1"))
     with pytest.raises(UserError, match=r"rows.jsonl:2: byte 14 of the line is not UTF-8"):
-        list(base.read_jsonl(path))
+        list(read_jsonl(path))
 
 
 def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_it(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n')
-    assert list(base.read_jsonl(path)) == [{"a": 1}, {"a": 2}] and base.count_jsonl(path) == 2
+    assert list(read_jsonl(path)) == [{"a": 1}, {"a": 2}] and count_jsonl(path) == 2
 
 
 def test_half_a_character_names_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\\\ud83d"}\n{"a": "cut within \\uD83D"}\n')
-    rows = base.read_jsonl(path)
+    rows = read_jsonl(path)
     assert [next(rows), next(rows)] == [{"a": "\U0001f600"}, {"a": "\\ud83d"}]
     with pytest.raises(UserError, match=r"rows.jsonl:3: '\\ud83d' is half of a character"):
         next(rows)
@@ -165,7 +169,7 @@ def test_a_line_that_is_no_row_is_named_in_time_that_grows_with_the_file_alone(
     path.write_text('{"a": 1}\n' + line + "\n" + '{"a": "a row after it"}\n' * 150_000)
     start = time.process_time()
     with pytest.raises(UserError, match=f"rows.jsonl:2: .*{says}"):
-        list(base.read_jsonl(path))
+        list(read_jsonl(path))
     assert time.process_time() - start < 5
 
 
@@ -181,11 +185,11 @@ def test_which_rows_a_run_reads_is_said_and_a_directory_without_a_source_is_refu
         )
     )
     assert f"rows: {directory} (DATA_SOURCE=jsonl)" in capsys.readouterr().out
-    assert "bundled with the package" in base.described(base.BundledSource())
+    assert "bundled with the package" in BundledSource().description
 
 
 def test_availability_says_why_not(write_rows):
-    source = base.JsonlSource(write_rows("rte", "train", RTE[:20]))
+    source = JsonlSource(write_rows("rte", "train", RTE[:20]))
     assert "has 20 rows" in source.available(CATALOGUE["rte"], "train")  # train[:-200]
     assert "no file" in source.available(CATALOGUE["cb"], "train")
     assert source.available(CATALOGUE["wsc273"], "train") == "has no train split"
@@ -193,11 +197,11 @@ def test_availability_says_why_not(write_rows):
 
 def test_sources_are_checked_when_opened(tmp_path):
     with pytest.raises(UserError, match="it is one of tfds, hf, jsonl, bundled"):
-        base.open_source("csv")
+        open_source("csv")
     with pytest.raises(UserError, match="needs DATA_DIR"):
-        base.open_source("jsonl")
+        open_source("jsonl")
     with pytest.raises(UserError, match="is not a directory"):
-        base.open_source("jsonl", str(tmp_path / "none"))
+        open_source("jsonl", str(tmp_path / "none"))
 
 
 # Held-out sides.
@@ -1032,7 +1036,7 @@ def test_workers_that_cannot_be_are_refused(tmp_path):
 
 def test_a_module_whose_record_lacks_fields_is_one_sentence(tmp_path):
     (tmp_path / "lacking.py").write_text(
-        "from flan_jax.catalogue.records import Dataset\nDataset(name='a')\n"
+        "from flan_jax.catalogue import Dataset\nDataset(name='a')\n"
     )
     with pytest.raises(UserError, match=r"lacking.py' does not run: .*missing .* 'cluster'"):
         Data(config(tmp_path, mixture_or_task_module=str(tmp_path / "lacking.py")))
@@ -1074,7 +1078,7 @@ def test_an_inverted_template_that_is_evaluated_is_written_though_the_dataset_ha
         templates=asked,
         inverted_metrics=("bleu",),
     )
-    source = base.JsonlSource(write_rows("d", "test", [{"t": "x y", "p": "q", "label": 1}] * 2))
+    source = JsonlSource(write_rows("d", "test", [{"t": "x y", "p": "q", "label": 1}] * 2))
     cache = TokenCache(tmp_path, source, ByteVocabulary(), Rendering())
     cache.build_eval(dataset, "test", asked[1])
     examples = cache.eval_examples(dataset, "test", asked[1])

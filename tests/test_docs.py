@@ -14,8 +14,8 @@ import sys
 
 import pytest
 
-from flan_jax.catalogue import records
-from flan_jax.catalogue.clusters import CLUSTERS
+import flan_jax.catalogue
+from flan_jax.catalogue import CATALOGUE, CLUSTERS, Catalogue, Template
 from flan_jax.catalogue.relations import RELATIONS
 from flan_jax.catalogue.splits import held_out_split
 from flan_jax.config import gin_files as gin_config
@@ -168,17 +168,17 @@ def test_a_new_dataset_trains_and_is_held_out_as_the_page_says(ferry):
 
 def test_the_page_quotes_what_registration_says(ferry, monkeypatch):
     registered = []
-    monkeypatch.setattr(records, "register", registered.append)
+    monkeypatch.setattr(flan_jax.catalogue, "register", registered.append)
     runpy.run_path(str(ferry / "ferry.py"))
     refused = re.findall(
         r"^\| `(.+?)` \| (.+?) \|$", section("add_a_dataset.md", "What is refused"), re.MULTILINE
     )
     assert len(refused) > 10
     for code, message in refused:
-        change = eval(code, {"Template": records.Template})
+        change = eval(code, {"Template": Template})
         changes = change if isinstance(change, dict) else {"templates": (change,)}
         with pytest.raises(UserError) as error:
-            records.Catalogue().register(dataclasses.replace(registered[0], **changes))
+            Catalogue().register(dataclasses.replace(registered[0], **changes))
         assert str(error.value) == message, code
 
 
@@ -203,8 +203,8 @@ def test_the_table_of_splits_is_what_the_code_gives():
     )
     assert {name for name, *_ in rows} >= set(CLUSTERS)
     for name, train, dropped, sharing, papers_train, evaluated in rows:
-        split = held_out_split(records.CATALOGUE, name)
-        papers = held_out_split(records.CATALOGUE, name, related="paper")
+        split = held_out_split(CATALOGUE, name)
+        papers = held_out_split(CATALOGUE, name, related="paper")
         assert [len(split.train), len(split.dropped), len(papers.train), len(split.eval)] == [
             *map(int, (train, dropped, papers_train, evaluated))
         ], name

@@ -6,12 +6,14 @@ import dataclasses
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE, Dataset, Template
-from flan_jax.catalogue.render import render, usable_rows
+from flan_jax.catalogue import CATALOGUE, Dataset, Template
+from flan_jax.catalogue.render import render
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
-from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.data.rows import usable_rows
+from flan_jax.data.sources.bundled import BundledSource
+from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.slices import reading_order
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError

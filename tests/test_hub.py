@@ -16,12 +16,13 @@ import urllib.parse
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE, Catalogue, Hub
-from flan_jax.catalogue.render import read_row
+from flan_jax.catalogue import CATALOGUE, Catalogue, Hub
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.assemble import DataConfig
 from flan_jax.data.dataset_check import check_dataset
-from flan_jax.data.sources.base import BundledSource, open_source
+from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.data.sources.hub import HubSource
+from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.sources.slices import parse_spec
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
@@ -329,7 +330,7 @@ def test_mistakes_are_answered_in_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError) as error:
         open_source("hf", str(tmp_path))
     assert (
-        str(error.value).endswith("type pip install 'flan_jax[hf]'.")
+        str(error.value).endswith("run pip install 'flan_jax[hf]'.")
         and str(error.value).count(".") == 1
     )
 
@@ -482,8 +483,8 @@ def fake_hub(tmp_path):
 
 DOWNLOAD = """
 import flan_jax.tasks, json
-from flan_jax.catalogue.records import CATALOGUE
-from flan_jax.data.sources.base import open_source
+from flan_jax.catalogue import CATALOGUE
+from flan_jax.data.sources.kinds import open_source
 source, dataset = open_source('hf'), CATALOGUE['wmt14_enfr']
 before = [source.downloadable(dataset), len(source.fingerprint(dataset, 'test'))]
 reason = source.download(dataset)
@@ -574,7 +575,7 @@ def test_reading_the_hub_needs_no_tensorflow(tmp_path):
     write(tmp_path, "cb", "train", anli_rows(60))
     code = (
         "import sys; import flan_jax.tasks; from flan_jax.data.sources.base import open_source; "
-        "from flan_jax.catalogue.records import CATALOGUE; source = open_source('hf', sys.argv[1]); "
+        "from flan_jax.catalogue import CATALOGUE; source = open_source('hf', sys.argv[1]); "
         "assert source.available(CATALOGUE['cb']) is None and 'datasets' not in sys.modules; "
         "assert len(list(source.rows(CATALOGUE['cb'], 'train[:-50]'))) == 10; "
         "assert not {'tensorflow', 'seqio', 'torch', 'jax'} & set(sys.modules)"

@@ -15,14 +15,17 @@ import re
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Drop, fingerprint, placeholders
-from flan_jax.catalogue.render import choose_template, read_row, render
+from flan_jax.catalogue import CLUSTERS
+from flan_jax.catalogue.records import FROM_ROW, Drop, placeholders
+from flan_jax.catalogue.registry import CATALOGUE, repetition_key
+from flan_jax.catalogue.render import choose_template, render
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.cli import dispatch
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.encode import Encoder, Rendering
-from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.data.sources.bundled import BundledSource
+from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.slices import parse_spec, reading_order
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
@@ -649,7 +652,7 @@ def test_forward_templates_of_a_classification_show_the_options():
 def test_no_template_stands_twice():
     seen = collections.defaultdict(set)
     for d, t in all_templates():
-        seen[fingerprint(t)].add((d.paper_dataset, t.id))
+        seen[repetition_key(t)].add((d.paper_dataset, t.id))
     assert [twins for twins in seen.values() if len(twins) > 1] == []
 
 

@@ -11,10 +11,8 @@ import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import errors
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Dataset, Template
+from flan_jax.catalogue import CATALOGUE, CLUSTERS, FROM_ROW, Dataset, Template
 from flan_jax.catalogue.relations import shared_texts
-from flan_jax.catalogue.render import usable_rows
 from flan_jax.catalogue.splits import INTRA_CLUSTER_SPLITS
 from flan_jax.cli import dispatch
 from flan_jax.data.assemble import Data, DataConfig
@@ -22,7 +20,9 @@ from flan_jax.data.contamination import index as held_out_index
 from flan_jax.data.contamination.index import HeldOutIndex, Rows, gram_words, own_texts, read_rows
 from flan_jax.data.contamination.ngrams import words
 from flan_jax.data.contamination.overlap import compare, held_out_overlap
-from flan_jax.data.sources import base
+from flan_jax.data.rows import usable_rows
+from flan_jax.data.sources.jsonl import JsonlSource
+from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.sources.slices import reading_order
 
 COPY = "The harbour master counted fourteen grey barrels on the quay before the tide came in."
@@ -342,7 +342,7 @@ def test_the_verb_for_scripts_and_for_eyes(write_rows, capsys):
 def test_a_configuration_is_compared_where_the_one_with_its_rows_is_not_available(write_rows):
     rows_of = {"premise": COPY, "hypothesis": FILLER, "label": 1, "idx": 0}
     write_rows("sst2", "validation", [{"sentence": COPY, "label": 1, "idx": 0}])
-    source = base.JsonlSource(write_rows("mnli_mismatched", "train", [rows_of] * 201))
+    source = JsonlSource(write_rows("mnli_mismatched", "train", [rows_of] * 201))
     report, left_out = held_out_overlap(CATALOGUE, source, "sentiment")
     assert report.train == {"mnli_mismatched": 1} and "no file" in left_out["mnli_matched"]
 
@@ -351,11 +351,11 @@ def test_the_verb_says_what_to_give_instead(tmp_path, capsys):
     assert dispatch.main(["tasks", "overlap", "--held_out=none"]) != 0
     assert "--held_out=<cluster>" in capsys.readouterr().err
     with pytest.raises(errors.UserError, match="has rows here"):
-        held_out_overlap(CATALOGUE, base.open_source("jsonl", str(tmp_path)), "nli")
+        held_out_overlap(CATALOGUE, open_source("jsonl", str(tmp_path)), "nli")
 
 
 def test_known_overlaps_of_real_rows(real_rows):
-    source = base.open_source("jsonl", str(real_rows))
+    source = open_source("jsonl", str(real_rows))
     arc, qnli = CATALOGUE["arc_easy"], CATALOGUE["qnli"]
     [total] = compare([read_rows(source, arc, "train")], [read_rows(source, arc, "test")]).held_out
     assert 0 < total.overlapping < total.rows // 10
@@ -366,7 +366,7 @@ def test_known_overlaps_of_real_rows(real_rows):
 
 
 def test_held_out_real_rows_of_coreference_do_not_train(real_rows):
-    source = base.open_source("jsonl", str(real_rows))
+    source = open_source("jsonl", str(real_rows))
     shares = {}
     for rule in ("text", "paper"):
         report, _ = held_out_overlap(CATALOGUE, source, "coreference", related=rule)
@@ -381,7 +381,7 @@ def test_held_out_real_rows_of_coreference_do_not_train(real_rows):
     "held_out", [*CLUSTERS, "superglue", *(f"intra_{n}" for n in range(INTRA_CLUSTER_SPLITS))]
 )
 def test_less_than_one_percent_of_held_out_real_rows_stand_in_rows_that_train(real_rows, held_out):
-    report, _ = held_out_overlap(CATALOGUE, base.open_source("jsonl", str(real_rows)), held_out)
+    report, _ = held_out_overlap(CATALOGUE, open_source("jsonl", str(real_rows)), held_out)
     shares = {total.name: total.overlapping / total.rows for total in report.held_out}
     assert max(shares.values()) < 0.01, shares
 
@@ -391,7 +391,7 @@ def test_every_pair_of_real_datasets_that_shares_text_is_related(real_rows):
     """All rows of all splits against each other; the translation sets share news of the same days
     in their tests.
     """
-    source, sides = base.open_source("jsonl", str(real_rows)), []
+    source, sides = open_source("jsonl", str(real_rows)), []
     for dataset in CATALOGUE:
         splits = sorted(path.stem for path in (real_rows / dataset.name).glob("*.jsonl"))
         rows = [

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import checkpoints
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue import CATALOGUE
 from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.evaluation.option_scorer import RankScorer

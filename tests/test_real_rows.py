@@ -13,9 +13,10 @@ import math
 import re
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE, Drop
-from flan_jax.catalogue.render import read_row, render
-from flan_jax.data.sources.base import JsonlSource
+from flan_jax.catalogue import CATALOGUE, Drop
+from flan_jax.catalogue.render import render
+from flan_jax.catalogue.row_fields import read_row
+from flan_jax.data.sources.jsonl import JsonlSource
 
 # The option that means a class of the raw data; class names as the manifest gives them.
 NLI_2 = {"entailment": "yes", "not_entailment": "no"}

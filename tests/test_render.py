@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Dataset, Template
-from flan_jax.catalogue.render import choose_template, read_row, render
+from flan_jax.catalogue import CATALOGUE, FROM_ROW, Dataset, Template
+from flan_jax.catalogue.render import choose_template, render
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.encode import Encoder, Rendering
-from flan_jax.data.sources.base import open_source
+from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.vocabulary import EOS, ByteVocabulary, SentencePieceVocabulary
 from flan_jax.errors import UserError
 

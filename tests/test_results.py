@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from flan_jax.catalogue.records import Dataset
+from flan_jax.catalogue import Dataset
 from flan_jax.data.cache import EvalExamples
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError

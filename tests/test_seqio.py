@@ -10,12 +10,11 @@ import sys
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue import CATALOGUE, CLUSTERS
 from flan_jax.catalogue.splits import SUPERGLUE, held_out_split
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.seqio import recipes
-from flan_jax.data.seqio.registry import LazyRegistry
+from flan_jax.data.seqio import recipes, registration
+from flan_jax.data.seqio.lazy_registry import LazyRegistry
 from flan_jax.errors import UserError
 from support.processes import output_tail
 
@@ -98,7 +97,7 @@ def test_a_lazy_registry_builds_on_look_up_and_keeps_what_it_built():
 )
 def test_a_wrong_setting_is_refused(setting, said):
     with pytest.raises(UserError, match=said):
-        recipes.configure(**setting)
+        registration.configure(**setting)
 
 
 def test_our_own_names_train_as_the_datasets_they_stand_for():
@@ -125,9 +124,9 @@ import dataclasses, json, sys
 import gin
 import flan_jax.tasks
 import seqio
-from flan_jax.data.seqio import recipes as seqio_tasks
+from flan_jax.data.seqio import registration as seqio_tasks
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue import CATALOGUE
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
@@ -217,7 +216,7 @@ except UserError as error:
     found['own_mixed_up'] = str(error)
 
 # Settings: from gin at the first look-up, and from Python.
-gin.parse_config(f"flan_jax.data.seqio.recipes.SeqioTasks.vocabulary = '{vocabulary}'")
+gin.parse_config(f"flan_jax.data.seqio.settings.SeqioTasks.vocabulary = '{vocabulary}'")
 seqio_tasks.configure(source='jsonl', data_dir=rows)
 task = seqio.get_mixture_or_task('flan_rte')
 found['configured'] = [task is seqio.get_mixture_or_task('flan_rte'), task.num_input_examples('train'),
@@ -392,8 +391,8 @@ import json, sys
 import numpy as np
 import seqio
 import flan_jax.tasks
-from flan_jax.data.seqio import recipes as seqio_tasks
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.data.seqio import registration as seqio_tasks
+from flan_jax.catalogue import CATALOGUE
 
 found = {}
 

@@ -10,8 +10,7 @@ import sys
 
 import pytest
 
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue import CATALOGUE, CLUSTERS
 from flan_jax.cli import dispatch
 
 
@@ -245,7 +244,7 @@ def test_check_reports_problems_and_goes_on(tasks, rte_rows):
 
 def test_check_renders_every_style_mode_and_an_exemplar(tasks, tmp_path):
     (tmp_path / "own.py").write_text("""
-from flan_jax.catalogue.records import Dataset, Template, register
+from flan_jax.catalogue import Dataset, Template, register
 register(Dataset(name="own", cluster="sentiment", splits={"train": "train"}, fields=("text",), row=dict,
                  options=("bad", "good"), templates=(Template("last", "{text}\\nHow is it?\\n{options}"),
                                                      Template("first", "{options}\\n{text}\\nHow is it?"))))

@@ -8,8 +8,7 @@ import statistics
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, FROM_ROW, Dataset, Template
+from flan_jax.catalogue import CATALOGUE, CLUSTERS, FROM_ROW, Dataset, Template
 from flan_jax.catalogue.template_words import (
     MEDIAN_WORDS,
     MOST_DIALOGUES,

@@ -13,9 +13,9 @@ from support.processes import output_tail
 PROGRAM = """
 import json, pathlib, sys
 import tensorflow_datasets as tfds
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue import CATALOGUE
 from flan_jax.data.assemble import Data, DataConfig
-from flan_jax.data.sources.base import open_source
+from flan_jax.data.sources.kinds import open_source
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 import tensorflow as tf

@@ -15,7 +15,7 @@ import sys
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue import CATALOGUE
 from support.processes import output_tail
 
 # `prepare` cannot download these; their builders still give the specification that their rows are
@@ -53,11 +53,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import flan_jax.tasks
-from flan_jax.catalogue.records import CATALOGUE, Drop
+from flan_jax.catalogue import CATALOGUE
+from flan_jax.catalogue import Drop
 from flan_jax.data.encode import Encoder, Rendering
-from flan_jax.catalogue.render import read_row
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.sources.slices import parse_spec
-from flan_jax.data.sources.base import BundledSource, TfdsSource, row_id
+from flan_jax.data.sources.bundled import BundledSource
+from flan_jax.data.sources.tfds import TfdsSource
+from flan_jax.data.rows import row_id
 from flan_jax.data.vocabulary import ByteVocabulary
 
 RANDOM_ROWS = 3

@@ -10,13 +10,15 @@ import pytest
 import sentencepiece
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE
-from flan_jax.catalogue.render import read_row, render
+from flan_jax.catalogue import CATALOGUE
+from flan_jax.catalogue.render import render
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.assemble import DataConfig
 from flan_jax.data.batches import Batches
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.layout import DecoderLayout, make_layout
-from flan_jax.data.sources.base import BundledSource, JsonlSource
+from flan_jax.data.sources.bundled import BundledSource
+from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import HuggingFaceVocabulary, load_vocabulary, padded_size
 from flan_jax.errors import UserError
@@ -452,13 +454,14 @@ def test_seqio_encodes_as_the_vocabulary_does(directory):
     program = f"""
 from flan_jax.data.vocabulary import load_vocabulary
 import tensorflow as tf
-mine = load_vocabulary({str(directory)!r}); theirs = mine.seqio()
+from flan_jax.data.seqio.vocabulary import as_seqio
+mine = load_vocabulary({str(directory)!r}); theirs = as_seqio(mine)
 for text in {TEXTS!r}:
     assert theirs.encode(text) == mine.encode(text) == theirs.encode_tf(tf.constant(text)).numpy().tolist(), text
     assert theirs.decode_tf(theirs.encode_tf(tf.constant(text))).numpy().decode() == text
 batch = theirs.encode_tf(tf.constant({TEXTS[:2]!r}))
 assert batch.to_list() == [mine.encode(t) for t in {TEXTS[:2]!r}]
-assert (theirs.eos_id, theirs.bos_id, theirs.vocab_size) == (1, 0, 600) and theirs == mine.seqio()
+assert (theirs.eos_id, theirs.bos_id, theirs.vocab_size) == (1, 0, 600) and theirs == as_seqio(mine)
 print("FINE")
 """
     result = subprocess.run(

@@ -14,6 +14,7 @@ import tokenize
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flan_jax.catalogue.records import Dataset
 from flan_jax.errors import UserError
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
@@ -34,6 +35,32 @@ def source_of(function: Callable) -> str:
         beside = {path.with_name(f"{name}.py") for name in _imported(texts[path.stem])}
         waiting += [other for other in beside if other.stem not in texts and other.is_file()]
     return "".join(texts[name] for name in sorted(texts))
+
+
+def source_of_row(dataset: Dataset) -> str:
+    """The Python text that decides what becomes of a row; part of the cache's key.
+
+    It is that of `source_of` the row function, of one that is built in (`dict`) its name; of a
+    functools.partial, also the arguments.
+
+    Raises:
+      UserError: if the function is in no file.
+    """
+    function, given = dataset.row, []
+    while isinstance(function, functools.partial):
+        given.append(
+            code_of([function.args, function.keywords], f"the row function of {dataset.name}")
+        )
+        function = function.func
+    if getattr(function, "__module__", None) == "builtins":
+        return function.__qualname__ + (json.dumps(given) if given else "")
+    try:
+        return source_of(function) + (json.dumps(given) if given else "")
+    except (OSError, TypeError) as error:  # what inspect raises for code that was typed in
+        raise UserError(
+            f"the row function of {dataset.name} is in no file, so that nobody can say whether "
+            "cached rows are its own; define it in a module."
+        ) from error
 
 
 def code_of(value: Any, owner: str, within: tuple[Any, ...] = ()) -> Any:

@@ -6,18 +6,15 @@ decides.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop, Template, placeholders
-from flan_jax.data.sources.base import Source, row_id
+from flan_jax.catalogue.records import FROM_ROW, Dataset, Template, placeholders
 from flan_jax.errors import UserError
-from flan_jax.messages import listed
 from flan_jax.storage.hashing import permutation, stable_hash
 
 STYLES = ("fixed", "shuffled", "lettered", "none")
@@ -46,134 +43,6 @@ class Rendered:
     answer: str
     label: int | None
     order: list[int] | None = None
-
-
-def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict[str, Any] | Drop:
-    """The named fields of a raw row, stripped, or why it is dropped.
-
-    Args:
-      dataset: whose row.
-      raw: the row as the source has it.
-      row_id: names the row in errors.
-
-    Raises:
-      UserError: if the row lacks what the dataset's row function needs, or this gives what is no
-        text or no option.
-    """
-    where = f"row {row_id} (counted from 0)" if row_id else f"a row of {dataset.name}"
-    try:
-        row = dataset.row(raw)
-        return row if isinstance(row, Drop) else _checked(dataset, row, where)
-    except UserError:
-        raise
-    except Exception as error:  # row functions are users' own and raise anything
-        raise UserError(
-            f"{where} does not have what its row function reads or gives "
-            f"({type(error).__name__}: {error}); the row has {listed(raw, 10) or 'nothing'}."
-        ) from error
-
-
-def _checked(dataset: Dataset, row: dict[str, Any], where: str) -> dict[str, Any] | Drop:
-    for name in dataset.fields:
-        row[name] = _text(row[name], name, where)
-        if not row[name]:
-            return Drop(f"empty {name}")
-    _check_for_metrics(row, where)
-    if dataset.options:
-        options = (
-            _list(row["options"], "options", where)
-            if dataset.options == FROM_ROW
-            else dataset.options
-        )
-        label = row["label"]
-        if not isinstance(label, int | float) or label % 1:
-            raise UserError(
-                f"{where} has label {label!r}; a label is a whole number, the index of the right "
-                "option."
-            )
-        if not 0 <= label < len(options):
-            raise UserError(
-                f"{where} has label {label}, but there are {len(options)} options; return "
-                "Drop('why') for a row without a right one."
-            )
-        row["label"] = int(label)
-        row["options"] = [_text(option, "an option", where) for option in options]
-        return row if all(row["options"]) else Drop("empty option")
-    row["answer"] = _text(row["answer"], "answer", where)
-    return row if row["answer"] else Drop("empty answer")
-
-
-def _check_for_metrics(row: dict[str, Any], where: str) -> None:
-    """Makes sure of the keys that only metrics read, long after the row has been read."""
-    if "references" in row:
-        references = _list(row["references"] or [], "references", where)
-        row["references"] = [
-            text for value in references if (text := _text(value, "a reference", where))
-        ]
-    if not isinstance(row.get("group"), str | int | None):
-        raise UserError(f"{where} has {row['group']!r} for group, which is to be a text.")
-    if not isinstance(row.get("value"), int | float | None) or row.get("value") != row.get("value"):
-        raise UserError(f"{where} has {row['value']!r} for value, which is to be a number.")
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    """A value as text; '' for one that is missing, which pandas writes as NaN."""
-    if isinstance(value, str):
-        if not value.isascii():
-            _check_characters(value, name, where)
-        return value.strip()
-    if isinstance(value, list | tuple | dict | set | bytes):
-        raise UserError(
-            f"{where} has {type(value).__name__} {str(value)[:60]} for {name}, which is to be "
-            "text; let the row function choose or join."
-        )
-    return "" if value is None or value != value else str(value).strip()
-
-
-def _check_characters(value: str, name: str, where: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where} has {value[error.start]!r} in {name}, which is half of a character, as where "
-            "bytes were decoded as something else; mend it in the row function, or return "
-            "Drop('why')."
-        ) from error
-
-
-def _list(value: Any, name: str, where: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise UserError(f"{where} has {value!r} for {name}, which is to be a list of texts.")
-    return list(value)
-
-
-def usable_rows(
-    source: Source,
-    dataset: Dataset,
-    spec: str,
-    counts: collections.Counter | None = None,
-    undecidable: Callable[[Mapping[str, Any]], str | None] = lambda row: None,
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(position in the raw split, row id, fields) of each row of a slice that is not dropped.
-
-    Args:
-      source: where the rows are.
-      dataset: whose rows.
-      spec: the slice of a raw split.
-      counts: goes up by the rows read, and by those dropped for each reason.
-      undecidable: why a row is dropped that only its tokens tell, or None; see
-        `encode.undecidable`.
-    """
-    counts = collections.Counter() if counts is None else counts
-    for index, raw in source.rows(dataset, spec):
-        counts["rows read"] += 1
-        name = row_id(dataset, spec, index)
-        row = read_row(dataset, raw, name)
-        reason = row.reason if isinstance(row, Drop) else undecidable(row)
-        if reason:
-            counts[f"dropped: {reason}"] += 1
-        else:
-            yield index, name, row
 
 
 def choose_template(dataset: Dataset, row_id: str, seed: int, epoch: int) -> Template:

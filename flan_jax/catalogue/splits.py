@@ -8,17 +8,14 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from flan_jax.catalogue.clusters import CLUSTERS, RELATED_CLUSTERS, check_cluster
-from flan_jax.catalogue.records import Catalogue, Dataset, in_words
+from flan_jax.catalogue.records import Dataset, in_words
+from flan_jax.catalogue.registry import Catalogue
 from flan_jax.catalogue.relations import RULES, SharedText, shared_texts
 from flan_jax.config.checks import check_choice, check_number
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import permutation
-
-if TYPE_CHECKING:
-    from flan_jax.data.sources.base import Source
 
 SUPERGLUE = ("bool_q", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 
@@ -205,18 +202,6 @@ def held_out_split(
     return split
 
 
-def counts_once(
-    catalogue: Catalogue, dataset: Dataset, names: Iterable[str], source: Source
-) -> str | None:
-    """Why a dataset does not train although it could: one of `names` that is available has its
-    rows; None otherwise.
-    """
-    twin = dataset.shares_training_with
-    if twin in names and source.available(catalogue[twin], "train") is None:
-        return f"has the training rows of {twin} and counts once"
-    return None
-
-
 def check_disjoint(
     catalogue: Catalogue, train: Iterable[str], evaluated: Iterable[str], unseen: str = "cluster"
 ) -> None:
@@ -349,37 +334,3 @@ def _cut(
             for name in in_turn[train_datasets:]
         }
     return why
-
-
-@dataclasses.dataclass(frozen=True)
-class CardRow:
-    """One line of the mixture card: `rows` after drops, of which there are `cap` at most; `share`
-    of all draws.
-    """
-
-    dataset: str
-    cluster: str
-    templates: int
-    cap: int | None
-    rows: int
-    rate: int
-    share: float
-
-
-def format_card(card: list[CardRow]) -> str:
-    """The mixture card as text, one line a dataset."""
-    lines = [
-        f"{'dataset':<36}{'cluster':<40}{'rows':>8}{'cap':>8}{'rate':>7}{'share':>8}{'templates':>11}"
-    ]
-    lines += [
-        f"{r.dataset:<36}{r.cluster:<40}{r.rows:>8,}{r.cap or '-':>8{',' if r.cap else ''}}{r.rate:>7,}"
-        f"{r.share:>8.2%}{r.templates:>11}"
-        for r in card
-    ]
-    rates = sum(r.rate for r in card)
-    return "\n".join(
-        [
-            *lines,
-            f"{len(card)} datasets, {sum(r.rows for r in card):,} rows, sum of rates {rates:,}",
-        ]
-    )

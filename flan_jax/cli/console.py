@@ -8,12 +8,11 @@ import collections
 from collections.abc import Collection
 
 from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.catalogue.mixture_card import format_card
 from flan_jax.catalogue.relations import describe, shared_texts
-from flan_jax.catalogue.splits import format_card
 from flan_jax.data.assemble import Data
 from flan_jax.data.cache import lost_of
 from flan_jax.data.packing import Plan
-from flan_jax.data.sources.base import described
 from flan_jax.messages import escaped, shown
 
 
@@ -21,7 +20,7 @@ def print_sides(data: Data) -> None:
     """Who trains (the mixture card), who is held out, who is dropped with it, and who is
     missing.
     """
-    print(f"rows: {described(data.source)}")
+    print(f"rows: {data.source.description}")
     held_out = data.config.held_out
     print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.split.eval) or '-'}")
     print(f"evaluated: {', '.join(data.eval_datasets()) or '-'}")

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE, RATE_CAP, Dataset, Template, in_words
-from flan_jax.catalogue.splits import CardRow, Split, counts_once, held_out_split
+from flan_jax.catalogue.mixture_card import CardRow
+from flan_jax.catalogue.records import RATE_CAP, Dataset, Template, in_words
+from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.catalogue.splits import Split, held_out_split
 from flan_jax.data import packing
 from flan_jax.data.batches import Batches
 from flan_jax.data.cache import EvalExamples, TokenCache, TrainShard, lost_of
@@ -26,7 +28,8 @@ from flan_jax.data.layout import make_layout
 from flan_jax.data.packing import Member, MissingEpochs, Plan, Planner, plan_once
 from flan_jax.data.packs import Shard
 from flan_jax.data.seqio.recipes import mixture_recipes, task_recipes
-from flan_jax.data.sources.base import open_source, unavailable
+from flan_jax.data.sources.base import counts_once, unavailable
+from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.user_modules import import_module
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
@@ -172,8 +175,6 @@ class Data:
         """What trains or is held out and does not lie on disk, though the source could download
         it.
         """
-        if self.source.kind not in ("tfds", "hf"):
-            return []
         return [
             name
             for name in dict.fromkeys([*self.candidates(), *self.evaluated])

@@ -27,15 +27,17 @@ from typing import Any
 import numpy as np
 
 from flan_jax.catalogue import render
-from flan_jax.catalogue.records import Dataset, Template, source_of_row
-from flan_jax.catalogue.render import choose_template, usable_rows
+from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.records import Dataset, Template
+from flan_jax.catalogue.render import choose_template
 from flan_jax.data import encode, exemplars
 from flan_jax.data.contamination.filter import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.packs import Packs, PackWriter, Shard
+from flan_jax.data.rows import row_id, usable_rows
 from flan_jax.data.sources import slices
-from flan_jax.data.sources.base import Source, row_id
+from flan_jax.data.sources.base import Source
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.storage import hashing
 from flan_jax.storage.hashing import digest, stable_hash

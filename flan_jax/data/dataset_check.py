@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flan_jax.catalogue.records import Dataset, Drop, Template
-from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, Rendered, read_row, render
+from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, Rendered, render
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
@@ -116,18 +117,9 @@ def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
     if report.problems:
         report.status = "failed"
     elif not any(report.rows.values()):
-        report.manual = _steps(source, dataset)
+        report.manual = source.manual_steps(dataset)
         report.status = "manual" if report.manual else "unavailable"
     return report
-
-
-def _steps(source, dataset: Dataset) -> str | None:
-    """The steps that bring the rows to a source which cannot download them; None where there are
-    none.
-    """
-    if source.kind == "hf" and dataset.hub is None and dataset.manual:
-        return f"only with --source=tfds: {dataset.manual}"
-    return dataset.manual if source.kind == "tfds" else None
 
 
 def _ways(dataset: Dataset) -> Iterator[tuple[str, str, tuple[Template, ...]]]:

@@ -9,9 +9,10 @@ import heapq
 from typing import Any
 
 from flan_jax.catalogue.records import Dataset, Drop
-from flan_jax.catalogue.render import read_row
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.contamination.filter import HeldOutFilter
-from flan_jax.data.sources.base import Source, row_id
+from flan_jax.data.rows import row_id
+from flan_jax.data.sources.base import Source
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import permutation, stable_hash
 

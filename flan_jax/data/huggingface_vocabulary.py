@@ -130,12 +130,6 @@ class HuggingFaceVocabulary:
         """The text of a token, special ones included, as the tokenizer's file has it."""
         return self._texts.get(token_id, "")
 
-    def seqio(self):
-        """The same vocabulary for SeqIO pipelines; imports TensorFlow."""
-        from flan_jax.data.seqio.vocabulary import SeqioVocabulary
-
-        return SeqioVocabulary(self)
-
     def _set_special(self, special: SpecialTokens) -> None:
         eos_ids = self._known(special, "eos") or self._guessed("eos")
         if not eos_ids:

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.data.assemble import Data
 from flan_jax.data.packs import Pack, PackWriter
 

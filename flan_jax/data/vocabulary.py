@@ -1,7 +1,7 @@
 """Vocabularies that work without TensorFlow: bytes, SentencePiece files, and Hugging Face's
 `tokenizer.json`.
 
-Each has `size`, `fingerprint`, `encode`, `decode`, `seqio`, and the ids that stand around a text:
+Each has `size`, `fingerprint`, `encode`, `decode`, and the ids that stand around a text:
 `eos_id` ends every target and any of `eos_ids` an answer, `bos_id` is what a decoder-only model
 reads first, and `input_end` closes the inputs. `encode_input` and `encode_target` give what models
 read and write. An encoder-decoder's inputs, and those in a vocabulary that a model was not
@@ -58,12 +58,6 @@ class ByteVocabulary:
             errors="ignore"
         )
 
-    def seqio(self):
-        """The same vocabulary for SeqIO pipelines; imports TensorFlow."""
-        import seqio
-
-        return seqio.ByteVocabulary()
-
 
 class SentencePieceVocabulary:
     """A SentencePiece model file, with 100 sentinel ids after its pieces as T5 has them.
@@ -113,12 +107,6 @@ class SentencePieceVocabulary:
         """The text up to the first id that ends one; sentinel and padding ids are left out."""
         pieces = self._model.get_piece_size()
         return self._model.decode([i for i in until(self.eos_ids, ids) if 0 < i < pieces])
-
-    def seqio(self):
-        """The same vocabulary for SeqIO pipelines; imports TensorFlow."""
-        import seqio
-
-        return seqio.SentencePieceVocabulary(self.path, extra_ids=self.extra_ids)
 
 
 def _ends_beside(path: pathlib.Path) -> tuple[int, ...]:

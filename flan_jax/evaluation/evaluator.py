@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from flan_jax.catalogue.records import CATALOGUE, Dataset, Template
+from flan_jax.catalogue.records import Dataset, Template
+from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.cache import EvalExamples
 from flan_jax.errors import UserError

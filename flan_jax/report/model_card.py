@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from flan_jax import __version__
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.checkpoints.model_gin import read_macros
 from flan_jax.checkpoints.origin import origin_of
 from flan_jax.checkpoints.parameters import FIELDS

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import flan_jax.tasks  # noqa: F401 (registers the datasets)
 from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores as measures
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, ResultRow

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from mutations import as_json, damaged_bytes, damaged_values
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue.records import CATALOGUE
-from flan_jax.catalogue.render import usable_rows
+from flan_jax.catalogue import CATALOGUE
 from flan_jax.data import packs
 from flan_jax.data.packs import Packs, PackWriter, Shard
-from flan_jax.data.sources.base import JsonlSource, count_jsonl
+from flan_jax.data.rows import usable_rows
 from flan_jax.data.sources.hub import HubSource
+from flan_jax.data.sources.jsonl import JsonlSource
+from flan_jax.data.sources.jsonl_files import count_jsonl
 
 RTE = [
     {

@@ -11,8 +11,10 @@ from harness import shares
 from hypothesis import strategies as st
 from mutations import damaged_bytes, odd_values
 
-from flan_jax.catalogue.records import Catalogue, Dataset, Drop, Hub, Template, source_of_row
-from flan_jax.catalogue.render import read_row, render
+from flan_jax.catalogue import Catalogue, Dataset, Drop, Hub, Template
+from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.render import render
+from flan_jax.catalogue.row_fields import read_row
 from flan_jax.checkpoints.model_gin import CONFIG_CLASS
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files

@@ -11,7 +11,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flan_jax.catalogue.records import Dataset, source_of_row
+from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.records import Dataset
 from flan_jax.data.contamination import index, ngrams
 from flan_jax.data.contamination.index import HeldOutIndex
 from flan_jax.data.sources.base import Source

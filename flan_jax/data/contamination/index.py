@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flan_jax.catalogue.records import FROM_ROW, Dataset
-from flan_jax.catalogue.render import usable_rows
 from flan_jax.data.contamination.ngrams import (
     BLOCK_WORDS,
     WHOLE,
@@ -43,6 +42,7 @@ from flan_jax.data.contamination.ngrams import (
     unique_pairs,
     words,
 )
+from flan_jax.data.rows import usable_rows
 from flan_jax.data.sources.base import Source
 
 MIN_WORDS, MAX_WORDS = 8, 13

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from flan_jax.catalogue.records import Catalogue
-from flan_jax.catalogue.splits import counts_once, held_out_split
+from flan_jax.catalogue.registry import Catalogue
+from flan_jax.catalogue.splits import held_out_split
 from flan_jax.data.contamination.index import (
     PHRASE_DOCUMENTS,
     Corpus,
@@ -25,7 +25,7 @@ from flan_jax.data.contamination.index import (
     read_rows,
 )
 from flan_jax.data.contamination.ngrams import joined, unique_pairs
-from flan_jax.data.sources.base import Source
+from flan_jax.data.sources.base import Source, counts_once
 from flan_jax.errors import UserError
 
 

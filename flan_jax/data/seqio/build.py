@@ -23,14 +23,19 @@ import seqio
 import tensorflow as tf
 
 from flan_jax import metrics
-from flan_jax.catalogue.records import CATALOGUE, RATE_CAP, source_of_row
-from flan_jax.catalogue.render import choose_template, usable_rows
-from flan_jax.catalogue.splits import counts_once, held_out_split
+from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.records import RATE_CAP
+from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.catalogue.render import choose_template
+from flan_jax.catalogue.splits import held_out_split
 from flan_jax.data.cache import CODE, target_of
 from flan_jax.data.encode import Encoder, Rendering, undecidable
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.seqio.recipes import MixtureRecipe, SeqioTasks, TaskRecipe
-from flan_jax.data.sources.base import unavailable
+from flan_jax.data.rows import usable_rows
+from flan_jax.data.seqio.recipes import MixtureRecipe, TaskRecipe
+from flan_jax.data.seqio.settings import SeqioTasks
+from flan_jax.data.seqio.vocabulary import as_seqio
+from flan_jax.data.sources.base import counts_once, unavailable
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import digest
@@ -62,7 +67,8 @@ def build_task(name: str, recipe: TaskRecipe, settings: SeqioTasks) -> seqio.Tas
         ]
         raise UserError(
             f"SeqIO task {name!r} has no rows: {dataset.name} {reason}; provide them, or choose "
-            "another source with flan_jax.data.seqio.recipes.configure(source=..., data_dir=...)."
+            "another source with flan_jax.data.seqio.registration.configure(source=..., "
+            "data_dir=...)."
         )
     feature = _feature(settings.loaded_vocabulary)
     parts = {
@@ -115,7 +121,8 @@ def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seq
     if not tasks:
         raise UserError(
             f"SeqIO mixture {name!r} is empty: the source has rows for none of its datasets; "
-            "choose another with flan_jax.data.seqio.recipes.configure(source=..., data_dir=...)."
+            "choose another with flan_jax.data.seqio.registration.configure(source=..., "
+            "data_dir=...)."
         )
     return seqio.Mixture(name, tasks)
 
@@ -364,7 +371,7 @@ def _eval_rate(task: seqio.Task) -> float:
 
 @functools.cache
 def _feature(vocabulary: Vocabulary) -> seqio.Feature:
-    return seqio.Feature(vocabulary.seqio(), add_eos=True)
+    return seqio.Feature(as_seqio(vocabulary), add_eos=True)
 
 
 @functools.cache

@@ -16,11 +16,14 @@ import seqio
 import tensorflow as tf
 
 from flan_jax.catalogue.fingerprint import code_of
-from flan_jax.catalogue.records import CATALOGUE
+from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.data.cache import TokenCache, TrainShard, open_train_shard, train_shard
 from flan_jax.data.packs import Shard
 from flan_jax.data.seqio.build import from_epoch
-from flan_jax.data.seqio.recipes import SeqioTasks, configure, mixture_recipes, task_recipes
+from flan_jax.data.seqio.recipes import mixture_recipes, task_recipes
+from flan_jax.data.seqio.registration import configure
+from flan_jax.data.seqio.settings import SeqioTasks
+from flan_jax.data.seqio.vocabulary import as_seqio
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 from flan_jax.storage.hashing import digest
@@ -104,11 +107,9 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
     """
     if name in task_recipes() or name in mixture_recipes():
         rendering = cache.rendering
-        # What the hub's files are kept in without a DATA_DIR is no mirror that somebody has made.
-        own = cache.source.kind != "bundled" and getattr(cache.source, "mirror", True)
         configure(
             source=cache.source.kind,
-            data_dir=str(cache.source.directory) if own else None,
+            data_dir=cache.source.data_dir,
             vocabulary=getattr(cache.vocabulary, "path", "bytes"),
             options_style=rendering.options_style,
             instructions=rendering.instructions,
@@ -135,7 +136,7 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
             f"splits {', '.join(found.splits)}; training needs 'inputs', 'targets' and the split "
             "'train'."
         )
-    ours = cache.vocabulary.seqio()
+    ours = as_seqio(cache.vocabulary)
     for feature in found.output_features.values():
         if feature.vocabulary != ours:
             raise UserError(
@@ -148,7 +149,7 @@ def resolve(name: str, cache: TokenCache) -> dict[str, SeqioShards]:
             wanted = cache.source.kind
             raise UserError(
                 f"SeqIO task {task.name!r} reads {settings.source} rows, but DATA_SOURCE is "
-                f"{wanted}; call flan_jax.data.seqio.recipes.configure(source={wanted!r}, "
+                f"{wanted}; call flan_jax.data.seqio.registration.configure(source={wanted!r}, "
                 "data_dir=...) before it is made."
             )
     if isinstance(found, seqio.Task):

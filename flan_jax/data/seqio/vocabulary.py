@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer as a SeqIO vocabulary. Imports TensorFlow."""
+"""Our vocabularies as SeqIO vocabularies. Imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from collections.abc import Iterable
 import seqio
 import tensorflow as tf
 
-from flan_jax.data.vocabulary import HuggingFaceVocabulary
+from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
+from flan_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
+
+
+def as_seqio(vocabulary: Vocabulary) -> seqio.Vocabulary:
+    """Returns the same vocabulary for SeqIO pipelines."""
+    if isinstance(vocabulary, HuggingFaceVocabulary):
+        return SeqioVocabulary(vocabulary)
+    if isinstance(vocabulary, SentencePieceVocabulary):
+        return seqio.SentencePieceVocabulary(vocabulary.path, extra_ids=vocabulary.extra_ids)
+    return seqio.ByteVocabulary()
 
 
 class SeqioVocabulary(seqio.Vocabulary):
-    """Wraps a `HuggingFaceVocabulary`; the tensor methods run it through `tf.py_function`, on
-    strings of any shape.
+    """Wraps a `HuggingFaceVocabulary`.
+
+    The tensor methods run it through `tf.py_function`, on strings of any shape.
     """
 
     def __init__(self, vocabulary: HuggingFaceVocabulary):
@@ -21,17 +32,17 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     @property
     def bos_id(self) -> int:
-        """The id that a decoder reads first."""
+        """Returns the id that a decoder reads first."""
         return self.vocabulary.bos_id
 
     @property
     def eos_id(self) -> int:
-        """The id that ends a target."""
+        """Returns the id that ends a target."""
         return self.vocabulary.eos_id
 
     @property
     def unk_id(self) -> int:
-        """Byte-level tokenizers know every text; the EOS stands in, since SeqIO wants a number."""
+        """Returns the EOS id: byte-level tokenizers encode every text, and SeqIO needs a number."""
         return self.vocabulary.eos_id
 
     @property
@@ -48,15 +59,15 @@ class SeqioVocabulary(seqio.Vocabulary):
         def encode(text: tf.Tensor) -> tf.Tensor:
             return tf.constant(self.vocabulary.encode(text.numpy().decode()), tf.int32)
 
-        def one(text: tf.Tensor) -> tf.Tensor:
+        def encode_scalar(text: tf.Tensor) -> tf.Tensor:
             ids = tf.py_function(encode, [text], tf.int32)
             ids.set_shape([None])
             return ids
 
         if s.shape.rank == 0:
-            return one(s)
+            return encode_scalar(s)
         return tf.map_fn(
-            lambda text: tf.RaggedTensor.from_tensor(one(text)[None])[0],
+            lambda text: tf.RaggedTensor.from_tensor(encode_scalar(text)[None])[0],
             s,
             fn_output_signature=tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0),
         )
@@ -71,7 +82,8 @@ class SeqioVocabulary(seqio.Vocabulary):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SeqioVocabulary):
             return False
-        mine, theirs = (
-            (of.digest, of.bos_id, of.eos_id) for of in (self.vocabulary, other.vocabulary)
-        )
-        return mine == theirs
+        return _identity(self.vocabulary) == _identity(other.vocabulary)
+
+
+def _identity(vocabulary: HuggingFaceVocabulary) -> tuple[str, int, int]:
+    return vocabulary.digest, vocabulary.bos_id, vocabulary.eos_id

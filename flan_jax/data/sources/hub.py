@@ -23,7 +23,7 @@ import numpy as np
 
 from flan_jax.catalogue.fingerprint import code_of
 from flan_jax.catalogue.records import Dataset
-from flan_jax.data.sources.base import no_network
+from flan_jax.data.sources.network import no_network
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
 from flan_jax.messages import listed
@@ -39,14 +39,21 @@ _BATCH_ROWS = 1000
 
 
 class HubSource:
-    """The Hugging Face hub: the files below `directory`, or the hub's own where that is None."""
+    """The Hugging Face hub, or a mirror of it.
+
+    Args:
+      directory: a mirror that the user has made; None for the hub itself.
+
+    Raises:
+      UserError: if the package `datasets` is not installed, or there is no such directory.
+    """
 
     kind = "hf"
 
     def __init__(self, directory: str | pathlib.Path | None = None):
         if importlib.util.find_spec("datasets") is None:
             raise UserError(
-                "DATA_SOURCE=hf reads with the package datasets, which is not installed; type "
+                "DATA_SOURCE=hf reads with the package datasets, which is not installed; run "
                 "pip install 'flan_jax[hf]'."
             )
         self.mirror = directory is not None
@@ -63,8 +70,18 @@ class HubSource:
         self._digests: dict[pathlib.Path, str] = {}
         self._unreachable: str | None = None
 
+    @property
+    def data_dir(self) -> str | None:
+        """Returns the DATA_DIR that opens the same source again; None for the hub itself."""
+        return str(self.directory) if self.mirror else None
+
+    @property
+    def description(self) -> str:
+        """Returns which rows the source has, in words."""
+        return f"{self.directory} (DATA_SOURCE={self.kind})"
+
     def spec(self, dataset: Dataset, split: str) -> str | None:
-        """The slice of a raw split that is our split of the dataset; None if it has none."""
+        """Returns the slice of a raw split that is our split; None if there is none."""
         return dataset.splits.get(split)
 
     def available(self, dataset: Dataset, split: str = "train") -> str | None:
@@ -121,6 +138,12 @@ class HubSource:
             raise UserError(f"{dataset.name} {files}.")
         for positions in reading_order(dataset, spec, sum(map(self._count, files))):
             yield from in_order(positions, functools.partial(self._rows_at, dataset, files))
+
+    def manual_steps(self, dataset: Dataset) -> str | None:
+        """Returns the steps to fetch the rows by hand from TensorFlow Datasets, if only it can."""
+        if dataset.hub is None and dataset.manual:
+            return f"only with --source=tfds: {dataset.manual}"
+        return None
 
     def _rows_at(
         self, dataset: Dataset, files: Sequence[pathlib.Path | str], positions: np.ndarray

@@ -1,12 +1,7 @@
-"""Names that SeqIO knows before anything of theirs is built, and a hook that waits for SeqIO to be
-imported.
-
-Imports neither SeqIO nor TensorFlow: whoever does not use them does not pay for them.
-"""
+"""A registry whose further names are known before anything of theirs is built."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -65,43 +60,3 @@ class LazyRegistry(MutableMapping):
     def forget(self) -> None:
         """Drops what was built: the next look-up builds anew."""
         self._built.clear()
-
-
-def when_imported(name: str, then: Callable[[Any], None]) -> None:
-    """Calls `then(module)` as soon as the module of that name has run: now, if it is imported
-    already.
-    """
-    if name in sys.modules:
-        then(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _Hook(name, then))
-
-
-class _Hook:
-    """A finder that lets the others find the module, and adds a call to the end of its
-    execution.
-    """
-
-    def __init__(self, name: str, then: Callable[[Any], None]):
-        self.name, self.then = name, then
-
-    def find_spec(self, name, path=None, target=None):
-        if name != self.name:
-            return None
-        others = (
-            f.find_spec(name, path, target)
-            for f in sys.meta_path
-            if f is not self and hasattr(f, "find_spec")
-        )
-        spec = next((found for found in others if found is not None), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = self._followed(spec.loader.exec_module)
-        return spec
-
-    def _followed(self, execute):
-        def exec_module(module):
-            execute(module)
-            if module.__name__ == self.name:  # a loader may serve several modules
-                self.then(module)
-
-        return exec_module
