@@ -574,7 +574,7 @@ def test_a_seqio_name_of_ours_reads_from_the_hub_without_a_mirror(tmp_path):
 def test_reading_the_hub_needs_no_tensorflow(tmp_path):
     write(tmp_path, "cb", "train", anli_rows(60))
     code = (
-        "import sys; import flan_jax.tasks; from flan_jax.data.sources.base import open_source; "
+        "import sys; import flan_jax.tasks; from flan_jax.data.sources.kinds import open_source; "
         "from flan_jax.catalogue import CATALOGUE; source = open_source('hf', sys.argv[1]); "
         "assert source.available(CATALOGUE['cb']) is None and 'datasets' not in sys.modules; "
         "assert len(list(source.rows(CATALOGUE['cb'], 'train[:-50]'))) == 10; "
