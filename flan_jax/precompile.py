@@ -144,7 +144,7 @@ def configured(simulated: bool):
     from flan_jax.data.assemble import DataConfig
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
     from flan_jax.models.architectures import make_model
-    from flan_jax.optim.adafactor import adafactor
+    from flan_jax.optim.make import make_optimizer
     from flan_jax.planning.compiled import Job
     from flan_jax.training.config import TrainConfig
 
@@ -154,7 +154,7 @@ def configured(simulated: bool):
             gin.bind_parameter(f"{name}.dtype", "bfloat16")
     rows = train.embedding_rows or padded_size(load_vocabulary(data.vocabulary, data.architecture))
     model = make_model(data.architecture, rows)
-    return Job(model, adafactor(), train, data.architecture, data.batch_size, data.lengths())
+    return Job(model, make_optimizer(), train, data.architecture, data.batch_size, data.lengths())
 
 
 def chosen(job, where):

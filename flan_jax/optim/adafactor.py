@@ -1,11 +1,12 @@
 """Adafactor as T5X has it, on the unstacked tree and on the stacked one alike.
 
 Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, 2018. A leaf under
-`layers` holds N layers, each of which is factored, clipped and scaled on its own, as if it were
-unstacked. Optax has the same rule, but
-writes a copy of every parameter on the way: of T5 small on two cores it took 1.5 times as long.
+`layers` holds N layers, each of which is factored, clipped and scaled separately, as if it were
+unstacked. Optax has the same rule, but writes a copy of every parameter on the way: for T5 small on
+two cores it took 1.5 times as long.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gin
@@ -25,10 +26,10 @@ _MIN_SCALE = 1e-3  # of the root mean square by which a parameter's updates are 
 
 
 class AdafactorState(NamedTuple):
-    """Steps taken, and per parameter the second moments: `v_row` and `v_col` if it is factored, `v`
-    if not.
+    """The steps taken, and the second moments of each parameter, all float32.
 
-    The slots that a parameter does not use are zeros of shape (1,), as in T5X.
+    A factored parameter uses `v_row` and `v_col`, any other `v`. The slots that a parameter does not
+    use are zeros of shape (1,), as in T5X.
     """
 
     count: Any
@@ -37,12 +38,20 @@ class AdafactorState(NamedTuple):
     v: Any
 
 
-def learning_rate_schedule(learning_rate: float, schedule: str, warmup_steps: int):
-    """Gives the function from the step (0 first) to the learning rate.
+def learning_rate_schedule(
+    learning_rate: float, schedule: str, warmup_steps: int
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns the function from the step (0 first) to the learning rate.
 
-    'constant' is `learning_rate`, after a linear warm-up over `warmup_steps` if there is one.
-    'rsqrt' is T5's pre-training schedule, `learning_rate` / sqrt(max(step, warmup_steps)). Raises
-    UserError for another name.
+    Args:
+      learning_rate: the rate, or for 'rsqrt' its numerator.
+      schedule: 'constant' is `learning_rate`, after a linear warm-up over `warmup_steps` if there
+        is one. 'rsqrt' is T5's pre-training schedule, `learning_rate` / sqrt(max(step,
+        warmup_steps)).
+      warmup_steps: a number of steps, or 0.
+
+    Raises:
+      UserError: for an unknown schedule.
     """
     check_choice("adafactor.schedule", schedule, SCHEDULES)
 
@@ -64,14 +73,22 @@ def adafactor(
     schedule: str = "constant",
     warmup_steps: int = 0,
 ) -> optax.GradientTransformation:
-    """Gives T5X's Adafactor: updates relative to each parameter's root mean square, clipped at 1,
-    without momentum.
+    """Returns T5X's Adafactor, without momentum.
 
-    Matrices are factored when both dimensions are at least 128. `init` takes plain parameters or
-    ones boxed with logical axes, and then boxes its slots likewise. Raises UserError for numbers
-    that are none.
+    Updates are relative to each parameter's root mean square and clipped at 1. Matrices are factored
+    when both dimensions are at least 128. `init` takes plain parameters, or ones boxed with logical
+    axes, and then boxes its slots likewise.
+
+    Args:
+      learning_rate: see `learning_rate_schedule`.
+      decay_rate: at step t (1 first) the second moments decay by 1 - t**-decay_rate.
+      schedule: one of `SCHEDULES`.
+      warmup_steps: see `learning_rate_schedule`.
+
+    Raises:
+      UserError: for a number out of its bounds.
     """
-    # A rate of 0, or one that float32 takes for 0, trains nothing.
+    # A rate of 0, or one that float32 rounds to 0, trains nothing.
     check_number(setting_name("adafactor", "learning_rate"), learning_rate, least=1e-12)
     check_number("adafactor.decay_rate", decay_rate, least=0, below=10)
     warmup_steps = check_number("adafactor.warmup_steps", warmup_steps, whole=True, least=0)
@@ -87,7 +104,7 @@ def adafactor(
         )
         return AdafactorState(jnp.zeros([], jnp.int32), v_row, v_col, v)
 
-    def update(grads, state: AdafactorState, params):
+    def update(grads, state: AdafactorState, params) -> tuple[Any, AdafactorState]:
         decay = 1.0 - (state.count + 1.0) ** -decay_rate
 
         def update_one(path, grad, *slots_and_param):
@@ -116,8 +133,9 @@ def _is_stacked(path) -> bool:
 
 
 def _factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """The second largest and the largest axis of one layer's parameter, counted from the end; None:
-    it is too small.
+    """Returns the second largest and the largest axis of a layer's parameter; None: too small.
+
+    Axes are counted from the end.
     """
     order = np.argsort(shape)
     if len(shape) < 2 or shape[order[-2]] < _MIN_FACTORED:
@@ -125,27 +143,37 @@ def _factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
     return int(order[-2]) - len(shape), int(order[-1]) - len(shape)
 
 
-def _init_array(stacked: bool, param) -> tuple:
-    """Gives (v_row, v_col, v) of one parameter; `v` is boxed like the parameter where it has its
-    shape.
-    """
+def _init_array(stacked: bool, param: Any) -> tuple[Any, Any, Any]:
+    """Returns (v_row, v_col, v) of a parameter; `v` is boxed like it where it has its shape."""
     shape = (param.unbox(apply_constraint=False) if _is_box(param) else param).shape
     layers, shape = (shape[:1], shape[1:]) if stacked else ((), shape)
     axes = _factored_axes(shape)
+    unused = jnp.zeros((*layers, 1))
     if axes is None:
         v = jnp.zeros((*layers, *shape))
-        sizes, v = ((1,), (1,)), param.replace_boxed(v) if _is_box(param) else v
-    else:
-        second, largest = axes
-        sizes, v = (np.delete(shape, largest), np.delete(shape, second)), jnp.zeros((*layers, 1))
-    return *(jnp.zeros((*layers, *size)) for size in sizes), v
+        return unused, unused, param.replace_boxed(v) if _is_box(param) else v
+    second, largest = axes
+    v_row = jnp.zeros((*layers, *np.delete(shape, largest)))
+    v_col = jnp.zeros((*layers, *np.delete(shape, second)))
+    return v_row, v_col, unused
 
 
-def _update_array(stacked: bool, rate, decay, grad, v_row, v_col, v, param) -> tuple:
-    """Gives (update, v_row, v_col, v) of one parameter [...], or of the N of a stack [N, ...]."""
+def _update_array(
+    stacked: bool,
+    rate: jax.Array,
+    decay: jax.Array,
+    grad: jax.Array,
+    v_row: jax.Array,
+    v_col: jax.Array,
+    v: jax.Array,
+    param: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns (update, v_row, v_col, v) of a parameter [...], or of the N of a stack [N, ...]."""
     grad, param = grad.astype(jnp.float32), param.astype(jnp.float32)
-    one = tuple(range(int(stacked), grad.ndim))
-    axes, square = _factored_axes(grad.shape[one[0] :] if one else ()), jnp.square(grad)
+    first_axis = int(stacked)
+    layer_axes = tuple(range(first_axis, grad.ndim))
+    axes = _factored_axes(grad.shape[first_axis:])
+    square = jnp.square(grad)
     if axes is None:
         v = decay * v + (1.0 - decay) * (square + _EPSILON)
         change = grad * jax.lax.rsqrt(v)
@@ -153,20 +181,20 @@ def _update_array(stacked: bool, rate, decay, grad, v_row, v_col, v, param) -> t
         second, largest = axes
         v_row = decay * v_row + (1.0 - decay) * (_mean(square, largest) + _EPSILON)
         v_col = decay * v_col + (1.0 - decay) * (_mean(square, second) + _EPSILON)
-        # Where the second largest axis is once the largest is gone.
-        rows = jax.lax.rsqrt(v_row / v_row.mean(second + (second < largest), keepdims=True))
-        change = (
-            grad * jnp.expand_dims(rows, largest) * jnp.expand_dims(jax.lax.rsqrt(v_col), second)
-        )
-    clip = jnp.maximum(1.0, _root_mean_square(change, one))
-    scale = jnp.maximum(_MIN_SCALE, _root_mean_square(param, one))
+        # `v_row` lacks the largest axis: the second largest moves where it came before.
+        second_in_rows = second + (second < largest)
+        rows = jax.lax.rsqrt(v_row / v_row.mean(second_in_rows, keepdims=True))
+        columns = jax.lax.rsqrt(v_col)
+        change = grad * jnp.expand_dims(rows, largest) * jnp.expand_dims(columns, second)
+    clip = jnp.maximum(1.0, _root_mean_square(change, layer_axes))
+    scale = jnp.maximum(_MIN_SCALE, _root_mean_square(param, layer_axes))
     return change * (-rate * scale / clip), v_row, v_col, v
 
 
-def _mean(x, axis: int) -> jax.Array:
-    """The mean over one axis, counted from the end."""
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+    """Returns the mean over one axis, counted from the end."""
     return sum_first(x) / x.shape[0] if axis == -x.ndim else x.mean(axis)
 
 
-def _root_mean_square(x, axes: tuple[int, ...]) -> jax.Array:
+def _root_mean_square(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))

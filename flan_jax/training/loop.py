@@ -33,7 +33,7 @@ from flan_jax.evaluation.results import Setting
 from flan_jax.models.architectures import make_model
 from flan_jax.models.flops import model_flops
 from flan_jax.models.losses import check_chunks
-from flan_jax.optim.adafactor import adafactor
+from flan_jax.optim.make import make_optimizer
 from flan_jax.parallel import partitioning
 from flan_jax.parallel.hardware import peak_flops
 from flan_jax.parallel.preemption import Preemption
@@ -76,7 +76,7 @@ class Run:
                 f"T5Config.decoder_start_id is {start_id} and Data.decoder_start_id "
                 f"{data.config.decoder_start_id}; set both with --gin.DECODER_START_ID."
             )
-        self.optimizer = adafactor()
+        self.optimizer = make_optimizer()
         job = Job(
             self.model,
             self.optimizer,
