@@ -60,3 +60,11 @@ def write_rows(tmp_path):
         return tmp_path / "rows"
 
     return write
+
+
+@pytest.fixture(scope="module", params=["t5", "decoder"])
+def model_and_params(request):
+    """A tiny random model of each family, and its parameters in memory."""
+    from support.random_models import make_model
+
+    return make_model(request.param)

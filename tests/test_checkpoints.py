@@ -1,7 +1,6 @@
 """Checkpoints: what stays, what is restored, and what is refused; and T5X's own format."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,19 +8,8 @@ from flan_jax.checkpoints import manager
 from flan_jax.checkpoints.formats import t5x
 from flan_jax.checkpoints.read import read_parameters
 from flan_jax.errors import UserError
-from flan_jax.optim import adafactor
 from support import golden
-
-
-def make_state(value: float, width: int = 8) -> dict:
-    params = {
-        "encoder": {f"layers_{i}": {"kernel": jnp.full((4, width), value + i)} for i in range(2)}
-    }
-    return {
-        "params": params,
-        "opt_state": (adafactor.adafactor().init(params), ()),
-        "step": jnp.int32(value),
-    }
+from support.states import make_state
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_rank import VOCABULARY, model_and_params, rows  # noqa: F401
 
 from flan_jax.data.special_tokens import until
 from flan_jax.errors import UserError
@@ -23,6 +22,7 @@ from flan_jax.models.decoding import greedy as decoding
 from flan_jax.models.decoding.method import Decoding
 from flan_jax.models.t5 import T5
 from support.golden import T5_V512, config, needs_golden, read_t5x
+from support.random_models import VOCABULARY, rows
 
 SAMPLE = Decoding("sample", temperature=1.3, top_k=50, top_p=0.95, seed=3)
 BEAM = Decoding("beam", beams=3, length_penalty=2.0)
@@ -89,7 +89,7 @@ def log_probabilities(model, params, prompt, answers) -> np.ndarray:
     return np.asarray(jax.nn.log_softmax(logits))
 
 
-def test_the_scores_of_beams_are_those_of_their_tokens(model_and_params):  # noqa: F811
+def test_the_scores_of_beams_are_those_of_their_tokens(model_and_params):
     model, params = model_and_params
     inputs, _ = rows(3)
     given = batching.prompts(model, inputs, 0)
@@ -120,7 +120,7 @@ def test_the_scores_of_beams_are_those_of_their_tokens(model_and_params):  # noq
     )
 
 
-def test_any_of_several_ends_is_the_end(model_and_params):  # noqa: F811
+def test_any_of_several_ends_is_the_end(model_and_params):
     model, params = model_and_params
     given = batching.prompts(model, rows(4)[0], 0)
     tokens, lengths = batching.padded(given, 4, 64), batching.lengths(given, 4)
@@ -165,7 +165,7 @@ def test_as_many_hypotheses_go_on_as_there_are_beams_however_many_ends_are_likel
     np.testing.assert_allclose(np.exp(state.live_scores[0]), goes_on * np.exp([0, -0.1]), rtol=1e-5)
 
 
-def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):  # noqa: F811
+def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):
     model, params = model_and_params
     prompt = batching.prompts(model, rows(1)[0], 0)[0]
     written, scores = beam.beam_search(
@@ -200,7 +200,7 @@ def counted(monkeypatch, module, name: str) -> list:
     return calls
 
 
-def test_layers_taken_apart_or_scanned_give_the_same_answers(model_and_params, monkeypatch):  # noqa: F811
+def test_layers_taken_apart_or_scanned_give_the_same_answers(model_and_params, monkeypatch):
     calls = counted(monkeypatch, decoding, "_taken_apart")
     apart = answers(*model_and_params)
     assert len(calls) == 2
@@ -210,7 +210,7 @@ def test_layers_taken_apart_or_scanned_give_the_same_answers(model_and_params, m
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_kernels_that_stand_turned_give_the_same_answers(model_and_params, monkeypatch, tied):  # noqa: F811
+def test_kernels_that_stand_turned_give_the_same_answers(model_and_params, monkeypatch, tied):
     model, params = model_and_params
     if tied:
         model = type(model)(dataclasses.replace(model.config, logits_via_embedding=True))
@@ -231,7 +231,7 @@ def test_kernels_that_stand_turned_give_the_same_answers(model_and_params, monke
 
 
 @pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)
-def test_answers_depend_on_neither_batch_nor_padding_nor_cut(model_and_params, method):  # noqa: F811
+def test_answers_depend_on_neither_batch_nor_padding_nor_cut(model_and_params, method):
     model, params = model_and_params
     inputs, _ = rows(9)
     generator = Generator(model, VOCABULARY, max_length=7, method=method)
@@ -244,7 +244,7 @@ def test_answers_depend_on_neither_batch_nor_padding_nor_cut(model_and_params, m
 
 @pytest.mark.devices
 @pytest.mark.parametrize("method", [SAMPLE, BEAM], ids=lambda method: method.method)
-def test_a_mesh_changes_no_answer(model_and_params, method):  # noqa: F811
+def test_a_mesh_changes_no_answer(model_and_params, method):
     from flan_jax.parallel import partitioning
 
     model, params = model_and_params
@@ -264,7 +264,7 @@ def test_a_mesh_changes_no_answer(model_and_params, method):  # noqa: F811
         np.testing.assert_array_equal(other, one)
 
 
-def test_equal_prompts_get_their_own_draws_and_a_seed_repeats_them(model_and_params):  # noqa: F811
+def test_equal_prompts_get_their_own_draws_and_a_seed_repeats_them(model_and_params):
     model, params = model_and_params
     inputs = rows(1)[0] * 8
 

@@ -15,9 +15,9 @@ import sys
 import time
 
 import pytest
-from test_run import SMALL, run
 
 from support.processes import ended_well
+from support.runs import SMALL, run
 from support.two_processes import finish, start_two
 
 ASKED = [

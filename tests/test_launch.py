@@ -17,7 +17,8 @@ from flan_jax import launch
 from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
 from support.processes import ended_well, output_tail
-from support.two_processes import ONE_TASK, arguments, environment, free_port, losses
+from support.runs import losses
+from support.two_processes import ONE_TASK, arguments, environment, free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_run import command, run
 
 from flan_jax.errors import UserError
 from support.processes import ended_well
+from support.runs import command, run
 
 pytest.importorskip(
     "lm_eval", reason="NOT CHECKED AGAINST LM-EVALUATION-HARNESS: lm_eval is not installed here"

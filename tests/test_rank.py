@@ -13,67 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation import batching
 from flan_jax.evaluation.generator import Generator
 from flan_jax.evaluation.option_scorer import RankScorer
-from flan_jax.models.decoder import DecoderConfig, DecoderLM
+from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding import beam, greedy
-from flan_jax.models.t5 import T5, T5Config
-
-VOCABULARY = ByteVocabulary()
-
-
-@pytest.fixture(scope="module", params=["t5", "decoder"])
-def model_and_params(request):
-    return make_model(request.param)
-
-
-def make_model(architecture):
-    if architecture == "t5":
-        model = T5(
-            T5Config(
-                vocab_size=384,
-                emb_dim=16,
-                num_heads=2,
-                head_dim=8,
-                mlp_dim=32,
-                num_encoder_layers=1,
-                num_decoder_layers=2,
-                dtype="float32",
-            )
-        )
-    else:
-        model = DecoderLM(
-            DecoderConfig(
-                vocab_size=384,
-                emb_dim=16,
-                num_heads=4,
-                num_kv_heads=2,
-                head_dim=8,
-                mlp_dim=32,
-                num_layers=2,
-                positions="rotary",
-                prefix="bidirectional",
-                dtype="float32",
-            )
-        )
-    ones = jnp.ones((1, 8), jnp.int32)
-    batch = dict.fromkeys(
-        [
-            "encoder_input_tokens",
-            "encoder_segment_ids",
-            "decoder_input_tokens",
-            "decoder_segment_ids",
-            "decoder_positions",
-            "decoder_causal_attention",
-        ],
-        ones,
-    )
-    return model, nn.unbox(jax.jit(model.init)(jax.random.key(0), batch)["params"])
+from flan_jax.models.t5 import T5
+from support.random_models import VOCABULARY, make_model, rows, tokens
 
 
 def test_rows_after_a_restart_score_what_they_would_have_scored_to_the_last_bit():
@@ -125,23 +73,6 @@ def test_answers_after_a_restart_come_in_batches_of_the_same_shapes():
         written["restarted"]
         == written["undisturbed"][-len(written["restarted"]) :]
         != written["by itself"]
-    )
-
-
-def tokens(text):
-    return np.array([*VOCABULARY.encode(text), 1], np.int32)
-
-
-def rows(count, seed=0):
-    """Inputs of 9 or 50 tokens, each with 1 to 4 options of 3 or 8 tokens."""
-    generator = np.random.default_rng(seed)
-
-    def text(*lengths):
-        return np.array([*generator.integers(3, 259, generator.choice(lengths) - 1), 1], np.int32)
-
-    return (
-        [text(9, 50) for _ in range(count)],
-        [[text(3, 8) for _ in range(generator.integers(1, 5))] for _ in range(count)],
     )
 
 
@@ -362,10 +293,11 @@ import jax
 import numpy as np
 sys.path.insert(0, "tests")
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-import test_rank
+from support import random_models
+from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.parallel import partitioning
-model, params = test_rank.make_model("t5")
-scores = test_rank.RankScorer(model, partitioning.make_mesh({"data": -1}), 1024).scores(params, *test_rank.rows(7))
+model, params = random_models.make_model("t5")
+scores = RankScorer(model, partitioning.make_mesh({"data": -1}), 1024).scores(params, *random_models.rows(7))
 print("scores", *np.concatenate(scores).tolist())
 """
 

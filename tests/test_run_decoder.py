@@ -6,10 +6,10 @@ import signal
 import sys
 
 import pytest
-from test_run import losses, run, start_and_signal
 
 from support.converting import convert
 from support.processes import ended_well
+from support.runs import losses, run, start_and_signal
 
 RELATIVE = [
     "--gin.DecoderConfig.emb_dim=32",

@@ -10,7 +10,6 @@ import shutil
 import sys
 
 import pytest
-from test_run import SMALL, ended_well, run
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import generate
@@ -22,6 +21,8 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation import results
 from flan_jax.training import run_record
 from flan_jax.training.config import TrainConfig
+from support.processes import ended_well
+from support.runs import SMALL, run
 
 
 def parse(*argv: str) -> argparse.Namespace:

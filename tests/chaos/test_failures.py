@@ -17,10 +17,11 @@ import time
 import jax
 import numpy as np
 import pytest
-from test_checkpoints import make_state
 
 from flan_jax.checkpoints import manager
 from flan_jax.errors import UserError
+from support.runs import losses
+from support.states import make_state
 from support.two_processes import (
     ONE_TASK,
     TRAIN,
@@ -28,7 +29,6 @@ from support.two_processes import (
     environment,
     finish,
     free_port,
-    losses,
     run_one,
     start_two,
 )
@@ -259,7 +259,7 @@ import resource
 import jax.numpy as jnp
 from flan_jax.cli import dispatch
 from flan_jax.checkpoints import manager as checkpoints
-from test_checkpoints import make_state
+from support.states import make_state
 
 def main(argv):
     run = checkpoints.Checkpoints({directory!r})

@@ -78,14 +78,6 @@ def run_one(command: list[str], devices: int = 1) -> str:
     return result.stdout
 
 
-def losses(model_dir: pathlib.Path) -> dict[int, float]:
-    """The loss of every step of `metrics.jsonl`, which has each step once."""
-    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in lines if "loss" in line]
-    assert steps == list(range(1, len(steps) + 1)), "a step is missing or stands twice"
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
-
-
 def printed(output: str, key: str) -> list:
     """The values of the script's lines of JSON that have `key`."""
     lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"')]

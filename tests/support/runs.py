@@ -1,0 +1,86 @@
+"""Commands of a small run, each in a process of its own, and what they leave behind."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+SMALL = [
+    "--gin.T5Config.emb_dim=32",
+    "--gin.T5Config.num_heads=2",
+    "--gin.T5Config.head_dim=16",
+    "--gin.T5Config.mlp_dim=64",
+    "--gin.T5Config.num_encoder_layers=2",
+    "--gin.T5Config.num_decoder_layers=2",
+    "--gin.T5Config.dtype=float32",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 160, 'targets': 48}",
+    "--gin.BATCH_SIZE=8",
+    "--gin.Data.validation_batches=1",
+]
+
+
+def command(
+    verb: str, cache, model_dir, *arguments: str, gin_file: str = "gin/flan.gin"
+) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        f"flan_jax.{verb}",
+        f"--gin_file={gin_file}",
+        *SMALL,
+        f"--gin.CACHE_DIR={cache}",
+        f"--gin.MODEL_DIR={model_dir}",
+        *arguments,
+    ]
+
+
+def run(arguments: list[str], devices: int = 1, **options) -> subprocess.CompletedProcess:
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    return subprocess.run(
+        arguments, capture_output=True, text=True, env=environment, timeout=600, **options
+    )
+
+
+def losses(model_dir: pathlib.Path) -> dict[int, float]:
+    """Returns the loss of every step of `metrics.jsonl`, which has each step once."""
+    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1)), "a step is missing or stands twice"
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def whole_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a file to which another process may be writing one."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
+def start_and_signal(
+    arguments: list[str], model_dir: pathlib.Path, step: int, number: int
+) -> subprocess.Popen:
+    """Starts a run and sends it a signal once `metrics.jsonl` holds a step."""
+    # a shell has it ignored by what is in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    path, deadline = model_dir / "metrics.jsonl", time.time() + 300
+    while time.time() < deadline and process.poll() is None:
+        if path.exists() and any(
+            json.loads(line)["step"] >= step for line in whole_lines(path)[-1:]
+        ):
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait(60)
+    return process
