@@ -39,7 +39,8 @@ from flan_jax.checkpoints.formats import huggingface_t5
 from flan_jax.checkpoints.formats.safetensors_files import write_directory
 from flan_jax.checkpoints.parameters import parameter_shapes
 from flan_jax.checkpoints.read import open_checkpoint
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
 from flan_jax.evaluation import batching
 from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.models import t5
@@ -102,7 +103,7 @@ def read_rows(flags, cache: pathlib.Path) -> dict[str, tuple[list, list]]:
     where = (
         {"source": "jsonl", "data_dir": flags.data_dir} if flags.data_dir else {"source": "bundled"}
     )
-    data = Data(
+    data = open_data(
         DataConfig(
             **where,
             vocabulary=flags.vocabulary,
@@ -114,9 +115,9 @@ def read_rows(flags, cache: pathlib.Path) -> dict[str, tuple[list, list]]:
         )
     )
     rows = {}
-    for dataset, template in data.eval_jobs():
-        data.build_eval(dataset, template)
-        examples = data.eval_examples(dataset, template)
+    for dataset, template in data.eval.jobs():
+        data.eval.build(dataset, template)
+        examples = data.eval.examples(dataset, template)
         rows[dataset.name] = examples.inputs, examples.options
     return rows
 

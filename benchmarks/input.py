@@ -22,9 +22,10 @@ import time
 
 import numpy as np
 
-from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.batches import Batches
+from flan_jax.data.config import DataConfig
 from flan_jax.data.packing import WINDOWS, pack_window
+from flan_jax.data.run_data import RunData, open_data
 from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.prepare import prepare
 
@@ -45,12 +46,12 @@ def repeated_rows(directory: pathlib.Path, times: int) -> str:
     return str(directory)
 
 
-def plain(data: Data) -> tuple[int, int]:
+def plain(data: RunData) -> tuple[int, int]:
     """Builds one epoch of each dataset in one process; gives (rows, tokens)."""
     rows = tokens = 0
     for name in DATASETS:
-        data.build_shard(name, 0)
-        shard = data.open_shard(name, 0)
+        data.train.build_shard(name, 0)
+        shard = data.train.open_shard(name, 0)
         rows, tokens = rows + len(shard.inputs), tokens + int(shard.tokens.sum())
     return rows, tokens
 
@@ -78,7 +79,7 @@ def measure_building(root: pathlib.Path, config: DataConfig, repeats: int) -> di
     """Rows and tokens per second of the cache and of SeqIO's graph, in turns."""
     rates: dict[str, list] = {"cache": [], "SeqIO": []}
     for repeat in range(repeats):
-        data = Data(dataclasses.replace(config, cache_dir=str(root / f"plain{repeat}")))
+        data = open_data(dataclasses.replace(config, cache_dir=str(root / f"plain{repeat}")))
         for name, (seconds, counts) in (
             ("cache", timed(plain, data)),
             ("SeqIO", timed(through_seqio)),
@@ -98,14 +99,16 @@ def measure_batches(config: DataConfig, repeats: int) -> dict[str, float]:
     and speed.
     """
     data = prepare(config)
-    batches = Data(config).batches()
+    batches = open_data(config).train.batches()
     results = {
         f"first batch, {config.architecture}, s": statistics.median(
-            timed(lambda: Data(config).batches().at(0))[0] for _ in range(repeats)
+            timed(lambda: open_data(config).train.batches().at(0))[0] for _ in range(repeats)
         )
     }
     for size in BATCH_SIZES:
-        of_size = Batches(batches.plan, batches.members, data.open_shard, batches.layout, size)
+        of_size = Batches(
+            batches.plan, batches.members, data.train.open_shard, batches.layout, size
+        )
         steps = range(len(batches.plan) // size)
         tokens = sum(map(of_size.tokens_at, steps))
         seconds = [
@@ -120,7 +123,9 @@ def measure_batches(config: DataConfig, repeats: int) -> dict[str, float]:
         f"{kind} tokens filled, {config.architecture}, %": 100 * share
         for kind, share in zip(("input", "target") if len(filled) == 2 else ("all",), filled / room)
     }
-    sizes = np.concatenate([data.layout.sizes(data.open_shard(m.name, 0)) for m in data.members()])
+    sizes = np.concatenate(
+        [data.layout.sizes(data.train.open_shard(m.name, 0)) for m in data.train.members()]
+    )
     sizes = np.resize(sizes[: WINDOWS[1]], (WINDOWS[1], sizes.shape[1]))
     seconds = timed(pack_window, sizes, data.layout.capacity)[0]
     return results | {f"packing, {config.architecture}, examples/s": len(sizes) / seconds}

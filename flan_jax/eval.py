@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     own = checkpoint.is_relative_to(run.directory.resolve())
     _check_name(flags, source, own, run.directory)
     step = run.check_params(source, flags.step)
-    if not run.data.evaluated:
+    if not run.data.eval.names:
         raise UserError(
             "HELD_OUT=none leaves nothing to evaluate; name datasets: "
             "--gin.EVAL_DATASETS=copa+arc_easy."

@@ -502,7 +502,7 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
             raise
         print(f"note: the arguments of {verb} are not checked: {error}", file=sys.stderr)
         return
-    from flan_jax.data.assemble import DataConfig
+    from flan_jax.data.config import DataConfig
     from flan_jax.training.config import TrainConfig
 
     written = {"MODEL_DIR": TrainConfig().model_dir, "CACHE_DIR": DataConfig().cache_dir}

@@ -141,7 +141,7 @@ def configured(simulated: bool):
     them.
     """
     from flan_jax.checkpoints.model_gin import CONFIG_CLASS
-    from flan_jax.data.assemble import DataConfig
+    from flan_jax.data.config import DataConfig
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
     from flan_jax.models.architectures import make_model
     from flan_jax.optim.make import make_optimizer

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.cli.console import print_eval_counts, print_left_out, print_plan
@@ -21,10 +20,11 @@ from flan_jax.cli.dispatch import run
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.checks import check_number
 from flan_jax.config.flags import ArgumentParser
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.data.packing import MissingEpochs, Plan
 from flan_jax.data.packs import PackWriter, Shard, check_writable
 from flan_jax.data.prune import prune
+from flan_jax.data.run_data import Job, RunData, open_data, train_jobs
 from flan_jax.errors import UserError
 from flan_jax.progress import progress
 from flan_jax.storage.locks import claimed
@@ -32,13 +32,10 @@ from flan_jax.storage.locks import claimed
 _MOST_WORKERS = 16
 _ALONE_SECONDS = 3.0  # about what it takes to start them
 
-# What to render: (side, dataset, (template, protocol) or epoch).
-Job = tuple[str, str, Any]
-
-_WORKER: Data | None = None
+_WORKER: RunData | None = None
 
 
-def prepare(config: DataConfig, workers: int | None = None, only: str | None = None) -> Data:
+def prepare(config: DataConfig, workers: int | None = None, only: str | None = None) -> RunData:
     """Builds what the cache lacks for a run: held-out rows, first epochs, then the epochs that the
     plan asks for.
 
@@ -48,18 +45,16 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
       only: 'eval' for the held-out rows alone.
 
     Returns:
-      The data, with `ready()` true (`eval_ready()` if `only` is 'eval').
+      The data; nothing of it is missing (`RunData.missing(only)`).
     """
     if workers is not None:
         check_number("--workers", workers, whole=True, least=1)
     start = time.time()
-    data = Data(config)
+    data = open_data(config)
     _download(data)
     with _Builders(data, workers) as builders:
-        missing = data.eval_missing([data.asked] if only == "eval" else None)
-        builders.build(
-            [("eval", d.name, (t.id, asked)) for d, t, asked in missing], "held-out rows"
-        )
+        protocols = [data.eval.eval_protocol] if only == "eval" else None
+        builders.build(data.missing_eval(protocols), "held-out rows")
         print_eval_counts(data)
         for split in () if only == "eval" else ("train", "validation"):
             plan = _plan(data, split, builders)
@@ -69,21 +64,19 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
     return data
 
 
-def _download(data: Data) -> None:
-    for name in dict.fromkeys([*data.candidates(), *data.evaluated]):
+def _download(data: RunData) -> None:
+    for name in dict.fromkeys([*data.train.candidates(), *data.eval.names]):
         reason = data.source.download(CATALOGUE[name])
         if reason:
             print(f"not available: {name} ({reason})", flush=True)
 
 
-def _plan(data: Data, split: str, builders: _Builders) -> Plan | None:
+def _plan(data: RunData, split: str, builders: _Builders) -> Plan | None:
     while True:
         try:
-            return data.plan(split)
+            return data.train.plan(split)
         except MissingEpochs as error:
-            builders.build(
-                [(split, name, epoch) for name, epoch in sorted(error.wanted)], f"{split} rows"
-            )
+            builders.build(train_jobs(split, error), f"{split} rows")
 
 
 class _Builders:
@@ -91,7 +84,7 @@ class _Builders:
     it.
     """
 
-    def __init__(self, data: Data, workers: int | None):
+    def __init__(self, data: RunData, workers: int | None):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.data, self.workers = data, min(workers or cores, _MOST_WORKERS)
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
@@ -111,7 +104,7 @@ class _Builders:
         """Renders what the cache lacks of these jobs, with a progress bar; what another process
         renders is waited for.
         """
-        wanted = {_key(self.data, job): job for job in jobs}
+        wanted = {job.key(self.data): job for job in jobs}
         lock = self.data.cache.packs.directory / "lock"
         while wanted := self._lacking(wanted):
             check_writable(lock.parent)
@@ -147,11 +140,11 @@ class _Builders:
 
     def _shards(self, jobs: Collection[Job]) -> Iterator[Shard]:
         start, jobs = time.perf_counter(), list(jobs)
-        alone = self.workers == 1 or self.data.seqio_tasks
+        alone = self.workers == 1 or self.data.train.seqio_tasks
         while (
             jobs and self._pool is None and (alone or time.perf_counter() - start < _ALONE_SECONDS)
         ):
-            yield _shard(self.data, jobs.pop(0))
+            yield jobs.pop(0).render(self.data)
         if not jobs:
             return
         if self._pool is None:
@@ -185,7 +178,7 @@ def _start_worker(config: DataConfig) -> None:
     # Ctrl-C reaches all of a terminal's processes; the first one ends us
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _when_gone(multiprocessing.parent_process().join, lambda: os._exit(1))
-    _WORKER = Data(config)
+    _WORKER = open_data(config)
 
 
 def _when_gone(wait: Callable[[], object], then: Callable[[], object]) -> None:
@@ -201,23 +194,7 @@ def _when_gone(wait: Callable[[], object], then: Callable[[], object]) -> None:
 
 
 def _work(job: Job) -> Shard:
-    return _shard(_WORKER, job)
-
-
-def _key(data: Data, job: Job) -> str:
-    side, name, choice = job
-    if side == "eval":
-        template, asked = choice
-        return data.eval_key(CATALOGUE[name], CATALOGUE[name].template(template), asked)
-    return data.shard_key(name, choice, side)
-
-
-def _shard(data: Data, job: Job) -> Shard:
-    side, name, choice = job
-    if side == "eval":
-        template, asked = choice
-        return data.render_eval(CATALOGUE[name], CATALOGUE[name].template(template), asked)
-    return data.render_shard(name, choice, side)
+    return job.render(_WORKER)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -248,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
         _when_gone(lambda: os.read(0, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
     if flags.prune:
         check_number("--older_than", flags.older_than, least=0)
-        data = Data(DataConfig())
+        data = open_data(DataConfig())
         try:
             freed = prune(data, flags.older_than, flags.dry_run)
         except PermissionError as error:

@@ -94,13 +94,13 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
             return signals.SAVED
 
         # 6. The held-out cluster, tuned and untuned, and the report.
-        if not data.evaluated:
+        if not data.eval.names:
             print("no cluster is held out, so there is nothing to evaluate zero-shot", flush=True)
             return 0
         finished = run.evaluate("tuned", run.state["params"], run.step)
         run.state = None  # frees the device memory for the other parameters
         finished = finished and run.evaluate(
-            "untuned", run.initial_state()["params"], 0, asked=data.asked_untuned
+            "untuned", run.initial_state()["params"], 0, protocol=data.eval.untuned_protocol
         )
     return report.conclude(run.directory, finished, run.preemption.cause)
 

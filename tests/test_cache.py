@@ -19,11 +19,12 @@ import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE
 from flan_jax.cli import dispatch
 from flan_jax.data import cache as token_cache
-from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
+from flan_jax.data.config import DataConfig
 from flan_jax.data.encode import Rendering
 from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
+from flan_jax.data.run_data import open_data
 from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.slices import reading_order
@@ -228,7 +229,7 @@ def test_a_full_disk_is_one_message_that_leaves_nothing_behind(tmp_path, monkeyp
         prepare(one, workers=1)
     assert not list(tmp_path.rglob("*.pack"))
     monkeypatch.undo()
-    assert prepare(one, workers=1).ready()
+    assert not prepare(one, workers=1).missing()
 
 
 def test_a_cache_that_cannot_be_written_is_one_message_and_one_that_is_full_of_what_is_needed_is_read(
@@ -248,7 +249,7 @@ def test_a_cache_that_cannot_be_written_is_one_message_and_one_that_is_full_of_w
     writes = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PackWriter, "add", lambda self, shard: writes.append(shard))
-        assert prepare(one, workers=1).ready() and not writes
+        assert not prepare(one, workers=1).missing() and not writes
 
 
 def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_that_is_used(
@@ -270,7 +271,7 @@ def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_th
         )
 
     used, other = (prepare(c, workers=1) for c in (config(), config(seed=1)))
-    used.ready()
+    used.missing()  # reads its shards
     left = tmp_path / "tokens" / f"1.{socket.gethostname()}-{2**22 + 1}-ab.pack"
     left.write_bytes(b"flanpak1 and a part of a shard")
     before = tmp_path / "copa/train-epoch=0-0123"
@@ -284,28 +285,31 @@ def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_th
         return {path for path in tmp_path.rglob("*") if path.is_file()}
 
     everything = files()
-    would = prune(Data(config()), 30, dry_run=True)
+    would = prune(open_data(config()), 30, dry_run=True)
     assert files() == everything and would.count[EARLIER] == would.count[UNFINISHED] == 1
     assert "would free" in would.text(True) and would.count[UNUSED.format(days="30")] >= 4
-    assert prune(Data(config()), 30).count == would.count
+    assert prune(open_data(config()), 30).count == would.count
     assert (
-        Data(used.config).ready()
-        and not Data(other.config).ready()
+        not open_data(used.config).missing()
+        and open_data(other.config).missing()
         and not left.exists()
         and not before.exists()
     )
-    assert prune(Data(config()), 30).count == {}
+    assert prune(open_data(config()), 30).count == {}
     # as a plan that another process has just taken out
     (tmp_path / "plans/0.npz").symlink_to("gone")
-    assert prune(Data(config()), 30).count == {}
+    assert prune(open_data(config()), 30).count == {}
 
     prepare(other.config, workers=1)
-    assert prune(Data(config()), 30).count == {}, "what was used lately stays"
+    assert prune(open_data(config()), 30).count == {}, "what was used lately stays"
     dataset = CATALOGUE["copa"]
     shard = other.cache.render_train(dataset, 0)
     shard.key, shard.meta["code"] = "copa/other", "other"
     other.cache.keep(shard)
-    assert prune(Data(config()), 30).count == {OTHER_CODE: 1} and Data(other.config).ready()
+    assert (
+        prune(open_data(config()), 30).count == {OTHER_CODE: 1}
+        and not open_data(other.config).missing()
+    )
 
 
 def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(tmp_path, capsys):

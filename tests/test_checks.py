@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from flan_jax.config.gin_files import parse_command_line
-from flan_jax.data.assemble import DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.data.seqio.settings import SeqioTasks
 from flan_jax.errors import UserError
 from flan_jax.models.architectures import make_model
@@ -29,7 +29,7 @@ T5 = dict(
     num_decoder_layers=1,
 )
 MODULES = (
-    "flan_jax.data.assemble",
+    "flan_jax.data.run_data",
     "flan_jax.training.loop",
     "flan_jax.optim.adafactor",
     "flan_jax.models.t5",

@@ -623,7 +623,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
             "--gin.T5Config.dtype=float32",
         ],
         (
-            "flan_jax.data.assemble",
+            "flan_jax.data.run_data",
             "flan_jax.training.loop",
             "flan_jax.optim.adafactor",
             "flan_jax.models.t5",

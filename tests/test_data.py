@@ -25,8 +25,8 @@ from flan_jax.catalogue.relations import RELATIONS, shared_texts
 from flan_jax.catalogue.splits import check_disjoint, held_out_split
 from flan_jax.cli.console import print_sides
 from flan_jax.data import cache, packs
-from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
+from flan_jax.data.config import DataConfig
 from flan_jax.data.encode import Rendering
 from flan_jax.data.packing import (
     Member,
@@ -38,6 +38,7 @@ from flan_jax.data.packing import (
     pack_window,
     plan_once,
 )
+from flan_jax.data.run_data import RunData, open_data
 from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.jsonl_files import count_jsonl, read_jsonl
@@ -74,7 +75,7 @@ def config(tmp_path, **changes) -> DataConfig:
 
 
 @pytest.fixture(scope="module")
-def bundled(tmp_path_factory) -> Data:
+def bundled(tmp_path_factory) -> RunData:
     return prepare(config(tmp_path_factory.mktemp("bundled")), workers=1)
 
 
@@ -177,7 +178,7 @@ def test_which_rows_a_run_reads_is_said_and_a_directory_without_a_source_is_refu
     tmp_path, write_rows, capsys
 ):
     with pytest.raises(UserError, match="is not read with DATA_SOURCE=bundled"):
-        Data(config(tmp_path, data_dir=str(tmp_path)))
+        open_data(config(tmp_path, data_dir=str(tmp_path)))
     directory = write_rows("rte", "train", RTE)
     print_sides(
         prepare(
@@ -426,18 +427,18 @@ def test_overlap_is_an_error_and_an_unknown_cluster_is_named():
 
 
 def test_only_datasets_of_commercial_licences_train(tmp_path):
-    names = Data(config(tmp_path, commercial_only=True)).train_datasets()
+    names = open_data(config(tmp_path, commercial_only=True)).train.datasets()
     assert names and all(CATALOGUE[name].commercial for name in names)
     with pytest.raises(
         UserError, match="commercial use of imdb_reviews is 'unknown' .*NOASSERTION"
     ):
-        Data(config(tmp_path, commercial_only=True, mixture_or_task_name="imdb_reviews"))
+        open_data(config(tmp_path, commercial_only=True, mixture_or_task_name="imdb_reviews"))
 
 
 @pytest.mark.parametrize("name", ["rte", "glue_mrpc"])
 def test_training_by_name_on_what_is_held_out_or_dropped_is_refused(tmp_path, name):
     with pytest.raises(UserError, match=f"{name} trains while"):
-        Data(config(tmp_path, mixture_or_task_name=name))
+        open_data(config(tmp_path, mixture_or_task_name=name))
 
 
 def test_a_held_out_cluster_without_rows_is_said_before_training(write_rows, tmp_path):
@@ -446,14 +447,14 @@ def test_a_held_out_cluster_without_rows_is_said_before_training(write_rows, tmp
             "sst2", "train", [{"sentence": f"Good {i}.", "label": 1, "idx": i} for i in range(210)]
         )
     )
-    data = Data(config(tmp_path, held_out="nli", source="jsonl", data_dir=directory))
+    data = open_data(config(tmp_path, held_out="nli", source="jsonl", data_dir=directory))
     with pytest.raises(UserError, match="no dataset of the held-out cluster nli is available"):
-        data.eval_datasets()
+        data.eval.datasets()
 
 
 def test_two_configurations_with_the_same_training_rows_count_once(tmp_path):
-    data = Data(config(tmp_path, held_out="translation"))
-    names = data.train_datasets()
+    data = open_data(config(tmp_path, held_out="translation"))
+    names = data.train.datasets()
     assert "mnli_matched" in names and "mnli_mismatched" not in names
     assert "counts once" in data.left_out["mnli_mismatched"]
 
@@ -462,34 +463,34 @@ def test_a_configuration_trains_where_the_one_with_the_same_rows_is_not_availabl
     write_rows, tmp_path
 ):
     directory = str(write_rows("mnli_mismatched", "train", RTE))
-    data = Data(config(tmp_path, held_out="none", source="jsonl", data_dir=directory))
-    assert data.train_datasets() == ["mnli_mismatched"]
+    data = open_data(config(tmp_path, held_out="none", source="jsonl", data_dir=directory))
+    assert data.train.datasets() == ["mnli_mismatched"]
     write_rows("mnli_matched", "train", RTE)
-    assert Data(data.config).train_datasets() == ["mnli_matched"]
+    assert open_data(data.config).train.datasets() == ["mnli_matched"]
 
 
 def test_strict_data_refuses_what_the_other_way_leaves_out(write_rows, tmp_path):
     directory = str(write_rows("rte", "train", RTE))
-    loose = Data(config(tmp_path, held_out="none", source="jsonl", data_dir=directory))
-    assert loose.train_datasets() == ["rte"] and "no file" in loose.left_out["cb"]
+    loose = open_data(config(tmp_path, held_out="none", source="jsonl", data_dir=directory))
+    assert loose.train.datasets() == ["rte"] and "no file" in loose.left_out["cb"]
     with pytest.raises(UserError, match="STRICT_DATA is True"):
-        Data(
+        open_data(
             config(tmp_path, held_out="none", source="jsonl", data_dir=directory, strict=True)
-        ).train_datasets()
+        ).train.datasets()
 
 
 # Token cache.
 
 
 def test_a_prepared_cache_is_ready_and_is_not_built_twice(bundled):
-    assert bundled.ready()
+    assert not bundled.missing()
     files = {path: path.read_bytes() for path in bundled.directory.rglob("*.*")}
     prepare(bundled.config, workers=1)
     assert {path: path.read_bytes() for path in bundled.directory.rglob("*.*")} == files
 
 
 def test_cached_tokens_are_the_rendered_rows(bundled):
-    examples = bundled.eval_examples(CATALOGUE["cb"], CATALOGUE["cb"].template("discourse"))
+    examples = bundled.eval.examples(CATALOGUE["cb"], CATALOGUE["cb"].template("discourse"))
     assert len(examples.inputs) == 2
     for ids, options, text in zip(examples.inputs, examples.options, examples.texts):
         assert bundled.vocabulary.decode(ids) == text["inputs"] and ids[-1] == EOS
@@ -511,9 +512,9 @@ def test_cached_tokens_are_the_rendered_rows(bundled):
     ],
 )
 def test_another_rendering_is_another_shard(bundled, change):
-    other = Data(dataclasses.replace(bundled.config, **change))
-    assert other.shard_key("copa", 0) != bundled.shard_key("copa", 0)
-    assert not other.ready()
+    other = open_data(dataclasses.replace(bundled.config, **change))
+    assert other.train.shard_key("copa", 0) != bundled.train.shard_key("copa", 0)
+    assert other.missing()
 
 
 def test_changed_rows_and_templates_are_never_served_stale(write_rows, tmp_path):
@@ -521,10 +522,10 @@ def test_changed_rows_and_templates_are_never_served_stale(write_rows, tmp_path)
     record = config(
         tmp_path, held_out="none", source="jsonl", data_dir=str(directory), vocabulary="bytes"
     )
-    before = Data(record).shard_key("rte", 0)
+    before = open_data(record).train.shard_key("rte", 0)
     write_rows("rte", "train", [{**RTE[0], "premise": "Changed."}, *RTE[1:]])
-    after = Data(record)
-    assert after.shard_key("rte", 0) != before
+    after = open_data(record)
+    assert after.train.shard_key("rte", 0) != before
     dataset = CATALOGUE["rte"]
     fewer = dataclasses.replace(dataset, templates=dataset.templates[:-1])
     assert after.cache.train_key(fewer, 0) != after.cache.train_key(dataset, 0)
@@ -533,23 +534,23 @@ def test_changed_rows_and_templates_are_never_served_stale(write_rows, tmp_path)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "index", "swapped", "empty"])
 def test_a_damaged_pack_is_named_and_its_shards_are_rebuilt(capsys, tmp_path, damage):
     data = prepare(config(tmp_path, mixture_or_task_name="copa", held_out="none"), workers=1)
-    whole = data.batches().at(0)
+    whole = data.train.batches().at(0)
     held, other = (
         next(
             pack
             for pack in data.cache.packs.packs()
-            if (data.shard_key("copa", 0) in pack.index) is there
+            if (data.train.shard_key("copa", 0) in pack.index) is there
         )
         for there in (True, False)
     )
     contents = held.path.read_bytes()
     altered = {"cut": contents[:-100], "empty": b"", "swapped": other.path.read_bytes()}
-    begin = held.index[data.shard_key("copa", 0)]["arrays"]["inputs"][2]
+    begin = held.index[data.train.shard_key("copa", 0)]["arrays"]["inputs"][2]
     for name, place in (("flipped", begin + 9), ("index", len(contents) - 200)):
         altered[name] = contents[:place] + bytes([contents[place] ^ 1]) + contents[place + 1 :]
     held.path.write_bytes(altered[damage])
     packs._CHECKED.clear()
-    assert not Data(data.config).ready()
+    assert open_data(data.config).missing()
     said = {
         "cut": "was not finished",
         "empty": "was not finished",
@@ -559,8 +560,8 @@ def test_a_damaged_pack_is_named_and_its_shards_are_rebuilt(capsys, tmp_path, da
     }[damage]
     assert said in capsys.readouterr().out
     again = prepare(data.config, workers=1)
-    assert again.ready() and all(
-        (again.batches().at(0)[name] == array).all() for name, array in whole.items()
+    assert not again.missing() and all(
+        (again.train.batches().at(0)[name] == array).all() for name, array in whole.items()
     )
 
 
@@ -574,19 +575,21 @@ def test_packs_that_changed_their_names_or_were_moved_are_used(tmp_path):
     second.write_bytes(contents[0])
     (tmp_path / "before").rename(tmp_path / "after")
     packs._CHECKED.clear()
-    moved = Data(dataclasses.replace(data.config, cache_dir=str(tmp_path / "after/cache")))
+    moved = open_data(dataclasses.replace(data.config, cache_dir=str(tmp_path / "after/cache")))
     files = sorted(moved.directory.rglob("*"))
-    assert moved.ready() and sorted(moved.directory.rglob("*")) == files
+    assert not moved.missing() and sorted(moved.directory.rglob("*")) == files
     assert len(list((moved.directory / "plans").iterdir())) == 2
 
 
 def test_the_seed_is_in_a_key_only_where_it_decides(bundled):
     def keys(**changes) -> list[tuple[str, str]]:
-        pair = [Data(dataclasses.replace(bundled.config, seed=seed, **changes)) for seed in (0, 1)]
+        pair = [
+            open_data(dataclasses.replace(bundled.config, seed=seed, **changes)) for seed in (0, 1)
+        ]
         job = CATALOGUE["cb"], CATALOGUE["cb"].forward()[0]
         return [
-            tuple(data.eval_key(*job) for data in pair),
-            tuple(data.shard_key("copa", 0) for data in pair),
+            tuple(data.eval.key(*job) for data in pair),
+            tuple(data.train.shard_key("copa", 0) for data in pair),
         ]
 
     assert [a == b for a, b in keys()] == [True, False]
@@ -608,14 +611,14 @@ def test_many_epochs_of_a_small_dataset_share_a_shard_and_are_the_same_examples_
         validation_batches=0,
     )
     data = prepare(one, workers=1)
-    epochs = sorted({epoch for _, epoch in data.plan().epochs()})
-    assert len(epochs) > 10 and len({data.shard_key("copa", epoch) for epoch in epochs}) == 5
+    epochs = sorted({epoch for _, epoch in data.train.plan().epochs()})
+    assert len(epochs) > 10 and len({data.train.shard_key("copa", epoch) for epoch in epochs}) == 5
     assert len(list(data.directory.rglob("*"))) <= 8
-    shared = [data.batches().at(step) for step in range(one.train_steps)]
+    shared = [data.train.batches().at(step) for step in range(one.train_steps)]
     monkeypatch.setattr(cache, "MOST_PAIRS", 0)
     apart = prepare(dataclasses.replace(one, cache_dir=str(tmp_path / "apart")), workers=1)
-    assert len({apart.shard_key("copa", epoch) for epoch in epochs}) == len(epochs)
-    batches, limits = apart.batches(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert len({apart.train.shard_key("copa", epoch) for epoch in epochs}) == len(epochs)
+    batches, limits = apart.train.batches(), resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 5, limits[1])
     )
@@ -681,7 +684,7 @@ def test_a_preparation_that_is_ended_leaves_no_process(tmp_path, write_rows, num
 def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
     one = config(tmp_path, train_steps=2)
     program = (
-        "import sys; from flan_jax.prepare import prepare; from flan_jax.data.assemble import "
+        "import sys; from flan_jax.prepare import prepare; from flan_jax.data.config import "
         f"DataConfig; prepare({one!r}, workers=1)"
     )
     pair = [
@@ -690,7 +693,7 @@ def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
     ]
     printed = [process.communicate()[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], printed
-    keys = [key for pack in Data(one).cache.packs.packs() for key in pack.index]
+    keys = [key for pack in open_data(one).cache.packs.packs() for key in pack.index]
     assert len(keys) == len(set(keys)) > 100
     assert sum("waiting for flan-jax prepare (process " in text for text in printed) >= 1
 
@@ -698,7 +701,7 @@ def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
 def test_counts_say_what_was_dropped_and_capped(write_rows, tmp_path):
     unlabelled = next(reading_order(CATALOGUE["rte"], "train[:-200]", len(RTE)))[:5]
     rows = [{**row, "label": -1} if i in unlabelled else row for i, row in enumerate(RTE)]
-    data = Data(
+    data = open_data(
         config(
             tmp_path,
             held_out="none",
@@ -706,8 +709,11 @@ def test_counts_say_what_was_dropped_and_capped(write_rows, tmp_path):
             data_dir=str(write_rows("rte", "train", rows)),
         )
     )
-    data.build_shard("rte", 0)
-    assert data.counts("rte")["dropped: no gold label"] == 5 and data.counts("rte")["rows"] == 35
+    data.train.build_shard("rte", 0)
+    assert (
+        data.train.counts("rte")["dropped: no gold label"] == 5
+        and data.train.counts("rte")["rows"] == 35
+    )
 
 
 # Packing.
@@ -835,7 +841,7 @@ def test_plan_once_takes_every_row_once():
 
 
 def test_a_batch_holds_whole_examples_with_their_segments(bundled):
-    batches = bundled.batches()
+    batches = bundled.train.batches()
     batch = batches.at(3)
     for row in range(4):
         for segment, (member, epoch, index) in enumerate(batches.plan.row(3 * 4 + row), 1):
@@ -856,12 +862,12 @@ def test_a_batch_holds_whole_examples_with_their_segments(bundled):
 
 
 def test_a_batch_is_the_same_however_many_hosts_make_it(bundled):
-    batches = bundled.batches()
+    batches = bundled.train.batches()
     whole = batches.at(2)
     for name, array in whole.items():
         parts = [batches.at(2, begin, begin + 2)[name] for begin in (0, 2)]
         assert (np.concatenate(parts) == array).all()
-    again = Data(bundled.config).batches().at(2)
+    again = open_data(bundled.config).train.batches().at(2)
     assert all((again[name] == whole[name]).all() for name in whole)
 
 
@@ -869,12 +875,12 @@ def test_validation_rows_are_not_training_rows(write_rows, tmp_path):
     directory = str(write_rows("rte", "train", RTE))
     data = prepare(config(tmp_path, held_out="none", source="jsonl", data_dir=directory), workers=1)
     train = collections.Counter(
-        bytes(data.batches().at(s)["encoder_input_tokens"].tobytes()) for s in range(6)
+        bytes(data.train.batches().at(s)["encoder_input_tokens"].tobytes()) for s in range(6)
     )
     assert len(train) == 6
     numbers = set()
     for split in ("train", "validation"):
-        batches = data.batches(split)
+        batches = data.train.batches(split)
         text = " ".join(
             data.vocabulary.decode([i for i in row if i != EOS])
             for s in range(len(batches))
@@ -886,7 +892,7 @@ def test_validation_rows_are_not_training_rows(write_rows, tmp_path):
 
 
 def test_the_mixture_card_has_the_cap_beside_the_rows(bundled):
-    card = bundled.card(bundled.members())
+    card = bundled.train.card(bundled.train.members())
     assert {row.cap for row in card} == {TRAIN_CAP} and abs(
         sum(row.share for row in card) - 1
     ) < 1e-9
@@ -899,7 +905,7 @@ def test_the_mixture_card_has_the_cap_beside_the_rows(bundled):
 
 def test_lengths_that_are_none_are_refused(tmp_path):
     with pytest.raises(UserError, match="TASK_FEATURE_LENGTHS must look like"):
-        Data(config(tmp_path, task_feature_lengths={"inputs": 512}))
+        open_data(config(tmp_path, task_feature_lengths={"inputs": 512}))
 
 
 def share_filled(config: DataConfig) -> np.ndarray:
@@ -911,7 +917,7 @@ def share_filled(config: DataConfig) -> np.ndarray:
             ),
             workers=1,
         )
-        .plan()
+        .train.plan()
         .filled
     )
     return filled / room
@@ -1039,13 +1045,13 @@ def test_a_module_whose_record_lacks_fields_is_one_sentence(tmp_path):
         "from flan_jax.catalogue import Dataset\nDataset(name='a')\n"
     )
     with pytest.raises(UserError, match=r"lacking.py' does not run: .*missing .* 'cluster'"):
-        Data(config(tmp_path, mixture_or_task_module=str(tmp_path / "lacking.py")))
+        open_data(config(tmp_path, mixture_or_task_module=str(tmp_path / "lacking.py")))
 
 
 def test_templates_are_evaluated_where_a_dataset_has_them_and_misspelt_ones_are_refused():
     chosen = {"held_out": "commonsense", "eval_datasets": "copa+piqa"}
-    data = Data(DataConfig(**chosen, eval_templates="question_last"))
-    assert [(dataset.name, template.id) for dataset, template in data.eval_jobs()] == [
+    data = open_data(DataConfig(**chosen, eval_templates="question_last"))
+    assert [(dataset.name, template.id) for dataset, template in data.eval.jobs()] == [
         ("copa", "question_last")
     ]
     assert data.left_out == {"piqa": "none of EVAL_TEMPLATES"}
@@ -1053,11 +1059,11 @@ def test_templates_are_evaluated_where_a_dataset_has_them_and_misspelt_ones_are_
         with pytest.raises(
             UserError, match="no template 'sound_advise'; did you mean sound_advice"
         ):
-            Data(
+            open_data(
                 DataConfig(
                     **chosen, eval_templates="question_last+sound_advise", instructions=instructions
                 )
-            ).eval_jobs()
+            ).eval.jobs()
 
 
 def test_an_inverted_template_that_is_evaluated_is_written_though_the_dataset_has_options(
@@ -1107,4 +1113,4 @@ def test_a_misspelt_name_of_what_trains_is_answered_without_seqio(monkeypatch, n
     # an import of it would fail
     monkeypatch.setitem(sys.modules, "flan_jax.data.seqio.shards", None)
     with pytest.raises(UserError, match=re.escape(says)):
-        Data(DataConfig(mixture_or_task_name=name))
+        open_data(DataConfig(mixture_or_task_name=name))

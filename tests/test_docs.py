@@ -20,8 +20,9 @@ from flan_jax.catalogue.relations import RELATIONS
 from flan_jax.catalogue.splits import held_out_split
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.gin_files import CONFIGURED
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.data.packs import Packs
+from flan_jax.data.run_data import open_data
 from flan_jax.errors import UserError
 from flan_jax.tasks.__main__ import main as tasks_verb
 
@@ -236,7 +237,7 @@ def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
             if not a.startswith("--output=")
         ]
         gin_config.parse_command_line(arguments, CONFIGURED)
-        data = Data(DataConfig())
+        data = open_data(DataConfig())
         if verb == "train":
             sides[pathlib.Path(gin_config.macro("MODEL_DIR")).name] = len(data.split.train)
     assert [sides[f"clusters_{n}"] for n in range(1, 8)] == [11, 19, 25, 29, 33, 36, 38]
@@ -263,4 +264,4 @@ def test_every_command_of_the_evaluation_page_is_one_that_the_verbs_read():
             parser.add_argument(flag)
         arguments = [RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a) for a in arguments]
         gin_config.parse_command_line(arguments, CONFIGURED, parser)
-        assert Data(DataConfig()).eval_jobs()
+        assert open_data(DataConfig()).eval.jobs()

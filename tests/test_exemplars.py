@@ -8,10 +8,11 @@ import pytest
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE, Dataset, Template
 from flan_jax.catalogue.render import render
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
 from flan_jax.data.rows import usable_rows
+from flan_jax.data.run_data import RunData, open_data
 from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.slices import reading_order
@@ -45,14 +46,14 @@ def config(tmp_path, **changes) -> DataConfig:
     return DataConfig(**{**record, **changes})
 
 
-def training_texts(data: Data, name: str = "rte", epoch: int = 0) -> list[str]:
-    data.build_shard(name, epoch)
-    shard = data.open_shard(name, epoch)
+def training_texts(data: RunData, name: str = "rte", epoch: int = 0) -> list[str]:
+    data.train.build_shard(name, epoch)
+    shard = data.train.open_shard(name, epoch)
     return [data.vocabulary.decode(shard.inputs[i][:-1].tolist()) for i in range(len(shard.inputs))]
 
 
 def test_exemplars_come_from_training_rows_and_never_are_the_row_itself(tmp_path):
-    texts = training_texts(Data(config(tmp_path, shots=2)))
+    texts = training_texts(open_data(config(tmp_path, shots=2)))
     premises = [raw["premise"] for _, raw in BundledSource().rows(CATALOGUE["rte"], "train")]
     assert len(texts) == len(premises)
     for text, own in zip(texts, premises):
@@ -125,43 +126,45 @@ def test_a_row_left_out_for_held_out_words_does_not_return_as_an_exemplar(write_
         data_dir=str(directory),
         shots=2,
     )
-    whole, filtered = (Data(dataclasses.replace(few, decontaminate=flag)) for flag in (False, True))
+    whole, filtered = (
+        open_data(dataclasses.replace(few, decontaminate=flag)) for flag in (False, True)
+    )
     assert sum(copied in text for text in training_texts(whole, "cola")) > 1
     texts = training_texts(filtered, "cola")
     assert len(texts) == 5 and not any(copied in text for text in texts)
     rte = CATALOGUE["rte"], CATALOGUE["rte"].forward()[0]
-    paths = [data.build_eval(*rte) for data in (whole, filtered)]
+    paths = [data.eval.build(*rte) for data in (whole, filtered)]
     assert paths[0] == paths[1], "what is evaluated does not depend on the filter"
-    assert filtered.eval_examples(*rte).texts[0]["inputs"].count(copied) == 3
+    assert filtered.eval.examples(*rte).texts[0]["inputs"].count(copied) == 3
 
 
 def test_exemplars_that_do_not_fit_are_left_out_and_counted(tmp_path):
-    data = Data(config(tmp_path, shots=5, task_feature_lengths={"inputs": 900, "targets": 64}))
+    data = open_data(config(tmp_path, shots=5, task_feature_lengths={"inputs": 900, "targets": 64}))
     texts = training_texts(data)
-    counts = data.counts("rte")
+    counts = data.train.counts("rte")
     shown = [text.count("Answer:") - 1 for text in texts if "Answer:" in text]
     assert counts["exemplars that did not fit"] > 0 and max(shown) >= 1
     assert all(len(data.vocabulary.encode(text)) < 900 for text in texts)
 
 
 def test_held_out_rows_get_exemplars_of_their_own_dataset(tmp_path):
-    data = Data(config(tmp_path, held_out="paraphrase", mixture_or_task_name="cola", shots=2))
-    for dataset, template in data.eval_jobs()[:12]:
-        data.build_eval(dataset, template)
-        for text in data.eval_examples(dataset, template).texts:
+    data = open_data(config(tmp_path, held_out="paraphrase", mixture_or_task_name="cola", shots=2))
+    for dataset, template in data.eval.jobs()[:12]:
+        data.eval.build(dataset, template)
+        for text in data.eval.examples(dataset, template).texts:
             assert text["inputs"].count("Answer:") >= 2 and text["inputs"].endswith("Answer:")
 
 
 def test_a_dataset_without_training_rows_is_left_out_of_a_few_shot_evaluation(tmp_path):
-    data = Data(config(tmp_path, held_out="coreference", mixture_or_task_name="cola", shots=1))
-    assert "wsc273" not in data.eval_datasets() and "no exemplars" in data.left_out["wsc273"]
+    data = open_data(config(tmp_path, held_out="coreference", mixture_or_task_name="cola", shots=1))
+    assert "wsc273" not in data.eval.datasets() and "no exemplars" in data.left_out["wsc273"]
     with pytest.raises(UserError, match="nothing to take exemplars from .wsc273"):
         ExemplarPool(CATALOGUE["wsc273"], BundledSource())
 
 
 def test_more_shots_than_rows_are_refused(tmp_path):
     with pytest.raises(UserError, match="ask for at most 11 shots"):
-        training_texts(Data(config(tmp_path, shots=12)))
+        training_texts(open_data(config(tmp_path, shots=12)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7, 10])
@@ -184,7 +187,7 @@ def test_a_run_may_train_with_the_first_templates_only(tmp_path, count):
     }
     used = {
         template_of[text]
-        for epoch in sorted(set(data.plan().epoch.tolist()))
+        for epoch in sorted(set(data.train.plan().epoch.tolist()))
         for text in training_texts(data, epoch=epoch)
     }
     # Ten are FLAN's number, inverted ones included: the last forward ones of eleven give way.
@@ -200,18 +203,20 @@ def test_a_run_may_train_with_the_first_templates_only(tmp_path, count):
         }
     )
     assert used == expected and len(used) == count
-    assert data.card(data.members())[0].templates == count
-    assert data.shard_key("rte", 0) != Data(config(tmp_path)).shard_key("rte", 0)
+    assert data.train.card(data.train.members())[0].templates == count
+    assert data.train.shard_key("rte", 0) != open_data(config(tmp_path)).train.shard_key("rte", 0)
 
 
 @pytest.mark.parametrize("mode", ["none", "dataset_name"])
 def test_without_instructions_a_held_out_dataset_is_asked_once(tmp_path, mode):
-    data = Data(config(tmp_path, held_out="nli", mixture_or_task_name="cola", instructions=mode))
-    jobs = data.eval_jobs()
-    assert len(jobs) == len(data.eval_datasets()) == 10
+    data = open_data(
+        config(tmp_path, held_out="nli", mixture_or_task_name="cola", instructions=mode)
+    )
+    jobs = data.eval.jobs()
+    assert len(jobs) == len(data.eval.datasets()) == 10
     dataset, template = jobs[0]
-    data.build_eval(dataset, template)
-    text = data.eval_examples(dataset, template).texts[0]["inputs"]
+    data.eval.build(dataset, template)
+    text = data.eval.examples(dataset, template).texts[0]["inputs"]
     assert text.startswith("[Natural language inference: ANLI (R1-R3)] ") == (
         mode == "dataset_name"
     )
@@ -244,12 +249,12 @@ def test_other_exemplar_rows_are_another_shard(write_rows, tmp_path):
     )
     rte, template = CATALOGUE["rte"], CATALOGUE["rte"].templates[0]
     before = {
-        shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template)
+        shots: open_data(dataclasses.replace(few, shots=shots)).eval.key(rte, template)
         for shots in (0, 1)
     }
     write_rows("rte", "train", RTE[:600])
     after = {
-        shots: Data(dataclasses.replace(few, shots=shots)).eval_key(rte, template)
+        shots: open_data(dataclasses.replace(few, shots=shots)).eval.key(rte, template)
         for shots in (0, 1)
     }
     assert before[0] == after[0] and before[1] != after[1]

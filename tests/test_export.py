@@ -22,7 +22,8 @@ from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.gin_files import CONFIGURED
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
@@ -293,7 +294,7 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
     gin_config.parse_command_line(
         ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED
     )
-    assert Data(DataConfig()).layout.bos_id == 7  # what training has the decoder read first
+    assert open_data(DataConfig()).layout.bos_id == 7  # what training has the decoder read first
     (tmp_path / "config.gin").write_text(gin_config.config_text())
     assert model_gin.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
 
@@ -334,7 +335,7 @@ def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it
             ],
             CONFIGURED,
         )
-        run = Run(TrainConfig(), Data(DataConfig()))
+        run = Run(TrainConfig(), open_data(DataConfig()))
         for checkpoint in (tmp_path / name, tmp_path / f"{name}_ours"):
             with pytest.raises(UserError, match=says) if says else contextlib.nullcontext():
                 run.check_params(str(checkpoint))
@@ -347,7 +348,7 @@ def test_batches_and_decoding_begin_with_the_same_id():
     with pytest.raises(
         UserError, match="is 7 and Data.decoder_start_id 0; set both with --gin.DECODER_START_ID"
     ):
-        Run(TrainConfig(), Data(DataConfig()))
+        Run(TrainConfig(), open_data(DataConfig()))
 
 
 def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path):
@@ -362,10 +363,10 @@ def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path
     with pytest.raises(
         UserError, match="rows than VOCABULARY needs: add --gin.Train.embedding_rows=1024, or give"
     ):
-        Run(TrainConfig(), Data(DataConfig())).check_params(str(tmp_path / "ours"))
+        Run(TrainConfig(), open_data(DataConfig())).check_params(str(tmp_path / "ours"))
     gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=2048"], CONFIGURED)
     with pytest.raises(UserError, match="its embedding has fewer rows: give the VOCABULARY"):
-        Run(TrainConfig(), Data(DataConfig())).check_params(str(tmp_path / "ours"))
+        Run(TrainConfig(), open_data(DataConfig())).check_params(str(tmp_path / "ours"))
 
 
 def test_base_model_and_license_are_those_that_files_name(tmp_path):

@@ -18,7 +18,7 @@ import pytest
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE, Catalogue, Hub
 from flan_jax.catalogue.row_fields import read_row
-from flan_jax.data.assemble import DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.data.dataset_check import check_dataset
 from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.data.sources.hub import HubSource
@@ -283,9 +283,9 @@ def test_prepares_a_run_from_a_mirror(tmp_path):
             task_feature_lengths={"inputs": 1024, "targets": 64},
         )
     )
-    assert [(m.name, m.rows) for m in data.members()] == [("anli_r1", 30)]
+    assert [(m.name, m.rows) for m in data.train.members()] == [("anli_r1", 30)]
     assert data.undownloaded() == [] and "Zürich" in data.vocabulary.decode(
-        data.batches().at(0)["encoder_input_tokens"][0]
+        data.train.batches().at(0)["encoder_input_tokens"][0]
     )
 
 
@@ -554,8 +554,9 @@ def test_reads_and_downloads_from_the_hub(tmp_path, fake_hub):
 
 def test_a_seqio_name_of_ours_reads_from_the_hub_without_a_mirror(tmp_path):
     program = (
-        "from flan_jax.data.assemble import Data, DataConfig\n"
-        "Data(DataConfig(source='hf', held_out='none', "
+        "from flan_jax.data.config import DataConfig\n"
+        "from flan_jax.data.run_data import open_data\n"
+        "open_data(DataConfig(source='hf', held_out='none', "
         "mixture_or_task_name='flan_rte.is_it_entailed'))"
     )
     result = subprocess.run(

@@ -21,9 +21,10 @@ from flan_jax.catalogue.registry import CATALOGUE, repetition_key
 from flan_jax.catalogue.render import choose_template, render
 from flan_jax.catalogue.row_fields import read_row
 from flan_jax.cli import dispatch
-from flan_jax.data.assemble import Data, DataConfig
 from flan_jax.data.cache import TokenCache
+from flan_jax.data.config import DataConfig
 from flan_jax.data.encode import Encoder, Rendering
+from flan_jax.data.run_data import open_data
 from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.slices import parse_spec, reading_order
@@ -132,7 +133,7 @@ def test_no_row_is_lost_and_each_keeps_its_own_target(write_rows, tmp_path, coun
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_inverted_templates_are_never_evaluated_but_for_translation_into_english(cluster, tmp_path):
-    jobs = Data(DataConfig(held_out=cluster, cache_dir=str(tmp_path))).eval_jobs()
+    jobs = open_data(DataConfig(held_out=cluster, cache_dir=str(tmp_path))).eval.jobs()
     inverted = [(d, t) for d, t in jobs if t.kind != "forward"]
     assert (
         len(jobs) - len(inverted) == sum(len(d.forward()) for d in CATALOGUE.cluster(cluster)) > 0
@@ -221,9 +222,9 @@ def test_the_same_rows_train_once(tmp_path):
         and set(size[train[a][1]]) & set(size[train[b][1]])
     ]
     assert same == [("mnli_matched", "mnli_mismatched")]
-    data = Data(DataConfig(held_out="none", cache_dir=str(tmp_path)))
+    data = open_data(DataConfig(held_out="none", cache_dir=str(tmp_path)))
     assert (
-        "mnli_matched" in data.train_datasets() and "mnli_mismatched" not in data.train_datasets()
+        "mnli_matched" in data.train.datasets() and "mnli_mismatched" not in data.train.datasets()
     )
     assert "counts once" in data.left_out["mnli_mismatched"]
 
@@ -234,7 +235,7 @@ def test_rates_count_the_rows_that_are_left_after_filters_with_exemplars_too(
 ):
     raw = [{"text": f"Tweet {i}.", "polarity": (0, 2, 4)[i % 3]} for i in range(230)]
     directory = write_rows("sentiment140", "train", raw)
-    data = Data(
+    data = open_data(
         DataConfig(
             held_out="none",
             mixture_or_task_name="sentiment140",
@@ -244,8 +245,8 @@ def test_rates_count_the_rows_that_are_left_after_filters_with_exemplars_too(
             shots=shots,
         )
     )
-    data.build_shard("sentiment140", 0)
-    (member,) = data.members()
+    data.train.build_shard("sentiment140", 0)
+    (member,) = data.train.members()
     train = next(reading_order(CATALOGUE["sentiment140"], "train[:-200]", len(raw)))
     usable = sum(raw[i]["polarity"] != 2 for i in train)  # the others are neutral
     assert len(train) == 30 and 15 < usable < 30 and (member.rows, member.rate) == (usable, usable)

@@ -15,12 +15,13 @@ from flan_jax.catalogue import CATALOGUE, CLUSTERS, FROM_ROW, Dataset, Template
 from flan_jax.catalogue.relations import shared_texts
 from flan_jax.catalogue.splits import INTRA_CLUSTER_SPLITS
 from flan_jax.cli import dispatch
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.data.contamination import index as held_out_index
 from flan_jax.data.contamination.index import HeldOutIndex, Rows, gram_words, own_texts, read_rows
 from flan_jax.data.contamination.ngrams import words
 from flan_jax.data.contamination.overlap import compare, held_out_overlap
 from flan_jax.data.rows import usable_rows
+from flan_jax.data.run_data import open_data
 from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.sources.slices import reading_order
@@ -446,11 +447,11 @@ def test_a_run_can_leave_out_the_training_rows_that_repeat_held_out_ones(write_r
         task_feature_lengths={"inputs": 512, "targets": 64},
     )
     whole, filtered = (
-        Data(dataclasses.replace(config, decontaminate=flag)) for flag in (False, True)
+        open_data(dataclasses.replace(config, decontaminate=flag)) for flag in (False, True)
     )
     for data in (whole, filtered):
-        data.build_shard("cola", 0)
-    assert whole.shard_key("cola", 0) != filtered.shard_key("cola", 0)
-    counts = [data.counts("cola") for data in (whole, filtered)]
+        data.train.build_shard("cola", 0)
+    assert whole.train.shard_key("cola", 0) != filtered.train.shard_key("cola", 0)
+    counts = [data.train.counts("cola") for data in (whole, filtered)]
     assert counts[0]["rows"] == 30 and counts[1]["rows"] == 29
     assert counts[1]["dropped: shares words with held-out rte"] == 1

@@ -12,7 +12,8 @@ import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import checkpoints
 from flan_jax.catalogue import CATALOGUE
 from flan_jax.checkpoints.read import open_checkpoint
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
 from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.models import t5
 from flan_jax.parallel import partitioning
@@ -78,7 +79,7 @@ def their_scores(theirs, source, options) -> list[float]:
 @pytest.mark.parametrize("name", DATASETS)
 def test_scores_of_real_rows_are_theirs(models, name, real_rows, t5_vocabulary, tmp_path):
     theirs, model, params = models
-    data = Data(
+    data = open_data(
         DataConfig(
             source="jsonl",
             data_dir=str(real_rows),
@@ -91,8 +92,8 @@ def test_scores_of_real_rows_are_theirs(models, name, real_rows, t5_vocabulary, 
         )
     )
     dataset = CATALOGUE[name]
-    data.build_eval(dataset, dataset.forward()[0])
-    examples = data.eval_examples(dataset, dataset.forward()[0])
+    data.eval.build(dataset, dataset.forward()[0])
+    examples = data.eval.examples(dataset, dataset.forward()[0])
     assert len(examples.inputs) == ROWS
     ours = RankScorer(model).scores(params, examples.inputs, examples.options)
     for source, options, scores in zip(examples.inputs, examples.options, ours):

@@ -16,7 +16,7 @@ from flan_jax import generate
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config import run_directory
 from flan_jax.config.flags import ArgumentParser
-from flan_jax.data.assemble import DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
 from flan_jax.training import run_record

@@ -12,7 +12,8 @@ import pytest
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE, CLUSTERS
 from flan_jax.catalogue.splits import SUPERGLUE, held_out_split
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
 from flan_jax.data.seqio import recipes, registration
 from flan_jax.data.seqio.lazy_registry import LazyRegistry
 from flan_jax.errors import UserError
@@ -101,19 +102,19 @@ def test_a_wrong_setting_is_refused(setting, said):
 
 
 def test_our_own_names_train_as_the_datasets_they_stand_for():
-    data = Data(
+    data = open_data(
         DataConfig(
             mixture_or_task_name="flan_copa", held_out="none", templates=1, decontaminate=True
         )
     )
-    assert data.train_datasets() == ["copa"] and not data.seqio_tasks
-    assert data.shard_key("copa", 0) == Data(
+    assert data.train.datasets() == ["copa"] and not data.train.seqio_tasks
+    assert data.train.shard_key("copa", 0) == open_data(
         dataclasses.replace(data.config, mixture_or_task_name="copa")
-    ).shard_key("copa", 0)
-    mixture = Data(DataConfig(mixture_or_task_name="flan_heldout_nli", held_out="nli"))
-    assert mixture.train_datasets() == Data(DataConfig(held_out="nli")).train_datasets()
+    ).train.shard_key("copa", 0)
+    mixture = open_data(DataConfig(mixture_or_task_name="flan_heldout_nli", held_out="nli"))
+    assert mixture.train.datasets() == open_data(DataConfig(held_out="nli")).train.datasets()
     with pytest.raises(UserError, match="rte trains while"):
-        Data(DataConfig(mixture_or_task_name="flan_rte", held_out="nli"))
+        open_data(DataConfig(mixture_or_task_name="flan_rte", held_out="nli"))
 
 
 # --- Through SeqIO
@@ -125,7 +126,8 @@ import gin
 import flan_jax.tasks
 import seqio
 from flan_jax.data.seqio import registration as seqio_tasks
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
 from flan_jax.catalogue import CATALOGUE
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
@@ -143,11 +145,11 @@ def tokens(rows):
 # The tokens of the cache, epoch by epoch, at full length and where inputs are shortened.
 wide, narrow = {'inputs': 4096, 'targets': 1024}, {'inputs': 120, 'targets': 24}
 for name, lengths in (('copa', wide), ('e2e_nlg', wide), ('cola', narrow), ('squad_v1', narrow)):
-    data = Data(DataConfig(held_out='none', task_feature_lengths=lengths, cache_dir=cache, batch_size=2, train_steps=1))
+    data = open_data(DataConfig(held_out='none', task_feature_lengths=lengths, cache_dir=cache, batch_size=2, train_steps=1))
     cached = []
     for epoch in range(2):
-        data.build_shard(name, epoch)
-        shard = data.open_shard(name, epoch)
+        data.train.build_shard(name, epoch)
+        shard = data.train.open_shard(name, epoch)
         cached += [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(shard.inputs))]
     twice = tokens(examples(f'flan_{name}', lengths, num_epochs=2))
     half = len(cached) // 2
@@ -195,23 +197,23 @@ found['mine'] = sorted(t.name for t in seqio.get_mixture_or_task('mine').tasks)
 seqio.MixtureRegistry.add('alone', ['flan_copa'], default_rate=1.0)
 own = DataConfig(mixture_or_task_name='alone', held_out='none', batch_size=2, train_steps=3, cache_dir=cache,
                  task_feature_lengths=lengths)
-found['own'] = prepare(own).batches().datasets_at(0)
+found['own'] = prepare(own).train.batches().datasets_at(0)
 found['ignored'] = []
 for setting in ({'decontaminate': True}, {'templates': 1}):
     try:
-        Data(dataclasses.replace(own, **setting))
+        open_data(dataclasses.replace(own, **setting))
     except UserError as error:
         found['ignored'].append(str(error))
-data = Data(own)
-data.build_shard('flan_copa', 1)
-shard = data.open_shard('flan_copa', 1)
+data = open_data(own)
+data.train.build_shard('flan_copa', 1)
+shard = data.train.open_shard('flan_copa', 1)
 second = tokens(examples('flan_copa', lengths, num_epochs=2))[len(shard.inputs):]
 found['own_second'] = second == [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))]
-named = Data(dataclasses.replace(own, mixture_or_task_name='flan_rte.is_it_entailed'))
-found['candidates'] = [data.candidates(), data.unchecked(), named.candidates(), named.unchecked()]
+named = open_data(dataclasses.replace(own, mixture_or_task_name='flan_rte.is_it_entailed'))
+found['candidates'] = [data.train.candidates(), data.train.unchecked(), named.train.candidates(), named.train.unchecked()]
 elsewhere = dataclasses.replace(own, source='jsonl', data_dir=rows)
 try:
-    Data(dataclasses.replace(elsewhere, mixture_or_task_name='mine'))
+    open_data(dataclasses.replace(elsewhere, mixture_or_task_name='mine'))
 except UserError as error:
     found['own_mixed_up'] = str(error)
 
@@ -312,7 +314,7 @@ CUT = """
 import json, sys
 import seqio
 import tensorflow as tf
-from flan_jax.data.assemble import DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.prepare import prepare
 
 def read(split, shuffle_files, seed=None):
@@ -337,7 +339,8 @@ def test_what_seqio_cuts_is_counted(tmp_path):
 FUNCTIONS = """
 import functools, json, sys
 import seqio, tensorflow as tf
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
 from flan_jax.errors import UserError
 
 feature = seqio.Feature(seqio.ByteVocabulary())
@@ -358,7 +361,7 @@ def path(preprocessor):
     seqio.TaskRegistry.add('theirs', source=seqio.FunctionDataSource(read, splits=('train',)),
                            preprocessors=[preprocessor, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.tokenize],
                            output_features={'inputs': feature, 'targets': feature})
-    return Data(DataConfig(mixture_or_task_name='theirs', held_out='none')).shard_key('theirs', 0)
+    return open_data(DataConfig(mixture_or_task_name='theirs', held_out='none')).train.shard_key('theirs', 0)
 
 found = {'paths': [path(functools.partial(mapped, fn=lambda row: row, known={'b', 'a', 'c'})), path(added('x')),
                    path(added('y'))]}

@@ -14,7 +14,8 @@ PROGRAM = """
 import json, pathlib, sys
 import tensorflow_datasets as tfds
 from flan_jax.catalogue import CATALOGUE
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
 from flan_jax.data.sources.kinds import open_source
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
@@ -45,7 +46,7 @@ found['row'] = dict(list(source.rows(rte, 'validation'))[3][1])
 data = prepare(DataConfig(source='tfds', data_dir=directory, mixture_or_task_name='rte', held_out='none',
                           vocabulary='bytes', cache_dir=cache, batch_size=2, train_steps=3,
                           task_feature_lengths={'inputs': 1024, 'targets': 64}))
-found['members'] = [(m.name, m.rows) for m in data.members()]
+found['members'] = [(m.name, m.rows) for m in data.train.members()]
 
 record = next(pathlib.Path(directory).rglob('*validation*.tfrecord*'))
 record.write_bytes(record.read_bytes()[:-20])

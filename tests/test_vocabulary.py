@@ -13,8 +13,8 @@ import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE
 from flan_jax.catalogue.render import render
 from flan_jax.catalogue.row_fields import read_row
-from flan_jax.data.assemble import DataConfig
 from flan_jax.data.batches import Batches
+from flan_jax.data.config import DataConfig
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.layout import DecoderLayout, make_layout
 from flan_jax.data.sources.bundled import BundledSource
@@ -378,7 +378,7 @@ def test_a_decoder_row_holds_whole_examples_with_the_loss_on_their_targets(direc
         ),
         workers=1,
     )
-    batches, vocabulary = data.batches(), data.vocabulary
+    batches, vocabulary = data.train.batches(), data.vocabulary
     assert isinstance(batches, Batches) and isinstance(data.layout, DecoderLayout)
     seen = 0
     for step in range(len(batches)):
@@ -386,9 +386,11 @@ def test_a_decoder_row_holds_whole_examples_with_the_loss_on_their_targets(direc
         assert {array.shape for array in batch.values()} == {(4, 640)}
         for row in range(4):
             segments = batch["decoder_segment_ids"][row]
-            for segment, (member, epoch, index) in enumerate(data.plan().row(step * 4 + row), 1):
+            for segment, (member, epoch, index) in enumerate(
+                data.train.plan().row(step * 4 + row), 1
+            ):
                 there = segments == segment
-                name = data.members()[member].name
+                name = data.train.members()[member].name
                 shard = batches._shard(member, epoch)
                 inputs, targets = (
                     getattr(shard, side)[index].tolist() for side in ("inputs", "targets")

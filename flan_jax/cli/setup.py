@@ -16,7 +16,8 @@ import numpy as np
 
 from flan_jax import signals
 from flan_jax.cli.console import print_counts
-from flan_jax.data.assemble import Data, DataConfig
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import RunData, open_data
 from flan_jax.errors import UserError
 from flan_jax.parallel import processes
 from flan_jax.storage.locks import locked
@@ -65,7 +66,7 @@ def _open_run(config: DataConfig, profile_steps: int, flags: argparse.Namespace 
 
     # Mistakes in the settings are found before the processes join: each of them says so and ends by
     # itself.
-    train_config, data = TrainConfig(profile_steps=profile_steps), Data(config)
+    train_config, data = TrainConfig(profile_steps=profile_steps), open_data(config)
     devices.set_up(config.cache_directory() / "compiled", flags)
     run = loop.Run(train_config, data)
     processes.mute_others()
@@ -111,34 +112,44 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
             raise gone
 
 
-def prepared(data: Data, argv: list[str], only: str | None = None) -> Data:
-    """The same data with its rows in the cache; `flan-jax prepare` runs first, in a process of its
-    own, if some lack.
+def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData:
+    """Returns the data with its rows in the cache; `flan-jax prepare` runs first if some are missing.
 
-    Of several hosts the first one prepares and the others wait for it.
+    It runs in a process of its own. Of several hosts the first one prepares and the others wait.
+
+    Args:
+      data: the data of a run.
+      argv: the gin arguments of this verb, for `prepare`.
+      only: 'eval' for what an evaluation of a checkpoint needs.
+
+    Returns:
+      `data`, or the same settings opened again if they were prepared meanwhile.
 
     Raises:
-      SystemExit: if the preparation failed, with its status; it has said why.
+      SystemExit: if the preparation failed, with its status; it has printed why.
     """
     import jax
     from jax.experimental import multihost_utils
 
-    first, status = jax.process_index() == 0, 0
-    prepares = first and bool(data.undownloaded() or not _is_ready(data, only))
+    first, prepares, status = jax.process_index() == 0, False, 0
+    if first:
+        prepares = bool(data.undownloaded() or data.missing(only))
     if prepares:
         status = _prepare([*([f"--only={only}"] if only else []), *argv])
     if jax.process_count() > 1:
         processes.wait_for_all("the token cache")
-        status = int(multihost_utils.broadcast_one_to_all(np.int32(status)))
+        outcome = np.array([prepares, status], np.int32)
+        prepares, status = multihost_utils.broadcast_one_to_all(outcome).tolist()
     if status:
         raise SystemExit(status)
-    data = Data(data.config)
-    if not _is_ready(data, only):
+    if prepares:
+        data = open_data(data.config)  # its rows may have been downloaded meanwhile
+    if (prepares or not first) and data.missing(only):
         raise UserError(
             f"the token cache in {data.directory} lacks what was just prepared: is it on storage "
             "that all hosts see, and are the data left alone? Then run the same command again."
         )
-    if first and not prepares:  # The preparation has said so, too.
+    if first and not prepares:  # the preparation prints this, too
         print_counts(data, only)
     return data
 
@@ -165,10 +176,6 @@ def _prepare(arguments: list[str]) -> int:
         file=sys.stderr,
     )
     return signals.SAVED if status == -signal.SIGTERM else 1
-
-
-def _is_ready(data: Data, only: str | None) -> bool:
-    return data.eval_ready() if only == "eval" else data.ready()
 
 
 def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:

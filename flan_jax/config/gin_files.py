@@ -38,7 +38,7 @@ DEFAULT_GIN_FILE = "gin/flan.gin"
 # The modules whose parameters a run's gin files may set; training ones too, since the same files
 # configure every verb.
 CONFIGURED = (
-    "flan_jax.data.assemble",
+    "flan_jax.data.run_data",
     "flan_jax.training.loop",
     "flan_jax.optim.adafactor",
     "flan_jax.models.t5",

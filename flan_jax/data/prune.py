@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 
 from flan_jax.catalogue.registry import CATALOGUE
-from flan_jax.data.assemble import Data
 from flan_jax.data.packs import Pack, PackWriter
+from flan_jax.data.run_data import RunData
 
 OTHER_CODE = "rendered by other code or templates"
 UNUSED = "not used for {days} days"
@@ -60,7 +60,7 @@ class Freed:
         )
 
 
-def prune(data: Data, days: float, dry_run: bool = False) -> Freed:
+def prune(data: RunData, days: float, dry_run: bool = False) -> Freed:
     """Takes shards, plans and left-over files out of the cache of `data`.
 
     What the configuration of `data` uses stays, whatever its age. Of the rest goes what this
@@ -68,7 +68,8 @@ def prune(data: Data, days: float, dry_run: bool = False) -> Freed:
     no run has opened for `days` days. A run that is under way keeps what it has opened, and renders
     again what it lacks at its next start.
     """
-    freed, used, plans = Freed(), data.keys_in_use(), data.plans_in_use()
+    freed, plans = Freed(), data.train.plans_in_use()
+    used = data.eval.keys_in_use() | data.train.keys_in_use()
     before, unused = time.time() - days * _DAY, UNUSED.format(days=f"{days:g}")
     for pack in data.cache.packs.packs():
         with contextlib.suppress(FileNotFoundError):  # another process prunes, too
@@ -93,7 +94,13 @@ def prune(data: Data, days: float, dry_run: bool = False) -> Freed:
 
 
 def _prune_pack(
-    data: Data, pack: Pack, used: set[str], before: float, unused: str, freed: Freed, dry_run: bool
+    data: RunData,
+    pack: Pack,
+    used: set[str],
+    before: float,
+    unused: str,
+    freed: Freed,
+    dry_run: bool,
 ) -> None:
     state = pack.path.stat()
     reasons = {}

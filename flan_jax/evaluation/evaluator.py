@@ -21,8 +21,9 @@ from jax.experimental import multihost_utils
 
 from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.catalogue.registry import CATALOGUE
-from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.cache import EvalExamples
+from flan_jax.data.eval_data import Protocol
+from flan_jax.data.run_data import RunData
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results, unit_scores
 from flan_jax.evaluation.generator import Generator
@@ -46,7 +47,7 @@ class HeldOut:
       directory: `results.csv`, `signatures.json` and `predictions/` lie below it.
     """
 
-    def __init__(self, data: Data, model, mesh: jax.sharding.Mesh, directory: pathlib.Path):
+    def __init__(self, data: RunData, model, mesh: jax.sharding.Mesh, directory: pathlib.Path):
         self.data, self.directory = data, directory
         self._model = model_digest(model.config)
         self._scorer = RankScorer(model, mesh, bos_id=data.vocabulary.bos_id)
@@ -62,7 +63,7 @@ class HeldOut:
         self,
         params: Any,
         setting: Setting,
-        asked: Protocol,
+        protocol: Protocol,
         while_training: bool = False,
         stop: Callable[[], object] = lambda: False,
     ) -> bool:
@@ -75,9 +76,9 @@ class HeldOut:
         Args:
           params: the parameters in memory.
           setting: the columns that all numbers share.
-          asked: which rows, and how they are asked.
+          protocol: which rows, and how they are evaluated.
           while_training: numbers alone: without predictions and the majority class.
-          stop: asked after each template of a dataset, of all hosts; what is not evaluated then is
+          stop: called after each template of a dataset, of all hosts; what is not evaluated then is
             left for another time.
 
         Returns:
@@ -87,12 +88,12 @@ class HeldOut:
         if writes:
             self._drop_gone()
         predictions = self.directory / "predictions" / self._predictions_name(setting)
-        jobs, identity = self._jobs(asked), [parameters_digest(params), self._model]
+        jobs, identity = self._jobs(protocol), [parameters_digest(params), self._model]
         if writes:
             self._sign(jobs)
         keys = [
             self._key(
-                setting, *job, asked, [identity, None if while_training else predictions.name]
+                setting, *job, protocol, [identity, None if while_training else predictions.name]
             )
             for job in jobs
         ]
@@ -106,7 +107,9 @@ class HeldOut:
         if while_training:
             done |= self._done(
                 [
-                    self._key(setting, *job, self.data.asked, [identity, predictions.name])
+                    self._key(
+                        setting, *job, self.data.eval.eval_protocol, [identity, predictions.name]
+                    )
                     for job in jobs
                 ]
             )
@@ -118,11 +121,11 @@ class HeldOut:
                 flush=True,
             )
         if not while_training:
-            self._check_not_fewer(todo, asked)
+            self._check_not_fewer(todo, protocol)
         start, printed, majority = time.perf_counter(), 0.0, set()
         unconditional_input = self._unconditional_input()
         groups = results.evaluate(
-            self._examples_of(jobs, done, asked),
+            self._examples_of(jobs, done, protocol),
             CATALOGUE,
             setting,
             lambda inputs, options: self._scorer.scores(params, inputs, options),
@@ -135,7 +138,7 @@ class HeldOut:
             if not while_training and dataset.name not in majority:
                 majority.add(dataset.name)
                 rows += results.majority_rows(
-                    self.data.eval_examples(dataset, template, asked), dataset, setting
+                    self.data.eval.examples(dataset, template, protocol), dataset, setting
                 )
             if writes:
                 with results.alone_in(self.directory):
@@ -153,7 +156,7 @@ class HeldOut:
         return True
 
     def _examples_of(
-        self, jobs: Sequence[tuple[Dataset, Template]], done: np.ndarray, asked: Protocol
+        self, jobs: Sequence[tuple[Dataset, Template]], done: np.ndarray, protocol: Protocol
     ) -> Iterator[EvalExamples]:
         """The rows of the jobs that are not done. Those before them are passed over, not left out:
         the widths of batches depend on what came before, and the last digits of scores on the
@@ -162,7 +165,7 @@ class HeldOut:
         self._scorer.shapes.clear()
         self._generator.shapes.clear()
         for job, is_done in zip(jobs, done):
-            examples = self.data.eval_examples(*job, asked)
+            examples = self.data.eval.examples(*job, protocol)
             if not is_done:
                 yield examples
             elif examples.options is None:
@@ -189,13 +192,15 @@ class HeldOut:
                 json.dumps(known | {name: signature(name) for name in sorted(names)}, indent=1),
             )
 
-    def _jobs(self, asked: Protocol) -> list[tuple[Dataset, Template]]:
+    def _jobs(self, protocol: Protocol) -> list[tuple[Dataset, Template]]:
         """What is evaluated; a dataset without a usable row is left out, and that is printed."""
-        jobs = self.data.eval_jobs(asked)
+        jobs = self.data.eval.jobs(protocol)
         # a row is usable in every template or in none
         one_each = {job[0].name: job for job in jobs}
         empty = {
-            name for name, job in one_each.items() if not self.data.eval_counts(*job, asked)["rows"]
+            name
+            for name, job in one_each.items()
+            if not self.data.eval.counts(*job, protocol)["rows"]
         }
         if empty:
             names = ", ".join(sorted(empty))
@@ -210,14 +215,14 @@ class HeldOut:
         setting: Setting,
         dataset: Dataset,
         template: Template,
-        asked: Protocol,
+        protocol: Protocol,
         behind: Sequence[Any],
     ) -> tuple[str, str]:
         """(name, digest) in `evaluated.json`: the rows of `results.csv` that it stands for, and
         what they come from.
         """
         name = _name(setting, dataset.name, self.data.config.eval_split, template.id)
-        shard = self.data.eval_key(dataset, template, asked)
+        shard = self.data.eval.key(dataset, template, protocol)
         metrics = results.metrics_of(dataset, template.kind)
         return name, digest(
             [shard, metrics, results.UNCONDITIONAL_INPUT, dataclasses.asdict(setting), *behind]
@@ -253,7 +258,7 @@ class HeldOut:
                 )
 
     def _check_not_fewer(
-        self, todo: Sequence[tuple[tuple[str, str], Dataset, Template]], asked: Protocol
+        self, todo: Sequence[tuple[tuple[str, str], Dataset, Template]], protocol: Protocol
     ) -> None:
         """Makes sure that numbers of many rows do not give way to those of some.
 
@@ -265,7 +270,7 @@ class HeldOut:
             name = _name(row, row.dataset, row.split, row.template)
             most[name] = max(most[name], row.n)
         for (name, _), dataset, template in todo:
-            count = self.data.eval_counts(dataset, template, asked)["rows"]
+            count = self.data.eval.counts(dataset, template, protocol)["rows"]
             if most[name] > count:
                 raise UserError(
                     f"{path} has numbers of {most[name]} rows of {dataset.name}/{template.id}, and "

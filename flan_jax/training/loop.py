@@ -23,8 +23,9 @@ import jax.numpy as jnp
 
 from flan_jax import checkpoints
 from flan_jax.checkpoints import manager
-from flan_jax.data.assemble import Data, Protocol
 from flan_jax.data.batches import Batches
+from flan_jax.data.eval_data import Protocol
+from flan_jax.data.run_data import RunData
 from flan_jax.data.vocabulary import padded_size
 from flan_jax.errors import Diverged, UserError
 from flan_jax.evaluation import results
@@ -58,7 +59,7 @@ class Run:
       preemption: whether SIGTERM or Ctrl-C came; its `handled` goes around `train` and `evaluate`.
     """
 
-    def __init__(self, config: TrainConfig, data: Data):
+    def __init__(self, config: TrainConfig, data: RunData):
         self.config, self.data = config, data
         self.directory = local_path(config.model_dir, "MODEL_DIR")
         rows = config.embedding_rows or padded_size(data.vocabulary)
@@ -221,7 +222,7 @@ class Run:
           Diverged: if a loss or a parameter is not finite; names the step and the datasets of its
             batch. Nothing of it is saved.
         """
-        batches = self.data.batches()
+        batches = self.data.train.batches()
         flops = model_flops(
             self.model_config, self.data.config.batch_size, *self.data.config.lengths()
         )
@@ -274,7 +275,7 @@ class Run:
         config, begin = self.config, self.step
         if begin == self.steps:
             return False
-        validation = self.data.batches("validation")
+        validation = self.data.train.batches("validation")
         # What a preemption has left of the evaluation of the step that it saved.
         if self._evaluates_at(begin) and not self._evaluate_on_the_way(begin):
             self._print_saved(begin)
@@ -323,19 +324,19 @@ class Run:
         print(f"{self.preemption.cause}: saved step {step}; the same command resumes.", flush=True)
 
     def _evaluates_at(self, step: int) -> bool:
-        """Whether the held-out rows are asked after this step; the last step has an evaluation of
+        """Whether the held-out rows are evaluated after this step; the last step has an evaluation of
         its own.
         """
         every = self.data.config.eval_every
-        return bool(every and self.data.evaluated and 0 < step < self.steps and step % every == 0)
+        return bool(every and self.data.eval.names and 0 < step < self.steps and step % every == 0)
 
     def _evaluate_on_the_way(self, step: int) -> bool:
         """Evaluates the state of a step; False if the run was preempted meanwhile."""
-        asked = self.data.asked_while_training
+        protocol = self.data.eval.training_protocol
         return self._evaluator(self.directory, self.directory).evaluate(
             self.state["params"],
-            self._setting("tuned", step, asked, self.directory),
-            asked,
+            self._setting("tuned", step, protocol, self.directory),
+            protocol,
             while_training=True,
             stop=self.preemption.requested,
         )
@@ -380,7 +381,7 @@ class Run:
         params: Any,
         step: int,
         output: pathlib.Path | None = None,
-        asked: Protocol | None = None,
+        protocol: Protocol | None = None,
         whose: pathlib.Path | None = None,
     ) -> bool:
         """Scores the held-out cluster with `params` and adds the numbers to `results.csv` under the
@@ -389,15 +390,22 @@ class Run:
         `whose` is the directory of the run that the parameters are of, if not of this one. False if
         it was preempted.
         """
-        asked, whose = asked or self.data.asked, whose or self.directory
+        protocol, whose = protocol or self.data.eval.eval_protocol, whose or self.directory
         evaluator = self._evaluator(output or self.directory, whose)
         return not self.preemption.requested() and evaluator.evaluate(
-            params, self._setting(name, step, asked, whose), asked, stop=self.preemption.requested
+            params,
+            self._setting(name, step, protocol, whose),
+            protocol,
+            stop=self.preemption.requested,
         )
 
-    def _setting(self, name: str, step: int, asked: Protocol, whose: pathlib.Path) -> Setting:
+    def _setting(self, name: str, step: int, protocol: Protocol, whose: pathlib.Path) -> Setting:
         style = self.data.config.options_style
-        mode = asked.instructions if style == "fixed" else f"{asked.instructions}, options {style}"
+        mode = (
+            protocol.instructions
+            if style == "fixed"
+            else f"{protocol.instructions}, options {style}"
+        )
         return Setting(
             run=results.run_name(whose),
             step=step,

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 
 from flan_jax.config import run_directory
-from flan_jax.data.assemble import Data, DataConfig, in_catalogue
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import RunData
+from flan_jax.data.train_names import in_catalogue
 from flan_jax.errors import UserError
 from flan_jax.storage.files import read_json, readable, write_file
 
@@ -51,13 +53,13 @@ def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict
     }
 
 
-def record_of(data: Data) -> dict[str, Any]:
+def record_of(data: RunData) -> dict[str, Any]:
     """Returns the data that the settings select, which must be the same when a run is resumed.
 
     The mixture card is part of it.
     """
     return {
-        "eval": data.evaluated,
+        "eval": data.eval.names,
         "dropped": data.split.dropped,
         "left_out": data.left_out,
         "overlaps": [
@@ -69,8 +71,8 @@ def record_of(data: Data) -> dict[str, Any]:
             }
             for shared in data.split.overlaps
         ],
-        "card": [dataclasses.asdict(row) for row in data.card(data.members())],
-        "shards": {m.name: data.shard_key(m.name, 0) for m in data.members()},
+        "card": [dataclasses.asdict(row) for row in data.train.card(data.train.members())],
+        "shards": {m.name: data.train.shard_key(m.name, 0) for m in data.train.members()},
         "vocabulary": data.vocabulary.fingerprint,
     }
 
@@ -135,7 +137,7 @@ def keep(directory: pathlib.Path, record: dict[str, Any], fresh: bool) -> None:
         write_file(path, json.dumps(record, indent=1))
 
 
-def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
+def trained_on(directory: pathlib.Path, data: RunData) -> list[str]:
     """Returns the datasets on which a run, and the runs it started from, were trained.
 
     They are read from `mixture.json`: a run may be evaluated with other settings than it was
@@ -148,7 +150,7 @@ def trained_on(directory: pathlib.Path, data: Data) -> list[str]:
     """
     names = _trained_on(directory, set())
     if names is None:
-        return data.candidates() if (directory / "config.gin").exists() else []
+        return data.train.candidates() if (directory / "config.gin").exists() else []
     return in_catalogue(names)
 
 

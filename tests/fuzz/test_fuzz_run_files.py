@@ -170,11 +170,15 @@ def test_records_of_results(fuzz, examples, run, name, value):
     )
 
 
-class Data:
-    """Of `Data`, what `trained_on` asks where a run has no record."""
+class NoTrainData:
+    """What `trained_on` reads of a run's data where the run has no record."""
 
     def candidates(self):
         return []
+
+
+class NoData:
+    train = NoTrainData()
 
 
 @shares(quick=40, full=800)
@@ -187,7 +191,7 @@ def test_mixture(fuzz, examples, run):
         run_record.check_same(
             run, {key: MIXTURE[key] for key in ("held_out", "seed", "card", "shards")}
         )
-        names = run_record.trained_on(run, Data())
+        names = run_record.trained_on(run, NoData())
         return all(isinstance(name, str) for name in names)
 
     fuzz(

@@ -18,7 +18,7 @@ from flan_jax.catalogue.row_fields import read_row
 from flan_jax.checkpoints.model_gin import CONFIG_CLASS
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files
-from flan_jax.data.assemble import DataConfig
+from flan_jax.data.config import DataConfig
 from flan_jax.models.architectures import make_model
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.training.config import TrainConfig
