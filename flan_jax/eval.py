@@ -18,7 +18,7 @@ from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose, run_name
 from flan_jax.parallel import processes
-from flan_jax.report import __main__ as report
+from flan_jax.report.write import conclude
 from flan_jax.storage.paths import local_path
 
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         step, params = run.read_params(source, flags.step)
         with run.preemption.handled():
             finished = run.evaluate(name, params, step, output, whose=whose)
-        return report.conclude(output, finished, run.preemption.cause)
+        return conclude(output, finished, run.preemption.cause)
 
 
 def make_parser() -> ArgumentParser:

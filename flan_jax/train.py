@@ -15,7 +15,7 @@ from flan_jax.cli.setup import alone, make_directory, open_run, prepared
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.parallel import processes
-from flan_jax.report import __main__ as report
+from flan_jax.report.write import conclude
 
 if TYPE_CHECKING:
     from flan_jax.training import loop
@@ -102,7 +102,7 @@ def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
         finished = finished and run.evaluate(
             "untuned", run.initial_state()["params"], 0, protocol=data.eval.untuned_protocol
         )
-    return report.conclude(run.directory, finished, run.preemption.cause)
+    return conclude(run.directory, finished, run.preemption.cause)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,11 @@ from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import ResultRow, remember_run, write_results
 from flan_jax.metrics.uncertainty import Measure, paired_difference, standard_error
 from flan_jax.report import __main__ as verb
-from flan_jax.report import figures, summary
+from flan_jax.report import bars
+from flan_jax.report.comparisons import compare, means_are_alike
+from flan_jax.report.steps import progress
+from flan_jax.report.table import table
+from flan_jax.report.write import conclude
 
 
 def row(
@@ -85,7 +89,7 @@ def results():
 
 
 def test_each_number_is_what_it_says():
-    cb, rte, mean = summary.compare(results())
+    cb, rte, mean = compare(results())
     assert (rte.tuned.mean, rte.tuned.std, rte.tuned.stderr) == (60.0, 10.0, 2.0)
     assert (rte.tuned.low, rte.tuned.high, rte.tuned.best, rte.tuned.best_template) == (
         50.0,
@@ -112,7 +116,7 @@ def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
     validation = [
         row(f"t{i}", value, split="validation") for i, value in enumerate((9.0, 8.0, 7.0))
     ]
-    rte = summary.compare(results() + validation)[1]
+    rte = compare(results() + validation)[1]
     assert rte.tuned.split == "test"
     assert (rte.tuned.best, rte.tuned.best_template, rte.tuned.best_by_validation) == (
         50.0,
@@ -120,15 +124,15 @@ def test_the_best_template_is_chosen_on_validation_rows_if_there_are_any():
         True,
     )
     # A split that was chosen on itself is marked, one chosen on validation rows is not.
-    text = summary.table([rte])
+    text = table([rte])
     assert "| 50.0 t0 |" in text and "†" not in text
-    only = summary.compare(validation)[0]
+    only = compare(validation)[0]
     assert only.tuned.split == "validation" and not only.tuned.best_by_validation
-    assert "| rte (validation) |" in summary.table([only])
+    assert "| rte (validation) |" in table([only])
 
 
 def test_table_shows_each_dataset_once_with_its_baselines():
-    lines = summary.table(summary.compare(results())).splitlines()
+    lines = table(compare(results())).splitlines()
     assert "## Natural language inference" in lines
     # Without what each row contributes the error is an upper bound, and there is no paired
     # difference.
@@ -146,7 +150,7 @@ def test_table_shows_each_dataset_once_with_its_baselines():
             stderr=None,
         )
     ]
-    text = summary.table(summary.compare(rouge))
+    text = table(compare(rouge))
     assert (
         "| xsum | rouge1 | 100 | 1 | 20.0 |  |  | 20.0 | 20.0 |  |  |  |  |" in text
         and "stemmer" in text
@@ -199,14 +203,12 @@ def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_gold
     untuned, second = measured(
         [row(f"t{i}", 0, model="untuned", step=0) for i in range(3)], GOLDEN["b"], groups
     )
-    (line,) = summary.compare([*tuned, *untuned], {**first, **second})
+    (line,) = compare([*tuned, *untuned], {**first, **second})
     assert line.tuned.mean == pytest.approx(100 * GOLDEN["summary_a"]["mean"], abs=1e-6)
     assert line.tuned.stderr == pytest.approx(100 * se, abs=1e-6) and not line.tuned.stderr_is_bound
     assert line.difference.value == pytest.approx(100 * GOLDEN["paired"]["diff"], abs=1e-6)
     assert line.difference.stderr == pytest.approx(100 * paired_se, abs=1e-6)
-    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in summary.table(
-        [line]
-    )
+    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in table([line])
 
 
 def test_errors_are_those_of_repeated_draws():
@@ -247,28 +249,28 @@ def test_differences_of_bleu_and_f1_are_recomputed_on_resampled_rows_and_no_diff
     same = paired_difference([ours], [ours])
     assert (same.value, same.stderr, same.changed) == (0, 0, 0)
     rows, known = measured([row("a", 0), row("a", 0, model="untuned", step=0)], np.ones((4, 2)))
-    assert "| 0.0, no row differs |" in summary.table(summary.compare(rows, known))
+    assert "| 0.0, no row differs |" in table(compare(rows, known))
 
 
 def test_models_on_other_rows_or_templates_have_no_paired_difference():
     rows, known = measured([row("a", 0), row("a", 0, model="untuned", step=0)], np.eye(2))
-    assert summary.compare(rows, known)[0].difference is not None
+    assert compare(rows, known)[0].difference is not None
     moved = {
         key: one._replace(units=("8", "9")) if "untuned" in key else one
         for key, one in known.items()
     }
-    assert summary.compare(rows, moved)[0].difference is None
+    assert compare(rows, moved)[0].difference is None
     for setting, pairs in (({"instruction_mode": "baseline"}, False), ({"shots": 5}, True)):
         other, measures_of_other = measured(
             [row("a", 0), row("a", 0, model="untuned", step=0, **setting)], np.eye(2)
         )
-        (line,) = summary.compare(other, measures_of_other)
+        (line,) = compare(other, measures_of_other)
         assert line.untuned is not None and (line.difference is not None) == pairs
     stale = {
         key: one._replace(parts=one.parts * [[1], [0]] + [[0, 1], [0, 1]])
         for key, one in known.items()
     }
-    assert summary.compare(rows, stale)[0].difference is None  # they do not give the rows' values
+    assert compare(rows, stale)[0].difference is None  # they do not give the rows' values
 
 
 def test_a_changed_file_of_what_rows_contribute_gives_no_paired_difference():
@@ -277,7 +279,7 @@ def test_a_changed_file_of_what_rows_contribute_gives_no_paired_difference():
         unit_scores.key(one): Measure("macro_f1", ("r0", "r1"), np.ones((2, 3 * classes)))
         for classes, one in enumerate(rows, 1)
     }
-    (line,) = summary.compare(rows, known)
+    (line,) = compare(rows, known)
     assert line.tuned.stderr is not None and line.difference is None
 
 
@@ -285,13 +287,13 @@ def test_a_cluster_counts_the_datasets_of_the_paper_and_not_their_configurations
     # ANLI's three rounds are one dataset of the paper, as MNLI's two sets are.
     values = {"anli_r1": 30.0, "anli_r2": 40.0, "anli_r3": 50.0, "rte": 80.0}
     rows = [row("a", value, dataset=name) for name, value in values.items()]
-    mean = summary.compare(rows)[-1]
+    mean = compare(rows)[-1]
     assert mean.tuned.mean == 60.0 and mean.tuned.stderr == pytest.approx(
         (3 * (2 / 6) ** 2 + 1) ** 0.5
     )
-    assert "| **mean of 2 datasets (4 configurations)** |" in summary.table([mean])
+    assert "| **mean of 2 datasets (4 configurations)** |" in table([mean])
     early = [dataclasses.replace(one, step=5, value=one.value - 10) for one in rows]
-    assert "| test | 5 | 2 | 400 | accuracy | 50.0 |" in summary.progress([*rows, *early])
+    assert "| test | 5 | 2 | 400 | accuracy | 50.0 |" in progress([*rows, *early])
 
 
 def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
@@ -300,10 +302,10 @@ def test_models_are_named_by_what_sets_them_apart_and_meet_their_own_baseline():
         row("t1", 79.0, run="big", size="t5_base"),
         row("t0", 45.0, run="big", size="t5_base", model="untuned", step=0),
     ]
-    small, big = (line for line in summary.compare(rows) if line.dataset == "rte")
+    small, big = (line for line in compare(rows) if line.dataset == "rte")
     assert (small.label, big.label) == ("t5_tiny, nli", "t5_base, big")
     assert (small.untuned.mean, big.untuned.mean) == (40.0, 45.0)
-    assert "| rte | t5_base, big | accuracy |" in summary.table([small, big])
+    assert "| rte | t5_base, big | accuracy |" in table([small, big])
 
 
 def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
@@ -323,7 +325,7 @@ def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
         )
         for name, value in (("wmt14", 36.0), ("wmt16", 40.0))
     ]
-    lines = summary.compare([*back, *there])
+    lines = compare([*back, *there])
     assert [(line.dataset, line.tuned.mean) for line in lines] == [
         ("wmt14", 30.0),
         ("wmt16", 20.0),
@@ -332,19 +334,19 @@ def test_inverted_templates_stand_apart_and_have_a_mean_of_their_own():
         ("wmt16", 40.0),
         ("", 38.0),
     ]
-    text = summary.table(lines)
+    text = table(lines)
     assert text.index("## Translation\n") < text.index("## Translation, inverted templates\n")
-    assert figures.draw(lines).startswith(b"\x89PNG")
+    assert bars.draw(lines).startswith(b"\x89PNG")
 
 
 def test_steps_are_shown_where_there_are_several():
-    assert summary.progress(results()[:5]) == ""
+    assert progress(results()[:5]) == ""
     early = [
         row("t0", 20.0, step=5, n=32),
         row("t1", 40.0, step=5, n=32),
         row("t0", 60.0, dataset="cb", step=5, n=16),
     ]
-    text = summary.progress([*results()[:5], *early])
+    text = progress([*results()[:5], *early])
     assert text.splitlines()[5:] == [
         "| flan | Natural language inference | test | 5 | 2 | 48 | accuracy | 45.0 |",
         "| flan | Natural language inference | test | 10 | 2 | 156 | accuracy | 72.5 |",
@@ -353,18 +355,18 @@ def test_steps_are_shown_where_there_are_several():
 
 def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
     rows = [row("t0", 50.0), row("t0", 40.0, model="untuned", step=0, instruction_mode="baseline")]
-    assert "| 40.0 (baseline) |" in summary.table(summary.compare(rows))
+    assert "| 40.0 (baseline) |" in table(compare(rows))
     rows[1] = dataclasses.replace(rows[1], shots=3)
-    assert "| 40.0 (baseline, 3 shots) |" in summary.table(summary.compare(rows))
+    assert "| 40.0 (baseline, 3 shots) |" in table(compare(rows))
 
 
 def test_baselines_alone_make_a_report_and_nothing_does_not():
     untuned = [r for r in results() if r.model != "flan"]
-    (line,) = summary.compare(untuned)
-    assert line.tuned is None and "| 40.0 ± 10.0 |  | 52.0 |" in summary.table([line])
-    assert figures.draw([line]).startswith(b"\x89PNG")
+    (line,) = compare(untuned)
+    assert line.tuned is None and "| 40.0 ± 10.0 |  | 52.0 |" in table([line])
+    assert bars.draw([line]).startswith(b"\x89PNG")
     with pytest.raises(UserError, match="no row that a table shows"):
-        summary.compare([])
+        compare([])
 
 
 def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
@@ -384,14 +386,14 @@ def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
 
 def test_an_evaluation_that_adds_nothing_does_not_draw_again(tmp_path, monkeypatch):
     write_results(tmp_path / "results.csv", results())
-    assert verb.conclude(tmp_path, True, "") == 0
+    assert conclude(tmp_path, True, "") == 0
     files = [tmp_path / "report.md", tmp_path / "report.png"]
-    monkeypatch.setattr("flan_jax.report.figures.draw", lambda *_: pytest.fail("drawn again"))
-    assert verb.conclude(tmp_path, True, "") == 0
-    monkeypatch.setattr("flan_jax.report.figures.draw", lambda *_: b"another")
+    monkeypatch.setattr("flan_jax.report.bars.draw", lambda *_: pytest.fail("drawn again"))
+    assert conclude(tmp_path, True, "") == 0
+    monkeypatch.setattr("flan_jax.report.bars.draw", lambda *_: b"another")
     write_results(tmp_path / "results.csv", [*results(), row("other", 10.0)])
     before = files[0].read_bytes()
-    verb.conclude(tmp_path, True, "")
+    conclude(tmp_path, True, "")
     assert files[1].read_bytes() == b"another" and files[0].read_bytes() != before
     verb.main([str(tmp_path)])  # the verb itself always draws
 
@@ -419,8 +421,8 @@ def test_a_dataset_that_a_run_trained_on_is_said_not_to_be_held_out(tmp_path, ca
 
 def test_report_needs_neither_jax_nor_tensorflow():
     code = (
-        "import sys, flan_jax.report; print([m for m in ('jax', 'tensorflow', 'seqio', 'nltk') "
-        "if m in sys.modules])"
+        "import sys, flan_jax.report.__main__; "
+        "print([m for m in ('jax', 'tensorflow', 'seqio', 'nltk') if m in sys.modules])"
     )
     assert (
         subprocess.run(
@@ -434,15 +436,15 @@ def test_a_baseline_on_other_rows_is_not_held_against_a_number():
     majority = row(
         "any", 99.0, model="majority", step=0, scoring="majority", instruction_mode="any"
     )
-    assert summary.compare([row("a", 50.0), majority])[0].majority.mean == 99
-    assert summary.compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
+    assert compare([row("a", 50.0), majority])[0].majority.mean == 99
+    assert compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
 
 
 def test_the_test_split_is_shown_though_a_later_step_was_asked_validation_rows():
     later = row("a", 90.0, model="tuned", step=20, split="validation")
-    assert [
-        line.tuned.split for line in summary.compare([row("a", 50.0, model="tuned"), later])
-    ] == ["test"]
+    assert [line.tuned.split for line in compare([row("a", 50.0, model="tuned"), later])] == [
+        "test"
+    ]
 
 
 def test_two_runs_whose_directories_share_a_name_are_two_models(tmp_path, capsys):
@@ -488,9 +490,9 @@ def test_a_run_and_what_was_evaluated_elsewhere_of_it_are_one_model_others_of_it
 
 def test_the_untuned_model_is_that_of_the_run_and_says_if_it_was_asked_in_other_templates():
     rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
-    assert "| 40.0 ± 0.0 (2 templates) |" in summary.table(summary.compare(rows))
-    assert "| 40.0 (1 other templates) |" in summary.table(summary.compare([rows[0], rows[2]]))
-    (line,) = summary.compare([row("a", 60.0, run="other"), *rows[1:]])
+    assert "| 40.0 ± 0.0 (2 templates) |" in table(compare(rows))
+    assert "| 40.0 (1 other templates) |" in table(compare([rows[0], rows[2]]))
+    (line,) = compare([row("a", 60.0, run="other"), *rows[1:]])
     assert line.untuned is None
 
 
@@ -500,23 +502,23 @@ def test_means_over_other_datasets_say_so_and_are_not_drawn_side_by_side():
         for run, names in (("x", ("rte", "cb")), ("y", ("cb", "wnli")))
         for name in names
     ]
-    lines = summary.compare(rows)
-    text = summary.table(lines)
+    lines = compare(rows)
+    text = table(lines)
     assert "**mean of 2 datasets: cb, rte**" in text and "**mean of 2 datasets: cb, wnli**" in text
-    assert not summary.means_are_alike(lines) and figures.draw(lines).startswith(b"\x89PNG")
+    assert not means_are_alike(lines) and bars.draw(lines).startswith(b"\x89PNG")
     mixed = [row("a", 60.0), row("a", 90.0, dataset="cb", split="validation")]
-    assert "| **mean of 2 datasets** (test, validation) |" in summary.table(summary.compare(mixed))
+    assert "| **mean of 2 datasets** (test, validation) |" in table(compare(mixed))
 
 
 def test_more_models_than_colours_are_hatched():
-    lines = summary.compare([row("a", 50.0, run=f"run{i}") for i in range(8)])
-    assert len({figures._style(i) for i in range(24)}) == 24 and figures.draw(lines).startswith(
+    lines = compare([row("a", 50.0, run=f"run{i}") for i in range(8)])
+    assert len({bars._style(i) for i in range(24)}) == 24 and bars.draw(lines).startswith(
         b"\x89PNG"
     )
 
 
 def test_a_mean_says_of_how_many_datasets_it_is_and_if_their_steps_differ():
     lines = [row("a", 50.0, model="tuned"), row("a", 70.0, model="tuned", dataset="cb")]
-    assert "| **mean of 2 datasets** | accuracy | 200 |" in summary.table(summary.compare(lines))
+    assert "| **mean of 2 datasets** | accuracy | 200 |" in table(compare(lines))
     lines[1] = dataclasses.replace(lines[1], step=20)
-    assert "| **mean of 2 datasets, steps 10, 20** |" in summary.table(summary.compare(lines))
+    assert "| **mean of 2 datasets, steps 10, 20** |" in table(compare(lines))

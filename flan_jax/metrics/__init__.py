@@ -9,12 +9,20 @@ target and a prediction are, `uncertainty` how standard errors are computed.
 
 # Importing a module of metrics registers them.
 from flan_jax.metrics import classes, right_or_wrong, scales, short_answers, texts
-from flan_jax.metrics.registry import METRICS, check_metric, score, score_all, signature
+from flan_jax.metrics.registry import (
+    METRICS,
+    check_metric,
+    metric_of_key,
+    score,
+    score_all,
+    signature,
+)
 
 __all__ = [
     "METRICS",
     "check_metric",
     "classes",
+    "metric_of_key",
     "right_or_wrong",
     "scales",
     "score",

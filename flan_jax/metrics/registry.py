@@ -23,6 +23,7 @@ class Metric:
       compute: from targets and predictions to numbers; the first key is the one that tables show.
       needs_classes: whether it counts classes, which free text does not have.
       needs_two_classes: whether it is defined for two classes only.
+      key: the first key of its numbers.
       signature: returns what to quote beside a number that a library computes; None for a metric
         that is computed here.
     """
@@ -30,6 +31,7 @@ class Metric:
     compute: Compute
     needs_classes: bool = False
     needs_two_classes: bool = False
+    key: str = ""
     signature: Callable[[], str] | None = None
 
 
@@ -39,13 +41,18 @@ METRICS: dict[str, Metric] = {}
 def metric(
     needs_classes: bool = False,
     needs_two_classes: bool = False,
+    key: str = "",
     signature: Callable[[], str] | None = None,
 ) -> Callable[[Compute], Compute]:
     """Returns a decorator that registers a function as a metric under its name; see `Metric`."""
 
     def register(compute: Compute) -> Compute:
         METRICS[compute.__name__] = Metric(
-            compute, needs_classes or needs_two_classes, needs_two_classes, signature
+            compute=compute,
+            needs_classes=needs_classes or needs_two_classes,
+            needs_two_classes=needs_two_classes,
+            key=key or compute.__name__,
+            signature=signature,
         )
         return compute
 
@@ -123,3 +130,9 @@ def signature(name: str) -> str:
         return metric.signature()
     summary = metric.compute.__doc__.partition("\n")[0]
     return f"flan_jax {__version__} {name}: {summary}"
+
+
+def metric_of_key(key: str) -> str | None:
+    """Returns the metric that a library computes and whose first number has this key, if any."""
+    names = [name for name, metric in METRICS.items() if metric.signature and metric.key == key]
+    return names[0] if names else None

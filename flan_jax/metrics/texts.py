@@ -56,7 +56,7 @@ def bleu(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[s
     return {"bleu": summed("bleu", np.concatenate([counts, has_four_tokens], axis=1), targets)}
 
 
-@metric(signature=_rouge_signature)
+@metric(key="rouge1", signature=_rouge_signature)
 def rouge(targets: Sequence[Target], predictions: Sequence[Prediction]) -> dict[str, Number]:
     """'rouge1', 'rouge2', 'rougeLsum': means over rows of the best F over references (`signature`).
 

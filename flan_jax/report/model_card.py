@@ -1,9 +1,8 @@
-"""The model card (README.md) of an export, written from the run's own record: settings, mixture,
-results, licences.
-"""
+"""The model card (README.md) of an export, from the run's record: settings, mixture, results."""
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import Any
 
@@ -14,8 +13,9 @@ from flan_jax.checkpoints.origin import origin_of
 from flan_jax.checkpoints.parameters import FIELDS
 from flan_jax.checkpoints.reader import Source
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.results import known_runs, read_results
-from flan_jax.report import summary
+from flan_jax.evaluation.results import RESULTS, known_runs, read_results
+from flan_jax.report.comparisons import compare
+from flan_jax.report.table import table
 from flan_jax.storage.files import read_json
 
 _SETTINGS = (
@@ -37,28 +37,34 @@ _USAGE = """## Usage
 ```python
 from transformers import AutoModelFor{kind}, AutoTokenizer
 
-tokenizer, model = AutoTokenizer.from_pretrained("{path}"), AutoModelFor{kind}.from_pretrained("{path}")
+tokenizer = AutoTokenizer.from_pretrained("{path}")
+model = AutoModelFor{kind}.from_pretrained("{path}")
 messages = [{{"role": "user", "content": "Is it true that penguins can fly?"}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
 print(tokenizer.decode(model.generate(**inputs)[0, {begin}:], skip_special_tokens=True))
 ```
 
 The directory of this file stands for `{path}`. """
 _TEMPLATE = """The chat template renders one prompt as the model read its inputs in training; in
-float32 the answer is that of `flan-jax generate`. All that the model has to read, an instruction and its text, belongs
-into that one message."""
-_OWN_TEMPLATE = """The model was converted and not tuned: if it has a chat template of its own, that is kept;
-otherwise the template renders one prompt as `flan-jax generate` reads it."""
+float32 the answer is that of `flan-jax generate`. Put all that the model has to read, an
+instruction and its text, into that one message."""
+_OWN_TEMPLATE = """The model was converted and not tuned: if it has a chat template of its own, that
+is kept; otherwise the template renders one prompt as `flan-jax generate` reads it."""
+_NO_RECORD = """## Training
+
+No record of a run lay beside the checkpoint, so nothing is said here of what it was trained on."""
 _NO_TOKENIZER = """## Usage
 
-No tokenizer with a chat template was known when this was exported: `flan-jax convert ... --tokenizer=PATH` puts one
-beside the weights."""
+No tokenizer with a chat template was known when this was exported: `flan-jax convert ...
+--tokenizer=PATH` puts one beside the weights."""
 
 
 def model_card(
     source: Source, name: str, run: pathlib.Path | None, has_template: bool = False
 ) -> str:
-    """The text of README.md.
+    """Returns the text of README.md.
 
     Args:
       source: what is exported.
@@ -67,8 +73,24 @@ def model_card(
       has_template: whether a tokenizer and its chat template go along.
     """
     record, macros = read_record(run), _macros(run)
+    sections = [
+        _usage(source, name, bool(record)) if has_template else _NO_TOKENIZER,
+        _model(source),
+    ]
+    if record:
+        sections.append(_training(record, macros))
+    if run and (run / RESULTS).is_file():
+        trained_on = {name for known in known_runs(run).values() for name in known["trained_on"]}
+        trained_on |= {row["dataset"] for row in record.get("card", [])}
+        sections.append(_results(run / RESULTS, source.step, trained_on))
+    sections.append(_licenses(record) if record else _NO_RECORD)
+    header = _header(source, name, record, macros)
+    return "\n".join(header) + "\n\n".join(sections) + "\n"
+
+
+def _header(source: Source, name: str, record: dict[str, Any], macros: dict[str, Any]) -> list[str]:
     tags = "flan, instruction-tuning, flan_jax" if record else "flan_jax"
-    header = [
+    return [
         "---",
         "library_name: transformers",
         f"tags: [{tags}]",
@@ -80,36 +102,16 @@ def model_card(
         f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.",
         "",
     ]
-    sections = [
-        _usage(source, name, bool(record)) if has_template else _NO_TOKENIZER,
-        _model(source),
-    ]
-    if record:
-        sections.append(_training(record, macros))
-    if run and (run / "results.csv").is_file():
-        trained_on = {name for known in known_runs(run).values() for name in known["trained_on"]}
-        trained_on |= {row["dataset"] for row in record.get("card", [])}
-        sections.append(_results(run / "results.csv", source.step, trained_on))
-    if record:
-        sections.append(_licences(record))
-    else:
-        sections.append(
-            "## Training\n\nNo record of a run lay beside the checkpoint, so nothing is said here "
-            "of what it was trained on."
-        )
-    return "\n".join(header) + "\n\n".join(sections) + "\n"
 
 
 def read_record(run: pathlib.Path | None) -> dict[str, Any]:
-    """What a run's `mixture.json` says of its training; empty for a model that was only
-    converted.
-    """
+    """Returns a run's `mixture.json`; empty for a model that was only converted."""
     path = run / "mixture.json" if run else None
     return read_json(path) if path and path.is_file() else {}
 
 
 def answer_length(run: pathlib.Path | None) -> int:
-    """The most tokens of an answer that a run was trained for."""
+    """Returns the most tokens of an answer that a run was trained for."""
     lengths = _macros(run).get("TASK_FEATURE_LENGTHS")
     length = lengths.get("targets") if isinstance(lengths, dict) else None
     return length if type(length) is int and length > 0 else _MOST_TOKENS
@@ -137,7 +139,7 @@ def _usage(source: Source, name: str, is_tuned: bool) -> str:
 
 def _model(source: Source) -> str:
     kind = "Encoder-decoder (T5)" if source.model == "t5" else "Decoder-only"
-    count = sum(_size(tensor.shape) for tensor in source.tensors.values())
+    count = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     fields = ", ".join(
         f"{field} {source.fields[field]}"
         for field in FIELDS[source.model]
@@ -147,13 +149,6 @@ def _model(source: Source) -> str:
         f"## Model\n\n{kind}, {count:,} parameters, {source.fields['vocab_size']:,} rows of "
         f"embedding.\n\n{fields}."
     )
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
@@ -184,26 +179,22 @@ def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
 
 
 def _results(path: pathlib.Path, step: int, trained_on: set[str]) -> str:
-    """The table of one step of the run; baselines and models of other names stay in it, whatever
-    their step.
-    """
+    """The table of one step of the run, beside baselines and models of other names of any step."""
     rows = [row for row in read_results(path) if row.model != "tuned" or row.step == step]
     if not any(row.model == "tuned" for row in rows):
         return f"## Results\n\nStep {step:,} was not evaluated."
-    table = summary.table(
-        summary.compare(rows, dict(unit_scores.read_all(path.parent))), trained_on
-    )
-    return table.replace("\n## ", "\n### ").replace("# Results", "## Results", 1).strip()
+    text = table(compare(rows, dict(unit_scores.read_all(path.parent))), trained_on)
+    return text.replace("\n## ", "\n### ").replace("# Results", "## Results", 1).strip()
 
 
-def _licences(record: dict[str, Any]) -> str:
+def _licenses(record: dict[str, Any]) -> str:
     import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 
-    by_licence: dict[str, list[str]] = {}
+    by_license: dict[str, list[str]] = {}
     for row in record["card"]:
         known = row["dataset"] in CATALOGUE
-        licence = CATALOGUE[row["dataset"]].licence if known else "unknown"
-        by_licence.setdefault(licence, []).append(row["dataset"])
-    lines = [f"- {licence}: {', '.join(names)}" for licence, names in sorted(by_licence.items())]
+        license = CATALOGUE[row["dataset"]].licence if known else "unknown"
+        by_license.setdefault(license, []).append(row["dataset"])
+    lines = [f"- {license}: {', '.join(names)}" for license, names in sorted(by_license.items())]
     note = "As the datasets' authors state them; a model tuned on them may have to respect them."
-    return "\n".join(["## Licences of the data", "", note, "", *lines])
+    return "\n".join(["## Licenses of the data", "", note, "", *lines])

@@ -16,8 +16,9 @@ from flan_jax.checkpoints import manager
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results
 from flan_jax.evaluation.results import COLUMNS
-from flan_jax.report import __main__ as report
-from flan_jax.report import summary as tables
+from flan_jax.report.comparisons import compare
+from flan_jax.report.inputs import read_rows, row_sources, tuned_on
+from flan_jax.report.table import table
 from flan_jax.training import run_record
 from flan_jax.training.loop import changed_settings
 from flan_jax.training.metrics_log import FILE, MetricsLog, Work, read_steps
@@ -108,10 +109,8 @@ def run(tmp_path):
 def reported(directory) -> str:
     """The table that `flan-jax report` and the end of an evaluation print."""
     paths = [directory / "results.csv"]
-    rows, known = report._all_rows(paths)
-    return tables.table(
-        tables.compare(rows, known), report._tuned_on(paths), report._sources(paths)
-    )
+    rows, measures = read_rows(paths)
+    return table(compare(rows, measures), tuned_on(paths), row_sources(paths))
 
 
 def read_first(directory) -> bool:

@@ -1,0 +1,92 @@
+"""Means over the paper's datasets, of which one may have several configurations in the catalogue.
+
+Each dataset counts the same, and is itself the mean of its configurations.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import flan_jax.tasks  # noqa: F401 (registers the datasets)
+from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.metrics.uncertainty import Difference
+from flan_jax.report.summaries import Summary
+
+
+def paper_dataset(configuration: str) -> str:
+    """Returns the dataset of the paper that a configuration belongs to.
+
+    A configuration that is not in the catalogue is a dataset of its own.
+    """
+    return CATALOGUE[configuration].paper_dataset if configuration in CATALOGUE else configuration
+
+
+def count_of_datasets(configurations: Sequence[str]) -> str:
+    """Returns '2 datasets', or '2 datasets (4 configurations)' where the paper counts fewer."""
+    papers = len(set(map(paper_dataset, configurations)))
+    datasets = "1 dataset" if papers == 1 else f"{papers} datasets"
+    if papers == len(configurations):
+        return datasets
+    return f"{datasets} ({len(configurations)} configurations)"
+
+
+def mean_over_datasets(values: Mapping[str, float]) -> float:
+    """Returns the mean over the paper's datasets of numbers by configuration."""
+    weights = _weights(list(values))
+    return math.fsum(weight * value for weight, value in zip(weights, values.values()))
+
+
+def mean_summary(summaries: Sequence[Summary]) -> Summary:
+    """Returns the mean of summaries of one series, one for each configuration, as a summary."""
+
+    def mean(name: str) -> float | None:
+        values = {s.dataset: getattr(s, name) for s in summaries}
+        return None if None in values.values() else mean_over_datasets(values)
+
+    metrics = {s.metric for s in summaries}
+    return dataclasses.replace(
+        summaries[0],
+        dataset="",
+        metric=metrics.pop() if len(metrics) == 1 else "mixed",
+        stderr=_error_over_datasets({s.dataset: s.stderr for s in summaries}),
+        stderr_is_bound=any(s.stderr_is_bound for s in summaries),
+        measures=(),
+        **{name: mean(name) for name in ("mean", "std", "low", "high", "best")},
+        best_template="",
+        best_by_validation=all(s.best_by_validation for s in summaries),
+        n=sum(s.n for s in summaries),
+        templates=tuple(f"{s.dataset}/{template}" for s in summaries for template in s.templates),
+    )
+
+
+def mean_difference(differences: Mapping[str, Difference | None]) -> Difference | None:
+    """Returns the mean of differences by configuration; None if one of them is None."""
+    if None in differences.values():
+        return None
+    return Difference(
+        mean_over_datasets({name: each.value for name, each in differences.items()}),
+        _error_over_datasets({name: each.stderr for name, each in differences.items()}),
+        sum(each.changed for each in differences.values()),
+    )
+
+
+def _error_over_datasets(errors: Mapping[str, float | None]) -> float | None:
+    """The standard error of `mean_over_datasets`; None if one of the datasets has none.
+
+    Datasets are independent of one another.
+    """
+    if None in errors.values():
+        return None
+    weights = _weights(list(errors))
+    squares = [(weight * error) ** 2 for weight, error in zip(weights, errors.values())]
+    return math.sqrt(math.fsum(squares))
+
+
+def _weights(configurations: Sequence[str]) -> list[float]:
+    """How much each configuration counts in the mean over the paper's datasets."""
+    papers = [paper_dataset(name) for name in configurations]
+    count = collections.Counter(papers)
+    return [1 / (len(count) * count[paper]) for paper in papers]

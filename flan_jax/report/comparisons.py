@@ -1,0 +1,174 @@
+"""Each tuned model's numbers beside those of the untuned model and of the majority class."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.errors import UserError
+from flan_jax.evaluation.results import MAJORITY, UNTUNED, ResultRow
+from flan_jax.metrics.uncertainty import Difference, are_of_same_units, paired_difference
+from flan_jax.report.cluster_means import mean_difference, mean_summary
+from flan_jax.report.summaries import INVERTED, Measures, Series, Summary, summarize
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A line of the table: a tuned model's numbers beside its baselines; any may be missing.
+
+    Attributes:
+      cluster, dataset: what was evaluated; the dataset of a mean is ''.
+      label: name of the tuned model.
+      tuned, untuned, majority: the numbers.
+      over: of a mean, the lines that it is over.
+      difference: tuned less untuned, paired by rows; None unless both were evaluated on the same
+        rows in the same templates and what each row contributes was kept.
+    """
+
+    cluster: str
+    dataset: str
+    label: str
+    tuned: Summary | None
+    untuned: Summary | None
+    majority: Summary | None
+    over: tuple[Comparison, ...] = ()
+    difference: Difference | None = None
+
+    @property
+    def any(self) -> Summary:
+        """A summary that is not missing, for what all share: metric, split, rows."""
+        return self.tuned or self.untuned or self.majority
+
+
+def compare(rows: Iterable[ResultRow], measures: Measures | None = None) -> list[Comparison]:
+    """Returns the lines of the table by cluster, each cluster followed by its mean (dataset '').
+
+    Clusters are in the paper's order. Inverted templates, such as translation into English, make up
+    a cluster of their own. A cluster's mean is over the paper's datasets, each the mean of its
+    configurations. Which rows count: see `summarize`.
+
+    Args:
+      rows: of results files.
+      measures: what each unit of rows contributes to a row.
+
+    Raises:
+      UserError: if there is no row to show.
+    """
+    by_cluster = collections.defaultdict(list)
+    for summary in summarize(rows, measures):
+        by_cluster[summary.cluster].append(summary)
+    if not by_cluster:
+        raise UserError("the results hold no row that a table shows; run `flan-jax eval` first.")
+    order = [name for cluster in CLUSTERS for name in (cluster, cluster + INVERTED)]
+    order += sorted(set(by_cluster) - set(order))
+    labels = make_labels([s.series for summaries in by_cluster.values() for s in summaries])
+    lines: list[Comparison] = []
+    for cluster in order:
+        lines += _cluster_lines(by_cluster.get(cluster, ()), labels)
+    return lines
+
+
+def make_labels(series: Iterable[Series]) -> dict[Series, str]:
+    """Returns a name for each tuned series, of only those columns in which they differ."""
+    tuned = list(dict.fromkeys(s for s in series if s.model not in (UNTUNED, MAJORITY)))
+    columns = ("model", "size", "run", "shots", "instruction_mode")
+    differ = [name for name in columns if len({getattr(s, name) for s in tuned}) > 1]
+    words = {"shots": "{} shots", "instruction_mode": "instructions: {}"}
+
+    def label(s: Series) -> str:
+        names = differ or ["model"]
+        return ", ".join(words.get(name, "{}").format(getattr(s, name)) for name in names)
+
+    return {s: label(s) for s in tuned}
+
+
+def means_are_alike(lines: Sequence[Comparison]) -> bool:
+    """Returns whether the means of a cluster's lines are over the same datasets and splits."""
+    contents = {
+        tuple((each.dataset, each.any.split) for each in line.over) for line in lines if line.over
+    }
+    return len(contents) <= 1
+
+
+def _cluster_lines(summaries: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
+    """The lines of a cluster's datasets in alphabetical order, then their means."""
+    lines: list[Comparison] = []
+    for dataset in sorted({s.dataset for s in summaries}):
+        lines += _dataset_lines([s for s in summaries if s.dataset == dataset], labels)
+    return lines + _means(lines)
+
+
+def _dataset_lines(summaries: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
+    cluster, dataset = summaries[0].cluster, summaries[0].dataset
+    untuned = [s for s in summaries if s.series.model == UNTUNED]
+    majority = [s for s in summaries if s.series.model == MAJORITY]
+    tuned = [s for s in summaries if s.series.model not in (UNTUNED, MAJORITY)]
+    if not tuned:
+        first_untuned, first_majority = next(iter(untuned), None), next(iter(majority), None)
+        return [Comparison(cluster, dataset, "", None, first_untuned, first_majority)]
+    lines = []
+    for summary in tuned:
+        baseline = _nearest(untuned, summary)
+        line = Comparison(
+            cluster,
+            dataset,
+            labels[summary.series],
+            summary,
+            baseline,
+            _nearest(majority, summary),
+            difference=_difference(summary, baseline),
+        )
+        lines.append(line)
+    return lines
+
+
+def _difference(tuned: Summary, untuned: Summary | None) -> Difference | None:
+    if untuned is None or not (tuned.measures and untuned.measures):
+        return None
+    # Prompts of another instruction mode are written under the name of a template, but are not that
+    # template.
+    prompts = (tuned.templates, tuned.series.instruction_mode)
+    if prompts != (untuned.templates, untuned.series.instruction_mode):
+        return None
+    if not are_of_same_units([*tuned.measures, *untuned.measures]):
+        return None
+    return paired_difference(tuned.measures, untuned.measures)
+
+
+def _nearest(baselines: Sequence[Summary], tuned: Summary) -> Summary | None:
+    """The baseline that shares most of the setting; only one on the same rows and metric compares.
+
+    The untuned model must be that of the same run: what others began with says nothing about what
+    tuning did here.
+    """
+
+    def is_comparable(s: Summary) -> bool:
+        same_rows = (s.split, s.metric, s.n) == (tuned.split, tuned.metric, tuned.n)
+        same_run = (s.series.run, s.series.size) == (tuned.series.run, tuned.series.size)
+        return same_rows and (s.series.model == MAJORITY or same_run)
+
+    def shared(s: Summary) -> int:
+        return sum(a == b for a, b in zip(s.series, tuned.series))
+
+    return max(filter(is_comparable, baselines), default=None, key=shared)
+
+
+def _means(lines: Sequence[Comparison]) -> list[Comparison]:
+    """The mean over a cluster's datasets for each label; none for a single dataset."""
+    means = []
+    for label in dict.fromkeys(line.label for line in lines):
+        members = [line for line in lines if line.label == label]
+        if len(members) < 2:
+            continue
+        columns = [
+            [getattr(line, name) for line in members] for name in ("tuned", "untuned", "majority")
+        ]
+        # A baseline that lacks a dataset has no mean to compare with the model's.
+        summaries = [mean_summary(column) if all(column) else None for column in columns]
+        if any(summaries):
+            difference = mean_difference({line.dataset: line.difference for line in members})
+            cluster = members[0].cluster
+            means.append(Comparison(cluster, "", label, *summaries, tuple(members), difference))
+    return means

@@ -1,0 +1,84 @@
+"""What a report reads: rows of results files, what each row contributes, and what the runs are."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from flan_jax.evaluation import unit_scores
+from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results
+from flan_jax.metrics.uncertainty import Measure
+
+
+def read_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tuple, Measure]]:
+    """Returns the rows of several results files, and by `unit_scores.key` the measures of them.
+
+    Different runs of one name get their directories for names. They are recognized by their
+    directories, or, where a run was copied, by a number that both have.
+
+    Args:
+      paths: of results files, beside which `runs.json` and `predictions` lie.
+
+    Raises:
+      UserError: if a file is missing or damaged.
+    """
+    distinct = {path.resolve(): path for path in paths}
+    files = {path: read_results(path) for path in distinct.values()}
+    new_names = _new_names(files)
+    named, measures = [], {}
+    for path, rows in files.items():
+        kept = dict(unit_scores.read_all(path.parent))
+        for row in rows:
+            renamed = dataclasses.replace(row, run=new_names.get((path, row.run), row.run))
+            named.append(renamed)
+            measure = kept.get(unit_scores.key(row))
+            if measure is not None:
+                measures[unit_scores.key(renamed)] = measure
+    return named, measures
+
+
+def tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:
+    """Returns the datasets on which the runs of these results files trained."""
+    runs = [run for path in paths for run in known_runs(path.parent).values()]
+    return {name for run in runs for name in run["trained_on"]}
+
+
+def row_sources(paths: Sequence[pathlib.Path]) -> set[str]:
+    """Returns where the evaluated rows come from, as far as it was noted."""
+    runs = [run for path in paths for run in known_runs(path.parent).values()]
+    return {run["source"] for run in runs if run.get("source")}
+
+
+def _new_names(
+    files: dict[pathlib.Path, list[ResultRow]],
+) -> dict[tuple[pathlib.Path, str], str]:
+    """(file, run) -> its name in the report, of runs that share a name with another run."""
+    # run -> the run's directory -> the directory of the first results file of it
+    homes: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    for path, rows in files.items():
+        for run in {row.run for row in rows}:
+            homes[run].setdefault(_home(path, run), str(path.parent))
+    copied = _copied_runs(files)
+    names = {}
+    for path, rows in files.items():
+        for run in {row.run for row in rows}:
+            if len(homes[run]) > 1:
+                names[path, run] = homes[run][_home(path, run)]
+            elif run in copied:
+                names[path, run] = str(path.parent)
+    return names
+
+
+def _copied_runs(files: dict[pathlib.Path, list[ResultRow]]) -> set[str]:
+    """The runs of which two files have the same number."""
+    seen = collections.Counter(
+        key(row) for rows in files.values() for row in rows if row.model != MAJORITY
+    )
+    return {row.run for rows in files.values() for row in rows if seen[key(row)] > 1}
+
+
+def _home(path: pathlib.Path, run: str) -> str:
+    """The directory of a run that a results file names."""
+    return known_runs(path.parent).get(run, {}).get("directory", str(path.parent.resolve()))

@@ -1,0 +1,187 @@
+"""From result rows to one summary for each dataset and model, over the templates.
+
+Two kinds of uncertainty are kept apart everywhere: the standard deviation over templates says what
+another wording changes, the standard error from rows what other rows of the same kind would. The
+latter is computed from what each row contributes (`metrics.uncertainty`), for a mean over templates
+as for the paired difference from the untuned model.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from flan_jax.evaluation import unit_scores
+from flan_jax.evaluation.results import MAJORITY, ResultRow
+from flan_jax.metrics.uncertainty import Measure, are_of_same_units, standard_error
+
+# By `unit_scores.key` of a row, what each unit of rows contributes to it.
+Measures = Mapping[tuple, Measure]
+
+# The scorings that tables show; the others are in results.csv.
+_SHOWN_SCORINGS = ("sum", "greedy", MAJORITY)
+# Follows the name of a cluster whose inverted templates are a task of their own: they have a table
+# and a mean of their own.
+INVERTED = " (inverted)"
+
+
+class Series(NamedTuple):
+    """A model under one setting: what a line of the table or a color of the figure stands for."""
+
+    run: str
+    model: str
+    size: str
+    step: int
+    shots: int
+    instruction_mode: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One dataset (or the mean of a cluster's) under one series, over its templates; in percent.
+
+    Attributes:
+      series: the model and setting of the numbers.
+      cluster, dataset, split, metric: what was evaluated; the dataset of a cluster's mean is ''.
+      mean, low, high: over templates.
+      std: standard deviation over templates (n - 1), None for a single one. A cluster's: the mean
+        over its datasets.
+      stderr: standard error from rows of the mean over templates; None if it is not known. A
+        cluster's: of its mean.
+      stderr_is_bound: whether `stderr` is an upper bound, the mean of the templates' own, since
+        what each row contributes was not kept.
+      best, best_template: the best template and its number on `split`.
+      best_by_validation: whether validation rows chose it; else `split` itself did, which flatters
+        it.
+      templates, n: names of the templates, of a mean 'dataset/template'; rows evaluated in each.
+      measures: what each unit of rows contributes, one for each template; empty where that was not
+        kept.
+    """
+
+    series: Series
+    cluster: str
+    dataset: str
+    split: str
+    metric: str
+    mean: float
+    std: float | None
+    low: float
+    high: float
+    stderr: float | None
+    stderr_is_bound: bool
+    best: float
+    best_template: str
+    best_by_validation: bool
+    templates: tuple[str, ...]
+    n: int
+    measures: tuple[Measure, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there is a best template: one of several, or the mean of those of datasets."""
+        return not self.dataset or len(self.templates) > 1
+
+
+def summarize(rows: Iterable[ResultRow], measures: Measures | None = None) -> list[Summary]:
+    """Returns one summary for each dataset and series, in the order of the rows.
+
+    Forward and inverted templates have summaries of their own. Of a run the evaluation with most
+    rows counts, and of several the last step; the split 'test' goes before others.
+
+    Args:
+      rows: of results files.
+      measures: what each unit of rows contributes to a row.
+    """
+    shown = shown_rows(rows)
+    most: dict[tuple, int] = collections.Counter()
+    for row in shown:
+        most[_of_any_step(row), row.split] = max(most[_of_any_step(row), row.split], row.n)
+    shown = [row for row in shown if row.n == most[_of_any_step(row), row.split]]
+    last: dict[tuple, tuple[bool, int]] = {}
+    for row in shown:
+        before = last.get(_of_any_step(row), (False, 0))
+        last[_of_any_step(row)] = max(before, (row.split == "test", row.step))
+    groups = collections.defaultdict(lambda: collections.defaultdict(list))
+    for row in shown:
+        if row.step == last[_of_any_step(row)][1]:
+            groups[series_of(row), row.cluster, row.dataset][row.split].append(row)
+    return [_summary(series, splits, measures or {}) for (series, *_), splits in groups.items()]
+
+
+def series_of(row: ResultRow) -> Series:
+    """Returns the series of a row."""
+    return Series(row.run, row.model, row.size, row.step, row.shots, row.instruction_mode)
+
+
+def shown_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """Returns the rows of which tables are made.
+
+    These are the rows of the scorings that tables show, and of each dataset the metric that comes
+    first. Inverted templates get a cluster of their own.
+    """
+    shown = [
+        row if row.kind == "forward" else dataclasses.replace(row, cluster=row.cluster + INVERTED)
+        for row in rows
+        if row.scoring in _SHOWN_SCORINGS
+    ]
+    headline: dict[tuple, str] = {}
+    for row in shown:
+        headline.setdefault((row.cluster, row.dataset), row.metric)
+    return [row for row in shown if row.metric == headline[row.cluster, row.dataset]]
+
+
+def _of_any_step(row: ResultRow) -> tuple:
+    return series_of(row)._replace(step=0), row.cluster, row.dataset
+
+
+def _summary(series: Series, splits: dict[str, list[ResultRow]], measures: Measures) -> Summary:
+    split = "test" if "test" in splits else next(iter(splits))
+    rows = sorted(splits[split], key=lambda row: row.template)
+    by_validation, best = _best(splits, split)
+    values = [row.value for row in rows]
+    kept = _measures_of(rows, measures)
+    errors = [row.stderr for row in rows if row.stderr is not None]
+    stderr = standard_error(kept) if kept else statistics.fmean(errors) if errors else None
+    return Summary(
+        series,
+        rows[0].cluster,
+        rows[0].dataset,
+        split,
+        rows[0].metric,
+        mean=statistics.fmean(values),
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        low=min(values),
+        high=max(values),
+        stderr=stderr,
+        stderr_is_bound=not kept and len(rows) > 1 and stderr is not None,
+        best=best.value,
+        best_template=best.template if len(rows) > 1 else "",
+        best_by_validation=by_validation,
+        n=max(row.n for row in rows),
+        templates=tuple(row.template for row in rows),
+        measures=kept,
+    )
+
+
+def _best(splits: dict[str, list[ResultRow]], split: str) -> tuple[bool, ResultRow]:
+    """Whether validation rows choose the best template, and its row on `split`."""
+    rows = splits[split]
+    validation = {row.template: row.value for row in splits.get("validation", ())}
+    has_all = validation.keys() >= {row.template for row in rows}
+    by_validation = split != "validation" and has_all
+    scores = validation if by_validation else {row.template: row.value for row in rows}
+    # Of equally good ones, the first that was evaluated.
+    return by_validation, max(rows, key=lambda row: scores[row.template])
+
+
+def _measures_of(rows: Sequence[ResultRow], measures: Measures) -> tuple[Measure, ...]:
+    """The measures of all rows; empty unless they have the same units and give the rows' values."""
+    kept = [measures.get(unit_scores.key(row)) for row in rows]
+    if None in kept or not are_of_same_units(kept):
+        return ()
+    if any(abs(measure.value() - row.value) > 1e-6 for measure, row in zip(kept, rows)):
+        return ()  # of an earlier evaluation: the process was killed between the two files
+    return tuple(kept)

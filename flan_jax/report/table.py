@@ -1,0 +1,159 @@
+"""The comparisons as a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.metrics.uncertainty import Difference
+from flan_jax.report.cluster_means import count_of_datasets
+from flan_jax.report.comparisons import Comparison, means_are_alike
+from flan_jax.report.notes import legend
+from flan_jax.report.summaries import INVERTED, Summary
+
+
+def table(
+    lines: Sequence[Comparison], tuned_on: Collection[str] = (), sources: Collection[str] = ()
+) -> str:
+    """Returns the comparisons as Markdown, with a legend that says what each number is.
+
+    Args:
+      lines: see `comparisons.compare`.
+      tuned_on: datasets that a model trained on: the text says which of them it shows.
+      sources: where the evaluated rows come from, for the caption.
+    """
+    has_labels = len({line.label for line in lines if line.tuned}) > 1
+    text = ["# Results", "", caption(lines, sources)]
+    for cluster in dict.fromkeys(line.cluster for line in lines):
+        members = [line for line in lines if line.cluster == cluster]
+        text += ["", f"## {heading(cluster)}", "", *_head(has_labels)]
+        alike = means_are_alike(members)
+        text += [markdown_line(_cells(line, has_labels, alike)) for line in members]
+    text += ["", *legend(lines)]
+    seen = sorted({line.dataset for line in lines} & set(tuned_on))
+    if seen:
+        names = ", ".join(seen)
+        text += [
+            "",
+            f"Not held out, hence not zero-shot for the model that trained on it: {names}.",
+        ]
+    return "\n".join(text) + "\n"
+
+
+def heading(cluster: str) -> str:
+    """Returns a cluster's name for readers."""
+    name = cluster.removesuffix(INVERTED)
+    return CLUSTERS.get(name, name) + (", inverted templates" if name != cluster else "")
+
+
+def caption(lines: Sequence[Comparison], sources: Collection[str] = ()) -> str:
+    """Returns 't5_tiny, step 60; rows: bundled': sizes and steps of the tuned models, and sources.
+
+    Args:
+      lines: see `comparisons.compare`.
+      sources: where the evaluated rows come from.
+    """
+    tuned = [line.tuned.series for line in lines if line.tuned and line.dataset]
+    sizes = ", ".join(sorted({series.size for series in tuned if series.size}))
+    steps = ", ".join(map(str, sorted({series.step for series in tuned})))
+    parts = [
+        sizes,
+        f"step {steps}" if steps else "",
+        f"rows: {', '.join(sorted(sources))}" if sources else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """Returns a line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def number_text(value: float | None) -> str:
+    """Returns a number with one decimal; '' for None."""
+    return "" if value is None else f"{value:.1f}"
+
+
+def _head(has_labels: bool) -> list[str]:
+    label, rule = (["model"], ["---"]) if has_labels else ([], [])
+    names = ["dataset", *label, "metric", "rows", "templates", "mean", "std over templates"]
+    names += ["s.e. from rows", "min", "max", "best template"]
+    names += ["untuned", "tuned - untuned (s.e.)", "majority"]
+    rules = ["---", *rule, "---"] + ["--:"] * 7 + ["---", "--:", "--:", "--:"]
+    return [markdown_line(names), markdown_line(rules)]
+
+
+def _cells(line: Comparison, has_labels: bool, alike: bool) -> list[str]:
+    summary, tuned = line.any, line.tuned
+    splits = sorted({each.any.split for each in line.over} or {summary.split})
+    mark = "" if splits == ["test"] else f" ({', '.join(splits)})"
+    return [
+        (line.dataset or _name_of_mean(line, alike)) + mark,
+        *([line.label] if has_labels else []),
+        summary.metric,
+        str(summary.n),
+        str(len(summary.templates)),
+        *(_tuned_cells(tuned) if tuned else [""] * 6),
+        _untuned_text(line.untuned, tuned),
+        _difference_text(line.difference),
+        number_text(line.majority.mean) if line.majority else "",
+    ]
+
+
+def _name_of_mean(line: Comparison, alike: bool) -> str:
+    datasets = [each.dataset for each in line.over]
+    which = "" if alike else f": {', '.join(datasets)}"
+    steps = sorted({each.tuned.series.step for each in line.over if each.tuned})
+    mixed = f", steps {', '.join(map(str, steps))}" if len(steps) > 1 else ""
+    return f"**mean of {count_of_datasets(datasets)}{which}{mixed}**"
+
+
+def _tuned_cells(tuned: Summary) -> list[str]:
+    return [
+        number_text(tuned.mean),
+        number_text(tuned.std),
+        ("≤ " if tuned.stderr_is_bound else "") + number_text(tuned.stderr),
+        number_text(tuned.low),
+        number_text(tuned.high),
+        _best(tuned),
+    ]
+
+
+def _best(summary: Summary) -> str:
+    """The best template and its number; '' where there is only one template."""
+    if not summary.has_choice:
+        return ""
+    mark = "" if summary.best_by_validation else "†"
+    return f"{number_text(summary.best)}{mark} {summary.best_template}".strip()
+
+
+def _difference_text(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    if not difference.changed:
+        return "0.0, no row differs"
+    value = round(difference.value, 1) + 0.0  # no -0.0
+    error = "" if difference.stderr is None else f" ({number_text(difference.stderr)})"
+    return f"{value:+.1f}{error}"
+
+
+def _untuned_text(untuned: Summary | None, tuned: Summary | None) -> str:
+    """The untuned model's number, with its setting where that differs from the tuned model's."""
+    if untuned is None:
+        return ""
+    std = "" if untuned.std is None else f" ± {number_text(untuned.std)}"
+    differences = _setting_differences(untuned, tuned) if tuned else []
+    setting = f" ({', '.join(differences)})" if differences else ""
+    return number_text(untuned.mean) + std + setting
+
+
+def _setting_differences(untuned: Summary, tuned: Summary) -> list[str]:
+    differences = []
+    if untuned.series.instruction_mode != tuned.series.instruction_mode:
+        differences.append(untuned.series.instruction_mode)
+    if untuned.series.shots != tuned.series.shots:
+        differences.append(f"{untuned.series.shots} shots")
+    if not differences and untuned.templates != tuned.templates:
+        other = " other" if len(untuned.templates) == len(tuned.templates) else ""
+        differences.append(f"{len(untuned.templates)}{other} templates")
+    return differences

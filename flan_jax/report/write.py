@@ -1,0 +1,104 @@
+"""Writing a report: `report.md` and its figures, by the verb and at the end of an evaluation."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from collections.abc import Collection, Iterable, Sequence
+
+from flan_jax import signals
+from flan_jax.errors import UserError
+from flan_jax.evaluation.results import RESULTS, ResultRow
+from flan_jax.report.comparisons import compare
+from flan_jax.report.figures import FIGURES
+from flan_jax.report.inputs import read_rows, row_sources, tuned_on
+from flan_jax.report.steps import progress
+from flan_jax.report.summaries import Measures
+from flan_jax.report.table import table
+from flan_jax.storage.files import write_file
+
+_log = logging.getLogger(__name__)
+
+
+def report_on(paths: Sequence[pathlib.Path], output: pathlib.Path, redraw: bool = True) -> None:
+    """Prints the table of results files; writes it and its figures.
+
+    Args:
+      paths: of results files.
+      output: the directory where the report goes.
+      redraw: see `write_report`.
+
+    Raises:
+      UserError: if a file is missing or damaged, or the directory cannot be written.
+    """
+    rows, measures = read_rows(paths)
+    text, files = write_report(
+        rows, output, tuned_on(paths), measures, row_sources(paths), redraw=redraw
+    )
+    print(text)
+    for file in files:
+        print(f"wrote {file}")
+
+
+def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
+    """Ends an evaluation: the first of several processes reports on the results of a directory.
+
+    Args:
+      directory: of the results.
+      finished: whether everything was evaluated; else there is no report yet.
+      cause: the signal that ended an unfinished evaluation.
+
+    Returns:
+      The exit status.
+
+    Raises:
+      UserError: if there are no results.
+    """
+    import jax
+
+    if not finished:
+        _log.info("%s: the evaluation is not finished; the same command does the rest", cause)
+        return signals.SAVED
+    if jax.process_index() == 0:
+        if not (directory / RESULTS).exists():
+            raise UserError(
+                "no row was evaluated, so there is nothing to report; the lines above say why "
+                "each dataset was left out."
+            )
+        report_on([directory / RESULTS], directory, redraw=False)
+    return 0
+
+
+def write_report(
+    rows: Iterable[ResultRow],
+    directory: str | pathlib.Path,
+    tuned_on: Collection[str] = (),
+    measures: Measures | None = None,
+    sources: Collection[str] = (),
+    redraw: bool = True,
+) -> tuple[str, list[pathlib.Path]]:
+    """Writes report.md and its figures; returns the text and the paths of what was written.
+
+    Args:
+      rows: of results files.
+      directory: where the files go.
+      tuned_on: datasets that a run trained on: the text says which of them it shows.
+      measures: what each unit of rows contributes to a row.
+      sources: where the evaluated rows come from, for readers.
+      redraw: whether to write the files also where they exist and show the same numbers.
+
+    Raises:
+      UserError: if the rows hold nothing to report, or the directory cannot be written.
+    """
+    rows, directory = list(rows), pathlib.Path(directory)
+    lines = compare(rows, measures)
+    text = table(lines, tuned_on, sources) + progress(rows)
+    markdown, pictures = directory / "report.md", [directory / name for name in FIGURES]
+    is_complete = all(file.is_file() for file in [markdown, *pictures])
+    if not redraw and is_complete and markdown.read_bytes() == text.encode():
+        return text, []
+    drawn = [draw(lines, sources) for draw in FIGURES.values()]
+    # The text comes last: it says that the pictures show the same numbers.
+    for file, contents in zip([*pictures, markdown], [*drawn, text.encode()]):
+        write_file(file, contents)
+    return text, [markdown, *pictures]
