@@ -28,9 +28,10 @@ test-all: $(INSTALLED)  ## every test, the slow ones too
 lint: $(INSTALLED)  ## ruff over everything
 	$(BIN)/ruff check .
 
-docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md and fidelity.md from the code
+docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md, fidelity.md and settings.md from the code
 	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_fidelity.py
+	$(BIN)/python docs/make_settings.py
 
 clean:  ## delete .venv and what builds and tests left behind; runs stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -8,7 +8,7 @@ import typing
 import jax
 import pytest
 
-from flan_jax.config.gin_files import parse_command_line
+from flan_jax.config.gin_files import CONFIGURED, parse_command_line
 from flan_jax.data.config import DataConfig
 from flan_jax.data.seqio.settings import SeqioTasks
 from flan_jax.errors import UserError
@@ -27,13 +27,6 @@ T5 = dict(
     mlp_dim=16,
     num_encoder_layers=1,
     num_decoder_layers=1,
-)
-MODULES = (
-    "flan_jax.data.run_data",
-    "flan_jax.training.loop",
-    "flan_jax.optim.adafactor",
-    "flan_jax.models.t5",
-    "flan_jax.models.decoder",
 )
 DECODER = dict(vocab_size=128, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=16, num_layers=1)
 
@@ -202,7 +195,7 @@ def test_a_number_that_cannot_be_is_refused(make, says):
     ],
 )
 def test_a_setting_of_the_wrong_kind_is_named_as_it_was_typed(setting, says):
-    parse_command_line(["--gin_file=gin/flan.gin", f"--gin.{setting}"], MODULES)
+    parse_command_line(["--gin_file=gin/flan.gin", f"--gin.{setting}"], CONFIGURED)
     with pytest.raises(UserError, match=f"^{re.escape(says)}"):
         DataConfig(), TrainConfig(), adafactor()
 
@@ -216,7 +209,7 @@ def test_a_whole_number_may_be_written_as_a_float():
             "--gin.Train.keep=%KEEP",
             "--gin.TASK_FEATURE_LENGTHS={'inputs': 64.0, 'targets': 16}",
         ],
-        MODULES,
+        CONFIGURED,
     )
     values = [DataConfig().train_steps, TrainConfig().keep, *DataConfig().lengths()]
     assert values == [1000, 2, 64, 16] and {type(value) for value in values} == {int}
@@ -247,12 +240,12 @@ def test_a_whole_number_may_be_written_as_a_float():
 )
 def test_a_setting_is_a_plain_value(arguments, says):
     with pytest.raises(UserError, match=f"^{re.escape(says)}$"):
-        parse_command_line(["--gin_file=gin/flan.gin", *arguments], MODULES)
+        parse_command_line(["--gin_file=gin/flan.gin", *arguments], CONFIGURED)
 
 
 def test_a_model_without_a_size_names_the_settings_that_it_lacks(tmp_path):
     (tmp_path / "none.gin").write_text("T5Config.emb_dim = 8\n")
-    parse_command_line([f"--gin_file={tmp_path}/none.gin"], MODULES)
+    parse_command_line([f"--gin_file={tmp_path}/none.gin"], CONFIGURED)
     with pytest.raises(
         UserError,
         match="^T5Config.num_heads, T5Config.head_dim, .* not set; give a size: --gin_file=",

@@ -3,6 +3,7 @@ answers.
 """
 
 import argparse
+import importlib
 import os
 import pathlib
 import subprocess
@@ -11,8 +12,10 @@ import sys
 import gin
 import pytest
 
-from flan_jax.config import gin_files
+from flan_jax.config import gin_files, gin_search, settings_help
+from flan_jax.data.config import DataConfig
 from flan_jax.errors import UserError
+from flan_jax.training.config import TrainConfig
 
 
 @gin.configurable(denylist=["vocabulary"])
@@ -139,7 +142,7 @@ def test_files_are_found_in_search_paths_beside_includes_and_among_the_shipped(
     (gin_dir / "a/beside.gin").write_text("toy_run.mixture = 'beside'\n")
     (gin_dir / "b/in_b.gin").write_text("toy_run.steps = 5\n")
     (gin_dir / "shipped/size/small.gin").write_text("toy_maker.width = 9\n")
-    monkeypatch.setattr(gin_files, "_shipped", lambda: gin_dir / "shipped")
+    monkeypatch.setattr(gin_search, "shipped_directory", lambda: gin_dir / "shipped")
     parse("--gin_file=top.gin", "--gin_search_paths=a,b")
     assert toy_run()["steps"] == 5 and toy_run()["mixture"] == "beside" and toy_maker() == 9
     parse("--gin_file=gin/size/small.gin")
@@ -147,9 +150,9 @@ def test_files_are_found_in_search_paths_beside_includes_and_among_the_shipped(
 
 
 def test_shipped_files_have_two_names_from_any_directory(gin_dir):
-    for path in gin_files._shipped().rglob("*.gin"):
-        name = str(path.relative_to(gin_files._shipped()))
-        assert gin_files.find_gin_file(name) == gin_files.find_gin_file(f"gin/{name}") == path
+    for path in gin_search.shipped_directory().rglob("*.gin"):
+        name = str(path.relative_to(gin_search.shipped_directory()))
+        assert gin_search.find_gin_file(name) == gin_search.find_gin_file(f"gin/{name}") == path
 
 
 def test_the_saved_text_repeats_the_run(gin_dir):
@@ -247,7 +250,7 @@ def test_what_is_missing_is_asked_for(gin_dir):
     ],
 )
 def test_mistakes_in_a_file_are_told_with_their_line(gin_dir, monkeypatch, line, expected):
-    monkeypatch.setattr(gin_files, "_shipped", lambda: gin_dir)
+    monkeypatch.setattr(gin_search, "shipped_directory", lambda: gin_dir)
     (gin_dir / "bad.gin").write_text(f"toy_run.steps = 2\n{line}\n")
     assert expected in message("--gin_file=bad.gin")
 
@@ -277,7 +280,7 @@ def test_a_file_that_is_not_there_says_where_it_was_looked_for(gin_dir):
     for name in ("here", "there"):
         (gin_dir / name).mkdir(exist_ok=True)
     text = message("--gin_file=flam.gin", "--gin_search_paths=here,there")
-    for place in (gin_dir, gin_dir / "here", gin_dir / "there", gin_files._shipped()):
+    for place in (gin_dir, gin_dir / "here", gin_dir / "there", gin_search.shipped_directory()):
         assert str(place) in text
 
 
@@ -288,15 +291,20 @@ def test_search_paths_are_directories(gin_dir):
 
 
 def test_help_lists_every_setting_of_the_default_run_with_its_default_and_meaning():
-    text = (gin_files._shipped() / "flan.gin").read_text()
+    for module in gin_files.CONFIGURED:
+        importlib.import_module(module)
     listed = {
-        name: (default, meaning) for name, default, meaning in gin_files.default_settings(text)
+        name: (settings_help.default_text(fields[0]), settings_help.meaning(fields))
+        for name, fields in settings_help.by_name(gin_files.CONFIGURED).items()
+        if name.isupper()
     }
-    assert list(listed) == [
+    page = (gin_search.shipped_directory() / "flan.gin").read_text()
+    names = [
         line.partition(" = ")[0]
-        for line in text.splitlines()
+        for line in page.splitlines()
         if line[:1].isupper() and "." not in line.partition(" = ")[0]
     ]
+    assert sorted(listed) == sorted([*names, "ARCHITECTURE", "SIZE"])  # these two by gin/size
     assert listed["TRAIN_STEPS"] == ("300", "updates in all")
     assert listed["MESH"][0] == "{'fsdp': -1}"
     assert listed["DECONTAMINATE"][1].endswith(
@@ -307,6 +315,64 @@ def test_help_lists_every_setting_of_the_default_run_with_its_default_and_meanin
     )
 
 
+def test_the_fields_of_a_macro_have_one_default():
+    for name, fields in settings_help.by_name(gin_files.CONFIGURED).items():
+        assert len({repr(declared.default) for declared in fields}) == 1, name
+
+
+def test_the_default_run_is_what_the_declarations_say():
+    parse("--gin_file=gin/flan.gin", modules=gin_files.CONFIGURED)
+    for name, fields in settings_help.by_name(gin_files.CONFIGURED).items():
+        if name.isupper() and name != "SIZE":  # the page includes a size
+            assert gin_files.macro(name) == fields[0].default, name
+
+
+def test_setting_a_macro_sets_the_fields_that_declare_it(gin_dir):
+    (gin_dir / "own.gin").write_text("Data.shots = 1\nSEED = 3\nData.batch_size = 2\n")
+    parse("--gin_file=own.gin", modules=gin_files.CONFIGURED)
+    assert (DataConfig().seed, TrainConfig().seed) == (3, 3)
+    assert (DataConfig().shots, DataConfig().batch_size) == (1, 2)
+    assert "Data.seed = %SEED\n" in gin_files.config_text()
+
+
+def test_a_field_that_is_set_keeps_its_value_whatever_sets_the_macro_again(gin_dir):
+    more = ["--gin.Data.seed=7", "--gin.SEED=8", "--gin.Train.log_every=%SHOTS", "--gin.SHOTS=2"]
+    parse("--gin_file=gin/flan.gin", *more, modules=gin_files.CONFIGURED)
+    assert (DataConfig().seed, TrainConfig().seed, TrainConfig().log_every) == (7, 8, 2)
+    (gin_dir / "config.gin").write_text(gin_files.config_text())
+    parse("--gin_file=config.gin", "--gin.SEED=9", modules=gin_files.CONFIGURED)
+    assert (DataConfig().seed, TrainConfig().seed) == (7, 9)
+
+
+# The lines that gin/flan.gin had up to 0.2, and the config.gin of runs still have.
+_OLD = """
+include 'size/t5_tiny.gin'
+HELD_OUT = 'sentiment'
+MODEL_DIR = 'runs/old'
+MESH = {'fsdp': 1}
+DROPOUT_RATE = 0.2
+LEARNING_RATE = 1e-3
+Data.architecture = %ARCHITECTURE
+Data.held_out = %HELD_OUT
+Train.model_dir = %MODEL_DIR
+Train.mesh = %MESH
+Train.size = %SIZE
+T5Config.dropout_rate = %DROPOUT_RATE
+adafactor.learning_rate = %LEARNING_RATE
+"""
+
+
+def test_gin_files_with_the_lines_that_bind_macros_to_fields_still_load(gin_dir):
+    (gin_dir / "old.gin").write_text(_OLD)
+    (gin_dir / "own.gin").write_text("include 'flan.gin'\nHELD_OUT = 'coreference'\n")
+    parse("--gin_file=old.gin", "--gin.MODEL_DIR=new", modules=gin_files.CONFIGURED)
+    assert (DataConfig().held_out, TrainConfig().model_dir) == ("sentiment", "new")
+    assert (TrainConfig().mesh, TrainConfig().size) == ({"fsdp": 1}, "t5_tiny")
+    assert gin.query_parameter("DecoderConfig.dropout_rate").scopes == ["DROPOUT_RATE"]
+    parse("--gin_file=own.gin", modules=gin_files.CONFIGURED)
+    assert DataConfig().held_out == "coreference"
+
+
 def test_help_of_a_verb_shows_the_settings(capsys):
     with pytest.raises(SystemExit) as ended:
         parse("--help", modules=gin_files.CONFIGURED)
@@ -314,7 +380,9 @@ def test_help_of_a_verb_shows_the_settings(capsys):
     assert ended.value.code == 0
     assert "\n  HELD_OUT = 'nli'\n        what does not train and is evaluated" in out
     assert (
-        "Train.keep=3" in out and "adafactor.warmup_steps=0" in out and "Data.held_out=" not in out
+        "Train.keep = 3" in out
+        and "adafactor.warmup_steps = 0" in out
+        and "Data.held_out =" not in out
     )
 
 

@@ -89,8 +89,8 @@ def run(command: list[str], directory: pathlib.Path) -> str:
 # --------------------------------------------------------------------------------
 
 
-def test_the_catalogue_pages_are_what_the_code_gives(tmp_path):
-    for script in ("make_catalogue.py", "make_fidelity.py"):
+def test_the_generated_pages_are_what_the_code_gives(tmp_path):
+    for script in ("make_catalogue.py", "make_fidelity.py", "make_settings.py"):
         subprocess.run(
             [sys.executable, ROOT / "docs" / script, tmp_path], check=True, capture_output=True
         )
@@ -98,11 +98,13 @@ def test_the_catalogue_pages_are_what_the_code_gives(tmp_path):
         "catalogue.md",
         "templates.md",
         "fidelity.md",
+        "settings.md",
+        "flan.gin",
     }
     for made in tmp_path.iterdir():
-        committed = (ROOT / "docs" / made.name).read_text(encoding="utf-8")
-        assert committed == made.read_text(encoding="utf-8"), (
-            f"docs/{made.name} is behind the code: run `make docs`"
+        committed = ROOT / ("gin" if made.suffix == ".gin" else "docs") / made.name
+        assert committed.read_text(encoding="utf-8") == made.read_text(encoding="utf-8"), (
+            f"{committed} is behind the code: run `make docs`"
         )
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import gin
 
+from flan_jax.config.settings import Setting, settings_of
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, escaped, listed, nearest, shown
+from flan_jax.storage.paths import local_path
 
-# What JAX counts with, and what a float32 holds: where a setting has no bounds of its own, these
-# are its bounds.
+# What JAX counts with, and what a float32 holds: the bounds of a setting that declares none.
 INT32, FLOAT32 = 2**31, 3.4e38
-
-# (the least that a number may be, what it must be below); None where there is no such bound.
-Bounds = tuple[float | None, float | None]
 
 
 def check_number(
@@ -51,14 +49,18 @@ def check_number(
             return number
         below = most if below is None and number >= most else below
         least = -most if least is None and number <= -most else least
+    kind = _number_kind(whole, least, below, optional)
+    raise UserError(f"{name} must be {kind}, not {quoted(value)}.")
+
+
+def _number_kind(whole: bool, least: float | None, below: float | None, optional: bool) -> str:
+    """Returns for example 'None or a whole number of at least 1 and below 8'."""
     limits = {"of at least": least, "below": below}
     bounds = " and ".join(
         f"{words} {_written(limit)}" for words, limit in limits.items() if limit is not None
     )
     kind = ("None or " if optional else "") + ("a whole number" if whole else "a number")
-    raise UserError(
-        f"{name} must be {f'{kind} {bounds}' if bounds else kind}, not {quoted(value)}."
-    )
+    return f"{kind} {bounds}" if bounds else kind
 
 
 def _whole(value: Any) -> int | None:
@@ -72,9 +74,7 @@ def _written(limit: float) -> str:
 
 
 def quoted(value: Any) -> str:
-    """Returns how a message shows a value that may be anything: as Python writes it, on one line
-    and not too long.
-    """
+    """Returns any value as a message shows it: as Python writes it, on one line, not too long."""
     try:
         return shown(repr(value))
     except ValueError:  # Python writes no integer of more than 4,300 digits
@@ -84,8 +84,9 @@ def quoted(value: Any) -> str:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str], optional: bool = False) -> None:
-    """Raises a UserError unless `value` is one of `choices`, or None where it is `optional`;
-    suggests the nearest.
+    """Raises a UserError, with the nearest choice, unless `value` is one of `choices`.
+
+    None is accepted where it is `optional`.
     """
     choices = list(choices)
     if value in choices or (optional and value is None):
@@ -115,43 +116,115 @@ def check_text(name: str, value: Any, optional: bool = False, may_be_empty: bool
         )
 
 
-def check_fields(config: Any, owner: str, bounds: Mapping[str, Bounds] | None = None) -> None:
-    """Checks the fields of a dataclass that hold numbers, texts or truths, by their annotations.
+class _Kind(NamedTuple):
+    """What values a type allows: int, float, str, bool, tuple, or None for what is not checked."""
 
-    Whole numbers that were written as 1e3 become ints. A text may be empty where that is its
-    default.
+    type: type | None
+    optional: bool
+
+
+def _kind_of(hint: Any) -> _Kind:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    members = set(typing.get_args(hint) if union else [hint])
+    kinds = members - {type(None)}
+    (kind,) = kinds if len(kinds) == 1 else (None,)
+    if typing.get_origin(kind) is tuple:
+        kind = tuple
+    return _Kind(kind if kind in (int, float, str, bool, tuple) else None, type(None) in members)
+
+
+def allowed_values(hint: Any, setting: Setting) -> str:
+    """Returns what a setting may be, such as 'a whole number of at least 1'.
+
+    Empty where the type says nothing, and only the meaning does.
 
     Args:
-      config: the dataclass, frozen or not.
-      owner: what gin calls it.
-      bounds: (least, below) of numbers by field.
+      hint: the annotated type.
+      setting: the declaration.
+    """
+    kind, optional = _kind_of(hint)
+    none = "None or " if optional else ""
+    choices = ", ".join(setting.choices)
+    if kind in (int, float):
+        return _number_kind(kind is int, setting.least, setting.below, optional)
+    if kind is tuple:
+        return f"a list of one or more of {choices}"
+    if kind is str and choices:
+        return f"{none}one of {choices}"
+    return {str: f"{none}text", bool: f"{none}True or False"}.get(kind, "")
+
+
+def check_settings(owner: str, target: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the declared settings among `values`; whole numbers, also those written 1e3, as ints.
+
+    A text may be empty where that is its default; a list of texts becomes a tuple.
+
+    Args:
+      owner: what gin calls the dataclass or function.
+      target: the dataclass or function that declares them.
+      values: by field or parameter.
 
     Raises:
-      UserError: for a value of another type, or out of bounds.
+      UserError: for a value of another type, out of bounds or not among the choices.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    for field, hint in typing.get_type_hints(type(config)).items():
-        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        kinds, value = set(typing.get_args(hint) if union else [hint]), getattr(config, field)
-        optional, name = type(None) in kinds, setting_name(owner, field)
-        kinds -= {type(None)}
-        if kinds in ({int}, {float}):
-            number = check_number(
-                name, value, kinds == {int}, *(bounds or {}).get(field, (None, None)), optional
-            )
-            object.__setattr__(config, field, number)
-        elif kinds == {str}:
-            check_text(name, value, optional, may_be_empty=defaults[field] == "")
-        elif kinds == {bool} and not (isinstance(value, bool) or (optional and value is None)):
-            raise UserError(
-                f"{name} must be {'None or ' if optional else ''}True or False, not "
-                f"{quoted(value)}."
-            )
+    hints = typing.get_type_hints(target)
+    return {
+        field: _checked(setting_name(owner, field), hints[field], setting, values[field])
+        for field, setting in settings_of(target).items()
+    }
 
 
-def check_bound(config_class: type, owner: str, given: Iterable[str], advice: str) -> None:
-    """Raises a UserError if a field of a dataclass has no default, is not `given` and not bound by
-    gin.
+def _checked(name: str, hint: Any, setting: Setting, value: Any) -> Any:
+    kind, optional = _kind_of(hint)
+    if kind in (int, float):
+        return check_number(name, value, kind is int, setting.least, setting.below, optional)
+    if kind is str:
+        check_text(name, value, optional, setting.may_be_empty)
+        if setting.choices:
+            check_choice(name, value, setting.choices, optional)
+        if setting.path and value is not None:
+            local_path(value, name)
+    elif kind is bool and not (isinstance(value, bool) or (optional and value is None)):
+        none = "None or " if optional else ""
+        raise UserError(f"{name} must be {none}True or False, not {quoted(value)}.")
+    elif kind is tuple:
+        return _checked_list(name, setting, value)
+    return value
+
+
+def _checked_list(name: str, setting: Setting, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (tuple, list)) or not value:
+        raise UserError(
+            f"{name} is {quoted(value)}, but must be a list of one or more of "
+            f"{', '.join(setting.choices)}."
+        )
+    for member in value:
+        check_choice(name, member, setting.choices)
+    return tuple(value)
+
+
+def check_fields(config: Any, owner: str) -> None:
+    """Checks the declared settings of a dataclass, frozen or not, with `check_settings`.
+
+    Args:
+      config: the dataclass.
+      owner: what gin calls it.
+
+    Raises:
+      UserError: see `check_settings`.
+    """
+    for field, value in check_settings(owner, type(config), vars(config)).items():
+        object.__setattr__(config, field, value)
+
+
+def check_required(config_class: type, owner: str, given: Iterable[str], advice: str) -> None:
+    """Raises a UserError if a field without a default is neither `given` nor bound by gin.
+
+    Args:
+      config_class: the dataclass.
+      owner: what gin calls it.
+      given: the fields that the program itself sets.
+      advice: what to do then, for the message.
     """
     absent = [
         field.name
@@ -174,7 +247,7 @@ def _is_bound(owner: str, field: str) -> bool:
 
 
 def setting_name(owner: str, field: str) -> str:
-    """What users type to set a field: the macro that gin binds it to, else OWNER.FIELD."""
+    """Returns what users type to set a field: the macro that gin binds it to, else OWNER.FIELD."""
     try:
         bound = repr(gin.query_parameter(f"{owner}.{field}"))
     except ValueError:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
+from typing import NoReturn
 
 from flan_jax import log
 from flan_jax.errors import UserError
@@ -10,9 +13,7 @@ from flan_jax.messages import did_you_mean, nearest
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` whose errors are a `UserError` that suggests the nearest flag or
-    choice.
-    """
+    """An `argparse.ArgumentParser` whose errors are a `UserError` that suggests the nearest name."""
 
     _intermixed = False
 
@@ -25,14 +26,19 @@ class ArgumentParser(argparse.ArgumentParser):
             help=f"the least severe log lines that are shown (default: {log.DEFAULT_LEVEL})",
         )
 
-    def parse_intermixed_args(self, args=None, namespace=None):
+    def parse_intermixed_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """As argparse's: positional arguments may stand before, between and after the flags."""
         self._intermixed = True
         return super().parse_intermixed_args(args, namespace)
 
-    def parse_known_args(self, args=None, namespace=None):
-        """As argparse's, but an unknown argument is an error of the parser that reads it, that of a
-        sub-verb too.
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but an unknown argument is an error of the parser that reads it.
+
+        That holds for the parser of a sub-verb too.
         """
         namespace, unknown = super().parse_known_args(args, namespace)
         # Between flags and flags, positional arguments are left over for a second pass.
@@ -45,7 +51,8 @@ class ArgumentParser(argparse.ArgumentParser):
         log.configure(getattr(namespace, "log_level", log.DEFAULT_LEVEL))
         return namespace, unknown
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
+        """Raises a UserError instead of ending the process."""
         raise UserError(f"{message} (`{self.prog} --help` says more)")
 
     def _check_value(self, action: argparse.Action, value) -> None:
@@ -58,10 +65,27 @@ class ArgumentParser(argparse.ArgumentParser):
             )
 
 
+def add_gin_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that name gin files; flags are never abbreviated then."""
+    parser.allow_abbrev = False
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a gin file: a path, or one of the shipped ones such as gin/flan.gin; may be repeated",
+    )
+    parser.add_argument(
+        "--gin_search_paths",
+        default=[],
+        type=lambda text: [os.path.expanduser(path) for path in text.split(",") if path],
+        metavar="DIR,DIR",
+        help="directories in which gin files and their includes are looked up",
+    )
+
+
 def add_step_flag(parser: argparse.ArgumentParser) -> None:
-    """The flag --step, by which verbs that read a checkpoint choose one of a run: a number, or
-    'best'.
-    """
+    """Adds the flag --step, which chooses a checkpoint of a run: a number, or 'best'."""
     parser.add_argument(
         "--step",
         type=_step,

@@ -1,6 +1,4 @@
-"""The directory of a run, from anywhere: its `config.gin` is found in it, and it may have been
-moved or copied.
-"""
+"""The directory of a run: its `config.gin` is found in it, also after it was moved or copied."""
 
 from __future__ import annotations
 
@@ -13,17 +11,6 @@ from flan_jax.errors import NotHere, UserError
 from flan_jax.storage.paths import local_path
 
 CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
-
-# The settings that are paths. A run's config.gin has them absolute: they count from where they were
-# typed.
-PATHS = (
-    "Train.model_dir",
-    "Train.initial_checkpoint_path",
-    "Data.data_dir",
-    "Data.vocabulary",
-    "Data.mixture_or_task_module",
-    "Data.cache_dir",
-)
 
 _STEP = re.compile(r"(checkpoint[_-]|step[_-])?\d+")
 
@@ -39,8 +26,7 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def take_from(flags: argparse.Namespace) -> None:
-    """Puts the `config.gin` of the run that RUN_DIR, or else --checkpoint, names before the other
-    gin files.
+    """Puts the `config.gin` of a run, by RUN_DIR or --checkpoint, before the other gin files.
 
     Where RUN_DIR is one of the run's steps, that step becomes the checkpoint. What is not the
     directory of a run is a prompt, for a verb with `prompts` and where the model is given in
@@ -71,9 +57,7 @@ def take_from(flags: argparse.Namespace) -> None:
 
 
 def config_of(place: str) -> pathlib.Path | None:
-    """Returns the `config.gin` of a run, of its `checkpoints`, or of one of its steps; None where
-    there is none.
-    """
+    """Returns the `config.gin` of a run, of its `checkpoints`, or of one of its steps, or None."""
     path = os.path.expanduser(place)
     if os.path.basename(path) == CONFIG and os.path.isfile(path):
         return pathlib.Path(path)
@@ -95,9 +79,7 @@ def _not_a_run(place: str, has_prompts: bool) -> str:
 
 
 def run_of(checkpoint: pathlib.Path) -> pathlib.Path:
-    """Returns the directory of the run that has a checkpoint, or what else is named after its
-    model.
-    """
+    """Returns the directory of the run that a checkpoint belongs to, else the checkpoint itself."""
     place = checkpoint.absolute()
     while not (place / CONFIG).is_file() and (
         place.name == CHECKPOINTS or _STEP.fullmatch(place.name)
@@ -107,19 +89,14 @@ def run_of(checkpoint: pathlib.Path) -> pathlib.Path:
 
 
 def home_of(gin_file: pathlib.Path) -> str | None:
-    """Returns the directory of the run whose `config.gin` this is, wherever it was when that was
-    written; else None.
+    """Returns the directory of a run if this is its `config.gin`, else None.
+
+    The run may have been moved since that was written.
     """
     is_run = gin_file.name == CONFIG and (gin_file.parent / CHECKPOINTS).is_dir()
     return str(gin_file.parent) if is_run else None
 
 
-def absolute(name: str, value: object) -> object:
-    """Returns the value of one of PATHS, absolute where it is the path of a file or directory."""
-    is_path = (
-        isinstance(value, str)
-        and value
-        and not (name == "Data.vocabulary" and value == "bytes")
-        and not (name == "Data.mixture_or_task_module" and not value.endswith(".py"))
-    )
-    return os.path.abspath(os.path.expanduser(value)) if is_path else value
+def absolute(path: str | None) -> str | None:
+    """Returns a path that a user typed, absolute; None where there is none."""
+    return path and os.path.abspath(os.path.expanduser(path))

@@ -1,4 +1,4 @@
-"""The settings of a run's data; bound in `gin/flan.gin`, each checked when it is set."""
+"""The settings of a run's data, each checked when it is set."""
 
 from __future__ import annotations
 
@@ -12,148 +12,214 @@ from flan_jax.catalogue.relations import RULES
 from flan_jax.catalogue.render import INSTRUCTIONS, STYLES
 from flan_jax.config.checks import (
     INT32,
-    check_choice,
     check_fields,
     check_number,
     quoted,
     setting_name,
 )
+from flan_jax.config.settings import setting
 from flan_jax.data.cache import DEFAULT_DIRECTORY
 from flan_jax.errors import UserError
 from flan_jax.storage.paths import local_path
 
 SPLITS = ("train", "validation", "test")
-
-# What numbers may be: (the least, what they must be below).
-_BOUNDS = {
-    **dict.fromkeys(
-        [
-            "train_steps",
-            "templates",
-            "train_clusters",
-            "datasets_per_cluster",
-            "eval_every",
-            "eval_every_rows",
-            "eval_max_rows",
-        ],
-        (1, None),
-    ),
-    "batch_size": (1, 2**20),
-    "validation_batches": (0, 2**20),
-    "shots": (0, 1025),
-    "seed": (0, 2**32),  # what JAX keeps of a seed
-    "decoder_start_id": (0, 2**24),
-}
 # Most tokens of an example.
 _LONGEST = 2**20
+_LENGTHS = {"inputs": 1024, "targets": 256}
 
 
 @gin.configurable("Data")
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What to train on and what to hold out; bound in `gin/flan.gin`.
+    """What to train on and what to hold out."""
 
-    Attributes:
-      held_out: what is kept for zero-shot evaluation: a cluster, 'none', or another of
-        `mixture.HELD_OUT_FORMS`.
-      related: what of the datasets related to a held-out one may train: a key of `relations.RULES`.
-      commercial_only: train only on datasets with a licence that allows commercial use.
-      train_clusters, datasets_per_cluster: train on so many clusters, and datasets of each; see
-        `mixture.held_out_split`; None for all.
-      train_datasets: train on at most so many datasets, one of each cluster in turn; None for all.
-      templates: train with so many templates of each dataset; see `Dataset.first_templates`; None
-        for all.
-      mixture_or_task_name: what trains instead of the held-out mixture: a configuration of the
-        catalogue, or the name of any SeqIO task or mixture; None for the held-out mixture.
-      mixture_or_task_module: module ('my_tasks') or file ('my_tasks.py') that registers datasets or
-        SeqIO tasks.
-      architecture: 't5' or 'decoder': how examples lie in a packed row; see `layouts`.
-      source, data_dir: 'tfds', 'hf', 'jsonl' or 'bundled', and where it reads.
-      strict: True makes a dataset that is not available an error; False leaves it out with a
-        printed line.
-      vocabulary: 'bytes', a SentencePiece file, or a tokenizer.json; see
-        `vocabulary.load_vocabulary`.
-      decoder_start_id: what the decoder of a T5 reads first, Hugging Face's
-        `decoder_start_token_id`.
-      task_feature_lengths: {'inputs': S, 'targets': T}, most tokens of an example; a packed row
-        holds S and T tokens, that of a decoder S + T.
-      batch_size: packed rows in a global batch.
-      train_steps: steps of the run.
-      seed: decides template choice, draws and orders.
-      options_style, instructions: see `render.render`.
-      shots: exemplars before each row, in training and evaluation, as many as fit in the input.
-      decontaminate: leave out training rows that share words with a held-out row; see
-        `decontaminate`.
-      pack: whether several examples share a row.
-      validation_batches: batches of the training datasets' validation splits on which a
-        checkpoint's loss is taken.
-      eval_datasets: what is evaluated instead of what is held out: names of configurations joined
-        by '+'.
-      eval_templates: the ids, joined by '+', of the templates that are evaluated where a dataset
-        has them, or how many of its forward templates, the first ones; None for all of them.
-      eval_split, eval_max_rows: which rows are evaluated; None for all of the split.
-      eval_every, eval_every_rows: while training, evaluate every so many steps on so many rows of
-        each dataset; None for at the end alone.
-      untuned_instructions: the instruction mode in which the untuned model is asked; None for that
-        of the tuned one.
-      cache_dir: where tokens are kept; None for ~/.cache/flan_jax.
-    """
-
-    held_out: str | None = "nli"
-    related: str = "text"
-    commercial_only: bool = False
-    train_clusters: int | None = None
-    datasets_per_cluster: int | None = None
-    train_datasets: int | None = None
-    templates: int | None = None
-    mixture_or_task_name: str | None = None
-    mixture_or_task_module: str | None = None
-    architecture: str = "t5"
-    source: str = "bundled"
-    data_dir: str | None = None
-    strict: bool = False
-    vocabulary: str = "bytes"
-    decoder_start_id: int = 0
-    task_feature_lengths: Any = None
-    batch_size: int = 8
-    train_steps: int = 300
-    seed: int = 0
-    options_style: str = "fixed"
-    instructions: str = "template"
-    shots: int = 0
-    decontaminate: bool = False
-    pack: bool = True
-    validation_batches: int = 8
-    eval_datasets: str | None = None
-    eval_templates: str | int | None = None
-    eval_split: str = "test"
-    eval_max_rows: int | None = None
-    eval_every: int | None = None
-    eval_every_rows: int = 32
-    untuned_instructions: str | None = None
-    cache_dir: str | None = None
+    held_out: str | None = setting(
+        "HELD_OUT",
+        "nli",
+        "what does not train and is evaluated zero-shot: a cluster, several, 'superglue', ...",
+    )
+    related: str = setting(
+        "RELATED",
+        "text",
+        "under 'text', no dataset that shares text with a held-out one trains; under 'paper' it does",
+        choices=tuple(RULES),
+    )
+    commercial_only: bool = setting(
+        "COMMERCIAL_ONLY",
+        False,
+        "True: only datasets with a license that allows commercial use train",
+    )
+    train_clusters: int | None = setting(
+        "TRAIN_CLUSTERS",
+        None,
+        "train on the first 1 to 7 clusters in the order of the paper's Figure 6",
+        least=1,
+    )
+    datasets_per_cluster: int | None = setting(
+        "DATASETS_PER_CLUSTER",
+        None,
+        "train on the first 1, 2, 3, 4 ... datasets of each cluster",
+        least=1,
+    )
+    train_datasets: int | None = setting(
+        "TRAIN_DATASETS",
+        None,
+        "train on at most so many datasets (15 in the paper's code), one of each cluster in turn",
+    )
+    templates: int | None = setting(
+        "TEMPLATES",
+        None,
+        "train with the first 1, 2, 4, 7, 10 ... templates of each dataset; None: all",
+        least=1,
+    )
+    mixture_or_task_name: str | None = setting(
+        "MIXTURE_OR_TASK_NAME",
+        None,
+        "one dataset, or a SeqIO task or mixture, instead of the held-out mixture",
+    )
+    mixture_or_task_module: str | None = setting(
+        "MIXTURE_OR_TASK_MODULE",
+        None,
+        "module or .py file that registers it",
+        path=lambda name: name.endswith(".py"),
+    )
+    architecture: str = setting(
+        "ARCHITECTURE",
+        "t5",
+        "the model, 't5' or 'decoder'; a file of gin/size sets it",
+    )
+    source: str = setting(
+        "DATA_SOURCE",
+        "bundled",
+        "where rows come from: 'tfds', 'hf', 'jsonl' or 'bundled'",
+    )
+    data_dir: str | None = setting(
+        "DATA_DIR",
+        None,
+        "where DATA_SOURCE reads; None: the default place of 'tfds' and 'hf'",
+        path=True,
+    )
+    strict: bool = setting(
+        "STRICT_DATA",
+        False,
+        "True: a dataset that is not available ends the run",
+    )
+    vocabulary: str = setting(
+        "VOCABULARY",
+        "bytes",
+        "'bytes', a SentencePiece model or a tokenizer.json",
+        path=lambda name: name != "bytes",
+    )
+    decoder_start_id: int = setting(
+        "DECODER_START_ID",
+        0,
+        "first token that the decoder of a T5 reads",
+        least=0,
+        below=2**24,
+    )
+    task_feature_lengths: Any = setting(
+        "TASK_FEATURE_LENGTHS",
+        _LENGTHS,
+        "most tokens of an example, and of a packed row",
+    )
+    batch_size: int = setting(
+        "BATCH_SIZE",
+        8,
+        "packed rows; 8 x 1,024 input tokens is the paper's batch",
+        least=1,
+        below=2**20,
+    )
+    train_steps: int = setting("TRAIN_STEPS", 300, "updates in all", least=1)
+    seed: int = setting(
+        "SEED",
+        0,
+        "decides templates, draws and orders",
+        least=0,
+        below=2**32,  # what JAX keeps of a seed
+    )
+    options_style: str = setting(
+        "OPTIONS_STYLE",
+        "fixed",
+        "how options are shown",
+        choices=STYLES,
+    )
+    instructions: str = setting(
+        "INSTRUCTIONS",
+        "template",
+        "how rows are written; 'baseline' is for models that are not tuned",
+        choices=INSTRUCTIONS,
+    )
+    shots: int = setting(
+        "SHOTS",
+        0,
+        "exemplars before each row, as many as fit",
+        least=0,
+        below=1025,
+    )
+    decontaminate: bool = setting(
+        "DECONTAMINATE",
+        False,
+        "True: training rows that share 8 to 13 words in a row with a held-out one are left out "
+        "and counted; `flan-jax tasks overlap` shows them",
+    )
+    pack: bool = setting(None, True, "whether several examples share a row")
+    validation_batches: int = setting(
+        None,
+        8,
+        "batches of the training clusters' validation rows whose loss is computed at every checkpoint",
+        least=0,
+        below=2**20,
+    )
+    eval_datasets: str | None = setting(
+        "EVAL_DATASETS",
+        None,
+        "evaluated instead of what is held out, e.g. 'copa+arc_easy'",
+    )
+    eval_templates: str | int | None = setting(
+        "EVAL_TEMPLATES",
+        None,
+        "how many templates of each dataset are evaluated, or their ids, e.g. 'terse+email'; None: all",
+    )
+    eval_split: str = setting("EVAL_SPLIT", "test", "the split that is evaluated", choices=SPLITS)
+    eval_max_rows: int | None = setting(
+        "EVAL_ROWS",
+        None,
+        "at most this many rows of each dataset that is evaluated; None: all",
+        least=1,
+    )
+    eval_every: int | None = setting(
+        "EVAL_EVERY",
+        None,
+        "evaluate every so many steps, too; None: only at the end",
+        least=1,
+    )
+    eval_every_rows: int = setting(
+        "EVAL_EVERY_ROWS",
+        32,
+        "rows of each dataset for EVAL_EVERY",
+        least=1,
+    )
+    untuned_instructions: str | None = setting(
+        "UNTUNED_INSTRUCTIONS",
+        None,
+        "how rows are written for the untuned model; None: like the tuned one",
+        choices=INSTRUCTIONS,
+    )
+    cache_dir: str | None = setting(
+        "CACHE_DIR",
+        None,
+        f"token cache; None: {DEFAULT_DIRECTORY}",
+        path=True,
+    )
 
     def cache_directory(self) -> pathlib.Path:
-        """Where tokens are kept."""
+        """Returns where tokens are kept."""
         return local_path(
             DEFAULT_DIRECTORY if self.cache_dir is None else self.cache_dir, "CACHE_DIR"
         )
 
     def __post_init__(self):
-        check_fields(self, "Data", _BOUNDS)
-        for name, choices in (
-            ("options_style", STYLES),
-            ("instructions", INSTRUCTIONS),
-            ("untuned_instructions", INSTRUCTIONS),
-            ("eval_split", SPLITS),
-            ("related", RULES),
-        ):
-            check_choice(
-                setting_name("Data", name), getattr(self, name), choices, name.startswith("untuned")
-            )
-        for name in ("cache_dir", "data_dir", "vocabulary", "mixture_or_task_module"):
-            if getattr(self, name) is not None:
-                local_path(getattr(self, name), setting_name("Data", name))
+        check_fields(self, "Data")
         if self.source == "bundled" and self.data_dir is not None:
             raise UserError(
                 f"{setting_name('Data', 'data_dir')} is not read with DATA_SOURCE=bundled, the "
@@ -190,12 +256,12 @@ class DataConfig:
                 )
 
     def lengths(self) -> tuple[int, int]:
-        """(S, T). Raises a UserError if they are not two positive numbers."""
-        lengths = (
-            {"inputs": 1024, "targets": 256}
-            if self.task_feature_lengths is None
-            else self.task_feature_lengths
-        )
+        """Returns (S, T), the most tokens of inputs and of targets.
+
+        Raises:
+          UserError: if they are not two positive numbers.
+        """
+        lengths = _LENGTHS if self.task_feature_lengths is None else self.task_feature_lengths
         if not isinstance(lengths, dict) or set(lengths) != {"inputs", "targets"}:
             raise UserError(
                 "TASK_FEATURE_LENGTHS must look like {'inputs': 1024, 'targets': 256}, "

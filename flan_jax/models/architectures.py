@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 
-from flan_jax.config.checks import check_bound, check_choice
+from flan_jax.config.checks import check_choice, check_required
 from flan_jax.models.decoder import DecoderConfig, DecoderLM
 from flan_jax.models.t5 import T5, T5Config
 
@@ -49,7 +49,7 @@ def make_model(architecture: str, vocab_size: int) -> nn.Module:
     check_choice("ARCHITECTURE", architecture, ARCHITECTURES)
     record = ARCHITECTURES[architecture]
     advice = f"give a size: --gin_file=gin/size/{record.example_size}.gin, for example"
-    check_bound(record.config, record.config.__name__, ["vocab_size"], advice)
+    check_required(record.config, record.config.__name__, ["vocab_size"], advice)
     return record.model(record.config(vocab_size=vocab_size))
 
 

@@ -1,77 +1,106 @@
-"""What both models' configurations settle alike when they are made: numbers, choices, and what
-'auto' is here.
-"""
+"""The settings that both models' configurations declare, and the checks they share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax
 
-from flan_jax.config.checks import Bounds, check_choice, check_fields, quoted
+from flan_jax.config.checks import check_fields
+from flan_jax.config.settings import REQUIRED, setting
 from flan_jax.errors import UserError
 from flan_jax.models import layers
 
-_DTYPES = ("auto", "bfloat16", "float32")
-# Sizes beyond these are slips: the largest published models have widths of some 10,000 and some 100
-# layers.
-_BOUNDS: dict[str, Bounds] = {
-    **dict.fromkeys(("emb_dim", "mlp_dim"), (1, 2**20)),
-    **dict.fromkeys(("num_heads", "num_kv_heads", "head_dim", "relpos_buckets"), (1, 2**16)),
-    **dict.fromkeys(("num_layers", "num_encoder_layers", "num_decoder_layers"), (1, 2**12)),
-    "vocab_size": (1, 2**24),
-    "relpos_max_distance": (1, None),
-    "dropout_rate": (0, 1),
-    "rope_theta": (1, 1e12),
-    "norm_epsilon": (1e-12, 1),
+# Sizes beyond these bounds are slips: the largest published models have widths of some 10,000 and
+# some 100 layers.
+_SHARED: dict[str, Callable[[], Any]] = {
+    "vocab_size": partial(
+        setting, None, REQUIRED, "rows of the embedding, V", least=1, below=2**24
+    ),
+    "emb_dim": partial(setting, None, REQUIRED, "width of the model, D", least=1, below=2**20),
+    "num_heads": partial(setting, None, REQUIRED, "attention heads, H", least=1, below=2**16),
+    "head_dim": partial(setting, None, REQUIRED, "width of a head, C", least=1, below=2**16),
+    "mlp_dim": partial(
+        setting, None, REQUIRED, "width of the feed-forward layers, F", least=1, below=2**20
+    ),
+    "mlp_activations": partial(
+        setting,
+        None,
+        ("gelu", "linear"),
+        "what the feed-forward layers multiply, one activation each",
+        choices=tuple(sorted(layers.ACTIVATIONS)),
+    ),
+    "relpos_max_distance": partial(
+        setting, None, 128, "from this distance on, positions share a bucket", least=1
+    ),
+    "dropout_rate": partial(
+        setting, "DROPOUT_RATE", 0.0, "of the model while it trains", least=0, below=1
+    ),
+    "dtype": partial(
+        setting,
+        None,
+        "auto",
+        "of the computation; 'auto': float32 on a CPU, else bfloat16; parameters, softmax and "
+        "logits are float32 in any case",
+        choices=("auto", "bfloat16", "float32"),
+    ),
+    "scan_layers": partial(
+        setting,
+        None,
+        True,
+        "True: scans over a stack of layers, so that compile time does not grow with depth",
+    ),
+    "remat": partial(
+        setting,
+        None,
+        "none",
+        "what the backward pass computes again: 'full' all but each layer's input, 'dots' all but "
+        "the matrix products with parameters",
+        choices=tuple(layers.REMATS),
+    ),
 }
 
 
-def settle(config, fewest_buckets: int) -> None:
-    """Puts the dtype that 'auto' is here into a model's configuration, and makes a tuple of its
-    activations.
+def shared_field(name: str) -> Any:
+    """Returns a field that both models' configurations declare alike."""
+    return _SHARED[name]()
 
-    `fewest_buckets` of positions are enough for it: 2, or 4 where an encoder looks both ways.
+
+def layer_count(what: str) -> Any:
+    """Returns the field for a number of layers, described by `what`."""
+    return setting(None, REQUIRED, what, least=1, below=2**12)
+
+
+def buckets_field(fewest: int) -> Any:
+    """Returns the field `relpos_buckets`; an encoder, which looks both ways, needs 4 buckets."""
+    return setting(
+        None, 32, "buckets of relative positions in T5's bias", least=fewest, below=2**16
+    )
+
+
+def check_and_resolve(config: Any) -> None:
+    """Checks a model's configuration, and sets `dtype` to what 'auto' is here.
 
     Raises:
       UserError: for a value that cannot work.
     """
     owner = type(config).__name__
-    check_fields(
-        config,
-        owner,
-        {
-            **_BOUNDS,
-            "relpos_buckets": (fewest_buckets, 2**16),
-            "decoder_start_id": (0, config.vocab_size),
-        },
-    )
     if config.dtype == "float16":
         raise UserError(
             f"{owner}.dtype is 'float16', but T5 gives NaN in float16; type "
             f"--gin.{owner}.dtype=bfloat16."
         )
-    check_choice(f"{owner}.dtype", config.dtype, _DTYPES)
-    check_choice(f"{owner}.remat", config.remat, layers.REMATS)
+    check_fields(config, owner)
     _check_buckets(config, owner)
-    known = sorted(layers.ACTIVATIONS)
-    activations = config.mlp_activations
-    if not isinstance(activations, (tuple, list)) or not activations:
-        raise UserError(
-            f"{owner}.mlp_activations is {quoted(activations)}, but must be a list of one or more "
-            f"of {', '.join(known)}."
-        )
-    for activation in activations:
-        check_choice(f"{owner}.mlp_activations", activation, known)
-    object.__setattr__(config, "mlp_activations", tuple(activations))
     if config.dtype == "auto":
-        object.__setattr__(
-            config, "dtype", "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        )
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        object.__setattr__(config, "dtype", dtype)
 
 
-def _check_buckets(config, owner: str) -> None:
-    """Half of the buckets count single positions, and the others need distances that are beyond
-    these.
-    """
+def _check_buckets(config: Any, owner: str) -> None:
+    """Half of the buckets count single positions; the others need distances beyond these."""
     buckets, most = config.relpos_buckets, config.relpos_max_distance
     if most <= buckets // 2:
         raise UserError(

@@ -17,9 +17,15 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from flan_jax.config.checks import check_choice, check_number, quoted
+from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
 from flan_jax.models import layers
-from flan_jax.models.config_checks import settle
+from flan_jax.models.config_checks import (
+    buckets_field,
+    check_and_resolve,
+    layer_count,
+    shared_field,
+)
 
 _ROPE_SCALING = (
     "factor",
@@ -33,46 +39,65 @@ _ROPE_LINEAR = ("factor", "rope_type")
 @gin.configurable(denylist=["vocab_size"])
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Size and behaviour of a decoder-only model: the dials of `gin/size/decoder_*.gin`,
-    `smollm2_*` and `llama3_*`.
+    """Size and behavior of a decoder-only model: what files of `gin/size` set.
 
-    `positions` is 'relative' (T5's bias, one table for all layers) or 'rotary' (`rope_theta`, and
-    `rope_scaling`: Llama 3.1's, or the linear one, `{'rope_type': 'linear', 'factor': 4.0}`).
-    `num_kv_heads` None is one per head. `logits_via_embedding` ties the logits to the embedding,
-    which `scale_tied_logits` divides by sqrt(D) as T5X does. `scale_queries` divides scores by
-    sqrt(C), where T5 has that in the query kernel's initial values. `prefix` 'bidirectional' lets
-    the inputs of an example see each other both ways. `vocab_size`, `dtype`, `remat` and
-    `scan_layers` are as in `T5Config`. Raises UserError for a value that cannot work.
+    `rope_scaling` is that of Llama 3.1 or the linear one, `{'rope_type': 'linear', 'factor': 4.0}`.
+
+    Raises:
+      UserError: for a value that cannot work.
     """
 
-    vocab_size: int
-    emb_dim: int
-    num_heads: int
-    head_dim: int
-    mlp_dim: int
-    num_layers: int
-    num_kv_heads: int | None = None
-    positions: str = "relative"
-    relpos_buckets: int = 32
-    relpos_max_distance: int = 128
-    rope_theta: float = 10000.0
-    rope_scaling: dict | None = None
-    mlp_activations: tuple[str, ...] = ("gelu", "linear")
-    logits_via_embedding: bool = True
-    scale_tied_logits: bool = True
-    scale_queries: bool = False
-    qkv_bias: bool = False
-    norm_epsilon: float = 1e-6
-    prefix: str = "causal"
-    dropout_rate: float = 0.0
-    dtype: str = "auto"
-    scan_layers: bool = True
-    remat: str = "none"
+    vocab_size: int = shared_field("vocab_size")
+    emb_dim: int = shared_field("emb_dim")
+    num_heads: int = shared_field("num_heads")
+    head_dim: int = shared_field("head_dim")
+    mlp_dim: int = shared_field("mlp_dim")
+    num_layers: int = layer_count("layers")
+    num_kv_heads: int | None = setting(
+        None, None, "heads of keys and values, K; None: as many as heads", least=1, below=2**16
+    )
+    positions: str = setting(
+        None,
+        "relative",
+        "T5's bias, one table for all layers, or rotary positions",
+        choices=("relative", "rotary"),
+    )
+    relpos_buckets: int = buckets_field(fewest=2)
+    relpos_max_distance: int = shared_field("relpos_max_distance")
+    rope_theta: float = setting(None, 10000.0, "base of rotary positions", least=1, below=1e12)
+    rope_scaling: dict | None = setting(
+        None, None, "of rotary positions: Llama 3.1's four numbers, or linear with a factor"
+    )
+    mlp_activations: tuple[str, ...] = shared_field("mlp_activations")
+    logits_via_embedding: bool = setting(
+        None, True, "whether logits are products with the embedding"
+    )
+    scale_tied_logits: bool = setting(
+        None, True, "whether such logits are divided by sqrt(D), as in T5X"
+    )
+    scale_queries: bool = setting(
+        None,
+        False,
+        "whether attention scores are divided by sqrt(C), which T5 has in the query kernel's "
+        "initial values",
+    )
+    qkv_bias: bool = setting(None, False, "whether queries, keys and values have a bias")
+    norm_epsilon: float = setting(
+        None, 1e-6, "added to the mean square in RMSNorm", least=1e-12, below=1
+    )
+    prefix: str = setting(
+        None,
+        "causal",
+        "bidirectional: the inputs of an example see each other both ways",
+        choices=("causal", "bidirectional"),
+    )
+    dropout_rate: float = shared_field("dropout_rate")
+    dtype: str = shared_field("dtype")
+    scan_layers: bool = shared_field("scan_layers")
+    remat: str = shared_field("remat")
 
     def __post_init__(self):
-        settle(self, fewest_buckets=2)
-        check_choice("DecoderConfig.positions", self.positions, ("relative", "rotary"))
-        check_choice("DecoderConfig.prefix", self.prefix, ("causal", "bidirectional"))
+        check_and_resolve(self)
         if self.rope_scaling is not None:
             self._check_rope_scaling()
             # so that a model can be hashed

@@ -13,42 +13,54 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flan_jax.config.checks import check_number, setting_name
+from flan_jax.config.settings import setting
 from flan_jax.models import layers
-from flan_jax.models.config_checks import settle
+from flan_jax.models.config_checks import (
+    buckets_field,
+    check_and_resolve,
+    layer_count,
+    shared_field,
+)
 
 
 @gin.configurable(denylist=["vocab_size"])
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """Size and behaviour of a T5: the dials of `gin/size/t5_*.gin`.
+    """Size and behavior of a T5: what `gin/size/t5_*.gin` sets.
 
-    `vocab_size` is the number of rows of the embedding (the vocabulary's size padded up to a
-    multiple of 128). `dtype` is that of the computation ('auto': bfloat16, and float32 on a CPU,
-    where XLA converts bfloat16 to float32); parameters, softmax and logits stay float32. `remat`
-    'full' keeps only each layer's input for the backward pass and computes the rest again; 'dots'
-    keeps what matrix products with parameters gave. `decoder_start_id` is the id that the decoder
-    reads first. Raises UserError for a value that cannot work.
+    Raises:
+      UserError: for a value that cannot work.
     """
 
-    vocab_size: int
-    emb_dim: int
-    num_heads: int
-    head_dim: int
-    mlp_dim: int
-    num_encoder_layers: int
-    num_decoder_layers: int
-    dropout_rate: float = 0.1
-    mlp_activations: tuple[str, ...] = ("gelu", "linear")
-    logits_via_embedding: bool = False
-    dtype: str = "auto"
-    relpos_buckets: int = 32
-    relpos_max_distance: int = 128
-    decoder_start_id: int = 0
-    scan_layers: bool = True
-    remat: str = "none"
+    vocab_size: int = shared_field("vocab_size")
+    emb_dim: int = shared_field("emb_dim")
+    num_heads: int = shared_field("num_heads")
+    head_dim: int = shared_field("head_dim")
+    mlp_dim: int = shared_field("mlp_dim")
+    num_encoder_layers: int = layer_count("layers of the encoder")
+    num_decoder_layers: int = layer_count("layers of the decoder")
+    dropout_rate: float = shared_field("dropout_rate")
+    mlp_activations: tuple[str, ...] = shared_field("mlp_activations")
+    logits_via_embedding: bool = setting(
+        None, False, "whether logits are products with the embedding, as in T5 1.0"
+    )
+    dtype: str = shared_field("dtype")
+    relpos_buckets: int = buckets_field(fewest=4)
+    relpos_max_distance: int = shared_field("relpos_max_distance")
+    decoder_start_id: int = setting("DECODER_START_ID", 0, "", least=0)
+    scan_layers: bool = shared_field("scan_layers")
+    remat: str = shared_field("remat")
 
     def __post_init__(self):
-        settle(self, fewest_buckets=4)
+        check_and_resolve(self)
+        check_number(
+            setting_name("T5Config", "decoder_start_id"),
+            self.decoder_start_id,
+            whole=True,
+            least=0,
+            below=self.vocab_size,
+        )
 
 
 def _attention(config: T5Config) -> layers.Attention:

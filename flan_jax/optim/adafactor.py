@@ -7,7 +7,7 @@ two cores it took 1.5 times as long.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gin
 import jax
@@ -16,7 +16,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from flan_jax.config.checks import check_choice, check_number, setting_name
+from flan_jax.config.checks import check_settings
+from flan_jax.config.settings import Setting
 from flan_jax.models.cpu import sum_first
 
 SCHEDULES = ("constant", "rsqrt")
@@ -49,11 +50,7 @@ def learning_rate_schedule(
         is one. 'rsqrt' is T5's pre-training schedule, `learning_rate` / sqrt(max(step,
         warmup_steps)).
       warmup_steps: a number of steps, or 0.
-
-    Raises:
-      UserError: for an unknown schedule.
     """
-    check_choice("adafactor.schedule", schedule, SCHEDULES)
 
     def constant(step):
         return learning_rate * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
@@ -68,10 +65,32 @@ def learning_rate_schedule(
 
 @gin.configurable
 def adafactor(
-    learning_rate: float = 1e-3,
-    decay_rate: float = 0.8,
-    schedule: str = "constant",
-    warmup_steps: int = 0,
+    learning_rate: Annotated[
+        float,
+        # A rate of 0, or one that float32 rounds to 0, trains nothing.
+        Setting(
+            "LEARNING_RATE",
+            "of Adafactor; `adafactor.schedule` and `adafactor.warmup_steps` change it over time",
+            least=1e-12,
+        ),
+    ] = 1e-2,
+    decay_rate: Annotated[
+        float,
+        Setting(None, "the second moments decay by 1 - (step + 1)^-decay_rate", least=0, below=10),
+    ] = 0.8,
+    schedule: Annotated[
+        str,
+        Setting(
+            None,
+            "'constant', after a linear warm-up if there is one; 'rsqrt': LEARNING_RATE / "
+            "sqrt(max(step, warmup_steps)), as T5 was pretrained",
+            choices=SCHEDULES,
+        ),
+    ] = "constant",
+    warmup_steps: Annotated[
+        int,
+        Setting(None, "steps in which the learning rate rises from 0", least=0),
+    ] = 0,
 ) -> optax.GradientTransformation:
     """Returns T5X's Adafactor, without momentum.
 
@@ -79,20 +98,20 @@ def adafactor(
     when both dimensions are at least 128. `init` takes plain parameters, or ones boxed with logical
     axes, and then boxes its slots likewise.
 
-    Args:
-      learning_rate: see `learning_rate_schedule`.
-      decay_rate: at step t (1 first) the second moments decay by 1 - t**-decay_rate.
-      schedule: one of `SCHEDULES`.
-      warmup_steps: see `learning_rate_schedule`.
-
     Raises:
-      UserError: for a number out of its bounds.
+      UserError: for a value out of its bounds.
     """
-    # A rate of 0, or one that float32 rounds to 0, trains nothing.
-    check_number(setting_name("adafactor", "learning_rate"), learning_rate, least=1e-12)
-    check_number("adafactor.decay_rate", decay_rate, least=0, below=10)
-    warmup_steps = check_number("adafactor.warmup_steps", warmup_steps, whole=True, least=0)
-    rate = learning_rate_schedule(learning_rate, schedule, warmup_steps)
+    checked = check_settings(
+        "adafactor",
+        adafactor,
+        {
+            "learning_rate": learning_rate,
+            "decay_rate": decay_rate,
+            "schedule": schedule,
+            "warmup_steps": warmup_steps,
+        },
+    )
+    rate = learning_rate_schedule(learning_rate, schedule, checked["warmup_steps"])
 
     def init(params) -> AdafactorState:
         moments = jax.tree_util.tree_map_with_path(

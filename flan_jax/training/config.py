@@ -7,79 +7,104 @@ from typing import Any
 
 import gin
 
-from flan_jax.config.checks import check_choice, check_fields, check_number, quoted, setting_name
+from flan_jax.config.checks import check_fields, check_number, quoted, setting_name
+from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
-from flan_jax.storage.paths import local_path
-
-# What numbers may be: (the least, what they must be below).
-_BOUNDS = {
-    **dict.fromkeys(
-        ["checkpoint_every", "keep", "microbatches", "loss_chunks", "log_every"], (1, None)
-    ),
-    "seed": (0, 2**32),
-    "z_loss": (0, 1e6),
-    "label_smoothing": (0, 1),
-    "embedding_rows": (1, 2**24),
-}
 
 
 @gin.configurable("Train", denylist=["profile_steps"])
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How to train; bound in `gin/flan.gin`.
+    """How to train: mesh, seed, checkpoints, memory and logging."""
 
-    Attributes:
-      model_dir: directory of the run: checkpoints, logs, results.
-      initial_checkpoint_path: parameters to start from (a run of ours, a T5X checkpoint, a Hugging
-        Face directory or a GGUF file), or None.
-      mesh: {'data': D, 'fsdp': F, 'model': M}; absent axes are 1, one may be -1. 'auto': by guess
-        the fastest that holds the model; see `chooser.mesh_of`.
-      seed: of parameters and dropout.
-      z_loss, label_smoothing: see `losses.token_loss`.
-      checkpoint_every: steps between checkpoints; the last step is always saved.
-      keep: how many of the last checkpoints stay; the one with the best validation loss stays too.
-      size: name of the model's size in results, e.g. 't5_tiny'.
-      embedding_rows: rows of the embedding; None for the vocabulary's size up to the next multiple
-        of 128.
-      param_dtype: of the parameters, 'float32' or 'bfloat16'; the latter are rounded by chance when
-        they are updated.
-      microbatches: parts of a batch that are computed one after the other: less memory, the same
-        step but for what dropout drops.
-      loss_chunks: parts of a row whose logits are computed one after the other: less memory, the
-        same step.
-      log_every: steps between printed lines.
-      tensorboard: whether to write event files.
-      profile_steps: steps that are traced for a profiler, from the third of this start on; 0: none.
-    """
-
-    model_dir: str = "runs/flan"
-    initial_checkpoint_path: str | None = None
-    mesh: Any = None
-    seed: int = 0
-    z_loss: float = 1e-4
-    label_smoothing: float = 0.0
-    checkpoint_every: int = 500
-    keep: int = 3
-    size: str = ""
-    embedding_rows: int | None = None
-    param_dtype: str = "float32"
-    microbatches: int = 1
-    loss_chunks: int = 1
-    log_every: int = 10
-    tensorboard: bool = False
+    model_dir: str = setting(
+        "MODEL_DIR",
+        "runs/flan",
+        "directory of the run: checkpoints, logs, results",
+        path=True,
+    )
+    initial_checkpoint_path: str | None = setting(
+        "INITIAL_CHECKPOINT_PATH",
+        None,
+        "a run, a T5X checkpoint, a Hugging Face directory, a GGUF file; None: random",
+        path=True,
+    )
+    mesh: Any = setting(
+        "MESH",
+        {"fsdp": -1},
+        "devices of each axis (data, fsdp, model), -1: all others; see gin/mesh; 'auto': chosen for "
+        "model and devices",
+    )
+    seed: int = setting("SEED", 0, "parameters and dropout", least=0, below=2**32)
+    z_loss: float = setting(
+        None,
+        1e-4,
+        "weight of log(Z)^2 in the loss, which keeps logits from drifting",
+        least=0,
+        below=1e6,
+    )
+    label_smoothing: float = setting(
+        None,
+        0.0,
+        "probability that the target gives to all other tokens; the loss is measured against the "
+        "entropy of that target",
+        least=0,
+        below=1,
+    )
+    checkpoint_every: int = setting(
+        "CHECKPOINT_EVERY",
+        100,
+        "steps between checkpoints; the last step is always saved",
+        least=1,
+    )
+    keep: int = setting(
+        None,
+        3,
+        "checkpoints that stay: the last so many, and the one with the lowest validation loss",
+        least=1,
+    )
+    size: str = setting(
+        "SIZE", "", "name of the model's size in results; a file of gin/size sets it"
+    )
+    embedding_rows: int | None = setting(
+        None,
+        None,
+        "rows of the embedding; None: the vocabulary's size up to the next multiple of 128",
+        least=1,
+        below=2**24,
+    )
+    param_dtype: str = setting(
+        "PARAM_DTYPE",
+        "float32",
+        "of the parameters; 'bfloat16', with stochastic rounding, takes half the memory",
+        choices=("float32", "bfloat16"),
+    )
+    microbatches: int = setting(
+        "MICROBATCHES",
+        1,
+        "more: the batch in parts, one after the other; less memory, the same step (but for "
+        "dropout)",
+        least=1,
+    )
+    loss_chunks: int = setting(
+        "LOSS_CHUNKS",
+        1,
+        "more: the logits of a row in parts; less memory with a large vocabulary",
+        least=1,
+    )
+    log_every: int = setting("LOG_EVERY", 10, "steps between printed lines", least=1)
+    tensorboard: bool = setting(
+        None, False, "True: also writes event files to MODEL_DIR/tensorboard"
+    )
+    # Steps that are traced for a profiler, from the third of this start on: the flag --profile.
     profile_steps: int = 0
 
     def __post_init__(self):
-        check_number("--profile", self.profile_steps, whole=True, least=0)
-        check_fields(self, "Train", _BOUNDS)
-        check_choice(
-            setting_name("Train", "param_dtype"), self.param_dtype, ("float32", "bfloat16")
-        )
+        steps = check_number("--profile", self.profile_steps, whole=True, least=0)
+        object.__setattr__(self, "profile_steps", steps)
+        check_fields(self, "Train")
         if not isinstance(self.mesh, dict) and self.mesh not in (None, "auto"):
             raise UserError(
                 f"{setting_name('Train', 'mesh')} must be None, 'auto' or sizes such as {{'data': "
                 f"2, 'fsdp': 4}}, not {quoted(self.mesh)}."
             )
-        for name in ("model_dir", "initial_checkpoint_path"):
-            if getattr(self, name) is not None:
-                local_path(getattr(self, name), setting_name("Train", name))

@@ -49,7 +49,7 @@ def settings_of(config: DataConfig, initial_checkpoint_path: str | None) -> dict
         "architecture": config.architecture,
         "batch_size": config.batch_size,
         "task_feature_lengths": list(config.lengths()),
-        _INITIAL: run_directory.absolute("Train.initial_checkpoint_path", initial_checkpoint_path),
+        _INITIAL: run_directory.absolute(initial_checkpoint_path),
     }
 
 

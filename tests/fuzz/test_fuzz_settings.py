@@ -17,14 +17,14 @@ from flan_jax.catalogue.render import render
 from flan_jax.catalogue.row_fields import read_row
 from flan_jax.checkpoints.model_gin import CONFIG_CLASS
 from flan_jax.cli import dispatch
-from flan_jax.config import gin_files
+from flan_jax.config import gin_files, gin_registry, gin_search, settings_help
 from flan_jax.data.config import DataConfig
 from flan_jax.models.architectures import make_model
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.training.config import TrainConfig
 
-DEFAULT = (gin_files._shipped() / "flan.gin").read_text()
-MACROS = [name for name, _, _ in gin_files.default_settings(DEFAULT)]
+DEFAULT = (gin_search.shipped_directory() / "flan.gin").read_text()
+MACROS = [name for name in settings_help.by_name(gin_files.CONFIGURED) if name.isupper()]
 
 # Texts of values, as somebody types them after `--gin.NAME=` or in a file.
 TEXTS = st.one_of(
@@ -181,7 +181,8 @@ def test_damaged_gin_files(fuzz, examples, tmp_path):
         return configured([f"--gin_file={file}"])
 
     whole = DEFAULT.replace(
-        "include 'size/t5_tiny.gin'", (gin_files._shipped() / "size/t5_tiny.gin").read_text()
+        "include 'size/t5_tiny.gin'",
+        (gin_search.shipped_directory() / "size/t5_tiny.gin").read_text(),
     )
     fuzz("settings: bytes of a gin file", damaged_bytes(whole.encode()), check, examples)
 
@@ -418,6 +419,6 @@ def test_every_module_of_settings_is_fuzzed():
     fuzzed = {"Data", "Train", "adafactor", *CONFIG_CLASS.values(), "SeqioTasks"}
     assert {
         item.name
-        for item in gin_files._configurables().values()
+        for item in gin_registry.configurables().values()
         if item.module.startswith("flan_jax.")
     } == fuzzed

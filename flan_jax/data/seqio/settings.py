@@ -10,11 +10,11 @@ import gin
 
 from flan_jax.catalogue.relations import RULES
 from flan_jax.catalogue.render import INSTRUCTIONS, STYLES
-from flan_jax.config.checks import check_choice, check_fields
+from flan_jax.config.checks import check_fields
+from flan_jax.config.settings import setting
 from flan_jax.data.sources.base import Source
 from flan_jax.data.sources.kinds import KINDS, open_source
 from flan_jax.data.vocabulary import Vocabulary, load_vocabulary
-from flan_jax.storage.paths import local_path
 
 if TYPE_CHECKING:
     import seqio
@@ -23,42 +23,39 @@ if TYPE_CHECKING:
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SeqioTasks:
-    """What the tasks are made of; bind it in gin, or call `configure`.
+    """What the tasks are made of; bind it in gin (gin/t5x/tasks.gin), or call `configure`."""
 
-    Attributes:
-      source, data_dir: 'tfds', 'hf', 'jsonl' or 'bundled', and where it reads.
-      vocabulary, architecture: 'bytes', a SentencePiece file, or a tokenizer.json, and the model
-        that reads it: 't5', 'decoder' or None; see `vocabulary.load_vocabulary`.
-      options_style, instructions: see `render.render`.
-      seed: decides template choice, shuffled options and exemplars.
-      shots: exemplars before each row, as many as fit in the input.
-      related, commercial_only: what trains in the mixtures `flan_heldout_...`; see
-        `mixture.held_out_split`.
-    """
-
-    source: str = "bundled"
-    data_dir: str | None = None
-    vocabulary: str = "bytes"
-    options_style: str = "fixed"
-    instructions: str = "template"
-    seed: int = 0
-    shots: int = 0
-    architecture: str | None = None
-    related: str = "text"
-    commercial_only: bool = False
+    source: str = setting(None, "bundled", "where rows come from", choices=KINDS)
+    data_dir: str | None = setting(None, None, "where `source` reads", path=True)
+    vocabulary: str = setting(
+        None,
+        "bytes",
+        "'bytes', a SentencePiece model or a tokenizer.json",
+        path=lambda name: name != "bytes",
+    )
+    options_style: str = setting(None, "fixed", "how options are shown", choices=STYLES)
+    instructions: str = setting(None, "template", "how rows are written", choices=INSTRUCTIONS)
+    seed: int = setting(
+        None, 0, "decides templates, shuffled options and exemplars", least=0, below=2**32
+    )
+    shots: int = setting(
+        None, 0, "exemplars before each row, as many as fit in the input", least=0, below=1025
+    )
+    architecture: str | None = setting(
+        None, None, "the model that reads the vocabulary: 't5', 'decoder' or None"
+    )
+    related: str = setting(
+        None,
+        "text",
+        "what of the datasets related to a held-out one trains in `flan_heldout_...`",
+        choices=tuple(RULES),
+    )
+    commercial_only: bool = setting(
+        None, False, "True: only datasets with a license that allows commercial use train there"
+    )
 
     def __post_init__(self):
-        check_fields(self, "SeqioTasks", {"seed": (0, 2**32), "shots": (0, 1025)})
-        for name, known in (
-            ("options_style", STYLES),
-            ("instructions", INSTRUCTIONS),
-            ("source", KINDS),
-            ("related", RULES),
-        ):
-            check_choice(f"SeqioTasks.{name}", getattr(self, name), known)
-        for name in ("data_dir", "vocabulary"):
-            if getattr(self, name) is not None:
-                local_path(getattr(self, name), f"SeqioTasks.{name}")
+        check_fields(self, "SeqioTasks")
 
     @functools.cached_property
     def opened_source(self) -> Source:
