@@ -10,7 +10,15 @@ import sys
 
 from flan_jax.cli import dispatch
 from flan_jax.cli.console import print_left_out, print_trained
-from flan_jax.cli.setup import alone, make_directory, open_run, prepared
+from flan_jax.cli.setup import (
+    alone,
+    check_parameters,
+    make_directory,
+    make_evaluate,
+    open_run,
+    prepared,
+    read_parameters,
+)
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config import run_directory
 from flan_jax.config.checks import check_text
@@ -38,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = local_path(source, "--checkpoint").resolve()
     own = checkpoint.is_relative_to(run.directory.resolve())
     _check_name(flags, source, own, run.directory)
-    step = run.check_params(source, flags.step)
+    step = check_parameters(run, source, flags.step)
     if not run.data.eval.names:
         raise UserError(
             "HELD_OUT=none leaves nothing to evaluate; name datasets: "
@@ -57,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     check_whose(output, whose, name)
     # Other models and steps may be evaluated into the same output at the same time.
     with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
-        data = run.data = prepared(run.data, flags.gin_arguments, only="eval")
+        data = prepared(run.data, flags.gin_arguments, only="eval")
         print_left_out(data)
         print_trained(
             data,
@@ -65,9 +73,9 @@ def main(argv: list[str] | None = None) -> int:
             if name == UNTUNED
             else run_record.trained_on(whose, data),
         )
-        step, params = run.read_params(source, flags.step)
+        step, params = read_parameters(run, source, flags.step)
         with run.preemption.handled():
-            finished = run.evaluate(name, params, step, output, whose=whose)
+            finished = make_evaluate(run, data, output, whose)(name, params, step)
         return conclude(output, finished, run.preemption.cause)
 
 

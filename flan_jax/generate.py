@@ -19,7 +19,7 @@ import numpy as np
 
 from flan_jax import signals
 from flan_jax.cli import dispatch
-from flan_jax.cli.setup import alone, open_model
+from flan_jax.cli.setup import alone, open_model, read_parameters
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config import run_directory
 from flan_jax.config.flags import ArgumentParser, add_step_flag
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
         run = open_model(flags)
-        _, params = run.read_params(flags.checkpoint or str(run.directory), flags.step)
+        _, params = read_parameters(run, flags.checkpoint or str(run.directory), flags.step)
     vocabulary, (source_length, target_length) = run.data.vocabulary, run.data.config.lengths()
     inputs = dict(zip(prompts, encoded(prompts, vocabulary, source_length)))
     generator = Generator(

@@ -1,36 +1,54 @@
-"""`flan-jax train`: prepare if needed, train, checkpoint, evaluate the held-out cluster, report.
-The whole run.
-"""
+"""`flan-jax train`: the whole run: prepare if needed, train, checkpoint, evaluate, report."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flan_jax import signals
 from flan_jax.cli import dispatch
 from flan_jax.cli.console import print_sides, print_trained
-from flan_jax.cli.setup import alone, make_directory, open_run, prepared
+from flan_jax.cli.setup import (
+    Evaluate,
+    RunSetup,
+    alone,
+    check_parameters,
+    make_directory,
+    make_evaluate,
+    open_run,
+    prepared,
+    read_parameters,
+)
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
+from flan_jax.storage.files import write_file
 
 if TYPE_CHECKING:
-    from flan_jax.training import loop
+    from flan_jax.checkpoints.manager import Checkpoints
+    from flan_jax.data.run_data import RunData
+    from flan_jax.training.metrics_log import MetricsLog
+    from flan_jax.training.state import State
+    from flan_jax.training.step import TrainStep
+    from flan_jax.training.validation import Validate
+
+_log = logging.getLogger(__name__)
 
 
 @processes.end_together
 def main(argv: list[str] | None = None) -> int:
-    """The verb: `--gin_file=F --gin.NAME=value ...`. The same command resumes where the last one
-    ended.
-    """
+    """Runs the verb: `--gin_file=F --gin.NAME=value ...`; the same command resumes a run."""
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
 
-    # 1. The model on its mesh: mistakes are found before the data are prepared.
+    # 1. Settings, mesh and model: mistakes are found before the data are prepared.
     run = open_run(flags.profile, flags)
     make_directory(run.config.model_dir)
     with alone(run.directory, ".train.lock", "flan-jax train"):
@@ -51,58 +69,194 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def _train(run: loop.Run, gin_arguments: list[str], started: float) -> int:
-    """The run in its directory, which no other process works in; returns the exit status."""
-    from flan_jax.checkpoints import manager
+def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
+    """Trains and evaluates in the directory of the run, alone; returns the exit status."""
+    from flan_jax.checkpoints.manager import Checkpoints
     from flan_jax.evaluation import results
-    from flan_jax.training import metrics_log, run_record
+    from flan_jax.training import config_record, metrics_log, resume, run_record
 
-    # 2. Whether it may go on here.
+    # 2. Checkpoints: whether the run can begin or resume in its directory.
     results.check_files(run.directory)
     metrics_log.read_steps(run.directory / metrics_log.FILE)
-    config_before = run.config_before()
-    saved = manager.Checkpoints(run.directory / "checkpoints", run.config.keep)
-    settings = run_record.settings_of(run.data.config, run.config.initial_checkpoint_path)
-    fresh = saved.latest_step() is None
-    if not fresh:
-        run_record.check_same(run.directory, settings)
-    run.check_start(saved)
-
-    # 3. Data: who trains, who is held out; tokens from the cache, or made now.
-    data = run.data = prepared(run.data, gin_arguments)
-    print_sides(data)
+    config_before = config_record.read_config(run.directory)
+    checkpoints = Checkpoints(run.directory / "checkpoints", run.config.keep)
+    is_new = checkpoints.latest_step() is None
     initial = run.config.initial_checkpoint_path
-    before = (
+    settings = run_record.settings_of(run.data.config, initial)
+    if not is_new:
+        run_record.check_same(run.directory, settings)
+    resume.check_steps(checkpoints, run.data.config.train_steps)
+    if is_new and initial:
+        check_parameters(run, initial)
+
+    # 3. Data: what trains, what is held out; tokens from the cache, or made now.
+    data = prepared(run.data, gin_arguments)
+    print_sides(data)
+    trained_before = (
         run_record.trained_before(initial)
-        if fresh
+        if is_new
         else run_record.began_with(run.directory, initial)
     )
-    print_trained(data, before)
-    record = {**settings, **run_record.record_of(data), "trained_before": before}
-    run_record.keep(run.directory, record, fresh)
+    print_trained(data, trained_before)
+    record = {**settings, **run_record.record_of(data), "trained_before": trained_before}
+    run_record.keep(run.directory, record, is_new)
 
-    # 4. State: the latest checkpoint, else the initial one, else random.
-    run.start(saved)
-    run.describe(gin_config.config_text(), config_before)
-    print(f"ready to train after {time.perf_counter() - started:.1f} s", flush=True)
+    # 4. State: latest checkpoint, initial parameters or random ones; meanwhile the step compiles.
+    compiled_step = _start_compilation(run, checkpoints.latest_step())
+    read_initial = (lambda: read_parameters(run, initial)[1]) if initial else None
+    state = resume.restore_or_initialize(checkpoints, run.sharded, read_initial)
+    _describe(run, gin_config.config_text(), config_before)
+    _log.info(f"ready to train after {time.perf_counter() - started:.1f} s")
+
+    # 5. The evaluator, of the trained model at the end, and of steps on the way.
+    evaluate = make_evaluate(run, data)
 
     with run.preemption.handled():
-        # 5. Steps.
-        finished = run.train(saved)
-        saved.close()
+        # 6. The loop.
+        state, finished = _take_steps(run, data, state, compiled_step, checkpoints, evaluate)
+        checkpoints.close()
         if not finished:
+            step = int(state["step"])
+            _log.info(f"{run.preemption.cause}: saved step {step}; the same command resumes.")
             return signals.SAVED
 
-        # 6. The held-out cluster, tuned and untuned, and the report.
+        # 7. The held-out cluster, tuned and untuned, and the report.
         if not data.eval.names:
-            print("no cluster is held out, so there is nothing to evaluate zero-shot", flush=True)
+            _log.info("no cluster is held out, so there is nothing to evaluate zero-shot")
             return 0
-        finished = run.evaluate("tuned", run.state["params"], run.step)
-        run.state = None  # frees the device memory for the other parameters
-        finished = finished and run.evaluate(
-            "untuned", run.initial_state()["params"], 0, protocol=data.eval.untuned_protocol
-        )
+        finished = evaluate("tuned", state["params"], int(state["step"]))
+        del state  # frees the device memory for the other parameters
+        if finished:
+            untuned = resume.initial_state(run.sharded, read_initial)["params"]
+            finished = evaluate("untuned", untuned, 0, protocol=data.eval.untuned_protocol)
     return conclude(run.directory, finished, run.preemption.cause)
+
+
+def _start_compilation(run: RunSetup, latest_step: int | None) -> Callable[[], TrainStep]:
+    """Returns a function that returns the compiled training step; compiles in the background.
+
+    Where the latest checkpoint is the last step, it compiles only when called.
+    """
+    from flan_jax.training.compile import compile_in_background, lower_train_step
+
+    shapes = run.data.layout.shapes(run.data.config.batch_size)
+    lower = functools.partial(
+        lower_train_step, run.model, run.optimizer, run.sharded, run.config, shapes
+    )
+    if latest_step == run.data.config.train_steps:
+        return lambda: lower().compile()
+    return compile_in_background(lower)
+
+
+def _describe(run: RunSetup, config_text: str, config_before: str) -> None:
+    """Writes `config.gin` and `model-info.txt`; logs the model and the settings that changed."""
+    import jax
+
+    from flan_jax.training import config_record
+    from flan_jax.training.model_info import model_info
+
+    text, count = model_info(run.sharded.abstract, run.sharded.shardings)
+    if jax.process_index() == 0:
+        for line in config_record.changed_settings(config_before, config_text):
+            _log.info(f"changed since the last start: {line}")
+        write_file(run.directory / config_record.FILE, config_text)
+        write_file(run.directory / "model-info.txt", text)
+    name = run.config.size or run.data.config.architecture
+    _log.info(f"model: {name} with {count:,} parameters, {run.model.config.dtype} compute")
+
+
+def _take_steps(
+    run: RunSetup,
+    data: RunData,
+    state: State,
+    compiled_step: Callable[[], TrainStep],
+    checkpoints: Checkpoints,
+    evaluate: Evaluate,
+) -> tuple[State, bool]:
+    """Runs the training loop; returns the state, and whether all steps are taken.
+
+    Raises:
+      Diverged: if a loss, a gradient or a parameter is not finite.
+    """
+    from flan_jax.parallel import partitioning
+    from flan_jax.training import loop
+    from flan_jax.training.prefetch import device_batches
+    from flan_jax.training.profile import Profile
+
+    config, begin, steps = run.config, int(state["step"]), data.config.train_steps
+    batches = data.train.batches()
+    stream = device_batches(batches, partitioning.batch_sharding(run.mesh), begin, steps)
+    log = _open_log(run, begin)
+    validate = _open_validation(run, data)
+
+    def evaluate_step(step: int, state: State) -> bool:
+        return evaluate(
+            "tuned",
+            state["params"],
+            step,
+            protocol=data.eval.training_protocol,
+            while_training=True,
+        )
+
+    hooks = []
+    if data.config.eval_every and data.eval.names:
+        hooks.append(loop.every(data.config.eval_every, steps, log, evaluate_step))
+    with (
+        contextlib.closing(log),
+        loop.divergence_explained(batches, checkpoints),
+        partitioning.use_mesh(run.mesh),
+        contextlib.closing(stream),
+    ):
+        if begin == 0 and config.initial_checkpoint_path and validate is not None:
+            log.write(0, validate(0, state))
+            log.restart_clock()
+        return loop.train(
+            state,
+            steps,
+            compiled_step,
+            stream,
+            checkpoints,
+            config.checkpoint_every,
+            log,
+            Profile(run.directory / "profile", begin, steps, config.profile_steps),
+            validate,
+            hooks,
+            run.preemption.requested,
+        )
+
+
+def _open_log(run: RunSetup, begin: int) -> MetricsLog:
+    """Returns the log of the metrics; only process 0 writes it."""
+    import jax
+
+    from flan_jax.models.flops import model_flops
+    from flan_jax.parallel.hardware import peak_flops
+    from flan_jax.training.metrics_log import MetricsLog, Work
+
+    config = run.data.config
+    flops = model_flops(run.model.config, config.batch_size, *config.lengths())
+    return MetricsLog(
+        run.directory,
+        begin,
+        config.train_steps,
+        run.config.log_every,
+        run.config.tensorboard,
+        jax.process_index() == 0,
+        Work(flops, peak_flops(run.mesh.devices.flat)),
+    )
+
+
+def _open_validation(run: RunSetup, data: RunData) -> Validate | None:
+    """Returns the function that validates a state; None without validation rows."""
+    from flan_jax.training.compile import lower_eval_step
+    from flan_jax.training.validation import make_validate
+
+    batches = data.train.batches("validation")
+    if batches is None:
+        return None
+    shapes = data.layout.shapes(data.config.batch_size)
+    lower = functools.partial(lower_eval_step, run.model, run.sharded, run.config, shapes)
+    return make_validate(batches, run.mesh, lower)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safe
 from flan_jax.checkpoints.parameters import parameter_shapes
 from flan_jax.checkpoints.read import open_checkpoint
 from flan_jax.cli import dispatch
+from flan_jax.cli.setup import build_run, check_parameters
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.data.config import DataConfig
@@ -28,7 +29,6 @@ from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.training.config import TrainConfig
-from flan_jax.training.loop import Run
 from support import tokenizer_files
 from support.converting import convert
 
@@ -335,10 +335,10 @@ def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it
             ],
             CONFIGURED,
         )
-        run = Run(TrainConfig(), open_data(DataConfig()))
+        run = build_run(TrainConfig(), open_data(DataConfig()))
         for checkpoint in (tmp_path / name, tmp_path / f"{name}_ours"):
             with pytest.raises(UserError, match=says) if says else contextlib.nullcontext():
-                run.check_params(str(checkpoint))
+                check_parameters(run, str(checkpoint))
 
 
 def test_batches_and_decoding_begin_with_the_same_id():
@@ -348,7 +348,7 @@ def test_batches_and_decoding_begin_with_the_same_id():
     with pytest.raises(
         UserError, match="is 7 and Data.decoder_start_id 0; set both with --gin.DECODER_START_ID"
     ):
-        Run(TrainConfig(), open_data(DataConfig()))
+        build_run(TrainConfig(), open_data(DataConfig()))
 
 
 def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path):
@@ -363,10 +363,10 @@ def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path
     with pytest.raises(
         UserError, match="rows than VOCABULARY needs: add --gin.Train.embedding_rows=1024, or give"
     ):
-        Run(TrainConfig(), open_data(DataConfig())).check_params(str(tmp_path / "ours"))
+        check_parameters(build_run(TrainConfig(), open_data(DataConfig())), str(tmp_path / "ours"))
     gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=2048"], CONFIGURED)
     with pytest.raises(UserError, match="its embedding has fewer rows: give the VOCABULARY"):
-        Run(TrainConfig(), open_data(DataConfig())).check_params(str(tmp_path / "ours"))
+        check_parameters(build_run(TrainConfig(), open_data(DataConfig())), str(tmp_path / "ours"))
 
 
 def test_base_model_and_license_are_those_that_files_name(tmp_path):

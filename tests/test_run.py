@@ -16,7 +16,7 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.training import run_record
-from flan_jax.training.loop import changed_settings
+from flan_jax.training.config_record import changed_settings
 from support.processes import ended_well, output_tail
 from support.runs import command, losses, run, start_and_signal
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flan_jax import log
 from flan_jax.errors import UserError
 from flan_jax.models import losses
 from flan_jax.models.t5 import T5, T5Config
@@ -35,9 +36,9 @@ def test_rounding_by_chance_keeps_the_mean_and_takes_a_neighbour():
 
 def test_parameters_that_are_not_finite_are_found_before_they_are_saved():
     params = {"a": jnp.ones(3), "b": {"c": jnp.zeros((2, 2))}}
-    assert loop._all_finite(params)
+    assert loop.all_finite(params)
     for value in (jnp.nan, jnp.inf):
-        assert not loop._all_finite({**params, "d": jnp.array([1.0, value])})
+        assert not loop.all_finite({**params, "d": jnp.array([1.0, value])})
 
 
 def steps(param_dtype: str, learning_rate: float, count: int = 20) -> list[float]:
@@ -153,12 +154,13 @@ def test_validation_in_chunks_gives_the_same_numbers():
 
 
 def test_a_profile_of_two_steps_lies_in_its_directory(tmp_path, capsys):
+    log.configure()
     profile = Profile(tmp_path, begin=5, end=20, steps=2)
     for step in range(6, 11):
         profile.before(step)
         profile.after(step, jnp.ones(3) + step)
     assert list(tmp_path.rglob("*.xplane.pb"))
-    assert capsys.readouterr().out.startswith("profile of steps 8 to 9 in")
+    assert " profile of steps 8 to 9 in" in capsys.readouterr().out
     Profile(tmp_path / "none", begin=5, end=20, steps=0).before(8)
     assert not (tmp_path / "none").exists()
 
@@ -170,6 +172,7 @@ def test_a_profile_longer_than_the_run_ends_with_it(tmp_path, end, first, last):
 
 
 def test_a_profile_of_a_run_that_is_ended_is_kept(tmp_path, capsys):
+    log.configure()
     profile = Profile(tmp_path, begin=0, end=20, steps=10)
     for step in range(1, 5):
         profile.before(step)

@@ -1,16 +1,19 @@
-"""What the verbs open before they work: the devices, a run, its data, its directories."""
+"""What the verbs build before they work: devices, mesh, model, data and directories."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import dataclasses
+import functools
+import logging
 import pathlib
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,24 +26,68 @@ from flan_jax.parallel import processes
 from flan_jax.storage.locks import locked
 from flan_jax.storage.paths import local_path
 
+if TYPE_CHECKING:
+    import jax
+    import optax
+    from flax import linen as nn
 
-def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None):
-    """The `loop.Run` that gin configures, on all devices; its data may still have to be `prepared`.
+    from flan_jax.data import eval_data
+    from flan_jax.parallel.preemption import Preemption
+    from flan_jax.training.config import TrainConfig
+    from flan_jax.training.state import ShardedState
 
-    Joins the other processes, if any. The run prints the first line of the log.
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSetup:
+    """A model on its mesh, with the settings and the data of a run.
+
+    Attributes:
+      config: the settings of training.
+      data: the data of the run; its rows may still have to be `prepared`.
+      directory: MODEL_DIR.
+      model: a T5 or a decoder.
+      optimizer: of the model.
+      mesh: all devices of the run.
+      sharded: shapes and shardings of the state on the mesh.
+      preemption: wrap training and evaluation in its `handled`.
+    """
+
+    config: TrainConfig
+    data: RunData
+    directory: pathlib.Path
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    mesh: jax.sharding.Mesh
+    sharded: ShardedState
+    preemption: Preemption
+
+
+def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None) -> RunSetup:
+    """Returns the model that gin configures on all devices, with its data.
+
+    Joins the other processes, if any, and writes the first lines of the log.
 
     Args:
       profile_steps: see `TrainConfig`.
       flags: with those of `processes.add_flags`.
+
+    Raises:
+      UserError: if the settings are not valid or do not fit together.
     """
-    return _open_run(DataConfig(), profile_steps, flags)
+    return _open(DataConfig(), profile_steps, flags)
 
 
-def open_model(flags: argparse.Namespace | None = None):
-    """As `open_run`, without what only reading rows needs: the data that the model was tuned on may
-    be elsewhere.
+def open_model(flags: argparse.Namespace | None = None) -> RunSetup:
+    """Returns the same as `open_run`, without the settings that only reading rows needs.
+
+    The data that the model was tuned on may be elsewhere.
+
+    Args:
+      flags: see `open_run`.
     """
-    nothing = dict.fromkeys(
+    unset = dict.fromkeys(
         [
             "mixture_or_task_name",
             "mixture_or_task_module",
@@ -50,33 +97,232 @@ def open_model(flags: argparse.Namespace | None = None):
             "data_dir",
         ]
     )
-    return _open_run(
-        dataclasses.replace(
-            DataConfig(), **nothing, source="bundled", held_out="none", decontaminate=False
-        ),
-        0,
-        flags,
+    config = dataclasses.replace(
+        DataConfig(), **unset, source="bundled", held_out="none", decontaminate=False
     )
+    return _open(config, 0, flags)
 
 
-def _open_run(config: DataConfig, profile_steps: int, flags: argparse.Namespace | None):
+def _open(
+    data_config: DataConfig, profile_steps: int, flags: argparse.Namespace | None
+) -> RunSetup:
     from flan_jax.parallel import devices
-    from flan_jax.training import loop
     from flan_jax.training.config import TrainConfig
 
-    # Mistakes in the settings are found before the processes join: each of them says so and ends by
-    # itself.
-    train_config, data = TrainConfig(profile_steps=profile_steps), open_data(config)
-    devices.set_up(config.cache_directory() / "compiled", flags)
-    run = loop.Run(train_config, data)
+    # Wrong settings are found before the processes connect: each reports them and ends by itself.
+    config, data = TrainConfig(profile_steps=profile_steps), open_data(data_config)
+    devices.set_up(data_config.cache_directory() / "compiled", flags)
+    run = build_run(config, data)
     processes.mute_others()
     return run
 
 
+def build_run(config: TrainConfig, data: RunData) -> RunSetup:
+    """Returns the model of these settings on a mesh of all devices; logs the mesh.
+
+    Args:
+      config: the settings of training.
+      data: the data of the run.
+
+    Raises:
+      UserError: if model, vocabulary, batch, MESH and devices do not fit together.
+    """
+    from flan_jax.models.losses import check_chunks
+    from flan_jax.optim.make import make_optimizer
+    from flan_jax.parallel import partitioning
+    from flan_jax.parallel.preemption import Preemption
+    from flan_jax.training.state import ShardedState
+
+    directory = local_path(config.model_dir, "MODEL_DIR")
+    model, optimizer = _build_model(config, data), make_optimizer()
+    mesh = _build_mesh(config, data, model, optimizer)
+    partitioning.check_batch_size(data.config.batch_size, mesh, config.microbatches)
+    one_row = data.layout.shapes(1)
+    check_chunks(config.loss_chunks, one_row["decoder_target_tokens"][1])
+    sharded = ShardedState(model, optimizer, mesh, one_row, config.seed, config.param_dtype)
+    return RunSetup(config, data, directory, model, optimizer, mesh, sharded, Preemption())
+
+
+def _build_model(config: TrainConfig, data: RunData) -> nn.Module:
+    """Returns the model, with as many rows in its embedding as the vocabulary needs.
+
+    Raises:
+      UserError: if vocabulary and model do not fit.
+    """
+    from flan_jax.data.vocabulary import padded_size
+    from flan_jax.models.architectures import make_model
+
+    rows = config.embedding_rows or padded_size(data.vocabulary)
+    if rows < data.vocabulary.size:
+        raise UserError(
+            f"the model has {rows} rows in its embedding (Train.embedding_rows), but "
+            f"VOCABULARY has {data.vocabulary.size} ids; give the vocabulary that belongs to "
+            "the model."
+        )
+    model = make_model(data.config.architecture, rows)
+    start_id = getattr(model.config, "decoder_start_id", data.config.decoder_start_id)
+    if start_id != data.config.decoder_start_id:
+        raise UserError(
+            f"T5Config.decoder_start_id is {start_id} and Data.decoder_start_id "
+            f"{data.config.decoder_start_id}; set both with --gin.DECODER_START_ID."
+        )
+    return model
+
+
+def _build_mesh(
+    config: TrainConfig, data: RunData, model: nn.Module, optimizer: optax.GradientTransformation
+) -> jax.sharding.Mesh:
+    """Returns the mesh of MESH over all devices, and logs it.
+
+    Raises:
+      UserError: if MESH does not fit the devices, or 'auto' finds none.
+    """
+    import jax
+
+    from flan_jax.parallel import partitioning
+    from flan_jax.planning import mesh_search
+    from flan_jax.planning.compiled import Job
+
+    architecture, batch_size = data.config.architecture, data.config.batch_size
+    job = Job(model, optimizer, config, architecture, batch_size, data.config.lengths())
+    shape, why = mesh_search.mesh_of(job, jax.devices())
+    mesh = partitioning.make_mesh(shape)
+    _log.info(
+        f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} "
+        f"{jax.default_backend()} devices, mesh {dict(mesh.shape)}"
+    )
+    if jax.process_index() == 0:
+        for line in (*([why] if why else []), *data.vocabulary.notes):
+            _log.info(line)
+    return mesh
+
+
+def read_parameters(run: RunSetup, path: str, step: int | str | None = None) -> tuple[int, Any]:
+    """Returns the step and the parameters, on the mesh, of a checkpoint.
+
+    Args:
+      run: the model that the parameters are for.
+      path: a run or a step of ours, or a checkpoint of T5X, Hugging Face or GGUF.
+      step: of a run; 'best' has the lowest validation loss, None is the last.
+
+    Raises:
+      UserError: if there is no such checkpoint, or it does not match the model.
+    """
+    from flan_jax import checkpoints
+
+    step, params = checkpoints.read_parameters(
+        path, run.sharded.abstract_params, step, run.model.config
+    )
+    _log.info(f"parameters of step {step} from {path}")
+    return step, params
+
+
+def check_parameters(run: RunSetup, path: str, step: int | str | None = None) -> int:
+    """Checks that `read_parameters` can read a checkpoint; reads only its shapes.
+
+    Returns:
+      The step.
+
+    Raises:
+      UserError: see `read_parameters`.
+    """
+    from flan_jax import checkpoints
+
+    source, _ = checkpoints.find_parameters(
+        path, run.sharded.abstract_params, step, run.model.config
+    )
+    return source.step
+
+
+class Evaluate(Protocol):
+    """Evaluates parameters on the held-out rows; see `make_evaluate`."""
+
+    def __call__(
+        self,
+        name: str,
+        params: Any,
+        step: int,
+        protocol: eval_data.Protocol | None = None,
+        while_training: bool = False,
+    ) -> bool:
+        """Adds the numbers of a model to `results.csv`.
+
+        Args:
+          name: of the model in the results, such as 'tuned'.
+          params: its parameters, on the mesh.
+          step: of its checkpoint.
+          protocol: how the rows are rendered, and how many; the one of the settings if None.
+          while_training: whether only the numbers are written, without predictions.
+
+        Returns:
+          Whether everything is evaluated; False on preemption.
+        """
+        ...
+
+
+def make_evaluate(
+    run: RunSetup,
+    data: RunData,
+    output: pathlib.Path | None = None,
+    run_directory: pathlib.Path | None = None,
+) -> Evaluate:
+    """Returns the function that evaluates on the held-out rows; it opens the evaluator when called.
+
+    Args:
+      run: the model.
+      data: the data of the run; its held-out rows are in the cache.
+      output: directory of the results; None for that of the run.
+      run_directory: of the run that the parameters belong to; None for that of `run`.
+    """
+    import jax
+
+    from flan_jax.evaluation import results
+    from flan_jax.evaluation.evaluator import HeldOut
+    from flan_jax.training import run_record
+
+    output, run_directory = output or run.directory, run_directory or run.directory
+
+    @functools.cache
+    def open_evaluator() -> HeldOut:
+        if jax.process_index() == 0:
+            trained_on = run_record.trained_on(run_directory, data)
+            results.remember_run(output, run_directory, trained_on, data.config.source)
+        return HeldOut(data, run.model, run.mesh, output)
+
+    def evaluate(
+        name: str,
+        params: Any,
+        step: int,
+        protocol: eval_data.Protocol | None = None,
+        while_training: bool = False,
+    ) -> bool:
+        evaluator, protocol = open_evaluator(), protocol or data.eval.eval_protocol
+        # In the loop the step itself has just checked.
+        if not while_training and run.preemption.requested():
+            return False
+        style = data.config.options_style
+        setting = results.Setting(
+            run=results.run_name(run_directory),
+            step=step,
+            model=name,
+            size=run.config.size,
+            shots=data.config.shots,
+            instruction_mode=protocol.instructions
+            if style == "fixed"
+            else f"{protocol.instructions}, options {style}",
+        )
+        return evaluator.evaluate(
+            params, setting, protocol, while_training=while_training, stop=run.preemption.requested
+        )
+
+    return evaluate
+
+
 @contextlib.contextmanager
 def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
-    """Keeps a second program like this one out of a directory while the block runs; process 0 locks
-    for all of a run.
+    """Keeps a second program like this one out of a directory while the block runs.
+
+    Process 0 locks for all processes of a run.
 
     Args:
       directory: of the run or of its results.
@@ -84,32 +330,33 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
       purpose: what this program does, for the message of the other one.
 
     Raises:
-      UserError: on all processes, if another program is at work there; and if the directory is
-        removed meanwhile.
+      UserError: on all processes, if another program works there; and if the directory is removed
+        meanwhile.
     """
     with contextlib.ExitStack() as stack:
-        taken = None
+        in_use = None
         if processes.index_and_count()[0] == 0:
             try:
                 stack.enter_context(locked(directory / name, purpose))
             except UserError as error:
-                taken = error
-        if processes.any_of_all(taken is not None):
-            raise taken or UserError(f"process 0 cannot use {directory}; its log says why.")
-        gone = UserError(
+                in_use = error
+        if processes.any_of_all(in_use is not None):
+            raise in_use or UserError(f"process 0 cannot use {directory}; its log says why.")
+        removed = UserError(
             f"{directory} was removed while {purpose} worked in it: what was saved there is lost; "
             "the same command does it again."
         )
-        # not where hosts do not share it; `Checkpoints` says so
-        was_there = (directory / name).exists()
+        # false where hosts do not share the directory; `Checkpoints` reports that
+        is_here = (directory / name).exists()
         try:
             yield
-        except Exception as error:  # whatever failed first
-            if was_there and not (directory / name).exists():
-                raise gone from error
+        except Exception as error:
+            # Whatever failed first, the removal is the cause.
+            if is_here and not (directory / name).exists():
+                raise removed from error
             raise
-        if was_there and not (directory / name).exists():
-            raise gone
+        if is_here and not (directory / name).exists():
+            raise removed
 
 
 def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData:
@@ -155,9 +402,7 @@ def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData
 
 
 def _prepare(arguments: list[str]) -> int:
-    """Runs `flan-jax prepare`, which ends with this process, however that ends; returns its
-    status.
-    """
+    """Runs `flan-jax prepare` and returns its status; it ends when this process ends."""
     command = [sys.executable, "-m", "flan_jax.prepare", "--for_a_run", *arguments]
     # The other end of this pipe is closed when this process is gone.
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
@@ -179,8 +424,11 @@ def _prepare(arguments: list[str]) -> int:
 
 
 def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
-    """The directory of a run or of results, made and found writable; `setting` is what it was given
-    as.
+    """Returns the directory of a run or of results; makes it and checks that it can be written.
+
+    Args:
+      name: of the directory.
+      setting: or flag that gives it, for the message.
 
     Raises:
       UserError: if it cannot be written, or is a URL.

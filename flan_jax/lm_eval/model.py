@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.cli.setup import open_model
+from flan_jax.cli.setup import open_model, read_parameters
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
@@ -100,7 +100,7 @@ class FlanLM(LM):
             gin_config.parse_command_line(argv, gin_config.CONFIGURED)
             opened = open_model()
             data = opened.data
-            _, self._params = opened.read_params(checkpoint, step)
+            _, self._params = read_parameters(opened, checkpoint, step)
         self.protocol, self._vocabulary = protocol, data.vocabulary
         self._model, self._mesh, self._batch_tokens = opened.model, opened.mesh, batch_tokens
         source_length, self._target_length = data.config.lengths()

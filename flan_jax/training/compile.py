@@ -74,12 +74,16 @@ def lower_eval_step(
 
 def compile_in_background(
     lower: Callable[[], jax.stages.Lowered],
-) -> concurrent.futures.Future[jax.stages.Compiled]:
-    """Starts to lower and compile a program in a thread; returns its future."""
+) -> Callable[[], jax.stages.Compiled]:
+    """Starts to lower and compile a program in a thread.
+
+    Returns:
+      A function that waits for the program and returns it.
+    """
     executor = concurrent.futures.ThreadPoolExecutor(1, "compile")
     compiled = executor.submit(lambda: lower().compile())
     executor.shutdown(wait=False)
-    return compiled
+    return compiled.result
 
 
 def _batch(

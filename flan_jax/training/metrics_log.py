@@ -220,7 +220,7 @@ def read_steps(path: pathlib.Path) -> list[tuple[int, bytes]]:
 
 
 def _tensorboard_writer(directory: pathlib.Path, step: int) -> Any:
-    """Returns a `SummaryWriter` that purges what a crashed run wrote of this step and later ones."""
+    """Returns a `SummaryWriter` that purges what a crashed run wrote from this step on."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:

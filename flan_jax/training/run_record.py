@@ -19,8 +19,8 @@ from flan_jax.storage.files import read_json, readable, write_file
 
 _FILE = "mixture.json"
 _ADVICE = (
-    "it records what the run trains on: put it back, or delete it if settings and data are those that "
-    "the run began with; then run the same command again"
+    "it records what the run trains on: put it back, or delete it if settings and data are those "
+    "that the run began with; then run the same command again"
 )
 # Keys of `mixture.json` that are not settings, in words.
 _IN_WORDS = {

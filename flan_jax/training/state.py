@@ -91,10 +91,6 @@ class ShardedState:
         """Returns shapes and shardings of the unstacked state, as checkpoints contain it."""
         return stacking.unstack(partitioning.with_shardings(self.abstract, self.shardings))
 
-    def unstack(self, state: State) -> State:
-        """Returns the state as checkpoints contain it."""
-        return jax.jit(stacking.unstack)(state)
-
     def stack(self, tree: State) -> State:
         """Returns the state in memory of one that was read from a checkpoint.
 
@@ -103,3 +99,8 @@ class ShardedState:
         if jax.tree.structure(tree) == jax.tree.structure(self.shardings):
             return tree
         return jax.jit(stacking.stack, out_shardings=self.shardings)(tree)
+
+
+def unstack(state: State) -> State:
+    """Returns a state as checkpoints contain it."""
+    return jax.jit(stacking.unstack)(state)

@@ -20,7 +20,7 @@ from flan_jax.report.comparisons import compare
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
 from flan_jax.report.table import table
 from flan_jax.training import run_record
-from flan_jax.training.loop import changed_settings
+from flan_jax.training.config_record import changed_settings, read_config
 from flan_jax.training.metrics_log import FILE, MetricsLog, Work, read_steps
 
 LINES = [
@@ -223,19 +223,10 @@ def test_config(fuzz, examples, run):
 
     def check(damaged):
         (run / "config.gin").write_bytes(damaged.value)
-        before = Run(run).config_before()
+        before = read_config(run)
         return isinstance(changed_settings(before, text), list)
 
     fuzz("run files: config.gin of the last start", damaged_bytes(text.encode()), check, examples)
-
-
-class Run:
-    """Of `loop.Run`, what reads the settings of the last start."""
-
-    def __init__(self, directory):
-        from flan_jax.training import loop
-
-        self.directory, self.config_before = directory, loop.Run.config_before.__get__(self)
 
 
 def answers_to(prompts, first):

@@ -20,7 +20,7 @@ from flan_jax.models import t5
 from flan_jax.models.decoding import greedy
 from flan_jax.optim import adafactor as optimizer
 from flan_jax.parallel import partitioning
-from flan_jax.training.state import ShardedState
+from flan_jax.training.state import ShardedState, unstack
 from flan_jax.training.step import make_train_step
 
 CONFIG = t5.T5Config(256, 128, 4, 32, 256, 2, 2, dropout_rate=0.0, dtype="float32")
@@ -89,7 +89,7 @@ def take_steps(
         }
         saved = manager.Checkpoints(directory)
         if saved.latest_step() is None:
-            saved.save(STEPS, sharded.unstack(state))
+            saved.save(STEPS, unstack(state))
             saved.wait()
         restored = sharded.stack(saved.restore(sharded.on_disk()))
         saved.close()

@@ -1,0 +1,66 @@
+"""Start or resume: the state that a run begins with, so that a restart is exact.
+
+The order: (1) the latest checkpoint in MODEL_DIR, the whole state; else (2) the parameters of
+INITIAL_CHECKPOINT_PATH, with a fresh optimizer and step 0; else (3) random parameters from SEED.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from flan_jax.checkpoints.manager import Checkpoints
+from flan_jax.errors import UserError
+from flan_jax.training.state import ShardedState, State
+
+_log = logging.getLogger(__name__)
+
+
+def check_steps(checkpoints: Checkpoints, steps: int) -> None:
+    """Checks that the latest checkpoint is not beyond the last step of the run.
+
+    Raises:
+      UserError: if it is.
+    """
+    latest = checkpoints.latest_step()
+    if latest is not None and latest > steps:
+        raise UserError(
+            f"MODEL_DIR holds step {latest}, but TRAIN_STEPS is {steps}; raise "
+            "TRAIN_STEPS, or evaluate an earlier step with flan-jax eval --step."
+        )
+
+
+def restore_or_initialize(
+    checkpoints: Checkpoints, sharded: ShardedState, read_initial: Callable[[], Any] | None
+) -> State:
+    """Returns the state to begin with, in the order of the module's docstring.
+
+    Args:
+      checkpoints: of the run.
+      sharded: shapes and shardings of the state.
+      read_initial: see `initial_state`.
+
+    Raises:
+      UserError: if no checkpoint can be restored although there is one.
+    """
+    if checkpoints.latest_step() is None:
+        return initial_state(sharded, read_initial)
+    state = sharded.stack(checkpoints.restore(sharded.on_disk()))
+    _log.info(f"resuming from step {int(state['step'])} in {checkpoints.directory}")
+    return state
+
+
+def initial_state(sharded: ShardedState, read_initial: Callable[[], Any] | None) -> State:
+    """Returns the state of step 0.
+
+    Args:
+      sharded: shapes and shardings of the state.
+      read_initial: reads the parameters to start from, on the mesh; None for random ones.
+    """
+    state = sharded.fresh()
+    if read_initial is not None:
+        # Freed before the others are read: where one copy fits, two may not.
+        state["params"] = None
+        state["params"] = read_initial()
+    return state
