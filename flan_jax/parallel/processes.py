@@ -32,8 +32,8 @@ PATIENCE_S = 300.0
 # Other processes wait for process 0 to prepare the data for as long as it takes; this is only a
 # bound.
 _A_WEEK_MS = 7 * 24 * 3600 * 1000
-# Process 0 is the coordinator: when it ends, JAX aborts the others, which may be about to report the
-# same error.
+# Process 0 is the coordinator: when it ends, JAX aborts the others, which may be about to report
+# the same error.
 _REPORTING_S = 3.0
 _CONNECTION_ERROR = re.compile(
     "gloo|nccl|connection|coordination|barrier|heartbeat|unavailable", re.IGNORECASE
