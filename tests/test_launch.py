@@ -15,6 +15,7 @@ import pytest
 
 from flan_jax import launch
 from flan_jax.cli import dispatch
+from flan_jax.cli.launch_backends import BACKENDS
 from flan_jax.errors import UserError
 from support.processes import ended_well, output_tail
 from support.runs import losses
@@ -59,7 +60,7 @@ def test_the_pages_show_what_is_printed(capsys, page):
 
 
 def test_every_backend_has_a_page():
-    assert PAGES.keys() == launch.BACKENDS.keys() == FLAGS.keys()
+    assert PAGES.keys() == BACKENDS.keys() == FLAGS.keys()
     assert all(f"({name}.md)" in (ROOT / "docs/launch/README.md").read_text() for name in PAGES)
 
 
@@ -268,7 +269,7 @@ def test_a_wheel_may_lie_in_the_home_directory(capsys, monkeypatch, tmp_path):
 def test_the_arguments_of_train_are_needed_and_name_no_process():
     with pytest.raises(UserError, match="write them after --"):
         launch.main(["--backend=local", "--num_processes=2", "--gpus"])
-    with pytest.raises(UserError, match="--process_id=1 after -- is for the launcher to say"):
+    with pytest.raises(UserError, match="--process_id=1 after -- is set by the launcher"):
         launch.main(["--backend=local", "--num_processes=2", "--", *AWKWARD, "--process_id=1"])
 
 

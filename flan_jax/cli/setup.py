@@ -360,9 +360,9 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
 
 
 def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData:
-    """Returns the data with its rows in the cache; `flan-jax prepare` runs first if some are missing.
+    """Returns the data with its rows in the cache; prepares them first if some are missing.
 
-    It runs in a process of its own. Of several hosts the first one prepares and the others wait.
+    `flan-jax prepare` runs in a process of its own, on the first of several hosts; the others wait.
 
     Args:
       data: the data of a run.
