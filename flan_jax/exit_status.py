@@ -1,4 +1,4 @@
-"""Exit statuses of the verbs, and the message of an error that a user can correct."""
+"""Exit statuses of the verbs, and the messages of errors that a user can correct."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from flan_jax.messages import escaped
 # Characters: enough for the list of the tensors in which two models of this project differ.
 _LONGEST_MESSAGE = 8_000
 
-# What a file system says that takes no more.
+# Errors of a file system that is full or read-only.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def explained(error: BaseException) -> int | None:
-    """Returns the exit status of an error that a message explains, after printing it on stderr;
-    None for any other.
+    """Prints the message of an error that a user can correct, on standard error.
+
+    Returns:
+      The exit status; None, and no message, for any other error.
     """
     if isinstance(error, KeyboardInterrupt):
         print(

@@ -1,7 +1,7 @@
-"""`flan-jax generate`: prompt in, answer out, greedily, drawn or by beam search; a file of prompts
-too.
+"""`flan-jax generate`: prompts in, answers out: greedy decoding, sampling or beam search.
 
-With --output the answers go to JSON lines, and the same command goes on after a kill.
+Prompts are arguments, the lines of a file, or those of standard input. With --output the answers
+are written as JSON lines, and the same command resumes after a kill.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flan_jax import signals
+from flan_jax import log, signals
 from flan_jax.cli import dispatch
-from flan_jax.cli.setup import alone, open_model, read_parameters
+from flan_jax.cli.setup import RunSetup, alone, open_model, read_parameters
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config import run_directory
 from flan_jax.config.flags import ArgumentParser, add_step_flag
@@ -30,41 +31,78 @@ from flan_jax.parallel import processes
 from flan_jax.storage.files import parse_json, read_json, write_file
 from flan_jax.storage.paths import local_path
 
-# Prompts, a device, that are answered before their answers are written: enough to fill batches of
-# like lengths.
+if TYPE_CHECKING:
+    from flan_jax.data.vocabulary import Vocabulary
+
+_log = logging.getLogger(__name__)
+
+# Prompts per device that are answered before their answers are written: enough to fill batches of
+# similar lengths.
 _CHUNK = 256
 
-# (prompts in a row, the place of the first) -> their answers: a text, and whether it was cut at the
-# length
+# (consecutive prompts, the index of the first) -> their answers: a text, and whether it was
+# truncated.
 Answer = Callable[[list[str], int], list[tuple[str, bool]]]
 
 
 @processes.end_together
 def main(argv: list[str] | None = None) -> int:
-    """The verb. Prompts are the arguments, the lines of `--file`, or those of standard input."""
+    """Runs the verb. Prompts are the arguments, the lines of `--file`, or of standard input."""
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
+    log.use_standard_error()  # standard output is for the answers
     method = chosen_decoding(flags)
+    output = None if flags.output is None else local_path(flags.output, "--output")
+    if flags.checkpoint is not None:
+        local_path(flags.checkpoint, "--checkpoint")
+    prompts = _prompts(flags)
+
+    import jax
+
+    from flan_jax.evaluation.batching import row_multiple
+
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print, too
+        run = open_model(flags)
+        _, params = read_parameters(run, flags.checkpoint or str(run.directory), flags.step)
+    answer = _make_answer(run, params, prompts, method)
+    chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
+    if output is None:
+        for first in range(0, len(prompts), chunk):
+            answers = [text for text, _ in answer(prompts[first : first + chunk], first)]
+            if writes:
+                shown = _as_printed if len(prompts) == 1 else _on_one_line
+                print("\n".join(map(shown, answers)), flush=True)
+        return 0
+    with alone(output.parent, f".{output.name}.lock", "flan-jax generate"):
+        write_answers(output, prompts, answer, _identity(run, params, method), chunk, writes)
+    return 0
+
+
+def _prompts(flags: argparse.Namespace) -> list[str]:
+    """Returns the prompts of the arguments, of --file or of standard input.
+
+    Raises:
+      UserError: if there are none, or both, or one is not UTF-8 text.
+    """
     if flags.prompts and flags.file is not None:
         raise UserError("prompts are given as arguments and with --file; leave one of them out.")
     try:
         "".join(flags.prompts).encode()
     except UnicodeEncodeError:
         raise UserError("a prompt is not UTF-8 text; convert it.") from None
-    output = None if flags.output is None else local_path(flags.output, "--output")
-    if flags.checkpoint is not None:
-        local_path(flags.checkpoint, "--checkpoint")
-    prompts = flags.prompts or read_prompts(flags.file)
+    return flags.prompts or read_prompts(flags.file)
 
+
+def _make_answer(run: RunSetup, params: Any, prompts: list[str], method: Decoding) -> Answer:
+    """Returns the function that answers some of the prompts.
+
+    Raises:
+      UserError: if a prompt is too long.
+    """
     import jax
 
-    from flan_jax.evaluation.batching import row_multiple
-    from flan_jax.evaluation.evaluator import model_digest, parameters_digest
     from flan_jax.evaluation.generator import Generator
 
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers
-        run = open_model(flags)
-        _, params = read_parameters(run, flags.checkpoint or str(run.directory), flags.step)
     vocabulary, (source_length, target_length) = run.data.vocabulary, run.data.config.lengths()
     inputs = dict(zip(prompts, encoded(prompts, vocabulary, source_length)))
     generator = Generator(
@@ -72,35 +110,29 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
-        if run.preemption.requested():  # of several processes; a process alone is interrupted
+        if run.preemption.requested():  # of several processes; a single process is interrupted
             raise signals.Preempted(run.preemption.cause)
         generator.shapes.clear()  # so that a chunk is answered by the same programs after a restart
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
-        cut = sum(is_cut for _, is_cut in answers)
-        if writes and cut:
-            print(generator.about_cut(cut, len(answers)), file=sys.stderr, flush=True)
+        truncated = sum(is_truncated for _, is_truncated in answers)
+        if truncated and jax.process_index() == 0:
+            _log.warning(generator.about_cut(truncated, len(answers)))
         return answers
 
-    chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
-    if output is None:
-        for first in range(0, len(prompts), chunk):
-            answers = [text for text, _ in answer(prompts[first : first + chunk], first)]
-            if writes:
-                print(
-                    "\n".join(map(_as_printed if len(prompts) == 1 else _on_one_line, answers)),
-                    flush=True,
-                )
-        return 0
-    identity = {
+    return answer
+
+
+def _identity(run: RunSetup, params: Any, method: Decoding) -> dict[str, Any]:
+    """Returns the settings and digests that answers depend on."""
+    from flan_jax.evaluation.evaluator import model_digest, parameters_digest
+
+    return {
         **method.settings(),
-        "max_length": target_length,
+        "max_length": run.data.config.lengths()[1],
         "parameters": parameters_digest(params),
-        "vocabulary": vocabulary.fingerprint,
+        "vocabulary": run.data.vocabulary.fingerprint,
         "model": model_digest(run.model.config),
     }
-    with alone(output.parent, f".{output.name}.lock", "flan-jax generate"):
-        write_answers(output, prompts, answer, identity, chunk, writes)
-    return 0
 
 
 def make_parser() -> ArgumentParser:
@@ -152,20 +184,20 @@ def make_parser() -> ArgumentParser:
 
 
 def _as_printed(text: str) -> str:
-    """An answer as it is, but for a terminal, which would obey its control characters."""
+    """Returns an answer unchanged; on a terminal with its control characters escaped."""
     return escaped(text) if sys.stdout.isatty() else text
 
 
 def _on_one_line(text: str) -> str:
-    """An answer among others: backslashes, line breaks and control characters as escapes."""
+    """Returns an answer with backslashes, line breaks and control characters escaped."""
     return escaped(text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r"))
 
 
 def chosen_decoding(flags: argparse.Namespace) -> Decoding:
-    """How the flags want answers to be written.
+    """Returns the decoding method of the flags.
 
     Raises:
-      UserError: for a value that cannot work, or a flag that the method does not read.
+      UserError: for a value that is not valid, or a flag that has no effect with the method.
     """
     given = {}
     for method, names in METHODS.items():
@@ -182,10 +214,10 @@ def chosen_decoding(flags: argparse.Namespace) -> Decoding:
 
 
 def read_prompts(name: str | None) -> list[str]:
-    """The lines of a file, or of standard input.
+    """Returns the lines of a file, or of standard input if `name` is None.
 
     Raises:
-      UserError: if the file is missing or there is no prompt in it.
+      UserError: if the file cannot be read, is not UTF-8 text, or contains no prompt.
     """
     try:
         contents = (
@@ -206,19 +238,17 @@ def read_prompts(name: str | None) -> list[str]:
             "no prompt given; write one as an argument, or give --file with one a line."
         )
     if len(prompts) < len(lines):
-        print(
-            f"{len(lines) - len(prompts)} of {len(lines)} lines are empty and get no answer",
-            file=sys.stderr,
-            flush=True,
+        _log.warning(
+            f"{len(lines) - len(prompts)} of {len(lines)} lines are empty and get no answer"
         )
     return prompts
 
 
-def encoded(prompts: list[str], vocabulary, source_length: int) -> list[np.ndarray]:
-    """What the model reads for each prompt, int32.
+def encoded(prompts: list[str], vocabulary: Vocabulary, source_length: int) -> list[np.ndarray]:
+    """Returns the token ids of each prompt, int32 [S].
 
     Raises:
-      UserError: if a prompt has more tokens than the model is to read.
+      UserError: if a prompt has more than `source_length` tokens.
     """
     result = []
     for prompt in prompts:
@@ -240,67 +270,84 @@ def write_answers(
     chunk: int,
     writes: bool = True,
 ) -> None:
-    """Writes a line {prompt, answer} for each prompt in their order, after those that are there
-    already.
+    """Writes a line {prompt, answer} for each prompt in order, after the lines that exist already.
 
-    An answer that was cut at the length has 'cut': true, too.
-
-    What the answers depend on is kept beside them, in `<output>.settings.json`, so that those of
-    other parameters or settings are never taken for them.
+    A truncated answer has 'cut': true, too. The settings and parameters that the answers depend on
+    are written beside them, in `<output>.settings.json`, so that answers of other parameters or
+    settings are never mixed with them.
 
     Args:
-      output: the file; only whole lines of it count, and what follows the last one is cut off.
-      prompts: all of them; answer: gives answers to `chunk` of them at a time.
-      identity: the settings and the parameters that answer.
-      writes: whether this host is the one that writes.
+      output: the file; what follows its last complete line is removed.
+      prompts: all of them.
+      answer: answers some of the prompts.
+      identity: the settings and digests that the answers depend on.
+      chunk: prompts that are answered at a time.
+      writes: whether this process writes.
 
     Raises:
-      UserError: if the file has answers to other prompts, or by something else, or cannot be
+      UserError: if the file has answers to other prompts, or of other settings, or cannot be
         written.
     """
-    record = output.with_name(f"{output.name}.settings.json")
+    lines = _complete_lines(output, prompts, identity)
+    done = len(lines)
+    # a chunk is answered as a whole, so that its batches are those of an undisturbed command
+    if done < len(prompts):
+        done -= done % chunk
+    if done:
+        _log.info(f"{done} of {len(prompts)} answers are in {output} already")
+    if writes:
+        with _failing_as_user_error(output):
+            output.touch()
+            os.truncate(output, sum(len(line) + 1 for line in lines[:done]))
+        write_file(_settings_of(output), json.dumps(identity, indent=1) + "\n")
+    for first in range(done, len(prompts), chunk):
+        some = prompts[first : first + chunk]
+        new_lines = [
+            _answer_line(prompt, text, is_truncated)
+            for prompt, (text, is_truncated) in zip(some, answer(some, first))
+        ]
+        if writes:
+            with _failing_as_user_error(output), output.open("a", encoding="utf-8") as file:
+                file.write("".join(new_lines))
+
+
+def _answer_line(prompt: str, text: str, is_truncated: bool) -> str:
+    record = {"prompt": prompt, "answer": text, **({"cut": True} if is_truncated else {})}
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _settings_of(output: pathlib.Path) -> pathlib.Path:
+    return output.with_name(f"{output.name}.settings.json")
+
+
+def _complete_lines(
+    output: pathlib.Path, prompts: list[str], identity: dict[str, Any]
+) -> list[bytes]:
+    """Returns the complete lines of the file, checked against prompts and settings.
+
+    Raises:
+      UserError: if they belong to other prompts or settings.
+    """
+    settings = _settings_of(output)
     with _failing_as_user_error(output):
-        whole = output.read_bytes() if output.exists() else b""
-    kept = read_json(record, advice=f"delete it together with {output}") if record.exists() else {}
-    if whole and not record.exists():
+        contents = output.read_bytes() if output.exists() else b""
+    kept = {}
+    if settings.exists():
+        kept = read_json(settings, advice=f"delete it together with {output}")
+    elif contents:
         raise UserError(
             f"{output} is there and was not written by flan-jax generate; remove it, or give "
             "another --output."
         )
-    whole = whole[: whole.rfind(b"\n") + 1]
-    done = _answered(output, whole, prompts)
+    lines = contents.split(b"\n")[:-1]
+    _check_prompts(output, lines, prompts)
     changed = [name for name in identity if kept.get(name) != identity[name]]
-    if done and changed:
+    if lines and changed:
         raise UserError(
             f"{output} has answers that were written with another {' and '.join(changed)}; remove "
             "it, or give another --output."
         )
-    # a chunk is answered as a whole, so that its batches are those of an undisturbed command
-    if done < len(prompts):
-        done -= done % chunk
-        whole = b"".join(line + b"\n" for line in whole.split(b"\n")[:done])
-    if done:
-        print(
-            f"{done} of {len(prompts)} answers are in {output} already", file=sys.stderr, flush=True
-        )
-    if writes:
-        with _failing_as_user_error(output):
-            output.touch()
-            os.truncate(output, len(whole))
-        write_file(record, json.dumps(identity, indent=1) + "\n")
-    for first in range(done, len(prompts), chunk):
-        some = prompts[first : first + chunk]
-        lines = [
-            json.dumps(
-                {"prompt": prompt, "answer": text, **({"cut": True} if cut else {})},
-                ensure_ascii=False,
-            )
-            + "\n"
-            for prompt, (text, cut) in zip(some, answer(some, first))
-        ]
-        if writes:
-            with _failing_as_user_error(output), output.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+    return lines
 
 
 @contextlib.contextmanager
@@ -313,13 +360,12 @@ def _failing_as_user_error(output: pathlib.Path):
         ) from error
 
 
-def _answered(output: pathlib.Path, whole: bytes, prompts: list[str]) -> int:
-    """How many of the prompts have their line.
+def _check_prompts(output: pathlib.Path, lines: list[bytes], prompts: list[str]) -> None:
+    """Checks that each line answers the prompt of its place.
 
     Raises:
-      UserError: at the first line that is not about the prompt in its place.
+      UserError: at the first line that does not.
     """
-    lines = whole.split(b"\n")[:-1]
     for number, line in enumerate(lines, 1):
         answered = parse_json(
             line, f"line {number} of {output}", advice="remove the file, or give another --output"
@@ -330,7 +376,6 @@ def _answered(output: pathlib.Path, whole: bytes, prompts: list[str]) -> int:
                 f"line {number} of {output} answers another prompt than the one in that place; "
                 "remove the file, or give another --output."
             )
-    return len(lines)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Log lines of the verbs: time, level where it is not INFO, and text, on standard output.
 
-Each package logs with `logging.getLogger(__name__)`. What a verb is run for, such as the table of
-`report` or the answers of `generate`, is printed; everything said on the way is logged. `configure`
-is called once the command line is parsed; a program that imports flan_jax configures `logging`
-itself.
+Each module logs with `logging.getLogger(__name__)`. The result of a verb, such as the table of
+`report` or the answers of `generate`, is printed; progress and facts are logged. `configure` is
+called once the command line is parsed; a program that imports flan_jax configures `logging` itself.
 """
 
 from __future__ import annotations
@@ -16,15 +15,16 @@ LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_LEVEL = "info"
 
 
-class _StandardOutput(logging.StreamHandler):
-    """Writes to what `sys.stdout` is at that moment, so that redirection holds."""
+class _StandardStream(logging.StreamHandler):
+    """Writes to the present `sys.stdout` or `sys.stderr`, which may be redirected."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+        self.on_standard_error = False
 
     @property
     def stream(self) -> TextIO:
-        return sys.stdout
+        return sys.stderr if self.on_standard_error else sys.stdout
 
 
 class _Formatter(logging.Formatter):
@@ -42,16 +42,29 @@ class _Formatter(logging.Formatter):
 
 
 def configure(level: str = DEFAULT_LEVEL) -> None:
-    """Sends the lines of flan_jax's loggers to standard output; a second call changes only the
-    level.
+    """Sends the lines of flan_jax's loggers to standard output.
 
     Args:
-      level: one of `LEVELS`, the least severe that is shown.
+      level: the least severe that is shown, one of `LEVELS`.
     """
     logger = logging.getLogger("flan_jax")
     logger.setLevel(level.upper())
     logger.propagate = False
-    if not any(isinstance(handler, _StandardOutput) for handler in logger.handlers):
-        handler = _StandardOutput()
-        handler.setFormatter(_Formatter())
-        logger.addHandler(handler)
+    _handler().on_standard_error = False
+
+
+def use_standard_error() -> None:
+    """Sends the lines to standard error instead: standard output is for the result of a verb."""
+    _handler().on_standard_error = True
+
+
+def _handler() -> _StandardStream:
+    """Returns the handler of flan_jax's loggers; adds it if there is none."""
+    logger = logging.getLogger("flan_jax")
+    for handler in logger.handlers:
+        if isinstance(handler, _StandardStream):
+            return handler
+    handler = _StandardStream()
+    handler.setFormatter(_Formatter())
+    logger.addHandler(handler)
+    return handler

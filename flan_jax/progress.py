@@ -1,25 +1,27 @@
-"""How far long work is: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a log line every 30 s elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import tqdm
 
+_log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 30
 
 
 @contextlib.contextmanager
 def progress(total: int, title: str, unit: str) -> Iterator[Callable[[], None]]:
-    """Yields a function to call after each piece of the work.
+    """Yields a function to call after each unit of the work.
 
     Args:
-      total: pieces of the work.
-      title: what it makes.
-      unit: what a piece is called.
+      total: units of the work.
+      title: of the work.
+      unit: name of a unit, in the singular.
     """
     if sys.stdout.isatty():
         with tqdm.tqdm(total=total, desc=title, unit=unit, file=sys.stdout, mininterval=1) as bar:
@@ -32,6 +34,6 @@ def progress(total: int, title: str, unit: str) -> Iterator[Callable[[], None]]:
         done += 1
         if done < total and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
             printed = time.monotonic()
-            print(f"{title}: {done:,} of {total:,} {unit}s", flush=True)
+            _log.info(f"{title}: {done:,} of {total:,} {unit}s")
 
     yield update

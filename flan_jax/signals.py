@@ -1,6 +1,4 @@
-"""SIGTERM and Ctrl-C: what is finished is kept, and the exit status says that the same command does
-the rest.
-"""
+"""SIGTERM and Ctrl-C: finished work is kept, and the exit status tells that the run can resume."""
 
 from __future__ import annotations
 
@@ -11,8 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-# Exit status: saved, not finished; the same command continues. 128 + SIGTERM, as shells and
-# schedulers count.
+# Exit status: saved, not finished; the same command resumes. 128 + SIGTERM, as in shells and
+# schedulers.
 SAVED = 143
 
 SIGTERM, CTRL_C = "SIGTERM", "Ctrl-C"
@@ -21,11 +19,11 @@ _NUMBERS = {name: number for number, name in _NAMES.items()}
 
 
 class Preempted(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C came, and nothing has to be saved first."""
+    """SIGTERM or Ctrl-C was received, and there is nothing to save first."""
 
 
 def preempt(name: str) -> None:
-    """Ends what the process does, by an exception.
+    """Ends the work of the process by an exception.
 
     Raises:
       Preempted: with the name of the signal.
@@ -39,31 +37,32 @@ def handled(
 ) -> Iterator[None]:
     """Within it the first SIGTERM or Ctrl-C calls `first` with its name.
 
-    After it a Ctrl-C ends the process at once, and a SIGTERM does nothing: schedulers send several.
-    A signal that the process was started to ignore stays ignored. Outside the main thread nothing
-    is handled.
+    After it a Ctrl-C ends the process at once, and a SIGTERM has no effect: schedulers send
+    several. A signal that the process was started to ignore stays ignored. Outside the main thread
+    no signal is handled.
     """
-    came = False
+    is_received = False
 
     def handle(number: int, frame: object) -> None:
-        nonlocal came
+        nonlocal is_received
         if before.get(signal.SIGINT, signal.SIG_IGN) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if not came:
-            came = True
+        if not is_received:
+            is_received = True
             first(_NAMES[number])
 
-    def handle_again(unraisable, otherwise=sys.unraisablehook) -> None:
-        """An exception that a destructor or a callback of the garbage collector has swallowed is
-        raised once more.
-        """
-        nonlocal came
+    def handle_again(
+        unraisable: sys.UnraisableHookArgs,
+        otherwise: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook,
+    ) -> None:
+        """Raises an exception once more that a destructor or the garbage collector swallowed."""
+        nonlocal is_received
         if not isinstance(unraisable.exc_value, Preempted):
             otherwise(unraisable)
             return
-        came, number = False, _NUMBERS[str(unraisable.exc_value)]
+        is_received, number = False, _NUMBERS[str(unraisable.exc_value)]
         signal.signal(number, handle)
-        # Not now: this hook would swallow it, too.
+        # Later, since this hook would swallow it too.
         again = threading.Timer(0.01, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
@@ -87,8 +86,6 @@ def handled(
 
 
 def say(text: str) -> None:
-    """Writes a line on standard error from a signal handler, where `print` may be in the middle of
-    another line.
-    """
+    """Writes a line on standard error from a signal handler, which may have interrupted `print`."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())

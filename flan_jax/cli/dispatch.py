@@ -1,7 +1,7 @@
 """The command line: `flan-jax VERB ...`, the same program as `python -m flan_jax.VERB ...`.
 
-A verb is a module with `main(argv) -> int | None`, imported only when it is asked for: the help
-costs no start-up.
+A verb is a module with `main(argv) -> int | None`. It is imported only when it is called, so that
+the help starts quickly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flan_jax import __version__, exit_status, signals
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 
-# Verb -> the module that does it, and what it does.
+# Verb -> its module, and its summary in the help.
 VERBS = {
     "train": (
         "flan_jax.train",
@@ -47,13 +47,14 @@ Main = Callable[[Sequence[str]], int | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `flan-jax` with arguments (those of the process if None) and gives its exit status."""
+    """Runs `flan-jax` with arguments (those of the process if None); returns its exit status."""
     return _status(_dispatch, sys.argv[1:] if argv is None else argv)
 
 
 def run(verb_main: Main) -> None:
-    """Ends the process with a verb's status: `if __name__ == '__main__': dispatch.run(main)` in its
-    module.
+    """Runs a verb as a program, and ends the process with its status.
+
+    Its module calls it: `if __name__ == '__main__': dispatch.run(main)`.
     """
     sys.exit(_status(verb_main, sys.argv[1:]))
 
@@ -86,20 +87,21 @@ verbs:
 {verbs}
 
 A run:  flan-jax train --gin_file=gin/flan.gin --gin.HELD_OUT=nli --gin.MODEL_DIR=runs/nli
-`flan-jax VERB --help` tells more; `flan-jax --version` the version."""
+`flan-jax VERB --help` shows the flags of a verb, `flan-jax --version` the version."""
 
 
 def _status(verb_main: Main, argv: Sequence[str]) -> int:
-    """Returns the exit status of a verb: 0 finished; 2 a mistake of the user, with one clear
-    message on stderr; 143 ended by SIGTERM or Ctrl-C, the same command does the rest; 1 anything
-    else.
+    """Runs a verb and returns its exit status.
+
+    0: finished. 2: an error that the user can correct, with a clear error message on standard
+    error. 143: ended by SIGTERM or Ctrl-C; the same command does the rest. 1: any other error.
     """
     try:
         with signals.handled(signals.preempt):
             status = verb_main(list(argv)) or 0
             sys.stdout.flush()
         return status
-    except BrokenPipeError:  # The reader of a pipe, such as `head`, has had enough.
+    except BrokenPipeError:  # The reader of a pipe, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
