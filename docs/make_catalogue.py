@@ -51,8 +51,8 @@ def catalogue_page(datasets: list[Dataset]) -> str:
         f"on, in most records before a cut to the first 30,000; at most {TRAIN_CAP:,} are used |",
         "| answer | the options in the dataset's own order (`-` in an input), or free text |",
         "| metrics | the first one is in the tables of a report |",
-        "| licence | of the data, as its authors state it: an SPDX expression; `LicenseRef-`: "
-        "terms of its own; `NOASSERTION`: none stated; the [evidence](#licences) is at the end |",
+        "| license | of the data, as its authors state it: an SPDX expression; `LicenseRef-`: "
+        "terms of its own; `NOASSERTION`: none stated; the [evidence](#licenses) is at the end |",
         (
             "| commercial | whether it allows commercial use; `COMMERCIAL_ONLY=True` trains only "
             "on `yes` |"
@@ -69,7 +69,7 @@ def catalogue_page(datasets: list[Dataset]) -> str:
     ]
     for cluster, title in CLUSTERS.items():
         lines += ["", *_cluster_section(title, [d for d in datasets if d.cluster == cluster])]
-    return "\n".join([*lines, "", *_licence_section(datasets)]) + "\n"
+    return "\n".join([*lines, "", *_license_section(datasets)]) + "\n"
 
 
 def templates_page(datasets: list[Dataset]) -> str:
@@ -135,7 +135,7 @@ def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:
     lines = [
         f"## {title}",
         "",
-        "| configuration | dataset | train rows | answer | metrics | licence | commercial | TFDS | "
+        "| configuration | dataset | train rows | answer | metrics | license | commercial | TFDS | "
         "Hugging Face | bundled | templates |",
         "| --- " * 11 + "|",
     ]
@@ -147,7 +147,7 @@ def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:
             _train_rows(d),
             _answer(d),
             ", ".join(d.metrics),
-            d.licence,
+            d.license,
             in_words(d.commercial),
             (f"`{d.tfds}`" if d.tfds else "none") + (" **manual**" if d.manual else ""),
             _hub(d),
@@ -172,12 +172,12 @@ def _hub(dataset: Dataset) -> str:
     )
 
 
-def _licence_section(datasets: list[Dataset]) -> list[str]:
+def _license_section(datasets: list[Dataset]) -> list[str]:
     commercial = [d for d in datasets if d.commercial]
     lines = [
-        "## Licences",
+        "## Licenses",
         "",
-        f"{len(commercial)} of {len(datasets)} configurations have a licence that allows "
+        f"{len(commercial)} of {len(datasets)} configurations have a license that allows "
         f"commercial use: "
         '`flan-jax tasks list --commercial`. "Unknown" counts as no. The records say what the '
         "authors of a "
@@ -185,12 +185,12 @@ def _licence_section(datasets: list[Dataset]) -> list[str]:
         "you rely on "
         "them.",
         "",
-        "| configurations | licence | commercial | where it is stated, or why none is known |",
+        "| configurations | license | commercial | where it is stated, or why none is known |",
         "| --- | --- | --- | --- |",
     ]
     by_evidence: dict[tuple[str, str, str], list[str]] = {}
     for d in datasets:
-        by_evidence.setdefault((d.licence, in_words(d.commercial), d.licence_evidence), []).append(
+        by_evidence.setdefault((d.license, in_words(d.commercial), d.license_evidence), []).append(
             d.name
         )
     return lines + [

@@ -63,7 +63,7 @@ def _parser() -> ArgumentParser:
     listing.add_argument(
         "--commercial",
         action="store_true",
-        help="only datasets with a licence that allows commercial use",
+        help="only datasets with a license that allows commercial use",
     )
     verb("show", _show, "a dataset: sources, fields, options, templates").add_argument("name")
     rendering = verb("render", _render, "rows of a dataset, written with its templates")
@@ -97,7 +97,7 @@ def _parser() -> ArgumentParser:
     splitting.add_argument(
         "--commercial_only",
         action="store_true",
-        help="only datasets with a licence that allows commercial use train",
+        help="only datasets with a license that allows commercial use train",
     )
     splitting.add_argument(
         "--train_datasets",
@@ -153,7 +153,7 @@ def _list(flags: argparse.Namespace) -> None:
         return
     print(
         f"{'dataset':<36}{'cluster':<40}{'train rows':>10}  "
-        f"{'options':<9}{'templates':<16}{'metric':<17}{'commercial':<12}licence"
+        f"{'options':<9}{'templates':<16}{'metric':<17}{'commercial':<12}license"
     )
     for d in datasets:
         rows = f"{d.rows['train']:,}" if "train" in d.rows else "?" if "train" in d.splits else "-"
@@ -168,7 +168,7 @@ def _list(flags: argparse.Namespace) -> None:
         templates = f"{len(d.templates)}" + (f" ({inverted} inverted)" if inverted else "")
         print(
             f"{d.name:<36}{d.cluster:<40}{rows:>10}  {options:<9}{templates:<16}{d.metrics[0]:<17}"
-            f"{in_words(d.commercial):<12}{d.licence}"
+            f"{in_words(d.commercial):<12}{d.license}"
         )
     print(
         f"{len(datasets)} configurations of {len({d.paper_dataset for d in datasets})} datasets in "
@@ -192,9 +192,9 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
         "split_names": list(dataset.splits),
         "options": dataset.options,
         "metrics": dataset.metrics,
-        "licence": dataset.licence,
+        "license": dataset.license,
         "commercial": in_words(dataset.commercial),
-        "licence_evidence": dataset.licence_evidence,
+        "license_evidence": dataset.license_evidence,
         "sources": {kind: place for kind, place in places.items() if place},
         "templates": [
             {
@@ -240,9 +240,9 @@ def _show(flags: argparse.Namespace) -> None:
         "fields": ", ".join(dataset.fields),
         "options": options if isinstance(options, str) else ", ".join(options),
         "metrics": ", ".join(dataset.metrics),
-        "licence": (
-            f"{dataset.licence} (commercial use: {in_words(dataset.commercial)}; "
-            f"{dataset.licence_evidence})"
+        "license": (
+            f"{dataset.license} (commercial use: {in_words(dataset.commercial)}; "
+            f"{dataset.license_evidence})"
         ),
         "training": dataset.shares_training_with
         and f"the same rows as {dataset.shares_training_with}, which trains in its place",

@@ -1,7 +1,7 @@
 """Raw rows put in order, where row functions of several clusters do it alike.
 
-The tokenised corpora among the sources put blanks around punctuation and split contractions. Their
-rows may stand beside rows that never were tokenised, so every rule here leaves alone what ordinary
+The tokenized corpora among the sources put blanks around punctuation and split contractions. Their
+rows may stand beside rows that never were tokenized, so every rule here leaves alone what ordinary
 text has: decimals such as '.5', abbreviations, addresses, smileys, ' - ', and an apostrophe that
 opens a quotation or a word ('s-Hertogenbosch).
 """
@@ -55,7 +55,7 @@ def csv_field(text: str | None) -> str:
     return text.replace('""', '"').strip()
 
 
-# What a tokeniser splits off a word: "do n't", "it 's". Two blanks before it are a gap where a word
+# What a tokenizer splits off a word: "do n't", "it 's". Two blanks before it are a gap where a word
 # is missing, and with ' or - after it, it is a word in quotation marks or the beginning of another
 # one: both stay.
 _CONTRACTION = re.compile(
@@ -95,7 +95,7 @@ def _rules(*pairs: tuple[str, Any]) -> tuple[tuple[re.Pattern, Any], ...]:
     return tuple((re.compile(pattern), new) for pattern, new in pairs)
 
 
-# Words that a tokeniser took apart in another way: "I ' m", "wo nt", "i m", "that s", "gon na", "'
+# Words that a tokenizer took apart in another way: "I ' m", "wo nt", "i m", "that s", "gon na", "'
 # em", "' n '".
 _SPLIT_WORDS = _rules(
     (r"(?i)(?<=\w) (['’]) (?=(?:s|t|ve|ll|re|d|m)\b(?! ?['’-]))", r"\1"),
@@ -187,29 +187,29 @@ _SAYING = _words(
 # A mark that should open, or close, and stands on the wrong side; after a digit or punctuation it
 # may be right.
 _TURNED = (re.compile(r'[^\W\d]" '), re.compile(r'[^\s.,?!:;] "\w'))
-# What only tokenised text has.
-_TOKENISED = re.compile(r"\w [.,?!](?=\s|$)|\w (?:n't|'(?:s|m|re|ve|ll))\b|[$£€] \d")
+# What only tokenized text has.
+_TOKENIZED = re.compile(r"\w [.,?!](?=\s|$)|\w (?:n't|'(?:s|m|re|ve|ll))\b|[$£€] \d")
 
 
-def _hyphenated(text: str, tokenised: bool) -> str:
-    """The text without the blanks around hyphens; a text that is not `tokenised` may have dashes in
+def _hyphenated(text: str, tokenized: bool) -> str:
+    """The text without the blanks around hyphens; a text that is not `tokenized` may have dashes in
     most places.
     """
-    if tokenised:  # names such as 'Wilmer - Davis', but not 'Ann Lee - Bo Li'
+    if tokenized:  # names such as 'Wilmer - Davis', but not 'Ann Lee - Bo Li'
         text = re.sub(
             r"(?<![A-Z]\w)\b((?<![A-Z][a-z] )[A-Z][a-z]+) - (?=[A-Z][a-z]+\b)", r"\1-", text
         )
-    return _SPACED_HYPHENS.sub(lambda found: _joined(found[0].split(" - "), tokenised), text)
+    return _SPACED_HYPHENS.sub(lambda found: _joined(found[0].split(" - "), tokenized), text)
 
 
-def _joined(words: list[str], tokenised: bool) -> str:
+def _joined(words: list[str], tokenized: bool) -> str:
     within = [word.lower() for word in words[1:-1]]
     if within and (_WITHIN.issuperset(within) or all(len(word) == 1 for word in words)):
         return "-".join(words)
     text = words[0]
     for before, behind in zip(words, words[1:]):
         stem = re.sub("'s?$", "", behind).lower()
-        hyphen = _always(before, behind) or tokenised and _likely(before, stem, len(words))
+        hyphen = _always(before, behind) or tokenized and _likely(before, stem, len(words))
         text += ("-" if hyphen else " - ") + behind
     return text
 
@@ -324,7 +324,7 @@ def _turned(text: str) -> str:
     return '"'.join(parts)
 
 
-def _detokenised_line(text: str, tokenised: bool) -> str:
+def _detokenized_line(text: str, tokenized: bool) -> str:
     text = re.sub(r"(?i)-[lr][rsc]b-", lambda found: _BRACKETS[found[0].lower()], text)
     text = re.sub(r"(?<!\S)` ([^`]*?) '(?!\S)", r"'\1'", _quotation_marks(text))
     for pattern, new in _SPLIT_WORDS:
@@ -332,16 +332,16 @@ def _detokenised_line(text: str, tokenised: bool) -> str:
     text = _apostrophes(text)
     for pattern, new in _MARKS:
         text = pattern.sub(new, text)
-    return _hyphenated(_turned(text) if tokenised else text, tokenised)
+    return _hyphenated(_turned(text) if tokenized else text, tokenized)
 
 
-def detokenised(text: str | None) -> str:
-    """A text of a tokenised corpus as people write it; an ordinary text keeps its words, its marks
+def detokenized(text: str | None) -> str:
+    """A text of a tokenized corpus as people write it; an ordinary text keeps its words, its marks
     and its lines.
     """
-    tokenised = bool(_TOKENISED.search(text or ""))
+    tokenized = bool(_TOKENIZED.search(text or ""))
     rows = lines(_CONTRACTION.sub("", text or "")).split("\n")
-    return "\n".join(_detokenised_line(row, tokenised) for row in rows)
+    return "\n".join(_detokenized_line(row, tokenized) for row in rows)
 
 
 def ended(text: str, mark: str = ".") -> str:
@@ -365,7 +365,7 @@ def column(sequence: Any, key: str) -> list[Any]:
     return [item[key] if isinstance(item, dict) else item for item in sequence]
 
 
-def labelled(label: int, classes: int, **fields: str) -> dict[str, Any] | Drop:
+def labeled(label: int, classes: int, **fields: str) -> dict[str, Any] | Drop:
     """The fields with the row's class id, or a Drop where the id is none of `classes` or a field is
     empty.
     """

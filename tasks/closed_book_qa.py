@@ -4,7 +4,7 @@ import collections
 import re
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import csv_field, detokenised, distinct, lines, one_line
+from flan_jax.tasks.cleaning import csv_field, detokenized, distinct, lines, one_line
 
 # First words of trivia items that ask without being questions.
 _REQUESTS = ("complete", "correct", "give", "identify", "list", "name", "solve")
@@ -12,7 +12,7 @@ _REQUESTS = ("complete", "correct", "give", "identify", "list", "name", "solve")
 
 def _question(text):
     """The question without the quotes of CSV files, and with a mark at its end."""
-    text = one_line(detokenised(csv_field(text)))
+    text = one_line(detokenized(csv_field(text)))
     if not text or not (text[-1].isalnum() or text[-1] in "\"'’”)%"):
         return text
     # It may end in a quotation with a mark of its own, or in a hint in brackets after the question
@@ -46,7 +46,7 @@ def _arc_row(raw):
 
 
 def _natural_questions_row(raw):
-    question, answers = _question(raw["question"]), distinct(map(detokenised, raw["answer"]))
+    question, answers = _question(raw["question"]), distinct(map(detokenized, raw["answer"]))
     if not question:
         return Drop("empty question")
     if not answers:
@@ -170,9 +170,9 @@ ARC_CHALLENGE = Dataset(
     cluster="closed_book_qa",
     tfds="ai2_arc/ARC-Challenge:1.0.0",
     hub=Hub("allenai/ai2_arc", "ARC-Challenge"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="allenai.org/data/arc",
+    license_evidence="allenai.org/data/arc",
     splits=_ARC_SPLITS,
     rows={"train": 910},
     fields=("question",),
@@ -188,9 +188,9 @@ ARC_EASY = Dataset(
     cluster="closed_book_qa",
     tfds="ai2_arc/ARC-Easy:1.0.0",
     hub=Hub("allenai/ai2_arc", "ARC-Easy"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="allenai.org/data/arc",
+    license_evidence="allenai.org/data/arc",
     splits=_ARC_SPLITS,
     rows={"train": 2040},
     fields=("question",),
@@ -206,9 +206,9 @@ NATURAL_QUESTIONS = Dataset(
     cluster="closed_book_qa",
     tfds="natural_questions_open:1.0.0",
     hub=Hub("google-research-datasets/nq_open", "nq_open"),
-    licence="CC-BY-SA-3.0",
+    license="CC-BY-SA-3.0",
     commercial=True,
-    licence_evidence="ai.google.com/research/NaturalQuestions/download",
+    license_evidence="ai.google.com/research/NaturalQuestions/download",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 87_720},
     fields=("question",),
@@ -246,9 +246,9 @@ TRIVIA_QA = Dataset(
     cluster="closed_book_qa",
     tfds="trivia_qa/rc:1.1.0",
     hub=Hub("mandarjoshi/trivia_qa", "rc.nocontext"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence=(
+    license_evidence=(
         "Apache-2.0 in github.com/mandarjoshi90/triviaqa is the code's; none for the questions"
     ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},

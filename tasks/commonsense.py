@@ -7,7 +7,7 @@ two ways to reach a goal, StoryCloze two last sentences.
 import re
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import csv_field, detokenised, lines, one_line
+from flan_jax.tasks.cleaning import csv_field, detokenized, lines, one_line
 
 # The section marks that HellaSwag keeps from its how-to guides.
 _GUIDE_MARK = re.compile(r"\[(?:header|title|step|substeps?)\]")
@@ -56,9 +56,9 @@ COPA = Dataset(
     cluster="commonsense",
     tfds="super_glue/copa:1.0.2",
     hub=Hub("aps/super_glue", "copa"),
-    licence="BSD-2-Clause",
+    license="BSD-2-Clause",
     commercial=True,
-    licence_evidence="people.ict.usc.edu/~gordon/copa.html",
+    license_evidence="people.ict.usc.edu/~gordon/copa.html",
     splits={"train": "train[:-50]", "validation": "train[-50:]", "test": "validation"},
     rows={"train": 350},
     fields=("premise", "question", "relation"),
@@ -106,7 +106,7 @@ COPA = Dataset(
 
 def _plain_guide(text):
     """A HellaSwag text without its section marks; each section ends as a sentence."""
-    parts = [part.strip() for part in _GUIDE_MARK.split(one_line(detokenised(text)))]
+    parts = [part.strip() for part in _GUIDE_MARK.split(one_line(detokenized(text)))]
     parts = [part for part in parts if part]
     return " ".join([_ended(part) for part in parts[:-1]] + [one_line(part) for part in parts[-1:]])
 
@@ -129,9 +129,9 @@ HELLASWAG = Dataset(
     cluster="commonsense",
     tfds="hellaswag:1.1.0",
     hub=Hub("Rowan/hellaswag", rename={"context": "ctx"}, row=_hellaswag_hub_row),
-    licence="MIT",
+    license="MIT",
     commercial=True,
-    licence_evidence="github.com/rowanz/hellaswag, LICENSE",
+    license_evidence="github.com/rowanz/hellaswag, LICENSE",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 39700},
     fields=("context", "topic"),
@@ -200,9 +200,9 @@ PIQA = Dataset(
     cluster="commonsense",
     tfds="piqa:1.0.0",
     hub=Hub("baber/piqa", assumed=True),
-    licence="AFL-3.0",
+    license="AFL-3.0",
     commercial=True,
-    licence_evidence="github.com/ybisk/ybisk.github.io, piqa; the card on the hub says unknown",
+    license_evidence="github.com/ybisk/ybisk.github.io, piqa; the card on the hub says unknown",
     splits={"train": "train[:-100]", "validation": "train[-100:]", "test": "validation"},
     rows={"train": 16010},
     fields=("goal", "mistake"),
@@ -257,9 +257,9 @@ STORY_CLOZE = Dataset(
     cluster="commonsense",
     tfds="story_cloze/2016:1.0.0",
     hub=None,
-    licence="LicenseRef-StoryCloze-on-request",
+    license="LicenseRef-StoryCloze-on-request",
     commercial=None,
-    licence_evidence="cs.rochester.edu/nlp/rocstories: given out by form, no licence stated",
+    license_evidence="cs.rochester.edu/nlp/rocstories: given out by form, no license stated",
     splits={"train": "validation[:-200]", "validation": "validation[-200:]", "test": "test"},
     rows={"train": 1670},
     manual="Ask for the data with the form at https://www.cs.rochester.edu/nlp/rocstories/. "

@@ -8,7 +8,7 @@ is meant where the same pronoun occurs more than once.
 import re
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, ended
+from flan_jax.tasks.cleaning import detokenized, ended
 
 
 def _mark(text, pronoun):
@@ -46,27 +46,27 @@ def _small_article(phrase):
 def _wsc_row(raw):
     text, noun, pronoun = (
         raw["text"],
-        detokenised(raw["span1_text"]),
+        detokenized(raw["span1_text"]),
         raw["span2_text"].strip().rstrip(".,;:!?\"'"),
     )
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not (text.strip() and noun and pronoun):
         return Drop("empty text, noun or pronoun")
-    sentence = detokenised(_mark_word(text, pronoun, raw["span2_index"]))
+    sentence = detokenized(_mark_word(text, pronoun, raw["span2_index"]))
     if "[" not in sentence:
         return Drop("the pronoun is not in the text")
     sentence = ended(sentence)
     return {
         "sentence": sentence,
-        "noun": _as_in(detokenised(text), noun),
+        "noun": _as_in(detokenized(text), noun),
         "pronoun": pronoun,
         "label": raw["label"],
     }
 
 
 def _winogrande_row(raw):
-    before, *after = detokenised(raw["sentence"]).split("_")
+    before, *after = detokenized(raw["sentence"]).split("_")
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
     if not after:
@@ -88,7 +88,7 @@ def _winogrande_hub_row(raw):
 
 
 def _dpr_row(raw):
-    sentence, pronoun = ended(detokenised(raw["sentence"])), raw["pronoun"].strip()
+    sentence, pronoun = ended(detokenized(raw["sentence"])), raw["pronoun"].strip()
     options = [_as_in(sentence, _small_article(c.strip())) for c in raw["candidates"]]
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -116,7 +116,7 @@ def _wsc273_row(raw):
     if not (pronoun and all(options)):
         return Drop("empty pronoun or option")
     return {
-        "text": ended(detokenised(text)),
+        "text": ended(detokenized(text)),
         "pronoun": pronoun,
         "options": options,
         "label": raw["label"],
@@ -153,9 +153,9 @@ WSC = Dataset(
     cluster="coreference",
     tfds="super_glue/wsc:1.0.2",
     hub=Hub("aps/super_glue", "wsc"),
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     commercial=True,
-    licence_evidence="cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html",
+    license_evidence="cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html",
     splits={"train": "train[:-50]", "validation": "train[-50:]", "test": "validation"},
     rows={"train": 500, "test": 104},
     fields=("sentence", "noun", "pronoun"),
@@ -228,9 +228,9 @@ WINOGRANDE = Dataset(
     hub=Hub(
         "allenai/winogrande", "winogrande_xl", splits={"train_xl": "train"}, row=_winogrande_hub_row
     ),
-    licence="LicenseRef-CC-BY",
+    license="LicenseRef-CC-BY",
     commercial=True,
-    licence_evidence="github.com/allenai/winogrande: the dataset under CC-BY, without a version",
+    license_evidence="github.com/allenai/winogrande: the dataset under CC-BY, without a version",
     splits={"train": "train_xl[:-200]", "validation": "train_xl[-200:]", "test": "validation"},
     rows={"train": 40_190, "test": 1_267},
     fields=("context",),
@@ -274,9 +274,9 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     cluster="coreference",
     tfds="definite_pronoun_resolution:1.1.0",
     hub=Hub("community-datasets/definite_pronoun_resolution", "plain_text"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none at hlt.utdallas.edu/~vince/data/emnlp12",
+    license_evidence="none at hlt.utdallas.edu/~vince/data/emnlp12",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 1_120, "test": 564},
     fields=("sentence", "pronoun"),
@@ -332,9 +332,9 @@ WSC273 = Dataset(
     cluster="coreference",
     tfds="wsc273:1.0.0",
     hub=Hub("ErnestSDavis/winograd_wsc", "wsc273", row=_wsc273_hub_row),
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     commercial=True,
-    licence_evidence="cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html",
+    license_evidence="cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html",
     splits={"test": "test"},
     rows={"test": 273},
     fields=("text", "pronoun"),

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import column, detokenised, labelled, lines, one_line
+from flan_jax.tasks.cleaning import column, detokenized, labeled, lines, one_line
 
 # What a QuAC question without an answer in its section is answered with; the templates announce it.
 CANNOT_ANSWER = "cannot answer"
@@ -44,9 +44,9 @@ COQA = Dataset(
     cluster="misc",
     tfds="coqa:1.0.0",
     hub=Hub("stanfordnlp/coqa", splits={"test": "validation"}),
-    licence="CC-BY-SA-4.0 AND Apache-2.0 AND LicenseRef-MSR-LA AND LicenseRef-RACE",
+    license="CC-BY-SA-4.0 AND Apache-2.0 AND LicenseRef-MSR-LA AND LicenseRef-RACE",
     commercial=False,
-    licence_evidence=(
+    license_evidence=(
         "stanfordnlp.github.io/coqa: by source of the passage; RACE and MCTest for research"
     ),
     splits={"train": "train[:-100]", "validation": "train[-100:]", "test": "test"},
@@ -137,9 +137,9 @@ QUAC = Dataset(
     cluster="misc",
     tfds="quac:1.0.0",
     hub=None,
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="quac.ai",
+    license_evidence="quac.ai",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 83360},
     fields=("title", "section", "context", "question"),
@@ -207,8 +207,8 @@ QUAC = Dataset(
 
 
 def _wic_row(raw):
-    fields = {name: one_line(detokenised(raw[name])) for name in ("word", "sentence1", "sentence2")}
-    return labelled(raw["label"], 2, **fields)
+    fields = {name: one_line(detokenized(raw[name])) for name in ("word", "sentence1", "sentence2")}
+    return labeled(raw["label"], 2, **fields)
 
 
 WIC = Dataset(
@@ -217,9 +217,9 @@ WIC = Dataset(
     cluster="misc",
     tfds="super_glue/wic:1.0.2",
     hub=Hub("aps/super_glue", "wic"),
-    licence="CC-BY-NC-4.0",
+    license="CC-BY-NC-4.0",
     commercial=False,
-    licence_evidence="pilehvar.github.io/wic",
+    license_evidence="pilehvar.github.io/wic",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 5220},
     fields=("word", "sentence1", "sentence2"),
@@ -284,10 +284,10 @@ WIC = Dataset(
 
 
 def _trec_row(raw):
-    """Questions are tokenised ('What 's ... ?'); they are put together again. The six coarse
+    """Questions are tokenized ('What 's ... ?'); they are put together again. The six coarse
     classes are used.
     """
-    text = one_line(detokenised(raw["text"]))
+    text = one_line(detokenized(raw["text"]))
     return {"text": text, "label": raw["label-coarse"]} if text else Drop("empty text")
 
 
@@ -301,9 +301,9 @@ TREC = Dataset(
         rename={"label-coarse": "coarse_label"},
         classes={"label-coarse": ("DESC", "ENTY", "ABBR", "HUM", "NUM", "LOC")},
     ),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none at cogcomp.seas.upenn.edu/Data/QA/QC",
+    license_evidence="none at cogcomp.seas.upenn.edu/Data/QA/QC",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 5250},
     fields=("text",),
@@ -353,7 +353,7 @@ TREC = Dataset(
 
 
 def _cola_row(raw):
-    return labelled(raw["label"], 2, sentence=one_line(detokenised(raw["sentence"])))
+    return labeled(raw["label"], 2, sentence=one_line(detokenized(raw["sentence"])))
 
 
 COLA = Dataset(
@@ -362,9 +362,9 @@ COLA = Dataset(
     cluster="misc",
     tfds="glue/cola:2.0.0",
     hub=Hub("nyu-mll/glue", "cola"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none at nyu-mll.github.io/CoLA; sentences of published linguistics",
+    license_evidence="none at nyu-mll.github.io/CoLA; sentences of published linguistics",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 8350},
     fields=("sentence",),
@@ -432,9 +432,9 @@ MATH_DATASET = Dataset(
     cluster="misc",
     tfds="math_dataset/algebra__linear_1d:1.0.0",
     hub=Hub("deepmind/math_dataset", "algebra__linear_1d", row=_math_dataset_hub_row),
-    licence="Apache-2.0",
+    license="Apache-2.0",
     commercial=True,
-    licence_evidence="github.com/google-deepmind/mathematics_dataset, whose code generates it",
+    license_evidence="github.com/google-deepmind/mathematics_dataset, whose code generates it",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 1999780},
     fields=("equation", "unknown"),
@@ -467,9 +467,9 @@ PARA_CRAWL = {
     "paper_dataset": "Fix Punctuation (NLG)",
     "cluster": "misc",
     "tfds": "para_crawl/enda:1.2.0",
-    "licence": "CC0-1.0",
+    "license": "CC0-1.0",
     "commercial": True,
-    "licence_evidence": "paracrawl.eu: the packaging; the texts are their sites'",
+    "license_evidence": "paracrawl.eu: the packaging; the texts are their sites'",
     "options": None,
     "metrics": ("edit_similarity",),
 }

@@ -9,12 +9,12 @@ import re
 from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, ended, labelled, one_line
+from flan_jax.tasks.cleaning import detokenized, ended, labeled, one_line
 
 
 def _clean(text: str, mark: str = ".") -> str:
     """The text as people write it, with a mark at its end."""
-    return ended(detokenised(text.replace("&amp;", "&")), mark)
+    return ended(detokenized(text.replace("&amp;", "&")), mark)
 
 
 def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
@@ -23,39 +23,37 @@ def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     context = re.sub(r"</?(?:nowiki|ref)\b[^>]*>|\{'1':[^}]*\}|\[substeps\]", "", raw["context"])
     parts = [_clean(part) for part in re.split(r"<br\s*/?>", context, flags=re.IGNORECASE)]
     context = "\n".join(part for part in parts if part)
-    return labelled(
-        raw["label"], 3, context=context, hypothesis=one_line(_clean(raw["hypothesis"]))
-    )
+    return labeled(raw["label"], 3, context=context, hypothesis=one_line(_clean(raw["hypothesis"])))
 
 
 def _cb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     """CB's hypothesis is a clause without a full stop, and without its 'that', which is left before
     a name once.
     """
-    hypothesis = re.sub(r"^that (?=[A-Z])", "", detokenised(raw["hypothesis"])).rstrip(".")
-    return labelled(raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=hypothesis)
+    hypothesis = re.sub(r"^that (?=[A-Z])", "", detokenized(raw["hypothesis"])).rstrip(".")
+    return labeled(raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=hypothesis)
 
 
 def _rte_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(
+    return labeled(
         raw["label"], 2, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"])
     )
 
 
 def _three_way_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(
+    return labeled(
         raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=_clean(raw["hypothesis"])
     )
 
 
 def _qnli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(
+    return labeled(
         raw["label"], 2, question=_clean(raw["question"], "?"), sentence=_clean(raw["sentence"])
     )
 
 
 def _wnli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    return labelled(
+    return labeled(
         raw["label"], 2, sentence1=_clean(raw["sentence1"]), sentence2=_clean(raw["sentence2"])
     )
 
@@ -148,9 +146,9 @@ def _anli(number: int, rows: int) -> Dataset:
                 for ours, theirs in (("train", "train"), ("validation", "dev"), ("test", "test"))
             },
         ),
-        licence="CC-BY-NC-4.0",
+        license="CC-BY-NC-4.0",
         commercial=False,
-        licence_evidence="github.com/facebookresearch/anli, LICENSE",
+        license_evidence="github.com/facebookresearch/anli, LICENSE",
         splits={"train": "train", "validation": "validation[:200]", "test": "test"},
         rows={"train": rows},
         fields=("context", "hypothesis"),
@@ -172,10 +170,10 @@ CB = Dataset(
     cluster="nli",
     tfds="super_glue/cb:1.0.2",
     hub=Hub("aps/super_glue", "cb"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence=(
-        "SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own"
+    license_evidence=(
+        "SuperGLUE paper, section 3: may be used and passed on for research; no license of its own"
     ),
     splits={"train": "train[:-50]", "validation": "train[-50:]", "test": "validation"},
     rows={"train": 200},
@@ -249,10 +247,10 @@ RTE = Dataset(
     cluster="nli",
     tfds="super_glue/rte:1.0.2",
     hub=Hub("aps/super_glue", "rte"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence=(
-        "SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own"
+    license_evidence=(
+        "SuperGLUE paper, section 3: may be used and passed on for research; no license of its own"
     ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 2_290},
@@ -391,9 +389,9 @@ def _mnli(kind: str, shares_training_with: str | None) -> Dataset:
         cluster="nli",
         tfds="glue/mnli:2.0.0",
         hub=Hub("nyu-mll/glue", "mnli"),
-        licence="LicenseRef-OANC AND CC-BY-3.0 AND CC-BY-SA-3.0",
+        license="LicenseRef-OANC AND CC-BY-3.0 AND CC-BY-SA-3.0",
         commercial=True,
-        licence_evidence=(
+        license_evidence=(
             "MultiNLI paper, section 2.4: OANC's terms, fiction under CC BY 3.0 and CC BY-SA 3.0"
         ),
         splits={
@@ -420,9 +418,9 @@ QNLI = Dataset(
     cluster="nli",
     tfds="glue/qnli:2.0.0",
     hub=Hub("nyu-mll/glue", "qnli"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="made of SQuAD 1.1, rajpurkar.github.io/SQuAD-explorer",
+    license_evidence="made of SQuAD 1.1, rajpurkar.github.io/SQuAD-explorer",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 104_540},
     fields=("question", "sentence"),
@@ -504,9 +502,9 @@ WNLI = Dataset(
     cluster="nli",
     tfds="glue/wnli:2.0.0",
     hub=Hub("nyu-mll/glue", "wnli"),
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     commercial=True,
-    licence_evidence=(
+    license_evidence=(
         "made of the Winograd schemas, cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html"
     ),
     splits={"train": "train[:-30]", "validation": "train[-30:]", "test": "validation"},
@@ -595,9 +593,9 @@ SNLI = Dataset(
     cluster="nli",
     tfds="snli:1.1.0",
     hub=Hub("stanfordnlp/snli", "plain_text"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="nlp.stanford.edu/projects/snli",
+    license_evidence="nlp.stanford.edu/projects/snli",
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 549_360},
     fields=("premise", "hypothesis"),

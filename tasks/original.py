@@ -163,7 +163,7 @@ DEPARTURES: dict[str, tuple[Departure, ...]] = {
     ),
     "sentiment140": (
         Departure(
-            "neutral tweets are labelled negative", "they are dropped", "they are not negative"
+            "neutral tweets are labeled negative", "they are dropped", "they are not negative"
         ),
     ),
     "sst2": (_TOKENS,),

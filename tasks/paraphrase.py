@@ -8,20 +8,20 @@ for the correlations.
 import math
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import csv_field, detokenised, ended, labelled, one_line
+from flan_jax.tasks.cleaning import csv_field, detokenized, ended, labeled, one_line
 
 _NO_YES = ("no", "yes")
 _GRADES = ("0", "1", "2", "3", "4", "5")
 
 
 def _text(text, mark="."):
-    """One of two texts, which are tokenised in some of the sources."""
-    return ended(one_line(detokenised(text)), mark)
+    """One of two texts, which are tokenized in some of the sources."""
+    return ended(one_line(detokenized(text)), mark)
 
 
 def _pair_row(raw, first="sentence1", second="sentence2", mark="."):
     """The row of two texts with a class id, or why it cannot be used."""
-    return labelled(raw["label"], 2, **{name: _text(raw[name], mark) for name in (first, second)})
+    return labeled(raw["label"], 2, **{name: _text(raw[name], mark) for name in (first, second)})
 
 
 GLUE_MRPC = Dataset(
@@ -30,9 +30,9 @@ GLUE_MRPC = Dataset(
     cluster="paraphrase",
     tfds="glue/mrpc:2.0.0",
     hub=Hub("nyu-mll/glue", "mrpc"),
-    licence="LicenseRef-MSR-SSLA",
+    license="LicenseRef-MSR-SSLA",
     commercial=False,
-    licence_evidence=(
+    license_evidence=(
         "Microsoft Research Shared Source License Agreement, in the download: non-commercial"
     ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
@@ -119,9 +119,9 @@ GLUE_QQP = Dataset(
     cluster="paraphrase",
     tfds="glue/qqp:2.0.0",
     hub=Hub("nyu-mll/glue", "qqp"),
-    licence="LicenseRef-Quora-Terms",
+    license="LicenseRef-Quora-Terms",
     commercial=False,
-    licence_evidence="First Quora Dataset Release: Quora's Terms of Service, non-commercial use",
+    license_evidence="First Quora Dataset Release: Quora's Terms of Service, non-commercial use",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 363640},
     fields=("question1", "question2"),
@@ -202,10 +202,10 @@ PAWS_WIKI = Dataset(
     cluster="paraphrase",
     tfds="paws_wiki/labeled_final_raw:1.1.0",
     hub=Hub("google-research-datasets/paws", "labeled_final"),
-    licence="LicenseRef-PAWS",
+    license="LicenseRef-PAWS",
     commercial=True,
-    licence_evidence=(
-        "github.com/google-research-datasets/paws, LICENSE: any purpose, acknowledgement welcome"
+    license_evidence=(
+        "github.com/google-research-datasets/paws, LICENSE: any purpose, acknowledgment welcome"
     ),
     splits={"train": "train", "validation": "validation[:200]", "test": "test"},
     rows={"train": 49400},
@@ -293,9 +293,9 @@ STSB = Dataset(
     cluster="paraphrase",
     tfds="glue/stsb:2.0.0",
     hub=Hub("nyu-mll/glue", "stsb"),
-    licence="CC-BY-SA-4.0 AND LicenseRef-STS-texts",
+    license="CC-BY-SA-4.0 AND LicenseRef-STS-texts",
     commercial=None,
-    licence_evidence=(
+    license_evidence=(
         "STSbenchmark LICENSE.txt: the scores; each text has terms of its own, such as MRPC's"
     ),
     splits={"train": "train[:-100]", "validation": "train[-100:]", "test": "validation"},

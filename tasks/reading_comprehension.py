@@ -4,7 +4,7 @@ import html
 import re
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import column, detokenised, distinct, ended, lines, one_line
+from flan_jax.tasks.cleaning import column, detokenized, distinct, ended, lines, one_line
 
 # What a SQuAD 2.0 question without an answer in its text is answered with; the templates announce
 # it.
@@ -18,8 +18,8 @@ def _bool_q_row(raw):
     """Questions come in lower case and without their question mark: it, the first letter and 'I'
     are put right.
     """
-    question = re.sub(r"\bi\b", "I", one_line(detokenised(raw["question"])).rstrip(" ?."))
-    passage = detokenised(raw["passage"])
+    question = re.sub(r"\bi\b", "I", one_line(detokenized(raw["question"])).rstrip(" ?."))
+    passage = detokenized(raw["passage"])
     if not question or not passage:
         return Drop("empty text")
     return {
@@ -44,9 +44,9 @@ BOOL_Q = Dataset(
     cluster="reading_comprehension",
     tfds="bool_q:1.0.0",
     hub=Hub("aps/super_glue", "boolq", row=_bool_q_hub_row),
-    licence="CC-BY-SA-3.0",
+    license="CC-BY-SA-3.0",
     commercial=True,
-    licence_evidence="github.com/google-research-datasets/boolean-questions",
+    license_evidence="github.com/google-research-datasets/boolean-questions",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 9220},
     fields=("title", "passage", "question"),
@@ -128,9 +128,9 @@ DROP = Dataset(
     cluster="reading_comprehension",
     tfds="drop:2.0.0",
     hub=Hub("ucinlp/drop", splits={"dev": "validation"}, row=_drop_hub_row),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="allenai.org/data/drop",
+    license_evidence="allenai.org/data/drop",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "dev"},
     rows={"train": 77200},
     fields=("context", "question"),
@@ -189,9 +189,9 @@ def _unquoted(text):
 def _multirc_row(raw):
     """One row is one candidate answer; the metric joins the candidates of a question."""
     fields = {
-        "paragraph": detokenised(raw["paragraph"]),
-        "question": one_line(detokenised(raw["question"])),
-        "response": _unquoted(one_line(detokenised(raw["answer"]))),
+        "paragraph": detokenized(raw["paragraph"]),
+        "question": one_line(detokenized(raw["question"])),
+        "response": _unquoted(one_line(detokenized(raw["answer"]))),
     }
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -210,10 +210,10 @@ MULTIRC = Dataset(
     cluster="reading_comprehension",
     tfds="super_glue/multirc:1.0.2",
     hub=Hub("aps/super_glue", "multirc"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence=(
-        "SuperGLUE paper, section 3: may be used and passed on for research; no licence of its own"
+    license_evidence=(
+        "SuperGLUE paper, section 3: may be used and passed on for research; no license of its own"
     ),
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 27040},
@@ -282,8 +282,8 @@ def _openbookqa_row(raw):
     (fact1), if given.
     """
     question = raw["question"]
-    stem = one_line(detokenised(question["stem"]))
-    options = [one_line(detokenised(question[f"choice_{letter}"])) for letter in "ABCD"]
+    stem = one_line(detokenized(question["stem"]))
+    options = [one_line(detokenized(question[f"choice_{letter}"])) for letter in "ABCD"]
     if raw["answerKey"] not in range(len(options)):
         return Drop("no gold label")
     if not stem or not all(options):
@@ -310,9 +310,9 @@ OPENBOOKQA = Dataset(
     cluster="reading_comprehension",
     tfds="openbookqa:0.1.0",
     hub=Hub("allenai/openbookqa", "additional", row=_openbookqa_hub_row),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence=(
+    license_evidence=(
         "Apache-2.0 in github.com/allenai/OpenBookQA is the code's; the card on the "
         "hub says unknown"
     ),
@@ -385,9 +385,9 @@ SQUAD_V1 = Dataset(
     cluster="reading_comprehension",
     tfds="squad/v1.1:3.0.0",
     hub=Hub("rajpurkar/squad", "plain_text"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="rajpurkar.github.io/SQuAD-explorer",
+    license_evidence="rajpurkar.github.io/SQuAD-explorer",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 87390},
     fields=("context", "question"),
@@ -442,9 +442,9 @@ SQUAD_V2 = Dataset(
     cluster="reading_comprehension",
     tfds="squad/v2.0:3.0.0",
     hub=Hub("rajpurkar/squad_v2", "squad_v2"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="rajpurkar.github.io/SQuAD-explorer",
+    license_evidence="rajpurkar.github.io/SQuAD-explorer",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 130110},
     fields=("context", "question"),

@@ -1,7 +1,7 @@
 """Reading comprehension with commonsense: CosmosQA and ReCoRD."""
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, lines, one_line
+from flan_jax.tasks.cleaning import detokenized, lines, one_line
 
 # Stands for the missing name in a ReCoRD query; the templates speak of it.
 BLANK = "[blank]"
@@ -11,14 +11,14 @@ def _cosmos_option(text):
     """An answer as an option; 'above' would be wrong as soon as options are shuffled or not
     shown.
     """
-    text = one_line(detokenised(text))
+    text = one_line(detokenized(text))
     if text.lower().rstrip(".") == "none of the above choices":
         return "None of the other answers."
     return text
 
 
 def _cosmos_qa_row(raw):
-    context, question = detokenised(raw["context"]), one_line(detokenised(raw["question"]))
+    context, question = detokenized(raw["context"]), one_line(detokenized(raw["question"]))
     options = [_cosmos_option(raw[f"answer{i}"]) for i in range(4)]
     if raw["label"] not in range(len(options)):
         return Drop("no gold label")
@@ -35,9 +35,9 @@ COSMOS_QA = Dataset(
     cluster="reading_comprehension_with_commonsense",
     tfds="cosmos_qa:1.0.0",
     hub=Hub("allenai/cosmos_qa"),
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     commercial=True,
-    licence_evidence="card of allenai/cosmos_qa on the hub",
+    license_evidence="card of allenai/cosmos_qa on the hub",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 25060},
     fields=("context", "question"),
@@ -117,9 +117,9 @@ RECORD = Dataset(
     cluster="reading_comprehension_with_commonsense",
     tfds="super_glue/record:1.0.2",
     hub=Hub("aps/super_glue", "record"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence=(
+    license_evidence=(
         "SuperGLUE paper, section 3: for use and passing on in research; texts are "
         "CNN's and Daily Mail's"
     ),

@@ -9,14 +9,14 @@ import html
 import re
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, labelled, lines
+from flan_jax.tasks.cleaning import detokenized, labeled, lines
 
 _OPTIONS = ("negative", "positive")
 _HTML_BREAKS = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
 
 
 def _imdb_row(raw):
-    return labelled(raw["label"], 2, text=lines(_HTML_BREAKS.sub("\n", raw["text"])))
+    return labeled(raw["label"], 2, text=lines(_HTML_BREAKS.sub("\n", raw["text"])))
 
 
 IMDB_REVIEWS = Dataset(
@@ -25,9 +25,9 @@ IMDB_REVIEWS = Dataset(
     cluster="sentiment",
     tfds="imdb_reviews/plain_text:1.0.0",
     hub=Hub("stanfordnlp/imdb", "plain_text"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none at ai.stanford.edu/~amaas/data/sentiment nor in its README",
+    license_evidence="none at ai.stanford.edu/~amaas/data/sentiment nor in its README",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 24800},
     fields=("text",),
@@ -81,7 +81,7 @@ def _sentiment140_row(raw):
         return Drop("neutral tweet")
     if polarity not in (0, 4):
         return Drop("no gold label")
-    return labelled(polarity // 4, 2, text=lines(html.unescape(raw["text"])))
+    return labeled(polarity // 4, 2, text=lines(html.unescape(raw["text"])))
 
 
 SENTIMENT140 = Dataset(
@@ -90,9 +90,9 @@ SENTIMENT140 = Dataset(
     cluster="sentiment",
     tfds="sentiment140:1.0.0",
     hub=Hub("stanfordnlp/sentiment140", "sentiment140", rename={"polarity": "sentiment"}),
-    licence="LicenseRef-Sentiment140",
+    license="LicenseRef-Sentiment140",
     commercial=None,
-    licence_evidence="help.sentiment140.com: terms of its own; the texts are tweets",
+    license_evidence="help.sentiment140.com: terms of its own; the texts are tweets",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 1599800},
     fields=("text",),
@@ -141,8 +141,8 @@ SENTIMENT140 = Dataset(
 
 def _sst2_row(raw):
     # A sentence is one line; this source also puts a backslash before a slash and an asterisk.
-    return labelled(
-        raw["label"], 2, sentence=detokenised(re.sub(r"\\(?=[/*])", "", raw["sentence"]))
+    return labeled(
+        raw["label"], 2, sentence=detokenized(re.sub(r"\\(?=[/*])", "", raw["sentence"]))
     )
 
 
@@ -152,9 +152,9 @@ SST2 = Dataset(
     cluster="sentiment",
     tfds="glue/sst2:2.0.0",
     hub=Hub("nyu-mll/glue", "sst2"),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none at nlp.stanford.edu/sentiment nor in its README",
+    license_evidence="none at nlp.stanford.edu/sentiment nor in its README",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"},
     rows={"train": 67140},
     fields=("sentence",),
@@ -211,7 +211,7 @@ def _yelp_row(raw):
     text = (
         raw["text"].replace("\\n", "\n").replace('\\""', '"').replace('\\"', '"').replace('""', '"')
     )
-    return labelled(raw["label"], 2, text=lines(text))
+    return labeled(raw["label"], 2, text=lines(text))
 
 
 YELP_POLARITY_REVIEWS = Dataset(
@@ -220,9 +220,9 @@ YELP_POLARITY_REVIEWS = Dataset(
     cluster="sentiment",
     tfds="yelp_polarity_reviews:0.2.0",
     hub=Hub("fancyzhx/yelp_polarity", "plain_text"),
-    licence="LicenseRef-Yelp-Dataset",
+    license="LicenseRef-Yelp-Dataset",
     commercial=False,
-    licence_evidence="Yelp Dataset Terms of Use: academic, non-commercial use",
+    license_evidence="Yelp Dataset Terms of Use: academic, non-commercial use",
     splits={"train": "train[:-200]", "validation": "train[-200:]", "test": "test"},
     rows={"train": 559800},
     fields=("text",),

@@ -8,14 +8,14 @@ import html
 import re
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import detokenised, one_line
+from flan_jax.tasks.cleaning import detokenized, one_line
 
 _SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"}
 
 
 def _text(text):
-    """One of the texts, which are tokenised in some of the sources."""
-    return one_line(detokenised(html.unescape(text)))
+    """One of the texts, which are tokenized in some of the sources."""
+    return one_line(detokenized(html.unescape(text)))
 
 
 def _row(raw, text_field, **fields):
@@ -114,9 +114,9 @@ COMMON_GEN = Dataset(
     cluster="struct_to_text",
     tfds="gem/common_gen:1.1.0",
     hub=Hub("GEM/gem", "common_gen"),
-    licence="MIT",
+    license="MIT",
     commercial=True,
-    licence_evidence="github.com/INK-USC/CommonGen, LICENSE",
+    license_evidence="github.com/INK-USC/CommonGen, LICENSE",
     splits=_SPLITS,
     rows={"train": 67_180},
     fields=("concepts", "sentence"),
@@ -162,9 +162,9 @@ DART = Dataset(
     cluster="struct_to_text",
     tfds="gem/dart:1.1.0",
     hub=Hub("GEM/gem", "dart"),
-    licence="MIT",
+    license="MIT",
     commercial=True,
-    licence_evidence="github.com/Yale-LILY/dart, LICENSE",
+    license_evidence="github.com/Yale-LILY/dart, LICENSE",
     splits=_SPLITS,
     rows={"train": 62_450},
     fields=("facts", "sentence"),
@@ -205,9 +205,9 @@ E2E_NLG = Dataset(
     cluster="struct_to_text",
     tfds="gem/e2e_nlg:1.1.0",
     hub=Hub("GEM/gem", "e2e_nlg"),
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     commercial=True,
-    licence_evidence="macs.hw.ac.uk/InteractionLab/E2E",
+    license_evidence="macs.hw.ac.uk/InteractionLab/E2E",
     splits=_SPLITS,
     rows={"train": 33_320},
     fields=("attributes", "text"),
@@ -256,9 +256,9 @@ WEB_NLG_EN = Dataset(
     cluster="struct_to_text",
     tfds="gem/web_nlg_en:1.1.0",
     hub=Hub("GEM/gem", "web_nlg_en"),
-    licence="CC-BY-NC-SA-4.0",
+    license="CC-BY-NC-SA-4.0",
     commercial=False,
-    licence_evidence="synalp.gitlabpages.inria.fr/webnlg-challenge",
+    license_evidence="synalp.gitlabpages.inria.fr/webnlg-challenge",
     splits=_SPLITS,
     rows={"train": 35_220},
     fields=("triples", "category", "text"),
@@ -267,7 +267,7 @@ WEB_NLG_EN = Dataset(
     options=None,
     metrics=("rouge", "bleu"),
     templates=(
-        Template("verbalise_triples", "Verbalise these RDF triples in English: {triples}"),
+        Template("verbalise_triples", "Verbalize these RDF triples in English: {triples}"),
         Template(
             "entries_on_category",
             'Knowledge graph entries on "{category}":\n{triples}\n\nWrite them as a short text.',

@@ -6,7 +6,7 @@ import html
 import re
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
-from flan_jax.tasks.cleaning import column, detokenised, lines, one_line
+from flan_jax.tasks.cleaning import column, detokenized, lines, one_line
 
 # How CNN/DailyMail articles begin: what stands before the end of such a match is no part of the
 # text.
@@ -76,9 +76,9 @@ def _topic_hub_row(raw):
 
 
 def _sentences(text):
-    """Lines that end in ' .' as sentences; some copies of the data are tokenised throughout."""
+    """Lines that end in ' .' as sentences; some copies of the data are tokenized throughout."""
     text = re.sub(r"(?m)(?<=[.!?:;,]) \.(?=\s|$)|(?<=\w) (?=\.$)", "", text)
-    text = detokenised(text)
+    text = detokenized(text)
     return "\n".join(
         line if re.search(r"(^|[.!?…]['\"”’)]*)$", line) else line + "."
         for line in text.split("\n")
@@ -97,7 +97,7 @@ def _article(raw):
 
 
 def _headline(raw):
-    text, summary = (one_line(detokenised(raw[key])) for key in ("document", "summary"))
+    text, summary = (one_line(detokenized(raw[key])) for key in ("document", "summary"))
     if re.search(r"UNK|<unk>|#", text + summary):
         return Drop("masked word or number")
     if not text or not summary:
@@ -192,9 +192,9 @@ AESLC = Dataset(
     row=_email,
     options=None,
     metrics=("rouge",),
-    licence="CC-BY-NC-SA-4.0",
+    license="CC-BY-NC-SA-4.0",
     commercial=False,
-    licence_evidence="github.com/ryanzhumich/AESLC, LICENSE",
+    license_evidence="github.com/ryanzhumich/AESLC, LICENSE",
     templates=(
         Template("empty_subject", "Which subject should I give the email below?\n\n{body}"),
         Template("two_labels", "Email: {body}\nSubject:"),
@@ -227,9 +227,9 @@ AG_NEWS_SUBSET = Dataset(
     row=_topic,
     metrics=("accuracy",),
     options=("World", "Sports", "Business", "Science and technology"),
-    licence="LicenseRef-AG-News",
+    license="LicenseRef-AG-News",
     commercial=False,
-    licence_evidence=(
+    license_evidence=(
         "groups.di.unipi.it/~gulli/AG_corpus_of_news_articles.html: non-commercial activity"
     ),
     templates=(
@@ -286,9 +286,9 @@ CNN_DAILYMAIL = Dataset(
     row=_article,
     options=None,
     metrics=("rouge",),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence=(
+    license_evidence=(
         "Apache-2.0 in github.com/abisee/cnn-dailymail is the scripts'; the articles "
         "are the publishers'"
     ),
@@ -329,11 +329,11 @@ GIGAWORD = Dataset(
     row=_headline,
     options=None,
     metrics=("rouge",),
-    licence="MIT",
+    license="MIT",
     commercial=None,
-    licence_evidence=(
+    license_evidence=(
         "card of Harvard/gigaword on the hub; the texts are LDC's Gigaword, under a "
-        "licence for a fee"
+        "license for a fee"
     ),
     templates=(
         Template("imperative", "Write a headline for this sentence from a news agency: {text}"),
@@ -374,9 +374,9 @@ MULTI_NEWS = Dataset(
     row=_articles,
     options=None,
     metrics=("rouge",),
-    licence="LicenseRef-Multi-News",
+    license="LicenseRef-Multi-News",
     commercial=False,
-    licence_evidence=(
+    license_evidence=(
         "github.com/Alex-Fabbri/Multi-News, LICENSE: non-commercial research and education"
     ),
     templates=(
@@ -386,7 +386,7 @@ MULTI_NEWS = Dataset(
             "reports.\n\n{articles}",
         ),
         Template(
-            "articles_first", "{articles}\n\nSummarise all of the coverage above in one text."
+            "articles_first", "{articles}\n\nSummarize all of the coverage above in one text."
         ),
         Template(
             "each_fact_once",
@@ -415,9 +415,9 @@ NEWSROOM = Dataset(
     tfds="newsroom:1.0.0",
     hub=None,
     rows={"train": 994_560},
-    licence="LicenseRef-Newsroom",
+    license="LicenseRef-Newsroom",
     commercial=False,
-    licence_evidence="lil.nlp.cornell.edu/newsroom/download: agreement for research",
+    license_evidence="lil.nlp.cornell.edu/newsroom/download: agreement for research",
     manual="Register at https://summari.es/download/ and download the data. Put train.jsonl, "
     "dev.jsonl and test.jsonl "
     "into the manual directory of TFDS.",
@@ -428,7 +428,7 @@ NEWSROOM = Dataset(
     options=None,
     metrics=("rouge",),
     templates=(
-        Template("imperative", "Summarise this article from a newspaper site: {text}"),
+        Template("imperative", "Summarize this article from a newspaper site: {text}"),
         Template("three_labels", "Title: {title}\nText: {text}\nSummary:"),
         Template(
             "search_description", "{text}\n\nWrite the description a search engine would show."
@@ -440,7 +440,7 @@ NEWSROOM = Dataset(
         Template(
             "what_about", "What is this article about? Tell me in one to three sentences.\n\n{text}"
         ),
-        Template("catalogue_abstract", "Write an abstract of this for our catalogue.\n\n{text}"),
+        Template("catalogue_abstract", "Write an abstract of this for our catalog.\n\n{text}"),
         Template(
             "below_the_headline",
             "Write the lines that stand between headline and article.\n\n"
@@ -465,9 +465,9 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
     cluster="summarization",
     tfds="opinion_abstracts/rotten_tomatoes:1.0.0",
     rows={"train": 3_130},
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none at web.eecs.umich.edu/~wangluxy/data.html",
+    license_evidence="none at web.eecs.umich.edu/~wangluxy/data.html",
     splits={"train": "train[:-600]", "validation": "train[-600:-500]", "test": "train[-500:]"},
     fields=("movie", "reviews", "first_review"),
     evidence=("reviews",),
@@ -491,7 +491,7 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
         ),
         Template(
             "cinema_programme",
-            "A single sentence on {movie} for a cinema programme, from these reviews:\n{reviews}",
+            "A single sentence on {movie} for a cinema program, from these reviews:\n{reviews}",
         ),
         Template(
             "line_of_one_review",
@@ -514,9 +514,9 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
     cluster="summarization",
     tfds="opinion_abstracts/idebate:1.0.0",
     rows={"train": 1_650},
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none at web.eecs.umich.edu/~wangluxy/data.html",
+    license_evidence="none at web.eecs.umich.edu/~wangluxy/data.html",
     splits={"train": "train[:-600]", "validation": "train[-600:-500]", "test": "train[-500:]"},
     fields=("debate", "arguments"),
     evidence=("arguments",),
@@ -573,11 +573,11 @@ SAMSUM = Dataset(
     row=_chat,
     options=None,
     metrics=("rouge",),
-    licence="CC-BY-NC-ND-4.0",
+    license="CC-BY-NC-ND-4.0",
     commercial=False,
-    licence_evidence="SAMSum paper (1911.12237), and the licence in its archive",
+    license_evidence="SAMSum paper (1911.12237), and the license in its archive",
     templates=(
-        Template("imperative", "Summarise this chat.\n\n{dialogue}"),
+        Template("imperative", "Summarize this chat.\n\n{dialogue}"),
         Template("two_labels", "Messages:\n{dialogue}\nWhat the messages say, in brief:"),
         Template("what_happens", "{dialogue}\n\nTell in brief what happens in this conversation."),
         Template("what_did_i_miss", "What did I miss?\n\n{dialogue}"),
@@ -620,12 +620,12 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
     row=_guide,
     options=None,
     metrics=("rouge",),
-    licence="CC-BY-NC-SA-3.0",
+    license="CC-BY-NC-SA-3.0",
     commercial=False,
-    licence_evidence="github.com/esdurmus/Wikilingua: WikiHow's licence",
+    license_evidence="github.com/esdurmus/Wikilingua: WikiHow's license",
     templates=(
         Template(
-            "imperative", "Summarise this how-to guide as a series of short steps.\n\n{guide}"
+            "imperative", "Summarize this how-to guide as a series of short steps.\n\n{guide}"
         ),
         Template("two_labels", "Guide: {guide}\nSteps in short:"),
         Template("question_last", "{guide}\n\nWhat are the main instructions in the text above?"),
@@ -667,12 +667,12 @@ XSUM = Dataset(
     row=_report,
     options=None,
     metrics=("rouge",),
-    licence="NOASSERTION",
+    license="NOASSERTION",
     commercial=None,
-    licence_evidence="none in github.com/EdinburghNLP/XSum for the articles, which are the BBC's",
+    license_evidence="none in github.com/EdinburghNLP/XSum for the articles, which are the BBC's",
     templates=(
         Template(
-            "imperative", "Summarise the news report below in a single sentence.\n\n{document}"
+            "imperative", "Summarize the news report below in a single sentence.\n\n{document}"
         ),
         Template("two_labels", "Report: {document}\nOne-sentence summary:"),
         Template("question_last", "{document}\n\nIn one sentence, what is the news here?"),

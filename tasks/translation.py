@@ -70,9 +70,9 @@ PARA_CRAWL_ENES = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="CC0-1.0",
+    license="CC0-1.0",
     commercial=True,
-    licence_evidence="paracrawl.eu: the packaging; the texts are their sites'",
+    license_evidence="paracrawl.eu: the packaging; the texts are their sites'",
     templates=(
         Template(
             "web_page_imperative", "Translate this text from a web page into Spanish: {english}"
@@ -120,9 +120,9 @@ WMT14_ENFR = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="LicenseRef-WMT",
+    license="LicenseRef-WMT",
     commercial=None,
-    licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
+    license_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("say_it", "Say it in French: {english}"),
         Template(
@@ -167,9 +167,9 @@ WMT16_DEEN = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="LicenseRef-WMT",
+    license="LicenseRef-WMT",
     commercial=None,
-    licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
+    license_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("polite_request", "Please translate into German.\n\n{english}"),
         Template("original_label", "Original in English: {english}\nTranslation into German:"),
@@ -209,9 +209,9 @@ WMT16_TREN = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="LicenseRef-WMT",
+    license="LicenseRef-WMT",
     commercial=None,
-    licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
+    license_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("turn_below", "Turn the English below into Turkish.\n\n{english}"),
         Template("in_two_languages", "In English: {english}\nIn Turkish:"),
@@ -258,9 +258,9 @@ WMT16_CSEN = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="LicenseRef-WMT",
+    license="LicenseRef-WMT",
     commercial=None,
-    licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
+    license_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("from_to", "Translate from English to Czech: {english}"),
         Template(
@@ -301,9 +301,9 @@ WMT16_FIEN = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="LicenseRef-WMT",
+    license="LicenseRef-WMT",
     commercial=None,
-    licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
+    license_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("express_in", "Express in Finnish what this English sentence says: {english}"),
         Template("sentence_label", "English sentence: {english}\nFinnish translation:"),
@@ -349,9 +349,9 @@ WMT16_ROEN = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="LicenseRef-WMT",
+    license="LicenseRef-WMT",
     commercial=None,
-    licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
+    license_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("equivalent", "Give the Romanian equivalent of this English text: {english}"),
         Template("form_lines", "From: English\nTo: Romanian\nText: {english}"),
@@ -401,9 +401,9 @@ WMT16_RUEN = Dataset(
     options=None,
     metrics=("bleu",),
     inverted_metrics=("bleu",),
-    licence="LicenseRef-WMT",
+    license="LicenseRef-WMT",
     commercial=None,
-    licence_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
+    license_evidence="statmt.org/wmt14 and wmt16, translation task: released for research",
     templates=(
         Template("write_in", "Write the following sentence in Russian.\n\n{english}"),
         Template("short_codes", "EN (English): {english}\nRU (Russian):"),

@@ -38,7 +38,7 @@ def dataset(*templates: Template, **changes) -> Dataset:
         options=("no", "yes"),
         templates=templates or (GOOD,),
         metrics=("accuracy",),
-        licence="CC0",
+        license="CC0",
     )
     return Dataset(**{**record, **changes})
 
@@ -254,17 +254,17 @@ def test_shipped_catalogue_is_the_papers():
         assert len(d.forward()) == 10, d.name
 
 
-def test_licences_are_spdx_expressions_with_evidence():
-    licences = {d.name: d for d in CATALOGUE}
+def test_licenses_are_spdx_expressions_with_evidence():
+    licenses = {d.name: d for d in CATALOGUE}
     one = (
         r"(NOASSERTION|LicenseRef-[\w-]+|MIT|Apache-2\.0|AFL-3\.0|BSD-2-Clause|CC0-1\.0|"
         r"CC-BY(-NC)?(-SA|-ND)?-\d\.0)"
     )
-    for name, d in licences.items():
-        assert re.fullmatch(rf"{one}( AND {one})*", d.licence) and len(d.licence_evidence) > 5, name
-        assert not (d.commercial and ("-NC" in d.licence or "NOASSERTION" in d.licence)), name
-        assert d.commercial is False or "-NC" not in d.licence, name
-    unstated = {name for name, d in licences.items() if d.licence == "NOASSERTION"}
+    for name, d in licenses.items():
+        assert re.fullmatch(rf"{one}( AND {one})*", d.license) and len(d.license_evidence) > 5, name
+        assert not (d.commercial and ("-NC" in d.license or "NOASSERTION" in d.license)), name
+        assert d.commercial is False or "-NC" not in d.license, name
+    unstated = {name for name, d in licenses.items() if d.license == "NOASSERTION"}
     assert unstated >= {
         "cola",
         "xsum",
@@ -276,7 +276,7 @@ def test_licences_are_spdx_expressions_with_evidence():
         "opinion_abstracts_rotten_tomatoes",
         "opinion_abstracts_idebate",
     }
-    assert licences["wnli"].licence == licences["wsc"].licence == "CC-BY-4.0"
+    assert licenses["wnli"].license == licenses["wsc"].license == "CC-BY-4.0"
 
 
 def test_what_is_said_of_flans_code_is_what_its_facts_say(real_rows):

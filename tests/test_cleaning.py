@@ -299,7 +299,7 @@ RULES = {
         news("‘ I don ’ t know , ’ he said , “ yet ” ."),
         "‘I don’t know,’ he said, “yet”.",
     ),
-    "news_tokenised_throughout": (
+    "news_tokenized_throughout": (
         "cnn_dailymail",
         "article",
         news("It 's `` late , `` says the 37-year - old 's £ 7,000 -lrb- $ 9,000 -rrb- ."),
@@ -900,7 +900,7 @@ def test_bytes_keep_the_lines_of_a_row_and_the_vocabulary_of_t5_folds_them(t5_vo
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_cleaning_twice_is_cleaning_once(kind):
-    assert cleaning.detokenised(cleaning.detokenised(RIGHT[kind])) == cleaning.detokenised(
+    assert cleaning.detokenized(cleaning.detokenized(RIGHT[kind])) == cleaning.detokenized(
         RIGHT[kind]
     )
 

@@ -426,7 +426,7 @@ def test_overlap_is_an_error_and_an_unknown_cluster_is_named():
     assert set(CLUSTERS) == {d.cluster for d in CATALOGUE}
 
 
-def test_only_datasets_of_commercial_licences_train(tmp_path):
+def test_only_datasets_of_commercial_licenses_train(tmp_path):
     names = open_data(config(tmp_path, commercial_only=True)).train.datasets()
     assert names and all(CATALOGUE[name].commercial for name in names)
     with pytest.raises(

@@ -26,7 +26,7 @@ from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.sources.slices import reading_order
 
-COPY = "The harbour master counted fourteen grey barrels on the quay before the tide came in."
+COPY = "The harbor master counted fourteen grey barrels on the quay before the tide came in."
 FILLER = (
     "Nobody in the village could remember when the mill had last been painted, though its doors "
     "were green once and the hinges still held."

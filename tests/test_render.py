@@ -29,7 +29,7 @@ TOY = Dataset(
     options=("bad", "fair", "good"),
     metrics=("accuracy",),
     templates=(Template("ask", "Review: {text}\n\n{options}\n\nHow is it?"),),
-    licence="CC0",
+    license="CC0",
 )
 ROW = {"text": "A {fine} film.", "label": 2, "options": ["bad", "fair", "good"]}
 

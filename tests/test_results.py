@@ -34,7 +34,7 @@ def dataset(name, metrics, options=("no", "yes")):
         options=options,
         templates=(),
         metrics=metrics,
-        licence="",
+        license="",
     )
 
 

@@ -59,9 +59,9 @@ def test_list_for_scripts(tasks):
         "split_names",
         "options",
         "metrics",
-        "licence",
+        "license",
         "commercial",
-        "licence_evidence",
+        "license_evidence",
         "sources",
         "templates",
     }
@@ -282,7 +282,7 @@ def test_split(tasks):
     assert json.loads(out)["eval"] == []
 
 
-def test_only_datasets_of_commercial_licences_are_listed_and_train(tasks):
+def test_only_datasets_of_commercial_licenses_are_listed_and_train(tasks):
     _, out, _ = tasks("list", "--commercial", "--json")
     names = {record["name"] for record in json.loads(out)}
     assert {"squad_v1", "snli", "wnli", "math_dataset"} <= names
@@ -296,13 +296,13 @@ def test_only_datasets_of_commercial_licences_are_listed_and_train(tasks):
         "coqa",
     }
     assert all(
-        record["commercial"] == "yes" and record["licence_evidence"] for record in json.loads(out)
+        record["commercial"] == "yes" and record["license_evidence"] for record in json.loads(out)
     )
     split = json.loads(tasks("split", "--held_out=nli", "--commercial_only", "--json")[1])
     assert split["train"] and set(split["train"]) <= names
     assert "commercial use: no" in tasks("split", "--held_out=nli", "--commercial_only")[1]
     assert re.search(
-        r"licence +CC-BY-NC-4.0 \(commercial use: no; .*anli", tasks("show", "anli_r1")[1]
+        r"license +CC-BY-NC-4.0 \(commercial use: no; .*anli", tasks("show", "anli_r1")[1]
     )
 
 

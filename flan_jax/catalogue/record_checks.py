@@ -102,7 +102,7 @@ def _check_kinds(where: str, dataset: Dataset) -> None:
                 f"{where}: {name} is a tuple of {what}, not {quoted(value)}; a tuple of one has a "
                 "comma: (x,)."
             )
-    for name in ("paper_dataset", "licence", "manual", "shares_training_with"):
+    for name in ("paper_dataset", "license", "manual", "shares_training_with"):
         value = getattr(dataset, name)
         if not isinstance(value, str) and not (
             value is None and name in ("manual", "shares_training_with")
@@ -226,7 +226,7 @@ def check_template(dataset: Dataset, template: Template) -> None:
     if not asked or "options" in asked:
         raise UserError(
             f"{where} has targets {quoted(template.targets)}; they must name a field of the row to "
-            "be learnt."
+            "be learned."
         )
     if asked & given:
         raise UserError(

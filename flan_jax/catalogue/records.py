@@ -110,10 +110,10 @@ class Dataset:
       options: the fixed answer options, FROM_ROW, or None for free text.
       templates: ten ways or more to write a row, at most three of them inverted.
       metrics: names in `flan_jax.metrics`, the first one is reported in tables.
-      licence: of the data, as its authors state it: an SPDX expression, with 'LicenseRef-...' for
+      license: of the data, as its authors state it: an SPDX expression, with 'LicenseRef-...' for
         terms of its own and 'NOASSERTION' where none are stated.
-      commercial: whether the licence allows commercial use; None if that is not known.
-      licence_evidence: where the licence is stated, or why none is known.
+      commercial: whether the license allows commercial use; None if that is not known.
+      license_evidence: where the license is stated, or why none is known.
       rows: published number of rows of our splits, where known; of 'train' the paper's count, in
         tens: less the rows that it validates on, in most records before a cut to the first 30,000.
       evidence: the fields without which the answer cannot be found; None means all of `fields`.
@@ -135,9 +135,9 @@ class Dataset:
     templates: tuple[Template, ...]
     metrics: tuple[str, ...] = ("accuracy",)
     paper_dataset: str = ""
-    licence: str = "NOASSERTION"
+    license: str = "NOASSERTION"
     commercial: bool | None = None
-    licence_evidence: str = ""
+    license_evidence: str = ""
     tfds: str | None = None
     hub: Hub | None = None
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)

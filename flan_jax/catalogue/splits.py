@@ -148,7 +148,7 @@ def held_out_split(
         'paper' does not.
       train_datasets: at most so many configurations train: the first of each cluster, then the
         second, and so on.
-      commercial_only: only datasets with a licence that allows commercial use train.
+      commercial_only: only datasets with a license that allows commercial use train.
 
     Raises:
       UserError: for an unknown cluster, form or rule, or numbers that are out of range.
@@ -179,7 +179,7 @@ def held_out_split(
         train = [d for d in train if d.name not in why]
     if commercial_only:
         why |= {
-            d.name: f"commercial use: {in_words(d.commercial)} (licence {d.licence})"
+            d.name: f"commercial use: {in_words(d.commercial)} (license {d.license})"
             for d in train
             if not d.commercial
         }

@@ -46,7 +46,7 @@ def resolve_train_names(
         seqio_tasks = seqio_shards.resolve(name, cache)
         names = list(seqio_tasks)
         _check_settings_apply(names[0], config)
-    _check_licences(names, config.commercial_only)
+    _check_licenses(names, config.commercial_only)
     split.check(CATALOGUE, in_catalogue(names))
     return names, seqio_tasks
 
@@ -123,11 +123,11 @@ def _check_settings_apply(task: str, config: DataConfig) -> None:
             )
 
 
-def _check_licences(names: Iterable[str], commercial_only: bool) -> None:
+def _check_licenses(names: Iterable[str], commercial_only: bool) -> None:
     for dataset in (CATALOGUE[name] for name in names if name in CATALOGUE):
         if commercial_only and not dataset.commercial:
             raise UserError(
                 f"COMMERCIAL_ONLY is True, and commercial use of {dataset.name} is "
-                f"{in_words(dataset.commercial)!r} (licence {dataset.licence}); train on "
+                f"{in_words(dataset.commercial)!r} (license {dataset.license}); train on "
                 f"another one."
             )

@@ -193,7 +193,7 @@ def _licenses(record: dict[str, Any]) -> str:
     by_license: dict[str, list[str]] = {}
     for row in record["card"]:
         known = row["dataset"] in CATALOGUE
-        license = CATALOGUE[row["dataset"]].licence if known else "unknown"
+        license = CATALOGUE[row["dataset"]].license if known else "unknown"
         by_license.setdefault(license, []).append(row["dataset"])
     lines = [f"- {license}: {', '.join(names)}" for license, names in sorted(by_license.items())]
     note = "As the datasets' authors state them; a model tuned on them may have to respect them."

@@ -364,7 +364,7 @@ def registered(changes) -> bool:
         [
             dataset.name,
             dataset.paper_dataset,
-            dataset.licence,
+            dataset.license,
             dataset.options,
             list(dataset.splits.items()),
         ],
