@@ -174,7 +174,7 @@ def test_rows_of_a_built_in_function_have_a_key_and_those_of_typed_code_are_refu
     assert source_of_row(dataset(row=dict)) == "dict"
     namespace = {"__name__": "typed"}
     exec("def row(raw): return raw", namespace)  # as in a notebook
-    with pytest.raises(UserError, match="row function of toy is in no file"):
+    with pytest.raises(UserError, match="row function of toy is not defined in a file"):
         source_of_row(dataset(row=namespace["row"]))
 
 

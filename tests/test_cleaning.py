@@ -10,7 +10,7 @@ import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE, Drop
-from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.fingerprint import rendering_source, source_of_row
 from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.tasks import cleaning
@@ -935,3 +935,28 @@ def test_a_users_helper_beside_the_row_function_is_part_of_the_key(tmp_path, mon
         Record
     )
     monkeypatch.delitem(sys.modules, "my_rules_for_rows")
+
+
+def test_a_users_row_function_has_the_shared_rules_in_its_key_where_it_imports_them(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "my_rows.py"
+    path.write_text(
+        "def row(raw):\n    from flan_jax.tasks import cleaning\n\n"
+        "    return {'text': cleaning.lines(raw['text'])}\n"
+    )
+    spec = importlib.util.spec_from_file_location("my_rows", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "my_rows", module)
+    spec.loader.exec_module(module)
+
+    class Record:
+        row = staticmethod(module.row)
+
+    assert inspect.getsource(cleaning) in source_of_row(Record)
+
+
+def test_the_key_of_a_cache_covers_what_makes_an_example_of_a_row():
+    source = rendering_source()
+    for text in ("def read_row(", "def render(", "def usable_rows(", "def encode(", "def draw("):
+        assert text in source, text

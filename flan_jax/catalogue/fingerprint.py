@@ -1,50 +1,101 @@
-"""What decides a function's results, as text for the keys of caches: its source, what it imports,
-what it is given.
+"""What decides the results of a function, as text for the keys of caches.
+
+That is the source of its module, of the modules that this one imports as far as they decide what a
+row reads as, and the values that the function holds.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import inspect
 import json
 import pathlib
 import re
+import sys
 import tokenize
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flan_jax.catalogue.records import Dataset
 from flan_jax.errors import UserError
 
+# The modules that make an example of a row, and choose which row: part of the key of every shard.
+# Others of the package check, store or report, and a change of them leaves the examples as they
+# are.
+RENDERING_MODULES = (
+    "flan_jax.catalogue.render",
+    "flan_jax.catalogue.row_fields",
+    "flan_jax.data.encode",
+    "flan_jax.data.exemplars",
+    "flan_jax.data.rows",
+    "flan_jax.data.sources.slices",
+    "flan_jax.storage.hashing",
+)
+# Helpers of row functions, which users import, too.
+_ROW_HELPERS = "flan_jax.tasks."
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
+def rendering_source() -> str:
+    """Returns the text of `RENDERING_MODULES`."""
+    return "".join(_text_of(_file_of(name)) for name in RENDERING_MODULES)
+
+
 def source_of(function: Callable) -> str:
-    """The text of the file that defines a function or class, and of the files beside it that this
-    one imports.
+    """Returns the text of the module that defines a function or class, and of what it imports.
+
+    Imports are followed to files in the folder of the module that has them, to `flan_jax.tasks`
+    and to `RENDERING_MODULES`.
+
+    Raises:
+      OSError, TypeError: if the function is not defined in a file.
     """
     module = inspect.getmodule(function)
     path = pathlib.Path(getattr(module, "__file__", None) or "")
     if path.suffix != ".py" or not path.is_file():
         return inspect.getsource(function)
-    texts, waiting = {}, [path]
+    texts: dict[pathlib.Path, str] = {}
+    waiting = [path]
     while waiting:
         path = waiting.pop()
-        texts[path.stem] = _text_of(path)
-        beside = {path.with_name(f"{name}.py") for name in _imported(texts[path.stem])}
-        waiting += [other for other in beside if other.stem not in texts and other.is_file()]
-    return "".join(texts[name] for name in sorted(texts))
+        if path not in texts:
+            texts[path] = _text_of(path)
+            waiting += _followed(path, _imported(texts[path]))
+    return "".join(texts[path] for path in sorted(texts, key=lambda path: (path.name, path)))
+
+
+def _followed(path: pathlib.Path, names: Iterable[str]) -> Iterable[pathlib.Path]:
+    """The files behind imported names: those beside the module's own file, and those in flan_jax."""
+    for name in names:
+        beside = path.with_name(f"{name.rpartition('.')[2]}.py")
+        if beside.is_file():
+            yield beside
+        elif name in RENDERING_MODULES or name.startswith(_ROW_HELPERS):
+            file = _file_of(name)
+            if file is not None:
+                yield file
+
+
+def _file_of(name: str) -> pathlib.Path | None:
+    """The file of a module of flan_jax; None if there is no such module."""
+    module = sys.modules.get(name)
+    try:
+        spec = importlib.util.find_spec(name) if module is None else module.__spec__
+    except ModuleNotFoundError:  # a function of a module
+        return None
+    return None if spec is None or spec.origin is None else pathlib.Path(spec.origin)
 
 
 def source_of_row(dataset: Dataset) -> str:
-    """The Python text that decides what becomes of a row; part of the cache's key.
+    """Returns the Python text that decides the fields of a row; part of the key of a shard.
 
-    It is that of `source_of` the row function, of one that is built in (`dict`) its name; of a
-    functools.partial, also the arguments.
+    It is `source_of` the row function, or the name of a built-in one (`dict`); of a
+    functools.partial, also its arguments.
 
     Raises:
-      UserError: if the function is in no file.
+      UserError: if the function is not defined in a file.
     """
     function, given = dataset.row, []
     while isinstance(function, functools.partial):
@@ -56,24 +107,25 @@ def source_of_row(dataset: Dataset) -> str:
         return function.__qualname__ + (json.dumps(given) if given else "")
     try:
         return source_of(function) + (json.dumps(given) if given else "")
-    except (OSError, TypeError) as error:  # what inspect raises for code that was typed in
+    except (OSError, TypeError) as error:  # raised by inspect for code in no file
         raise UserError(
-            f"the row function of {dataset.name} is in no file, so that nobody can say whether "
-            "cached rows are its own; define it in a module."
+            f"the row function of {dataset.name} is not defined in a file, so the token cache "
+            "cannot detect a change of it; define it in a module."
         ) from error
 
 
 def code_of(value: Any, owner: str, within: tuple[Any, ...] = ()) -> Any:
-    """What decides a value, JSON-able and the same in every process: the text of functions, with
-    what they hold.
+    """Returns what decides a value as JSON: the text of functions, and the values that they hold.
+
+    It is the same in every process.
 
     Args:
-      value: a function, a value that it is given, or both in containers.
+      value: a function, an argument of one, or both in containers.
       owner: what has the value, for the error.
-      within: the values that hold it.
+      within: the values that contain it.
 
     Raises:
-      UserError: for an object that says of itself no more than where it lies in memory.
+      UserError: for an object whose repr has no more than its address in memory.
     """
     if any(value is other for other in within):
         return "itself"
@@ -96,15 +148,14 @@ def code_of(value: Any, owner: str, within: tuple[Any, ...] = ()) -> Any:
     text = str(value) if _ADDRESS.search(repr(value)) else repr(value)
     if _ADDRESS.search(text):
         raise UserError(
-            f"{owner} holds {text}, of which nobody can say in another process whether it is the "
-            "same; give its class a __repr__ that says what decides its results, or use plain "
-            "values."
+            f"{owner} holds {text}, which cannot be compared between processes; give its class a "
+            "__repr__ that has what decides its results, or use plain values."
         )
     return text
 
 
 def _held_by(function: Callable) -> list[Any]:
-    """The values that a function, a method or an object that can be called has besides its text."""
+    """The values that a function, a method or a callable object has besides its text."""
     if isinstance(function, type):
         return []
     closure = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
@@ -118,7 +169,7 @@ def _held_by(function: Callable) -> list[Any]:
 def _known_source(function: Callable) -> str:
     try:
         return source_of(function if hasattr(function, "__qualname__") else type(function))
-    except (OSError, TypeError):  # built in, or typed in by hand
+    except (OSError, TypeError):  # built in, or defined in an interactive session
         return ""
 
 
@@ -129,11 +180,12 @@ def _text_of(path: pathlib.Path) -> str:
 
 @functools.cache
 def _imported(text: str) -> frozenset[str]:
-    """The last parts of the names that a module imports or imports from."""
+    """The dotted names that a module imports or imports from; relative ones as they are written."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.name.split(".")[-1] for alias in node.names}
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[-1])
-    return frozenset(names)
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names |= {module, *(f"{module}.{alias.name}".lstrip(".") for alias in node.names)}
+    return frozenset(names - {""})

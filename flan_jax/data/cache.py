@@ -18,7 +18,6 @@ import collections
 import dataclasses
 import functools
 import heapq
-import inspect
 import json
 import pathlib
 from collections.abc import Iterator
@@ -26,24 +25,19 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax.catalogue import render
-from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.fingerprint import rendering_source, source_of_row
 from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.catalogue.render import choose_template
-from flan_jax.data import encode, exemplars
+from flan_jax.data import encode
 from flan_jax.data.contamination.filter import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.rows import row_id, usable_rows
-from flan_jax.data.sources import slices
 from flan_jax.data.sources.base import Source
 from flan_jax.data.vocabulary import Vocabulary
-from flan_jax.storage import hashing
 from flan_jax.storage.hashing import digest, stable_hash
 
-# What makes an example of a row, and which one; part of every key.
-CODE = (render, encode, exemplars, hashing, slices)
 _FORMAT = 4
 DEFAULT_DIRECTORY = "~/.cache/flan_jax"
 
@@ -133,7 +127,7 @@ class TokenCache:
         self.held_out_filter: HeldOutFilter | None = None
         self._fingerprints: dict[tuple, str] = {}
         self._pools: dict[tuple[str, bool], ExemplarPool] = {}
-        self._code = digest([*map(inspect.getsource, CODE), _FORMAT])
+        self._code = digest([rendering_source(), _FORMAT])
 
     def keep(self, shard: Shard) -> str:
         """Writes a shard; returns its key."""

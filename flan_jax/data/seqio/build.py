@@ -11,7 +11,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import inspect
 import itertools
 import json
 import sys
@@ -23,12 +22,12 @@ import seqio
 import tensorflow as tf
 
 from flan_jax import metrics
-from flan_jax.catalogue.fingerprint import source_of_row
+from flan_jax.catalogue.fingerprint import rendering_source, source_of_row
 from flan_jax.catalogue.records import RATE_CAP
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.catalogue.render import choose_template
 from flan_jax.catalogue.splits import held_out_split
-from flan_jax.data.cache import CODE, target_of
+from flan_jax.data.cache import target_of
 from flan_jax.data.encode import Encoder, Rendering, undecidable
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.rows import usable_rows
@@ -177,7 +176,7 @@ class CatalogueRows(seqio.DataSource):
                 templates,
                 source_of_row(dataset),
                 rows,
-                *map(inspect.getsource, CODE),
+                rendering_source(),
             ]
         )
 
