@@ -22,8 +22,7 @@ from flan_jax.catalogue.records import Dataset, Template, in_words
 from flan_jax.catalogue.relations import RULES, describe
 from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, render
 from flan_jax.catalogue.splits import HELD_OUT_FORMS, held_out_split
-from flan_jax.catalogue.template_words import summary as wording_summary
-from flan_jax.catalogue.template_words import wording
+from flan_jax.catalogue.template_words import wording, wording_summary
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.data import dataset_check

@@ -91,7 +91,7 @@ def test_refuses_a_bad_template_and_says_why(template, says):
         (dict(metrics="accuracy"), "metrics is a tuple of names, not 'accuracy'"),
         (
             dict(metrics=("f1",), options=("no", "yes", "maybe")),
-            "one of two classes, and there are 3 options",
+            "defined for two classes, and there are 3 options",
         ),
         (
             dict(
@@ -181,7 +181,7 @@ def test_rows_of_a_built_in_function_have_a_key_and_those_of_typed_code_are_refu
 def test_half_of_a_character_in_a_row_names_the_row():
     row = {"text": "a\ud800", "title": "b", "label": 0}
     with pytest.raises(
-        UserError, match=r"^row toy/train/3 .* has '.ud800' in text, which is half of a character"
+        UserError, match=r"^row toy/train/3 .* has the lone surrogate '.ud800' in text"
     ):
         read_row(dataset(), row, "toy/train/3")
 
@@ -217,12 +217,12 @@ def test_refuses_a_repetition_up_to_punctuation_and_field_names():
         (
             "coreference",
             (
-                "'coreference' is a cluster and no dataset; its datasets are "
+                "'coreference' is a cluster, not a dataset; its datasets are "
                 "definite_pronoun_resolution, "
             ),
         ),
         ("rtte", "unknown dataset 'rtte'; did you mean rte?"),
-        ("#", "`flan-jax tasks list` shows those there are"),
+        ("#", "`flan-jax tasks list` lists the datasets"),
     ],
 )
 def test_an_unknown_dataset_says_what_there_is(name, says):

@@ -101,7 +101,7 @@ def test_a_truncated_line_is_named_with_file_and_line(write_rows):
     path = directory / "rte/train.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:30], lines[2]]) + "\n")
-    with pytest.raises(UserError, match=r"rte/train.jsonl:2: not a whole JSON object"):
+    with pytest.raises(UserError, match=r"rte/train.jsonl:2: not a complete JSON object"):
         list(JsonlSource(directory).rows(CATALOGUE["rte"], "train"))
 
 
@@ -126,7 +126,7 @@ def test_blank_lines_may_end_a_file_and_not_part_its_rows(tmp_path):
     path.write_text('{"a": 1}\n{"a": 2}\n\n  \n')
     assert count_jsonl(path) == len(list(read_jsonl(path))) == 2
     path.write_text('{"a": 1}\n\n{"a": 2}\n')
-    with pytest.raises(UserError, match=r"rows.jsonl:2: not a whole JSON object"):
+    with pytest.raises(UserError, match=r"rows.jsonl:2: not a complete JSON object"):
         count_jsonl(path)
 
 
@@ -148,7 +148,7 @@ def test_half_a_character_names_file_and_line(tmp_path):
     path.write_text('{"a": "\\ud83d\\ude00"}\n{"a": "\\\\ud83d"}\n{"a": "cut within \\uD83D"}\n')
     rows = read_jsonl(path)
     assert [next(rows), next(rows)] == [{"a": "\U0001f600"}, {"a": "\\ud83d"}]
-    with pytest.raises(UserError, match=r"rows.jsonl:3: '\\ud83d' is half of a character"):
+    with pytest.raises(UserError, match=r"rows.jsonl:3: lone surrogate '\\ud83d'"):
         next(rows)
 
 
@@ -159,7 +159,7 @@ def test_half_a_character_names_file_and_line(tmp_path):
         ("[1]", "a row must be a JSON object, not list"),
         ('{"a": ' + "1" * 5000 + "}", "it has a number of too many digits"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
-        ('{"a": "b', "not a whole JSON object .* is a quotation mark missing"),
+        ('{"a": "b', "not a complete JSON object .* is a quotation mark missing"),
     ],
     ids=["null", "list", "digits", "depth", "quote"],
 )
@@ -297,7 +297,7 @@ def test_splits_within_clusters_hold_out_one_dataset_of_each():
         ),
         (
             ("coreference+wsc",),
-            "'wsc' is a dataset and no cluster; hold out its cluster, coreference",
+            "'wsc' is a dataset, not a cluster; hold out its cluster, coreference",
         ),
         (
             ("nli", None, None, "text", 0),

@@ -231,7 +231,7 @@ def test_classes_are_matched_by_name(tmp_path):
     ((_, row),) = HubSource(tmp_path).rows(trec, "test")
     assert trec.options[read_row(trec, row)["label"]] == "person or group"
     named.write_text('{"text": "Who is Ann?", "coarse_label": 3}\n')
-    with pytest.raises(UserError, match="must carry the names of the classes"):
+    with pytest.raises(UserError, match="must have the names of the classes"):
         list(HubSource(tmp_path).rows(trec, "test"))
 
 
@@ -525,11 +525,9 @@ def test_reads_and_downloads_from_the_hub(tmp_path, fake_hub):
     )
     assert (
         rte["unavailable"]["train"]
-        == "aps/super_glue is not on the hub, or asks for a login (hf auth login)"
+        == "aps/super_glue is not on the hub, or needs a login (hf auth login)"
     )
-    assert wnli["unavailable"]["train"].startswith(
-        "nyu-mll/glue asks for a login: accept its terms"
-    )
+    assert wnli["unavailable"]["train"].startswith("nyu-mll/glue needs a login: accept its terms")
     assert drop["status"] == "unavailable"
     found = json.loads(python(tmp_path, DOWNLOAD, HF_ENDPOINT=fake_hub))
     folder_of = "wmt/wmt14/fr-en"

@@ -204,7 +204,7 @@ def test_template_choice_depends_on_row_and_epoch_not_on_position():
 
 
 def test_a_row_without_its_fields_is_an_error_with_the_dataset():
-    with pytest.raises(UserError, match="a row of rte does not have what its row function reads"):
+    with pytest.raises(UserError, match="the row function cannot read a row of rte"):
         read_row(CATALOGUE["rte"], {"premise": "x"})
 
 
@@ -216,13 +216,13 @@ def test_a_row_without_its_fields_is_an_error_with_the_dataset():
         ({"text": "x", "label": 0.5}, "label 0.5; a label is a whole number"),
         ({"text": "x", "label": float("nan")}, "label nan; a label is a whole number"),
         ({"text": "x", "label": 3}, "label 3, but there are 3 options"),
-        ({"text": ["x", "y"], "label": 0}, "list .* for text, which is to be text"),
+        ({"text": ["x", "y"], "label": 0}, "list .* for text, which must be text"),
         (
             {"text": "x", "label": 0, "references": "good"},
-            "'good' for references, which is to be a list",
+            "'good' for references, which must be a list",
         ),
-        ({"text": "x", "label": 0, "value": "3.5"}, "'3.5' for value, which is to be a number"),
-        ({"text": "x", "label": 0, "group": ["a"]}, "for group, which is to be a text"),
+        ({"text": "x", "label": 0, "value": "3.5"}, "'3.5' for value, which must be a number"),
+        ({"text": "x", "label": 0, "group": ["a"]}, "for group, which must be text"),
     ],
 )
 def test_what_a_row_function_gives_is_checked(row, says):
@@ -242,13 +242,13 @@ def test_options_and_answers_of_rows_are_checked_too():
         "1",
     ]
     assert read_row(own, {"text": "x", "label": 1, "options": ["no", ""]}).reason == "empty option"
-    with pytest.raises(UserError, match="'yes' for options, which is to be a list"):
+    with pytest.raises(UserError, match="'yes' for options, which must be a list"):
         read_row(own, {"text": "x", "label": 1, "options": "yes"})
     free = dataclasses.replace(TOY, options=None)
     assert read_row(free, {"text": "x", "answer": 3, "references": ["3 ", None]})["references"] == [
         "3"
     ]
-    with pytest.raises(UserError, match="list .* for answer, which is to be text"):
+    with pytest.raises(UserError, match="list .* for answer, which must be text"):
         read_row(free, {"text": "x", "answer": ["three", "3"]})
 
 

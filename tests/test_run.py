@@ -391,7 +391,7 @@ def test_a_truncated_line_ends_preparation_with_its_place(write_rows, cache, tmp
             f"--gin.DATA_DIR={directory}",
         )
     )
-    assert result.returncode == 2 and f"{path}:230: not a whole JSON object" in result.stderr
+    assert result.returncode == 2 and f"{path}:230: not a complete JSON object" in result.stderr
 
 
 def test_another_mixture_is_not_resumed_by_mistake(finished, cache):

@@ -232,9 +232,9 @@ def test_check_reports_problems_and_goes_on(tasks, rte_rows):
     status, out, _ = tasks(*argv, "--json")
     cb, rte, wnli = json.loads(out)
     assert status == 1
-    assert cb["status"] == "failed" and "validation.jsonl:1: not a whole JSON object" in " ".join(
-        cb["problems"]
-    )
+    assert cb[
+        "status"
+    ] == "failed" and "validation.jsonl:1: not a complete JSON object" in " ".join(cb["problems"])
     assert rte["status"] == "ok" and rte["rows"]["test"] == 3 and sum(rte["dropped"].values()) >= 1
     assert wnli["status"] == "unavailable" and "no file" in wnli["unavailable"]["test"]
     status, out, _ = tasks(*argv)

@@ -1,6 +1,4 @@
-"""The 12 task clusters of the paper (Figure 3) and which of them leave the training side
-together.
-"""
+"""The 12 task clusters of the paper (Figure 3), and which of them are related."""
 
 from __future__ import annotations
 
@@ -26,8 +24,8 @@ CLUSTERS = {
     "summarization": "Summarization",
 }
 
-# Section 2.2 of the paper and task_splits.py of its code: these clusters train neither when the key
-# is held out.
+# Section 2.2 of the paper and task_splits.py of its code: while the key is held out, these clusters
+# do not train either.
 RELATED_CLUSTERS = {
     "nli": ("paraphrase",),
     "paraphrase": ("nli",),
@@ -38,12 +36,12 @@ RELATED_CLUSTERS = {
 
 
 def check_cluster(name: str, forms: str = "", others: Iterable[str] = ()) -> str:
-    """Returns the name of a cluster.
+    """Returns the name of a cluster, if it is one.
 
     Args:
-      name: of the cluster.
-      forms: what else may be written there, for the message.
-      others: names that are suggested beside the clusters.
+      name: a value that may be the name of a cluster.
+      forms: which other values are allowed, for the message.
+      others: other allowed names, which the message may suggest.
 
     Raises:
       UserError: for another name; it suggests the nearest.

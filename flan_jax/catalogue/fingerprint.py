@@ -67,7 +67,7 @@ def source_of(function: Callable) -> str:
 
 
 def _followed(path: pathlib.Path, names: Iterable[str]) -> Iterable[pathlib.Path]:
-    """The files behind imported names: those beside the module's own file, and those in flan_jax."""
+    """The files behind imported names: those beside the module, and those of flan_jax."""
     for name in names:
         beside = path.with_name(f"{name.rpartition('.')[2]}.py")
         if beside.is_file():

@@ -7,8 +7,15 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class CardRow:
-    """One line of the mixture card: `rows` after drops, of which there are `cap` at most; `share`
-    of all draws.
+    """One line of the mixture card.
+
+    Attributes:
+      dataset, cluster: names.
+      templates: number of templates that train.
+      cap: at most this many rows are used; None without a limit.
+      rows: number of rows after drops.
+      rate: draws in proportion to the other datasets' rates: rows, at most 3,000.
+      share: fraction of all draws.
     """
 
     dataset: str
@@ -21,19 +28,19 @@ class CardRow:
 
 
 def format_card(card: list[CardRow]) -> str:
-    """The mixture card as text, one line a dataset."""
+    """Returns the mixture card as text, one line a dataset."""
     lines = [
         f"{'dataset':<36}{'cluster':<40}{'rows':>8}{'cap':>8}{'rate':>7}{'share':>8}{'templates':>11}"
     ]
-    lines += [
-        f"{r.dataset:<36}{r.cluster:<40}{r.rows:>8,}{r.cap or '-':>8{',' if r.cap else ''}}{r.rate:>7,}"
-        f"{r.share:>8.2%}{r.templates:>11}"
-        for r in card
-    ]
-    rates = sum(r.rate for r in card)
-    return "\n".join(
-        [
-            *lines,
-            f"{len(card)} datasets, {sum(r.rows for r in card):,} rows, sum of rates {rates:,}",
-        ]
+    lines += [_line(row) for row in card]
+    rows, rates = sum(row.rows for row in card), sum(row.rate for row in card)
+    lines.append(f"{len(card)} datasets, {rows:,} rows, sum of rates {rates:,}")
+    return "\n".join(lines)
+
+
+def _line(row: CardRow) -> str:
+    cap = f"{row.cap:,}" if row.cap else "-"
+    return (
+        f"{row.dataset:<36}{row.cluster:<40}{row.rows:>8,}{cap:>8}{row.rate:>7,}"
+        f"{row.share:>8.2%}{row.templates:>11}"
     )

@@ -21,6 +21,11 @@ from flan_jax.metrics import check_metric
 
 
 def check_record(dataset: Dataset) -> None:
+    """Checks everything of a record but its templates' texts.
+
+    Raises:
+      UserError: for the first field that is wrong.
+    """
     where = f"dataset {quoted(dataset.name)}"
     if not isinstance(dataset.name, str) or not re.fullmatch(r"[a-z0-9_]{1,100}", dataset.name):
         raise UserError(
@@ -28,6 +33,17 @@ def check_record(dataset: Dataset) -> None:
         )
     check_cluster(dataset.cluster)
     _check_kinds(where, dataset)
+    _check_splits(where, dataset)
+    _check_fields(where, dataset)
+    _check_options(where, dataset.options)
+    _check_tfds(where, dataset.tfds)
+    if dataset.hub is not None:
+        _check_hub(where, dataset)
+    _check_metrics(where, dataset)
+    _check_template_ids(where, dataset)
+
+
+def _check_splits(where: str, dataset: Dataset) -> None:
     if not dataset.templates:
         raise UserError(f"{where} has no template; give it at least one.")
     if not dataset.splits:
@@ -38,6 +54,9 @@ def check_record(dataset: Dataset) -> None:
             f"{where} has split {quoted(min(unknown))}; splits are 'train', 'validation' and "
             f"'test'."
         )
+
+
+def _check_fields(where: str, dataset: Dataset) -> None:
     odd = [name for name in dataset.fields if not re.fullmatch(r"\w+", name)]
     if odd:
         raise UserError(
@@ -54,25 +73,29 @@ def check_record(dataset: Dataset) -> None:
             f"{where}: evidence {min(missing)!r} is not one of its fields "
             f"({', '.join(dataset.fields)})."
         )
-    _check_options(where, dataset.options)
-    tfds = dataset.tfds
-    if tfds is not None and not (isinstance(tfds, str) and re.fullmatch(r"[\w/.-]+:[\w.]+", tfds)):
-        raise UserError(
-            f"{where}: tfds is 'builder/config:version', such as 'glue/rte:2.0.0', not "
-            f"{quoted(tfds)}."
-        )
-    if dataset.hub is not None:
-        _check_hub(dataset)
+
+
+def _check_tfds(where: str, tfds: Any) -> None:
+    if tfds is None or (isinstance(tfds, str) and re.fullmatch(r"[\w/.-]+:[\w.]+", tfds)):
+        return
+    raise UserError(
+        f"{where}: tfds is 'builder/config:version', such as 'glue/rte:2.0.0', not {quoted(tfds)}."
+    )
+
+
+def _check_metrics(where: str, dataset: Dataset) -> None:
     if not dataset.metrics:
         raise UserError(f"{where} has no metric; 'accuracy' is the usual one for options.")
     try:
-        for metric, options in [
-            *((name, dataset.options) for name in dataset.metrics),
-            *((name, None) for name in dataset.inverted_metrics),
-        ]:
-            check_metric(metric, options)
+        for name in dataset.metrics:
+            check_metric(name, dataset.options)
+        for name in dataset.inverted_metrics:
+            check_metric(name, None)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _check_template_ids(where: str, dataset: Dataset) -> None:
     ids = [t.id for t in dataset.templates]
     for template_id in ids:
         if not re.fullmatch(r"[a-z0-9_]+", template_id):
@@ -89,24 +112,13 @@ def check_record(dataset: Dataset) -> None:
 
 
 def _check_kinds(where: str, dataset: Dataset) -> None:
+    """Checks the Python type of each attribute."""
     for name in ("fields", "templates", "metrics", "evidence", "inverted_metrics"):
-        value, kind = getattr(dataset, name), Template if name == "templates" else str
-        if not (
-            value is None
-            and name == "evidence"
-            or isinstance(value, tuple)
-            and all(isinstance(item, kind) for item in value)
-        ):
-            what = "Template(...)" if kind is Template else "names"
-            raise UserError(
-                f"{where}: {name} is a tuple of {what}, not {quoted(value)}; a tuple of one has a "
-                "comma: (x,)."
-            )
+        _check_tuple(where, name, getattr(dataset, name))
     for name in ("paper_dataset", "license", "manual", "shares_training_with"):
         value = getattr(dataset, name)
-        if not isinstance(value, str) and not (
-            value is None and name in ("manual", "shares_training_with")
-        ):
+        optional = name in ("manual", "shares_training_with")
+        if not (isinstance(value, str) or (optional and value is None)):
             raise UserError(f"{where}: {name} is text, not {quoted(value)}.")
         _check_characters(f"{where}: {name}", value or "")
     if not _maps_texts(dataset.splits):
@@ -132,13 +144,29 @@ def _check_kinds(where: str, dataset: Dataset) -> None:
         )
     check_number(f"train_cap of {where}", dataset.train_cap, whole=True, least=1)
     for template in dataset.templates:
-        for name in ("id", "inputs", "targets", "kind"):
-            if not isinstance(getattr(template, name), str):
-                raise UserError(
-                    f"{where}: {name} of a template is text, not {quoted(getattr(template, name))}."
-                )
-        for text in (template.inputs, template.targets):
-            _check_characters(f"template {dataset.name}/{shown(template.id)}", text)
+        _check_template_texts(where, dataset, template)
+
+
+def _check_tuple(where: str, name: str, value: Any) -> None:
+    if value is None and name == "evidence":
+        return
+    kind = Template if name == "templates" else str
+    if isinstance(value, tuple) and all(isinstance(item, kind) for item in value):
+        return
+    what = "Template(...)" if kind is Template else "names"
+    raise UserError(
+        f"{where}: {name} is a tuple of {what}, not {quoted(value)}; a tuple of one has a comma: "
+        "(x,)."
+    )
+
+
+def _check_template_texts(where: str, dataset: Dataset, template: Template) -> None:
+    for name in ("id", "inputs", "targets", "kind"):
+        value = getattr(template, name)
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {name} of a template is text, not {quoted(value)}.")
+    for text in (template.inputs, template.targets):
+        _check_characters(f"template {dataset.name}/{shown(template.id)}", text)
 
 
 def _maps_texts(value: Any) -> bool:
@@ -148,16 +176,16 @@ def _maps_texts(value: Any) -> bool:
 
 
 def _check_characters(where: str, text: str) -> None:
-    """Raises a UserError for control characters, and for half of a character, which cannot be
-    written as UTF-8.
-    """
+    """Refuses control characters, and lone surrogates, which cannot be written as UTF-8."""
     if text.replace("\n", "").isprintable():
         return
     wrong = next(
         (c for c in text if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cs")), None
     )
     if wrong is not None:
-        raise UserError(f"{where} has the character {wrong!r}, which no text holds; take it out.")
+        raise UserError(
+            f"{where} has the character {wrong!r}, which a text may not have; remove it."
+        )
 
 
 def _check_options(where: str, options: tuple[str, ...] | str | None) -> None:
@@ -177,8 +205,7 @@ def _check_options(where: str, options: tuple[str, ...] | str | None) -> None:
         )
 
 
-def _check_hub(dataset: Dataset) -> None:
-    where = f"dataset {dataset.name!r}"
+def _check_hub(where: str, dataset: Dataset) -> None:
     hub = dataset.hub
     if (
         not isinstance(hub, Hub)
@@ -207,59 +234,68 @@ def _check_hub(dataset: Dataset) -> None:
 
 
 def check_template(dataset: Dataset, template: Template) -> None:
+    """Checks that a template can be filled with a row of its dataset, and answered.
+
+    Raises:
+      UserError: for the first fault.
+    """
     where = f"template {dataset.name}/{template.id}"
     if template.kind not in ("forward", "inverted"):
         raise UserError(
             f"{where} is of kind {quoted(template.kind)}; kinds are 'forward' and 'inverted'."
         )
-    known = (*dataset.fields, "answer", *(("options",) if dataset.options else ()))
-    for text in (template.inputs, template.targets):
-        _check_layout(where, text)
-        for name in placeholders(text):
-            if name not in known:
-                hint = did_you_mean(nearest(name, known))
-                raise UserError(
-                    f"{where} names the field {name!r}, which {dataset.name} does not "
-                    f"produce{hint} It has {', '.join(known)}."
-                )
-    asked, given = set(placeholders(template.targets)), set(placeholders(template.inputs))
-    if not asked or "options" in asked:
+    _check_placeholders(where, dataset, template)
+    in_inputs, in_targets = set(placeholders(template.inputs)), set(placeholders(template.targets))
+    if not in_targets or "options" in in_targets:
         raise UserError(
             f"{where} has targets {quoted(template.targets)}; they must name a field of the row to "
             "be learned."
         )
-    if asked & given:
+    if in_targets & in_inputs:
         raise UserError(
-            f"{where} gives its target away: {{{min(asked & given)}}} is in the inputs and the "
-            f"targets."
+            f"{where} gives its target away: {{{min(in_targets & in_inputs)}}} is in the inputs "
+            "and the targets."
         )
     if template.kind == "forward":
-        _check_forward(where, dataset, template, given)
-    elif not given - {"answer"}:
+        _check_forward(where, dataset, template, in_inputs)
+    elif not in_inputs - {"answer"}:
         raise UserError(
             f"{where} cannot be answered from its input: it shows no field of the row but the "
             f"answer."
         )
-    elif "options" in given or asked == {"answer"}:
+    elif "options" in in_inputs or in_targets == {"answer"}:
         raise UserError(
-            f"{where} is inverted, so it must not show the options, nor ask for the answer."
+            f"{where} is inverted, so it must not show the options, nor have the answer as target."
         )
 
 
-def _check_forward(where: str, dataset: Dataset, template: Template, given: set[str]) -> None:
+def _check_placeholders(where: str, dataset: Dataset, template: Template) -> None:
+    names = (*dataset.fields, "answer", *(("options",) if dataset.options else ()))
+    for text in (template.inputs, template.targets):
+        _check_layout(where, text)
+        for name in placeholders(text):
+            if name not in names:
+                hint = did_you_mean(nearest(name, names))
+                raise UserError(
+                    f"{where} names the field {name!r}, which {dataset.name} does not "
+                    f"produce{hint} It has {', '.join(names)}."
+                )
+
+
+def _check_forward(where: str, dataset: Dataset, template: Template, in_inputs: set[str]) -> None:
     if template.targets != "{answer}":
         raise UserError(
             f"{where} is forward, so its targets must be '{{answer}}', not "
             f"{quoted(template.targets)}."
         )
-    if dataset.options and "options" not in given:
+    if dataset.options and "options" not in in_inputs:
         raise UserError(
             f"{where} lacks the options of a classification task: put {{options}} on a line of "
             f"its own."
         )
     evidence: Iterable[str] = dataset.fields if dataset.evidence is None else dataset.evidence
     for name in evidence:
-        if name not in given:
+        if name not in in_inputs:
             raise UserError(
                 f"{where} cannot be answered from its input: it does not show {{{name}}}."
             )
@@ -267,7 +303,7 @@ def _check_forward(where: str, dataset: Dataset, template: Template, given: set[
 
 def _check_layout(where: str, text: str) -> None:
     if text != text.strip():
-        raise UserError(f"{where} begins or ends with white space; take it out.")
+        raise UserError(f"{where} begins or ends with white space; remove it.")
     if re.search(r"[ \t]+\n|\n[ \t]+|[ \t]{2}|\n{3}", text):
         raise UserError(
             f"{where} has a blank beside a line break, two blanks or three line breaks in a row."

@@ -31,9 +31,7 @@ _TUPLES = ("fields", "options", "templates", "metrics", "evidence", "inverted_me
 
 
 class Drop(NamedTuple):
-    """What a dataset's row function returns for a row that cannot be used; counted and printed by
-    reason.
-    """
+    """What a row function returns for a row that cannot be used; counted and logged by reason."""
 
     reason: str
 
@@ -46,8 +44,8 @@ class Template:
       id: names the template within its dataset, in results and on the command line.
       inputs: text with `{field}` placeholders; `{options}` stands on a line of its own.
       targets: the same for what the model answers.
-      kind: 'forward' (answers the dataset's task) or 'inverted' (turned around: produces one of its
-        inputs).
+      kind: 'forward' (answers the dataset's task) or 'inverted' (the other way around: produces
+        one of its inputs).
     """
 
     id: str
@@ -57,14 +55,13 @@ class Template:
 
     @property
     def shows_options(self) -> bool:
-        """Whether the list of options is part of the input."""
+        """Returns whether the list of options is part of the input."""
         return "options" in placeholders(self.inputs)
 
 
 @dataclasses.dataclass(frozen=True)
 class Hub:
-    """Where a dataset lies on the Hugging Face hub, and how its rows become those that the row
-    function reads.
+    """A copy of a dataset on the Hugging Face hub, and how to read it as the rows of TFDS.
 
     Attributes:
       id: the repository, e.g. 'facebook/anli'.
@@ -72,11 +69,11 @@ class Hub:
       splits: our raw split -> split on the hub, where the two have different names.
       rename: field as the row function reads it -> field on the hub, where the two have different
         names.
-      classes: field -> names of its classes in the order in which the row function counts them,
-        where the hub counts them in another; the files must carry the names.
+      classes: field -> names of its classes in the order in which the row function numbers them,
+        where the hub has another order; the files must have the names.
       row: row of the hub, renamed -> row as the row function reads it; for what renaming cannot do.
-      assumed: whether configuration, splits and fields are only assumed: of a copy by somebody who
-        is not among the dataset's authors. All others were compared with the dataset's
+      assumed: whether configuration, splits and fields are assumed, in a copy that is not by the
+        authors of the dataset. All others were compared with the dataset's
         `dataset_infos.json` in github.com/huggingface/datasets as of 1 September 2022.
     """
 
@@ -115,14 +112,14 @@ class Dataset:
       commercial: whether the license allows commercial use; None if that is not known.
       license_evidence: where the license is stated, or why none is known.
       rows: published number of rows of our splits, where known; of 'train' the paper's count, in
-        tens: less the rows that it validates on, in most records before a cut to the first 30,000.
+        tens: less its validation rows, in most records before the limit of 30,000.
       evidence: the fields without which the answer cannot be found; None means all of `fields`.
       inverted_metrics: metrics of the inverted templates, where these are a task of their own that
         is evaluated too, such as translation into English; empty where inverted templates only
         train.
       shares_training_with: name of a configuration that has the same training rows and trains in
         its place.
-      manual: the steps to download the data by hand, where its builder cannot.
+      manual: the steps to download the data by hand, where its builder cannot download them.
       train_cap: at most this many training rows are used.
     """
 
@@ -154,7 +151,11 @@ class Dataset:
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
     def template(self, template_id: str) -> Template:
-        """The template of that id, or a UserError that suggests the nearest."""
+        """Returns the template of that id.
+
+        Raises:
+          UserError: if there is none; it suggests the nearest.
+        """
         for template in self.templates:
             if template.id == template_id:
                 return template
@@ -165,36 +166,33 @@ class Dataset:
         )
 
     def forward(self) -> tuple[Template, ...]:
-        """The templates that answer the dataset's own task."""
+        """Returns the templates that answer the task of the dataset."""
         return tuple(t for t in self.templates if t.kind == "forward")
 
     def first_templates(self, count: int | None) -> tuple[Template, ...]:
-        """The first `count` templates, or all of them for None.
+        """Returns the first `count` templates, or all of them for None.
 
-        The inverted ones count as standing within the first ten, as they do in the paper's code: a
-        dataset that has ten forward templates keeps its inverted ones with ten templates.
+        The inverted ones count among the first ten, as in the paper's code: with count=10, a
+        dataset of ten forward templates keeps its inverted ones and loses some forward ones.
         """
         inverted = [t for t in self.templates if t.kind == "inverted"]
-        forward, room = self.forward(), max(_PAPERS_TEMPLATES - len(inverted), 0)
-        chosen = [*forward[:room], *inverted, *forward[room:]][:count]
+        forward = self.forward()
+        first_forward = max(_PAPERS_TEMPLATES - len(inverted), 0)
+        chosen = [*forward[:first_forward], *inverted, *forward[first_forward:]][:count]
         return tuple(t for t in self.templates if t in chosen)
 
     def inverted(self) -> tuple[Template, ...]:
-        """The templates that are evaluated as the dataset's other task; empty without
-        `inverted_metrics`.
-        """
-        return (
-            tuple(t for t in self.templates if t.kind == "inverted")
-            if self.inverted_metrics
-            else ()
-        )
+        """Returns the inverted templates that are evaluated; none without `inverted_metrics`."""
+        if not self.inverted_metrics:
+            return ()
+        return tuple(t for t in self.templates if t.kind == "inverted")
 
 
 def in_words(commercial: bool | None) -> str:
-    """'yes', 'no' or 'unknown' of `Dataset.commercial`."""
+    """Returns 'yes', 'no' or 'unknown' for a value of `Dataset.commercial`."""
     return {True: "yes", False: "no", None: "unknown"}[commercial]
 
 
 def placeholders(text: str) -> tuple[str, ...]:
-    """The field names of a template text, in order."""
+    """Returns the field names of a template text, in order."""
     return tuple(_FIELD.findall(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Iterator
 
 from flan_jax.catalogue.clusters import CLUSTERS, check_cluster
 from flan_jax.catalogue.record_checks import check_record, check_template
@@ -26,17 +27,17 @@ def repetition_key(template: Template) -> str:
 
 
 class Catalogue:
-    """All registered datasets, by name. The process has one, `CATALOGUE`; tests make their own."""
+    """Registered datasets, by name; `CATALOGUE` is the one that verbs read."""
 
     def __init__(self) -> None:
         self._datasets: dict[str, Dataset] = {}
         self._seen: dict[str, tuple[Dataset, Template]] = {}
 
     def register(self, dataset: Dataset) -> Dataset:
-        """Checks a dataset and adds it; returns it.
+        """Checks a dataset, adds it and returns it.
 
         Raises:
-          UserError: names the dataset, the template and what is wrong with it.
+          UserError: for a wrong record or template, a name that is taken, a repeated template.
         """
         if not isinstance(dataset, Dataset):
             raise UserError(f"what is registered must be a Dataset(...), not {quoted(dataset)}.")
@@ -45,36 +46,40 @@ class Catalogue:
             raise UserError(
                 f"dataset {dataset.name!r} is registered twice; give one of them another name."
             )
+        self._seen.update(self._new_templates(dataset))
+        self._datasets[dataset.name] = dataset
+        return dataset
+
+    def _new_templates(self, dataset: Dataset) -> dict[str, tuple[Dataset, Template]]:
+        """The templates of a dataset by `repetition_key`, checked."""
         new: dict[str, tuple[Dataset, Template]] = {}
         for template in dataset.templates:
             check_template(dataset, template)
             key = repetition_key(template)
             other, twin = new.get(key) or self._seen.get(key) or (None, None)
-            if other is not None and (
-                other is dataset or other.paper_dataset != dataset.paper_dataset
-            ):
+            # Configurations of one dataset of the paper share templates.
+            shared = other is not dataset and other and other.paper_dataset == dataset.paper_dataset
+            if other is not None and not shared:
                 raise UserError(
                     f"template {dataset.name}/{template.id} repeats {other.name}/{twin.id} up to "
                     "case, punctuation and field names; write it differently or delete it."
                 )
             new[key] = (dataset, template)
-        self._seen.update(new)
-        self._datasets[dataset.name] = dataset
-        return dataset
+        return new
 
     def __getitem__(self, name: str) -> Dataset:
         if name in self._datasets:
             return self._datasets[name]
-        own = [one.name for one in self._datasets.values() if one.cluster == name]
-        if own:
+        in_cluster = [dataset.name for dataset in self if dataset.cluster == name]
+        if in_cluster:
             raise UserError(
-                f"{name!r} is a cluster and no dataset; its datasets are {', '.join(own)}."
+                f"{name!r} is a cluster, not a dataset; its datasets are {', '.join(in_cluster)}."
             )
         near = nearest(name, [*CLUSTERS, *self._datasets], cutoff=0.4)
-        hint = did_you_mean(near, "; `flan-jax tasks list` shows those there are.")
+        hint = did_you_mean(near, "; `flan-jax tasks list` lists the datasets.")
         raise UserError(f"unknown dataset {name!r}{hint}")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Dataset]:
         return iter(self._datasets.values())
 
     def __contains__(self, name: str) -> bool:
@@ -84,7 +89,11 @@ class Catalogue:
         return len(self._datasets)
 
     def cluster(self, name: str) -> list[Dataset]:
-        """The datasets of a cluster, in order of registration."""
+        """Returns the datasets of a cluster, in order of registration.
+
+        Raises:
+          UserError: for an unknown cluster.
+        """
         check_cluster(name)
         return [d for d in self if d.cluster == name]
 
@@ -93,6 +102,6 @@ CATALOGUE = Catalogue()
 
 
 def register(*datasets: Dataset) -> None:
-    """Adds datasets to the process's catalogue, with the checks of `Catalogue.register`."""
+    """Adds datasets to `CATALOGUE`, with the checks of `Catalogue.register`."""
     for dataset in datasets:
         CATALOGUE.register(dataset)

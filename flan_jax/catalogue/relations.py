@@ -1,9 +1,8 @@
-"""Which datasets share their text, and the two rules for what of that may train while a dataset is
-held out.
+"""Datasets that share text, and the two rules for their training while one of them is held out.
 
 The paper relates clusters (`clusters.RELATED_CLUSTERS`). Some datasets of unrelated clusters are
-nevertheless made of the same sentences or documents, so that a model has read the held-out texts,
-and at times their answers, in training. A relation stands here if the authors of one dataset state
+nevertheless made of the same sentences or documents: a model reads the held-out texts, and
+sometimes their answers, in training. A relation is listed here if the authors of one dataset state
 that they took its text from the other, or both from the same documents, or if `flan-jax tasks
 overlap` finds more than 1 % of the rows of one in the other.
 """
@@ -31,7 +30,7 @@ class Relation:
       one, other: names of datasets.
       why: the text that they share.
       measured: how much, on which rows. "All rows" are those of all splits in a sample of real
-        rows; None where no rows of one side were at hand.
+        rows; None where no rows of one side were available.
     """
 
     one: tuple[str, ...]
@@ -123,21 +122,29 @@ class SharedText:
 
 
 def shared_texts(train: Iterable[str], evaluated: Iterable[str]) -> list[SharedText]:
-    """What the datasets of `train` share with the evaluated ones, in the order of `train`."""
+    """Returns what the datasets of `train` share with the evaluated ones, in the order of `train`.
+
+    Args:
+      train: names of training datasets.
+      evaluated: names of evaluated datasets.
+    """
     evaluated = list(evaluated)
-    found = []
+    shared = []
     for name in train:
         for relation in RELATIONS:
             for mine, theirs in ((relation.one, relation.other), (relation.other, relation.one)):
                 related = tuple(other for other in evaluated if other in theirs)
                 if name in mine and related:
-                    found.append(SharedText(name, related, relation))
-    return found
+                    shared.append(SharedText(name, related, relation))
+    return shared
 
 
 def describe(rule: str, overlaps: Sequence[SharedText]) -> list[str]:
-    """Lines that say which rule holds and which training datasets share text with evaluated ones
-    under it.
+    """Returns lines about the rule and the training datasets that share text with evaluated ones.
+
+    Args:
+      rule: a key of `RULES`.
+      overlaps: as `shared_texts` returns them.
     """
     return [
         f"related datasets (RELATED={rule!r}): {RULES[rule]}",

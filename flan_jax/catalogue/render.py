@@ -1,7 +1,7 @@
-"""A row, written as an instruction: template, options style, instruction mode and exemplars.
+"""Writes a row as an instruction: template, options style, instruction mode and exemplars.
 
-Everything here is plain Python on strings; nothing is random but what a hash of the row's id
-decides.
+Everything here is plain Python on strings and deterministic: what varies depends on a hash of the
+row's id.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Rendered:
 
 
 def choose_template(dataset: Dataset, row_id: str, seed: int, epoch: int) -> Template:
-    """The template of a training row in an epoch: by hash, never by position, so that each row
-    meets them all.
+    """Returns the template of a training row in an epoch.
+
+    It depends on a hash, not on the position of the row: over the epochs a row meets all templates.
     """
     return dataset.templates[stable_hash("template", row_id, seed, epoch) % len(dataset.templates)]
 
@@ -63,22 +64,21 @@ def render(
     exemplars: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> Rendered:
-    """Writes a row (as `read_row` gives it) with a template.
+    """Returns a row as text, written with a template.
 
     Args:
-      dataset: what the row belongs to.
+      dataset: the dataset of the row.
       template: one of its templates; only its kind matters where `instructions` is not 'template'.
-      row: fields of the row.
+      row: the fields of the row, as `read_row` returns them.
       row_id: names the row; decides the order of shuffled options.
-      options_style: 'fixed' (a list), 'shuffled' (a list in an order of the row's own), 'lettered'
-        ((A), (B), ...; the answer is the letter), 'none' (not shown, still ranked).
-      instructions: 'template', 'none' (the row's text alone) or 'dataset_name' (the same after the
-        names of task and dataset), the three conditions of the paper's Figure 8; or 'baseline', a
-        text that a language model without any tuning goes on from, in the manner of Brown et al.
-        2020, Appendix G.
-      exemplars: rows of the training side to show first, each with its answer, in the same
-        template; "Answer:" stands between the two, unless the template ends in a cue of its own,
-        such as "Translation:".
+      options_style: 'fixed' (a list), 'shuffled' (a list in an order that depends on the row),
+        'lettered' ((A), (B), ...; the answer is the letter), 'none' (not shown, still ranked).
+      instructions: 'template', 'none' (the text of the row alone) or 'dataset_name' (the same after
+        the names of task and dataset), the three conditions of the paper's Figure 8; or
+        'baseline', a text that a language model without tuning can continue, in the manner of
+        Brown et al. 2020, Appendix G.
+      exemplars: training rows to show first, each with its answer, in the same template; "Answer:"
+        stands between input and answer, unless the template ends in a cue, such as "Translation:".
       seed: changes the shuffled orders.
 
     Raises:
@@ -90,58 +90,59 @@ def render(
         raise UserError(
             f"unknown instruction mode {instructions!r}; modes are {', '.join(INSTRUCTIONS)}."
         )
+    text = _alone(dataset, template, row, row_id, options_style, instructions, seed)
+    if not exemplars:
+        return text
+    options_shown = text.options is not None and options_style != "none"
+    cue = _cue(template, instructions, options_shown)
+    shots = [
+        _alone(dataset, template, shot, f"{row_id}/shot{i}", options_style, instructions, seed)
+        for i, shot in enumerate(exemplars)
+    ]
+    parts = [f"{shot.inputs}{cue} {shot.targets}" for shot in shots]
+    return dataclasses.replace(text, inputs="\n\n".join([*parts, text.inputs + cue]))
+
+
+def _alone(
+    dataset: Dataset,
+    template: Template,
+    row: Mapping[str, Any],
+    row_id: str,
+    options_style: str,
+    instructions: str,
+    seed: int,
+) -> Rendered:
+    """A row without exemplars."""
     order = _order(row, row_id, options_style, seed)
     options, label = _options(row, order, options_style)
-    text_of_answer = row["answer"] if options is None else row["options"][row["label"]]
-    answer = text_of_answer if options is None else options[label]
-    # An inverted template does not show the options, so that a letter would say nothing: it takes
-    # the option's text.
-    in_template = text_of_answer if template.kind == "inverted" else answer
+    answer_text = row["answer"] if options is None else row["options"][row["label"]]
+    answer = answer_text if options is None else options[label]
+    # An inverted template does not show the options, so a letter would have no meaning: it takes
+    # the text of the option.
+    in_template = answer_text if template.kind == "inverted" else answer
     values = {name: row[name] for name in dataset.fields} | {"answer": in_template}
     if instructions == "template":
         inputs = _fill(template.inputs, values, _options_block(row, order, options_style))
         targets = _fill(template.targets, values, None)
     elif instructions == "baseline":
-        inputs, targets = (
-            _baseline(dataset, template, values, row, order, options_style),
-            _fill(template.targets, values, None),
-        )
+        inputs = _baseline(dataset, template, values, row, order, options_style)
+        targets = _fill(template.targets, values, None)
     else:
         inputs, targets = _plain(dataset, values, instructions), answer
-    if exemplars:
-        cue = _cue(
-            template, instructions, options_shown=options is not None and options_style != "none"
-        )
-        shots = [
-            render(
-                dataset,
-                template,
-                shot,
-                row_id=f"{row_id}/shot{i}",
-                options_style=options_style,
-                instructions=instructions,
-                seed=seed,
-            )
-            for i, shot in enumerate(exemplars)
-        ]
-        inputs = "\n\n".join(
-            [*(f"{shot.inputs}{cue} {shot.targets}" for shot in shots), inputs + cue]
-        )
     return Rendered(inputs, targets, options, answer, label, order)
 
 
 def _cue(template: Template, instructions: str, options_shown: bool) -> str:
-    """What stands between an input and its target where exemplars are shown; '' where the input
-    ends in its own cue.
-    """
-    own_text = (
-        template.inputs if options_shown else _OPTIONS_LINE.sub("\n\n", template.inputs).strip()
-    )
-    has_cue = instructions == "baseline" or (instructions == "template" and own_text.endswith(":"))
+    """What stands between an input and its target in exemplars; '' after an input with a cue."""
+    text = template.inputs
+    if not options_shown:
+        text = _OPTIONS_LINE.sub("\n\n", text).strip()
+    has_cue = instructions == "baseline" or (instructions == "template" and text.endswith(":"))
     return "" if has_cue else "\nAnswer:"
 
 
-def _order(row, row_id, options_style, seed) -> list[int] | None:
+def _order(row: Mapping[str, Any], row_id: str, options_style: str, seed: int) -> list[int] | None:
+    """For each option shown, its index in the row; None for free text."""
     if "options" not in row:
         return None
     count = len(row["options"])
@@ -150,7 +151,10 @@ def _order(row, row_id, options_style, seed) -> list[int] | None:
     return list(range(count))
 
 
-def _options(row, order, options_style) -> tuple[list[str] | None, int | None]:
+def _options(
+    row: Mapping[str, Any], order: list[int] | None, options_style: str
+) -> tuple[list[str] | None, int | None]:
+    """The options in the order shown, and the index of the right one; None, None for free text."""
     if order is None:
         return None, None
     label = order.index(row["label"])
@@ -159,13 +163,16 @@ def _options(row, order, options_style) -> tuple[list[str] | None, int | None]:
     return [row["options"][i] for i in order], label
 
 
-def _options_block(row, order, options_style) -> str | None:
+def _options_block(
+    row: Mapping[str, Any], order: list[int] | None, options_style: str
+) -> str | None:
+    """The lines of the options; None where they are not shown."""
     if order is None or options_style == "none":
         return None
-    marks = [f"({_letter(i)})" if options_style == "lettered" else "-" for i in range(len(order))]
-    return "\n".join(
-        ["Options:", *(f"{mark} {row['options'][i]}" for mark, i in zip(marks, order))]
-    )
+    lettered = options_style == "lettered"
+    marks = [f"({_letter(i)})" if lettered else "-" for i in range(len(order))]
+    lines = [f"{mark} {row['options'][i]}" for mark, i in zip(marks, order)]
+    return "\n".join(["Options:", *lines])
 
 
 def _letter(index: int) -> str:
@@ -181,54 +188,48 @@ def _fill(text: str, values: Mapping[str, str], block: str | None) -> str:
     return _FIELD.sub(lambda match: values[match.group(1)], text)
 
 
+def _evidence(dataset: Dataset) -> tuple[str, ...]:
+    return dataset.fields if dataset.evidence is None else dataset.evidence
+
+
 def _plain(dataset: Dataset, values: Mapping[str, str], instructions: str) -> str:
-    evidence = dataset.fields if dataset.evidence is None else dataset.evidence
-    text = "\n".join(values[name] for name in evidence)
+    text = "\n".join(values[name] for name in _evidence(dataset))
     if instructions == "dataset_name":
         return f"[{CLUSTERS[dataset.cluster]}: {dataset.paper_dataset}] {text}"
     return text
 
 
 def _baseline(
-    dataset: Dataset, template: Template, values: Mapping[str, str], row, order, options_style: str
+    dataset: Dataset,
+    template: Template,
+    values: Mapping[str, str],
+    row: Mapping[str, Any],
+    order: list[int] | None,
+    options_style: str,
 ) -> str:
-    """What is known after the names of its fields, the classes as a question, and the name of what
-    is asked for.
+    """The given fields after their names, the classes as a question, the name of the target field.
 
-    A single text whose options come from the row is left as it is: they go on with it.
+    A single text with options of its row is left as it is: the options continue it.
     """
-    fields = tuple(dataset.fields if dataset.evidence is None else dataset.evidence)
-    asked = next(
-        (
-            name
-            for name in dataset.fields
-            if name not in fields and values[name] == values["answer"]
-        ),
-        "answer",
-    )
+    fields = _evidence(dataset)
+    continued = len(fields) == 1 and dataset.options == FROM_ROW and fields != ("question",)
     if template.kind == "inverted":
-        fields, asked = (
-            dict.fromkeys(placeholders(template.inputs)),
-            placeholders(template.targets)[0],
-        )
-    elif (
-        len(fields) == 1
-        and dataset.options == FROM_ROW
-        and fields != ("question",)
-        and options_style != "lettered"
-    ):
+        fields = tuple(dict.fromkeys(placeholders(template.inputs)))
+        target = placeholders(template.targets)[0]
+    elif continued and options_style != "lettered":
         return values[fields[0]]
+    else:
+        others = (name for name in dataset.fields if name not in fields)
+        target = next((name for name in others if values[name] == values["answer"]), "answer")
     lines = [f"{_label(name)}: {values[name]}" for name in fields]
+    classes = isinstance(dataset.options, tuple) and template.kind == "forward"
     if options_style == "lettered":
-        lines += [block] if (block := _options_block(row, order, options_style)) else []
-    elif (
-        isinstance(dataset.options, tuple)
-        and options_style != "none"
-        and template.kind == "forward"
-    ):
-        *others, last = (row["options"][i] for i in order)
-        lines.append(f"{', '.join(others)} or {last}?")
-    return "\n".join([*lines, f"{_label(asked)}:"])
+        block = _options_block(row, order, options_style)
+        lines += [block] if block else []
+    elif classes and options_style != "none":
+        *first, last = (row["options"][i] for i in order)
+        lines.append(f"{', '.join(first)} or {last}?")
+    return "\n".join([*lines, f"{_label(target)}:"])
 
 
 def _label(name: str) -> str:

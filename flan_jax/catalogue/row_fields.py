@@ -11,16 +11,16 @@ from flan_jax.messages import listed
 
 
 def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict[str, Any] | Drop:
-    """The named fields of a raw row, stripped, or why it is dropped.
+    """Returns the named fields of a raw row, stripped, or a `Drop` with the reason.
 
     Args:
-      dataset: whose row.
-      raw: the row as the source has it.
-      row_id: names the row in errors.
+      dataset: the dataset of the row.
+      raw: the row as its source reads it.
+      row_id: names the row in messages.
 
     Raises:
-      UserError: if the row lacks what the dataset's row function needs, or this gives what is no
-        text or no option.
+      UserError: if the row function fails on the row, or returns a field that is not text, or a
+        label that is not an option.
     """
     where = f"row {row_id} (counted from 0)" if row_id else f"a row of {dataset.name}"
     try:
@@ -30,8 +30,8 @@ def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict
         raise
     except Exception as error:  # row functions are users' own and raise anything
         raise UserError(
-            f"{where} does not have what its row function reads or gives "
-            f"({type(error).__name__}: {error}); the row has {listed(raw, 10) or 'nothing'}."
+            f"the row function cannot read {where} ({type(error).__name__}: {error}); the row has "
+            f"{listed(raw, 10) or 'no fields'}."
         ) from error
 
 
@@ -41,52 +41,53 @@ def _checked(dataset: Dataset, row: dict[str, Any], where: str) -> dict[str, Any
         if not row[name]:
             return Drop(f"empty {name}")
     _check_for_metrics(row, where)
-    if dataset.options:
-        options = (
-            _list(row["options"], "options", where)
-            if dataset.options == FROM_ROW
-            else dataset.options
+    if not dataset.options:
+        row["answer"] = _text(row["answer"], "answer", where)
+        return row if row["answer"] else Drop("empty answer")
+    options = dataset.options
+    if options == FROM_ROW:
+        options = _list(row["options"], "options", where)
+    row["label"] = _label(row["label"], len(options), where)
+    row["options"] = [_text(option, "an option", where) for option in options]
+    return row if all(row["options"]) else Drop("empty option")
+
+
+def _label(label: Any, options: int, where: str) -> int:
+    """The index of the right one of so many options."""
+    if not isinstance(label, int | float) or label % 1:
+        raise UserError(
+            f"{where} has label {label!r}; a label is a whole number, the index of the right "
+            "option."
         )
-        label = row["label"]
-        if not isinstance(label, int | float) or label % 1:
-            raise UserError(
-                f"{where} has label {label!r}; a label is a whole number, the index of the right "
-                "option."
-            )
-        if not 0 <= label < len(options):
-            raise UserError(
-                f"{where} has label {label}, but there are {len(options)} options; return "
-                "Drop('why') for a row without a right one."
-            )
-        row["label"] = int(label)
-        row["options"] = [_text(option, "an option", where) for option in options]
-        return row if all(row["options"]) else Drop("empty option")
-    row["answer"] = _text(row["answer"], "answer", where)
-    return row if row["answer"] else Drop("empty answer")
+    if not 0 <= label < options:
+        raise UserError(
+            f"{where} has label {label}, but there are {options} options; return Drop('why') for a "
+            "row without a right one."
+        )
+    return int(label)
 
 
 def _check_for_metrics(row: dict[str, Any], where: str) -> None:
-    """Makes sure of the keys that only metrics read, long after the row has been read."""
+    """Checks the keys that only metrics read, much later."""
     if "references" in row:
         references = _list(row["references"] or [], "references", where)
-        row["references"] = [
-            text for value in references if (text := _text(value, "a reference", where))
-        ]
+        texts = [_text(value, "a reference", where) for value in references]
+        row["references"] = [text for text in texts if text]
     if not isinstance(row.get("group"), str | int | None):
-        raise UserError(f"{where} has {row['group']!r} for group, which is to be a text.")
+        raise UserError(f"{where} has {row['group']!r} for group, which must be text.")
     if not isinstance(row.get("value"), int | float | None) or row.get("value") != row.get("value"):
-        raise UserError(f"{where} has {row['value']!r} for value, which is to be a number.")
+        raise UserError(f"{where} has {row['value']!r} for value, which must be a number.")
 
 
 def _text(value: Any, name: str, where: str) -> str:
-    """A value as text; '' for one that is missing, which pandas writes as NaN."""
+    """A value as text; '' for a missing one, which pandas writes as NaN."""
     if isinstance(value, str):
         if not value.isascii():
             _check_characters(value, name, where)
         return value.strip()
     if isinstance(value, list | tuple | dict | set | bytes):
         raise UserError(
-            f"{where} has {type(value).__name__} {str(value)[:60]} for {name}, which is to be "
+            f"{where} has {type(value).__name__} {str(value)[:60]} for {name}, which must be "
             "text; let the row function choose or join."
         )
     return "" if value is None or value != value else str(value).strip()
@@ -97,13 +98,12 @@ def _check_characters(value: str, name: str, where: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where} has {value[error.start]!r} in {name}, which is half of a character, as where "
-            "bytes were decoded as something else; mend it in the row function, or return "
-            "Drop('why')."
+            f"{where} has the lone surrogate {value[error.start]!r} in {name}, as after decoding "
+            "with a wrong encoding; repair it in the row function, or return Drop('why')."
         ) from error
 
 
 def _list(value: Any, name: str, where: str) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where} has {value!r} for {name}, which is to be a list of texts.")
+        raise UserError(f"{where} has {value!r} for {name}, which must be a list of texts.")
     return list(value)

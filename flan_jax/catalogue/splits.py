@@ -1,6 +1,4 @@
-"""Who trains, who is held out, and how often each dataset is drawn (sections 2.2, 2.4 and 4 of the
-paper).
-"""
+"""Which datasets train and which are held out (sections 2.2 and 4 of the paper)."""
 
 from __future__ import annotations
 
@@ -55,7 +53,7 @@ HELD_OUT_FORMS = (
     f"'intra_{INTRA_CLUSTER_SPLITS - 1}', 'all' or 'none'"
 )
 
-# What each value of `Split.unseen` promises of the evaluated datasets.
+# What each value of `Split.unseen` guarantees about the evaluated datasets.
 UNSEEN = {
     "cluster": "no training dataset is in their clusters or in a related one",
     "dataset": "they do not train, though others of their clusters do",
@@ -68,12 +66,12 @@ class Split:
     """Configuration names by side.
 
     Attributes:
-      train, eval: what trains and what is evaluated.
-      dropped: what does neither; `why` gives the reason of each.
-      unseen: what may be said of `eval`: a key of `UNSEEN`.
+      train, eval: datasets that train and that are evaluated.
+      dropped: datasets that do neither; `why` has the reason of each.
+      unseen: what is guaranteed about `eval`: a key of `UNSEEN`.
       related: which related datasets do not train: a key of `relations.RULES`.
-      overlaps: what trains although it shares text with a dataset of `eval`; empty unless `related`
-        is 'paper'.
+      overlaps: training datasets that share text with one of `eval`; empty unless `related` is
+        'paper'.
     """
 
     train: list[str]
@@ -85,8 +83,10 @@ class Split:
     overlaps: tuple[SharedText, ...] = ()
 
     def check(self, catalogue: Catalogue, names: Iterable[str]) -> None:
-        """Raises a UserError if one of `names`, were it to train, made `eval` less unseen than it
-        is called.
+        """Checks that `eval` stays as unseen as `unseen` states if `names` train.
+
+        Raises:
+          UserError: for the first dataset of `names` that must not train.
         """
         names = list(names)
         related = _related(catalogue[e] for e in self.eval) if self.unseen == "cluster" else set()
@@ -106,7 +106,7 @@ class Split:
 
     @property
     def promise(self) -> str:
-        """What may be said of the evaluated datasets, in words."""
+        """Returns what is guaranteed about the evaluated datasets, in words."""
         promise = UNSEEN[self.unseen]
         if self.overlaps:
             return (
@@ -132,19 +132,19 @@ def held_out_split(
     train_datasets: int | None = None,
     commercial_only: bool = False,
 ) -> Split:
-    """Train and evaluation sides; what is related to what is held out does neither.
+    """Returns the training and the evaluation side; what is related to the latter is in neither.
 
     Args:
-      catalogue: the datasets there are.
+      catalogue: the registered datasets.
       held_out: one of `HELD_OUT_FORMS`. A cluster, or several joined by '+'; 'superglue' holds out
         its eight datasets and nothing else, 'intra_K' one dataset of each cluster that has several
-        (another for each K): these two are unseen datasets of seen clusters; 'all' trains and
-        evaluates everything; 'none' (or None) evaluates nothing.
+        (a different one for each K): these two are unseen datasets of seen clusters; 'all' trains
+        and evaluates everything; 'none' (or None) evaluates nothing.
       train_clusters: only the first so many clusters of `ABLATION_ORDER` that are neither held out
         nor related train.
       datasets_per_cluster: only the first so many configurations of each cluster train, in the
         order of the catalogue.
-      related: 'text' keeps datasets that share text with an evaluated one from training, too;
+      related: 'text' also keeps datasets that share text with an evaluated one from training;
         'paper' does not.
       train_datasets: at most so many configurations train: the first of each cluster, then the
         second, and so on.
@@ -159,9 +159,41 @@ def held_out_split(
     if not isinstance(held_out, str) or not held_out:
         raise UserError(f"{HELD_OUT_FORMS}, not {held_out!r}.")
     evaluated, unseen = _evaluated(catalogue, held_out)
-    held_clusters = {d.cluster for d in evaluated} if unseen == "cluster" else set()
-    related_clusters = _related(evaluated) if unseen == "cluster" else set()
-    kept_back = {d.paper_dataset for d in evaluated} if unseen != "nothing" else set()
+    train, why = _training_side(catalogue, evaluated, unseen)
+    if unseen != "nothing" and related == "text":
+        why |= _sharing_text(train, evaluated)
+        train = [d for d in train if d.name not in why]
+    if commercial_only:
+        why |= _not_commercial(train)
+        train = [d for d in train if d.name not in why]
+    why |= _ablated(train, train_clusters, datasets_per_cluster, train_datasets)
+    names = [d.name for d in train if d.name not in why]
+    if not names:
+        raise UserError(
+            f"no dataset is left to train on with HELD_OUT={held_out}; hold out fewer datasets."
+        )
+    overlaps = shared_texts(names, [d.name for d in evaluated]) if unseen != "nothing" else ()
+    split = Split(
+        train=names,
+        dropped=[d.name for d in catalogue if d.name in why],
+        eval=[d.name for d in evaluated],
+        why=why,
+        unseen=unseen,
+        related=related,
+        overlaps=tuple(overlaps),
+    )
+    split.check(catalogue, names)
+    return split
+
+
+def _training_side(
+    catalogue: Catalogue, evaluated: list[Dataset], unseen: str
+) -> tuple[list[Dataset], dict[str, str]]:
+    """The datasets that may train, and why those of related clusters do not."""
+    by_cluster = unseen == "cluster"
+    held_clusters = {d.cluster for d in evaluated} if by_cluster else set()
+    related_clusters = _related(evaluated) if by_cluster else set()
+    held_datasets = {d.paper_dataset for d in evaluated} if unseen != "nothing" else set()
     why = {
         d.name: f"{CLUSTERS[d.cluster]} is related to {_names_related_to(d.cluster, held_clusters)}"
         for d in catalogue
@@ -171,42 +203,34 @@ def held_out_split(
         d
         for d in catalogue
         if d.cluster not in held_clusters | related_clusters
-        and d.paper_dataset not in kept_back
+        and d.paper_dataset not in held_datasets
         and "train" in d.splits
     ]
-    if unseen != "nothing" and related == "text":
-        why |= _sharing_text(train, evaluated)
-        train = [d for d in train if d.name not in why]
-    if commercial_only:
-        why |= {
-            d.name: f"commercial use: {in_words(d.commercial)} (license {d.license})"
-            for d in train
-            if not d.commercial
-        }
-        train = [d for d in train if d.name not in why]
-    why |= _cut(train, train_clusters, datasets_per_cluster, train_datasets)
-    names = [d.name for d in train if d.name not in why]
-    if not names:
-        raise UserError(f"nothing is left to train on with HELD_OUT={held_out}; hold out less.")
-    overlaps = shared_texts(names, [d.name for d in evaluated]) if unseen != "nothing" else ()
-    split = Split(
-        names,
-        [d.name for d in catalogue if d.name in why],
-        [d.name for d in evaluated],
-        why,
-        unseen,
-        related,
-        tuple(overlaps),
-    )
-    split.check(catalogue, names)
-    return split
+    return train, why
+
+
+def _not_commercial(train: Iterable[Dataset]) -> dict[str, str]:
+    """Why each training dataset without a license for commercial use does not train."""
+    return {
+        d.name: f"commercial use: {in_words(d.commercial)} (license {d.license})"
+        for d in train
+        if not d.commercial
+    }
 
 
 def check_disjoint(
     catalogue: Catalogue, train: Iterable[str], evaluated: Iterable[str], unseen: str = "cluster"
 ) -> None:
-    """Raises a UserError if a dataset of the paper, or a cluster, is both trained on and called
-    held out.
+    """Checks that no dataset of the paper, and no cluster, is both trained on and held out.
+
+    Args:
+      catalogue: the registered datasets.
+      train: names of training datasets.
+      evaluated: names of evaluated datasets.
+      unseen: a key of `UNSEEN`.
+
+    Raises:
+      UserError: for the first training dataset that is held out, too.
     """
     evaluated = [catalogue[name] for name in evaluated] if unseen != "nothing" else []
     for name in train:
@@ -216,13 +240,13 @@ def check_disjoint(
             if mine.paper_dataset == other.paper_dataset or same_cluster:
                 raise UserError(
                     f"{name} trains while {other.name} of the same cluster ({other.cluster}) is "
-                    "held out, or dropped with what is: set HELD_OUT to another cluster, or do not "
-                    f"train on {name}."
+                    "held out, or related to what is held out; set HELD_OUT to another cluster, or "
+                    f"do not train on {name}."
                 )
 
 
 def _evaluated(catalogue: Catalogue, held_out: str) -> tuple[list[Dataset], str]:
-    """The datasets that are evaluated, and what is unseen about them."""
+    """The datasets that are evaluated, and a key of `UNSEEN`."""
     if held_out == "none":
         return [], "cluster"
     if held_out == "all":
@@ -235,7 +259,7 @@ def _evaluated(catalogue: Catalogue, held_out: str) -> tuple[list[Dataset], str]
     for name in clusters:
         if name in catalogue and name not in CLUSTERS:
             raise UserError(
-                f"HELD_OUT: {name!r} is a dataset and no cluster; hold out its cluster, "
+                f"HELD_OUT: {name!r} is a dataset, not a cluster; hold out its cluster, "
                 f"{catalogue[name].cluster}, and set EVAL_DATASETS={name} to evaluate it alone."
             )
         check_cluster(name, f"{HELD_OUT_FORMS}.", ("superglue", "intra_0", "all", "none"))
@@ -278,59 +302,55 @@ def _names_related_to(cluster: str, held_out: set[str]) -> str:
     )
 
 
-def _cut(
+def _ablated(
     train: list[Dataset],
     train_clusters: int | None,
     datasets_per_cluster: int | None,
     train_datasets: int | None,
 ) -> dict[str, str]:
     """Why each training dataset that the ablations take away does not train."""
+    apart = train_clusters is not None or train_datasets is not None
     groups: dict[str, list[Dataset]] = {}
     for d in train:
-        apart = train_clusters is not None or train_datasets is not None
-        groups.setdefault(
-            "conversational_qa" if apart and d.name in CONVERSATIONAL_QA else d.cluster, []
-        ).append(d)
-    why = {}
+        group = "conversational_qa" if apart and d.name in CONVERSATIONAL_QA else d.cluster
+        groups.setdefault(group, []).append(d)
+    why: dict[str, str] = {}
     if train_clusters is not None:
-        order = [name for name in ABLATION_ORDER if name in groups]
-        check_number(
-            "TRAIN_CLUSTERS",
-            train_clusters,
-            whole=True,
-            least=1,
-            below=len(order) + 1,
-            optional=True,
-        )
-        chosen = order[:train_clusters]
-        why = {
-            d.name: f"not of the first {train_clusters} training clusters ({', '.join(chosen)})"
-            for name, datasets in groups.items()
-            if name not in chosen
-            for d in datasets
-        }
+        why |= _beyond_clusters(groups, train_clusters)
     if datasets_per_cluster is not None:
         check_number(
             "DATASETS_PER_CLUSTER", datasets_per_cluster, whole=True, least=1, optional=True
         )
-        for datasets in groups.values():
-            why |= {
-                d.name: f"beyond the first {datasets_per_cluster} datasets of its cluster"
-                for d in datasets[datasets_per_cluster:]
-                if d.name not in why
-            }
+        beyond = [d for datasets in groups.values() for d in datasets[datasets_per_cluster:]]
+        reason = f"beyond the first {datasets_per_cluster} datasets of its cluster"
+        why |= {d.name: reason for d in beyond if d.name not in why}
     if train_datasets is not None:
-        check_number("TRAIN_DATASETS", train_datasets, whole=True, least=1, optional=True)
-        left = [
-            [d.name for d in groups[name] if d.name not in why]
-            for name in _IN_TURN
-            if name in groups
-        ]
-        in_turn = [
-            name for turn in itertools.zip_longest(*left) for name in turn if name is not None
-        ]
-        why |= {
-            name: f"beyond {train_datasets} datasets, taken from each cluster in turn"
-            for name in in_turn[train_datasets:]
-        }
+        why |= _beyond_datasets(groups, train_datasets, why)
     return why
+
+
+def _beyond_clusters(groups: dict[str, list[Dataset]], train_clusters: int) -> dict[str, str]:
+    order = [name for name in ABLATION_ORDER if name in groups]
+    check_number(
+        "TRAIN_CLUSTERS", train_clusters, whole=True, least=1, below=len(order) + 1, optional=True
+    )
+    first = order[:train_clusters]
+    reason = f"not of the first {train_clusters} training clusters ({', '.join(first)})"
+    return {
+        d.name: reason for group, datasets in groups.items() if group not in first for d in datasets
+    }
+
+
+def _beyond_datasets(
+    groups: dict[str, list[Dataset]], train_datasets: int, why: dict[str, str]
+) -> dict[str, str]:
+    check_number("TRAIN_DATASETS", train_datasets, whole=True, least=1, optional=True)
+    left = [
+        [d.name for d in groups[group] if d.name not in why]
+        for group in _IN_TURN
+        if group in groups
+    ]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*left))
+    in_turn = [name for name in turns if name is not None]
+    reason = f"beyond {train_datasets} datasets, taken from each cluster in turn"
+    return {name: reason for name in in_turn[train_datasets:]}

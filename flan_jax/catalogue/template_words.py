@@ -1,7 +1,6 @@
-"""What a template says beside its row: words of instruction, dialogues, and how the data are set
-off.
+"""Measures the wording of templates: words of instruction, dialogues, how the data are set off.
 
-A template is what somebody would really type. The bar for the catalogue, which
+A template is a prompt that a person would type. The bar for the catalogue, which
 tests/test_template_bar.py holds: a median of at most 12 words of instruction, no template with more
 than 30, at most one dialogue for each dataset, no counterfactual frame, the data on lines of their
 own or in quotation marks, and a wording that fits every options style.
@@ -36,22 +35,26 @@ _ROLES = (
     "user|viewer|visitor|volunteer|witness|woman|writer"
 )
 _SPEECH = (
-    "(?:(?:has|had|have|just|then|also) )*(?:answer|ask|bet|claim|comment|declare|explain|object|remark|repl|"
+    "(?:(?:has|had|have|just|then|also) )*"
+    "(?:answer|ask|bet|claim|comment|declare|explain|object|remark|repl|"
     "say|state|tell|want|wonder|write|said|told|wrote)(?:s|ed|d|ies|ied)?"
 )
 _DIALOGUE = re.compile(
     # A turn: "Teacher:", "First reader:", "Sam writes back:", "Assistant, in a few words:".
-    rf"^(?:(?:[\w'’-]+ )?(?i:{_ROLES})|{_NAMES})(?:,[^{{}}:.?!\n]*| {_SPEECH}[^{{}}:.?!\n]*)?:(?=[ \n]|$)"
+    rf"^(?:(?:[\w'’-]+ )?(?i:{_ROLES})|{_NAMES})"
+    rf"(?:,[^{{}}:.?!\n]*| {_SPEECH}[^{{}}:.?!\n]*)?:(?=[ \n]|$)"
     # Role play: "You are a librarian", "You moderate a forum".
-    r"|\bYou (?:are (?:an?|the|\w+ing)|work|own|run|moderate|annotate|edit|teach|check|choose|host|look after|write) "
-    # Somebody says something to somebody: "A visitor asks", "Somebody told me".
+    r"|\bYou (?:are (?:an?|the|\w+ing)|work|own|run|moderate|annotate|edit|teach|check|choose|"
+    r"host|look after|write) "
+    # Reported speech: "A visitor asks", "Somebody told me".
     rf"|\b(?i:(?:{_ROLES}|someone|somebody|one|another) {_SPEECH})\b",
     re.MULTILINE,
 )
 _TURN = re.compile(r"^([A-Z][\w'’ -]{0,30}):(?= |$)", re.MULTILINE)
 
 _COUNTERFACTUAL = re.compile(
-    r"\b(?:suppos(?:e|ing)|imagin(?:e|ing)|pretend|(?:let us )?assum(?:e|ing)|what if|if you were|as if you)\b|"
+    r"\b(?:suppos(?:e|ing)|imagin(?:e|ing)|pretend|(?:let us )?assum(?:e|ing)|what if|"
+    r"if you were|as if you)\b|"
     r"(?:^|[.?!] |\n)Picture (?:an?|the|that)\b",
     re.IGNORECASE,
 )
@@ -61,7 +64,10 @@ _COUNTERFACTUAL = re.compile(
 _BEFORE = re.compile(r"(?:[^.?!]*:\s|(?:[-*•]|\d+[.)])\s)?(?:\{\w+\}[ ,;|]+)*")
 _AFTER = re.compile(r"(?:[ ,;|]+\{\w+\})*(?: ?(?:\.\.\.|…|[.?!]))?")
 
-_REPLY = r"\b(?:answer|enter|file|fill in|give|label|mark|press|print|put|reply|respond|say|state|tag|type|write)\b"
+_REPLY = (
+    r"\b(?:answer|enter|file|fill in|give|label|mark|press|print|put|reply|respond|say|state|tag|"
+    r"type|write)\b"
+)
 _LISTED = re.compile(
     r"\b(?:options?|choices?|alternatives|listed|choose|pick|select)\b", re.IGNORECASE
 )
@@ -69,16 +75,14 @@ _LISTED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """What a template says beside its row.
+    """The wording of a template, without the text of its row.
 
     Attributes:
       words: number of words of instruction (`instruction_words`).
       dialogue: whether it is a dialogue (`is_dialogue`).
-      counterfactual: whether it asks for the answer in a world that is not so ("Suppose ...",
-        "Imagine ...").
-      run_in: the data that stand within a sentence, neither on a line of their own nor in quotation
-        marks.
-      styles: why it does not fit every options style; '' where it does.
+      counterfactual: whether it has a counterfactual frame ("Suppose ...", "Imagine ...").
+      run_in: the data within a sentence, neither on a line of their own nor in quotation marks.
+      styles: why it does not fit every options style; '' if it does.
     """
 
     words: int
@@ -88,22 +92,23 @@ class Wording:
     styles: str
 
     def faults(self) -> list[str]:
-        """What is below the bar that every template has to reach; dialogues are counted for each
-        dataset instead.
-        """
-        found = [f"{self.words} words of instruction, more than {MOST_WORDS}"] * (
-            self.words > MOST_WORDS
-        )
-        found += ["a counterfactual frame"] * self.counterfactual
-        found += [f"{{{name}}} within a sentence" for name in self.run_in]
-        return found + [self.styles] * bool(self.styles)
+        """Returns what is below the bar for every template; dialogues are counted by dataset."""
+        faults = []
+        if self.words > MOST_WORDS:
+            faults.append(f"{self.words} words of instruction, more than {MOST_WORDS}")
+        if self.counterfactual:
+            faults.append("a counterfactual frame")
+        faults += [f"{{{name}}} within a sentence" for name in self.run_in]
+        if self.styles:
+            faults.append(self.styles)
+        return faults
 
     def __str__(self) -> str:
         return ", ".join([f"{self.words} words", *["dialogue"] * self.dialogue, *self.faults()])
 
 
 def wording(dataset: Dataset, template: Template) -> Wording:
-    """The wording of a template of a dataset."""
+    """Returns the wording of a template of a dataset."""
     return Wording(
         instruction_words(template),
         is_dialogue(template),
@@ -114,22 +119,24 @@ def wording(dataset: Dataset, template: Template) -> Wording:
 
 
 def instruction_words(template: Template) -> int:
-    """How many words inputs and targets have beside their placeholders: labels such as 'Premise:'
-    count too.
+    """Returns the number of words of inputs and targets without placeholders.
+
+    Labels such as 'Premise:' count, too.
     """
     return len(_WORD.findall(_FIELD.sub(" ", f"{template.inputs}\n{template.targets}")))
 
 
 def is_dialogue(template: Template) -> bool:
-    """Whether the input is role play or talk: turns of speakers, 'You are a ...', 'A visitor asks
-    ...'.
+    """Returns whether the input is role play or talk.
+
+    That is turns of speakers, 'You are a ...', or 'A visitor asks ...'.
     """
     turns = _TURN.findall(template.inputs)
     return bool(_DIALOGUE.search(template.inputs)) or len(set(turns)) < len(turns)
 
 
 def run_in(dataset: Dataset, template: Template) -> tuple[str, ...]:
-    """The data of a template that stand within a sentence of the instruction.
+    """Returns the data of a template that stand within a sentence of the instruction.
 
     Data are the fields of the dataset's evidence, and an answer in free text or of a row's own
     options. A field is set off in quotation marks, or on a line that has nothing else but a heading
@@ -146,8 +153,8 @@ def run_in(dataset: Dataset, template: Template) -> tuple[str, ...]:
 
 def _set_off(text: str, name: str) -> bool:
     for line in text.split("\n"):
-        for found in re.finditer(rf"\{{{name}\}}", line):
-            before, after = line[: found.start()], line[found.end() :]
+        for place in re.finditer(rf"\{{{name}\}}", line):
+            before, after = line[: place.start()], line[place.end() :]
             quoted = before.count('"') % 2 == 1 and '"' in after
             if not quoted and not (_BEFORE.fullmatch(before) and _AFTER.fullmatch(after)):
                 return False
@@ -155,26 +162,23 @@ def _set_off(text: str, name: str) -> bool:
 
 
 def _unfit_for_styles(dataset: Dataset, template: Template) -> str:
-    """Why a forward template is wrong where answers are letters or options are not shown; '' if it
-    is not.
-    """
+    """Why a forward template is wrong with lettered or hidden options; '' if it is not."""
     if template.kind != "forward" or not dataset.options:
         return ""
     text = _FIELD.sub("", template.inputs)
-    if found := _LISTED.search(text):
-        return f"{found.group()!r} means a list that OPTIONS_STYLE='none' does not show"
+    listed = _LISTED.search(text)
+    if listed:
+        return f"{listed.group()!r} refers to a list that OPTIONS_STYLE='none' does not show"
     options = () if dataset.options == FROM_ROW else dataset.options
     words = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
-    asked = words and re.search(rf"{_REPLY}[^.?!\n]*\b(?:{words})\b", text, re.IGNORECASE)
-    if asked or re.search(r"\byes or no\b", text, re.IGNORECASE):
-        return "asks for words that are no answers with OPTIONS_STYLE='lettered'"
+    wants_words = words and re.search(rf"{_REPLY}[^.?!\n]*\b(?:{words})\b", text, re.IGNORECASE)
+    if wants_words or re.search(r"\byes or no\b", text, re.IGNORECASE):
+        return "requests words that are not answers with OPTIONS_STYLE='lettered'"
     return ""
 
 
-def summary(datasets: Iterable[Dataset]) -> str:
-    """The line that `flan-jax tasks check` ends with: median, ninth decile and maximum of words,
-    and dialogues.
-    """
+def wording_summary(datasets: Iterable[Dataset]) -> str:
+    """Returns a line with median, ninth decile and maximum of words, and number of dialogues."""
     counted = {(d.paper_dataset, t): wording(d, t) for d in datasets for t in d.templates}
     words = sorted(w.words for w in counted.values())
     return (

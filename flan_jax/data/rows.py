@@ -13,7 +13,7 @@ from flan_jax.data.sources.slices import parse_spec
 
 
 def row_id(dataset: Dataset, spec: str, index: int) -> str:
-    """The name of a row in hashes and results: '<configuration>/<raw split>/<position>'."""
+    """Returns the name of a row in hashes and results: '<configuration>/<raw split>/<position>'."""
     return f"{dataset.name}/{parse_spec(spec)[0]}/{index}"
 
 
@@ -24,14 +24,14 @@ def usable_rows(
     counts: collections.Counter | None = None,
     undecidable: Callable[[Mapping[str, Any]], str | None] = lambda row: None,
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(position in the raw split, row id, fields) of each row of a slice that is not dropped.
+    """Yields (position in the raw split, row id, fields) of each usable row of a slice.
 
     Args:
       source: where the rows are.
-      dataset: whose rows.
+      dataset: the dataset of the rows.
       spec: the slice of a raw split.
-      counts: goes up by the rows read, and by those dropped for each reason.
-      undecidable: why a row is dropped that only its tokens tell, or None; see
+      counts: receives the number of rows read, and of those dropped for each reason.
+      undecidable: returns why a row cannot be used in view of its tokens, or None; see
         `encode.undecidable`.
     """
     counts = collections.Counter() if counts is None else counts

@@ -1,7 +1,7 @@
-"""Rows of the Hugging Face hub: parquet or JSON files, read by pyarrow and `datasets`, never by
-remote code.
+"""Rows of the Hugging Face hub, from parquet or JSON files.
 
-The files lie as in the branch that the hub fills for every dataset (`refs/convert/parquet`):
+pyarrow and `datasets` read them, without trust_remote_code. The layout of the files is that of the
+branch that the hub fills for every dataset (`refs/convert/parquet`):
 `<hub id>/<config>/<split>/0000.parquet`, ... `DATA_DIR` names a mirror of it that the user has
 made; without one, `flan-jax prepare` downloads what a run needs, and `flan-jax tasks check` reads
 the first rows over the network.
@@ -34,8 +34,11 @@ from flan_jax.storage.paths import local_path
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
 _REVISION = "refs/convert/parquet"
+# The hub names a split 'partial-...' if it converted only the first gigabytes of it.
+_PREFIXES = ("", "partial-")
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 _BATCH_ROWS = 1000
+_NO_COPY = "has no copy on the Hugging Face hub that can be read without trust_remote_code"
 
 
 class HubSource:
@@ -85,21 +88,19 @@ class HubSource:
         return dataset.splits.get(split)
 
     def available(self, dataset: Dataset, split: str = "train") -> str | None:
-        """None if our split lies on disk or on the hub, else why not."""
+        """Returns None if our split is on disk or on the hub, else the reason why not."""
         spec = self.spec(dataset, split)
         if spec is None:
             return f"has no {split} split"
         if dataset.hub is None:
-            return "has no copy on the Hugging Face hub that can be read without its own code"
+            return _NO_COPY
         raw_split, part = parse_spec(spec)
         files = self._local(dataset, raw_split)
         if files:
             count = sum(map(self._count, files))
-            return (
-                None
-                if range(count)[part]
-                else f"{spec} is empty: {files[0].parent} has {count} rows"
-            )
+            if range(count)[part]:
+                return None
+            return f"{spec} is empty: {files[0].parent} has {count} rows"
         folder = (
             self.directory / dataset.hub.id / dataset.hub.config / _hub_split(dataset, raw_split)
         )
@@ -109,7 +110,7 @@ class HubSource:
         return files if isinstance(files, str) else None
 
     def downloadable(self, dataset: Dataset) -> bool:
-        """Whether the dataset has a copy on the hub and does not lie on disk."""
+        """Returns whether the dataset has a copy on the hub and is not on disk."""
         return (
             not self.mirror
             and dataset.hub is not None
@@ -117,7 +118,7 @@ class HubSource:
         )
 
     def download(self, dataset: Dataset) -> str | None:
-        """Downloads the files of a dataset that are not on disk; None, or why it could not."""
+        """Downloads the files of a dataset that are not on disk; returns None, or why it failed."""
         for raw_split in _needed(dataset) if self.downloadable(dataset) else ():
             if not self._local(dataset, raw_split):
                 files = self._remote(dataset, raw_split)
@@ -127,11 +128,10 @@ class HubSource:
         return None
 
     def rows(self, dataset: Dataset, spec: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(position in the raw split, row as the row function reads it) for each row of a slice.
+        """Yields (position in the raw split, row as the row function reads it).
 
         Raises:
-          UserError: if there are no files of the raw split, or a field of the record is not in
-            them.
+          UserError: if there are no files of the raw split, or they lack a field of the record.
         """
         files = self._files(dataset, parse_spec(spec)[0])
         if isinstance(files, str):
@@ -159,9 +159,9 @@ class HubSource:
             begin = end
 
     def fingerprint(self, dataset: Dataset, spec: str) -> str:
-        """Digest of the record's Hub and of the files that hold the slice.
+        """Returns a digest of the record's Hub and of the files of the slice.
 
-        On disk their bytes count, on the hub their names and versions.
+        It is of the bytes of files on disk, and of names and versions of files on the hub.
         """
         raw_split = parse_spec(spec)[0]
         hub = dataset.hub
@@ -182,9 +182,9 @@ class HubSource:
         )
 
     def _files(self, dataset: Dataset, raw_split: str) -> Sequence[pathlib.Path | str] | str:
-        """The files of a raw split, on disk if it lies there; or why there are none."""
+        """The files of a raw split, those on disk if there are any; or why there are none."""
         if dataset.hub is None:
-            return "has no copy on the Hugging Face hub that can be read without its own code"
+            return _NO_COPY
         files = self._local(dataset, raw_split)
         if files:
             return files
@@ -194,26 +194,16 @@ class HubSource:
                 f"{self.directory / dataset.hub.id / dataset.hub.config}"
             )
         files = self._remote(dataset, raw_split)
-        return (
-            files
-            if isinstance(files, str)
-            else [f"hf://datasets/{dataset.hub.id}@{_REVISION}/{f}" for f in files]
-        )
+        if isinstance(files, str):
+            return files
+        return [f"hf://datasets/{dataset.hub.id}@{_REVISION}/{f}" for f in files]
 
     def _local(self, dataset: Dataset, raw_split: str) -> list[pathlib.Path]:
-        # The hub calls a split 'partial-...' of which it converted only the first gigabytes.
-        for prefix in ("", "partial-"):
-            folder = (
-                self.directory
-                / dataset.hub.id
-                / dataset.hub.config
-                / (prefix + _hub_split(dataset, raw_split))
-            )
-            files = (
-                sorted(f for f in folder.glob("*") if f.suffix in _SUFFIXES)
-                if folder.is_dir()
-                else []
-            )
+        config = self.directory / dataset.hub.id / dataset.hub.config
+        for prefix in _PREFIXES:
+            folder = config / f"{prefix}{_hub_split(dataset, raw_split)}"
+            entries = folder.glob("*") if folder.is_dir() else ()
+            files = sorted(entry for entry in entries if entry.suffix in _SUFFIXES)
             if files:
                 return files
         return []
@@ -223,7 +213,7 @@ class HubSource:
         listing = self._listing(dataset)
         if isinstance(listing, str):
             return listing
-        for prefix in ("", "partial-"):
+        for prefix in _PREFIXES:
             folder = f"{dataset.hub.config}/{prefix}{_hub_split(dataset, raw_split)}/"
             files = sorted(
                 f.path for f in listing if f.path.startswith(folder) and f.path.endswith(".parquet")
@@ -236,13 +226,13 @@ class HubSource:
         )
 
     def _listing(self, dataset: Dataset) -> list[Any] | str:
-        """The files of a configuration on the hub, asked once; or why they cannot be had."""
+        """The files of a configuration on the hub, requested once; or why there are none."""
         key = (dataset.hub.id, dataset.hub.config)
         if key not in self._listings:
-            self._listings[key] = self._unreachable or _offline() or self._ask(*key)
+            self._listings[key] = self._unreachable or _offline() or self._request_listing(*key)
         return self._listings[key]
 
-    def _ask(self, repository: str, config: str) -> list[Any] | str:
+    def _request_listing(self, repository: str, config: str) -> list[Any] | str:
         import huggingface_hub
         from huggingface_hub import errors
 
@@ -253,16 +243,16 @@ class HubSource:
             return [entry for entry in entries if hasattr(entry, "blob_id")]
         except errors.GatedRepoError:
             return (
-                f"{repository} asks for a login: accept its terms on its page on the hub and "
-                f"type hf auth login"
+                f"{repository} needs a login: accept its terms on its page on the hub and run "
+                "hf auth login"
             )
         except errors.RevisionNotFoundError:
             return f"{repository} has no parquet files made by the hub ({_REVISION})"
         except errors.RepositoryNotFoundError:
-            return f"{repository} is not on the hub, or asks for a login (hf auth login)"
+            return f"{repository} is not on the hub, or needs a login (hf auth login)"
         except errors.EntryNotFoundError:
             return f"{repository} has no configuration {config!r} among its parquet files"
-        # The client's transports raise anything; the reason goes to the user.
+        # The HTTP client can raise anything; the user needs the reason.
         except Exception as error:
             self._unreachable = f"the hub cannot be reached ({_first_line(error)})"
             return self._unreachable
@@ -270,7 +260,7 @@ class HubSource:
     def _download(self, dataset: Dataset, files: list[str]) -> str | None:
         import huggingface_hub
 
-        # A split gets its name when it is whole, so that what lies there is never half of it.
+        # A split is renamed to its place when it is complete, so that a part is never read.
         unfinished = self.directory / "unfinished" / dataset.hub.id
         try:
             for name in files:
@@ -285,7 +275,7 @@ class HubSource:
             target = self.directory / dataset.hub.id / folder
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(unfinished / folder, target)
-        except Exception as error:  # as in `_ask`
+        except Exception as error:  # as in `_request_listing`
             return f"not downloaded ({_first_line(error)})"
         return None
 
@@ -319,9 +309,7 @@ def _parquet_rows(file: str) -> int:
 
 
 def _tables(file: str) -> Iterator[tuple[Any, Any]]:
-    """(Arrow table of some rows, their `datasets.Features` or None) over a JSON file, in order.
-    Imports `datasets`.
-    """
+    """Yields (Arrow table of some rows, their `datasets.Features` or None) of a JSON file."""
     import datasets
 
     with _readable(file):
@@ -331,9 +319,7 @@ def _tables(file: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _parquet_tables(file: str, wanted: np.ndarray) -> Iterator[tuple[Any, Any]]:
-    """As `_tables`, for a parquet file; row groups without any of the wanted rows are passed over,
-    and give None.
-    """
+    """As `_tables` for a parquet file; of a row group without wanted rows only the length."""
     import datasets
     import fsspec
     import pyarrow.parquet
@@ -356,8 +342,12 @@ def _parquet_tables(file: str, wanted: np.ndarray) -> Iterator[tuple[Any, Any]]:
 def _read(
     file: str, begin: int, wanted: np.ndarray
 ) -> Iterator[tuple[int, dict[str, Any], dict[str, list[str]]]]:
-    """(position, row, field -> class names) of wanted positions, ascending, in a file whose first
-    row has position `begin`.
+    """Yields (position, row, field -> class names) of wanted rows of a file, ascending.
+
+    Args:
+      file: a path or a URL of fsspec.
+      begin: position of the first row of the file in its raw split.
+      wanted: positions in the raw split.
     """
     tables = _parquet_tables(file, wanted - begin) if file.endswith(".parquet") else _tables(file)
     for table, features in tables:
@@ -377,16 +367,16 @@ def _read(
 
 @contextlib.contextmanager
 def _readable(file: str) -> Iterator[None]:
-    """Turns what the readers of parquet and JSON raise into one message."""
+    """Turns what the readers of parquet and JSON raise into one clear message."""
     import pyarrow
 
-    # to import it takes seconds, and to count rows it is not needed
+    # Its import takes seconds, and counting rows does not need it.
     datasets = sys.modules.get("datasets")
-    theirs = (datasets.exceptions.DatasetsError,) if datasets else ()
+    errors = (datasets.exceptions.DatasetsError,) if datasets else ()
     try:
         with readable(file, "fetch it again"):
             yield
-    except (pyarrow.ArrowException, *theirs) as error:
+    except (pyarrow.ArrowException, *errors) as error:
         raise UserError(
             f"{file} is not readable ({_first_line(error)}); fetch it again."
         ) from error
@@ -400,8 +390,8 @@ def _as_tfds(
     for ours, theirs in hub.rename.items():
         if theirs not in row:
             raise UserError(
-                f"the files of {dataset.name} have no field {theirs!r}, but {listed(row, 10)}; is "
-                f"that {hub.id}, configuration {hub.config}?"
+                f"the files of {dataset.name} have no field {theirs!r}, but {listed(row, 10)}; are "
+                f"they of {hub.id}, configuration {hub.config}?"
             )
         row[ours] = row.pop(theirs)
     for field, order in hub.classes.items():
@@ -412,8 +402,8 @@ def _as_tfds(
         return hub.row(row) if hub.row else row
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"a row of {dataset.name} does not look as on the hub ({type(error).__name__}: "
-            f"{error}); it has {listed(row, 10)}."
+            f"a row of {dataset.name} does not have the fields of the hub "
+            f"({type(error).__name__}: {error}); it has {listed(row, 10)}."
         ) from error
 
 
@@ -425,15 +415,15 @@ def _class(
         value = names[value] if 0 <= value < len(names) else value
     if value not in order:
         raise UserError(
-            f"the field {field!r} of {dataset.name} holds {value!r}, which is not one of its "
-            f"classes ({', '.join(order)}); the files must carry the names of the classes."
+            f"the field {field!r} of {dataset.name} is {value!r}, which is not one of its "
+            f"classes ({', '.join(order)}); the files must have the names of the classes."
         )
     return order.index(value)
 
 
 @functools.cache
 def _offline() -> str | None:
-    """Why the hub is not asked, found out once and quickly."""
+    """Why the hub cannot be reached, or None if it can; determined once."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

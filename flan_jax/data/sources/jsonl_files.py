@@ -14,18 +14,23 @@ from flan_jax.errors import UserError
 
 _ESCAPED = re.compile(rb"\\.")
 _ESCAPED_TEXT = re.compile(r"\\.")
-_MOST_CHARACTERS = 2**26  # of a row: one that does not end by then lacks a quotation mark
-# how JSON escapes each half of what lies beyond 16 bits
+# A longer row is not continued: it lacks a quotation mark.
+_MOST_CHARACTERS = 2**26
+# The escape of a surrogate: JSON writes a character beyond 16 bits as two of them.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file. A row whose text holds raw line breaks goes on over several
-    lines.
+    """Yields the objects of a JSONL file.
+
+    A row whose text has raw line breaks may extend over several lines.
+
+    Args:
+      path: the file.
 
     Raises:
-      UserError: for a line that is cut short, is no JSON object or no UTF-8, has a number that is
-        too long or is nested too deeply, with file and line number.
+      UserError: for a line that is incomplete, is not a JSON object or not UTF-8, has a number with
+        too many digits or is nested too deeply; it names the file and the line.
     """
     return (_object(text, f"{path}:{number}") for number, text in _texts(path))
 
@@ -40,7 +45,7 @@ def _texts(path: pathlib.Path) -> Iterator[tuple[int, str]]:
 
 
 def _whole_row(text: str, lines: Iterator[tuple[int, str]]) -> str:
-    """The line, and those after it up to the end of a text that it begins and does not end."""
+    """The line, and the lines after it up to the end of a text that it begins."""
     parts, size, open_text = [text], len(text), _ends_within_a_text(text)
     while open_text and size < _MOST_CHARACTERS:
         more = next(lines, None)
@@ -58,7 +63,15 @@ def _ends_within_a_text(line: str) -> bool:
 
 
 def rows_at(path: pathlib.Path, positions: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(position, row) of ascending positions in a JSONL file."""
+    """Yields (position, row) of ascending positions in a JSONL file.
+
+    Args:
+      path: the file.
+      positions: numbers of rows, ascending.
+
+    Raises:
+      UserError: as `read_jsonl`.
+    """
     left = iter(positions.tolist())
     wanted = next(left, None)
     for position, (number, text) in enumerate(_texts(path)):
@@ -77,8 +90,8 @@ def _object(text: str, where: str) -> dict[str, Any]:
         if error.lineno > 1:
             place += f" of line {error.lineno} of the row; is a quotation mark missing?"
         raise UserError(
-            f"{where}: not a whole JSON object ({error.msg.removesuffix(' at')} {place}); mend the "
-            "line or take it out."
+            f"{where}: not a complete JSON object ({error.msg.removesuffix(' at')} {place}); "
+            "repair or remove the line."
         ) from error
     except (ValueError, RecursionError) as error:  # a whole number of thousands of digits
         why = (
@@ -87,7 +100,7 @@ def _object(text: str, where: str) -> dict[str, Any]:
             else "it has a number of too many digits"
         )
         raise UserError(
-            f"{where}: not readable JSON ({why}); mend the line or take it out."
+            f"{where}: not readable JSON ({why}); repair or remove the line."
         ) from error
     if not isinstance(row, dict):
         kind = "null" if row is None else type(row).__name__
@@ -102,8 +115,8 @@ def _check_unicode(row: dict[str, Any], where: str) -> None:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where}: {error.object[error.start]!r} is half of a character, as where a text was "
-            "cut within one; mend the line or take it out."
+            f"{where}: lone surrogate {error.object[error.start]!r}, as in a text that was cut "
+            "within a character; repair or remove the line."
         ) from error
 
 
@@ -116,14 +129,15 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(
-                    f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; write the "
-                    "file anew in that encoding."
+                    f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; save the "
+                    "file in that encoding."
                 ) from error
 
 
 def count_jsonl(path: pathlib.Path) -> int:
-    """Rows of a JSONL file; parses it only where some line does not end an object, or ends within a
-    text.
+    """Returns the number of rows of a JSONL file.
+
+    Parses it only if some line does not end an object, or ends within a text.
     """
     count = 0
     with open(path, "rb") as file:

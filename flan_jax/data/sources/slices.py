@@ -1,10 +1,9 @@
-"""Which rows of a raw split are one of ours, and in what order they are read, where files may be
-sorted by label.
+"""Which rows of a raw split are in a slice, and their order, for files that may be sorted by label.
 
-TFDS shuffles rows when it prepares them. Files of the hub or a user's own are in the order of who
-made them: the first 30,000 rows may be of one class or one corpus, the last 200 as well. Of such
-files the rows of a slice ('train[-200:]') are taken by hash of their position, and those that a cap
-leaves in come from all over the file.
+TFDS shuffles rows when it prepares them. Files of the hub or of a user are not shuffled: the first
+30,000 rows may be of one class or one corpus, the last 200 as well. The rows of a slice of such
+files ('train[-200:]') are therefore chosen by hash of their position, and the rows of a capped
+training side come from the whole file.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from flan_jax.catalogue.records import Dataset
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import permutation
 
-# Of a side that is longer than its cap, blocks of so many rows come in a hashed order; so many of
-# them at a time are read in one pass over the file. Whatever is left after them comes in the order
-# of the file.
+# A training side longer than its cap is read in blocks of this many rows, in a hashed order. Each
+# pass over the file reads so many blocks; the rows after them come in the order of the file.
 BLOCK_ROWS = 100
 _BLOCKS_AT_A_TIME = (1, 8, 64, 512)
-# The rows of a slice are chosen one by one up to this many, above by such blocks: of 40 M rows of
-# WMT, 30,000 single ones would stand in every row group of the files, 300 blocks in one of a
-# hundred.
+# The rows of a slice are chosen one by one in splits of up to this many rows, by blocks in longer
+# ones: of the 40 M rows of WMT, 30,000 single rows would be in every row group of the files, 300
+# blocks are in one of a hundred.
 _ROWS_ONE_BY_ONE = 2**22
 
 Row = TypeVar("Row")
@@ -35,7 +33,7 @@ _SPEC = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")
 
 
 def parse_spec(spec: str) -> tuple[str, slice]:
-    """'train[:-200]' -> ('train', slice(None, -200)).
+    """Returns the raw split and the slice of a text such as 'train[:-200]'.
 
     Raises:
       UserError: if it is not a split name with an optional [begin:end].
@@ -43,7 +41,7 @@ def parse_spec(spec: str) -> tuple[str, slice]:
     match = _SPEC.fullmatch(spec)
     if not match:
         raise UserError(
-            f"{spec!r} is no slice of a split; write for example 'train', 'train[:-200]' or "
+            f"{spec!r} is not a slice of a split; examples are 'train', 'train[:-200]' and "
             "'test[100:200]'."
         )
     begin, end = (int(part) if part else None for part in match.groups()[1:])
@@ -51,15 +49,19 @@ def parse_spec(spec: str) -> tuple[str, slice]:
 
 
 def reading_order(dataset: Dataset, spec: str, count: int) -> Iterator[np.ndarray]:
-    """The positions of a slice's rows in a raw split of `count` rows, in the order in which they
-    are to be read.
+    """Yields the positions of the rows of a slice, in the order in which to read them.
 
-    A slice that is one of the dataset's own holds rows by hash, disjoint from its other slices; any
-    other one, such as a user's 'train[:10]', those between its ends. The training side, if it is
-    longer than the cap, comes in blocks whose order is hashed.
+    A slice of the dataset's record has rows chosen by hash, disjoint from its other slices; any
+    other slice, such as 'train[:10]', has the rows between its ends. A training side longer than
+    the cap comes in blocks in a hashed order.
+
+    Args:
+      dataset: a dataset of the catalogue.
+      spec: a slice of a raw split.
+      count: number of rows of the raw split.
 
     Yields:
-      int64 arrays, each to be read in one pass over the file; the last one ascends.
+      int64 arrays, one for each pass over the file; the last one ascends.
     """
     raw_split, part = parse_spec(spec)
     begin, end, _ = part.indices(count)
@@ -82,9 +84,7 @@ def reading_order(dataset: Dataset, spec: str, count: int) -> Iterator[np.ndarra
 
 
 def _hashed(count: int, raw_split: str, begin: int, end: int) -> np.ndarray:
-    """Numbers begin:end of all positions in a hashed order; of a long split, blocks of neighbors
-    are kept together.
-    """
+    """Positions begin:end in a hashed order; blocks of neighbors stay together in a long split."""
     size = 1 if count <= _ROWS_ONE_BY_ONE else BLOCK_ROWS
     order = permutation(-(-count // size), "slices", raw_split)
     ends = np.cumsum(np.minimum(size, count - order * size))
@@ -97,8 +97,11 @@ def _hashed(count: int, raw_split: str, begin: int, end: int) -> np.ndarray:
 def in_order(
     positions: np.ndarray, read: Callable[[np.ndarray], Iterator[tuple[int, Row]]]
 ) -> Iterator[tuple[int, Row]]:
-    """(position, row) in the order of the positions, though `read` takes and gives them in
-    ascending order.
+    """Yields (position, row) in the order of the positions.
+
+    Args:
+      positions: numbers of rows, in any order.
+      read: yields (position, row) for ascending positions.
     """
     if (np.diff(positions) > 0).all():
         yield from read(positions)

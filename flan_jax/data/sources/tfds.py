@@ -92,7 +92,7 @@ class TfdsSource:
         socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
         try:
             self._builder(dataset).download_and_prepare()
-        # TFDS and its transports raise anything; the reason goes to the user
+        # TFDS and its HTTP client can raise anything; the user needs the reason.
         except Exception as error:
             lines = str(error).strip().splitlines() or ["failed"]
             return f"{type(error).__name__}: {lines[0]}"
