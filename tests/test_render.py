@@ -204,7 +204,7 @@ def test_template_choice_depends_on_row_and_epoch_not_on_position():
 
 
 def test_a_row_without_its_fields_is_an_error_with_the_dataset():
-    with pytest.raises(UserError, match="the row function cannot read a row of rte"):
+    with pytest.raises(UserError, match="a row of rte cannot be read by its row function"):
         read_row(CATALOGUE["rte"], {"premise": "x"})
 
 

@@ -30,8 +30,8 @@ def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict
         raise
     except Exception as error:  # row functions are users' own and raise anything
         raise UserError(
-            f"the row function cannot read {where} ({type(error).__name__}: {error}); the row has "
-            f"{listed(raw, 10) or 'no fields'}."
+            f"{where} cannot be read by its row function ({type(error).__name__}: {error}); the "
+            f"row has {listed(raw, 10) or 'no fields'}."
         ) from error
 
 

@@ -1,6 +1,4 @@
-"""The optional filter of training rows (DECONTAMINATE): those that share words with a held-out row
-do not train.
-"""
+"""The filter of training rows (DECONTAMINATE): no row that shares words with a held-out row."""
 
 from __future__ import annotations
 
@@ -20,13 +18,12 @@ from flan_jax.storage.hashing import digest
 
 
 class HeldOutFilter:
-    """Leaves out the training rows that share an n-gram with a row of `datasets`; the rules are
-    `held_out_index`'s.
+    """Drops training rows that share an n-gram with a row of `datasets`, by the rules of `index`.
 
     Args:
       datasets: the held-out datasets that are available.
-      source: where their rows are.
-      split: which of their splits is evaluated.
+      source: where rows come from.
+      split: the split that is evaluated.
     """
 
     def __init__(self, datasets: Sequence[Dataset], source: Source, split: str):
@@ -34,8 +31,9 @@ class HeldOutFilter:
 
     @functools.cached_property
     def key(self) -> str:
-        """Names everything that decides what is left out, without reading the rows: part of a
-        cached shard's key.
+        """Digest of everything that decides which rows are dropped; part of the key of a shard.
+
+        It does not need the rows.
         """
         rows = [
             [
@@ -58,8 +56,12 @@ class HeldOutFilter:
         rows: Iterator[tuple[str, dict[str, Any]]],
         counts: collections.Counter,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The rows that share nothing, in their order; the others are counted by held-out
-        dataset.
+        """Yields the rows that share nothing, in their order.
+
+        Args:
+          dataset: the dataset of the rows.
+          rows: (row id, fields) of each row.
+          counts: receives the number of dropped rows by held-out dataset.
         """
         rows, again = itertools.tee(rows)
         for item, other in zip(rows, self._index.matches(dataset, (row for _, row in again))):

@@ -1,19 +1,19 @@
-"""The n-grams of held-out rows, and what of them stands, word for word, in training rows.
+"""The n-grams of held-out rows, and the search for them, word for word, in training rows.
 
-Rows are compared by what is their own: fields, options that a row brings along, a free-text answer;
-never by the wording of templates, nor by fixed options. Words are runs of Unicode word characters
-in lower case, so case, punctuation and spacing make no difference. The rules are those of GPT-3
-(Brown et al. 2020, appendix C), to which the FLAN paper's appendix C refers for its own look at the
-pretraining corpus:
+Rows are compared by their fields, by options that differ from row to row, and by a free-text
+answer; not by the wording of templates or by fixed options. Words are runs of Unicode word
+characters in lower case, so case, punctuation and spacing make no difference. The rules are those
+of GPT-3 (Brown et al. 2020, appendix C), to which the FLAN paper's appendix C refers for its own
+look at the pretraining corpus:
 
-* N words in a row must be shared. N is the 5th percentile of a held-out dataset's row lengths in
-  words, at least 8 (fewer collide by chance) and at most 13.
+* N consecutive words must be shared. N is the 5th percentile of the row lengths of a held-out
+  dataset in words, at least 8 (fewer words coincide by accident) and at most 13.
 * A text of 8 to N - 1 words must equal a field of a training row. A row without a text of 8 words
   must equal, as a whole, a field or all fields of a training row (GPT-3 compares short examples as
   a whole, too).
-* What stands in more than 10 documents is a phrase, not a copy. In GPT-3 this is a rule of the
-  filter of the training set, not of the table of overlaps. A document here is a field's text,
-  however many rows repeat it: the rows of SQuAD repeat each paragraph, and a paragraph is no
+* An n-gram of more than 10 documents is a phrase, not a copy. In GPT-3 this is a rule of the filter
+  of the training set, not of the table of overlaps. A document here is the text of a field,
+  however many rows repeat it: the rows of SQuAD repeat each paragraph, and a paragraph is not a
   phrase. Whole texts are counted by rows.
 """
 
@@ -51,14 +51,14 @@ PHRASE_DOCUMENTS = 10
 
 
 class Rows(NamedTuple):
-    """Rows of one dataset: (row id, fields as `read_row` gives them)."""
+    """Rows of one dataset: (row id, fields as `read_row` returns them)."""
 
     dataset: Dataset
     rows: Iterable[tuple[str, Mapping[str, Any]]]
 
 
 def gram_words(lengths: Sequence[int]) -> int:
-    """N for rows of these lengths in words: their 5th percentile, from 8 to 13."""
+    """Returns N for rows of these lengths in words: their 5th percentile, from 8 to 13."""
     if not len(lengths):
         return MIN_WORDS
     return int(
@@ -67,8 +67,13 @@ def gram_words(lengths: Sequence[int]) -> int:
 
 
 def read_rows(source: Source, dataset: Dataset, split: str, max_rows: int | None = None) -> Rows:
-    """The usable rows of a split as a run reads them: training rows up to the dataset's cap; at
-    most `max_rows`.
+    """Returns the usable rows of a split as a run reads them.
+
+    Args:
+      source: where rows come from.
+      dataset: a dataset that is available.
+      split: 'train' (up to the cap of the dataset), 'validation' or 'test'.
+      max_rows: at most this many rows; None for no limit.
     """
     limits = [
         n for n in (max_rows, dataset.train_cap if split == "train" else None) if n is not None
@@ -80,9 +85,7 @@ def read_rows(source: Source, dataset: Dataset, split: str, max_rows: int | None
 
 
 def own_texts(dataset: Dataset, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, text) of what is a row's own: first its fields, then its options or its answer unless
-    they are fixed.
-    """
+    """Returns (name, text) of a row: its fields, then options or answer unless they are fixed."""
     texts = [(name, row[name]) for name in dataset.fields]
     if dataset.options == FROM_ROW:
         return texts + [("options", option) for option in row["options"]]
@@ -123,14 +126,12 @@ class HeldOutIndex:
     def build(
         cls, datasets: Iterable[Dataset], source: Source, split: str = "test"
     ) -> HeldOutIndex:
-        """The index of a split of held-out datasets, all rows."""
+        """Returns the index of all rows of a split of held-out datasets."""
         return cls(read_rows(source, dataset, split) for dataset in datasets)
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits of everything that decides `match`; part of the key of a cache of
-        filtered rows.
-        """
+        """Returns 32 hexadecimal digits of everything that decides `match`."""
         rules = (WORD_PATTERN, MIN_WORDS, MAX_WORDS, LENGTH_PERCENTILE, PHRASE_DOCUMENTS)
         value = hashlib.blake2b(repr((rules, self._names())).encode(), digest_size=16)
         for kind, keys in self._keys.items():
@@ -139,13 +140,16 @@ class HeldOutIndex:
         return value.hexdigest()
 
     def match(self, dataset: Dataset, row: Mapping[str, Any]) -> str | None:
-        """The held-out dataset with which a training row shares an n-gram (the first by name), or
-        None.
+        """Returns the first held-out dataset, by name, that shares an n-gram with a row, or None.
+
+        Args:
+          dataset: the dataset of the row.
+          row: a training row, as `read_row` returns it.
         """
         return next(self.matches(dataset, [row]))
 
     def matches(self, dataset: Dataset, rows: Iterable[Mapping[str, Any]]) -> Iterator[str | None]:
-        """`match` of many rows, in their order; many times faster than row by row."""
+        """Yields `match` of many rows, in their order; many times faster than row by row."""
         owners, names = self._owners(), self._names()
         for block in self._blocks(Rows(dataset, (("", row) for row in rows))):
             keys, texts = self._hits(block)
@@ -161,9 +165,7 @@ class HeldOutIndex:
         return sorted(corpus.name for corpus in self.corpora)
 
     def _owners(self) -> np.ndarray:
-        """For each key the place in `_names` of the first dataset that has it; their number for a
-        phrase.
-        """
+        """Of each key the first of `_names` that has it, as an index; their number for a phrase."""
         if self._owner is None:
             names = self._names()
             owner = np.full(self.size, len(names), np.int32)
@@ -184,15 +186,15 @@ class HeldOutIndex:
         return self._owner
 
     def find(self, kind: int, hashes: np.ndarray) -> np.ndarray:
-        """The key numbers of hashes that are all in the index, as those of its own corpora are."""
+        """Returns the key numbers of hashes that are all in the index: int64 [hashes]."""
         return self._keys[kind].find(hashes)[1]
 
     def hash_of(self, keys: np.ndarray) -> np.ndarray:
-        """The hashes of key numbers: an order that depends on nothing but the words."""
+        """Returns the hashes of key numbers: an order that depends only on the words."""
         return np.concatenate([k.values for k in self._keys.values()])[keys]
 
-    def search(self, rows: Rows) -> Found:
-        """All that a training dataset shares with the index, phrases too."""
+    def search(self, rows: Rows) -> SharedKeys:
+        """Returns everything that a training dataset shares with the index, phrases too."""
         keys, texts, documents, row_ids = [], [], [], []
         row_numbers, row_texts, count, text_count = [], [], 0, 0
         for block in self._blocks(rows):
@@ -209,7 +211,7 @@ class HeldOutIndex:
             row_texts.append(place[block.row_texts[of_hit]])
             row_ids += [block.row_ids[i] for i in numbers]
             count, text_count = count + len(block.row_ids), text_count + len(hit)
-        return Found(
+        return SharedKeys(
             rows.dataset.name,
             count,
             joined(keys),
@@ -222,16 +224,16 @@ class HeldOutIndex:
 
     def _hits(self, block: _Block) -> tuple[np.ndarray, np.ndarray]:
         """(key, text) of everything in a block that the index has; each pair once."""
-        found_keys, found_texts = [], []
+        key_parts, text_parts = [], []
         values = self.word_hashes[block.ids]
         for kind, keys in self._keys.items():
             hashes, texts, _ = hashes_of(
                 values, block.ends, kind, block.whole if kind == WHOLE else block.windows
             )
-            where, key = keys.find(hashes)
-            found_keys.append(key)
-            found_texts.append(texts[where])
-        return unique_pairs(joined(found_keys), joined(found_texts))
+            places, key = keys.find(hashes)
+            key_parts.append(key)
+            text_parts.append(texts[places])
+        return unique_pairs(joined(key_parts), joined(text_parts))
 
     def _blocks(self, rows: Rows) -> Iterator[_Block]:
         block = _Block()
@@ -281,9 +283,7 @@ class Corpus:
         return np.diff(self.ends, prepend=0)
 
     def _add_short_rows(self, fields: np.ndarray) -> None:
-        """Adds, for each row without a text of 8 words, one text of all its fields, to be compared
-        as a whole.
-        """
+        """Adds the fields of each row without a text of 8 words as one text, compared as a whole."""
         longest = np.zeros(len(self.row_ids), np.int64)
         np.maximum.at(longest, self.row_of_text, self._lengths())
         begins = self.ends - self._lengths()
@@ -307,8 +307,11 @@ class Corpus:
     def keys(
         self, kind: int, word_hashes: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(hashes, texts, positions in `ids`) of this corpus's keys of a kind, in blocks of whole
-        texts.
+        """Yields (hashes, texts, positions in `ids`) of the keys of a kind, in blocks.
+
+        Args:
+          kind: words of a window, or WHOLE.
+          word_hashes: uint64 [words], the hash of each word by number.
         """
         if kind not in (WHOLE, self.gram_words):
             return
@@ -323,19 +326,19 @@ class Corpus:
     def all_keys(
         self, word_hashes: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-        """(kind, hashes, texts, positions) of all keys, in blocks."""
+        """Yields (kind, hashes, texts, positions) of all keys, in blocks."""
         for kind in (WHOLE, self.gram_words):
             for block in self.keys(kind, word_hashes):
                 yield kind, *block
 
     def text_at(self, position: int, count: int | None, text: int, vocabulary: WordNumbers) -> str:
-        """`count` words from a position of a text on, or all of the text's."""
+        """Returns `count` words from a position of a text on, or all its words for None."""
         names = list(vocabulary)
         end = self.ends[text] if count is None else position + count
         return " ".join(names[i - 1] for i in self.ids[position:end])
 
     def documents(self, word_hashes: np.ndarray) -> np.ndarray:
-        """A uint64 for each text; the same for texts of the same words."""
+        """Returns a number for each text, equal for texts of the same words: uint64 [texts]."""
         parts = [
             hashes_of(
                 word_hashes[self.ids[begin : self.ends[last - 1]]],
@@ -349,7 +352,7 @@ class Corpus:
 
 
 class _Block:
-    """Some training rows as numbers of words; a text that several of them have is held once."""
+    """Some training rows as numbers of words; a text of several rows is stored once."""
 
     def __init__(self) -> None:
         self.flat = array.array("i")
@@ -399,7 +402,7 @@ class _Block:
         return self._ends[slot] - (self._ends[slot - 1] if slot else 0)
 
     def closed(self) -> _Block:
-        """The block with its lists as arrays."""
+        """Returns the block with its lists as arrays."""
         self.ids = np.array(self.flat, np.int32)
         self.ends = np.array(self._ends, np.int64)
         self.whole, self.windows = np.array(self._whole, bool), np.array(self._windows, bool)
@@ -411,13 +414,14 @@ class _Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a training dataset shares with an index; rows and texts without a key of the index are
-    not in it.
+class SharedKeys:
+    """What a training dataset shares with an index.
+
+    Rows and texts without a key of the index are not included.
 
     Attributes:
-      name: of the dataset.
-      count: all its rows.
+      name: the name of the dataset.
+      count: the number of all its rows.
       keys, texts: int64 [pairs], the keys of each text.
       documents: uint64 [texts], the same for texts of the same words.
       rows, row_texts: int64 [pairs], the texts of each row.
@@ -434,7 +438,7 @@ class Found:
     row_ids: list[str]
 
     def rows_with(self, keys: np.ndarray) -> np.ndarray:
-        """The rows that have one of the keys marked in a bool [keys], in reading order."""
+        """Returns the rows with one of the keys marked in a bool [keys], in reading order."""
         marked = np.zeros(len(self.documents), bool)
         marked[self.texts[keys[self.keys]]] = True
         return np.unique(self.rows[marked[self.row_texts]])

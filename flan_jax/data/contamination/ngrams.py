@@ -1,7 +1,6 @@
-"""N-grams of words as 64-bit hashes in NumPy arrays: words, their numbers, windows of N words,
-whole texts, look-up.
+"""N-grams of words as 64-bit hashes in NumPy arrays: windows of N words, whole texts, look-up.
 
-Nothing here depends on Python's own `hash`, nor on the order in which words are met.
+Nothing here depends on Python's `hash`, or on the order in which words occur.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from flan_jax.storage.hashing import stable_hash
 
 WORD_PATTERN = r"\w+"
-# the kind of key that stands for a whole text; windows have their length in words as kind
+# The kind of key for a whole text; the kind of a window is its length in words.
 WHOLE = 0
 BLOCK_WORDS = 1 << 18
 
@@ -27,13 +26,14 @@ _BASE = stable_hash("n-grams", "base") % 2**61 * 8 + 5
 
 
 def words(text: str) -> list[str]:
-    """The words of a text as they are compared."""
+    """Returns the words of a text as they are compared."""
     return _WORD.findall(text.lower())
 
 
 class WordNumbers(dict):
-    """Word -> number from 1 up, given at the first look-up; `get(word, 0)` gives 0 for a word that
-    was never met.
+    """Word -> number from 1 up, assigned at the first look-up.
+
+    `get(word, 0)` returns 0 for a word that was not looked up.
     """
 
     def __missing__(self, word: str) -> int:
@@ -41,7 +41,7 @@ class WordNumbers(dict):
         return self[word]
 
     def hashes(self) -> np.ndarray:
-        """A stable uint64 for each number; that of 0 belongs to no word."""
+        """Returns a stable hash for each number: uint64 [words + 1]; that of 0 is of no word."""
         digests = b"".join(
             hashlib.blake2b(w.encode("utf-8", "surrogatepass"), digest_size=8).digest()
             for w in itertools.chain([""], self)
@@ -50,8 +50,11 @@ class WordNumbers(dict):
 
 
 class Keys:
-    """Sorted hashes, numbered from `offset` on, behind a sieve that turns most others away at
-    once.
+    """Sorted hashes, numbered from `offset` up, behind a sieve that excludes most others quickly.
+
+    Args:
+      hashes: uint64 [any number], in any order.
+      offset: the number of the lowest hash.
     """
 
     def __init__(self, hashes: np.ndarray, offset: int):
@@ -62,7 +65,7 @@ class Keys:
         self._sieve[self.values >> self._shift] = True
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(places in `hashes`, key numbers) of those that are here."""
+        """Returns (places in `hashes`, key numbers) of those that are keys: int64 [hits] each."""
         places = np.flatnonzero(self._sieve[hashes >> self._shift])
         wanted = hashes[places]
         number = np.minimum(np.searchsorted(self.values, wanted), max(len(self.values) - 1, 0))
@@ -73,17 +76,16 @@ class Keys:
 def hashes_of(
     values: np.ndarray, ends: np.ndarray, kind: int, marked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(hashes, texts, positions) of the windows of `kind` words, or of WHOLE texts, in the texts
-    that are marked.
+    """Returns (hashes, texts, positions) of the windows of `kind` words, or of WHOLE texts.
 
-    A window's hash is the value at `_BASE`, modulo 2**64, of the polynomial whose coefficients are
-    its words' hashes: a difference of two prefix sums, shifted.
+    The hash of a window is the value at `_BASE`, modulo 2**64, of the polynomial with the hashes of
+    its words as coefficients: a difference of two prefix sums, shifted.
 
     Args:
-      values: uint64 [words], the words' hashes, one text after the other.
+      values: uint64 [words], the hashes of the words, one text after the other.
       ends: int64 [texts], where each text ends in `values`.
       kind: words of a window, or WHOLE.
-      marked: bool [texts].
+      marked: bool [texts], which texts to use.
 
     Returns:
       uint64, int64 and int64, all [windows].
@@ -117,8 +119,10 @@ def _powers(count: int) -> list[np.ndarray]:
 
 
 def text_blocks(ends: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(first text, last text + 1, first word) of blocks of whole texts with about `BLOCK_WORDS`
-    words.
+    """Yields (first text, last text + 1, first word) of blocks of about `BLOCK_WORDS` words.
+
+    Args:
+      ends: int64 [texts], where each text ends; a block has whole texts.
     """
     first = begin = 0
     while first < len(ends):
@@ -129,7 +133,7 @@ def text_blocks(ends: np.ndarray) -> Iterator[tuple[int, int, int]]:
 
 
 def unique_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different pairs of two arrays, sorted."""
+    """Returns the distinct pairs of two arrays, sorted: two arrays of one length."""
     order = np.lexsort((second, first))
     first, second = first[order], second[order]
     new = np.ones(len(first), bool)
@@ -138,11 +142,11 @@ def unique_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def joined(parts: list[np.ndarray]) -> np.ndarray:
-    """The arrays one after the other; an empty int64 array of none."""
+    """Returns the arrays one after the other; an empty int64 array for no arrays."""
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def document(text: str) -> int:
-    """A uint64 that is the same for texts of the same words."""
+    """Returns a uint64 that is the same for texts of the same words."""
     value = " ".join(words(text)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(value, digest_size=8).digest(), "little")

@@ -1,9 +1,8 @@
-"""The contamination report: which held-out rows stand, word for word, in the rows that train.
+"""The contamination report: which held-out rows occur, word for word, in the training rows.
 
-`held_out_index` has the rules, after GPT-3 (Brown et al. 2020, appendix C). That appendix also
-warns that the measure is high for datasets whose passages come from the web: the passage is shared,
-the question is not. So the report says which of a row's texts are shared, and gives an example with
-the rows to look at.
+`index` has the rules, after GPT-3 (Brown et al. 2020, appendix C). That appendix also warns that
+the measure is high for datasets with passages from the web: the passage is shared, the question is
+not. So the report has the names of the texts that are shared, and an example with its rows.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from flan_jax.catalogue.splits import held_out_split
 from flan_jax.data.contamination.index import (
     PHRASE_DOCUMENTS,
     Corpus,
-    Found,
     HeldOutIndex,
     Rows,
+    SharedKeys,
     read_rows,
 )
 from flan_jax.data.contamination.ngrams import joined, unique_pairs
@@ -54,8 +53,14 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutTotal:
-    """A held-out dataset: its rows, N in words, rows that share anything, and rows that share
-    nothing but phrases.
+    """A held-out dataset.
+
+    Attributes:
+      name: its name.
+      rows: the number of its rows.
+      words: N, the length of its n-grams.
+      overlapping: rows that share something other than phrases.
+      phrases_only: rows that share only phrases.
     """
 
     name: str
@@ -66,9 +71,13 @@ class HeldOutTotal:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """`compare`'s result, in alphabetical order; `train` has the number of rows of each training
-    dataset.
+class OverlapReport:
+    """The result of `compare`, in alphabetical order.
+
+    Attributes:
+      train: the number of rows of each training dataset.
+      held_out: the totals of each held-out dataset.
+      pairs: the pairs that share something other than phrases.
     """
 
     train: dict[str, int]
@@ -83,20 +92,20 @@ def held_out_overlap(
     split: str = "test",
     max_rows: int | None = None,
     related: str = "text",
-) -> tuple[Report, dict[str, str]]:
-    """What a run would train on of the rows that it is evaluated on.
+) -> tuple[OverlapReport, dict[str, str]]:
+    """Compares the training rows of a run with the rows that it is evaluated on.
 
     Args:
-      catalogue: the datasets there are.
+      catalogue: the registered datasets.
       source: where rows come from.
-      held_out: one of `mixture.HELD_OUT_FORMS`.
+      held_out: one of `splits.HELD_OUT_FORMS`.
       split: which rows of the held-out datasets are evaluated.
       max_rows: the first so many rows of each dataset on either side; None for all, up to a
         dataset's training cap.
-      related: what of the related datasets trains, see `mixture.held_out_split`.
+      related: which related datasets train, see `splits.held_out_split`.
 
     Returns:
-      The report, and by name why a dataset is not in it.
+      The report, and the reason by name of each dataset that is not in it.
 
     Raises:
       UserError: for an unknown form, or if a side has no rows here.
@@ -128,20 +137,24 @@ def held_out_overlap(
     return compare(*compared), left_out
 
 
-def compare(train: Iterable[Rows], held_out: Iterable[Rows]) -> Report:
-    """What each held-out dataset shares with each training dataset; the same whatever the order of
-    the datasets.
+def compare(train: Iterable[Rows], held_out: Iterable[Rows]) -> OverlapReport:
+    """Returns what each held-out dataset shares with each training dataset.
 
-    Reads the held-out rows first and keeps about 30 bytes a word of them; the training rows stream
-    by.
+    The order of the datasets makes no difference. Memory is about 30 bytes for each held-out word;
+    training rows are not kept.
+
+    Args:
+      train: the rows of each training dataset.
+      held_out: the rows of each held-out dataset.
     """
     index = HeldOutIndex(held_out)
-    found = sorted((index.search(rows) for rows in train), key=lambda f: f.name)
-    phrase = _phrases(index, found)
+    sides = sorted((index.search(rows) for rows in train), key=lambda side: side.name)
+    phrase = _phrases(index, sides)
     pairs, totals = [], []
     for corpus in sorted(index.corpora, key=lambda c: c.name):
-        shared = _HeldOutHits(index, corpus, found)
-        pairs += [pair for side in found if (pair := _pair(index, shared, side, phrase))]
+        shared = _HeldOutHits(index, corpus, sides)
+        in_corpus = [_pair(index, shared, side, phrase) for side in sides]
+        pairs += [pair for pair in in_corpus if pair is not None]
         copied = np.unique(shared.rows[~phrase[shared.keys]])
         totals.append(
             HeldOutTotal(
@@ -152,18 +165,20 @@ def compare(train: Iterable[Rows], held_out: Iterable[Rows]) -> Report:
                 len(np.unique(shared.rows)) - len(copied),
             )
         )
-    return Report({f.name: f.count for f in found}, totals, pairs)
+    return OverlapReport({side.name: side.count for side in sides}, totals, pairs)
 
 
 class _HeldOutHits:
-    """The (key, row, text, position) of a held-out dataset's keys that some training dataset has,
-    in row order.
+    """The keys of a held-out dataset that some training dataset has, in row order.
+
+    Attributes:
+      keys, rows, texts, positions: int64 [hits].
     """
 
-    def __init__(self, index: HeldOutIndex, corpus: Corpus, found: list[Found]):
+    def __init__(self, index: HeldOutIndex, corpus: Corpus, sides: list[SharedKeys]):
         self.corpus = corpus
         trained = np.zeros(index.size, bool)
-        for side in found:
+        for side in sides:
             trained[side.keys] = True
         keys, texts, positions = [], [], []
         for kind, hashes, block_texts, block_positions in corpus.all_keys(index.word_hashes):
@@ -176,9 +191,9 @@ class _HeldOutHits:
 
 
 def _pair(
-    index: HeldOutIndex, shared: _HeldOutHits, side: Found, phrase: np.ndarray
+    index: HeldOutIndex, shared: _HeldOutHits, side: SharedKeys, phrase: np.ndarray
 ) -> Pair | None:
-    """What one held-out dataset shares with one training dataset; None if nothing but phrases."""
+    """What one held-out dataset shares with one training dataset; None if only phrases."""
     copied = np.zeros(index.size, bool)
     copied[side.keys] = True
     copied &= ~phrase
@@ -215,18 +230,16 @@ def _pair(
     )
 
 
-def _phrases(index: HeldOutIndex, found: list[Found]) -> np.ndarray:
-    """bool [keys]: what stands in more than 10 training documents; a whole text, in more than 10
-    training rows.
-    """
+def _phrases(index: HeldOutIndex, sides: list[SharedKeys]) -> np.ndarray:
+    """The keys of more than 10 training documents (whole texts: rows), as bool [keys]."""
     count = np.zeros(index.size, np.int64)
-    for side in found:
+    for side in sides:
         rows_of_text = np.bincount(side.row_texts, minlength=len(side.documents))
         whole = index.is_whole[side.keys]
         np.add.at(count, side.keys[whole], rows_of_text[side.texts[whole]])
-    windows = [~index.is_whole[side.keys] for side in found]
+    windows = [~index.is_whole[side.keys] for side in sides]
     keys, _ = unique_pairs(
-        joined([side.keys[w] for side, w in zip(found, windows)]),
-        joined([side.documents[side.texts[w]] for side, w in zip(found, windows)]),
+        joined([side.keys[w] for side, w in zip(sides, windows)]),
+        joined([side.documents[side.texts[w]] for side, w in zip(sides, windows)]),
     )
     return count + np.bincount(keys, minlength=index.size) > PHRASE_DOCUMENTS
