@@ -332,7 +332,7 @@ class Corpus:
                 yield kind, *block
 
     def text_at(self, position: int, count: int | None, text: int, vocabulary: WordNumbers) -> str:
-        """Returns `count` words from a position of a text on, or all its words for None."""
+        """Returns `count` words of a text from a position on, or all its words for None."""
         names = list(vocabulary)
         end = self.ends[text] if count is None else position + count
         return " ".join(names[i - 1] for i in self.ids[position:end])
