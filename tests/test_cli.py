@@ -67,7 +67,7 @@ def test_version(capsys):
         ([], "no verb given; write flan-jax train|eval"),
     ],
 )
-def test_a_wrong_verb_is_answered_with_the_right_ones(capsys, argv, expected):
+def test_an_unknown_verb_is_an_error_that_suggests_others(capsys, argv, expected):
     assert dispatch.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("flan-jax: error: ") and expected in error and error.count("\n") == 1
@@ -82,7 +82,7 @@ def test_arguments_and_status_reach_the_verb(verb):
     assert dispatch.main(["tasks"]) == 0
 
 
-def test_a_user_error_is_one_sentence_even_through_gin(verb, capsys):
+def test_a_user_error_is_a_clear_message_also_through_gin(verb, capsys):
     @gin.configurable(module="test_cli")
     def fails():
         raise UserError("the mesh needs 8 devices; give --gin.MESH={'data': 1}.")
@@ -164,7 +164,7 @@ def test_a_diverged_run_ends_with_status_one_and_a_message(verb, capsys):
     assert capsys.readouterr().err == "flan-jax: error: step 3 has loss nan\n"
 
 
-def test_flags_of_a_verb_are_refused_in_one_sentence():
+def test_wrong_flags_of_a_verb_are_a_clear_error_message():
     parser = ArgumentParser(prog="flan-jax report")
     parser.add_argument("--output")
     with pytest.raises(

@@ -49,7 +49,7 @@ def test_answers_are_lines_in_the_order_of_the_prompts(tmp_path):
 
 
 @pytest.mark.parametrize("most", [2, 3, 7, 9])
-def test_killed_it_has_what_was_answered_and_goes_on_from_there(tmp_path, most):
+def test_a_killed_command_keeps_its_answers_and_resumes(tmp_path, most):
     whole, output = write(tmp_path / "whole.jsonl", Model()), tmp_path / "answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
         write(output, Model(most))
@@ -130,7 +130,7 @@ def test_answers_to_other_prompts_or_by_others_are_never_continued(tmp_path):
         write(tmp_path / "nowhere/answers.jsonl", Model())
 
 
-def test_a_host_that_does_not_write_answers_what_the_others_answer(tmp_path):
+def test_hosts_that_do_not_write_answer_the_same_prompts(tmp_path):
     model = Model()
     generate.write_answers(tmp_path / "answers.jsonl", PROMPTS, model, IDENTITY, 4, writes=False)
     assert model.answered == len(PROMPTS) and not list(tmp_path.iterdir())
@@ -159,7 +159,7 @@ def test_a_host_that_does_not_write_answers_what_the_others_answer(tmp_path):
         (["--method=sample", "--top_k=half"], "invalid int value: 'half'"),
     ],
 )
-def test_flags_that_do_not_fit_are_one_sentence_before_anything_is_loaded(flags, message, capsys):
+def test_wrong_flags_are_a_clear_error_message_before_a_model_is_loaded(flags, message, capsys):
     assert dispatch.main(["generate", "--gin_file=gin/flan.gin", "Is water wet?", *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
@@ -207,6 +207,6 @@ def test_an_answer_without_an_end_is_cut():
     assert generator.answers(None, [], 0) == [("abc", True), ("ab", False), ("", False)]
 
 
-def test_an_answer_of_several_lines_is_one_line():
+def test_an_answer_of_several_lines_is_printed_on_one_line():
     assert generate._on_one_line("a\nb\\n\r") == r"a\nb\\n\r"
     assert "\n" not in generate._on_one_line("a\n\nb")

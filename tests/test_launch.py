@@ -47,7 +47,7 @@ def printed(capsys, backend: str, *flags: str, train=AWKWARD) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_the_pages_show_what_is_printed(capsys, page):
+def test_the_docs_show_the_printed_commands(capsys, page):
     pairs = re.findall(
         r"^```\n(flan-jax launch .*?)^```$.*?^```(?:sh|yaml)\n(.*?)^```$",
         page.read_text(),
@@ -65,7 +65,7 @@ def test_every_backend_has_a_page():
 
 
 @pytest.mark.parametrize("backend", ["local", "print", "slurm", "tpu_vm"])
-def test_a_shell_gives_train_the_arguments_as_they_are(capsys, tmp_path, backend):
+def test_a_shell_passes_arguments_to_train_unchanged(capsys, tmp_path, backend):
     """The printed lines run in a shell whose commands note the arguments of train."""
     text = printed(capsys, backend, *FLAGS[backend])
     noted = tmp_path / "noted.jsonl"
@@ -90,7 +90,7 @@ def test_a_shell_gives_train_the_arguments_as_they_are(capsys, tmp_path, backend
         assert len(line) == (7 if backend in ("local", "print") else 4)
 
 
-def test_the_manifest_is_yaml_with_the_arguments_as_they_are(capsys):
+def test_the_manifest_is_yaml_with_unchanged_arguments(capsys):
     yaml = pytest.importorskip("yaml")
     job = yaml.safe_load(printed(capsys, "gcluster", *FLAGS["gcluster"], "--slices=2"))
     (slices,) = job["spec"]["replicatedJobs"]
@@ -174,7 +174,7 @@ def test_a_run_is_resumed_with_the_last_step_alone(capsys):
         (["--backend=gcluster", *FLAGS["gcluster"], "--name=Flan_1"], "must be lower-case letters"),
     ],
 )
-def test_what_cannot_be_launched_is_one_sentence(argv, says):
+def test_wrong_flags_are_a_clear_error_message(argv, says):
     with pytest.raises(UserError, match=re.escape(says)):
         launch.main([*argv, "--", *AWKWARD])
 
@@ -217,14 +217,14 @@ def test_an_evaluation_is_launched_as_a_run_is(capsys, verb):
         ),
     ],
 )
-def test_what_the_verb_would_refuse_is_found_before_anything_is_launched(backend, wrapped, says):
+def test_errors_of_the_verb_are_reported_before_the_launch(backend, wrapped, says):
     with pytest.raises(UserError, match=says):
         launch.main(
             [f"--backend={backend}", *FLAGS[backend], "--", "--gin_file=gin/flan.gin", *wrapped]
         )
 
 
-def test_a_wheel_is_one_of_ours_and_here_when_it_is_needed():
+def test_a_wheel_is_of_flan_jax_and_exists_when_it_runs():
     flags = ["--backend=tpu_vm", *FLAGS["tpu_vm"][:2]]
     with pytest.raises(UserError, match="is not a wheel of flan_jax, such as flan_jax-0"):
         launch.main([*flags, "--wheel=torch-1-py3-none-any.whl", "--", *AWKWARD])
@@ -249,7 +249,7 @@ scontrol() { echo "$@"; }
         (2, "RUNNING", ""),
     ],
 )
-def test_a_job_is_queued_again_where_it_is_saved_and_not_cancelled(capsys, status, state, says):
+def test_a_job_is_requeued_when_saved_and_not_canceled(capsys, status, state, says):
     script = printed(capsys, "slurm", *FLAGS["slurm"])
     result = subprocess.run(
         ["bash", "-c", REQUEUED + script],
@@ -274,14 +274,14 @@ def test_the_arguments_of_train_are_needed_and_name_no_process():
 
 
 @pytest.mark.parametrize("first", ["prepare", "flan-jax"])
-def test_what_is_no_verb_of_several_hosts_is_refused(first):
+def test_verbs_of_a_single_host_are_refused(first):
     with pytest.raises(
         UserError, match=f"begins with '{first}', but the verbs .* are train, eval, generate"
     ):
         launch.main(["--backend=local", *FLAGS["local"], "--", first, *AWKWARD])
 
 
-def test_a_program_that_is_not_here_is_one_sentence(monkeypatch):
+def test_a_missing_program_is_a_clear_error_message(monkeypatch):
     if shutil.which("sbatch"):
         pytest.skip("sbatch is here")
     with pytest.raises(
@@ -324,9 +324,7 @@ def test_two_local_processes_train(tmp_path):
         ),
     ],
 )
-def test_each_of_the_local_processes_says_what_is_wrong_and_gives_its_status(
-    tmp_path, setting, says
-):
+def test_each_local_process_prints_its_error_and_the_status_is_kept(tmp_path, setting, says):
     command = [
         sys.executable,
         "-m",
@@ -351,7 +349,7 @@ def test_addresses_with_colons_get_brackets(capsys):
     ).replace("'", "")
 
 
-def test_who_ends_the_launcher_ends_its_processes():
+def test_ending_the_launcher_ends_its_processes():
     code = (
         "import os, sys; from flan_jax import launch; sys.exit(launch._run_together([['sh', '-c', "
         "'echo up; exec sleep 60']] * 2, dict(os.environ)))"

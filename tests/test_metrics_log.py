@@ -45,7 +45,7 @@ def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_a_step_that_is_not_timed_is_in_no_pace(tmp_path, capsys):
+def test_an_untimed_step_is_in_no_logged_speed(tmp_path, capsys):
     writer = MetricsLog(
         tmp_path, 0, total=6, every=1, tensorboard=False, enabled=True, work=Work(1e9, None)
     )
@@ -56,7 +56,7 @@ def test_a_step_that_is_not_timed_is_in_no_pace(tmp_path, capsys):
     assert "s/step" in second and "ETA" in second
 
 
-def test_a_restart_takes_out_what_came_after_the_checkpoint(tmp_path):
+def test_a_restart_removes_the_lines_after_the_checkpoint(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo'
     )
@@ -67,13 +67,13 @@ def test_a_restart_takes_out_what_came_after_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     "line", [b"5", b"{}", b"{", b'{"step": "1"}', b'{"step": true}', b"\xff", b"[" * 9_999]
 )
-def test_a_damaged_line_that_no_crash_left_is_named(tmp_path, line):
+def test_a_damaged_line_is_an_error_that_names_it(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
     with pytest.raises(UserError, match="metrics.jsonl, line 2 .*take the line out"):
         log(tmp_path, step=3)
 
 
-def test_a_loss_that_is_not_finite_is_named_after_what_came_before_is_written(tmp_path):
+def test_a_loss_that_is_not_finite_raises_after_earlier_steps_are_written(tmp_path):
     writer = log(tmp_path)
     writer.add(1, metrics(1.0), tokens=1, waited=0.0)
     with pytest.raises(NonFinite, match="step 2 has loss nan") as error:

@@ -70,7 +70,7 @@ def compare(directory, *variants: dict) -> None:
     assert one["loss_after_restore"] < one["losses"][10] < one["losses"][0]
 
 
-def test_meshes_and_what_saves_memory_give_the_losses_of_one_device(tmp_path):
+def test_meshes_with_memory_savings_have_the_losses_of_one_device(tmp_path):
     compare(
         tmp_path,
         {"mesh": {"fsdp": 8}, "microbatches": 2, "remat": "full"},
@@ -79,7 +79,7 @@ def test_meshes_and_what_saves_memory_give_the_losses_of_one_device(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_alone_gives_the_losses_of_one_device(tmp_path):
+def test_each_mesh_and_memory_saving_has_the_losses_of_one_device(tmp_path):
     compare(
         tmp_path,
         *(
@@ -109,7 +109,7 @@ def test_unscanned_layers_give_the_same_losses(tmp_path):
 
 
 @pytest.mark.slow
-def test_bfloat16_gives_the_same_losses_within_a_hundredth(tmp_path):
+def test_bfloat16_has_the_same_losses_within_a_hundredth(tmp_path):
     low = {**ONE, "dtype": "bfloat16"}
     one, *others = results(
         start(
@@ -128,7 +128,7 @@ def test_bfloat16_gives_the_same_losses_within_a_hundredth(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one_and_its_checkpoint_moves(tmp_path):
+def test_two_processes_have_the_losses_of_one_and_share_checkpoints_with_it(tmp_path):
     variant = {"mesh": THREE_AXES, "microbatches": 2}
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -188,7 +188,7 @@ def test_parameters_go_by_the_rules_and_tiny_ones_are_replicated():
     assert specs["scale"] == specs["relpos"] == specs["count"] == PartitionSpec()
 
 
-def test_what_does_not_divide_is_named():
+def test_an_axis_that_does_not_divide_names_the_parameter():
     mesh = AbstractMesh((2, 2, 4), partitioning.MESH_AXES)
     with pytest.raises(UserError, match="decoder/wo has 6 mlp, .*model=4.* such as model=2"):
         partitioning.state_shardings({"decoder": {"wo": boxed((6, 16), "mlp", "embed")}}, mesh)

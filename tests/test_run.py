@@ -61,7 +61,7 @@ def finished(cache, tmp_path_factory) -> pathlib.Path:
     return model_dir
 
 
-def test_a_whole_run_leaves_what_a_paper_needs(finished):
+def test_a_run_writes_the_files_that_a_paper_needs(finished):
     for name in (
         "config.gin",
         "model-info.txt",
@@ -162,7 +162,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     assert result.returncode == 2 and "cannot be read" in result.stderr
 
 
-def test_what_the_model_of_another_program_trained_on_is_not_known(tmp_path):
+def test_training_datasets_of_checkpoints_of_other_programs_are_unknown(tmp_path):
     data = types.SimpleNamespace(candidates=lambda: ["cola"])
     assert run_record.trained_on(tmp_path, data) == run_record.trained_before(str(tmp_path)) == []
     (tmp_path / "config.gin").write_text("")  # a run of an older version
@@ -294,7 +294,7 @@ def test_a_loss_that_is_not_finite_names_step_and_datasets(cache, tmp_path):
     assert result.stderr.startswith("flan-jax: error: step "), result.stderr
 
 
-def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cache, tmp_path):
+def test_a_state_with_a_validation_loss_that_is_not_finite_is_not_saved(cache, tmp_path):
     arguments = command(
         "train",
         cache,
@@ -324,7 +324,9 @@ def test_a_state_that_gives_no_number_is_not_saved_so_that_the_advice_helps(cach
         (["--gin.LOSS_CHUNKS=7"], "LOSS_CHUNKS=7 does not divide the 48 tokens"),
     ],
 )
-def test_bad_input_is_one_sentence_and_status_two(cache, tmp_path, arguments, says):
+def test_wrong_settings_end_with_a_clear_error_message_and_status_2(
+    cache, tmp_path, arguments, says
+):
     result = run(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 2 and says in last, output_tail(result)
@@ -407,7 +409,7 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
         run_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
 
 
-def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
+def test_a_damaged_mixture_json_is_a_clear_error_message(tmp_path):
     (tmp_path / "mixture.json").write_text('{"seed": 0, "ca')
     with pytest.raises(
         UserError, match="mixture.json is not readable .*delete it if settings and data"
@@ -415,7 +417,7 @@ def test_a_damaged_record_of_the_run_is_one_sentence(tmp_path):
         run_record.check_same(tmp_path, {"seed": 0})
 
 
-def test_settings_that_changed_are_told():
+def test_changed_settings_are_listed():
     before = (
         "A = 1\nB.c = @d\n# E = 1\nF = 'x'\nG = \\\n    'long'\nH = {'a': 1,\n     'b': 2}\nI = 4\n"
     )

@@ -68,7 +68,7 @@ def test_relative_paths_count_from_where_they_were_typed(started, tmp_path):
     assert "VOCABULARY = 'bytes'" in text and "'some.module'" in text and "DATA_DIR = None" in text
 
 
-def test_a_run_is_where_its_config_lies(started, tmp_path):
+def test_a_run_directory_is_where_its_config_gin_is(started, tmp_path):
     moved, copied = tmp_path / "moved", tmp_path / "copied"
     started.rename(moved)
     shutil.copytree(moved, copied)
@@ -86,7 +86,7 @@ def test_a_run_is_where_its_config_lies(started, tmp_path):
     assert parse(f"{copied}/checkpoints/100").checkpoint == f"{copied}/checkpoints/100"
 
 
-def test_a_run_whose_macros_for_its_directory_lie_in_a_circle_is_where_its_config_lies(started):
+def test_a_run_directory_with_circular_macros_is_where_its_config_gin_is(started):
     config = started / "config.gin"
     text = config.read_text()
     config.write_text(text + "\nMODEL_DIR = %PLACE\nPLACE = %MODEL_DIR\n")
@@ -142,7 +142,7 @@ def record(directory: pathlib.Path, dataset: str, **more) -> None:
     (directory / "mixture.json").write_text(json.dumps({"card": [{"dataset": dataset}], **more}))
 
 
-def test_what_a_model_trained_on_includes_what_it_began_with(tmp_path):
+def test_trained_on_includes_the_datasets_of_the_initial_checkpoint(tmp_path):
     record(tmp_path / "first", "rte")
     record(
         tmp_path / "second", "cola", initial_checkpoint_path=str(tmp_path / "first/checkpoints/7")
@@ -156,7 +156,7 @@ def test_what_a_model_trained_on_includes_what_it_began_with(tmp_path):
     assert run_record.trained_before(None) == run_record.trained_before(str(tmp_path)) == []
 
 
-def test_what_a_run_began_with_is_noted_again_where_its_record_was_deleted(tmp_path):
+def test_trained_before_is_recorded_again_after_mixture_json_was_deleted(tmp_path):
     record(tmp_path / "first", "rte")
     record(tmp_path / "second", "cola", trained_before=["copa"])
     began = functools.partial(

@@ -1,4 +1,4 @@
-"""What saves memory in a training step and what it costs: nothing in the numbers."""
+"""Training steps that save memory compute the same losses; profiles; finite parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from flan_jax.training.step import make_eval_step, make_train_step
 CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")
 
 
-def test_rounding_by_chance_keeps_the_mean_and_takes_a_neighbour():
+def test_stochastic_rounding_keeps_the_mean_and_yields_a_neighbor():
     # a quarter of the way from 1 to the next bfloat16, 1 + 2^-7
     x = jnp.full(40000, 1.0 + 2.0**-9 / 2)
     x = x.at[:4].set(jnp.array([0.0, -2.5, 3.0e38, -1e-30]))
@@ -34,7 +34,7 @@ def test_rounding_by_chance_keeps_the_mean_and_takes_a_neighbour():
     np.testing.assert_allclose(np.float32(rounded[2:4]), x[2:4], rtol=2**-7)
 
 
-def test_parameters_that_are_not_finite_are_found_before_they_are_saved():
+def test_all_finite_finds_nan_and_infinity():
     params = {"a": jnp.ones(3), "b": {"c": jnp.zeros((2, 2))}}
     assert loop.all_finite(params)
     for value in (jnp.nan, jnp.inf):
@@ -77,7 +77,7 @@ def test_equal_logits_are_no_right_answers():
     assert losses.token_loss(logits, targets, jnp.ones([1, 2]))[3] == 1
 
 
-def test_loss_in_chunks_is_the_loss_and_refuses_what_does_not_divide():
+def test_chunked_loss_equals_the_loss_and_refuses_uneven_chunks():
     rng = np.random.default_rng(0)
     hidden, table = jnp.float32(rng.normal(size=(2, 12, 8))), jnp.float32(rng.normal(size=(8, 50)))
     targets, weights = rng.integers(0, 50, (2, 12)), rng.integers(0, 2, (2, 12))
@@ -134,7 +134,7 @@ def test_each_way_of_saving_memory_saves_some():
     assert temporaries(remat="full", loss_chunks=4) < 0.7 * full
 
 
-def test_validation_in_chunks_gives_the_same_numbers():
+def test_chunked_validation_has_the_same_metrics():
     model = T5(CONFIG)
     batch = dict.fromkeys(
         (
@@ -153,7 +153,7 @@ def test_validation_in_chunks_gives_the_same_numbers():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, chunked)
 
 
-def test_a_profile_of_two_steps_lies_in_its_directory(tmp_path, capsys):
+def test_a_profile_of_two_steps_is_in_its_directory(tmp_path, capsys):
     log.configure()
     profile = Profile(tmp_path, begin=5, end=20, steps=2)
     for step in range(6, 11):
@@ -171,7 +171,7 @@ def test_a_profile_longer_than_the_run_ends_with_it(tmp_path, end, first, last):
     assert (profile.first, profile.last) == (first, last)
 
 
-def test_a_profile_of_a_run_that_is_ended_is_kept(tmp_path, capsys):
+def test_a_profile_of_a_preempted_run_is_kept(tmp_path, capsys):
     log.configure()
     profile = Profile(tmp_path, begin=0, end=20, steps=10)
     for step in range(1, 5):

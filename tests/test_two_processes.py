@@ -46,7 +46,7 @@ def two(cache, tmp_path_factory):
     return model_dir, finish(start_two(command, devices=2))
 
 
-def test_the_first_line_says_who_and_where(two):
+def test_the_first_line_has_process_and_mesh(two):
     for index, output in enumerate(two[1]):
         assert output.splitlines()[0] == (
             f"process {index} of 2, 4 cpu devices, mesh {{'data': 2, 'fsdp': 2, 'model': 1}}"
@@ -64,7 +64,7 @@ def test_each_process_makes_only_its_own_rows(two):
 @pytest.mark.parametrize(
     "devices, mesh", [(1, "{'data': 1}"), (8, "{'data': 2, 'fsdp': 2, 'model': 2}")]
 )
-def test_one_process_restores_what_two_have_written_bit_for_bit(two, cache, devices, mesh):
+def test_one_process_restores_the_checkpoint_of_two_bit_for_bit(two, cache, devices, mesh):
     model_dir, outputs = two
     saved = [printed(output, "arrays")[-1] for output in outputs]
     assert (
@@ -197,7 +197,7 @@ def test_the_processes_of_a_job_find_each_other(place):
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "this looks like an Open MPI job of several ranks, but"),
     ],
 )
-def test_a_job_whose_processes_are_not_found_does_not_train_alone(cache, tmp_path, variables, says):
+def test_a_job_that_finds_no_peers_does_not_train_alone(cache, tmp_path, variables, says):
     result = subprocess.run(
         [*TRAIN, *arguments(cache, tmp_path / "lost")],
         capture_output=True,

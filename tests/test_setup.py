@@ -1,4 +1,4 @@
-"""What verbs open: one program at a time in the directory of a run or of results."""
+"""cli/setup: a lock per directory, and preparations that end early."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from flan_jax.errors import UserError
 
 HOLD = """
 import pathlib, sys
-from flan_jax.cli import setup as opening
-with opening.alone(pathlib.Path(sys.argv[1]), ".train.lock", "flan-jax train"):
+from flan_jax.cli import setup
+with setup.alone(pathlib.Path(sys.argv[1]), ".train.lock", "flan-jax train"):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("error", [None, OSError("cannot write"), UserError("cannot write")])
-def test_a_directory_that_is_removed_meanwhile_is_one_message(tmp_path, error):
+def test_a_directory_removed_during_the_work_is_a_clear_error_message(tmp_path, error):
     says = "run was removed while flan-jax train worked in it: what was saved there is lost"
     with (
         pytest.raises(UserError, match=says),
@@ -39,7 +39,7 @@ def test_a_directory_that_is_removed_meanwhile_is_one_message(tmp_path, error):
         raise OSError("of its own")
 
 
-def test_a_second_run_in_a_directory_is_refused_until_the_first_one_is_dead(tmp_path):
+def test_a_second_run_in_a_directory_is_refused_until_the_first_ends(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
         text=True,
@@ -66,7 +66,7 @@ def test_a_second_run_in_a_directory_is_refused_until_the_first_one_is_dead(tmp_
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGKILL, 1), (signal.SIGTERM, 143)])
-def test_a_preparation_that_is_ended_from_outside_is_one_message(
+def test_a_preparation_ended_by_a_signal_is_a_clear_error_message(
     tmp_path, monkeypatch, capsys, number, status
 ):
     program = tmp_path / "python"
