@@ -72,7 +72,7 @@ COLUMNS = {
     "temporaries": ("temporaries MB", 0, 1e6),
     "peak_rss": ("peak RSS MB", 0, 1e6),
 }
-# What `flan-jax train` prints on its way to the first step.
+# Log lines of `flan-jax train` until the first step.
 MARKS = {
     "held out:": "data opened",
     "process 0 of": "devices",
@@ -125,7 +125,7 @@ class Case:
                 *(f"--gin.T5Config.{k}={v}" for k, v in settings.items()),
                 *self.overrides,
             ],
-            ["flan_jax.models.t5", "flan_jax.training.loop"],
+            ["flan_jax.models.t5", "flan_jax.training.config"],
             may_be_unread=("ARCHITECTURE", "SIZE"),
         )
         return make_model("t5", VOCABULARY)
@@ -338,7 +338,7 @@ def measure_start(case: Case, root: pathlib.Path) -> dict[str, float]:
         ) as run:
             for line in run.stdout:
                 for begin, mark in MARKS.items():
-                    if line.startswith(begin):
+                    if begin in line:  # after the time
                         marks.setdefault(mark, time.perf_counter() - start)
                 if "step" in marks:
                     run.kill()

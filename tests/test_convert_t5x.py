@@ -624,7 +624,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
         ],
         (
             "flan_jax.data.run_data",
-            "flan_jax.training.loop",
+            "flan_jax.training.config",
             "flan_jax.optim.adafactor",
             "flan_jax.models.t5",
             "flan_jax.models.decoder",
