@@ -33,7 +33,8 @@ def check_number(
       name: what the user typed to set it.
       value: what was set.
       whole: whether it must be a whole number.
-      least, below: its bounds; without them those of int32 or float32.
+      least: its lower bound, inclusive; None for that of int32 or float32.
+      below: its upper bound, exclusive; None likewise.
       optional: whether it may be None.
 
     Raises:

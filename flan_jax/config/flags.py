@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flan_jax import log
 from flan_jax.errors import UserError
@@ -13,11 +13,11 @@ from flan_jax.messages import did_you_mean, nearest
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` whose errors are a `UserError` that suggests the nearest name."""
+    """An `argparse.ArgumentParser` that raises a `UserError` with the nearest flag or choice."""
 
     _intermixed = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.add_argument(
             "--log_level",
@@ -55,7 +55,7 @@ class ArgumentParser(argparse.ArgumentParser):
         """Raises a UserError instead of ending the process."""
         raise UserError(f"{message} (`{self.prog} --help` says more)")
 
-    def _check_value(self, action: argparse.Action, value) -> None:
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             near = did_you_mean(nearest(value, map(str, action.choices)))
             raise argparse.ArgumentError(

@@ -1,5 +1,4 @@
-"""Runs are configured with gin, as in T5X, and a misspelled name is an error instead of a run with
-other settings.
+"""The settings of a run from gin files and arguments, as in T5X; a misspelled name is an error.
 
 A run is `--gin_file=F` (any number, later ones win) and then `--gin.NAME=value`, where NAME is a
 macro such as `HELD_OUT` or a parameter such as `T5Config.emb_dim`. gin-config parses the statements
@@ -106,7 +105,7 @@ def _parse_flags(
         parser.epilog = settings_help(modules)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
     flags = parser.parse_intermixed_args(arguments)
-    run_directory.take_from(flags)
+    run_directory.add_config_of_run(flags)
     if not flags.gin_file:
         raise UserError(f"no --gin_file given; --gin_file={DEFAULT_GIN_FILE} is the default run.")
     for name in flags.gin_search_paths:

@@ -58,8 +58,9 @@ def macros_read(value: Any) -> list[str]:
 
 
 def place_of_value(parameter: str) -> tuple[str, str, str]:
-    """Returns the (scope, selector, parameter) under which gin keeps a value such as that of
-    'Train.model_dir': the last macro that it leads to.
+    """Returns the (scope, selector, parameter) under which gin keeps the value of a parameter.
+
+    That is its last macro where the parameter, such as 'Train.model_dir', reads macros.
     """
     selector, _, name = parameter.partition(".")
     item = gin_config._REGISTRY.get_match(selector)

@@ -25,35 +25,35 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def take_from(flags: argparse.Namespace) -> None:
+def add_config_of_run(flags: argparse.Namespace) -> None:
     """Puts the `config.gin` of a run, by RUN_DIR or --checkpoint, before the other gin files.
 
-    Where RUN_DIR is one of the run's steps, that step becomes the checkpoint. What is not the
-    directory of a run is a prompt, for a verb with `prompts` and where the model is given in
-    another way.
+    Where RUN_DIR is one of the run's steps, that step becomes the checkpoint. Where it is not the
+    directory of a run, it is the first prompt if the verb has `prompts` and other flags name the
+    model.
 
     Raises:
       UserError: if RUN_DIR is not the directory of a run.
     """
     run, checkpoint = getattr(flags, "run", None), getattr(flags, "checkpoint", None)
+    has_prompts = hasattr(flags, "prompts")
+    config = None if run is None else config_of(run)
+    if run is not None and config is None:
+        if not has_prompts or not (flags.gin_file or checkpoint):
+            problem = UserError if os.path.isdir(os.path.expanduser(run)) else NotHere
+            raise problem(_not_a_run(run, has_prompts))
+        flags.prompts.insert(0, run)
+        flags.run = run = None
     if run is None:
         config = config_of(checkpoint) if checkpoint and not flags.gin_file else None
-    else:
-        config = config_of(run)
-        if config is None and hasattr(flags, "prompts") and (flags.gin_file or checkpoint):
-            flags.prompts.insert(0, run)
-            flags.run = None
-            config = config_of(checkpoint) if checkpoint and not flags.gin_file else None
-        elif config is None:
-            problem = UserError if os.path.isdir(os.path.expanduser(run)) else NotHere
-            raise problem(_not_a_run(run, hasattr(flags, "prompts")))
-        elif (
-            checkpoint is None
-            and config.parent.resolve() != pathlib.Path(run).expanduser().resolve()
-        ):
-            flags.checkpoint = run
+    elif checkpoint is None and not _is_same(config.parent, run):
+        flags.checkpoint = run  # one of the run's steps
     if config is not None:
         flags.gin_file.insert(0, str(config))
+
+
+def _is_same(directory: pathlib.Path, name: str) -> bool:
+    return directory.resolve() == pathlib.Path(name).expanduser().resolve()
 
 
 def config_of(place: str) -> pathlib.Path | None:

@@ -1,5 +1,4 @@
-"""Declarations of settings: a field of a configuration states its macro, default, meaning and
-bounds in one place.
+"""Declarations of settings: macro, default, meaning and bounds of a field in one place.
 
     held_out: str = setting("HELD_OUT", "nli", "what does not train and is evaluated zero-shot")
 
@@ -7,8 +6,8 @@ A parameter of a function states the same, but for its default:
 
     def adafactor(learning_rate: Annotated[float, Setting("LEARNING_RATE", "...")] = 1e-2):
 
-`gin_files` binds the macro to the field, `checks` checks the value, `--help` and docs/settings.md list
-what is declared.
+`gin_files` binds the macro to the field, `checks` checks the value, and `--help`, docs/settings.md
+and the lines of gin/flan.gin are made from the declarations.
 """
 
 from __future__ import annotations
@@ -29,11 +28,12 @@ class Setting:
       macro: the name under which users set it; None: OWNER.FIELD is the name.
       meaning: a phrase for --help, gin/flan.gin and docs/settings.md; empty where another field of
         the same macro has it.
-      least, below: the bounds of a number; None for those of int32 or float32.
+      least: the lower bound of a number, inclusive; None for that of int32 or float32.
+      below: the upper bound of a number, exclusive; None likewise.
       choices: what a text, or each text of a list, may be; empty for any.
-      path: whether it is a path of a file or directory, or which values are; a run's config.gin has
-        paths absolute.
-      may_be_empty: whether a text may be empty; where that is its default.
+      path: whether the value is a path, or a function that returns whether a text is one. In a
+        run's config.gin, paths are absolute.
+      may_be_empty: whether a text may be empty.
     """
 
     macro: str | None
@@ -61,6 +61,7 @@ def setting(macro: str | None, default: Any, meaning: str, **limits: Any) -> Any
       meaning: see `Setting.meaning`.
       **limits: `least`, `below`, `choices` and `path` of `Setting`.
     """
+    # The empty text is allowed where it is the default: there it means "not given".
     declaration = Setting(macro, meaning, may_be_empty=default == "", **limits)
     metadata = {"setting": declaration, "default": default}
     if isinstance(default, dict):  # a mutable default is made anew

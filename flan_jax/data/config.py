@@ -19,6 +19,7 @@ from flan_jax.config.checks import (
 )
 from flan_jax.config.settings import setting
 from flan_jax.data.cache import DEFAULT_DIRECTORY
+from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
 from flan_jax.storage.paths import local_path
 
@@ -41,7 +42,7 @@ class DataConfig:
     related: str = setting(
         "RELATED",
         "text",
-        "under 'text', no dataset that shares text with a held-out one trains; under 'paper' it does",
+        "under 'text', what shares text with a held-out dataset does not train; 'paper': it does",
         choices=tuple(RULES),
     )
     commercial_only: bool = setting(
@@ -65,6 +66,7 @@ class DataConfig:
         "TRAIN_DATASETS",
         None,
         "train on at most so many datasets (15 in the paper's code), one of each cluster in turn",
+        least=1,
     )
     templates: int | None = setting(
         "TEMPLATES",
@@ -91,7 +93,8 @@ class DataConfig:
     source: str = setting(
         "DATA_SOURCE",
         "bundled",
-        "where rows come from: 'tfds', 'hf', 'jsonl' or 'bundled'",
+        "where rows come from",
+        choices=KINDS,
     )
     data_dir: str | None = setting(
         "DATA_DIR",
@@ -166,7 +169,7 @@ class DataConfig:
     validation_batches: int = setting(
         None,
         8,
-        "batches of the training clusters' validation rows whose loss is computed at every checkpoint",
+        "batches of validation rows of what trains, for the loss of every checkpoint",
         least=0,
         below=2**20,
     )
@@ -178,7 +181,7 @@ class DataConfig:
     eval_templates: str | int | None = setting(
         "EVAL_TEMPLATES",
         None,
-        "how many templates of each dataset are evaluated, or their ids, e.g. 'terse+email'; None: all",
+        "how many templates of a dataset are evaluated, or their ids ('terse+email'); None: all",
     )
     eval_split: str = setting("EVAL_SPLIT", "test", "the split that is evaluated", choices=SPLITS)
     eval_max_rows: int | None = setting(
@@ -231,9 +234,9 @@ class DataConfig:
             mode = getattr(self, name)
             if self.options_style == "lettered" and mode in ("none", "dataset_name"):
                 raise UserError(
-                    "OPTIONS_STYLE=lettered asks for a letter, and "
+                    "the answer with OPTIONS_STYLE=lettered is a letter, and "
                     f"{setting_name('Data', name)}={mode} does not show which option has which; "
-                    "set one of the two otherwise."
+                    "change one of the two."
                 )
         if not isinstance(self.eval_templates, str | None):
             number = check_number(
@@ -243,7 +246,7 @@ class DataConfig:
         self.lengths()
 
     def _check_rows(self) -> None:
-        """Raises a UserError if a run takes more rows than can be counted."""
+        """Raises a UserError if a run takes more rows than int32 can count."""
         for steps, name in (
             (self.train_steps, "TRAIN_STEPS"),
             (self.validation_batches, "Data.validation_batches"),

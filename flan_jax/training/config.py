@@ -32,8 +32,8 @@ class TrainConfig:
     mesh: Any = setting(
         "MESH",
         {"fsdp": -1},
-        "devices of each axis (data, fsdp, model), -1: all others; see gin/mesh; 'auto': chosen for "
-        "model and devices",
+        "devices of each axis (data, fsdp, model), -1: all others; see gin/mesh; 'auto': chosen "
+        "for model and devices",
     )
     seed: int = setting("SEED", 0, "parameters and dropout", least=0, below=2**32)
     z_loss: float = setting(
