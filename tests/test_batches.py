@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import open_train_shard, train_shard
 from flan_jax.data.layout import make_layout
 from flan_jax.data.packing import Member, Plan
+from flan_jax.data.shards import open_train_shard, train_shard
 
 SOURCE, TARGET, BOS = 40, 24, 7
 

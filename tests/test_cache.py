@@ -2,13 +2,16 @@
 damage.
 """
 
+import ast
 import collections
 import dataclasses
 import errno
+import inspect
 import itertools
 import os
 import pathlib
 import socket
+import sys
 import time
 
 import numpy as np
@@ -16,14 +19,14 @@ import pytest
 import sentencepiece
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.catalogue import CATALOGUE
+from flan_jax.catalogue import CATALOGUE, fingerprint
 from flan_jax.cli import dispatch
-from flan_jax.data import cache as token_cache
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
 from flan_jax.data.encode import Rendering
 from flan_jax.data.packs import Packs, PackWriter, Shard
 from flan_jax.data.prune import EARLIER, OTHER_CODE, UNFINISHED, UNUSED, prune
+from flan_jax.data.rows import sample
 from flan_jax.data.run_data import open_data
 from flan_jax.data.sources.bundled import BundledSource
 from flan_jax.data.sources.jsonl import JsonlSource
@@ -73,7 +76,7 @@ def test_a_cut_set_holds_whole_questions(write_rows, tmp_path, max_rows, rows):
     questions = [int(name.rsplit("/", 1)[1]) % 30 for name in names]
     assert len(names) == rows and all(questions.count(q) == 4 for q in questions)
     assert names == sorted(names, key=lambda name: int(name.rsplit("/", 1)[1]))
-    assert counts.get("over max_rows", 0) == 120 - rows
+    assert counts.get("rows not sampled (EVAL_ROWS)", 0) == 120 - rows
 
 
 @pytest.mark.parametrize(
@@ -150,21 +153,21 @@ def test_a_cut_set_is_taken_without_holding_the_split(monkeypatch):
             held -= 1
 
     rows = ((f"sst2/validation/{i}", Row()) for i in range(5000))
-    assert len(token_cache._sample(CATALOGUE["sst2"], rows, 10, collections.Counter())) == 10
+    assert len(sample(CATALOGUE["sst2"], rows, 10, collections.Counter())) == 10
     assert most < 20
 
 
 @pytest.mark.parametrize("labels, said", [([1] * 400, True), ([0] * 200 + [1] * 200, False)])
-def test_rows_of_one_class_only_are_counted_and_said(write_rows, tmp_path, capsys, labels, said):
+def test_rows_of_one_class_only_are_counted_and_said(write_rows, tmp_path, caplog, labels, said):
     rows = [{**row, "label": label} for row, label in zip(SST2, labels)]
     cache, dataset = cache_of(tmp_path, write_rows("sst2", "train", rows)), CATALOGUE["sst2"]
-    key = "of one class only (are the files sorted by label?)"
+    key = "rows of a single class (are the files sorted by label?)"
     counts = {
         split: cache.packs.find(cache.build_train(dataset, 0, split)).meta["counts"]
         for split in ("train", "validation")
     }
     assert [counts[split].get(key) for split in counts] == ([200, 200] if said else [None, None])
-    assert ("sst2: all 200 validation rows are of one class" in capsys.readouterr().out) == said
+    assert ("sst2: all 200 validation rows are of a single class" in caplog.text) == said
     tested = cache_of(tmp_path, write_rows("sst2", "validation", rows))
     assert kept(tested, "sst2", 300)[1].get(key) == (300 if said else None)
 
@@ -371,3 +374,56 @@ def test_prune_is_a_flag_of_prepare(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pathlib.Path, "unlink", refuse)  # a file of another user
     assert dispatch.main([*arguments[:-1], "--prune"]) == 2
     assert f"(Permission denied: {left})" in capsys.readouterr().err
+
+
+# Files whose text decides what a shard contains.
+DECIDING = (
+    "catalogue/render.py",
+    "catalogue/row_fields.py",
+    "data/encode.py",
+    "data/exemplars.py",
+    "data/rows.py",
+    "data/sources/slices.py",
+    "storage/hashing.py",
+    "tasks/sentiment.py",
+    "tasks/cleaning.py",
+)
+# What those import without its text in the key, and how else the key has it.
+NOT_IN_KEY = {
+    "flan_jax.errors": "decides no row",
+    "flan_jax.messages": "decides no row",
+    "flan_jax.catalogue": "re-exports",
+    "flan_jax.catalogue.clusters": "the names of the paper",
+    "flan_jax.catalogue.records": "the record itself is in the key",
+    "flan_jax.data.contamination.filter": "HeldOutFilter.key",
+    "flan_jax.data.sources.base": "Source.fingerprint",
+    "flan_jax.data.vocabulary": "Vocabulary.fingerprint",
+}
+
+
+@pytest.mark.parametrize("file", DECIDING)
+def test_a_change_of_code_that_decides_examples_changes_the_keys(file, monkeypatch, tmp_path):
+    dataset = CATALOGUE["sentiment140"]
+
+    def keys() -> tuple[str, str]:
+        cache = TokenCache(tmp_path, BundledSource(), ByteVocabulary(), Rendering())
+        template = dataset.templates[0]
+        return cache.train_key(dataset, 0), cache.eval_key(dataset, "test", template, None)
+
+    before, text_of = keys(), fingerprint._text_of
+
+    def changed(path: pathlib.Path) -> str:
+        is_deciding = str(path.resolve()).endswith(f"/{file}")
+        return text_of(path) + "# changed" if is_deciding else text_of(path)
+
+    monkeypatch.setattr(fingerprint, "_text_of", changed)
+    assert all(old != new for old, new in zip(before, keys()))
+
+
+def test_the_code_that_decides_examples_imports_nothing_that_is_not_in_the_keys():
+    in_key = {*fingerprint.RENDERING_MODULES, *NOT_IN_KEY}
+    for name in fingerprint.RENDERING_MODULES:
+        for node in ast.walk(ast.parse(inspect.getsource(sys.modules[name]))):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("flan_jax"):
+                imported = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                assert imported & in_key, f"{name} imports {node.module}"

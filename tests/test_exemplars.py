@@ -163,7 +163,7 @@ def test_a_dataset_without_training_rows_is_left_out_of_a_few_shot_evaluation(tm
 
 
 def test_more_shots_than_rows_are_refused(tmp_path):
-    with pytest.raises(UserError, match="ask for at most 11 shots"):
+    with pytest.raises(UserError, match="set SHOTS to at most 11"):
         training_texts(open_data(config(tmp_path, shots=12)))
 
 

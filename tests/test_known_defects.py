@@ -488,7 +488,9 @@ def test_a_long_text_loses_neither_question_nor_options(name):
             ),
         )
         example = encoder.encode(d, t, {**row, longest: row[longest] + " padding" * 300}, row_id)
-        assert encoder.counts["inputs shortened"] == 1 and not encoder.counts["inputs cut"]
+        assert (
+            encoder.counts["inputs truncated"] == 1 and not encoder.counts["instructions truncated"]
+        )
         kept = vocabulary.decode(example.inputs[:-1].tolist())
         for before, field, value, after in seams(d, t, row):
             assert before in kept and after in kept, (t.id, field)

@@ -266,7 +266,7 @@ def test_a_long_text_is_shortened_but_question_and_options_stay():
     shown = vocabulary.decode(example.inputs)
     assert len(example.inputs) <= 120 and example.inputs[-1] == EOS
     assert shown.endswith("- good\n\nHow is it?") and shown.count("word") > 5
-    assert encoder.counts["inputs shortened"] == 1
+    assert encoder.counts["inputs truncated"] == 1
     assert [vocabulary.decode(o) for o in example.options] == ROW["options"]
 
 
@@ -288,7 +288,7 @@ def test_a_long_input_without_a_field_to_shorten_is_cut():
         ByteVocabulary().decode(example.inputs) == example.text.inputs and example.inputs[-1] == EOS
     )
     assert len(example.text.inputs) == 63
-    assert encoder.counts == {"inputs shortened": 1, "inputs cut": 1}
+    assert encoder.counts == {"inputs truncated": 1, "instructions truncated": 1}
 
 
 def test_a_long_target_is_cut_counted_and_ends_in_eos():
@@ -300,7 +300,7 @@ def test_a_long_target_is_cut_counted_and_ends_in_eos():
     assert (
         len(example.targets) == 8
         and example.targets[-1] == EOS
-        and encoder.counts["targets cut"] == 1
+        and encoder.counts["targets truncated"] == 1
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flan_jax.catalogue import Dataset
-from flan_jax.data.cache import EvalExamples
+from flan_jax.data.shards import EvalExamples
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results

@@ -333,7 +333,7 @@ print("FOUND {}")
 
 def test_what_seqio_cuts_is_counted(tmp_path):
     printed = run(CUT, str(tmp_path))["printed"]
-    assert "long: 300 rows read, 300 kept; 200 inputs cut, 100 targets cut" in printed
+    assert "long: 300 rows read, 300 kept; 200 inputs truncated, 100 targets truncated" in printed
 
 
 FUNCTIONS = """

@@ -186,7 +186,7 @@ def test_an_input_that_is_too_long_keeps_what_stands_around_it(tmp_path):
         encoder = Encoder(vocabulary, Rendering(input_length=most, target_length=8))
         example = encoder.encode(dataset, dataset.templates[0], row, "rte/train/0")
         assert len(example.inputs) <= most and (example.inputs[0], example.inputs[-1]) == (1, 2)
-    assert encoder.counts["inputs cut"] == 1
+    assert encoder.counts["instructions truncated"] == 1
 
 
 def test_settings_that_were_saved_with_a_tokenizer_do_not_change_texts(tmp_path):

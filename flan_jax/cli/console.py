@@ -10,9 +10,10 @@ from collections.abc import Collection
 from flan_jax.catalogue.clusters import CLUSTERS
 from flan_jax.catalogue.mixture_card import format_card
 from flan_jax.catalogue.relations import describe, shared_texts
-from flan_jax.data.cache import lost_of
+from flan_jax.data.encode import EXEMPLARS_LEFT_OUT
 from flan_jax.data.packing import Plan
 from flan_jax.data.run_data import RunData
+from flan_jax.data.shards import losses
 from flan_jax.messages import escaped, shown
 
 
@@ -95,7 +96,7 @@ def print_plan(data: RunData, plan: Plan) -> None:
     )
     for member in data.train.members():
         counts = data.train.counts(member.name)
-        lost = lost_of(counts)
+        lost = losses(counts)
         if lost:
             detail = ", ".join(f"{v:,} {shown(k)}" for k, v in lost.items())
             print(
@@ -113,10 +114,10 @@ def print_eval_counts(data: RunData) -> None:
     for dataset, template in data.eval.jobs():
         counts = data.eval.counts(dataset, template)
         rows[dataset.name] += counts["rows"]
-        lost[dataset.name].update(lost_of(counts))
+        lost[dataset.name].update(losses(counts))
     for name, counts in lost.items():
         if counts:
-            drawn = {"exemplars that did not fit": f" of {rows[name] * data.config.shots:,}"}
+            drawn = {EXEMPLARS_LEFT_OUT: f" of {rows[name] * data.config.shots:,}"}
             print(
                 f"  held out, over all templates: {name}: {rows[name]:,} rows; "
                 + ", ".join(f"{v:,}{drawn.get(k, '')} {shown(k)}" for k, v in counts.items()),

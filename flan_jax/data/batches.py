@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flan_jax.data.cache import TrainShard
 from flan_jax.data.layout import Layout
 from flan_jax.data.packing import Member, Plan
+from flan_jax.data.shards import TrainShard
 from flan_jax.errors import UserError
 
 _EPOCHS_OPEN = 2  # of each dataset

@@ -18,11 +18,11 @@ from flan_jax.config.checks import (
     setting_name,
 )
 from flan_jax.config.settings import setting
-from flan_jax.data.cache import DEFAULT_DIRECTORY
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
 from flan_jax.storage.paths import local_path
 
+DEFAULT_CACHE = "~/.cache/flan_jax"
 SPLITS = ("train", "validation", "test")
 # Most tokens of an example.
 _LONGEST = 2**20
@@ -211,15 +211,13 @@ class DataConfig:
     cache_dir: str | None = setting(
         "CACHE_DIR",
         None,
-        f"token cache; None: {DEFAULT_DIRECTORY}",
+        f"token cache; None: {DEFAULT_CACHE}",
         path=True,
     )
 
     def cache_directory(self) -> pathlib.Path:
         """Returns where tokens are kept."""
-        return local_path(
-            DEFAULT_DIRECTORY if self.cache_dir is None else self.cache_dir, "CACHE_DIR"
-        )
+        return local_path(DEFAULT_CACHE if self.cache_dir is None else self.cache_dir, "CACHE_DIR")
 
     def __post_init__(self):
         check_fields(self, "Data")

@@ -1,5 +1,6 @@
-"""Rendered text to token ids that fit: long rows lose text from their longest field, never their
-question.
+"""Rendered text to token ids that fit: long rows lose text from their longest field.
+
+So the question at the end of an input, and its options, stay whole as long as they fit.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import collections
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ from flan_jax.catalogue.records import Dataset, Template, placeholders
 from flan_jax.catalogue.render import Rendered, render
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.vocabulary import Vocabulary
+
+# What `Encoder.counts` counts.
+INPUTS_TRUNCATED = "inputs truncated"
+INSTRUCTIONS_TRUNCATED = "instructions truncated"
+TARGETS_TRUNCATED = "targets truncated"
+EXEMPLARS_LEFT_OUT = "exemplars that did not fit"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +47,13 @@ class Rendering:
 
 @dataclasses.dataclass
 class Encoded:
-    """Token ids of one example (int32; inputs end in the vocabulary's `input_end`, targets in EOS)
-    beside its text.
+    """Token ids of one example beside its text.
+
+    Attributes:
+      inputs: int32 ids that end in the vocabulary's `input_end`.
+      targets: int32 ids that end in EOS.
+      options: int32 ids of each option with EOS, or None.
+      text: what they are the ids of.
     """
 
     inputs: np.ndarray
@@ -53,32 +65,35 @@ class Encoded:
 def undecidable(
     vocabulary: Vocabulary, rendering: Rendering
 ) -> Callable[[Mapping[str, Any]], str | None]:
-    """Returns what says why a row cannot be decided: its right option is, as tokens, the same as
-    another.
+    """Returns a function of a row: why it cannot be decided, or None.
 
-    Texts differ and tokens do not where the vocabulary lacks characters or folds them, and where
-    targets are cut. Of equal options the first would always win.
+    The right option may have the tokens of another one, where the vocabulary lacks characters or
+    folds them, and where targets are truncated. Of equal options the first would always win.
     """
     most = sys.maxsize if rendering.options_style == "lettered" else rendering.target_length - 1
 
     @functools.lru_cache(4096)
-    def shown(option: str) -> list[int]:
+    def tokens(option: str) -> list[int]:
         return vocabulary.encode_target(option)[:most]
 
-    def why(row: Mapping[str, Any]) -> str | None:
+    def reason(row: Mapping[str, Any]) -> str | None:
         options = row.get("options")
         if not options:
             return None
-        right = shown(options[row["label"]])
-        same = any(shown(option) == right for i, option in enumerate(options) if i != row["label"])
-        return "the right option and another are the same tokens" if same else None
+        right = tokens(options[row["label"]])
+        others = (option for i, option in enumerate(options) if i != row["label"])
+        if any(tokens(option) == right for option in others):
+            return "the right option and another are the same tokens"
+        return None
 
-    return why
+    return reason
 
 
 class Encoder:
-    """Renders and encodes rows; `counts` says how many inputs were shortened, how many targets cut,
-    and so on.
+    """Renders and encodes rows.
+
+    Attributes:
+      counts: how many inputs and targets were truncated, how many exemplars left out.
 
     Args:
       vocabulary: text to ids.
@@ -102,24 +117,35 @@ class Encoder:
         row_id: str,
         with_options: bool = False,
     ) -> Encoded:
-        """One row in one template, within the lengths."""
+        """Returns one row in one template, within the lengths.
+
+        Args:
+          dataset, template, row: what is rendered.
+          row_id: decides what is shuffled and drawn.
+          with_options: whether the options are encoded, too.
+        """
         text = self._render(dataset, template, row, row_id)
         ids = self.vocabulary.encode_input(text.inputs)
         if len(ids) > self.rendering.input_length:
-            self.counts["inputs shortened"] += 1
-            text, ids = self._shorten(dataset, template, row, row_id, text, ids)
+            self.counts[INPUTS_TRUNCATED] += 1
+            text, ids = self._truncate(dataset, template, row, row_id, text, ids)
             if self.rendering.shots:
-                self.counts["exemplars that did not fit"] += self.rendering.shots
+                self.counts[EXEMPLARS_LEFT_OUT] += self.rendering.shots
         elif self.rendering.shots:
             text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids)
-        options = (
-            [self._target(option) for option in text.options]
-            if with_options and text.options
-            else None
-        )
+        options = None
+        if with_options and text.options:
+            options = [self._target(option) for option in text.options]
         return Encoded(np.asarray(ids, np.int32), self._target(text.targets), options, text)
 
-    def _render(self, dataset, template, row, row_id, exemplars=()) -> Rendered:
+    def _render(
+        self,
+        dataset: Dataset,
+        template: Template,
+        row: dict[str, Any],
+        row_id: str,
+        exemplars: Sequence[dict[str, Any]] = (),
+    ) -> Rendered:
         return render(
             dataset,
             template,
@@ -132,11 +158,15 @@ class Encoder:
         )
 
     def _with_exemplars(
-        self, dataset, template, row, row_id, text, ids
+        self,
+        dataset: Dataset,
+        template: Template,
+        row: dict[str, Any],
+        row_id: str,
+        text: Rendered,
+        ids: list[int],
     ) -> tuple[Rendered, list[int]]:
-        """Puts those of the row's exemplars before it, in the order drawn, that still fit beside
-        it.
-        """
+        """Puts those of the row's exemplars before it, in the order drawn, that fit beside it."""
         shown: list[dict[str, Any]] = []
         for exemplar in self.pool.draw(row, row_id, self.rendering.shots):
             longer = self._render(dataset, template, row, row_id, [*shown, exemplar])
@@ -145,19 +175,28 @@ class Encoder:
                 shown.append(exemplar)
                 text, ids = longer, longer_ids
         if len(shown) < self.rendering.shots:
-            self.counts["exemplars that did not fit"] += self.rendering.shots - len(shown)
+            self.counts[EXEMPLARS_LEFT_OUT] += self.rendering.shots - len(shown)
         return text, ids
 
     def _target(self, text: str) -> np.ndarray:
         ids = self.vocabulary.encode_target(text)
         if len(ids) >= self.rendering.target_length:
-            self.counts["targets cut"] += 1
+            self.counts[TARGETS_TRUNCATED] += 1
             ids = ids[: self.rendering.target_length - 1]
         return np.asarray([*ids, self.vocabulary.eos_id], np.int32)
 
-    def _shorten(self, dataset, template, row, row_id, text, ids) -> tuple[Rendered, list[int]]:
-        """Cuts the end of the longest field shown, as often as it takes, so that question and
-        options stay whole.
+    def _truncate(
+        self,
+        dataset: Dataset,
+        template: Template,
+        row: dict[str, Any],
+        row_id: str,
+        text: Rendered,
+        ids: list[int],
+    ) -> tuple[Rendered, list[int]]:
+        """Removes the end of the longest field shown, as often as it takes.
+
+        What is still too long with all fields empty is an instruction, and loses its end.
         """
         limit = self.rendering.input_length
         shown = set(placeholders(template.inputs))
@@ -168,16 +207,15 @@ class Encoder:
         while len(ids) > limit and any(row[n] for n in fields):
             name = max(fields, key=lambda n: len(row[n]))
             characters_per_token = len(text.inputs) / len(ids)
+            # 8 characters more than needed, so that one time is mostly enough
             keep = len(row[name]) - int((len(ids) - limit) * characters_per_token) - 8
             row[name] = row[name][: max(keep, 0)].rsplit(" ", 1)[0].rstrip()
             text = self._render(dataset, template, row, row_id)
             ids = self.vocabulary.encode_input(text.inputs)
         if len(ids) > limit:
-            self.counts["inputs cut"] += 1
+            self.counts[INSTRUCTIONS_TRUNCATED] += 1
             begin, end = self.vocabulary.input_begin, self.vocabulary.input_end
             ids = self.vocabulary.encode(text.inputs)[: max(limit - len(begin) - len(end), 0)]
-            text, ids = (
-                dataclasses.replace(text, inputs=self.vocabulary.decode(ids)),
-                [*begin, *ids, *end],
-            )
+            text = dataclasses.replace(text, inputs=self.vocabulary.decode(ids))
+            ids = [*begin, *ids, *end]
         return text, ids

@@ -10,9 +10,10 @@ from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.catalogue.splits import Split
 from flan_jax.data.availability import Availability
-from flan_jax.data.cache import EvalExamples, TokenCache
+from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
 from flan_jax.data.packs import Shard
+from flan_jax.data.shards import EvalExamples
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 

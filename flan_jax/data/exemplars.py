@@ -1,6 +1,4 @@
-"""Few-shot exemplars: rows of a dataset's training side, shown with their answers before the row
-that is asked.
-"""
+"""Few-shot exemplars: training rows of a dataset, shown with their answers before another row."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ class ExemplarPool:
     """The rows that a dataset's exemplars are drawn from.
 
     Args:
-      dataset: whose exemplars.
+      dataset: a record of the catalogue.
       source: where its training rows are.
       seed: changes pool and draws.
       held_out_filter: what its training rows pass through where they train; None where they are
@@ -46,7 +44,7 @@ class ExemplarPool:
         if why:
             raise UserError(
                 f"there is nothing to take exemplars from ({dataset.name}: {why}); "
-                "do without shots, or provide its training rows."
+                "set SHOTS=0, or provide its training rows."
             )
         self.dataset, self.seed = dataset, seed
         spec = source.spec(dataset, "train")
@@ -64,11 +62,17 @@ class ExemplarPool:
             )
 
     def draw(self, row: dict[str, Any], name: str, count: int) -> list[dict[str, Any]]:
-        """`count` exemplars for the row called `name`, by hash: never the row itself, nor one that
-        asks the same.
+        """Returns `count` exemplars for a row, chosen by hash.
+
+        Never the row itself, nor one with the same text.
+
+        Args:
+          row: its fields.
+          name: its id.
+          count: how many.
 
         Raises:
-          UserError: if there are not so many.
+          UserError: if the pool has fewer.
         """
         text, drawn = self._text(row), []
         for index in permutation(len(self._rows), "exemplars", name, self.seed):
@@ -77,8 +81,8 @@ class ExemplarPool:
                 drawn.append(other)
         if len(drawn) < count:
             raise UserError(
-                f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; ask for "
-                f"at most {len(drawn)} shots."
+                f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; set "
+                f"SHOTS to at most {len(drawn)}."
             )
         return drawn
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flan_jax.data.cache import TrainShard
+from flan_jax.data.shards import TrainShard
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 

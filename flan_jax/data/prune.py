@@ -111,7 +111,7 @@ def _prune_pack(
         if (
             code is not None
             and dataset in CATALOGUE
-            and code != data.cache.made_by(CATALOGUE[dataset])
+            and code != data.cache.code_digest(CATALOGUE[dataset])
         ):
             reasons[key] = OTHER_CODE
         elif state.st_mtime < before:

@@ -15,11 +15,12 @@ from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.data import packing
 from flan_jax.data.availability import Availability
 from flan_jax.data.batches import Batches
-from flan_jax.data.cache import TokenCache, TrainShard, lost_of
+from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
 from flan_jax.data.layout import Layout
 from flan_jax.data.packing import Member, MissingEpochs, Plan, Planner, plan_once
 from flan_jax.data.packs import Shard
+from flan_jax.data.shards import TrainShard, losses
 from flan_jax.data.train_names import dataset_of, in_catalogue
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import digest
@@ -181,7 +182,7 @@ class TrainData:
             if rows:
                 members.append(Member(name, rows, self._rate(name, rows)))
             elif split == "train":
-                why = ", ".join(f"{n:,} {text}" for text, n in lost_of(counts).items())
+                why = ", ".join(f"{n:,} {text}" for text, n in losses(counts).items())
                 left_out[name] = f"no row of {counts['rows read']:,} is usable{why and ': '}{why}"
         if split == "train" and not members:
             first = self.datasets(split)[0]

@@ -21,9 +21,9 @@ from jax.experimental import multihost_utils
 
 from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.catalogue.registry import CATALOGUE
-from flan_jax.data.cache import EvalExamples
 from flan_jax.data.eval_data import Protocol
 from flan_jax.data.run_data import RunData
+from flan_jax.data.shards import EvalExamples
 from flan_jax.errors import UserError
 from flan_jax.evaluation import results, unit_scores
 from flan_jax.evaluation.generator import Generator

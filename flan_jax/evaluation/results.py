@@ -29,7 +29,7 @@ from flan_jax.metrics.targets import Prediction, class_of
 from flan_jax.storage.files import read_json, readable, write_file
 
 if TYPE_CHECKING:
-    from flan_jax.data.cache import EvalExamples
+    from flan_jax.data.shards import EvalExamples
 
 # Values of the column `model` with a meaning of their own; any other names a tuned model.
 MAJORITY, UNTUNED = "majority", "untuned"

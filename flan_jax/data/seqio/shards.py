@@ -17,13 +17,14 @@ import tensorflow as tf
 
 from flan_jax.catalogue.fingerprint import code_of
 from flan_jax.catalogue.registry import CATALOGUE
-from flan_jax.data.cache import TokenCache, TrainShard, open_train_shard, train_shard
+from flan_jax.data.cache import TokenCache
 from flan_jax.data.packs import Shard
 from flan_jax.data.seqio.build import from_epoch
 from flan_jax.data.seqio.recipes import mixture_recipes, task_recipes
 from flan_jax.data.seqio.registration import configure
 from flan_jax.data.seqio.settings import SeqioTasks
 from flan_jax.data.seqio.vocabulary import as_seqio
+from flan_jax.data.shards import TrainShard, open_train_shard, train_shard
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 from flan_jax.storage.hashing import digest
@@ -83,7 +84,7 @@ class SeqioShards:
                     len(tokens[-1]) == lengths[name]
                     and tokens[-1][-1] != self.cache.vocabulary.eos_id
                 ):
-                    counts[f"{name} cut"] += 1  # by SeqIO, with their EOS
+                    counts[f"{name} truncated"] += 1  # by SeqIO, with their EOS
         first = self.open(0) if epoch else None
         if first is not None and len(first.inputs) != len(inputs):
             raise UserError(
