@@ -20,9 +20,9 @@ import time
 import ml_dtypes
 import numpy as np
 
-from flan_jax.checkpoints.formats import huggingface_llama
+from flan_jax.checkpoints.formats import huggingface_decoder
 from flan_jax.checkpoints.formats.safetensors_files import write_directory
-from flan_jax.checkpoints.parameters import parameter_shapes
+from flan_jax.models.shapes import parameter_shapes
 
 VOCABULARY = 128256
 _BLOCK = np.random.default_rng(0).standard_normal(1 << 20).astype(ml_dtypes.bfloat16)
@@ -57,12 +57,12 @@ def make_checkpoint(directory: pathlib.Path, config: dict) -> int:
     """Writes the checkpoint; gives the number of its parameters."""
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    fields = huggingface_llama.fields_of(config, directory)
-    names = huggingface_llama.names(fields)
-    shapes = {
-        names[name]: (shape[::-1] if huggingface_llama.is_turned(name) else shape, _BLOCK.dtype)
-        for name, shape in parameter_shapes("decoder", fields).items()
-    }
+    ours = parameter_shapes(huggingface_decoder.read_config(config, directory))
+    names = huggingface_decoder.tensor_names("llama", ours)
+    shapes = {}
+    for name, shape in ours.items():
+        shape = shape[::-1] if huggingface_decoder.is_transposed(name) else shape
+        shapes[names[name]] = (shape, _BLOCK.dtype)
     write_directory(directory, shapes, lambda name: np.resize(_BLOCK, shapes[name][0]))
     return sum(int(np.prod(shape)) for shape, _ in shapes.values())
 

@@ -18,6 +18,7 @@ within a turn. Compilation is not in the rates but in a column of its own. The c
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -34,17 +35,17 @@ import jax.numpy as jnp
 import numpy as np
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import checkpoints
 from flan_jax.checkpoints.formats import huggingface_t5
 from flan_jax.checkpoints.formats.safetensors_files import write_directory
-from flan_jax.checkpoints.parameters import parameter_shapes
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
 from flan_jax.evaluation import batching
 from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.models import t5
 from flan_jax.models.decoding import greedy
+from flan_jax.models.shapes import parameter_shapes
 from flan_jax.parallel import devices, partitioning
 
 DATASETS = ("rte", "anli_r1", "hellaswag", "copa")
@@ -70,20 +71,18 @@ def make_model(directory: pathlib.Path, size: str):
         **SIZES[size],
     }
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    fields = huggingface_t5.fields_of(config, True, str(directory))
-    rng, names = np.random.default_rng(0), huggingface_t5.names(fields)
+    shapes = parameter_shapes(huggingface_t5.read_config(config, True, str(directory)))
+    rng, names = np.random.default_rng(0), huggingface_t5.tensor_names(shapes)
     arrays = {}
-    for name, shape in parameter_shapes("t5", fields).items():
-        shape = shape[::-1] if huggingface_t5.is_turned(name) else shape
+    for name, shape in shapes.items():
+        shape = shape[::-1] if huggingface_t5.is_transposed(name) else shape
         # Small: attention as sharp as random weights make it would show rounding in the scores.
         values = rng.standard_normal(shape, np.float32) * 0.5 * SIZES[size]["d_model"] ** -0.5
         arrays[names[name]] = 1 + values if "norm" in name else values
     write_directory(
         directory, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.__getitem__
     )
-    model = t5.T5(
-        t5.T5Config(**{**open_checkpoint(directory).fields, "dtype": "float32"}, dropout_rate=0.0)
-    )
+    model = t5.T5(dataclasses.replace(open_checkpoint(directory).config, dropout_rate=0.0))
     ones = jnp.ones((1, 8), jnp.int32)
     batch = dict.fromkeys(
         [
@@ -95,7 +94,7 @@ def make_model(directory: pathlib.Path, size: str):
         ones,
     )
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
-    return model, checkpoints.read_parameters(directory, partitioning.unbox(boxed))[1]
+    return model, load_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 def read_rows(flags, cache: pathlib.Path) -> dict[str, tuple[list, list]]:

@@ -186,7 +186,7 @@ def hugging_face(case: Case) -> Contestant:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_flush_denormal(True)  # as XLA has it; without, a step may take ten times as long
     device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-    fields = huggingface_t5.config_of(dataclasses.asdict(case.model().config), "")
+    fields = huggingface_t5.write_config(case.model().config, "")
     model = transformers.T5ForConditionalGeneration(
         transformers.T5Config(**{**fields, "dropout_rate": case.dropout_rate, "use_cache": False})
     )

@@ -1,30 +1,38 @@
-"""`flan-jax convert`: checkpoints of T5X, Hugging Face and GGUF into ours, and any into T5X's and
-Hugging Face's.
-"""
+"""`flan-jax convert`: T5X, Hugging Face and GGUF into ours, any into T5X's and Hugging Face's."""
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from flan_jax.checkpoints import exported_text, model_gin, origin
-from flan_jax.checkpoints.formats import gguf_tokenizer, huggingface, ours, t5x
-from flan_jax.checkpoints.parameters import parameter_shapes
-from flan_jax.checkpoints.read import FORMS, form_of, open_checkpoint
-from flan_jax.checkpoints.reader import DTYPES, Source, check_tensors
-from flan_jax.checkpoints.staging import staged
+from flan_jax.checkpoints import model_gin, provenance
+from flan_jax.checkpoints.check import check_tensors
+from flan_jax.checkpoints.formats import (
+    gguf_tokenizer,
+    huggingface,
+    ours,
+    t5x,
+    tokenizer_export,
+)
+from flan_jax.checkpoints.formats.tokenizer_files import read_tokenizer_files
+from flan_jax.checkpoints.open import FORMATS, detect_format, open_checkpoint
+from flan_jax.checkpoints.reader import DTYPES, CheckpointReader
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.data.special_tokens import GENERATION_CONFIG, TOKENIZER_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES, Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped, shown
+from flan_jax.models.shapes import parameter_shapes
 from flan_jax.progress import progress
 from flan_jax.report import model_card
+from flan_jax.storage.atomic_directory import atomic_directory
 from flan_jax.storage.files import parse_json, readable
 from flan_jax.storage.paths import local_path
 
@@ -32,57 +40,88 @@ BYTES = "bytes"
 _TARGETS = ("t5x", "hf", "flan")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The verb: `RUN_DIR --to=FORM --output=DIR`, or `--input=PATH`. Tensors are converted one at a
-    time.
+class Output(NamedTuple):
+    """What is written.
+
+    Attributes:
+      path: the directory that the user gave.
+      directory: the hidden one that becomes `path` when everything is written.
+      dtype: of the parameters; None keeps theirs.
+      vocabulary: 'bytes', the name of a tokenizer's file, or None where none is known.
+      progress: called with the name of each parameter that is written.
     """
-    flags = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+
+    path: pathlib.Path
+    directory: pathlib.Path
+    dtype: np.dtype | None
+    vocabulary: str | None
+    progress: Callable[[str], None]
+
+    @property
+    def name(self) -> str:
+        """The name of the output's directory."""
+        return self.path.absolute().name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the verb; tensors are converted one at a time.
+
+    Args:
+      argv: `RUN_DIR --to=FORMAT --output=DIR`, or `--input=PATH` in place of RUN_DIR.
+
+    Returns:
+      The exit status.
+
+    Raises:
+      UserError: for arguments or a checkpoint that cannot be used.
+    """
     started = time.perf_counter()
+    flags = _parse_flags(sys.argv[1:] if argv is None else argv)
+    checkpoint = open_checkpoint(flags.input, flags.format, flags.step)
+    _check_complete(checkpoint)
+    _select_optimizer(checkpoint, flags)
+    checkpoint.tokenizer, vocabulary = _find_tokenizer(checkpoint, flags.format, flags.tokenizer)
+    dtype = DTYPES[flags.dtype] if flags.dtype else None
+    write = {"hf": _write_huggingface, "t5x": _write_t5x, "flan": _write_ours}[flags.to]
+    with (
+        atomic_directory(flags.output, "--output") as directory,
+        progress(len(checkpoint.tensors), "converting", "array") as update,
+    ):
+        for name, contents in checkpoint.tokenizer.items():
+            (directory / name).write_bytes(contents)
+        output = Output(flags.output, directory, dtype, vocabulary, lambda _: update())
+        write(checkpoint, output)
+    _print_result(checkpoint, flags.output, time.perf_counter() - started)
+    return 0
+
+
+def _parse_flags(argv: list[str]) -> argparse.Namespace:
+    """The flags, with `input` and `output` as paths and `format` as its files show it."""
+    flags = _parser().parse_args(argv)
     if (flags.input is None) == (flags.place is None):
         raise UserError(
             "give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH."
         )
-    flags.input = flags.input or flags.place
-    path, output = local_path(flags.input, "--input"), local_path(flags.output, "--output")
-    flags.form = flags.form or form_of(path)
-    source = open_checkpoint(path, flags.form, flags.step)
-    check_tensors(
-        {name: tensor.shape for name, tensor in source.tensors.items()},
-        parameter_shapes(source.model, source.fields),
-        source.path,
-        '"here" is what its gin file says; put the right config.gin or model.gin beside it:',
-        lists_all=True,
-    )
-    _keep_slots(source, flags)
-    source.tokenizer, vocabulary = _find_tokenizer(source, flags.form, flags.tokenizer)
-    with staged(output) as directory:
-        for name, contents in source.tokenizer.items():
-            (directory / name).write_bytes(contents)
-        _write(source, flags, directory, output, vocabulary)
-    kind = {"t5": "T5", "decoder": "decoder-only"}[source.model]
-    print(
-        f"converted {len(source.tensors)} arrays of a {kind} model at step {source.step} from "
-        f"{source.path} to {output} in {time.perf_counter() - started:.1f} s"
-    )
-    for note in source.notes:
-        print(f"note: {escaped(note)}")
-    return 0
+    flags.input = local_path(flags.input or flags.place, "--input")
+    flags.output = local_path(flags.output, "--output")
+    flags.format = flags.format or detect_format(flags.input)
+    return flags
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="flan-jax convert", description=__doc__)
     parser.add_argument("place", nargs="?", metavar="RUN_DIR", help="the same as --input")
     parser.add_argument(
-        "--from", dest="form", choices=FORMS, help="form of the input (default: by its files)"
+        "--from", dest="format", choices=FORMATS, help="format of the input (default: by its files)"
     )
-    parser.add_argument("--to", choices=_TARGETS, required=True, help="form of the output")
+    parser.add_argument("--to", choices=_TARGETS, required=True, help="format of the output")
     parser.add_argument(
         "--input",
         metavar="PATH",
         help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory or a GGUF file",
     )
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="a directory that is not there yet"
+        "--output", required=True, metavar="DIR", help="a directory that does not exist yet"
     )
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)"
@@ -95,158 +134,191 @@ def _parser() -> ArgumentParser:
         "--tokenizer",
         metavar="PATH",
         help="tokenizer file, or a directory of such, to go with it, or "
-        "'bytes' (default: what lies beside the input)",
+        "'bytes' (default: the one beside the input)",
     )
     return parser
 
 
-def _keep_slots(source: Source, flags) -> None:
-    """Drops the optimizer's slots unless they are asked for."""
+def _check_complete(checkpoint: CheckpointReader) -> None:
+    """Raises a UserError unless the checkpoint has all tensors of its model, and no others."""
+    check_tensors(
+        checkpoint.shapes,
+        parameter_shapes(checkpoint.config),
+        checkpoint.path,
+        "the config is that of its gin file; put the right config.gin or model.gin beside it:",
+        list_all=True,
+    )
+
+
+def _select_optimizer(checkpoint: CheckpointReader, flags: argparse.Namespace) -> None:
+    """Keeps the optimizer's slots only with --with_optimizer."""
     if not flags.with_optimizer:
-        source.slots = None
+        checkpoint.slots = None
     elif flags.to == "hf":
         raise UserError("a Hugging Face model has no optimizer state; leave --with_optimizer out.")
-    elif source.slots is None:
+    elif checkpoint.slots is None:
         raise UserError(
-            f"{source.path} holds no optimizer state that fits; leave --with_optimizer out."
+            f"{checkpoint.path} has no optimizer state that fits; leave --with_optimizer out."
         )
+
+
+# --- The tokenizer
 
 
 def _find_tokenizer(
-    source: Source, form: str, given: str | None
+    checkpoint: CheckpointReader, format: str, given: str | None
 ) -> tuple[dict[str, bytes], str | None]:
-    """(the tokenizer's files, its vocabulary: 'bytes', the name of one of them, or None where none
-    is known).
+    """(the tokenizer's files, its vocabulary: 'bytes', the name of one of them, or None).
 
-    They are those given, else those in the checkpoint, beside it, or where the run's VOCABULARY is.
+    They are those given, else those in the checkpoint, beside it, or at the run's VOCABULARY.
     """
-    files, known = _tokenizer_files(source, form, given)
-    config = parse_json(files.get(TOKENIZER_CONFIG, b"{}"), TOKENIZER_CONFIG)
-    if config.get("tokenizer_class") == "ByT5Tokenizer":
-        known = BYTES
-    return files, known or next((file for file in VOCABULARY_FILES if file in files), None)
-
-
-def _tokenizer_files(
-    source: Source, form: str, given: str | None
-) -> tuple[dict[str, bytes], str | None]:
-    """(the tokenizer's files, 'bytes' where it is that)."""
-    if given == BYTES:
-        return {}, BYTES
     if given:
-        files = huggingface.tokenizer_files(local_path(given, "--tokenizer"))
-        if not files:
-            raise UserError(
-                f"--tokenizer={shown(given)} is neither a tokenizer's file nor a directory that "
-                f"has one ({', '.join(VOCABULARY_FILES)}), nor 'bytes'."
-            )
-        return files, None
-    if form == "gguf":
-        files, note = gguf_tokenizer.tokenizer_of(source.path)
-        source.notes.append(note)
-        return files, None
-    file = None if form == "hf" else model_gin.file_beside(source.path)
-    run = source.path if form == "hf" else file and file.parent
-    files = huggingface.tokenizer_files(run) if run else {}
-    named = model_gin.read_macros(file).get("VOCABULARY") if file else None
-    if named is None or any(name in files for name in VOCABULARY_FILES):
-        return files, None
-    if named == BYTES:
+        files, is_bytes = _given_tokenizer(given)
+    elif format == "gguf":
+        files, note = gguf_tokenizer.tokenizer_of(checkpoint.path)
+        checkpoint.notes.append(note)
+        is_bytes = False
+    elif format == "hf":
+        files, is_bytes = read_tokenizer_files(checkpoint.path), False
+    else:
+        files, is_bytes = _tokenizer_of_run(checkpoint)
+    config = parse_json(files.get(TOKENIZER_CONFIG, b"{}"), TOKENIZER_CONFIG)
+    if is_bytes or config.get("tokenizer_class") == "ByT5Tokenizer":
         return files, BYTES
-    there = huggingface.tokenizer_files(local_path(str(named), "VOCABULARY"))
-    if not there:
-        source.notes.append(
-            f"its VOCABULARY {shown(named)!r} is not there, so no tokenizer goes along; "
+    return files, _vocabulary_file(files)
+
+
+def _vocabulary_file(files: dict[str, bytes]) -> str | None:
+    return next((name for name in VOCABULARY_FILES if name in files), None)
+
+
+def _given_tokenizer(given: str) -> tuple[dict[str, bytes], bool]:
+    """(files of --tokenizer, whether it is 'bytes')."""
+    if given == BYTES:
+        return {}, True
+    files = read_tokenizer_files(local_path(given, "--tokenizer"))
+    if not files:
+        raise UserError(
+            f"--tokenizer={shown(given)} is neither a tokenizer's file nor a directory that has "
+            f"one ({', '.join(VOCABULARY_FILES)}), nor 'bytes'."
+        )
+    return files, False
+
+
+def _tokenizer_of_run(checkpoint: CheckpointReader) -> tuple[dict[str, bytes], bool]:
+    """(files beside a run's gin file or at its VOCABULARY, whether that is 'bytes')."""
+    gin_file = model_gin.file_beside(checkpoint.path)
+    if gin_file is None:
+        return {}, False
+    files = read_tokenizer_files(gin_file.parent)
+    setting = model_gin.read_macros(gin_file).get("VOCABULARY")
+    if setting is None or _vocabulary_file(files):
+        return files, False
+    if setting == BYTES:
+        return files, True
+    files_there = read_tokenizer_files(local_path(str(setting), "VOCABULARY"))
+    if not files_there:
+        checkpoint.notes.append(
+            f"its VOCABULARY {shown(setting)!r} does not exist, so the output has no tokenizer; "
             "--tokenizer=PATH gives one"
         )
-    return there or files, None
+    return files_there or files, False
 
 
-def _run_directory(source: Source) -> pathlib.Path | None:
-    """The directory at or above a checkpoint that holds the run's gin file, or None."""
-    file = model_gin.file_beside(source.path)
-    return file.parent if file else None
+# --- Writing
 
 
-def _write(
-    source: Source, flags, directory: pathlib.Path, output: pathlib.Path, vocabulary: str | None
-) -> None:
-    dtype = DTYPES[flags.dtype] if flags.dtype else None
-    name = output.absolute().name
-    with progress(len(source.tensors), "converting", "array") as update:
-        if flags.to == "hf":
-            _write_huggingface(source, directory, output, vocabulary, dtype, lambda _: update())
-            return
-        write = t5x.write_t5x if flags.to == "t5x" else ours.write_ours
-        write(directory, source, dtype, lambda _: update())
-    text = model_gin.gin_text(source.model, source.fields, name)
-    if vocabulary:
-        text += (
-            "VOCABULARY = "
-            f"{BYTES if vocabulary == BYTES else str(output.absolute() / vocabulary)!r}\n"
-        )
-    (directory / "model.gin").write_text(text, encoding="utf-8")
-    known = origin.origin_of(source.path)
+def _write_t5x(checkpoint: CheckpointReader, output: Output) -> None:
+    t5x.write_t5x(output.directory, checkpoint, output.dtype, output.progress)
+    _write_gin(checkpoint, output)
+
+
+def _write_ours(checkpoint: CheckpointReader, output: Output) -> None:
+    ours.write_ours(output.directory, checkpoint, output.dtype, output.progress)
+    _write_gin(checkpoint, output)
+
+
+def _write_gin(checkpoint: CheckpointReader, output: Output) -> None:
+    """Writes what a run needs of the model: its size, its vocabulary, where it comes from."""
+    text = model_gin.gin_text(checkpoint.config, output.name)
+    if output.vocabulary == BYTES:
+        text += f"VOCABULARY = {BYTES!r}\n"
+    elif output.vocabulary:
+        text += f"VOCABULARY = {str(output.path.absolute() / output.vocabulary)!r}\n"
+    (output.directory / "model.gin").write_text(text, encoding="utf-8")
+    known = provenance.read_provenance(checkpoint.path)
     if known:
-        (directory / origin.FILE).write_text(origin.origin_json(known), encoding="utf-8")
+        text = provenance.provenance_json(known)
+        (output.directory / provenance.FILE).write_text(text, encoding="utf-8")
 
 
-def _write_huggingface(
-    source: Source,
-    directory: pathlib.Path,
-    output: pathlib.Path,
-    name: str | None,
-    dtype: np.dtype | None,
-    progress: Callable[[str], None],
-) -> None:
-    """Writes a model of Hugging Face's form into a directory that holds the tokenizer's files;
-    `name` of its own.
-    """
-    run = _run_directory(source)
-    record = model_card.read_record(run)
-    vocabulary = _load_vocabulary(source, directory, output, name)
-    ids = exported_text.token_ids(source, vocabulary, bool(record))
+def _write_huggingface(checkpoint: CheckpointReader, output: Output) -> None:
+    """Writes the weights, the tokenizer as `transformers` reads it, and a model card."""
+    gin_file = model_gin.file_beside(checkpoint.path)
+    run = gin_file.parent if gin_file else None
+    is_tuned = bool(model_card.read_record(run))
+    vocabulary = _load_vocabulary(checkpoint, output)
+    ids = tokenizer_export.token_ids(checkpoint, vocabulary, is_tuned)
     if vocabulary is not None:
-        files, notes = exported_text.tokenizer_files(source, vocabulary, ids, bool(record))
-        source.notes += notes
-        for file, contents in files.items():
-            (directory / file).unlink(missing_ok=True) if contents is None else (
-                directory / file
-            ).write_bytes(contents)
-    (directory / GENERATION_CONFIG).write_bytes(
-        exported_text.generation_config(ids, model_card.answer_length(run))
-    )
-    huggingface.write_huggingface(directory, source, dtype, ids, progress)
+        _write_tokenizer(checkpoint, output, vocabulary, ids, is_tuned)
+    generation = tokenizer_export.generation_config(ids, model_card.answer_length(run))
+    (output.directory / GENERATION_CONFIG).write_bytes(generation)
+    huggingface.write_huggingface(output.directory, checkpoint, output.dtype, ids, output.progress)
+    has_template = tokenizer_export.has_chat_template(output.directory)
     with readable(
         f"the record of the run {run}", "correct its mixture.json and config.gin, or remove them"
     ):
-        card = model_card.model_card(
-            source, output.absolute().name, run, exported_text.has_template(directory)
-        )
-    (directory / "README.md").write_text(card, encoding="utf-8")
+        card = model_card.model_card(checkpoint, output.name, run, has_template)
+    (output.directory / "README.md").write_text(card, encoding="utf-8")
 
 
-def _load_vocabulary(
-    source: Source, directory: pathlib.Path, output: pathlib.Path, name: str | None
-) -> Vocabulary | None:
-    """The vocabulary in a directory that is to be `output`; None, with a note, where flan-jax does
-    not read it.
-    """
-    if name is None:
-        source.notes.append(
+def _load_vocabulary(checkpoint: CheckpointReader, output: Output) -> Vocabulary | None:
+    """The vocabulary among the files that are written; None, with a note, if it is not supported."""
+    if output.vocabulary is None:
+        checkpoint.notes.append(
             "no tokenizer is known, so the export has none; --tokenizer=PATH gives one"
         )
         return None
+    is_bytes = output.vocabulary == BYTES
+    name = BYTES if is_bytes else str(output.directory / output.vocabulary)
     try:
-        vocabulary = load_vocabulary(name if name == BYTES else str(directory / name), source.model)
+        vocabulary = load_vocabulary(name, checkpoint.architecture)
     except UserError as error:
-        why = str(error).replace(str(directory), str(output))
-        source.notes.append(
-            f"its tokenizer is not one that flan-jax reads, so it goes along as it is ({why})"
+        reason = str(error).replace(str(output.directory), str(output.path))
+        checkpoint.notes.append(
+            f"its tokenizer is not one that flan-jax reads, so it is copied as it is ({reason})"
         )
         return None
-    source.notes += [note.replace(str(directory), str(output)) for note in vocabulary.notes]
+    for note in vocabulary.notes:
+        checkpoint.notes.append(note.replace(str(output.directory), str(output.path)))
     return vocabulary
+
+
+def _write_tokenizer(
+    checkpoint: CheckpointReader,
+    output: Output,
+    vocabulary: Vocabulary,
+    ids: dict[str, object],
+    is_tuned: bool,
+) -> None:
+    files, notes = tokenizer_export.export_tokenizer(checkpoint, vocabulary, ids, is_tuned)
+    checkpoint.notes += notes
+    for name, contents in files.items():
+        file = output.directory / name
+        if contents is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_bytes(contents)
+
+
+def _print_result(checkpoint: CheckpointReader, output: pathlib.Path, seconds: float) -> None:
+    kind = {"t5": "T5", "decoder": "decoder-only"}[checkpoint.architecture]
+    print(
+        f"converted {len(checkpoint.tensors)} arrays of a {kind} model at step {checkpoint.step} "
+        f"from {checkpoint.path} to {output} in {seconds:.1f} s"
+    )
+    for note in checkpoint.notes:
+        print(f"note: {escaped(note)}")
 
 
 if __name__ == "__main__":

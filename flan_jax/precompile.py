@@ -140,16 +140,16 @@ def configured(simulated: bool):
     """The `Job` that gin configures; the dtype 'auto' is bfloat16 for accelerators, as it is on
     them.
     """
-    from flan_jax.checkpoints.model_gin import CONFIG_CLASS
     from flan_jax.data.config import DataConfig
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
-    from flan_jax.models.architectures import make_model
+    from flan_jax.models.architectures import ARCHITECTURES, make_model
     from flan_jax.optim.make import make_optimizer
     from flan_jax.planning.compiled import Job
     from flan_jax.training.config import TrainConfig
 
     data, train = DataConfig(), TrainConfig()
-    for name in () if simulated else CONFIG_CLASS.values():
+    for architecture in () if simulated else ARCHITECTURES.values():
+        name = architecture.config.__name__
         if _parameter(f"{name}.dtype") in (None, "auto"):
             gin.bind_parameter(f"{name}.dtype", "bfloat16")
     rows = train.embedding_rows or padded_size(load_vocabulary(data.vocabulary, data.architecture))

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax.checkpoints import manager
+from flan_jax.checkpoints import manager, steps
 from flan_jax.checkpoints.formats import t5x
-from flan_jax.checkpoints.read import read_parameters
+from flan_jax.checkpoints.load import load_parameters
 from flan_jax.errors import UserError
 from support import golden
 from support.states import make_state
@@ -24,7 +24,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     assert jax.tree.structure(restored) == jax.tree.structure(make_state(7.0))
     jax.tree.map(np.testing.assert_array_equal, restored, make_state(7.0))
     for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "7"):
-        step, params = read_parameters(path, abstract["params"])
+        step, params = load_parameters(path, abstract["params"])
         assert step == 7
         jax.tree.map(np.testing.assert_array_equal, params, make_state(7.0)["params"])
     again.close()
@@ -65,8 +65,8 @@ def test_the_last_and_the_best_stay(tmp_path, losses, best):
     assert saved_steps(tmp_path) == [best, 6, 7]
     params = jax.eval_shape(lambda: make_state(0.0))["params"]
     assert (
-        read_parameters(tmp_path, params, "best")[0] == best
-        and read_parameters(tmp_path, params)[0] == 7
+        load_parameters(tmp_path, params, "best")[0] == best
+        and load_parameters(tmp_path, params)[0] == 7
     )
 
 
@@ -74,27 +74,29 @@ def test_without_validation_there_is_no_best(tmp_path):
     run = manager.Checkpoints(tmp_path)
     run.save(1, make_state(1.0))
     run.close()
-    with pytest.raises(UserError, match="There is no checkpoint with a validation loss in"):
-        manager.checkpoint_path(tmp_path, "best")
-    with pytest.raises(UserError, match="There is no checkpoint of step 5 in"):
-        manager.checkpoint_path(tmp_path / "1", 5)
+    with pytest.raises(UserError, match="no checkpoint with a validation loss found in"):
+        steps.checkpoint_path(tmp_path, "best")
+    with pytest.raises(UserError, match="no checkpoint of step 5 found in"):
+        steps.checkpoint_path(tmp_path / "1", 5)
 
 
 def test_what_cannot_work_is_said_in_one_sentence(tmp_path):
     run = manager.Checkpoints(tmp_path / "run")
     abstract = jax.eval_shape(lambda: make_state(0.0))
-    with pytest.raises(UserError, match="There is no checkpoint in"):
+    with pytest.raises(UserError, match="no checkpoint found in"):
         run.restore(abstract)
     run.save(1, make_state(1.0))
     run.wait()
-    with pytest.raises(UserError, match=r"encoder/layers_0/kernel: \(4, 8\) there, \(4, 9\) here"):
+    with pytest.raises(
+        UserError, match=r"layers_0/kernel: \(4, 8\) in the checkpoint, \(4, 9\) in"
+    ):
         run.restore(jax.eval_shape(lambda: make_state(0.0, width=9)))
     with pytest.raises(
-        UserError, match=r"model \(unexpected: step\); give the gin files .* or another MODEL_DIR"
+        UserError, match=r"model: unexpected: step; give the gin files .* or another MODEL_DIR"
     ):
         run.restore({"params": abstract["params"], "opt_state": abstract["opt_state"]})
     with pytest.raises(UserError, match="give a run's directory"):
-        manager.checkpoint_path(tmp_path / "nowhere")
+        steps.checkpoint_path(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="another MODEL_DIR"):
         manager.Checkpoints(tmp_path / "file")

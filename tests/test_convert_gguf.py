@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from flan_jax.checkpoints.formats import huggingface_llama, safetensors_files
-from flan_jax.checkpoints.parameters import parameter_shapes
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.formats import huggingface_decoder, safetensors_files
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
+from flan_jax.models.shapes import parameter_shapes
 from support.converting import convert, decoder_batch, our_logits
 
 gguf = pytest.importorskip("gguf", reason="NOT CHECKED: reading GGUF needs the extra [hf]")
@@ -56,16 +56,21 @@ def random_model(path, kind="llama", tied=True, rope=None):
         "tie_word_embeddings": tied,
     }
     (path / "config.json").write_text(json.dumps(config))
-    fields = huggingface_llama.fields_of(config, path)
+    parameters = parameter_shapes(huggingface_decoder.read_config(config, path))
     rng = np.random.default_rng(0)
-    names, arrays = huggingface_llama.names(fields), {}
-    for name, shape in parameter_shapes("decoder", fields).items():
+    names, arrays = huggingface_decoder.tensor_names("llama", parameters), {}
+    for name, shape in parameters.items():
         center = 1.0 if name.endswith("scale") else 0.0
-        theirs = shape[::-1] if huggingface_llama.is_turned(name) else shape
+        theirs = shape[::-1] if huggingface_decoder.is_transposed(name) else shape
         arrays[names[name]] = (center + 0.2 * rng.standard_normal(theirs)).astype(np.float32)
     shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     safetensors_files.write_directory(path, shapes, arrays.__getitem__)
     return arrays
+
+
+def rope_scaling(path):
+    scaling = open_checkpoint(path).config.rope_scaling
+    return scaling and dict(scaling)
 
 
 def neighbours(array, heads):
@@ -161,9 +166,9 @@ def test_quantised_weights_come_out_near_what_they_were(tmp_path):
     arrays = random_model(tmp_path / "hf")
     write_gguf(tmp_path / "model.gguf", arrays, quantise=gguf.GGMLQuantizationType.Q8_0)
     convert("gguf", "flan", tmp_path / "model.gguf", tmp_path / "ours", "--dtype=bfloat16")
-    source, original = open_checkpoint(tmp_path / "ours"), open_checkpoint(tmp_path / "hf")
-    assert source.tensors.keys() == original.tensors.keys()
-    for name, tensor in source.tensors.items():
+    checkpoint, original = open_checkpoint(tmp_path / "ours"), open_checkpoint(tmp_path / "hf")
+    assert checkpoint.tensors.keys() == original.tensors.keys()
+    for name, tensor in checkpoint.tensors.items():
         assert tensor.dtype.name == "bfloat16", name
         np.testing.assert_allclose(
             tensor.read().astype(np.float32), original.tensors[name].read(), atol=0.02
@@ -181,8 +186,8 @@ def test_the_rotary_scaling_of_llama_3_is_recognised(tmp_path, capsys):
     ).astype(np.float32)
     assert factors.max() > 1.0 and factors.min() == 1.0
     write_gguf(tmp_path / "model.gguf", arrays, frequencies=factors)
-    found = open_checkpoint(tmp_path / "model.gguf").fields
-    assert found == open_checkpoint(tmp_path / "hf").fields
+    found = open_checkpoint(tmp_path / "model.gguf").config
+    assert found == open_checkpoint(tmp_path / "hf").config
 
     write_gguf(tmp_path / "other.gguf", arrays, frequencies=factors * 1.1)
     assert (
@@ -308,8 +313,8 @@ def test_linear_rotary_scaling_is_that_of_llama_cpp(tmp_path, more, factor):
     )
     write_gguf(tmp_path / "model.gguf", arrays, more=more)
     expected = factor and {"rope_type": "linear", "factor": factor}
-    assert open_checkpoint(tmp_path / "model.gguf").fields["rope_scaling"] == expected
-    assert open_checkpoint(tmp_path / "hf").fields["rope_scaling"] == expected
+    assert rope_scaling(tmp_path / "model.gguf") == expected
+    assert rope_scaling(tmp_path / "hf") == expected
 
 
 @pytest.mark.parametrize(
@@ -348,7 +353,7 @@ def test_settings_given_for_each_layer_are_read_where_they_agree(tmp_path):
     arrays = random_model(tmp_path / "hf")
     write_gguf(tmp_path / "model.gguf", arrays, per_layer=1)
     assert (
-        open_checkpoint(tmp_path / "model.gguf").fields == open_checkpoint(tmp_path / "hf").fields
+        open_checkpoint(tmp_path / "model.gguf").config == open_checkpoint(tmp_path / "hf").config
     )
     write_gguf(tmp_path / "other.gguf", arrays, per_layer=2)
     with pytest.raises(

@@ -22,9 +22,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from flan_jax.checkpoints import model_gin
-from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files
-from flan_jax.checkpoints.parameters import parameter_shapes
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.gin_files import CONFIGURED
@@ -33,6 +32,7 @@ from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import ResultRow, remember_run
 from flan_jax.metrics.uncertainty import Measure
 from flan_jax.models import layers
+from flan_jax.models.shapes import parameter_shapes
 from support.converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
 from support.processes import ended_well
 
@@ -244,10 +244,11 @@ def random_llama(path, dtype=np.float32, shard_bytes=10**9, **changes):
         **changes,
     }
     (path / "config.json").write_text(json.dumps(config))
-    fields = huggingface_llama.fields_of(config, path)
-    rng, names, arrays = np.random.default_rng(0), huggingface_llama.names(fields), {}
-    for name, shape in parameter_shapes("decoder", fields).items():
-        theirs = shape[::-1] if huggingface_llama.is_turned(name) else shape
+    parameters = parameter_shapes(huggingface_decoder.read_config(config, path))
+    names = huggingface_decoder.tensor_names(config["model_type"], parameters)
+    rng, arrays = np.random.default_rng(0), {}
+    for name, shape in parameters.items():
+        theirs = shape[::-1] if huggingface_decoder.is_transposed(name) else shape
         arrays[names[name]] = rng.standard_normal(theirs).astype(dtype)
     shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     safetensors_files.write_directory(path, shapes, arrays.__getitem__, shard_bytes)
@@ -290,13 +291,13 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
         "feed_forward_proj": "gated-gelu",
         "tie_word_embeddings": False,
     }
-    fields = huggingface_t5.fields_of(config, True, "here")
-    rng, names = np.random.default_rng(0), huggingface_t5.names(fields)
+    parameters = parameter_shapes(huggingface_t5.read_config(config, True, "here"))
+    rng, names = np.random.default_rng(0), huggingface_t5.tensor_names(parameters)
     arrays = {
         names[name]: rng.standard_normal(
-            shape[::-1] if huggingface_t5.is_turned(name) else shape
+            shape[::-1] if huggingface_t5.is_transposed(name) else shape
         ).astype(np.float32)
-        for name, shape in parameter_shapes("t5", fields).items()
+        for name, shape in parameters.items()
     }
     table = arrays["shared.weight"]
     old = {name: array for name, array in arrays.items() if name != "shared.weight"}
@@ -328,7 +329,7 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "type 'yarn'"),
         ({"num_hidden_layers": 3}, r"\n  missing: model.layers.2.input_layernorm.weight\n"),
         ({"num_hidden_layers": 1}, r"\n  unexpected: model.layers.1.input_layernorm.weight\n"),
-        ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) there, \(65, 16\) here"),
+        ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) in the checkpoint, \(65, 16\) in"),
         ({"tie_word_embeddings": True}, "unexpected: lm_head.weight"),
     ],
 )
@@ -459,10 +460,11 @@ def test_rotary_positions_are_those_of_transformers(rope, expected):
     }
     if expected is None:
         with pytest.raises(UserError, match="config.json"):
-            huggingface_llama.fields_of(config, "hf/config.json")
+            huggingface_decoder.read_config(config, "hf/config.json")
         return
-    fields = huggingface_llama.fields_of(config, "hf/config.json")
-    assert (fields["rope_theta"], fields["rope_scaling"]) == expected
+    ours = huggingface_decoder.read_config(config, "hf/config.json")
+    scaling = ours.rope_scaling and dict(ours.rope_scaling)
+    assert (ours.rope_theta, scaling) == expected
     transformers = pytest.importorskip("transformers", reason=NOT_CHECKED)
     pytest.importorskip("torch", reason=NOT_CHECKED)
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -471,7 +473,7 @@ def test_rotary_positions_are_those_of_transformers(rope, expected):
         transformers.LlamaConfig.from_dict(json.loads(json.dumps(config)))
     ).inv_freq.numpy()
     cos, _ = layers.rotary_angles(
-        np.ones((1, 1), np.int32), fields["head_dim"], fields["rope_theta"], fields["rope_scaling"]
+        np.ones((1, 1), np.int32), ours.head_dim, ours.rope_theta, ours.rope_scaling
     )
     np.testing.assert_allclose(np.asarray(cos)[0, 0], np.cos(theirs), rtol=1e-6)
 
@@ -520,7 +522,7 @@ def test_an_adapter_is_named_and_refused(tmp_path, name):
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / name).write_text("{}")
     for directory in ("hf", "alone"):
-        with pytest.raises(UserError, match=f"{directory} holds an adapter \\({name}\\)"):
+        with pytest.raises(UserError, match=f"{directory} has an adapter \\({name}\\)"):
             open_checkpoint(tmp_path / directory)
 
 
@@ -919,24 +921,24 @@ def _card_with_results(run, rows, output):
 
 ONTO_A_MESH = """
 import json, sys, jax, numpy as np
-from flan_jax import checkpoints as interchange
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.models import decoder, stacking
 from flan_jax.parallel import partitioning
 
-source = open_checkpoint(sys.argv[1])
-model = decoder.DecoderLM(decoder.DecoderConfig(**source.fields))
+checkpoint = open_checkpoint(sys.argv[1])
+model = decoder.DecoderLM(checkpoint.config)
 ones = np.ones((1, 4), np.int32)
 batch = {f"decoder_{name}": ones for name in ("input_tokens", "segment_ids", "positions", "causal_attention")}
 mesh = partitioning.make_mesh({"fsdp": 2, "model": 2})
 with partitioning.use_mesh(mesh):
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
     shardings = partitioning.state_shardings(abstract, mesh)
-_, params = interchange.read_parameters(sys.argv[1], partitioning.with_shardings(abstract, shardings))
+_, params = load_parameters(sys.argv[1], partitioning.with_shardings(abstract, shardings))
 assert all(jax.tree.leaves(jax.tree.map(lambda x, s: x.sharding == s, params, shardings)))
 split = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
 for name, leaf in stacking.named(stacking.unstack(params)).items():
-    np.testing.assert_array_equal(leaf, source.tensors[name].read(), err_msg=name)
+    np.testing.assert_array_equal(leaf, checkpoint.tensors[name].read(), err_msg=name)
 print(split)
 """
 

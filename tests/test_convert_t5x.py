@@ -19,14 +19,15 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import serialization, traverse_util
 
-from flan_jax import checkpoints
-from flan_jax.checkpoints import manager, parameters
+from flan_jax.checkpoints import manager, model_config
 from flan_jax.checkpoints.formats import orbax_files, ours, t5x, zarr_files
-from flan_jax.checkpoints.read import open_checkpoint
-from flan_jax.checkpoints.reader import Source, Tensor
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.checkpoints.reader import CheckpointReader, Tensor
 from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
 from flan_jax.models import decoder, stacking, t5
+from flan_jax.models.architectures import architecture_of, model_fields
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.optim import adafactor as optimizer
 from flan_jax.parallel import partitioning
@@ -42,16 +43,16 @@ LEGACY = [
 SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
 
 
-def source_of(arrays, model="t5", step=7, slots=None):
+def checkpoint_of(arrays, step=7, slots=None):
     """An opened checkpoint of arrays in memory."""
     tensors = {name: Tensor(x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()}
-    return Source(pathlib.Path("memory"), step, tensors, model, slots=slots)
+    return CheckpointReader(pathlib.Path("memory"), step, tensors, slots=slots)
 
 
 def small_arrays(config=SMALL):
     """Random parameters of a small T5, unstacked, by name."""
     rng = np.random.default_rng(0)
-    shapes = parameters.parameter_shapes("t5", vars(config))
+    shapes = parameter_shapes(config)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -124,7 +125,7 @@ def test_a_run_resumes_from_a_converted_checkpoint_with_its_optimizer(tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parameters_are_stored_in_the_dtype_asked_for_and_read_into_the_models(tmp_path, dtype):
     arrays = small_arrays()
-    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(arrays), None, lambda name: None)
     convert("t5x", "flan", tmp_path / "in", tmp_path / "out", f"--dtype={dtype}")
     rounded = {
         name: x.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else x
@@ -136,7 +137,7 @@ def test_parameters_are_stored_in_the_dtype_asked_for_and_read_into_the_models(t
     abstract = traverse_util.unflatten_dict(
         {name: jax.ShapeDtypeStruct(x.shape, np.float32) for name, x in arrays.items()}, sep="/"
     )
-    restored = golden.named(checkpoints.read_parameters(tmp_path / "out", abstract)[1])
+    restored = golden.named(load_parameters(tmp_path / "out", abstract)[1])
     for name, x in rounded.items():
         assert restored[name].dtype == np.float32
         np.testing.assert_array_equal(restored[name], x.astype(np.float32), err_msg=name)
@@ -162,7 +163,7 @@ def scanned_as_scalable_t5(arrays, same_bias=True):
 def test_scanned_layers_come_apart(tmp_path):
     arrays = small_arrays()
     t5x.write_t5x(
-        tmp_path / "in", source_of(scanned_as_scalable_t5(arrays)), None, lambda name: None
+        tmp_path / "in", checkpoint_of(scanned_as_scalable_t5(arrays)), None, lambda name: None
     )
     convert("t5x", "t5x", tmp_path / "in", tmp_path / "out")
     tensors = open_checkpoint(tmp_path / "out").tensors
@@ -170,13 +171,13 @@ def test_scanned_layers_come_apart(tmp_path):
         np.testing.assert_array_equal(tensor.read(), arrays[name], err_msg=name)
     assert tensors.keys() == arrays.keys()
     stacked = golden.named(stacking.stack(traverse_util.unflatten_dict(arrays, sep="/")))
-    t5x.write_t5x(tmp_path / "stacked", source_of(stacked), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "stacked", checkpoint_of(stacked), None, lambda name: None)
     assert open_checkpoint(tmp_path / "stacked").tensors.keys() == arrays.keys()
 
 
 def test_scanned_layers_with_tables_of_their_own_are_refused(tmp_path, capsys):
     arrays = scanned_as_scalable_t5(small_arrays(), same_bias=False)
-    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(arrays), None, lambda name: None)
     assert (
         dispatch.main(
             [
@@ -247,16 +248,12 @@ def test_the_table_of_parameters_is_that_of_the_networks(config, name):
         lambda: partitioning.unbox(model.init(jax.random.key(0), batch)["params"])
     )
     found = {key: leaf.shape for key, leaf in golden.named(stacking.unstack(shapes)).items()}
-    fields = {field: getattr(config, field) for field in ("vocab_size", *parameters.FIELDS[name])}
-    assert parameters.parameter_shapes(name, fields) == found
     assert parameter_shapes(config) == found
-    known = (
-        {key: fields[key] for key in fields if key != "vocab_size"} if "positions" in fields else {}
-    )
-    assert parameters.fields_of(found, {name: known, "other": {"num_heads": 99}}, "here") == (
-        name,
-        fields,
-    )
+    known = {field: getattr(config, field) for field in model_fields(name)}
+    known = known if name == "decoder" else {}
+    inferred = model_config.infer_config(found, {name: known, "other": {"num_heads": 99}}, "here")
+    assert architecture_of(inferred) == name
+    assert inferred == dataclasses.replace(config, dtype="float32")
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path):
@@ -264,16 +261,16 @@ def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path):
     del arrays["decoder/decoder_norm/scale"]
     arrays["encoder/extra"] = np.zeros(3, np.float32)
     arrays["decoder/logits_dense/kernel"] = np.zeros((16, 64), np.float32)
-    t5x.write_t5x(tmp_path, source_of(arrays), None, lambda name: None)
+    t5x.write_t5x(tmp_path, checkpoint_of(arrays), None, lambda name: None)
     abstract = traverse_util.unflatten_dict(
         {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in small_arrays().items()},
         sep="/",
     )
     with pytest.raises(UserError) as error:
-        checkpoints.read_parameters(tmp_path, abstract)
+        load_parameters(tmp_path, abstract)
     assert (
-        "missing: decoder/decoder_norm/scale; unexpected: encoder/extra; of another shape: "
-        "decoder/logits_dense/kernel: (16, 64) there, (16, 128) here"
+        "missing: decoder/decoder_norm/scale; unexpected: encoder/extra; "
+        "decoder/logits_dense/kernel: (16, 64) in the checkpoint, (16, 128) in the config"
     ) in str(error.value)
 
 
@@ -282,21 +279,21 @@ def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path):
     [
         (
             {"emb_dim": 24, "mlp_dim": 48},
-            "it has emb_dim 16, mlp_dim 32, these gin files make emb_dim 24, mlp_dim 48; of "
-            "another shape: decoder/decoder_norm/scale: (16,) there, (24,) here; ",
+            "emb_dim is 16 in the checkpoint, 24 in the config; mlp_dim is 32 in the checkpoint, "
+            "48 in the config; decoder/decoder_norm/scale: (16,) in the checkpoint, (24,) in the ",
         ),
         (
             {"mlp_activations": ("relu",)},
-            "is of another model (missing: decoder/layers_0/mlp/wi/kernel; ",
+            "does not match the model: missing: decoder/layers_0/mlp/wi/kernel; ",
         ),
         (
             {"num_decoder_layers": 1},
-            "it has num_decoder_layers 2, these gin files make num_decoder_layers 1; unexpected: ",
+            "num_decoder_layers is 2 in the checkpoint, 1 in the config; unexpected: ",
         ),
     ],
 )
 def test_a_checkpoint_of_another_size_is_one_short_sentence(tmp_path, changes, says):
-    t5x.write_t5x(tmp_path, source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path, checkpoint_of(small_arrays()), None, lambda name: None)
     shapes = {
         name: x.shape for name, x in small_arrays(dataclasses.replace(SMALL, **changes)).items()
     }
@@ -304,28 +301,27 @@ def test_a_checkpoint_of_another_size_is_one_short_sentence(tmp_path, changes, s
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}, sep="/"
     )
     with pytest.raises(
-        UserError, match=r"; and \d+ more\); give the gin files it was trained with"
+        UserError, match=r"; and \d+ more; give the gin files it was trained with"
     ) as error:
-        checkpoints.read_parameters(tmp_path, abstract)
+        load_parameters(tmp_path, abstract)
     assert says in str(error.value) and len(str(error.value)) < 600
 
 
 def test_a_checkpoint_of_the_other_architecture_says_so(tmp_path):
-    t5x.write_t5x(tmp_path, source_of(small_arrays()), None, lambda name: None)
-    shapes = parameters.parameter_shapes(
-        "decoder", vars(decoder.DecoderConfig(128, 16, 2, 8, 32, 3))
-    )
+    t5x.write_t5x(tmp_path, checkpoint_of(small_arrays()), None, lambda name: None)
+    shapes = parameter_shapes(decoder.DecoderConfig(128, 16, 2, 8, 32, 3))
     abstract = traverse_util.unflatten_dict(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}, sep="/"
     )
     with pytest.raises(
-        UserError, match="it has ARCHITECTURE 't5', these gin files make 'decoder'; missing: "
+        UserError,
+        match="ARCHITECTURE is 't5' in the checkpoint, 'decoder' in the config; missing: ",
     ):
-        checkpoints.read_parameters(tmp_path, abstract)
+        load_parameters(tmp_path, abstract)
 
 
 def test_convert_lists_every_difference_one_a_line(tmp_path, capsys):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     (tmp_path / "in/model.gin").write_text(
         "T5Config.mlp_dim = 48\nT5Config.num_decoder_layers = 3\n"
     )
@@ -345,23 +341,23 @@ def test_convert_lists_every_difference_one_a_line(tmp_path, capsys):
     assert first.endswith("put the right config.gin or model.gin beside it:")
     added = {
         name
-        for name in parameters.parameter_shapes("t5", {**vars(SMALL), "num_decoder_layers": 3})
+        for name in parameter_shapes(dataclasses.replace(SMALL, num_decoder_layers=3))
         if "decoder/layers_2/" in name
     }
     assert {line for line in lines if "missing" in line} == {f"  missing: {name}" for name in added}
     assert len(lines) == len(added) + 5 * 3  # wi_0, wi_1 and wo of five layers
     assert (
-        "  of another shape: encoder/layers_0/mlp/wi_0/kernel: (16, 32) there, (16, 48) here"
+        "  encoder/layers_0/mlp/wi_0/kernel: (16, 32) in the checkpoint, (16, 48) in the config"
         in lines
     )
 
 
 def test_what_cannot_be_converted_says_why(tmp_path, capsys):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("")
     for arguments, message in {
-        ("--from=t5x", "--to=hf", f"--output={tmp_path}/full"): "is there already",
+        ("--from=t5x", "--to=hf", f"--output={tmp_path}/full"): "already exists",
         (
             "--from=t5x",
             "--to=flan",
@@ -376,7 +372,7 @@ def test_what_cannot_be_converted_says_why(tmp_path, capsys):
         ): "leave --with_optimizer out",
         ("--from=t5x", "--to=flan", f"--output={tmp_path}/o", "--step=8"): "no step 8",
         ("--from=hf", "--to=flan", f"--output={tmp_path}/o"): "no config.json",
-        ("--from=gguf", "--to=flan", f"--output={tmp_path}/o"): "no GGUF file",
+        ("--from=gguf", "--to=flan", f"--output={tmp_path}/o"): "not a GGUF file",
         (
             "--from=t5x",
             "--to=flan",
@@ -406,7 +402,7 @@ def test_what_cannot_be_converted_says_why(tmp_path, capsys):
     ids=["index cut", "array without metadata", "_METADATA cut", "array missing"],
 )
 def test_a_checkpoint_that_is_damaged_is_one_sentence(tmp_path, capsys, form, damage):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     if form == "flan":
         convert("t5x", "flan", tmp_path / "in", tmp_path / "ours")
     root = tmp_path / ("in" if form == "t5x" else "ours")
@@ -472,7 +468,7 @@ def test_every_file_of_arrays_that_is_lost_is_noticed(tmp_path, in_one_database,
 
 def test_chunks_that_are_missing_are_listed(tmp_path, capsys):
     arrays = small_arrays()
-    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(arrays), None, lambda name: None)
     convert("t5x", "flan", tmp_path / "in", tmp_path / "ours")
     place = tmp_path / "in/checkpoint_7/target.token_embedder.embedding"
     (place / "0.0").unlink()
@@ -495,7 +491,7 @@ def test_a_run_does_not_resume_from_zeros_in_place_of_a_lost_chunk(tmp_path):
         for name in arrays
         for slot in ("v", "v_row", "v_col")
     }
-    ours.write_ours(tmp_path / "run", source_of(arrays, slots=slots), None, lambda name: None)
+    ours.write_ours(tmp_path / "run", checkpoint_of(arrays, slots=slots), None, lambda name: None)
     (tmp_path / "run/checkpoints/7/params/token_embedder.embedding/0.0").unlink()
     run = manager.Checkpoints(tmp_path / "run/checkpoints")
     with pytest.raises(UserError, match="lacks 1 chunks"):
@@ -504,7 +500,7 @@ def test_a_run_does_not_resume_from_zeros_in_place_of_a_lost_chunk(tmp_path):
 
 
 def test_two_dots_in_the_path_of_a_checkpoint_are_resolved(tmp_path, monkeypatch):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     convert("t5x", "flan", tmp_path / "in", tmp_path / "ours")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -548,7 +544,7 @@ def _scale(optimizer):
     ids=range(11),
 )
 def test_an_index_of_wrong_names_types_and_sizes_is_refused(tmp_path, change, says):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     shutil.copytree(
         tmp_path / "in/checkpoint_7/target.encoder.encoder_norm.scale", tmp_path / "elsewhere"
     )
@@ -558,7 +554,7 @@ def test_an_index_of_wrong_names_types_and_sizes_is_refused(tmp_path, change, sa
 
 
 def test_sizes_that_the_files_cannot_fill_are_refused_before_they_are_read(tmp_path):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     array = tmp_path / "in/checkpoint_7/target.token_embedder.embedding/.zarray"
     metadata = json.loads(array.read_text())
     large = {**metadata, "shape": [2**40, 16], "chunks": [2**40, 16]}
@@ -597,7 +593,7 @@ def test_sizes_that_the_files_cannot_fill_are_refused_before_they_are_read(tmp_p
     ids=str,
 )
 def test_a_gin_file_beside_a_checkpoint_is_checked(tmp_path, gin):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     (tmp_path / "in/model.gin").write_bytes(gin if isinstance(gin, bytes) else gin.encode())
     with pytest.raises(UserError, match=str(tmp_path / "in")):
         open_checkpoint(tmp_path / "in")
@@ -610,7 +606,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
     config = t5.T5Config(
         128, 16, 2, 8, 32, 3, 2, mlp_activations=("silu", "linear"), logits_via_embedding=True
     )
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays(config)), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays(config)), None, lambda name: None)
     (tmp_path / "in/config.gin").write_text(
         "WIDE = ('silu', 'linear')\nnetwork.T5Config.mlp_activations = %WIDE\n"
     )
@@ -631,7 +627,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
         ),
     )
     found = T5Config(vocab_size=128)
-    assert all(getattr(found, field) == getattr(config, field) for field in parameters.FIELDS["t5"])
+    assert all(getattr(found, field) == getattr(config, field) for field in model_fields("t5"))
     assert gin_config.macro("VOCABULARY") == str(tmp_path / "out/spiece.model")
     assert (tmp_path / "out/spiece.model").read_text() == "a tokenizer"
 
@@ -645,7 +641,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
     ],
 )
 def test_an_export_says_the_dropout_rate_of_the_run(tmp_path, gin, rate):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     if gin:
         (tmp_path / "in/config.gin").write_text(gin)
     convert("t5x", "hf", tmp_path / "in", tmp_path / "out")
@@ -656,14 +652,14 @@ def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
     """Cut off half-way, what is there does not look like a checkpoint: neither the directory's name
     nor its files.
     """
-    from flan_jax.checkpoints import staging
+    from flan_jax.storage import atomic_directory
 
     seen = {}
     monkeypatch.setattr(
-        staging.shutil, "rmtree", lambda path, ignore_errors: seen.update(left=path)
+        atomic_directory.shutil, "rmtree", lambda path, ignore_errors: seen.update(left=path)
     )
     arrays = small_arrays()
-    t5x.write_t5x(tmp_path / "in", source_of(arrays), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(arrays), None, lambda name: None)
     part = tmp_path / "in/checkpoint_7/target.encoder.encoder_norm.scale/0"
     part.write_bytes(b"broken")
     for to in ("flan", "t5x", "hf"):
@@ -694,7 +690,7 @@ def full_disk():
 
 @pytest.fixture
 def small_checkpoint(tmp_path):
-    t5x.write_t5x(tmp_path / "in", source_of(small_arrays()), None, lambda name: None)
+    t5x.write_t5x(tmp_path / "in", checkpoint_of(small_arrays()), None, lambda name: None)
     return tmp_path / "in"
 
 

@@ -16,9 +16,8 @@ import pytest
 import sentencepiece
 
 from flan_jax.checkpoints import model_gin
-from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files
-from flan_jax.checkpoints.parameters import parameter_shapes
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.cli.setup import build_run, check_parameters
 from flan_jax.config import gin_files as gin_config
@@ -28,6 +27,7 @@ from flan_jax.data.run_data import open_data
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
+from flan_jax.models.shapes import parameter_shapes
 from flan_jax.training.config import TrainConfig
 from support import tokenizer_files
 from support.converting import convert
@@ -64,13 +64,16 @@ def random_model(directory, config):
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))
     is_t5 = config["model_type"] == "t5"
-    family = huggingface_t5 if is_t5 else huggingface_llama
-    fields = (
-        family.fields_of(config, True, directory) if is_t5 else family.fields_of(config, directory)
-    )
-    rng, names, arrays = np.random.default_rng(0), family.names(fields), {}
-    for name, shape in parameter_shapes("t5" if is_t5 else "decoder", fields).items():
-        theirs = shape[::-1] if family.is_turned(name) else shape
+    if is_t5:
+        parameters = parameter_shapes(huggingface_t5.read_config(config, True, directory))
+        names = huggingface_t5.tensor_names(parameters)
+    else:
+        parameters = parameter_shapes(huggingface_decoder.read_config(config, directory))
+        names = huggingface_decoder.tensor_names(config["model_type"], parameters)
+    family = huggingface_t5 if is_t5 else huggingface_decoder
+    rng, arrays = np.random.default_rng(0), {}
+    for name, shape in parameters.items():
+        theirs = shape[::-1] if family.is_transposed(name) else shape
         arrays[names[name]] = (0.7 * rng.standard_normal(theirs)).astype(np.float32)
     arrays["lm_head.weight"][2] = 0.0  # <unk>, which is written differently
     safetensors_files.write_directory(
@@ -290,7 +293,7 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
         convert(form, "hf", tmp_path / there, tmp_path / back)
         assert read(tmp_path / back / "config.json").items() >= ids.items(), form
         assert read(tmp_path / back / "generation_config.json").items() >= ids.items(), form
-        assert open_checkpoint(tmp_path / there).fields["decoder_start_id"] == 7
+        assert open_checkpoint(tmp_path / there).config.decoder_start_id == 7
     gin_config.parse_command_line(
         ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED
     )

@@ -2,12 +2,14 @@
 distribution.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from flan_jax import checkpoints
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.models import t5
 from flan_jax.models.decoding import beam, greedy
 from flan_jax.parallel import partitioning
@@ -31,10 +33,10 @@ def t5_of(directory, vocab_size: int):
         transformers, directory, tied=False, vocab_size=vocab_size, num_decoder_layers=2
     )
     theirs.generation_config.decoder_start_token_id = 0
-    source = open_checkpoint(directory)
-    model = t5.T5(t5.T5Config(**{**source.fields, "dtype": "float32"}, dropout_rate=0.0))
+    checkpoint = open_checkpoint(directory)
+    model = t5.T5(dataclasses.replace(checkpoint.config, dropout_rate=0.0))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), t5_batch(vocab_size))["params"])
-    return theirs, model, checkpoints.read_parameters(directory, partitioning.unbox(boxed))[1]
+    return theirs, model, load_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 @pytest.fixture(scope="module", params=["t5", "tied, grouped heads"])

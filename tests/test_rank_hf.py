@@ -3,15 +3,17 @@
 Needs torch and transformers, which flan_jax does not: without them this is skipped, and says so.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax import checkpoints
 from flan_jax.catalogue import CATALOGUE
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
 from flan_jax.evaluation.option_scorer import RankScorer
@@ -52,12 +54,12 @@ def models(tmp_path_factory):
     save_file(small, directory / "model.safetensors")
     theirs = transformers.T5ForConditionalGeneration.from_pretrained(directory).eval()
     theirs.config.decoder_start_token_id = 0
-    source = open_checkpoint(directory)
-    model = t5.T5(t5.T5Config(**{**source.fields, "dtype": "float32"}, dropout_rate=0.0))
+    checkpoint = open_checkpoint(directory)
+    model = t5.T5(dataclasses.replace(checkpoint.config, dropout_rate=0.0))
     boxed = jax.eval_shape(
         lambda: model.init(jax.random.key(0), t5_batch(VOCABULARY_ROWS))["params"]
     )
-    return theirs, model, checkpoints.read_parameters(directory, partitioning.unbox(boxed))[1]
+    return theirs, model, load_parameters(directory, partitioning.unbox(boxed))[1]
 
 
 def their_scores(theirs, source, options) -> list[float]:

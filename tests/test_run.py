@@ -364,7 +364,7 @@ def test_a_checkpoint_of_another_size_and_a_batch_that_does_not_divide(finished,
     )
     assert (
         result.returncode == 2
-        and "is of another model" in result.stderr
+        and "does not match the model" in result.stderr
         and "there" in result.stderr
     )
     result = run(

@@ -2,9 +2,11 @@
 
 Trees are given unstacked (`models/stacking.py`) and named by their paths, so that what is on disk
 does not depend on how the run keeps its state in memory, nor on the mesh: a restore takes the
-shapes and shardings that the caller asks for. A step's directory has two items, `params` and
-`state` (everything else), so that evaluation reads the parameters alone.
+shapes and shardings of its argument. A step's directory has two items, `params` and `state`
+(everything else), so that evaluation reads the parameters alone.
 """
+
+from __future__ import annotations
 
 import contextlib
 import itertools
@@ -16,34 +18,31 @@ import pathlib
 import re
 import sys
 import textwrap
-import time
 import uuid
-import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from flan_jax.checkpoints.check import check_tensors
+from flan_jax.checkpoints.formats import orbax_files, zarr_chunks
+from flan_jax.checkpoints.shared_storage import check_same_steps, check_shared
+from flan_jax.checkpoints.steps import VALIDATION_LOSS
 from flan_jax.errors import UserError
 from flan_jax.models.stacking import named
 from flan_jax.parallel.processes import any_of_all
 from flan_jax.storage.files import NO_ROOM, read_json
 
-# In place of a step's number.
-BEST = "best"
-
 _ITEMS = ("params", "state")
-_LOSS = "validation_loss"
-# What TensorStore says of files that may be whole: they cannot be read now, or not by us.
+# What TensorStore reports of files that may be whole: they cannot be read now, or not by this user.
 _OUT_OF_REACH = re.compile(
     "PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|UNAUTHENTICATED|ABORTED"
 )
-# What a host waits for a file that another one has written.
-_PATIENCE_S = 10
 
+_log = logging.getLogger(__name__)
 
 # Orbax logs the traceback of what goes wrong in each of its threads, and raises it too; once is
 # enough.
@@ -56,10 +55,8 @@ logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getM
 _OF_CLOSED_LOOPS = ("Event loop is closed", "sys.meta_path is None, Python is likely shutting down")
 
 
-def _without_closed_loops(unraisable, otherwise=sys.unraisablehook) -> None:
-    """What TensorStore and Orbax have left to do in an event loop when an error has ended it is not
-    printed.
-    """
+def _without_closed_loops(unraisable: Any, otherwise: Any = sys.unraisablehook) -> None:
+    """Omits what TensorStore and Orbax raise in an event loop that an error has ended."""
     if str(unraisable.exc_value) not in _OF_CLOSED_LOOPS:
         otherwise(unraisable)
 
@@ -68,40 +65,51 @@ sys.unraisablehook = _without_closed_loops
 
 
 class Damaged(UserError):
-    """A checkpoint is there, but it cannot be read."""
+    """A checkpoint that exists and cannot be read."""
 
 
 class Checkpoints:
     """Saves and restores the trees of one run below `directory`, in the background.
 
     A tree is a dict with the key `params` and any others. The last `keep` checkpoints stay, and the
-    one with the lowest validation loss. Raises UserError when the directory cannot be written, or
-    the hosts of a run do not see the same in it.
+    one with the lowest validation loss.
+
+    Raises:
+      UserError: when the directory cannot be written, or the hosts of a run do not see the same in
+        it.
     """
 
-    def __init__(self, directory, keep: int = 3):
+    def __init__(self, directory: str | os.PathLike, keep: int = 3):
         self.directory = _writable(directory)
-        _check_shared(self.directory)
-        _remove_cut_metrics(self.directory)
-        loss = operator.itemgetter(_LOSS)
+        check_shared(self.directory)
+        _remove_truncated_metrics(self.directory)
+        loss = operator.itemgetter(VALIDATION_LOSS)
         lowest = BestN(
             get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
-        # Orbax writes metrics only where there is a `best_fn`; what stays is the policy's decision.
+        # Orbax writes metrics only where there is a `best_fn`; the policy decides what stays.
         options = ocp.CheckpointManagerOptions(
             best_fn=loss,
             preservation_policy=AnyPreservationPolicy([LatestN(n=keep), lowest]),
             cleanup_tmp_directories=True,
         )
         self._manager = _Manager(self.directory, options=options, item_names=_ITEMS)
-        _check_same_steps(self.directory, sorted(self._manager.all_steps()))
+        check_same_steps(self.directory, sorted(self._manager.all_steps()))
 
-    def save(self, step: int, tree: dict, metrics: dict[str, float] | None = None) -> None:
-        """Starts to save `tree` as `step`; the arrays may be changed or donated as soon as this
-        returns.
+    def save(
+        self, step: int, tree: dict[str, Any], metrics: dict[str, float] | None = None
+    ) -> None:
+        """Starts to save `tree`; its arrays may be changed or donated as soon as this returns.
 
-        A step that is there already is left as it is. One without the metric `validation_loss` is
-        never the best.
+        A step that exists is left as it is.
+
+        Args:
+          step: its number.
+          tree: `params` and any other keys.
+          metrics: by name; a step without `validation_loss` is never the best.
+
+        Raises:
+          UserError: when there is no room for it.
         """
         if step in self._manager.all_steps():
             return
@@ -112,28 +120,29 @@ class Checkpoints:
         }
         # Orbax warns at every save without metrics, and takes NaN for the best: both rank last
         # instead.
-        loss = (metrics or {}).get(_LOSS, math.inf)
-        metrics = {**(metrics or {}), _LOSS: math.inf if math.isnan(loss) else loss}
+        loss = (metrics or {}).get(VALIDATION_LOSS, math.inf)
+        metrics = {**(metrics or {}), VALIDATION_LOSS: math.inf if math.isnan(loss) else loss}
         with self._saving():
             self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
 
     def latest_step(self) -> int | None:
-        """Gives the last step that is saved, or None."""
+        """Returns the last step that is saved, or None."""
         return self._manager.latest_step()
 
-    def restore(self, abstract_tree: dict) -> dict:
-        """Gives the tree of the latest step in the shapes, dtypes and shardings of `abstract_tree`.
+    def restore(self, abstract_tree: dict[str, Any]) -> dict[str, Any]:
+        """Returns the tree of the latest step, with shapes and shardings of `abstract_tree`.
 
-        When it cannot be read, e.g. because a file of it is cut short, a line says so, the
-        checkpoint is renamed to `damaged-<step>` (`damaged-<step>.1` where that is there), and the
-        one before it is taken. If none can be read, none is renamed.
+        When it cannot be read, e.g. because a file of it is truncated, a warning is logged, the
+        checkpoint is renamed to `damaged-<step>` (`damaged-<step>.1` where that exists), and the
+        one before it is restored. If none can be read, none is renamed.
 
-        Raises UserError when there is no checkpoint, or none that can be read, or when it holds
-        other names or shapes, or parameters alone.
+        Raises:
+          UserError: when there is no checkpoint, or none that can be read; when it has other names
+            or shapes, or parameters only.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
-            raise UserError(f"There is no checkpoint in {self.directory}.")
+            raise UserError(f"no checkpoint found in {self.directory}.")
         problems: dict[int, Damaged | None] = {}
         for step in steps:
             tree, problem = None, None
@@ -142,19 +151,21 @@ class Checkpoints:
             except Damaged as error:
                 problem = error
             if not any_of_all(problem is not None):
-                for damaged, why in problems.items():
-                    self._set_aside(damaged, why)
+                for damaged, reason in problems.items():
+                    self._set_aside(damaged, reason)
                 return tree
             problems[step] = problem
         last = problems[steps[0]] or f"another process cannot read step {steps[0]}"
         raise UserError(
-            f"None of the checkpoints in {self.directory} can be read: {last}; repair them, or "
+            f"none of the checkpoints in {self.directory} can be read: {last}; repair them, or "
             "give another MODEL_DIR."
         )
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises what went wrong while saving (UserError: no
-        room for it).
+        """Returns when everything is on disk.
+
+        Raises:
+          UserError: when there was no room for it; other errors of saving as they are.
         """
         with self._saving():
             self._manager.wait_until_finished()
@@ -164,50 +175,46 @@ class Checkpoints:
         with self._saving():
             self._manager.close()
 
-    def _restore(self, abstract_tree: dict, step: int) -> dict:
+    def _restore(self, abstract_tree: dict[str, Any], step: int) -> dict[str, Any]:
         directory = self.directory / str(step)
         if (directory / "params").is_dir() and not (directory / "state").exists():
             raise UserError(
-                f"{directory} holds parameters alone, as converted checkpoints do, and no run that "
-                "goes on; give it as INITIAL_CHECKPOINT_PATH, and another MODEL_DIR."
+                f"{directory} contains parameters only (a converted checkpoint) and cannot be "
+                "resumed; give it as INITIAL_CHECKPOINT_PATH, and another MODEL_DIR."
             )
         params = _restore_item(directory / "params", abstract_tree["params"])
         rest = {name: child for name, child in abstract_tree.items() if name != "params"}
         return {**_restore_item(directory / "state", rest), "params": params}
 
     def _set_aside(self, step: int, problem: Damaged | None) -> None:
-        """Renames a step that cannot be read to a name that is free, so that it can be saved
-        again.
-        """
+        """Renames a step that cannot be read to a free name, so that it can be saved again."""
         if jax.process_index() == 0:
             names = itertools.chain(
                 [f"damaged-{step}"], (f"damaged-{step}.{i}" for i in itertools.count(1))
             )
             name = next(name for name in names if not (self.directory / name).exists())
-            print(
-                f"{problem or f'another process cannot read step {step}'}; it is called {name} "
-                "now, and the checkpoint before it is taken",
-                flush=True,
+            _log.warning(
+                "%s; renamed to %s; the checkpoint before it is restored",
+                problem or f"another process cannot read step {step}",
+                name,
             )
             (self.directory / str(step)).rename(self.directory / name)
-        any_of_all(False)  # the others go on when it is renamed
+        any_of_all(False)  # returns when it is renamed
         self._manager.reload()
 
     @contextlib.contextmanager
-    def _saving(self):
-        """What TensorStore, Orbax and the file system raise where nothing can be written becomes a
-        UserError.
-        """
+    def _saving(self) -> Iterator[None]:
+        """Raises a UserError where TensorStore, Orbax or the file system report a full disk."""
         try:
             yield
         except Exception as error:
-            found = NO_ROOM.search(str(error))
-            if not found:
+            no_room = NO_ROOM.search(str(error))
+            if not no_room:
                 raise
             last = self.latest_step()
             resumes = "begins anew" if last is None else f"resumes from step {last}, which is whole"
             raise UserError(
-                f"the checkpoint cannot be written to {self.directory} ({found.group()}): make "
+                f"the checkpoint cannot be written to {self.directory} ({no_room.group()}): make "
                 f"room there; then the same command {resumes}."
             ) from error
 
@@ -216,92 +223,37 @@ class _Manager(ocp.CheckpointManager):
     """Orbax's manager without its own check for preemption."""
 
     def reached_preemption(self, step: int) -> bool:
-        """Not checked here: JAX counts the calls, and `preemption.Preemption` counts them in
-        another way.
-        """
+        """Returns False: JAX counts the calls, and `preemption.Preemption` counts differently."""
         return False
 
 
-def checkpoint_path(path, step: int | str | None = None):
-    """Gives the directory of one checkpoint: `path` itself when it is one, else that of `step`
-    below it.
-
-    `path` may be a run's directory, its `checkpoints` directory or a step's; `step` None is the
-    latest, BEST the one with the lowest validation loss, the later of equals. Raises UserError when
-    there is none.
-    """
-    path = epath.Path(path)
-    if (path / "params").is_dir() and step in (
-        None,
-        int(path.name) if path.name.isdecimal() else None,
-    ):
-        return path
-    for parent in (path, path / "checkpoints"):
-        children = parent.iterdir() if parent.is_dir() else ()
-        steps = sorted(int(child.name) for child in children if child.name.isdecimal())
-        if step == BEST:
-            losses = {found: _validation_loss(parent / str(found)) for found in reversed(steps)}
-            steps = (
-                [min(losses, key=losses.get)]
-                if min(losses.values(), default=math.inf) < math.inf
-                else []
-            )
-        elif step is not None:
-            steps = [found for found in steps if found == step]
-        if steps:
-            return parent / str(steps[-1])
-    wanted = {None: "checkpoint", BEST: "checkpoint with a validation loss"}.get(
-        step, f"checkpoint of step {step}"
-    )
-    raise UserError(
-        f"There is no {wanted} in {path}: give a run's directory, or the directory of one of its "
-        "steps."
-    )
-
-
-def _validation_loss(directory) -> float:
-    """Gives the validation loss that was saved with a checkpoint, infinity where there is none."""
-    try:
-        loss = read_json(directory / "metrics" / "metrics").get(_LOSS)
-    except (OSError, UserError):
-        return math.inf
-    return loss if isinstance(loss, (int, float)) and not math.isnan(loss) else math.inf
-
-
-def _restore_item(path, abstract_tree):
-    from flan_jax.checkpoints.formats import (  # not above: they import this module
-        orbax_files,
-        zarr_chunks,
-    )
-    from flan_jax.checkpoints.reader import check_tensors
-
-    handler, wanted = ocp.StandardCheckpointHandler(), named(abstract_tree)
+def _restore_item(path: Any, abstract_tree: Any) -> Any:
+    handler, leaves = ocp.StandardCheckpointHandler(), named(abstract_tree)
     with _reading(path):
         stored = named(handler.metadata(path).tree)
         if "://" not in str(path):
-            zarr_chunks.check_tree(
-                pathlib.Path(path), orbax_files.tree_metadata(pathlib.Path(path))
-            )
+            directory = pathlib.Path(path)
+            zarr_chunks.check_tree(directory, orbax_files.tree_metadata(directory))
     check_tensors(
         {name: leaf.shape for name, leaf in stored.items()},
-        {name: leaf.shape for name, leaf in wanted.items()},
+        {name: leaf.shape for name, leaf in leaves.items()},
         path,
         "give the gin files (model and optimizer) it was trained with, or another MODEL_DIR.",
     )
     with _reading(path):
-        restored = named(
-            handler.restore(path, args=ocp.args.StandardRestore(_nested(abstract_tree)))
-        )
+        args = ocp.args.StandardRestore(_nested(abstract_tree))
+        restored = named(handler.restore(path, args=args))
     return jax.tree.unflatten(
-        jax.tree.structure(abstract_tree), [restored[name] for name in wanted]
+        jax.tree.structure(abstract_tree), [restored[name] for name in leaves]
     )
 
 
 @contextlib.contextmanager
-def _reading(path):
-    """What Orbax and TensorStore raise for files that are cut short or missing becomes `Damaged`.
+def _reading(path: Any) -> Iterator[None]:
+    """Raises `Damaged` where Orbax and TensorStore report files that are truncated or missing.
 
-    Raises UserError for files that may be whole, but are out of reach.
+    Raises:
+      UserError: for files that may be whole, but are out of reach.
     """
     try:
         yield
@@ -314,71 +266,33 @@ def _reading(path):
         is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
         if (isinstance(error, OSError) and not is_missing) or _OUT_OF_REACH.search(str(error)):
             raise UserError(
-                f"the checkpoint {path} cannot be read now ({reason}); see to it that it can be, "
-                "then run the same command again."
+                f"the checkpoint {path} cannot be read now ({reason}); make it readable, then run "
+                "the same command again."
             ) from error
         raise Damaged(f"the checkpoint {path} cannot be read ({reason})") from error
 
 
-def _check_shared(directory) -> None:
-    """Makes sure that all hosts see what the first one writes; a host of its own would wait for the
-    others forever.
-    """
-    if jax.process_count() == 1:
-        return
-    name = f".shared.{multihost_utils.broadcast_one_to_all(np.uint32(uuid.uuid4().int >> 96)):08x}"
-    if jax.process_index() == 0:
-        (directory / name).write_text("")
-    any_of_all(False)  # it is written
-    deadline = time.monotonic() + _PATIENCE_S
-    while not (seen := (directory / name).exists()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    blind = any_of_all(not seen)
-    if jax.process_index() == 0:
-        (directory / name).unlink()
-    if blind:
-        raise UserError(
-            f"not all hosts see in {directory} what process 0 writes there; give a MODEL_DIR on "
-            "storage that all hosts see, by its full path."
-        )
-
-
-def _check_same_steps(directory, steps: list[int]) -> None:
-    """Makes sure that all hosts list the same checkpoints: others would go on from different
-    steps.
-    """
-    listed = np.uint32(zlib.crc32(str(steps).encode()))
-    if jax.process_count() > 1 and len(set(multihost_utils.process_allgather(listed).tolist())) > 1:
-        raise UserError(
-            f"process {jax.process_index()} sees the checkpoints of steps "
-            f"{', '.join(map(str, steps)) or '-'} in {directory}, another process sees others; is "
-            "it on storage that all hosts see? Then run the same command again."
-        )
-
-
-def _remove_cut_metrics(directory) -> None:
-    """Removes files of metrics that are cut short; Orbax would not open the directory with them."""
+def _remove_truncated_metrics(directory: Any) -> None:
+    """Removes truncated files of metrics; Orbax would not open the directory with them."""
     if jax.process_index() == 0:
         for file in directory.glob("*/metrics/metrics"):
-            try:
-                loss = read_json(file)[_LOSS]
-                is_whole = isinstance(loss, (int, float)) and not isinstance(loss, bool)
-            except (UserError, KeyError):
-                is_whole = False
-            if not is_whole:
+            if not _has_loss(file):
                 file.unlink()
-                print(
-                    f"{file} was cut short: its step no longer counts when the best is looked for",
-                    flush=True,
-                )
+                _log.warning("%s was truncated: its step is not compared for the best", file)
     any_of_all(False)  # the others open the directory after that
 
 
-def _nested(tree) -> dict:
-    """Gives the leaves of any tree as nested dicts by their path: named tuples and empty states
-    leave no trace.
-    """
-    result = {}
+def _has_loss(file: Any) -> bool:
+    try:
+        loss = read_json(file)[VALIDATION_LOSS]
+    except (UserError, KeyError):
+        return False
+    return isinstance(loss, (int, float)) and not isinstance(loss, bool)
+
+
+def _nested(tree: Any) -> dict[str, Any]:
+    """The leaves of any tree as nested dicts by path, without named tuples and empty states."""
+    result: dict[str, Any] = {}
     for name, leaf in named(tree).items():
         *parents, last = name.split("/")
         node = result
@@ -388,7 +302,7 @@ def _nested(tree) -> dict:
     return result
 
 
-def _writable(directory):
+def _writable(directory: str | os.PathLike) -> Any:
     path = epath.Path(os.path.abspath(directory) if "://" not in str(directory) else directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -396,8 +310,8 @@ def _writable(directory):
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        reason = error.strerror or error
         raise UserError(
-            f"Checkpoints cannot be written to {path} ({reason}): give another MODEL_DIR."
+            f"checkpoints cannot be written to {path} ({error.strerror or error}): give another "
+            "MODEL_DIR."
         ) from None
     return path

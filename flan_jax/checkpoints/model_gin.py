@@ -1,86 +1,97 @@
-"""The size of a model as gin text, and the way back: the fields of `parameters.FIELDS` from a run's
-`config.gin`.
-"""
+"""The size of a model as gin text, and the fields of a model from a checkpoint's gin file."""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import tokenize
+from collections.abc import Mapping
 from typing import Any
 
 from gin import config_parser
 
-from flan_jax.checkpoints.parameters import DEFAULTS, FIELDS
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
+from flan_jax.models.architectures import ARCHITECTURES, architecture_of, model_fields
 from flan_jax.storage.files import readable
 
-CONFIG_CLASS = {"t5": "T5Config", "decoder": "DecoderConfig"}
-_MODEL = {name: model for model, name in CONFIG_CLASS.items()}
 _GIN_FILES = ("model.gin", "config.gin")
 
 
-def gin_text(model: str, fields: dict[str, Any], name: str) -> str:
-    """A gin file with the size of a model, to be given after `gin/flan.gin`; `name` goes into
-    results as its size.
+def gin_text(config: Any, name: str) -> str:
+    """Returns a gin file with the size of a model, to be given after `gin/flan.gin`.
+
+    Args:
+      config: the `T5Config` or `DecoderConfig`.
+      name: SIZE, the model's name in results.
     """
+    architecture = architecture_of(config)
     lines = [
         f"# The size of the converted model {name}.",
         "# Command: flan-jax train --gin_file=gin/flan.gin --gin_file=<here>/model.gin "
         "--gin.INITIAL_CHECKPOINT_PATH=<here>",
         "",
     ]
-    for field in FIELDS[model]:
-        value = fields.get(field, DEFAULTS[model].get(field))
-        if field in DEFAULTS[model] and value == DEFAULTS[model][field]:
+    for field, default in model_fields(architecture).items():
+        value = getattr(config, field)
+        value = dict(value) if isinstance(value, Mapping) else value
+        if default is not dataclasses.MISSING and value == default:
             continue
         if field == "decoder_start_id":  # batches need it, too
             lines.append(f"DECODER_START_ID = {value!r}")
             value = _Reference("DECODER_START_ID")
-        lines.append(f"{CONFIG_CLASS[model]}.{field} = {value!r}")
-    rows = [f"Train.embedding_rows = {fields['vocab_size']}"] if "vocab_size" in fields else []
-    return "\n".join([*lines, *rows, "", f"ARCHITECTURE = {model!r}", f"SIZE = {name!r}", ""])
+        lines.append(f"{type(config).__name__}.{field} = {value!r}")
+    lines += [
+        f"Train.embedding_rows = {config.vocab_size}",
+        "",
+        f"ARCHITECTURE = {architecture!r}",
+        f"SIZE = {name!r}",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def fields_beside(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What `read_fields` gives of the gin file of a checkpoint; empty where there is none."""
+    """Returns `read_fields` of the gin file of a checkpoint; empty where there is none.
+
+    Raises:
+      UserError: if it is not a gin file.
+    """
     file = file_beside(path)
     return read_fields(file) if file else {}
 
 
 def file_beside(path: pathlib.Path) -> pathlib.Path | None:
-    """The nearest `model.gin` or `config.gin` of a checkpoint, in `path` or up to two above, or
-    None.
-    """
+    """Returns the nearest `model.gin` or `config.gin` of a checkpoint, at most two levels above."""
     directories = (path, *path.absolute().parents[:2])
     files = (directory / name for directory in directories for name in _GIN_FILES)
     return next((file for file in files if file.is_file()), None)
 
 
 def read_fields(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Model ('t5', 'decoder') -> the fields of its class that a gin file binds to literals or to
-    macros that it sets.
+    """Returns the fields of a model that a gin file binds, by architecture and name.
 
-    They are those of `FIELDS`, and `dropout_rate`, which an export says too. A run's `config.gin`
-    has both classes, whichever of them it trained.
+    They are bound to literals, or to macros that the file sets: fields that say what a model
+    computes, and `dropout_rate`, which an export has too. A run's `config.gin` has the fields of
+    both architectures.
 
     Raises:
-      UserError: if it is no gin file.
+      UserError: if it is not a gin file.
     """
     macros, bound = _read(path)
-    fields: dict[str, dict[str, Any]] = {model: {} for model in FIELDS}
-    for (model, name), value in bound.items():
+    fields: dict[str, dict[str, Any]] = {architecture: {} for architecture in ARCHITECTURES}
+    for (architecture, name), value in bound.items():
         value = _resolve(value, macros)
         if not isinstance(value, _Reference):
-            fields[model][name] = tuple(value) if isinstance(value, list) else value
+            fields[architecture][name] = tuple(value) if isinstance(value, list) else value
     return fields
 
 
 def read_macros(path: pathlib.Path) -> dict[str, Any]:
-    """The macros that a gin file sets, e.g. `TRAIN_STEPS`.
+    """Returns the macros that a gin file sets to literals, e.g. `TRAIN_STEPS`.
 
     Raises:
-      UserError: if it is no gin file.
+      UserError: if it is not a gin file.
     """
     macros, _ = _read(path)
     resolved = {name: _resolve(value, macros) for name, value in macros.items()}
@@ -88,34 +99,34 @@ def read_macros(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
-    """(macros, fields by model and name) of a file, of T5X's too; it imports nothing and leaves
-    gin's own state alone.
+    """(macros, fields by architecture and name) of a file, of T5X's too.
 
-    Raises:
-      UserError: if it is no gin file.
+    Nothing is imported, and gin's own state stays as it is.
     """
     macros: dict[str, Any] = {}
     bound: dict[tuple[str, str], Any] = {}
     try:
         with readable(path, "correct it, or copy it again"):
-            for statement in config_parser.ConfigParser(
-                path.read_text(encoding="utf-8"), _Literals()
-            ):
-                if not isinstance(statement, config_parser.BindingStatement):
-                    continue
-                model, parameter = (
-                    _MODEL.get(statement.selector.rsplit(".", 1)[-1]),
-                    statement.arg_name,
-                )
-                if not parameter:
-                    macros[statement.selector] = statement.value
-                elif model and parameter in (*FIELDS[model], "dropout_rate"):
-                    bound[model, parameter] = statement.value
+            text = path.read_text(encoding="utf-8")
+            for statement in config_parser.ConfigParser(text, _Literals()):
+                if isinstance(statement, config_parser.BindingStatement):
+                    _add_binding(statement, macros, bound)
     except (SyntaxError, tokenize.TokenError) as error:
         raise UserError(
             f"{shown(path)} is not readable as gin ({shown(str(error).splitlines()[0])})."
         ) from None
     return macros, bound
+
+
+def _add_binding(statement: Any, macros: dict[str, Any], bound: dict[tuple[str, str], Any]) -> None:
+    if not statement.arg_name:
+        macros[statement.selector] = statement.value
+        return
+    class_name = statement.selector.rsplit(".", 1)[-1]
+    for architecture, record in ARCHITECTURES.items():
+        names = (*model_fields(architecture), "dropout_rate")
+        if class_name == record.config.__name__ and statement.arg_name in names:
+            bound[architecture, statement.arg_name] = statement.value
 
 
 class _Reference:
@@ -129,7 +140,7 @@ class _Reference:
 
 
 class _Literals(config_parser.ParserDelegate):
-    """Leaves references alone instead of looking them up."""
+    """Keeps references as they are instead of resolving them."""
 
     def configurable_reference(self, scoped_name: str, evaluate: bool) -> _Reference:
         return _Reference(scoped_name)

@@ -208,11 +208,9 @@ def read_parameters(run: RunSetup, path: str, step: int | str | None = None) -> 
     Raises:
       UserError: if there is no such checkpoint, or it does not match the model.
     """
-    from flan_jax import checkpoints
+    from flan_jax.checkpoints.load import load_parameters
 
-    step, params = checkpoints.read_parameters(
-        path, run.sharded.abstract_params, step, run.model.config
-    )
+    step, params = load_parameters(path, run.sharded.abstract_params, step, run.model.config)
     _log.info(f"parameters of step {step} from {path}")
     return step, params
 
@@ -226,12 +224,10 @@ def check_parameters(run: RunSetup, path: str, step: int | str | None = None) ->
     Raises:
       UserError: see `read_parameters`.
     """
-    from flan_jax import checkpoints
+    from flan_jax.checkpoints.load import find_parameters
 
-    source, _ = checkpoints.find_parameters(
-        path, run.sharded.abstract_params, step, run.model.config
-    )
-    return source.step
+    checkpoint, _ = find_parameters(path, run.sharded.abstract_params, step, run.model.config)
+    return checkpoint.step
 
 
 class Evaluate(Protocol):

@@ -55,9 +55,14 @@ def make_model(architecture: str, vocab_size: int) -> nn.Module:
 
 def model_of(config: Any) -> nn.Module:
     """Returns the network of a `T5Config` or a `DecoderConfig`."""
-    for record in ARCHITECTURES.values():
+    return ARCHITECTURES[architecture_of(config)].model(config)
+
+
+def architecture_of(config: Any) -> str:
+    """Returns the name of the architecture of a `T5Config` or a `DecoderConfig`."""
+    for name, record in ARCHITECTURES.items():
         if isinstance(config, record.config):
-            return record.model(config)
+            return name
     raise TypeError(f"{type(config).__name__} is not the configuration of an architecture")
 
 

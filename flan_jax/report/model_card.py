@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import __version__
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.checkpoints.model_gin import read_macros
-from flan_jax.checkpoints.origin import origin_of
-from flan_jax.checkpoints.parameters import FIELDS
-from flan_jax.checkpoints.reader import Source
+from flan_jax.checkpoints.provenance import read_provenance
+from flan_jax.checkpoints.reader import CheckpointReader
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.results import RESULTS, known_runs, read_results
+from flan_jax.models.architectures import model_fields
 from flan_jax.report.comparisons import compare
 from flan_jax.report.table import table
 from flan_jax.storage.files import read_json
@@ -62,44 +63,46 @@ No tokenizer with a chat template was known when this was exported: `flan-jax co
 
 
 def model_card(
-    source: Source, name: str, run: pathlib.Path | None, has_template: bool = False
+    checkpoint: CheckpointReader, name: str, run: pathlib.Path | None, has_template: bool = False
 ) -> str:
     """Returns the text of README.md.
 
     Args:
-      source: what is exported.
+      checkpoint: what is exported.
       name: of the export's directory.
       run: the directory with the run's record, where there is one.
       has_template: whether a tokenizer and its chat template go along.
     """
     record, macros = read_record(run), _macros(run)
     sections = [
-        _usage(source, name, bool(record)) if has_template else _NO_TOKENIZER,
-        _model(source),
+        _usage(checkpoint, name, bool(record)) if has_template else _NO_TOKENIZER,
+        _model(checkpoint),
     ]
     if record:
         sections.append(_training(record, macros))
     if run and (run / RESULTS).is_file():
         trained_on = {name for known in known_runs(run).values() for name in known["trained_on"]}
         trained_on |= {row["dataset"] for row in record.get("card", [])}
-        sections.append(_results(run / RESULTS, source.step, trained_on))
+        sections.append(_results(run / RESULTS, checkpoint.step, trained_on))
     sections.append(_licenses(record) if record else _NO_RECORD)
-    header = _header(source, name, record, macros)
+    header = _header(checkpoint, name, record, macros)
     return "\n".join(header) + "\n\n".join(sections) + "\n"
 
 
-def _header(source: Source, name: str, record: dict[str, Any], macros: dict[str, Any]) -> list[str]:
+def _header(
+    checkpoint: CheckpointReader, name: str, record: dict[str, Any], macros: dict[str, Any]
+) -> list[str]:
     tags = "flan, instruction-tuning, flan_jax" if record else "flan_jax"
     return [
         "---",
         "library_name: transformers",
         f"tags: [{tags}]",
-        *(f"{field}: {text}" for field, text in _origin(source, record, macros).items()),
+        *(f"{field}: {text}" for field, text in _origin(checkpoint, record, macros).items()),
         "---",
         "",
         f"# {name}",
         "",
-        f"Exported by flan_jax {__version__} from step {source.step:,} of a checkpoint.",
+        f"Exported by flan_jax {__version__} from step {checkpoint.step:,} of a checkpoint.",
         "",
     ]
 
@@ -122,32 +125,38 @@ def _macros(run: pathlib.Path | None) -> dict[str, Any]:
     return read_macros(path) if path and path.is_file() else {}
 
 
-def _origin(source: Source, record: dict[str, Any], macros: dict[str, Any]) -> dict[str, str]:
+def _origin(
+    checkpoint: CheckpointReader, record: dict[str, Any], macros: dict[str, Any]
+) -> dict[str, str]:
     """Base model and license: of the model itself, or of the one that a run began with."""
-    start = macros.get("INITIAL_CHECKPOINT_PATH") if record else str(source.path)
-    return origin_of(pathlib.Path(start).expanduser()) if start else {}
+    start = macros.get("INITIAL_CHECKPOINT_PATH") if record else str(checkpoint.path)
+    return read_provenance(pathlib.Path(start).expanduser()) if start else {}
 
 
-def _usage(source: Source, name: str, is_tuned: bool) -> str:
+def _usage(checkpoint: CheckpointReader, name: str, is_tuned: bool) -> str:
     kind, begin = (
-        ("Seq2SeqLM", "1") if source.model == "t5" else ("CausalLM", 'inputs["input_ids"].shape[1]')
+        ("Seq2SeqLM", "1")
+        if checkpoint.architecture == "t5"
+        else ("CausalLM", 'inputs["input_ids"].shape[1]')
     )
     return _USAGE.format(kind=kind, path=name, begin=begin) + (
         _TEMPLATE if is_tuned else _OWN_TEMPLATE
     )
 
 
-def _model(source: Source) -> str:
-    kind = "Encoder-decoder (T5)" if source.model == "t5" else "Decoder-only"
-    count = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
+def _model(checkpoint: CheckpointReader) -> str:
+    kind = "Encoder-decoder (T5)" if checkpoint.architecture == "t5" else "Decoder-only"
+    count = sum(math.prod(shape) for shape in checkpoint.shapes.values())
+    config = checkpoint.config
+    values = {name: getattr(config, name) for name in model_fields(checkpoint.architecture)}
     fields = ", ".join(
-        f"{field} {source.fields[field]}"
-        for field in FIELDS[source.model]
-        if source.fields.get(field) is not None
+        f"{name} {dict(value) if isinstance(value, Mapping) else value}"
+        for name, value in values.items()
+        if value is not None
     )
     return (
-        f"## Model\n\n{kind}, {count:,} parameters, {source.fields['vocab_size']:,} rows of "
-        f"embedding.\n\n{fields}."
+        f"## Model\n\n{kind}, {count:,} parameters, {config.vocab_size:,} rows of embedding.\n\n"
+        f"{fields}."
     )
 
 

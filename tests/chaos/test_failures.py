@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax.checkpoints import manager
+from flan_jax.checkpoints import manager, steps
 from flan_jax.errors import UserError
 from support.runs import losses
 from support.states import make_state
@@ -190,7 +190,7 @@ def test_when_no_checkpoint_is_whole_nothing_begins_anew_unasked(two_steps, tmp_
     for step in (1, 2):
         os.truncate(directory / str(step) / "params/manifest.ocdbt", 0)
     run = manager.Checkpoints(directory)
-    with pytest.raises(UserError, match="None of the checkpoints in .* can be read"):
+    with pytest.raises(UserError, match="none of the checkpoints in .* can be read"):
         run.restore(jax.eval_shape(lambda: make_state(0.0)))
     assert run.latest_step() == 2 and not list(directory.glob("damaged*"))
 
@@ -219,7 +219,7 @@ def test_parameters_alone_are_not_resumed_nor_harmed(two_steps, tmp_path):
     directory = shutil.copytree(two_steps, tmp_path / "run")
     for step in (1, 2):
         shutil.rmtree(directory / str(step) / "state")
-    with pytest.raises(UserError, match="2 holds parameters alone.*INITIAL_CHECKPOINT_PATH"):
+    with pytest.raises(UserError, match="2 contains parameters only .*INITIAL_CHECKPOINT_PATH"):
         manager.Checkpoints(directory).restore(jax.eval_shape(lambda: make_state(0.0)))
     assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]
 
@@ -230,7 +230,7 @@ def test_metrics_that_are_cut_cost_no_checkpoint(two_steps, tmp_path):
     run = manager.Checkpoints(directory)
     assert int(run.restore(jax.eval_shape(lambda: make_state(0.0)))["step"]) == 2
     run.close()
-    assert manager.checkpoint_path(directory, "best").name == "1"
+    assert steps.checkpoint_path(directory, "best").name == "1"
 
 
 @pytest.mark.slow

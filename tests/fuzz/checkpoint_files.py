@@ -8,10 +8,11 @@ import shutil
 
 import numpy as np
 
-from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files, t5x
-from flan_jax.checkpoints.parameters import parameter_shapes
-from flan_jax.checkpoints.read import open_checkpoint
-from flan_jax.checkpoints.reader import Source, Tensor, check_tensors
+from flan_jax.checkpoints.check import check_tensors
+from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files, t5x
+from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.checkpoints.reader import CheckpointReader, Tensor
+from flan_jax.models.shapes import parameter_shapes
 
 LLAMA = {
     "model_type": "llama",
@@ -62,47 +63,51 @@ def huggingface_directory(
     """Writes a model of random numbers in Hugging Face's form; gives `path`."""
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
-    family = huggingface_t5 if config["model_type"] == "t5" else huggingface_llama
-    is_t5 = family is huggingface_t5
-    fields = family.fields_of(config, True, path) if is_t5 else family.fields_of(config, path)
-    names, arrays = family.names(fields), {}
-    for name, array in random_arrays("t5" if is_t5 else "decoder", fields).items():
-        arrays[names[name]] = np.ascontiguousarray(array.T if family.is_turned(name) else array)
+    if config["model_type"] == "t5":
+        family, ours = huggingface_t5, random_arrays(huggingface_t5.read_config(config, True, path))
+        names = huggingface_t5.tensor_names(ours)
+    else:
+        family = huggingface_decoder
+        ours = random_arrays(huggingface_decoder.read_config(config, path))
+        names = huggingface_decoder.tensor_names(config["model_type"], ours)
+    arrays = {}
+    for name, array in ours.items():
+        arrays[names[name]] = np.ascontiguousarray(array.T if family.is_transposed(name) else array)
     shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     safetensors_files.write_directory(path, shapes, arrays.__getitem__, shard_bytes)
     return path
 
 
-def random_arrays(model: str, fields: dict) -> dict[str, np.ndarray]:
+def random_arrays(config) -> dict[str, np.ndarray]:
     """Parameters by our names, all numbers different from one another."""
     rng = np.random.default_rng(0)
     return {
         name: rng.standard_normal(shape).astype(np.float32)
-        for name, shape in parameter_shapes(model, fields).items()
+        for name, shape in parameter_shapes(config).items()
     }
 
 
 def t5x_directory(path: pathlib.Path) -> pathlib.Path:
     """Writes `checkpoint_3` of a T5 in T5X's own form; gives its path."""
-    arrays = random_arrays("t5", huggingface_t5.fields_of(T5, True, path))
+    arrays = random_arrays(huggingface_t5.read_config(T5, True, path))
     tensors = {
         name: Tensor(array.shape, array.dtype, lambda array=array: array)
         for name, array in arrays.items()
     }
-    t5x.write_t5x(path, Source(path, 3, tensors, "t5"), None, lambda name: None)
+    t5x.write_t5x(path, CheckpointReader(path, 3, tensors), None, lambda name: None)
     return path / "checkpoint_3"
 
 
 def arrays_of(path: pathlib.Path, form: str | None = None) -> dict[str, np.ndarray]:
     """The parameters that our reader finds in a checkpoint, checked as `flan-jax convert` does."""
-    source = open_checkpoint(path, form)
+    checkpoint = open_checkpoint(path, form)
     check_tensors(
-        {name: tensor.shape for name, tensor in source.tensors.items()},
-        parameter_shapes(source.model, source.fields),
-        source.path,
+        checkpoint.shapes,
+        parameter_shapes(checkpoint.config),
+        checkpoint.path,
         "convert another checkpoint.",
     )
-    return {name: tensor.read() for name, tensor in source.tensors.items()}
+    return {name: tensor.read() for name, tensor in checkpoint.tensors.items()}
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:

@@ -29,7 +29,7 @@ from safetensors.numpy import load_file
 
 from flan_jax.checkpoints.formats import (
     gguf_file,
-    huggingface_llama,
+    huggingface_decoder,
     orbax_files,
     safetensors_files,
 )
@@ -129,7 +129,7 @@ def test_index_of_safetensors(fuzz, tmp_path, examples):
 
 def _write_gguf(path):
     gguf = pytest.importorskip("gguf", reason="NOT CHECKED: reading GGUF needs the extra [hf]")
-    fields = {**huggingface_llama.fields_of(LLAMA, path), "rope_scaling": None}
+    config = huggingface_decoder.read_config(LLAMA, path)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(2)
     writer.add_embedding_length(8)
@@ -160,7 +160,7 @@ def _write_gguf(path):
         "mlp/wi_1/kernel": "ffn_up",
         "mlp/wo/kernel": "ffn_down",
     }
-    for name, array in random_arrays("decoder", fields).items():
+    for name, array in random_arrays(config).items():
         layer, _, rest = name.removeprefix("decoder/layers_").partition("/")
         theirs = top.get(name) or f"blk.{layer}.{parts[rest]}.weight"
         writer.add_tensor(

@@ -15,11 +15,10 @@ from flan_jax.catalogue import Catalogue, Dataset, Drop, Hub, Template
 from flan_jax.catalogue.fingerprint import source_of_row
 from flan_jax.catalogue.render import render
 from flan_jax.catalogue.row_fields import read_row
-from flan_jax.checkpoints.model_gin import CONFIG_CLASS
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files, gin_registry, gin_search, settings_help
 from flan_jax.data.config import DataConfig
-from flan_jax.models.architectures import make_model
+from flan_jax.models.architectures import ARCHITECTURES, make_model
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.training.config import TrainConfig
 
@@ -416,7 +415,8 @@ def test_rows(fuzz, examples):
 def test_every_module_of_settings_is_fuzzed():
     for name in gin_files.CONFIGURED:
         importlib.import_module(name)
-    fuzzed = {"Data", "Train", "adafactor", *CONFIG_CLASS.values(), "SeqioTasks"}
+    models = [record.config.__name__ for record in ARCHITECTURES.values()]
+    fuzzed = {"Data", "Train", "adafactor", *models, "SeqioTasks"}
     assert {
         item.name
         for item in gin_registry.configurables().values()

@@ -2,14 +2,16 @@
 verb.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 
-from flan_jax import checkpoints
 from flan_jax.checkpoints.formats import safetensors_files
-from flan_jax.checkpoints.read import open_checkpoint
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
-from flan_jax.models import decoder, t5
+from flan_jax.models.architectures import model_of
 from flan_jax.parallel import partitioning
 
 
@@ -42,15 +44,10 @@ def our_logits(path, batch):
     """Logits of the checkpoint of any form at `path`, loaded as training loads it: stacked, in
     float32.
     """
-    source = open_checkpoint(path)
-    fields = {**source.fields, "dtype": "float32", "dropout_rate": 0.0}
-    model = (
-        t5.T5(t5.T5Config(**fields))
-        if source.model == "t5"
-        else decoder.DecoderLM(decoder.DecoderConfig(**fields))
-    )
+    checkpoint = open_checkpoint(path)
+    model = model_of(dataclasses.replace(checkpoint.config, dropout_rate=0.0))
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
-    _, params = checkpoints.read_parameters(path, partitioning.unbox(boxed))
+    _, params = load_parameters(path, partitioning.unbox(boxed))
     return np.asarray(jax.jit(model.apply)({"params": params}, batch))
 
 

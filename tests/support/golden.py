@@ -45,8 +45,8 @@ def read_t5x(path) -> tuple[int, dict]:
     """Gives (step, parameters as nested dicts of arrays in the dtypes that are stored) of a T5X
     checkpoint.
     """
-    source = t5x.open_t5x(path)
-    return source.step, _read(source.tensors)
+    checkpoint = t5x.open_t5x(path)
+    return checkpoint.step, _read(checkpoint.tensors)
 
 
 def read_t5x_slots(path) -> dict:

@@ -44,7 +44,7 @@ _ALIGNMENT = 32
 _SMALLEST_KEY, _SMALLEST_TENSOR = 12, 24  # bytes of an entry
 
 
-class StoredTensor(NamedTuple):
+class GgufTensor(NamedTuple):
     """A tensor of a file: `shape` as an array in C order has it (GGUF counts axes from the
     innermost).
     """
@@ -63,9 +63,9 @@ class GgufFile(NamedTuple):
 
     path: pathlib.Path
     metadata: dict[str, Any]
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, GgufTensor]
 
-    def read(self, tensor: StoredTensor) -> np.ndarray:
+    def read(self, tensor: GgufTensor) -> np.ndarray:
         """Returns a tensor, dequantized to float32 where it is quantized."""
         data = np.memmap(self.path, np.uint8, "r", tensor.begin, (tensor.size,))
         rows = data.reshape(*tensor.shape[:-1], -1)  # the package dequantizes some rows at a time
@@ -174,14 +174,14 @@ def _put(table: dict[str, Any], name: str, value: Any) -> None:
     table[name] = value
 
 
-def _tensors(cursor: _Cursor, count: int, alignment: Any, package: Any) -> dict[str, StoredTensor]:
+def _tensors(cursor: _Cursor, count: int, alignment: Any, package: Any) -> dict[str, GgufTensor]:
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment {alignment!r} is not a power of two")
     listed = [
         _tensor_entry(cursor, package) for _ in range(cursor.bounded(count, _SMALLEST_TENSOR))
     ]
     start = -(-cursor.position // alignment) * alignment
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, GgufTensor] = {}
     expected = 0
     for tensor in listed:
         if tensor.begin != expected:
@@ -196,7 +196,7 @@ def _tensors(cursor: _Cursor, count: int, alignment: Any, package: Any) -> dict[
     return tensors
 
 
-def _tensor_entry(cursor: _Cursor, package: Any) -> StoredTensor:
+def _tensor_entry(cursor: _Cursor, package: Any) -> GgufTensor:
     """A tensor as the list in the file has it; its `begin` is counted from the first one."""
     name, axes = cursor.text(), cursor.number("I")
     if not 1 <= axes <= _MOST_AXES:
@@ -206,7 +206,7 @@ def _tensor_entry(cursor: _Cursor, package: Any) -> StoredTensor:
     block, block_bytes = package.GGML_QUANT_SIZES[kind]
     if min(sizes) < 1 or sizes[0] % block:
         raise ValueError(f"{name!r} has sizes {tuple(sizes)}, which are not blocks of {block}")
-    return StoredTensor(
+    return GgufTensor(
         name,
         tuple(reversed(sizes)),
         kind,
@@ -215,7 +215,7 @@ def _tensor_entry(cursor: _Cursor, package: Any) -> StoredTensor:
     )
 
 
-def _check_kinds(tensors: dict[str, StoredTensor], package: Any, path) -> None:
+def _check_kinds(tensors: dict[str, GgufTensor], package: Any, path) -> None:
     """Tries one block of each way in which weights are stored."""
     for kind in {tensor.kind for tensor in tensors.values()}:
         try:

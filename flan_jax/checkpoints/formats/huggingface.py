@@ -1,242 +1,203 @@
-"""A model's directory in Hugging Face's form: `config.json`, safetensors, tokenizer files, opened
-and written.
-"""
+"""A model's directory in Hugging Face's form, read and written: `config.json` and safetensors."""
 
 from __future__ import annotations
 
 import json
 import pathlib
-import types
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from flan_jax.checkpoints.formats import huggingface_llama, huggingface_t5, safetensors_files
-from flan_jax.checkpoints.formats.typed_settings import Settings
-from flan_jax.checkpoints.parameters import parameter_shapes
-from flan_jax.checkpoints.reader import Source, Tensor, cast, check_tensors
-from flan_jax.data.special_tokens import CONFIG, GENERATION_CONFIG
-from flan_jax.data.vocabulary import VOCABULARY_FILES
+from flan_jax.checkpoints.check import check_tensors
+from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files
+from flan_jax.checkpoints.formats.config_reader import ConfigReader
+from flan_jax.checkpoints.formats.tokenizer_files import read_special_ids
+from flan_jax.checkpoints.reader import CheckpointReader, Tensor, cast
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
-from flan_jax.storage.files import parse_json, read_json, readable
+from flan_jax.models.families import FAMILIES
+from flan_jax.models.shapes import parameter_shapes
+from flan_jax.storage.files import read_json
 from flan_jax.storage.paths import inside
 
-_FAMILIES = {
-    "t5": huggingface_t5,
-    "mt5": huggingface_t5,
-    "llama": huggingface_llama,
-    "qwen2": huggingface_llama,
-}
-# What belongs to a tokenizer besides its vocabulary.
-_BESIDE = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-)
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+_T5_FAMILIES = ("t5", "mt5")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
 def is_huggingface(path: pathlib.Path) -> bool:
-    """Returns whether `path` is a model's directory (`config.json` and weights), or an
-    adapter's.
-    """
+    """Returns whether `path` is the directory of a model (it has a `config.json`) or an adapter."""
     return any((path / name).is_file() for name in ("config.json", *_ADAPTER))
 
 
-def tokenizer_files(path: pathlib.Path) -> dict[str, bytes]:
-    """The files of a tokenizer, by the names under which `transformers` looks for them.
-
-    `path` is a directory with them, or the vocabulary itself: alone, or one of `VOCABULARY_FILES`
-    with what lies beside it. `generation_config.json` has the ids of `config.json`, too, where it
-    lacks them. Empty where there is none.
+def open_huggingface(path: pathlib.Path) -> CheckpointReader:
+    """Returns the opened model.
 
     Raises:
-      UserError: if a file cannot be read, or is a link that leads out of the directory.
-    """
-    directory = path if path.is_dir() else path.parent
-    is_whole = path.is_dir() or (path.is_file() and path.name in VOCABULARY_FILES)
-    names = [*reversed(VOCABULARY_FILES), *_BESIDE] if is_whole else []
-    if not is_whole and path.is_file() and path.suffix == ".json":
-        # whatever it is called, the files beside it name its special tokens
-        is_whole, names = True, list(_BESIDE)
-    files = [
-        directory / name
-        for name in names
-        if (directory / name).is_file() and directory / name != path
-    ]
-    files = [inside(directory, file.name, file) for file in files]
-    files += [path] if path.is_file() else []  # of two with one name the last stays
-    result = {}
-    for file in files:
-        with readable(file):
-            result[_their_name(file)] = file.read_bytes()
-    if is_whole and (ids := _ids_beside(directory)):
-        given = parse_json(result.get(GENERATION_CONFIG, b"{}"), directory / GENERATION_CONFIG)
-        result[GENERATION_CONFIG] = (json.dumps({**given, **ids}, indent=2) + "\n").encode()
-    return result
-
-
-def _ids_beside(directory: pathlib.Path) -> dict[str, Any]:
-    """The ids in `generation_config.json`, which go before those in `config.json` when a text is
-    written.
-    """
-    result: dict[str, Any] = {}
-    for name in (CONFIG, GENERATION_CONFIG):
-        file = directory / name
-        given = read_json(inside(directory, name, file)) if file.is_file() else {}
-        result |= {
-            name: value for name, value in given.items() if name in _IDS and value is not None
-        }
-    return result
-
-
-def _their_name(file: pathlib.Path) -> str:
-    """T5's tokenizer is a SentencePiece model of one name, Llama's one of another; `tokenizer.json`
-    has one name.
-    """
-    if file.suffix == ".json" and file.name not in _BESIDE:
-        return "tokenizer.json"
-    return (
-        "spiece.model" if file.suffix == ".model" and file.name != "tokenizer.model" else file.name
-    )
-
-
-def open_huggingface(path: pathlib.Path) -> Source:
-    """The opened model.
-
-    Raises:
-      UserError: for a model that neither of ours can be, or files that lack, add or misshape
-        tensors.
+      UserError: for a model that the networks here cannot compute, or files in which tensors are
+        missing, unexpected or of another shape.
     """
     _refuse_adapters(path)
     file = path / "config.json"
-    config = {**read_json(inside(path, file.name, file)), **_ids_beside(path)}
-    family = _FAMILIES.get(Settings(config, file).choice("model_type", _FAMILIES))
-    weights, notes = safetensors_files.find_weights(path, config.get("transformers_weights"))
-    stored = {
-        name: tensor
-        for name, tensor in safetensors_files.open_weights(weights).items()
-        if not family.UNREAD.fullmatch(name)
-    }
-    is_t5 = family is huggingface_t5
-    if is_t5:
-        _drop_aliases(stored, path)
-    table = "shared.weight" if is_t5 else "model.embed_tokens.weight"
-    tied = (
-        family.is_scaled(config, file)
-        if is_t5
-        else Settings(config, file).flag("tie_word_embeddings")
-    )
-    if (
-        tied
-        and table in stored
-        and "lm_head.weight" in stored
-        and _same(stored[table], stored["lm_head.weight"])
-    ):
-        del stored["lm_head.weight"]  # The embedding once more.
-    if is_t5:
-        fields = family.fields_of(config, "lm_head.weight" in stored, file, len(stored))
-        if not tied and table in stored and "lm_head.weight" not in stored:
-            stored["lm_head.weight"] = stored[table]
-            notes.append(
-                "the logits are tied to the embedding but not scaled, so the embedding is written "
-                "twice"
-            )
+    contents = {**read_json(inside(path, file.name, file)), **read_special_ids(path)}
+    family = ConfigReader(contents, file).choice("model_type", (*_T5_FAMILIES, *FAMILIES))
+    weights, notes = safetensors_files.find_weights(path, contents.get("transformers_weights"))
+    stored = safetensors_files.open_weights(weights)
+    if family in _T5_FAMILIES:
+        config = _read_t5(contents, stored, path, notes)
     else:
-        fields = family.fields_of(config, file, len(stored))
-    tensors = _by_our_names(stored, family, fields, path)
-    return Source(path, 0, tensors, "t5" if is_t5 else "decoder", fields, notes=notes)
+        config = _read_decoder(contents, stored, path)
+    return CheckpointReader(
+        path, 0, _by_our_names(stored, family, config, path), config, notes=notes
+    )
+
+
+def _read_t5(
+    contents: dict[str, Any], stored: dict[str, Tensor], path: pathlib.Path, notes: list[str]
+) -> Any:
+    """The configuration of a T5; its tensors in `stored` become those that a T5 here has."""
+    file = path / "config.json"
+    _remove_unread(stored, huggingface_t5.UNREAD)
+    _remove_aliases(stored, path)
+    scales_logits = huggingface_t5.has_scaled_logits(contents, file)
+    if scales_logits:
+        _remove_copied_head(stored, "shared.weight")
+    has_head = "lm_head.weight" in stored
+    config = huggingface_t5.read_config(contents, has_head, file, most_layers=len(stored))
+    if not scales_logits and not has_head and "shared.weight" in stored:
+        stored["lm_head.weight"] = stored["shared.weight"]
+        notes.append(
+            "the logits are tied to the embedding but not scaled, so the embedding is written twice"
+        )
+    return config
+
+
+def _read_decoder(contents: dict[str, Any], stored: dict[str, Tensor], path: pathlib.Path) -> Any:
+    """The configuration of a decoder-only model; `stored` keeps the tensors that it has here."""
+    file = path / "config.json"
+    _remove_unread(stored, huggingface_decoder.UNREAD)
+    if ConfigReader(contents, file).flag("tie_word_embeddings"):
+        _remove_copied_head(stored, "model.embed_tokens.weight")
+    return huggingface_decoder.read_config(contents, file, most_layers=len(stored))
+
+
+def _remove_unread(stored: dict[str, Tensor], pattern: re.Pattern[str]) -> None:
+    for name in [name for name in stored if pattern.fullmatch(name)]:
+        del stored[name]
+
+
+def _remove_copied_head(stored: dict[str, Tensor], table: str) -> None:
+    """Removes the output matrix where it is the embedding once more."""
+    head = stored.get("lm_head.weight")
+    if head is not None and table in stored and _are_equal(stored[table], head):
+        del stored["lm_head.weight"]
 
 
 def _refuse_adapters(path: pathlib.Path) -> None:
-    """An adapter changes what the weights beside it compute; without them it is not a model."""
-    found = [name for name in _ADAPTER if (path / name).is_file()]
-    if found:
+    """Raises a UserError for an adapter: it changes what the weights beside it compute."""
+    present = [name for name in _ADAPTER if (path / name).is_file()]
+    if present:
         raise UserError(
-            f"{shown(path)} holds an adapter ({listed(found)}), such as LoRA, which is not "
+            f"{shown(path)} has an adapter ({listed(present)}), such as LoRA, which is not "
             "supported yet; merge it into its base model (`merge_and_unload` of peft, then "
             "`save_pretrained`), or remove these files to use the weights without it."
         )
 
 
-def _drop_aliases(stored: dict[str, Tensor], path: pathlib.Path) -> None:
-    """Leaves the shared embedding under one name, `shared.weight`."""
+def _remove_aliases(stored: dict[str, Tensor], path: pathlib.Path) -> None:
+    """Keeps the shared embedding under one name, `shared.weight`."""
     for alias in huggingface_t5.EMBEDDING_ALIASES:
         if alias not in stored:
             continue
         copy = stored.pop(alias)
         if "shared.weight" not in stored:
             stored["shared.weight"] = copy
-        elif not _same(copy, stored["shared.weight"]):
+        elif not _are_equal(copy, stored["shared.weight"]):
             raise UserError(
-                f"{path} has an embedding {alias} that differs from shared.weight, but encoder and "
-                "decoder share one here."
+                f"{shown(path)} has an embedding {alias} that differs from shared.weight, but "
+                "encoder and decoder share one here."
             )
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and np.array_equal(one.read(), other.read())
+def _are_equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and np.array_equal(first.read(), second.read())
+
+
+def _tensor_names(family: str, parameters: Iterable[str]) -> dict[str, str]:
+    if family in _T5_FAMILIES:
+        return huggingface_t5.tensor_names(parameters)
+    return huggingface_decoder.tensor_names(family, parameters)
+
+
+def _is_transposed(family: str, parameter: str) -> bool:
+    module = huggingface_t5 if family in _T5_FAMILIES else huggingface_decoder
+    return module.is_transposed(parameter)
 
 
 def _by_our_names(
-    stored: dict[str, Tensor], family: types.ModuleType, fields: dict[str, Any], path
+    stored: dict[str, Tensor], family: str, config: Any, path: pathlib.Path
 ) -> dict[str, Tensor]:
-    shapes = parameter_shapes("t5" if family is huggingface_t5 else "decoder", fields)
-    names = family.names(fields)
-    expected = {
-        names[name]: shape[::-1] if family.is_turned(name) else shape
-        for name, shape in shapes.items()
-    }
+    shapes = parameter_shapes(config)
+    names = _tensor_names(family, shapes)
+    transposed = {name for name in shapes if _is_transposed(family, name)}
     check_tensors(
         {name: tensor.shape for name, tensor in stored.items()},
-        expected,
+        {
+            names[name]: shape[::-1] if name in transposed else shape
+            for name, shape in shapes.items()
+        },
         path,
-        '"there" is the weights\' files, "here" is what config.json says:',
-        lists_all=True,
+        "the shapes of the config follow from its config.json:",
+        list_all=True,
     )
     return {
-        name: stored[theirs].transposed() if family.is_turned(name) else stored[theirs]
+        name: stored[theirs].transposed() if name in transposed else stored[theirs]
         for name, theirs in names.items()
     }
 
 
 def write_huggingface(
     directory: pathlib.Path,
-    source: Source,
+    checkpoint: CheckpointReader,
     dtype: np.dtype | None,
     ids: dict[str, Any],
     progress: Callable[[str], None],
 ) -> None:
-    """Writes the weights and, last, `config.json` with these ids of special tokens.
+    """Writes the weights and, last, `config.json`.
+
+    Args:
+      directory: it exists.
+      checkpoint: the model.
+      dtype: of the weights; None keeps theirs.
+      ids: of special tokens, for `config.json`.
+      progress: called with the name of each tensor.
 
     Raises:
       UserError: for a model that has no counterpart there.
     """
-    family = huggingface_t5 if source.model == "t5" else huggingface_llama
-    config = family.config_of(source.fields, source.path)
-    names = family.names(source.fields)
-    ours = {theirs: name for name, theirs in names.items()}
-    dtypes = {name: np.dtype(dtype or tensor.dtype) for name, tensor in source.tensors.items()}
+    is_t5 = checkpoint.architecture == "t5"
+    write_config = huggingface_t5.write_config if is_t5 else huggingface_decoder.write_config
+    contents = write_config(checkpoint.config, checkpoint.path)
+    family = contents["model_type"]
+    tensors = {
+        theirs: _as_stored(checkpoint.tensors[name], family, name)
+        for name, theirs in _tensor_names(family, checkpoint.tensors).items()
+    }
     shapes = {
-        theirs: (source.tensors[name].shape[:: -1 if family.is_turned(name) else 1], dtypes[name])
-        for theirs, name in ours.items()
+        theirs: (tensor.shape, np.dtype(dtype or tensor.dtype))
+        for theirs, tensor in tensors.items()
     }
 
     def read(theirs: str) -> np.ndarray:
-        name = ours[theirs]
-        tensor = source.tensors[name]
-        progress(name)
-        return cast(
-            (tensor.transposed() if family.is_turned(name) else tensor).read(), dtypes[name]
-        )
+        progress(theirs)
+        return cast(tensors[theirs].read(), shapes[theirs][1])
 
     safetensors_files.write_directory(directory, shapes, read)
-    contents = {**config, **ids, "torch_dtype": next(iter(dtypes.values())).name}
+    first = next(iter(checkpoint.tensors.values()))
+    contents |= {**ids, "torch_dtype": np.dtype(dtype or first.dtype).name}
     (directory / "config.json").write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+
+
+def _as_stored(tensor: Tensor, family: str, parameter: str) -> Tensor:
+    return tensor.transposed() if _is_transposed(family, parameter) else tensor

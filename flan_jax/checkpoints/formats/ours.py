@@ -1,60 +1,66 @@
-"""Our own checkpoints, `checkpoints/<step>/params` (and `state`): opened array by array, and
-written so.
-"""
+"""Checkpoints of a run, `checkpoints/<step>/params` and `state`, read and written by array."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from flan_jax.checkpoints.formats import orbax_files
-from flan_jax.checkpoints.manager import checkpoint_path
-from flan_jax.checkpoints.reader import Source, cast
+from flan_jax.checkpoints.reader import CheckpointReader, cast
+from flan_jax.checkpoints.steps import checkpoint_path
 
 _OPTIMIZER = "opt_state/"
 
 
-def open_ours(path: pathlib.Path, step: int | str | None = None) -> Source:
-    """The opened checkpoint of a run, or of one of its steps, `model` and `fields` aside.
+def open_ours(path: pathlib.Path, step: int | str | None = None) -> CheckpointReader:
+    """Returns the opened checkpoint of a run, or of one of its steps; its `config` is None.
 
     Raises:
       UserError: when there is none.
     """
-    place = pathlib.Path(checkpoint_path(path, step))
-    tensors = orbax_files.open_tree(place / "params")
+    directory = pathlib.Path(checkpoint_path(path, step))
+    tensors = orbax_files.open_tree(directory / "params")
     slots = None
-    if (place / "state" / "_METADATA").is_file():
-        state = orbax_files.open_tree(place / "state")
+    if (directory / "state" / "_METADATA").is_file():
+        state = orbax_files.open_tree(directory / "state")
         slots = {
             name.removeprefix(_OPTIMIZER): tensor
             for name, tensor in state.items()
             if name.startswith(_OPTIMIZER) and name.count("/") > 1
         }
-    found = int(place.name) if place.name.isdecimal() else 0
-    return Source(place, found, tensors, slots=slots)
+    number = int(directory.name) if directory.name.isdecimal() else 0
+    return CheckpointReader(directory, number, tensors, slots=slots)
 
 
 def write_ours(
-    directory: pathlib.Path, source: Source, dtype: np.dtype | None, progress: Callable[[str], None]
+    directory: pathlib.Path,
+    checkpoint: CheckpointReader,
+    dtype: np.dtype | None,
+    progress: Callable[[str], None],
 ) -> None:
-    """Writes `directory/checkpoints/<step>`; with the source's slots it holds a state that a run
-    resumes from.
-    """
-    place = directory / "checkpoints" / str(source.step)
+    """Writes `directory/checkpoints/<step>`; with optimizer slots a run can resume from it.
 
-    def parameters():
-        for name, tensor in source.tensors.items():
+    Args:
+      directory: it exists.
+      checkpoint: the model.
+      dtype: of the parameters; None keeps theirs.
+      progress: called with the name of each parameter.
+    """
+    step_directory = directory / "checkpoints" / str(checkpoint.step)
+
+    def parameters() -> Iterator[tuple[str, np.ndarray]]:
+        for name, tensor in checkpoint.tensors.items():
             yield name, cast(tensor.read(), dtype or tensor.dtype)
             progress(name)
 
-    def state():
-        yield "step", np.int32(source.step)
-        yield "opt_state/count", np.int32(source.step)
-        for name, tensor in source.slots.items():
+    def state() -> Iterator[tuple[str, np.ndarray]]:
+        yield "step", np.int32(checkpoint.step)
+        yield "opt_state/count", np.int32(checkpoint.step)
+        for name, tensor in checkpoint.slots.items():
             yield f"{_OPTIMIZER}{name}", tensor.read()
 
-    orbax_files.write_tree(place / "params", parameters())
-    if source.slots is not None:
-        orbax_files.write_tree(place / "state", state())
+    orbax_files.write_tree(step_directory / "params", parameters())
+    if checkpoint.slots is not None:
+        orbax_files.write_tree(step_directory / "state", state())

@@ -18,10 +18,10 @@ import numpy as np
 from flax import serialization, traverse_util
 
 from flan_jax.checkpoints.formats import orbax_files
-from flan_jax.checkpoints.formats.scanned import unscanned
+from flan_jax.checkpoints.formats.scanned_layers import unstack_scanned
 from flan_jax.checkpoints.formats.zarr_chunks import check_array, check_sizes
 from flan_jax.checkpoints.formats.zarr_files import chunk_shape, file_store, open_array, write_array
-from flan_jax.checkpoints.reader import Source, Tensor, cast
+from flan_jax.checkpoints.reader import CheckpointReader, Tensor, cast
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
 from flan_jax.storage.files import readable
@@ -32,64 +32,77 @@ _COMPRESSOR = {"id": "gzip", "level": 1}
 _SLOTS = ("v", "v_row", "v_col")
 
 
-def is_t5x(path) -> bool:
-    """Tells whether `path` is a checkpoint of T5X (`checkpoint_<step>`), in its own format or in
-    its Orbax form.
-    """
-    path = pathlib.Path(path)
+def is_t5x(path: pathlib.Path) -> bool:
+    """Returns whether `path` is a checkpoint of T5X, in its own format or in its Orbax form."""
     return (path / "checkpoint").is_file() or _is_orbax(path)
 
 
 def find_t5x(path: pathlib.Path, step: int | str | None = None) -> pathlib.Path | None:
-    """`path` itself if it is a checkpoint of T5X, else that of `step` (the latest) in it, else
-    None.
+    """Returns `path` if it is a checkpoint of T5X, else that of a step in it, or None.
+
+    Args:
+      path: a checkpoint, or a directory of several.
+      step: a step's number; None for the latest.
+
+    Raises:
+      UserError: if there are checkpoints, but none of this step.
     """
     if is_t5x(path):
         return path
-    found = {
+    steps = {
         int(child.name.removeprefix("checkpoint_")): child
         for child in path.glob("checkpoint_*")
         if child.name.removeprefix("checkpoint_").isdecimal() and is_t5x(child)
     }
-    if step is not None and found and step not in found:
+    if not steps:
+        return None
+    if step is None:
+        return steps[max(steps)]
+    if step not in steps:
         raise UserError(
-            f"There is no step {step} in {shown(path)}; there is {listed(sorted(found))}."
+            f"no step {step} found in {shown(path)}; it has the steps {listed(sorted(steps))}."
         )
-    return found[max(found) if step is None else step] if found else None
+    return steps[step]
 
 
-def open_t5x(path: pathlib.Path) -> Source:
-    """The opened checkpoint, `model` and `fields` aside.
+def open_t5x(path: pathlib.Path) -> CheckpointReader:
+    """Returns the opened checkpoint; its `config` is None.
 
     Raises:
-      UserError: when `path` is no such checkpoint.
+      UserError: when `path` is not such a checkpoint.
     """
     step, parameters, slots = _open(path)
-    tensors = unscanned(parameters, path)
+    tensors = unstack_scanned(parameters, path)
     if slots and tensors.keys() != parameters.keys():
-        # Of scanned layers the second moments are factored over the layers too: they have no
-        # counterpart.
+        # The second moments of scanned layers are factored over the layers too: they have no
+        # counterpart here.
         slots = None
-    return Source(path, step, tensors, slots=slots)
+    return CheckpointReader(path, step, tensors, slots=slots)
 
 
 def write_t5x(
-    directory: pathlib.Path, source: Source, dtype: np.dtype | None, progress: Callable[[str], None]
+    directory: pathlib.Path,
+    checkpoint: CheckpointReader,
+    dtype: np.dtype | None,
+    progress: Callable[[str], None],
 ) -> None:
     """Writes `directory/checkpoint_<step>`, one array at a time, the index last.
 
-    Parameters are stored in `dtype` (None: in theirs); the optimizer's slots, where the source has
-    them, in float32.
+    Args:
+      directory: it exists.
+      checkpoint: the model; optimizer slots, where it has them, are written in float32.
+      dtype: of the parameters; None keeps theirs.
+      progress: called with the name of each parameter.
     """
-    place = directory / f"checkpoint_{source.step}"
-    index: dict[tuple[str, ...], Any] = {("state", "step"): np.asarray(source.step, np.int32)}
-    for name, tensor in source.tensors.items():
+    place = directory / f"checkpoint_{checkpoint.step}"
+    index: dict[tuple[str, ...], Any] = {("state", "step"): np.asarray(checkpoint.step, np.int32)}
+    for name, tensor in checkpoint.tensors.items():
         index["target", *name.split("/")] = _write(
             place, f"target/{name}", cast(tensor.read(), dtype or tensor.dtype)
         )
         progress(name)
-    for name in source.tensors if source.slots is not None else ():
-        slots = {slot: source.slots[f"{slot}/{name}"].read() for slot in _SLOTS}
+    for name in checkpoint.tensors if checkpoint.slots is not None else ():
+        slots = {slot: checkpoint.slots[f"{slot}/{name}"].read() for slot in _SLOTS}
         for slot, value in {"m": np.zeros(1, np.float32), **slots}.items():
             inline = slot != "v" or value.shape == (1,)
             key = ("state", "param_states", *name.split("/"), slot)
@@ -100,7 +113,7 @@ def write_t5x(
 
 
 def _write(place: pathlib.Path, name: str, array: np.ndarray) -> dict[str, Any]:
-    """Writes an array below `place`; gives its entry in the index."""
+    """Writes an array below `place`; returns its entry in the index."""
     directory = name.replace("/", ".")
     write_array(place / directory, array, _COMPRESSOR)
     metadata = {
@@ -117,9 +130,7 @@ def _write(place: pathlib.Path, name: str, array: np.ndarray) -> dict[str, Any]:
 
 
 def _sorted(tree: Any) -> Any:
-    """Nested dicts with their keys in order, as T5X's index has them; the keys of a spec stay where
-    they are.
-    """
+    """Nested dicts with sorted keys, as in T5X's index; the keys of a spec keep their order."""
     if not isinstance(tree, dict) or "driver" in tree:
         return tree
     return {key: _sorted(tree[key]) for key in sorted(tree)}
@@ -137,7 +148,7 @@ def _open(path: pathlib.Path) -> tuple[int, dict[str, Tensor], dict[str, Tensor]
         flat = _open_index(path)
     else:
         raise UserError(
-            f"{path} is no T5X checkpoint (no file `checkpoint` in it): give a directory "
+            f"{path} is not a T5X checkpoint (it has no file `checkpoint`): give a directory "
             "`checkpoint_<step>`."
         )
     parameters = {
@@ -196,10 +207,8 @@ def _leaf(leaf: Any, name: str, path: pathlib.Path) -> Tensor:
     check_array(directory)
     with readable(directory):
         tensor = open_array(file_store(directory), leaf["driver"])
-        shape, dtype = (
-            leaf.get("metadata", {}).get("shape", tensor.shape),
-            leaf.get("dtype", tensor.dtype.name),
-        )
+        shape = leaf.get("metadata", {}).get("shape", tensor.shape)
+        dtype = leaf.get("dtype", tensor.dtype.name)
         if tuple(shape) != tensor.shape or dtype != tensor.dtype.name:
             raise ValueError(
                 f"the index has {tuple(shape)} {dtype}, its own metadata {tensor.shape} "

@@ -1,4 +1,4 @@
-"""Settings from files of other programs, each read with its type and bounds: config.json, the
+"""ConfigReader from files of other programs, each read with its type and bounds: config.json, the
 metadata of GGUF.
 
 A number is used only after it was checked against what the file's tensors allow: a count of three
@@ -18,7 +18,7 @@ _MOST = 2**31 - 1  # of any size or count
 _MISSING = object()
 
 
-class Settings:
+class ConfigReader:
     """The settings of one file. A setting that is null counts as absent, as `transformers` writes
     it.
 
@@ -74,13 +74,13 @@ class Settings:
             f"one of {', '.join(sorted(choices))}",
         )
 
-    def table(self, name: str) -> Settings:
+    def table(self, name: str) -> ConfigReader:
         """Returns the settings inside a setting; there are none where it is absent.
 
         Raises:
           UserError: if it is something else.
         """
-        return Settings(
+        return ConfigReader(
             self._read(name, {}, lambda value: isinstance(value, dict), "an object"),
             f"{self.path} ({name})",
         )
