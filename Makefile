@@ -25,8 +25,9 @@ test: $(INSTALLED)  ## the quick tests
 test-all: $(INSTALLED)  ## every test, the slow ones too
 	$(PYTEST)
 
-lint: $(INSTALLED)  ## ruff over everything
+lint: $(INSTALLED)  ## ruff over everything: rules and format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md, fidelity.md and settings.md from the code
 	$(BIN)/python docs/make_catalogue.py

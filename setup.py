@@ -55,7 +55,7 @@ setuptools.setup(
         "test": [
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
-            "ruff>=0.8",
+            "ruff>=0.17,<0.18",
             "tensorboardX>=2.6,<3",
             "safetensors>=0.5,<1",
             "hypothesis>=6.100,<7",

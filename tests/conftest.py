@@ -1,27 +1,60 @@
-"""What several tests share: a small source of rows on disk, and the real rows where they are."""
+"""What several tests share: settings of a session, rows on disk, models, real rows if present."""
 
 import json
+import logging
 import os
 import pathlib
+import shutil
+import sys
+import tempfile
 
 import gin
 import pytest
 
 # A program that a test starts and that crashes says in which line.
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+# Half of the time of the tests is XLA's: it compiles several hundred programs that run once. Where
+# a test is about bits, memory or operations, it is marked `optimized`. What is set outside stays.
+_MAY_CHOOSE = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
 
 
+def pytest_configure(config):
+    """Keeps compiled programs for the session, in a directory for each worker of pytest-xdist."""
+    directory = tempfile.mkdtemp(prefix="flan_jax_tests_")
+    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+
+
 @pytest.fixture(autouse=True)
 def no_setting_is_left_to_the_next_test():
-    """What a test configures with gin ends with it."""
+    """What a test configures with gin, or a verb with logging, ends with it."""
     yield
     gin.clear_config()
+    logger = logging.getLogger("flan_jax")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
+def _choose_optimizations(optimized: bool) -> None:
+    """Sets how the programs of this process, and of those it starts, are compiled from now on."""
+    value = "0" if optimized else "1"
+    if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == value:
+        return
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = value
+    if jax := sys.modules.get("jax"):
+        jax.config.update("jax_disable_most_optimizations", not optimized)
+        jax.clear_caches()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Skips what needs eight devices where there are fewer."""
+    """Before the fixtures of a test: how XLA compiles; skips what needs more devices."""
+    if _MAY_CHOOSE:
+        _choose_optimizations(bool(item.get_closest_marker("optimized")))
     if item.get_closest_marker("devices"):
         import jax
 

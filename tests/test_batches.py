@@ -1,5 +1,6 @@
-"""Batches made all at once are those that the plain way makes, one example after the other; and
-their counts.
+"""Batches made all at once are those that the plain way makes, one example after the other.
+
+And their counts.
 """
 
 import collections
@@ -83,8 +84,9 @@ def test_a_layout_lays_rows_as_the_plain_way_does(architecture, rows):
 
 
 def made(architecture: str) -> tuple[Batches, list]:
-    """Batches of 4 rows from a plan of 14, over two datasets (one with ids beyond 16 bits) and two
-    epochs; and the examples of each row.
+    """Batches of 4 rows from a plan of 14, and the examples of each row.
+
+    The rows are of two epochs and two datasets, one with ids beyond 16 bits.
     """
     rng, shards = np.random.default_rng(0), {}
     for name, most in (("small", 500), ("large", 100_000)):

@@ -1,5 +1,6 @@
-"""The token cache: which rows of a cut evaluation set are kept, what is said of odd files, and
-damage.
+"""The token cache.
+
+Which rows of a cut evaluation set are kept, what is said of odd files, and damage.
 """
 
 import ast
@@ -235,9 +236,7 @@ def test_a_full_disk_is_one_message_that_leaves_nothing_behind(tmp_path, monkeyp
     assert not prepare(one, workers=1).missing()
 
 
-def test_a_cache_that_cannot_be_written_is_one_message_and_one_that_is_full_of_what_is_needed_is_read(
-    tmp_path,
-):
+def test_a_cache_that_cannot_be_written_is_one_message_and_a_complete_one_is_read(tmp_path):
     one = DataConfig(
         held_out="none",
         mixture_or_task_name="copa",

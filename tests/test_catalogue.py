@@ -1,5 +1,6 @@
-"""The checks that a dataset passes before anyone can train on it, and the shipped catalogue under
-them.
+"""The checks that a dataset passes before anyone can train on it.
+
+The shipped catalogue passes them.
 """
 
 import dataclasses
@@ -280,8 +281,9 @@ def test_licenses_are_spdx_expressions_with_evidence():
 
 
 def test_what_is_said_of_flans_code_is_what_its_facts_say(real_rows):
-    """Every configuration is compared, and each difference in options, splits or builder is named
-    as a departure.
+    """Every configuration is compared, and each departure is named.
+
+    Departures are differences in options, splits or builder.
     """
     facts_file = real_rows.parents[1] / "flan/datasets.json"
     facts = {fact["name"]: fact for fact in json.loads(facts_file.read_text(encoding="utf-8"))}

@@ -292,8 +292,9 @@ _CONFIGS = {TrainConfig: {}, DataConfig: {}, T5Config: T5, DecoderConfig: DECODE
 
 @pytest.mark.parametrize("kind", _CONFIGS, ids=lambda kind: kind.__name__)
 def test_every_setting_refuses_every_hostile_value(kind):
-    """Whatever the setting and the value: a legal configuration, or a message; a number or a text
-    is never another.
+    """Whatever the setting and the value.
+
+    A legal configuration, or a message; a number or a text is never another.
     """
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):

@@ -1,5 +1,6 @@
-"""What the row functions make of raw text, rule by rule: raw rows as TFDS gives them, through
-`read_row`.
+"""What the row functions make of raw text, rule by rule.
+
+Raw rows as TFDS gives them, through `read_row`.
 """
 
 import importlib.util

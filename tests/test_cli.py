@@ -1,5 +1,6 @@
-"""`flan-jax VERB`: help without start-up cost, one sentence for a mistake, the same exit status
-both ways.
+"""`flan-jax VERB`, the command line.
+
+Help without start-up cost, a clear message for a mistake, the same exit status both ways.
 """
 
 import importlib.util
@@ -46,11 +47,14 @@ def test_help_lists_verbs_that_exist(capsys, name):
 def test_help_is_quick_and_imports_no_engine():
     code = (
         "import sys; from flan_jax.cli import dispatch; dispatch.main(['--help']); "
-        "assert not {'jax', 'tensorflow', 'seqio', 'numpy', 'gin'} & set(sys.modules)"
+        "assert not {'jax', 'tensorflow', 'seqio', 'numpy', 'gin'} & set(sys.modules); "
+        "import time; print(time.process_time(), file=sys.stderr)"
     )
-    begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert time.perf_counter() - begin < 2  # 0.1 s on an idle core; 2 s to import jax there
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    # 0.1 CPU seconds, and 2 where jax is imported; on the clock of a busy machine it can be any
+    assert float(result.stderr) < 1
 
 
 def test_version(capsys):

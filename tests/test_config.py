@@ -1,5 +1,6 @@
-"""gin files and `--gin.NAME=value`: what is found, how values are read, and what a mistake
-answers.
+"""gin files and `--gin.NAME=value`.
+
+What is found, how values are read, and what a mistake answers.
 """
 
 import argparse

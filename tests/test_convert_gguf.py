@@ -1,5 +1,6 @@
-"""GGUF files, written here by the `gguf` package: the same logits as the same weights in Hugging
-Face's form.
+"""GGUF files, written here by the `gguf` package.
+
+The same logits as the same weights in Hugging Face's form.
 """
 
 import json
@@ -74,8 +75,9 @@ def rope_scaling(path):
 
 
 def neighbours(array, heads):
-    """Rows as llama.cpp's rotary positions want them: the two of a pair, half a head apart, side by
-    side.
+    """Rows as llama.cpp's rotary positions want them.
+
+    The two of a pair, half a head apart, side by side.
     """
     pairs = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)

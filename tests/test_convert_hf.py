@@ -1,5 +1,6 @@
-"""Conversion from and to Hugging Face against `transformers` itself: names, shapes, logits, and
-bytes back again.
+"""Conversion from and to Hugging Face against `transformers` itself.
+
+Names, shapes, logits, and bytes back again.
 
 Needs torch and transformers, which flan_jax does not: without them the parity tests are skipped,
   and say so.
@@ -226,8 +227,9 @@ def test_a_decoder_gives_the_logits_of_transformers_there_and_back(transformers,
 
 
 def random_llama(path, dtype=np.float32, shard_bytes=10**9, **changes):
-    """A Hugging Face directory of random numbers, written without `transformers`; gives its
-    config.json.
+    """A Hugging Face directory of random numbers, written without `transformers`.
+
+    Gives its config.json.
     """
     path.mkdir()
     config = {
@@ -277,8 +279,9 @@ def test_shards_with_an_index_in_bfloat16_are_those_of_the_safetensors_package(t
 
 
 def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
-    """Both stacks carry the embedding, and a table that nothing reads; the shared name may be
-    missing.
+    """Both stacks carry the embedding, and a table that nothing reads.
+
+    The shared name may be missing.
     """
     config = {
         "model_type": "t5",
@@ -444,8 +447,9 @@ SCALING3 = {
     ids=str,
 )
 def test_rotary_positions_are_those_of_transformers(rope, expected):
-    """Of two settings that one counts which does in transformers; where it is installed, so are the
-    frequencies.
+    """Of two settings that one counts which does in transformers.
+
+    Where it is installed, so are the frequencies.
     """
     config = {
         "model_type": "llama",
@@ -929,7 +933,10 @@ from flan_jax.parallel import partitioning
 checkpoint = open_checkpoint(sys.argv[1])
 model = decoder.DecoderLM(checkpoint.config)
 ones = np.ones((1, 4), np.int32)
-batch = {f"decoder_{name}": ones for name in ("input_tokens", "segment_ids", "positions", "causal_attention")}
+batch = {
+    f"decoder_{name}": ones
+    for name in ("input_tokens", "segment_ids", "positions", "causal_attention")
+}
 mesh = partitioning.make_mesh({"fsdp": 2, "model": 2})
 with partitioning.use_mesh(mesh):
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])

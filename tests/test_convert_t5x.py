@@ -1,5 +1,6 @@
-"""T5X's checkpoints: what is written is what T5X writes, to the byte; what is read comes from each
-of its forms.
+"""T5X's checkpoints: what is written is what T5X writes, to the byte.
+
+What is read comes from each of its forms.
 """
 
 import dataclasses
@@ -649,8 +650,9 @@ def test_an_export_says_the_dropout_rate_of_the_run(tmp_path, gin, rate):
 
 
 def test_what_is_cut_off_does_not_look_complete(tmp_path, monkeypatch, capsys):
-    """Cut off half-way, what is there does not look like a checkpoint: neither the directory's name
-    nor its files.
+    """Cut off half-way, what is there does not look like a checkpoint.
+
+    Neither the directory's name nor its files.
     """
     from flan_jax.storage import atomic_directory
 

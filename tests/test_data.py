@@ -1,5 +1,6 @@
-"""From rows to batches: sources, mixtures, the token cache, the packing plan and what a batch
-holds.
+"""From rows to batches.
+
+Sources, mixtures, the token cache, the packing plan and what a batch holds.
 """
 
 import collections
@@ -253,8 +254,9 @@ NLI_COMMONSENSE_CLOSED = "nli+commonsense+closed_book_qa"
     ],
 )
 def test_ablation_sides_have_the_originals_sizes(arguments, train, evaluated, unseen):
-    """Counts of the original's mixtures: inter-cluster, SuperGLUE, all, number of clusters, tasks
-    per cluster.
+    """Counts of the original's mixtures.
+
+    Inter-cluster, SuperGLUE, all, number of clusters, tasks per cluster.
     """
     split = held_out_split(CATALOGUE, *arguments, related="paper")
     assert (len(split.train), len(split.eval), split.unseen) == (train, evaluated, unseen)
@@ -666,7 +668,7 @@ def test_a_preparation_that_is_ended_leaves_no_process(tmp_path, write_rows, num
         process.send_signal(number)
         _, errors = process.communicate()
     assert process.returncode == (143 if number == signal.SIGTERM else -9), errors
-    for _ in range(100):
+    for _ in range(1000):
         alive = [
             child
             for child in children

@@ -1,5 +1,6 @@
-"""The decoder-only model against stock T5X's numbers, packed against unpacked, and cached against
-plain.
+"""The decoder-only model against stock T5X's numbers.
+
+Packed against unpacked, and cached against plain.
 """
 
 import dataclasses
@@ -20,8 +21,8 @@ from support import golden
 GOLDEN = golden.ROOT / "decoder_only_tiny_v512"
 RELATIVE = decoder.DecoderConfig(128, 16, 4, 8, 32, 3, dtype="float32")
 ROTARY = dataclasses.replace(
-    RELATIVE, num_kv_heads=2, positions="rotary", mlp_activations=("silu", "linear"), scale_queries=True,
-    scale_tied_logits=False, norm_epsilon=1e-5, qkv_bias=True,
+    RELATIVE, num_kv_heads=2, positions="rotary", mlp_activations=("silu", "linear"),
+    scale_queries=True, scale_tied_logits=False, norm_epsilon=1e-5, qkv_bias=True,
     rope_scaling={"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                   "original_max_position_embeddings": 8},
 )  # fmt: skip
@@ -119,9 +120,7 @@ def test_greedy_tokens_equal_t5x(prefix, scan_layers):
 
 @functools.cache
 def initial_params(config, seed: int = 0):
-    """Gives parameters, in memory, of a model whose norms and biases are not ones and zeros
-    either.
-    """
+    """Returns parameters, in memory, with norms and biases that are not ones and zeros."""
     model = decoder.DecoderLM(config)
     params = nn.unbox(jax.jit(model.init)(jax.random.key(seed), packed_batch()))["params"]
     keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
@@ -129,8 +128,9 @@ def initial_params(config, seed: int = 0):
 
 
 def examples(seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Gives unpacked examples of 2 to 9 tokens, each of at least one input and one target; 0 is a
-    token like others.
+    """Gives unpacked examples of 2 to 9 tokens, each of at least one input and one target.
+
+    0 is a token like others.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -168,9 +168,7 @@ def packed_batch() -> dict[str, np.ndarray]:
 
 @functools.cache
 def logits_and_gradient(config):
-    """Gives the function of (params, batch) that gives logits and the gradient of the summed
-    loss.
-    """
+    """Returns the function of (params, batch) for logits and the gradient of the summed loss."""
 
     def loss(params, batch):
         logits = decoder.DecoderLM(config).apply({"params": params}, batch)
@@ -184,9 +182,7 @@ def logits_and_gradient(config):
 
 @functools.cache
 def logits_and_gradient_of_examples(config):
-    """Gives the logits [tokens, V] and the sum of gradients of the examples, each alone in a
-    batch.
-    """
+    """Returns logits [tokens, V] and the summed gradients of examples, each alone in a batch."""
     logits, gradients = [], []
     for example in examples():
         # Padded at the end, for the sake of one program.
@@ -201,8 +197,9 @@ def logits_and_gradient_of_examples(config):
 
 
 def packed_error(config, batch) -> tuple[float, float]:
-    """Gives how far logits and gradients of a packed batch are from those of its examples, each
-    alone.
+    """Returns how far logits and gradients of a packed batch are from those of its examples.
+
+    Each example is alone in a batch.
     """
     logits, gradient = logits_and_gradient(config)(initial_params(config), batch)
     alone, summed = logits_and_gradient_of_examples(config)
@@ -247,9 +244,7 @@ def test_a_bidirectional_prefix_reads_ahead_in_the_inputs_and_nowhere_else():
 
 
 def plain_logits(model, params, prompt, continuation) -> np.ndarray:
-    """Gives the logits [len(continuation), V] that tell each token of it, by a forward pass of all
-    tokens alone.
-    """
+    """Returns the logits [len(continuation), V] of its tokens, by a plain forward pass."""
     tokens = [*prompt, *continuation][:-1]
     places = np.arange(24)
     batch = {
@@ -409,7 +404,8 @@ def test_scanned_layers_have_the_tree_of_t5x_on_disk():
 @pytest.mark.parametrize("changes, hint", [
     ({"dtype": "int8"}, "DecoderConfig.dtype must be one of auto, bfloat16, float32, not 'int8'."),
     ({"relpos_buckets": 1}, "relpos_buckets must be a whole number of at least 2"),
-    ({"relpos_max_distance": 16}, ("relpos_max_distance " "is 16, " "but must be more " "than half of " "relpos_buckets")),
+    ({"relpos_max_distance": 16},
+     "relpos_max_distance is 16, but must be more than half of relpos_buckets"),
     ({"mlp_activations": ()}, "a list of one or more"),
     ({"positions": "rotory"}, "rotary"),
     ({"prefix": "both"}, "bidirectional"),

@@ -1,5 +1,6 @@
-"""Llama-like and Qwen2-like models against Hugging Face's: the same weights give the same logits
-and answers.
+"""Llama-like and Qwen2-like models against Hugging Face's.
+
+The same weights give the same logits and answers.
 """
 
 import jax

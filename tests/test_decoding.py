@@ -1,5 +1,6 @@
-"""Drawing and beam search: what T5X found, what no batch or padding changes, and the settings that
-are refused.
+"""Drawing and beam search.
+
+What T5X found, what no batch or padding changes, and the settings that are refused.
 """
 
 import dataclasses
@@ -178,8 +179,9 @@ def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):
 
 
 def answers(model, params):
-    """What greedy decoding writes, and what beam search does and scores; not the jitted ones, which
-    would remember.
+    """What greedy decoding writes, and what beam search does and scores.
+
+    Not the jitted ones, which would remember.
     """
     given = batching.prompts(model, rows(3)[0], 0)
     tokens, lengths = batching.padded(given, 4, 64), batching.lengths(given, 4)

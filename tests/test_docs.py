@@ -1,5 +1,6 @@
-"""The pages of docs/: the generated ones are what the code gives, links lead somewhere, examples
-run as they stand.
+"""The pages of docs/.
+
+The generated ones are what the code gives, links lead somewhere, examples run as they stand.
 """
 
 import argparse
@@ -135,7 +136,7 @@ def test_the_gin_files_of_the_commands_are_there(page):
 
 
 # --- Add a dataset
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -221,8 +222,9 @@ def test_the_table_of_splits_is_what_the_code_gives():
 
 
 def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
-    """The blocks run in a shell where `flan-jax` only notes its arguments; each run is then
-    configured, none trains.
+    """The blocks run in a shell where `flan-jax` only notes its arguments.
+
+    Each run is then configured, none trains.
     """
     noted = tmp_path / "noted"
     stub = f"flan-jax() {{ printf '%s\\t' \"$@\" >> {noted}; echo >> {noted}; }}\n"
@@ -250,7 +252,7 @@ def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
 
 
 # --- Evaluation
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_every_command_of_the_evaluation_page_is_one_that_the_verbs_read():

@@ -1,5 +1,6 @@
-"""Evaluation as a user runs it: while training, after kills, on several hosts, and in other ways
-than a run trained.
+"""Evaluation as a user runs it.
+
+While training, after kills, on several hosts, and in other ways than a run trained.
 """
 
 import collections
@@ -17,7 +18,7 @@ import time
 import pytest
 
 from support.processes import ended_well
-from support.runs import SMALL, run
+from support.runs import SMALL, run, run_here
 from support.two_processes import finish, start_two
 
 ASKED = [
@@ -79,9 +80,7 @@ def lines(directory: pathlib.Path) -> list[str]:
 def signalled(
     arguments: list[str], directory: pathlib.Path, about: str, number: int
 ) -> subprocess.Popen:
-    """Starts a command and sends it a signal once `evaluated.json` names something `about` what is
-    given.
-    """
+    """Starts a command and sends it a signal once `evaluated.json` names `about`."""
     process = subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
@@ -97,7 +96,7 @@ def signalled(
     ):
         time.sleep(0.002)
     process.send_signal(number)
-    process.wait(60)
+    process.wait(300)
     return process
 
 
@@ -109,7 +108,7 @@ def trained(cache, tmp_path_factory) -> pathlib.Path:
 
 
 # --- While training
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_while_training_some_rows_are_asked_and_at_the_end_all(trained):
@@ -190,7 +189,7 @@ def test_a_run_that_is_killed_while_it_evaluates_ends_with_the_same_numbers(
 
 
 # --- flan-jax eval
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 TWELVE = ["--gin.EVAL_DATASETS=copa+hellaswag+piqa", "--gin.EVAL_TEMPLATES=4", "--gin.EVAL_ROWS=8"]
 
@@ -273,7 +272,7 @@ def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evalu
         and "/renamed (there is no such" in output
     )
     assert lines(tmp_path / "again") == lines(evaluated)
-    result = run([*arguments, "--gin.EVAL_ROWS=2"])
+    result = run_here([*arguments, "--gin.EVAL_ROWS=2"])
     assert result.returncode == 2 and "results.csv has numbers of 8 rows of" in result.stderr
     assert lines(tmp_path / "again") == lines(evaluated)
     assert "are evaluated already" not in ran([*arguments, "--gin.T5Config.dtype=bfloat16"])
@@ -311,7 +310,7 @@ def test_a_second_run_in_one_output_has_predictions_of_its_own_unless_it_has_the
         (arguments("elsewhere/run"), "the numbers of 'tuned' of another run 'run', that in"),
         ([*arguments("other"), "--name=../tuned"], "cannot be a folder of predictions"),
     ):
-        result = run(given)
+        result = run_here(given)
         assert result.returncode == 2 and says in result.stderr and lines(both) == kept, (
             result.stderr
         )
@@ -339,8 +338,9 @@ def test_sigterm_ends_the_evaluation_of_two_processes(cache, trained, evaluated,
 
 
 def test_two_processes_evaluate_as_one(cache, trained, evaluated, tmp_path):
-    """Each process has two devices and scores its own quarter-batches of every batch; the first one
-    writes.
+    """Each process has two devices and scores its own quarter-batches of every batch.
+
+    The first one writes.
     """
     processes = start_two_processes(
         command(
@@ -468,5 +468,5 @@ def test_a_model_tuned_without_instructions_is_asked_with_them(cache, tmp_path):
     ],
 )
 def test_settings_that_cannot_be_are_one_sentence(cache, tmp_path, setting, says):
-    result = run(command("train", cache, tmp_path / "bad", *SMALL, f"--gin.{setting}"))
+    result = run_here(command("train", cache, tmp_path / "bad", *SMALL, f"--gin.{setting}"))
     assert result.returncode == 2 and says in result.stderr and "Traceback" not in result.stderr

@@ -1,5 +1,6 @@
-"""What an export to Hugging Face says about text, and that `transformers` answers with it as
-`flan-jax generate` does.
+"""What an export to Hugging Face says about text.
+
+`transformers` answers with it as `flan-jax generate` does.
 
 The last needs torch and transformers, which flan_jax does not: without them it is skipped, and says
   so.
@@ -58,8 +59,9 @@ LLAMA = {
 
 
 def random_model(directory, config):
-    """A Hugging Face directory of random numbers, large enough that answers differ; written without
-    `transformers`.
+    """A Hugging Face directory of random numbers, large enough that answers differ.
+
+    Written without `transformers`.
     """
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))
@@ -303,8 +305,9 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
 
 
 def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it(tmp_path):
-    """T5 begins with 7 here; a decoder's rotary positions and heads leave no trace in its
-    shapes.
+    """T5 begins with 7 here.
+
+    A decoder's rotary positions and heads leave no trace in its shapes.
     """
     for name, model in (
         ("t5", {**T5, "decoder_start_token_id": 7}),

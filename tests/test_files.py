@@ -1,5 +1,6 @@
-"""Small files and what messages show of them: damaged JSON, control characters, and locks between
-processes.
+"""Small files and what messages show of them.
+
+Damaged JSON, control characters, and locks between processes.
 """
 
 import json
@@ -79,7 +80,7 @@ def test_a_lock_names_its_holder_and_ends_with_it_also_on_kill(tmp_path):
     code = (
         f"import pathlib, time; from flan_jax.storage.locks import locked\n"
         f"with locked(pathlib.Path({str(path)!r}), 'train'):\n    print('held', flush=True); "
-        f"time.sleep(60)"
+        f"time.sleep(600)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code],

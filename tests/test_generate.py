@@ -1,5 +1,6 @@
-"""`flan-jax generate`: flags that do not fit are refused, and a file of answers goes on where a
-kill left it.
+"""`flan-jax generate`.
+
+Flags that do not fit are refused, and a file of answers goes on where a kill left it.
 """
 
 import json
@@ -18,8 +19,9 @@ IDENTITY = {"method": "sample", "seed": 1, "parameters": "abc"}
 
 
 class Model:
-    """Answers with the prompt and its place, and counts; stops like a killed process after `most`
-    answers.
+    """Answers with the prompt and its place, and counts.
+
+    Stops like a killed process after `most` answers.
     """
 
     def __init__(self, most=1000):

@@ -1,5 +1,6 @@
-"""Greedy and beam search against Hugging Face's `generate` token for token, draws in
-distribution.
+"""Greedy and beam search against Hugging Face's `generate`.
+
+Token for token; draws in distribution.
 """
 
 import dataclasses
@@ -58,8 +59,9 @@ def prompts(models):
 
 
 def their_answers(theirs, prompts, eos_id: int, **settings):
-    """Gives what `generate` writes after each prompt, [20, returned, up to NEW], and the scores of
-    beam search.
+    """Returns what `generate` writes after each prompt, and the scores of beam search.
+
+    The tokens are [20, returned, up to NEW].
     """
     ids = torch.tensor(prompts, dtype=torch.long)
     result = theirs.generate(
@@ -94,8 +96,9 @@ def eos_id(models, prompts):
 
 
 def padded(prompts):
-    """Gives the prompts [20, 32] with room on the right, so that padding is looked at too, and
-    their lengths.
+    """Returns the prompts [20, 32] and their lengths.
+
+    There is room on the right, so that padding is covered.
     """
     return np.pad(prompts, ((0, 0), (0, 32 - prompts.shape[1]))), np.full(
         len(prompts), prompts.shape[1]
@@ -146,8 +149,9 @@ def test_beam_search_gives_their_answers_and_scores(models, prompts, eos_id, bea
 
 
 def chance(first, second) -> float:
-    """The probability that counts [M] as unlike as these come of one distribution: a chi-square
-    test of homogeneity.
+    """The probability that counts [M] as unlike as these come of one distribution.
+
+    A chi-square test of homogeneity.
     """
     counts = np.stack([first, second])
     rare = counts.sum(axis=0) < 10

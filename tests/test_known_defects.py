@@ -1,5 +1,4 @@
-"""What the original implementation of FLAN is known to get wrong, each kind of it shown not to be
-so here.
+"""Known defects of the original implementation of FLAN, each shown to be absent here.
 
 Rows are the bundled ones or are written below; every test that is about templates looks at all of
 the catalogue. Builders and their versions are tested in test_tfds_builders.py, label distributions
@@ -65,8 +64,9 @@ def all_templates():
 
 
 def seams(d, template, row):
-    """(text before, field, its value, text after) for each field in the inputs, and for
-    '{options}'.
+    """Returns (text before, field, its value, text after) for each field in the inputs.
+
+    The same for '{options}'.
     """
     answer = row["options"][row["label"]] if d.options else row["answer"]
     values = {name: row[name] for name in d.fields} | {
@@ -100,7 +100,7 @@ def shard_texts(shard) -> list[tuple[str, str]]:
 
 
 # --- The pipeline
-# -----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_every_row_meets_every_template_in_the_course_of_epochs():
@@ -504,7 +504,7 @@ def test_a_long_text_loses_neither_question_nor_options(name):
 
 
 # --- Metrics
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def targets_of(name, source, tmp_path, options_style="fixed"):
@@ -645,7 +645,7 @@ def test_metrics_by_hand(defect, write_rows, tmp_path):
 
 
 # --- Templates
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_forward_templates_of_a_classification_show_the_options():

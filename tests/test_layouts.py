@@ -1,5 +1,6 @@
-"""Packed rows, as a layout fills them, train as their examples would one by one: both
-architectures.
+"""Packed rows, as a layout fills them, train as their examples would one by one.
+
+Both architectures.
 """
 
 import jax

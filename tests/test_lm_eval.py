@@ -1,5 +1,6 @@
-"""The adapter for lm-evaluation-harness: its numbers are `flan-jax eval`'s, and those of one plain
-forward pass.
+"""The adapter for lm-evaluation-harness.
+
+Its numbers are `flan-jax eval`'s, and those of one plain forward pass.
 
 Needs lm_eval, which is an extra: without it the tests are skipped, and say so.
 """
@@ -86,8 +87,9 @@ def instances(kind, *arguments):
 
 
 def logits_after(lm, context, continuation):
-    """Logits float32 [T, V] of one plain forward pass: that of training, nothing packed, shared or
-    padded.
+    """Logits float32 [T, V] of one plain forward pass.
+
+    That of training, nothing packed, shared or padded.
     """
     forward = jax.jit(lm._model.apply)
     row = lambda ids: jnp.asarray([ids], jnp.int32)  # noqa: E731
@@ -116,7 +118,7 @@ def expected(lm, context, continuation):
 
 
 def predicted(model_dir, dataset="copa"):
-    """template -> the lines of predictions that `flan-jax train` has left."""
+    """Template -> the lines of predictions that `flan-jax train` has left."""
     paths = sorted((model_dir / "predictions/tuned").glob(f"{dataset}.test.*.jsonl"))
     return {
         path.name.split(".")[2]: [json.loads(line) for line in path.read_text().splitlines()]

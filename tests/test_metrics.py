@@ -1,5 +1,6 @@
-"""Metrics against numbers worked out by hand, their standard errors, and 100 on perfect
-predictions.
+"""Metrics against numbers worked out by hand, and 100 on perfect predictions.
+
+Their standard errors, too.
 """
 
 import math
@@ -300,8 +301,9 @@ def test_two_metrics_with_one_key_are_both_there_under_their_names():
 
 
 def test_rows_of_a_group_are_one_unit_of_the_standard_error():
-    """Every row twice: the numbers stay, and so do their errors, which as single rows would be too
-    small.
+    """Every row twice.
+
+    The numbers stay, and so do their errors, which as single rows would be too small.
     """
     rows = [text("a b c d e", group=f"g{i}") for i in range(6)] * 2
     said = ["a b c d e", "a b c d x", "a b x d e", "a b c d e", "x b c d e", "a b c"] * 2

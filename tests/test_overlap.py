@@ -1,5 +1,6 @@
-"""The contamination report and the filter, on rows of the test's own and, where they are, on real
-ones.
+"""The contamination report and the filter.
+
+On rows of the test's own and, if present, on real ones.
 """
 
 import dataclasses
@@ -57,8 +58,9 @@ TRAIN, TEST = dataset("trained"), dataset("tested")
 
 
 def naive(train: list[Rows], held_out: Rows) -> set[str]:
-    """Ids of held-out rows that share N words of one text with a training text; no phrases, no
-    short texts.
+    """Ids of held-out rows that share N words of one text with a training text.
+
+    No phrases, no short texts.
     """
 
     def grams(text):
@@ -389,8 +391,9 @@ def test_less_than_one_percent_of_held_out_real_rows_stand_in_rows_that_train(re
 
 @pytest.mark.slow
 def test_every_pair_of_real_datasets_that_shares_text_is_related(real_rows):
-    """All rows of all splits against each other; the translation sets share news of the same days
-    in their tests.
+    """All rows of all splits against each other.
+
+    The translation sets share news of the same days in their tests.
     """
     source, sides = open_source("jsonl", str(real_rows)), []
     for dataset in CATALOGUE:

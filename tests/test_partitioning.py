@@ -60,8 +60,9 @@ def assert_same(one: dict, run: dict, variant: dict, tolerance: float = 1e-5) ->
 
 
 def compare(directory, *variants: dict) -> None:
-    """Takes 20 steps on one device and in the variants, in a process with 8; all must give the same
-    losses.
+    """Takes 20 steps on one device and in the variants, in a process with 8.
+
+    All must give the same losses.
     """
     one, *others = results(start(directory, [ONE, *variants], 8))
     for variant, run in zip(variants, others, strict=True):

@@ -1,5 +1,6 @@
-"""`flan-jax precompile`: on simulated devices the real steps, their memory and collectives; with
-libtpu a TPU slice.
+"""`flan-jax precompile`.
+
+On simulated devices the real steps, their memory and collectives; with libtpu a TPU slice.
 """
 
 import importlib.util
@@ -17,6 +18,8 @@ from flan_jax.cli import dispatch
 from flan_jax.config import gin_files
 from flan_jax.config.gin_files import CONFIGURED
 from support.processes import ended_well
+
+pytestmark = pytest.mark.optimized
 
 TINY = [
     "--gin_file=gin/flan.gin",
@@ -190,7 +193,14 @@ def test_a_mesh_may_split_the_sides_of_a_slice():
     program = """
 from flan_jax.planning import topology
 from flan_jax.parallel import partitioning
-print(dict(partitioning.make_mesh({"fsdp": 8, "model": 8}, topology.open_slice("v5p:4x4x4").devices).shape))
+
+print(
+    dict(
+        partitioning.make_mesh(
+            {"fsdp": 8, "model": 8}, topology.open_slice("v5p:4x4x4").devices
+        ).shape
+    )
+)
 """
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -1,5 +1,6 @@
-"""Rank scores and greedy answers of tiny random models: the same whatever shares a row, a batch or
-a width.
+"""Rank scores and greedy answers of tiny random models.
+
+The same whatever shares a row, a batch or a width.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from flan_jax.models.t5 import T5
 from support.random_models import VOCABULARY, make_model, rows, tokens
 
 
+@pytest.mark.optimized
 def test_rows_after_a_restart_score_what_they_would_have_scored_to_the_last_bit():
     model, params = make_model("t5")
     generator = np.random.default_rng(1)
@@ -82,8 +84,9 @@ def plain(model):
 
 
 def alone(model, params, source, option, bos_id=0):
-    """Log-probability of one option by the plainest means: no packing, no padding, a batch of
-    one.
+    """Log-probability of one option by the plainest means.
+
+    No packing, no padding, a batch of one.
     """
     if isinstance(model, DecoderLM):
         prompt = [*([] if bos_id is None else [bos_id]), *source]
@@ -291,13 +294,17 @@ _OF_TWO = """
 import sys
 import jax
 import numpy as np
+
 sys.path.insert(0, "tests")
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from support import random_models
 from flan_jax.evaluation.option_scorer import RankScorer
 from flan_jax.parallel import partitioning
+
 model, params = random_models.make_model("t5")
-scores = RankScorer(model, partitioning.make_mesh({"data": -1}), 1024).scores(params, *random_models.rows(7))
+scores = RankScorer(model, partitioning.make_mesh({"data": -1}), 1024).scores(
+    params, *random_models.rows(7)
+)
 print("scores", *np.concatenate(scores).tolist())
 """
 

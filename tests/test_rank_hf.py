@@ -63,8 +63,9 @@ def models(tmp_path_factory):
 
 
 def their_scores(theirs, source, options) -> list[float]:
-    """The summed log-probability of each option: the input repeated for each, no row padded but the
-    shorter options.
+    """The summed log-probability of each option.
+
+    The input repeated for each, no row padded but the shorter options.
     """
     width = max(map(len, options))
     labels = np.stack(

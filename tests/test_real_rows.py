@@ -1,5 +1,6 @@
-"""All real rows that lie beside this checkout: read, written in every template, and answered as the
-raw row says.
+"""All real rows that lie beside this checkout.
+
+Read, written in every template, and answered as the raw row says.
 
 What the right answer is, is worked out here a second time, from the raw fields and the class names
 of the files' manifest, and not by the row functions.
@@ -114,8 +115,9 @@ DROPS = {
 
 @dataclasses.dataclass
 class Finding:
-    """What became of the rows of a dataset; `raw` and `ours` count right answers by class name and
-    as rendered.
+    """What became of the rows of a dataset.
+
+    `raw` and `ours` count right answers by class name and as rendered.
     """
 
     rows: int = 0
@@ -126,8 +128,9 @@ class Finding:
 
 
 def folded(text: str) -> str:
-    """Letters and digits in lower case: what no tidying of white space and punctuation may
-    change.
+    """Letters and digits in lower case.
+
+    What no tidying of white space and punctuation may change.
     """
     return re.sub(r"[\W_]+", "", text).lower()
 

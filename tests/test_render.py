@@ -1,5 +1,6 @@
-"""Rows as text: options styles, instruction modes, exemplars, template choice, and what fits the
-length.
+"""Rows as text.
+
+Options styles, instruction modes, exemplars, template choice, and what fits the length.
 """
 
 import collections
@@ -110,8 +111,9 @@ def test_a_baseline_prompt_names_the_fields_and_what_is_asked_for():
 
 
 def bundled_rows(name, split="train"):
-    """(id, row) of the rows of a split, by default those for training, that come with the
-    package.
+    """Returns (id, row) of the rows of a split that come with the package.
+
+    By default those for training.
     """
     dataset, source = CATALOGUE[name], open_source("bundled", None)
     for index, raw in source.rows(dataset, source.spec(dataset, split)):

@@ -1,5 +1,6 @@
-"""The report: what is averaged over what, which baselines stand beside it, and the verb that writes
-it.
+"""The report and the verb that writes it.
+
+What is averaged over what, and which baselines stand beside it.
 """
 
 import dataclasses
@@ -212,8 +213,9 @@ def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_gold
 
 
 def test_errors_are_those_of_repeated_draws():
-    """500 evaluations of fresh rows whose templates agree within a row: the errors are right on
-    average.
+    """500 evaluations of fresh rows whose templates agree within a row.
+
+    The errors are right on average.
     """
     generator, means, differences, errors, paired = np.random.default_rng(5), [], [], [], []
     for _ in range(500):

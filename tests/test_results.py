@@ -1,5 +1,6 @@
-"""Evaluation into tidy rows: scorings and ties, predictions on disk, the majority class,
-results.csv and back.
+"""Evaluation into tidy rows.
+
+Scorings and ties, predictions on disk, the majority class, results.csv and back.
 """
 
 import concurrent.futures

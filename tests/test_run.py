@@ -1,5 +1,6 @@
-"""The program as a user runs it: a whole run, restarts after kill -9 and SIGTERM, devices, and what
-is refused.
+"""The program as a user runs it.
+
+A whole run, restarts after kill -9 and SIGTERM, devices, and what is refused.
 """
 
 import csv
@@ -18,7 +19,7 @@ from flan_jax.errors import UserError
 from flan_jax.training import run_record
 from flan_jax.training.config_record import changed_settings
 from support.processes import ended_well, output_tail
-from support.runs import command, losses, run, start_and_signal
+from support.runs import command, losses, run, run_here, start_and_signal
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +138,15 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
         "not zero-shot for the model that trained on it: cola."
         in (tmp_path / "chosen/report.md").read_text()
     )
-    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
+    result = run_here([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
     assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, (
         result.stderr
     )
-    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])
+    result = run_here([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])
     assert result.returncode == 2 and "did you mean copa?" in result.stderr
-    result = run([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"])
+    result = run_here(
+        [sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"]
+    )
     assert result.returncode == 2 and "has no template 'ters'" in result.stderr
     result = run(
         [
@@ -158,7 +161,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
         ]
     )  # it reads no row
     assert result.returncode == 0 and len(result.stdout.splitlines()) == 2, result.stderr
-    result = run([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
+    result = run_here([sys.executable, "-m", "flan_jax.generate", gin_file, "--file=-none-"])
     assert result.returncode == 2 and "cannot be read" in result.stderr
 
 
@@ -327,7 +330,7 @@ def test_a_state_with_a_validation_loss_that_is_not_finite_is_not_saved(cache, t
 def test_wrong_settings_end_with_a_clear_error_message_and_status_2(
     cache, tmp_path, arguments, says
 ):
-    result = run(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
+    result = run_here(command("train", cache, tmp_path / "bad", "--gin.TRAIN_STEPS=2", *arguments))
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 2 and says in last, output_tail(result)
     assert "Traceback" not in result.stderr and last.startswith("flan-jax: error: ")
@@ -336,7 +339,7 @@ def test_wrong_settings_end_with_a_clear_error_message_and_status_2(
 
 def test_a_refused_start_leaves_the_record_of_the_run_as_it_was(finished, cache):
     before = (finished / "config.gin").read_bytes()
-    result = run(
+    result = run_here(
         command(
             "train",
             cache,
@@ -352,7 +355,7 @@ def test_a_refused_start_leaves_the_record_of_the_run_as_it_was(finished, cache)
 
 
 def test_a_checkpoint_of_another_size_and_a_batch_that_does_not_divide(finished, cache, tmp_path):
-    result = run(
+    result = run_here(
         command(
             "train",
             cache,
@@ -382,7 +385,7 @@ def test_a_truncated_line_ends_preparation_with_its_place(write_rows, cache, tmp
     directory = write_rows("rte", "train", rows)
     path = directory / "rte/train.jsonl"
     path.write_text(path.read_text()[:-20])
-    result = run(
+    result = run_here(
         command(
             "train",
             cache,
@@ -397,7 +400,7 @@ def test_a_truncated_line_ends_preparation_with_its_place(write_rows, cache, tmp
 
 
 def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
-    result = run(
+    result = run_here(
         command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8")
     )
     assert result.returncode == 2 and "holds a run with another HELD_OUT" in result.stderr

@@ -1,5 +1,6 @@
-"""A run's directory is all that a verb needs: from anywhere, after it was moved, and for a copy of
-it.
+"""A run's directory is all that a verb needs.
+
+From anywhere, after it was moved, and for a copy of it.
 """
 
 import argparse
@@ -34,8 +35,9 @@ def parse(*argv: str) -> argparse.Namespace:
 
 @pytest.fixture
 def started(tmp_path, monkeypatch) -> pathlib.Path:
-    """The directory of a run that was started from its parent with relative paths; the next command
-    is elsewhere.
+    """The directory of a run that was started from its parent with relative paths.
+
+    The next command is elsewhere.
     """
     monkeypatch.chdir(tmp_path)
     parse(

@@ -1,5 +1,6 @@
-"""Estimates for a slice: costs read from programs, FLOPs against 6ND, links, guesses, the chooser;
-no TPU compiler.
+"""Estimates for a slice.
+
+Costs read from programs, FLOPs against 6ND, links, guesses, the chooser; no TPU compiler.
 """
 
 import dataclasses
@@ -26,6 +27,8 @@ from flan_jax.planning import hlo, mesh_search, roofline, topology
 from flan_jax.training.config import TrainConfig
 from flan_jax.training.state import init_state
 from flan_jax.training.step import make_train_step
+
+pytestmark = pytest.mark.optimized
 
 LENGTHS = (48, 16)
 
@@ -54,7 +57,7 @@ def compiled_step(config, scan: bool, batch_size: int = 8, **changes):
 
 
 # --- FLOPs
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_products_of_a_scanned_step_are_those_of_an_unscanned_one():
@@ -416,7 +419,7 @@ def test_a_program_that_is_too_large_says_how_large():
 
 
 # --- The chooser
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def job(config, batch_size: int, **train) -> programs.Job:

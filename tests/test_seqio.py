@@ -1,5 +1,6 @@
-"""The catalogue under SeqIO's names: offered without importing it, the cache's tokens, evaluation,
-own tasks.
+"""The catalogue under SeqIO's names.
+
+Offered without importing it, the cache's tokens, evaluation, own tasks.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ from support.processes import output_tail
 
 
 def run(program: str, *arguments: str) -> dict:
-    """What a program prints after 'FOUND '; TensorFlow is imported in a process of its own, never
-    in that of tests.
+    """What a program prints after 'FOUND '.
+
+    TensorFlow is imported in a process of its own, never in that of tests.
     """
     result = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=600
@@ -118,7 +120,7 @@ def test_our_own_names_train_as_the_datasets_they_stand_for():
 
 
 # --- Through SeqIO
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 TRAINING = """
 import dataclasses, json, sys
@@ -133,110 +135,166 @@ from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
 cache, rows, vocabulary = sys.argv[1:]
-found = {'same': []}
+found = {"same": []}
+
 
 def examples(name, lengths=None, **more):
-    data = seqio.get_mixture_or_task(name).get_dataset(lengths, split='train', shuffle=False, **more)
+    data = seqio.get_mixture_or_task(name).get_dataset(
+        lengths, split="train", shuffle=False, **more
+    )
     return list(data.as_numpy_iterator())
 
+
 def tokens(rows):
-    return [(e['inputs'].tolist(), e['targets'].tolist()) for e in rows]
+    return [(e["inputs"].tolist(), e["targets"].tolist()) for e in rows]
+
 
 # The tokens of the cache, epoch by epoch, at full length and where inputs are shortened.
-wide, narrow = {'inputs': 4096, 'targets': 1024}, {'inputs': 120, 'targets': 24}
-for name, lengths in (('copa', wide), ('e2e_nlg', wide), ('cola', narrow), ('squad_v1', narrow)):
-    data = open_data(DataConfig(held_out='none', task_feature_lengths=lengths, cache_dir=cache, batch_size=2, train_steps=1))
+wide, narrow = {"inputs": 4096, "targets": 1024}, {"inputs": 120, "targets": 24}
+for name, lengths in (("copa", wide), ("e2e_nlg", wide), ("cola", narrow), ("squad_v1", narrow)):
+    data = open_data(
+        DataConfig(
+            held_out="none",
+            task_feature_lengths=lengths,
+            cache_dir=cache,
+            batch_size=2,
+            train_steps=1,
+        )
+    )
     cached = []
     for epoch in range(2):
         data.train.build_shard(name, epoch)
         shard = data.train.open_shard(name, epoch)
-        cached += [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(shard.inputs))]
-    twice = tokens(examples(f'flan_{name}', lengths, num_epochs=2))
+        cached += [
+            (shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(shard.inputs))
+        ]
+    twice = tokens(examples(f"flan_{name}", lengths, num_epochs=2))
     half = len(cached) // 2
-    found['same'].append([name, twice == cached, twice[:half] != twice[half:],
-                          twice[:half] == tokens(examples(f'flan_{name}', lengths))])
+    found["same"].append(
+        [
+            name,
+            twice == cached,
+            twice[:half] != twice[half:],
+            twice[:half] == tokens(examples(f"flan_{name}", lengths)),
+        ]
+    )
 
 # Shards: together the whole, each epoch numbered by itself.
-whole = tokens(examples('flan_cola', num_epochs=2))
-parts = [tokens(examples('flan_cola', num_epochs=2, shard_info=seqio.ShardInfo(i, 2))) for i in (0, 1)]
-found['shards'] = [sorted(parts[0] + parts[1]) == sorted(whole), bool(parts[0]), bool(parts[1])]
+whole = tokens(examples("flan_cola", num_epochs=2))
+parts = [
+    tokens(examples("flan_cola", num_epochs=2, shard_info=seqio.ShardInfo(i, 2))) for i in (0, 1)
+]
+found["shards"] = [sorted(parts[0] + parts[1]) == sorted(whole), bool(parts[0]), bool(parts[1])]
 try:
-    examples('flan_cola', shard_info=seqio.ShardInfo(1000, 1001))
+    examples("flan_cola", shard_info=seqio.ShardInfo(1000, 1001))
 except Exception as error:
-    found['too_many_shards'] = str(error)
+    found["too_many_shards"] = str(error)
 
 # The mixture, packed.
-mixture = seqio.get_mixture_or_task('flan_heldout_nli')
-clusters = {CATALOGUE[t.name.removeprefix('flan_')].cluster for t in mixture.tasks}
-cola = seqio.get_mixture_or_task('flan_cola')
-found['mixture'] = ['nli' not in clusters and 'paraphrase' not in clusters, mixture.get_rate(cola),
-                    seqio.mixing_rate_num_examples(cola), cola.num_input_examples('train'), len(examples('flan_cola'))]
-lengths = {'inputs': 512, 'targets': 128}
-drawn = mixture.get_dataset(lengths, split='train', shuffle=False, seed=0)  # shuffling reads a thousand rows of each
+mixture = seqio.get_mixture_or_task("flan_heldout_nli")
+clusters = {CATALOGUE[t.name.removeprefix("flan_")].cluster for t in mixture.tasks}
+cola = seqio.get_mixture_or_task("flan_cola")
+found["mixture"] = [
+    "nli" not in clusters and "paraphrase" not in clusters,
+    mixture.get_rate(cola),
+    seqio.mixing_rate_num_examples(cola),
+    cola.num_input_examples("train"),
+    len(examples("flan_cola")),
+]
+lengths = {"inputs": 512, "targets": 128}
+drawn = mixture.get_dataset(
+    lengths, split="train", shuffle=False, seed=0
+)  # shuffling reads a thousand rows of each
 packed = seqio.EncDecFeatureConverter(pack=True)(drawn, lengths)
 batch = next(iter(packed.batch(4).as_numpy_iterator()))
-found['packed'] = {name: list(value.shape) for name, value in batch.items()}
-found['segments'] = int(batch['encoder_segment_ids'].max())
-everything = {t.name for t in seqio.get_mixture_or_task('flan_heldout_none').tasks}
-found['none'] = [len(everything), 'flan_mnli_matched' in everything, 'flan_mnli_mismatched' in everything]
-superglue = [{t.name.removeprefix('flan_').split('.')[0] for t in seqio.get_mixture_or_task(name).tasks}
-             for name in ('flan_heldout_superglue', 'flan_heldout_superglue_eval')]
-found['superglue'] = ['snli' in superglue[0] and 'wnli' not in superglue[0],
-                      superglue[0] & superglue[1] == set(), sorted(superglue[1])]
+found["packed"] = {name: list(value.shape) for name, value in batch.items()}
+found["segments"] = int(batch["encoder_segment_ids"].max())
+everything = {t.name for t in seqio.get_mixture_or_task("flan_heldout_none").tasks}
+found["none"] = [
+    len(everything),
+    "flan_mnli_matched" in everything,
+    "flan_mnli_mismatched" in everything,
+]
+superglue = [
+    {t.name.removeprefix("flan_").split(".")[0] for t in seqio.get_mixture_or_task(name).tasks}
+    for name in ("flan_heldout_superglue", "flan_heldout_superglue_eval")
+]
+found["superglue"] = [
+    "snli" in superglue[0] and "wnli" not in superglue[0],
+    superglue[0] & superglue[1] == set(),
+    sorted(superglue[1]),
+]
 
 # The registry behaves as SeqIO's own.
-found['names'] = [len(seqio.TaskRegistry.names()), 'flan_rte' in seqio.TaskRegistry.names()]
+found["names"] = [len(seqio.TaskRegistry.names()), "flan_rte" in seqio.TaskRegistry.names()]
 try:
-    seqio.TaskRegistry.add('flan_rte', source=cola.source, output_features=cola.output_features)
+    seqio.TaskRegistry.add("flan_rte", source=cola.source, output_features=cola.output_features)
 except ValueError as error:
-    found['duplicate'] = str(error)
-seqio.MixtureRegistry.add('mine', [('flan_rte', 1.0), ('flan_copa', 2.0)])
-found['mine'] = sorted(t.name for t in seqio.get_mixture_or_task('mine').tasks)
+    found["duplicate"] = str(error)
+seqio.MixtureRegistry.add("mine", [("flan_rte", 1.0), ("flan_copa", 2.0)])
+found["mine"] = sorted(t.name for t in seqio.get_mixture_or_task("mine").tasks)
 
 # One of them in somebody's own mixture in our training.
-seqio.MixtureRegistry.add('alone', ['flan_copa'], default_rate=1.0)
-own = DataConfig(mixture_or_task_name='alone', held_out='none', batch_size=2, train_steps=3, cache_dir=cache,
-                 task_feature_lengths=lengths)
-found['own'] = prepare(own).train.batches().datasets_at(0)
-found['ignored'] = []
-for setting in ({'decontaminate': True}, {'templates': 1}):
+seqio.MixtureRegistry.add("alone", ["flan_copa"], default_rate=1.0)
+own = DataConfig(
+    mixture_or_task_name="alone",
+    held_out="none",
+    batch_size=2,
+    train_steps=3,
+    cache_dir=cache,
+    task_feature_lengths=lengths,
+)
+found["own"] = prepare(own).train.batches().datasets_at(0)
+found["ignored"] = []
+for setting in ({"decontaminate": True}, {"templates": 1}):
     try:
         open_data(dataclasses.replace(own, **setting))
     except UserError as error:
-        found['ignored'].append(str(error))
+        found["ignored"].append(str(error))
 data = open_data(own)
-data.train.build_shard('flan_copa', 1)
-shard = data.train.open_shard('flan_copa', 1)
-second = tokens(examples('flan_copa', lengths, num_epochs=2))[len(shard.inputs):]
-found['own_second'] = second == [(shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))]
-named = open_data(dataclasses.replace(own, mixture_or_task_name='flan_rte.is_it_entailed'))
-found['candidates'] = [data.train.candidates(), data.train.unchecked(), named.train.candidates(), named.train.unchecked()]
-elsewhere = dataclasses.replace(own, source='jsonl', data_dir=rows)
+data.train.build_shard("flan_copa", 1)
+shard = data.train.open_shard("flan_copa", 1)
+second = tokens(examples("flan_copa", lengths, num_epochs=2))[len(shard.inputs) :]
+found["own_second"] = second == [
+    (shard.inputs[i].tolist(), shard.targets[i].tolist()) for i in range(len(second))
+]
+named = open_data(dataclasses.replace(own, mixture_or_task_name="flan_rte.is_it_entailed"))
+found["candidates"] = [
+    data.train.candidates(),
+    data.train.unchecked(),
+    named.train.candidates(),
+    named.train.unchecked(),
+]
+elsewhere = dataclasses.replace(own, source="jsonl", data_dir=rows)
 try:
-    open_data(dataclasses.replace(elsewhere, mixture_or_task_name='mine'))
+    open_data(dataclasses.replace(elsewhere, mixture_or_task_name="mine"))
 except UserError as error:
-    found['own_mixed_up'] = str(error)
+    found["own_mixed_up"] = str(error)
 
 # Settings: from gin at the first look-up, and from Python.
 gin.parse_config(f"flan_jax.data.seqio.settings.SeqioTasks.vocabulary = '{vocabulary}'")
-seqio_tasks.configure(source='jsonl', data_dir=rows)
-task = seqio.get_mixture_or_task('flan_rte')
-found['configured'] = [task is seqio.get_mixture_or_task('flan_rte'), task.num_input_examples('train'),
-                       list(task.splits), task.output_features['inputs'].vocabulary.vocab_size]
-print('MIXTURE')
-found['left'] = [t.name for t in seqio.get_mixture_or_task('flan_heldout_sentiment').tasks]
-for name in ('flan_cola', 'flan_rte_eval', 'flan_heldout_coreference_eval'):
+seqio_tasks.configure(source="jsonl", data_dir=rows)
+task = seqio.get_mixture_or_task("flan_rte")
+found["configured"] = [
+    task is seqio.get_mixture_or_task("flan_rte"),
+    task.num_input_examples("train"),
+    list(task.splits),
+    task.output_features["inputs"].vocabulary.vocab_size,
+]
+print("MIXTURE")
+found["left"] = [t.name for t in seqio.get_mixture_or_task("flan_heldout_sentiment").tasks]
+for name in ("flan_cola", "flan_rte_eval", "flan_heldout_coreference_eval"):
     try:
         seqio.get_mixture_or_task(name)
     except (UserError, ValueError) as error:
         found[name] = str(error)
 seqio.TaskRegistry.reset()
-found['reset'] = len(seqio.TaskRegistry.names())
+found["reset"] = len(seqio.TaskRegistry.names())
 gin.clear_config()
 seqio_tasks.configure(shots=1)
-text = examples('flan_cola')[0]['inputs_pretokenized'].decode()
-found['shots'] = text.count('Options:')  # those of the exemplar and of the row
-print('FOUND ' + json.dumps(found))
+text = examples("flan_cola")[0]["inputs_pretokenized"].decode()
+found["shots"] = text.count("Options:")  # those of the exemplar and of the row
+print("FOUND " + json.dumps(found))
 """
 
 
@@ -317,16 +375,32 @@ import tensorflow as tf
 from flan_jax.data.config import DataConfig
 from flan_jax.prepare import prepare
 
+
 def read(split, shuffle_files, seed=None):
     texts = {"inputs": ["a" * 15, "a" * 16, "a" * 40], "targets": ["b", "b" * 9, "b"]}
-    return tf.data.Dataset.from_tensor_slices({name: 100 * column for name, column in texts.items()})
+    return tf.data.Dataset.from_tensor_slices(
+        {name: 100 * column for name, column in texts.items()}
+    )
+
 
 feature = seqio.Feature(seqio.ByteVocabulary())
-seqio.TaskRegistry.add("long", source=seqio.FunctionDataSource(read, splits=("train",)),
-                       preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-                       output_features={"inputs": feature, "targets": feature})
-prepare(DataConfig(mixture_or_task_name="long", held_out="none", batch_size=1, train_steps=1, cache_dir=sys.argv[1],
-                   task_feature_lengths={"inputs": 16, "targets": 8}), workers=1)
+seqio.TaskRegistry.add(
+    "long",
+    source=seqio.FunctionDataSource(read, splits=("train",)),
+    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+    output_features={"inputs": feature, "targets": feature},
+)
+prepare(
+    DataConfig(
+        mixture_or_task_name="long",
+        held_out="none",
+        batch_size=1,
+        train_steps=1,
+        cache_dir=sys.argv[1],
+        task_feature_lengths={"inputs": 16, "targets": 8},
+    ),
+    workers=1,
+)
 print("FOUND {}")
 """
 
@@ -345,31 +419,47 @@ from flan_jax.errors import UserError
 
 feature = seqio.Feature(seqio.ByteVocabulary())
 
+
 def read(split, shuffle_files, seed=None):
-    return tf.data.Dataset.from_tensor_slices({'q': ['a?'] * 3, 'a': ['b'] * 3})
+    return tf.data.Dataset.from_tensor_slices({"q": ["a?"] * 3, "a": ["b"] * 3})
+
 
 def mapped(dataset, fn, **unused):
     return dataset.map(fn)
 
+
 def added(suffix):
     def add(row):
-        return {'inputs': row['q'] + suffix, 'targets': row['a']}
+        return {"inputs": row["q"] + suffix, "targets": row["a"]}
+
     return lambda dataset: dataset.map(add)
 
-def path(preprocessor):
-    seqio.TaskRegistry.remove('theirs')
-    seqio.TaskRegistry.add('theirs', source=seqio.FunctionDataSource(read, splits=('train',)),
-                           preprocessors=[preprocessor, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.tokenize],
-                           output_features={'inputs': feature, 'targets': feature})
-    return open_data(DataConfig(mixture_or_task_name='theirs', held_out='none')).train.shard_key('theirs', 0)
 
-found = {'paths': [path(functools.partial(mapped, fn=lambda row: row, known={'b', 'a', 'c'})), path(added('x')),
-                   path(added('y'))]}
+def path(preprocessor):
+    seqio.TaskRegistry.remove("theirs")
+    seqio.TaskRegistry.add(
+        "theirs",
+        source=seqio.FunctionDataSource(read, splits=("train",)),
+        preprocessors=[preprocessor, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.tokenize],
+        output_features={"inputs": feature, "targets": feature},
+    )
+    return open_data(DataConfig(mixture_or_task_name="theirs", held_out="none")).train.shard_key(
+        "theirs", 0
+    )
+
+
+found = {
+    "paths": [
+        path(functools.partial(mapped, fn=lambda row: row, known={"b", "a", "c"})),
+        path(added("x")),
+        path(added("y")),
+    ]
+}
 try:
     path(functools.partial(mapped, fn=lambda row: row, reader=object()))
 except UserError as error:
-    found['says'] = str(error)
-print('FOUND ' + json.dumps(found))
+    found["says"] = str(error)
+print("FOUND " + json.dumps(found))
 """
 
 
@@ -399,55 +489,78 @@ from flan_jax.catalogue import CATALOGUE
 
 found = {}
 
+
 def answers(task, right):
     # What the task's metrics say to a model that always answers right, or always wrong.
-    examples = list(task.get_dataset(None, split='test', shuffle=False).as_numpy_iterator())
-    targets = [task.postprocess_fn(e['targets_pretokenized'].decode(), example=e, is_target=True) for e in examples]
+    examples = list(task.get_dataset(None, split="test", shuffle=False).as_numpy_iterator())
+    targets = [
+        task.postprocess_fn(e["targets_pretokenized"].decode(), example=e, is_target=True)
+        for e in examples
+    ]
     if task.score_metric_fns:
-        values = [float((t['option'] == t['label']) == right) for t in targets]
+        values = [float((t["option"] == t["label"]) == right) for t in targets]
     else:
-        written = [e['targets_pretokenized'].decode() if right else 'zyx' for e in examples]
-        values = [task.postprocess_fn(text, example=e, is_target=False) for text, e in zip(written, examples)]
-    measure, = task.score_metric_fns or task.predict_metric_fns
+        written = [e["targets_pretokenized"].decode() if right else "zyx" for e in examples]
+        values = [
+            task.postprocess_fn(text, example=e, is_target=False)
+            for text, e in zip(written, examples)
+        ]
+    (measure,) = task.score_metric_fns or task.predict_metric_fns
     return measure(targets, values)
+
 
 for dataset in CATALOGUE:
     template = dataset.forward()[0].id
-    for ending in ('', '.rank') if dataset.options else ('',):
-        task = seqio.get_mixture_or_task(f'flan_{dataset.name}.{template}{ending}')
+    for ending in ("", ".rank") if dataset.options else ("",):
+        task = seqio.get_mixture_or_task(f"flan_{dataset.name}.{template}{ending}")
         found[dataset.name + ending] = [answers(task, right) for right in (True, False)]
 
-# The same through SeqIO's evaluator, as T5X calls it: tokens or scores with the position of their example.
+
+# The same through SeqIO's evaluator, as T5X calls it: tokens or scores with the position of their
+# example.
 def perfect_tokens(data, shapes=None):
-    return [(int(i), e['decoder_target_tokens'].tolist()) for i, e in data.as_numpy_iterator()]
+    return [(int(i), e["decoder_target_tokens"].tolist()) for i, e in data.as_numpy_iterator()]
+
 
 class Scores:
-    # Scores of a model that likes some options: of the Evaluator's tasks in order, right ones or all alike.
+    # Scores of a model that likes some options: of the Evaluator's tasks in order, right ones or
+    # all alike.
     def __init__(self, evaluator, alike):
         self.tasks, self.evaluator, self.alike = iter(evaluator.eval_tasks), evaluator, alike
 
     def __call__(self, data, shapes=None):
         task = next(t for t in self.tasks if t.score_metric_fns)
         examples = self.evaluator.cached_task_datasets[task.name].as_numpy_iterator()
-        golds = [json.loads(e['gold']) | {'option': e['option']} for e in examples]
-        return [(i, 0.0 if self.alike else float(g['option'] == g['label'])) for i, g in enumerate(golds)]
+        golds = [json.loads(e["gold"]) | {"option": e["option"]} for e in examples]
+        return [
+            (i, 0.0 if self.alike else float(g["option"] == g["label"]))
+            for i, g in enumerate(golds)
+        ]
+
 
 def evaluated(name, alike=False, **more):
-    evaluator = seqio.Evaluator(name, seqio.EncDecFeatureConverter(pack=False), eval_split='test', **more)
-    result, _ = evaluator.evaluate(compute_metrics=True, predict_fn=perfect_tokens, score_fn=Scores(evaluator, alike))
+    evaluator = seqio.Evaluator(
+        name, seqio.EncDecFeatureConverter(pack=False), eval_split="test", **more
+    )
+    result, _ = evaluator.evaluate(
+        compute_metrics=True, predict_fn=perfect_tokens, score_fn=Scores(evaluator, alike)
+    )
     return result.result()
 
-found['mixture'] = evaluated('flan_heldout_reading_comprehension_with_commonsense_eval')
-found['nli'] = [t.name for t in seqio.get_mixture_or_task('flan_heldout_nli_eval').tasks]
-seqio_tasks.configure(options_style='lettered')
+
+found["mixture"] = evaluated("flan_heldout_reading_comprehension_with_commonsense_eval")
+found["nli"] = [t.name for t in seqio.get_mixture_or_task("flan_heldout_nli_eval").tasks]
+seqio_tasks.configure(options_style="lettered")
 record = f"flan_record.{CATALOGUE['record'].forward()[0].id}"
-found['letters'] = [answers(seqio.get_mixture_or_task(record + ending), True) for ending in ('', '.rank')]
+found["letters"] = [
+    answers(seqio.get_mixture_or_task(record + ending), True) for ending in ("", ".rank")
+]
 seqio_tasks.configure()
 rte = f"flan_rte.{CATALOGUE['rte'].forward()[0].id}"
-found['tie'] = evaluated(f'{rte}.rank', alike=True, num_examples=5)[f'{rte}.rank']['accuracy']
-rows = seqio.get_mixture_or_task(rte).get_dataset(None, split='test', shuffle=False).take(2)
-found['labels'] = [json.loads(e['gold'])['label'] for e in rows.as_numpy_iterator()]
-print('FOUND ' + json.dumps(found))
+found["tie"] = evaluated(f"{rte}.rank", alike=True, num_examples=5)[f"{rte}.rank"]["accuracy"]
+rows = seqio.get_mixture_or_task(rte).get_dataset(None, split="test", shuffle=False).take(2)
+found["labels"] = [json.loads(e["gold"])["label"] for e in rows.as_numpy_iterator()]
+print("FOUND " + json.dumps(found))
 """
 # These hold rounded answers against unrounded values.
 ROUNDED = ("pearson_value", "spearman_value")

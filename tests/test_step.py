@@ -17,6 +17,8 @@ from flan_jax.training.profile import Profile
 from flan_jax.training.state import ShardedState
 from flan_jax.training.step import make_eval_step, make_train_step
 
+pytestmark = pytest.mark.optimized
+
 CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")
 
 
@@ -97,8 +99,9 @@ def test_chunked_loss_equals_the_loss_and_refuses_uneven_chunks():
 
 
 def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none") -> int:
-    """Bytes that XLA sets aside for a step of 8 x 64/32 tokens; of 8,192 words the logits are a
-    good part of them.
+    """Bytes that XLA sets aside for a step of 8 x 64/32 tokens.
+
+    Of 8,192 words the logits are a good part of them.
     """
     config = T5Config(8192, 64, 4, 16, 128, 4, 4, dropout_rate=0.0, dtype="float32", remat=remat)
     model, optimizer = T5(config), adafactor(1e-3)

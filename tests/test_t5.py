@@ -1,5 +1,6 @@
-"""The T5 model, its losses and its greedy decoding against stock T5X's numbers, scanned and
-unscanned.
+"""The T5 model, its losses and its greedy decoding against stock T5X's numbers.
+
+Scanned and unscanned.
 """
 
 import dataclasses

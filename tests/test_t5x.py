@@ -1,5 +1,6 @@
-"""Stock T5X on our tasks: its gin files bind what is there; where T5X is installed, it trains and
-scores with them.
+"""Stock T5X on our tasks.
+
+Its gin files bind what is there; where T5X is installed, it trains and scores with them.
 """
 
 import importlib.util
@@ -87,22 +88,35 @@ import seqio
 
 file, function, *more = sys.argv[1:]
 
-def run(model, dataset, mode=None, infer_eval_dataset_cfg='held out'):
+
+def run(model, dataset, mode=None, infer_eval_dataset_cfg="held out"):
     name, lengths, use_cached = dataset
     task = seqio.get_mixture_or_task(name)
     from t5x import utils
-    return {'name': name, 'lengths': lengths, 'use_cached': use_cached, 'mode': mode,
-            'held out': infer_eval_dataset_cfg,
-            'same': model == task.output_features['inputs'].vocabulary, 'size': model.vocab_size,
-            'restore': gin.get_configurable(utils.RestoreCheckpointConfig)() if 'parameters' in str(more) else None}
+
+    return {
+        "name": name,
+        "lengths": lengths,
+        "use_cached": use_cached,
+        "mode": mode,
+        "held out": infer_eval_dataset_cfg,
+        "same": model == task.output_features["inputs"].vocabulary,
+        "size": model.vocab_size,
+        "restore": gin.get_configurable(utils.RestoreCheckpointConfig)()
+        if "parameters" in str(more)
+        else None,
+    }
+
 
 run.__name__ = run.__qualname__ = function
 globals()[function] = run
 configured = gin.configurable(run)
 globals()[function] = configured
-gin.parse_config_files_and_bindings(['t5x/model.gin', file, *[m for m in more if m.endswith('.gin')]],
-                                    [m for m in more if not m.endswith('.gin')])
-print('FOUND ' + json.dumps(configured()))
+gin.parse_config_files_and_bindings(
+    ["t5x/model.gin", file, *[m for m in more if m.endswith(".gin")]],
+    [m for m in more if not m.endswith(".gin")],
+)
+print("FOUND " + json.dumps(configured()))
 """
 
 
@@ -166,8 +180,9 @@ def test_evaluation_and_inference_read_ranked_tasks(stand_ins, t5_vocabulary):
 
 
 def t5x(script: str, *arguments: str) -> str:
-    """Runs `python -m t5x.<script>` on the tiny model and short rows in this checkout; gives what
-    it logs.
+    """Runs `python -m t5x.<script>` on the tiny model and short rows in this checkout.
+
+    Gives what it logs.
     """
     lengths = "--gin.TASK_FEATURE_LENGTHS={'inputs': 128, 'targets': 32}"
     file = "finetune" if script == "train" else script

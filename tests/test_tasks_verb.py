@@ -1,5 +1,6 @@
-"""`flan-jax tasks`: the forms that scripts rely on, on the bundled rows and on rows of the test's
-own.
+"""`flan-jax tasks`, in the forms that scripts rely on.
+
+On the bundled rows and on rows of the test's own.
 """
 
 import json
@@ -245,9 +246,21 @@ def test_check_reports_problems_and_goes_on(tasks, rte_rows):
 def test_check_renders_every_style_mode_and_an_exemplar(tasks, tmp_path):
     (tmp_path / "own.py").write_text("""
 from flan_jax.catalogue import Dataset, Template, register
-register(Dataset(name="own", cluster="sentiment", splits={"train": "train"}, fields=("text",), row=dict,
-                 options=("bad", "good"), templates=(Template("last", "{text}\\nHow is it?\\n{options}"),
-                                                     Template("first", "{options}\\n{text}\\nHow is it?"))))
+
+register(
+    Dataset(
+        name="own",
+        cluster="sentiment",
+        splits={"train": "train"},
+        fields=("text",),
+        row=dict,
+        options=("bad", "good"),
+        templates=(
+            Template("last", "{text}\\nHow is it?\\n{options}"),
+            Template("first", "{options}\\n{text}\\nHow is it?"),
+        ),
+    )
+)
 """)
     (tmp_path / "own").mkdir()
     (tmp_path / "own/train.jsonl").write_text(

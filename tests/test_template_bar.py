@@ -1,5 +1,6 @@
-"""The bar for templates: a template is what somebody would really type
-(`flan_jax.catalogue.template_words`).
+"""The bar for templates.
+
+A template is what somebody would really type (`flan_jax.catalogue.template_words`).
 """
 
 import collections

@@ -1,6 +1,4 @@
-"""The TFDS source on a dataset that lies prepared on disk, made here in the form that TFDS
-writes.
-"""
+"""The TFDS source on a prepared dataset, made here in the form that TFDS writes."""
 
 import json
 import os
@@ -22,39 +20,80 @@ from flan_jax.prepare import prepare
 import tensorflow as tf
 
 directory, cache = sys.argv[1:]
-features = tfds.features.FeaturesDict({
-    'premise': tfds.features.Text(), 'hypothesis': tfds.features.Text(), 'idx': tf.int32,
-    'label': tfds.features.ClassLabel(names=['entailment', 'not_entailment'])})
-rows = [{'premise': f'Zürich has {i} bridges.', 'hypothesis': f'There are {i} of them.', 'idx': i, 'label': i % 2}
-        for i in range(230)]
+features = tfds.features.FeaturesDict(
+    {
+        "premise": tfds.features.Text(),
+        "hypothesis": tfds.features.Text(),
+        "idx": tf.int32,
+        "label": tfds.features.ClassLabel(names=["entailment", "not_entailment"]),
+    }
+)
+rows = [
+    {
+        "premise": f"Zürich has {i} bridges.",
+        "hypothesis": f"There are {i} of them.",
+        "idx": i,
+        "label": i % 2,
+    }
+    for i in range(230)
+]
+
+
 def split(rows):
-    return tf.data.Dataset.from_generator(lambda: iter(rows), output_signature={
-        'premise': tf.TensorSpec([], tf.string), 'hypothesis': tf.TensorSpec([], tf.string),
-        'idx': tf.TensorSpec([], tf.int32), 'label': tf.TensorSpec([], tf.int64)})
+    return tf.data.Dataset.from_generator(
+        lambda: iter(rows),
+        output_signature={
+            "premise": tf.TensorSpec([], tf.string),
+            "hypothesis": tf.TensorSpec([], tf.string),
+            "idx": tf.TensorSpec([], tf.int32),
+            "label": tf.TensorSpec([], tf.int64),
+        },
+    )
+
+
 tfds.dataset_builders.store_as_tfds_dataset(
-    name='super_glue', config='rte', version='1.0.2', features=features, data_dir=directory,
-    split_datasets={'train': split(rows), 'validation': split(rows[:7])})
+    name="super_glue",
+    config="rte",
+    version="1.0.2",
+    features=features,
+    data_dir=directory,
+    split_datasets={"train": split(rows), "validation": split(rows[:7])},
+)
 
 import flan_jax.tasks
-rte, source = CATALOGUE['rte'], open_source('tfds', directory)
-found = {'available': source.available(rte), 'missing': source.available(CATALOGUE['cb']),
-         'manual': source.available(CATALOGUE['story_cloze'])}
-found['indices'] = [i for i, _ in source.rows(rte, 'train[:-200]')]
 
-found['tail'] = [i for i, _ in source.rows(rte, 'train[-2:]')]
-found['row'] = dict(list(source.rows(rte, 'validation'))[3][1])
-data = prepare(DataConfig(source='tfds', data_dir=directory, mixture_or_task_name='rte', held_out='none',
-                          vocabulary='bytes', cache_dir=cache, batch_size=2, train_steps=3,
-                          task_feature_lengths={'inputs': 1024, 'targets': 64}))
-found['members'] = [(m.name, m.rows) for m in data.train.members()]
+rte, source = CATALOGUE["rte"], open_source("tfds", directory)
+found = {
+    "available": source.available(rte),
+    "missing": source.available(CATALOGUE["cb"]),
+    "manual": source.available(CATALOGUE["story_cloze"]),
+}
+found["indices"] = [i for i, _ in source.rows(rte, "train[:-200]")]
 
-record = next(pathlib.Path(directory).rglob('*validation*.tfrecord*'))
+found["tail"] = [i for i, _ in source.rows(rte, "train[-2:]")]
+found["row"] = dict(list(source.rows(rte, "validation"))[3][1])
+data = prepare(
+    DataConfig(
+        source="tfds",
+        data_dir=directory,
+        mixture_or_task_name="rte",
+        held_out="none",
+        vocabulary="bytes",
+        cache_dir=cache,
+        batch_size=2,
+        train_steps=3,
+        task_feature_lengths={"inputs": 1024, "targets": 64},
+    )
+)
+found["members"] = [(m.name, m.rows) for m in data.train.members()]
+
+record = next(pathlib.Path(directory).rglob("*validation*.tfrecord*"))
 record.write_bytes(record.read_bytes()[:-20])
 try:
-    list(source.rows(rte, 'validation'))
+    list(source.rows(rte, "validation"))
 except UserError as error:
-    found['damaged'] = str(error)
-print('FOUND ' + json.dumps(found))
+    found["damaged"] = str(error)
+print("FOUND " + json.dumps(found))
 """
 
 
@@ -63,7 +102,7 @@ def test_rows_of_tensorflow_datasets(tmp_path):
         [sys.executable, "-c", PROGRAM, str(tmp_path / "tfds"), str(tmp_path / "cache")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     line = next((line for line in result.stdout.splitlines() if line.startswith("FOUND ")), None)

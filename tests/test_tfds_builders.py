@@ -1,5 +1,6 @@
-"""Every TFDS builder that the catalogue names, built offline, through the TFDS source, the row
-functions and the templates, down to tokens.
+"""Every TFDS builder that the catalogue names, built offline.
+
+Through the TFDS source, the row functions and the templates, down to tokens.
 
 TensorFlow Datasets' own `mock_data` stands in for the download. Each dataset is read twice: first
 the bundled rows, encoded, serialised and read back by the builder's own feature specification (so
@@ -64,14 +65,17 @@ from flan_jax.data.rows import row_id
 from flan_jax.data.vocabulary import ByteVocabulary
 
 RANDOM_ROWS = 3
-source, bundled = TfdsSource('nowhere'), BundledSource()
+source, bundled = TfdsSource("nowhere"), BundledSource()
 encoder = Encoder(ByteVocabulary(), Rendering(input_length=512, target_length=64))
 rows_now = []
 
 
 def as_dataset(self, split, **_):
     features = self.info.features
-    records = [features.serialize_example(features.encode_example(whole(features, row))) for row in rows_now]
+    records = [
+        features.serialize_example(features.encode_example(whole(features, row)))
+        for row in rows_now
+    ]
     return tf.data.Dataset.from_tensor_slices(records).map(features.deserialize_example)
 
 
@@ -80,58 +84,72 @@ def whole(feature, value):
     if isinstance(feature, tfds.features.Sequence):
         if isinstance(feature.feature, tfds.features.FeaturesDict):
             columns = value or {}
-            return {name: columns.get(name, []) for name in feature.feature} if isinstance(columns, dict) else columns
+            return (
+                {name: columns.get(name, []) for name in feature.feature}
+                if isinstance(columns, dict)
+                else columns
+            )
         return value or []
     if isinstance(feature, tfds.features.FeaturesDict):
         return {name: whole(inner, (value or {}).get(name)) for name, inner in feature.items()}
     if value is None:
-        return '' if feature.np_dtype == np.object_ else 0
+        return "" if feature.np_dtype == np.object_ else 0
     return value
 
 
 def give_sizes(count):
     # What the builder would have written to disk beside the rows; offline it knows no sizes.
-    real = TfdsSource.__dict__['_builder']
+    real = TfdsSource.__dict__["_builder"]
+
     def builder(self, dataset):
         found = real(self, dataset)
         names = {parse_spec(spec)[0] for spec in dataset.splits.values()}
-        found.info.set_splits(tfds.core.splits.SplitDict([
-            tfds.core.splits.SplitInfo(name=name, shard_lengths=[count], num_bytes=1) for name in sorted(names)]))
+        found.info.set_splits(
+            tfds.core.splits.SplitDict(
+                [
+                    tfds.core.splits.SplitInfo(name=name, shard_lengths=[count], num_bytes=1)
+                    for name in sorted(names)
+                ]
+            )
+        )
         return found
+
     source._builder = builder.__get__(source)
 
 
 def usable(dataset, split, found):
     for index, raw in source.rows(dataset, parse_spec(dataset.splits[split])[0]):
-        found['rows'] += 1
+        found["rows"] += 1
         row = read_row(dataset, raw)
         if isinstance(row, Drop):
-            found['dropped'][row.reason] = found['dropped'].get(row.reason, 0) + 1
+            found["dropped"][row.reason] = found["dropped"].get(row.reason, 0) + 1
             continue
         for template in dataset.templates:
-            example = encoder.encode(dataset, template, row, row_id(dataset, split, index), with_options=True)
+            example = encoder.encode(
+                dataset, template, row, row_id(dataset, split, index), with_options=True
+            )
             assert len(example.inputs) > 1 and len(example.targets) > 1, (dataset.name, template.id)
         yield row
 
 
 def rounded(row):
     # TFDS holds the grade of STS-B as a 32-bit number.
-    return {**row, 'value': round(row['value'], 4)} if 'value' in row else row
+    return {**row, "value": round(row["value"], 4)} if "value" in row else row
 
 
 def check(dataset):
-    report = {'bundled': {'rows': 0, 'dropped': {}}, 'random': {'rows': 0, 'dropped': {}}}
+    report = {"bundled": {"rows": 0, "dropped": {}}, "random": {"rows": 0, "dropped": {}}}
     split = next(iter(dataset.splits))
     ours = [raw for _, raw in bundled.rows(dataset, split)]
     rows_now[:] = ours
     with tfds.testing.mock_data(as_dataset_fn=as_dataset):
         give_sizes(len(ours))
-        report['unknown'] = sorted(set().union(*ours) - set(source._builder(dataset).info.features))
-        read = [rounded(row) for row in usable(dataset, split, report['bundled'])]
-        report['same'] = read == [rounded(read_row(dataset, raw)) for raw in ours]
+        report["unknown"] = sorted(set().union(*ours) - set(source._builder(dataset).info.features))
+        read = [rounded(row) for row in usable(dataset, split, report["bundled"])]
+        report["same"] = read == [rounded(read_row(dataset, raw)) for raw in ours]
     with tfds.testing.mock_data(num_examples=RANDOM_ROWS):
         give_sizes(RANDOM_ROWS)
-        report['usable'] = len(list(usable(dataset, split, report['random'])))
+        report["usable"] = len(list(usable(dataset, split, report["random"])))
     return report
 
 
@@ -140,8 +158,8 @@ for dataset in CATALOGUE:
     try:
         reports[dataset.name] = check(dataset)
     except Exception as error:
-        reports[dataset.name] = {'error': f'{type(error).__name__}: {error}'[:600]}
-print('FOUND ' + json.dumps(reports))
+        reports[dataset.name] = {"error": f"{type(error).__name__}: {error}"[:600]}
+print("FOUND " + json.dumps(reports))
 """
 
 

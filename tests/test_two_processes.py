@@ -1,5 +1,6 @@
-"""A run of two processes: who makes which rows, what is written once, and checkpoints that any mesh
-restores.
+"""A run of two processes.
+
+Who makes which rows, what is written once, and checkpoints that any mesh restores.
 """
 
 import argparse
@@ -33,9 +34,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(cache, tmp_path_factory):
-    """The directory of a run of two processes with two devices each, and what each of them
-    printed.
-    """
+    """The directory of a run of two processes with two devices each, and their output."""
     model_dir = tmp_path_factory.mktemp("runs") / "two"
     command = [
         *SCRIPT,
@@ -139,7 +138,8 @@ def test_an_unreachable_coordinator_is_a_clear_error_message(monkeypatch):
     )
     with pytest.raises(
         UserError,
-        match="process 1 of 2 cannot connect to the coordinator at localhost:.*start process 0 there",
+        match="process 1 of 2 cannot connect to the coordinator at localhost:.*"
+        "start process 0 there",
     ):
         processes.join(flags)
 
@@ -202,7 +202,7 @@ def test_a_job_that_finds_no_peers_does_not_train_alone(cache, tmp_path, variabl
         [*TRAIN, *arguments(cache, tmp_path / "lost")],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         env={**environment(1), **variables},
     )
     assert (

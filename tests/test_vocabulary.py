@@ -38,9 +38,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> pathlib.Path:
-    """A small byte-level BPE tokenizer, trained on bundled rows, with the files that stand beside
-    one.
-    """
+    """A small byte-level BPE tokenizer, trained on bundled rows, with the files beside it."""
     path = tmp_path_factory.mktemp("tokenizer")
     model = tokenizers.Tokenizer(tokenizers.models.BPE())
     model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -459,7 +457,8 @@ import tensorflow as tf
 from flan_jax.data.seqio.vocabulary import as_seqio
 mine = load_vocabulary({str(directory)!r}); theirs = as_seqio(mine)
 for text in {TEXTS!r}:
-    assert theirs.encode(text) == mine.encode(text) == theirs.encode_tf(tf.constant(text)).numpy().tolist(), text
+    in_graph = theirs.encode_tf(tf.constant(text)).numpy().tolist()
+    assert theirs.encode(text) == mine.encode(text) == in_graph, text
     assert theirs.decode_tf(theirs.encode_tf(tf.constant(text))).numpy().decode() == text
 batch = theirs.encode_tf(tf.constant({TEXTS[:2]!r}))
 assert batch.to_list() == [mine.encode(t) for t in {TEXTS[:2]!r}]

@@ -1,5 +1,6 @@
-"""What goes wrong on real machines: a process is killed, a checkpoint is cut short, a disk is full
-or read-only.
+"""What goes wrong on real machines.
+
+A process is killed, a checkpoint is cut short, a disk is full or read-only.
 
 Each ends in bounded time with one sentence, and the same command goes on exactly where the last
 whole checkpoint is.
@@ -72,7 +73,7 @@ def wait_for_step(model_dir, step: int, process: subprocess.Popen) -> None:
 @pytest.mark.parametrize(
     "killed, seconds, says",
     [
-        (1, 30, "process 0 of 2 lost the connection to a peer"),
+        (1, 60, "process 0 of 2 lost the connection to a peer"),
         # Without process 0 JAX itself may end the others, before ours can speak.
         pytest.param(0, 120, "another", marks=pytest.mark.slow),
     ],
@@ -113,7 +114,7 @@ def test_hosts_that_do_not_share_the_directory_end_with_a_sentence(cache, tmp_pa
         )
         for index in (0, 1)
     ]
-    outputs = [process.communicate(timeout=100)[0] for process in started]
+    outputs = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [2, 2], outputs
     assert all("give a MODEL_DIR on storage that all hosts see" in output for output in outputs), (
         outputs
@@ -249,7 +250,7 @@ def test_a_finished_run_whose_last_checkpoint_is_cut_trains_its_last_steps_again
 
 
 # --- No room
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 SAVE_TWICE = """
@@ -299,7 +300,9 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence_and_leaves_the_last_one_
 SMALL_DISK = """
 set -e
 mount -t tmpfs -o size=8m tmpfs "$DISK"
-train() { "$PYTHON" -m flan_jax.train "$@" > "$LOGS/$NAME.txt" 2>&1 && echo "$NAME 0" || echo "$NAME $?"; }
+train() {
+    "$PYTHON" -m flan_jax.train "$@" > "$LOGS/$NAME.txt" 2>&1 && echo "$NAME 0" || echo "$NAME $?"
+}
 NAME=first train "$@" --gin.TRAIN_STEPS=4
 mount -o remount,ro "$DISK"
 NAME=readonly train "$@" --gin.TRAIN_STEPS=8

@@ -1,5 +1,6 @@
-"""A kill campaign: every verb, alone and as two processes, is killed at moments drawn from a seed
-and started again.
+"""A kill campaign.
+
+Every verb, alone and as two processes, is killed at moments drawn from a seed and started again.
 
 Each command is killed several times on its way, by SIGKILL or SIGTERM, and then ends with the bytes
 of an undisturbed one: losses, results, predictions, answers, tensors. No process and no temporary
@@ -109,8 +110,9 @@ CASES = {
 def start(
     arguments: list[str], processes: int, mark: str, temporary: pathlib.Path
 ) -> list[subprocess.Popen]:
-    """Starts the processes of a command, in whose environment, and in that of their children,
-    stands `mark`.
+    """Starts the processes of a command.
+
+    `mark` stands in their environment and in that of their children.
     """
     place = (
         [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
@@ -176,8 +178,9 @@ def kill(
     number: signal.Signals,
     victims: list[int],
 ) -> str:
-    """Starts a command and kills the processes `victims` after `moment` seconds; how each process
-    ended.
+    """Starts a command and kills the processes `victims` after `moment` seconds.
+
+    How each process ended.
     """
     started = start(arguments, case.processes, mark, temporary)
     deadline = time.monotonic() + moment

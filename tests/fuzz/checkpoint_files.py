@@ -1,5 +1,6 @@
-"""Tiny checkpoints for the fuzzer, written once, and the comparison of what damaged copies of them
-hold.
+"""Tiny checkpoints for the fuzzer, and the comparison of what damaged copies of them hold.
+
+They are written once.
 """
 
 import json

@@ -12,8 +12,9 @@ def fuzz(record_property):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints how many inputs of each kind ended how; workers of pytest-xdist hand theirs over with
-    the reports.
+    """Prints how many inputs of each kind ended how.
+
+    Workers of pytest-xdist hand theirs over with the reports.
     """
     kinds: dict[str, Counter] = {}
     for report in (

@@ -105,8 +105,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
-    """Ends Python code after SECONDS of work, or six times as long on the clock: other processes
-    use the cores, too.
+    """Ends Python code after SECONDS of work, or six times as long on the clock.
+
+    Other processes use the cores, too.
 
     A call into C that never returns ends the process with a traceback.
     """
@@ -136,8 +137,9 @@ def _time_limit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _memory_limit() -> Iterator[None]:
-    """Lets the address space grow by MOST_BYTES, on Linux: what allocates more gets a
-    MemoryError.
+    """Lets the address space grow by MOST_BYTES, on Linux.
+
+    What allocates more gets a MemoryError.
     """
     try:
         with open("/proc/self/statm") as file:
@@ -164,8 +166,9 @@ def _described(case: Any) -> str:
 
 
 class _Unprinted:
-    """An input as Hypothesis sees it, which writes down each one: deeply nested values cannot
-    be.
+    """An input as Hypothesis sees it, which writes down each one.
+
+    Deeply nested values cannot be.
     """
 
     def __init__(self, case: Any):
@@ -176,8 +179,9 @@ class _Unprinted:
 
 
 class Fuzz:
-    """The fixture `fuzz`: called with a kind's name, a strategy of inputs and a check of one
-    input.
+    """The fixture `fuzz`.
+
+    Called with a kind's name, a strategy of inputs and a check of one input.
     """
 
     def __init__(self, record_property: Callable[[str, Any], None]):
@@ -225,8 +229,9 @@ class Fuzz:
 
 
 def shares(quick: int, full: int):
-    """Decorates a test with a parameter `examples`: few in the quick suite, all of them in a test
-    marked slow.
+    """Decorates a test with a parameter `examples`.
+
+    Few in the quick suite, all of them in a test marked slow.
     """
     return pytest.mark.parametrize(
         "examples",

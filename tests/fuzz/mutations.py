@@ -1,5 +1,6 @@
-"""Damage for the fuzzer: to bytes (flips, cuts, swaps, insertions) and to JSON values (types, keys,
-sizes, depth).
+"""Damage for the fuzzer.
+
+To bytes (flips, cuts, swaps, insertions) and to JSON values (types, keys, sizes, depth).
 """
 
 import copy
@@ -21,8 +22,9 @@ class Damaged(NamedTuple):
 
 @st.composite
 def damaged_bytes(draw, data: bytes) -> Damaged:
-    """One to three changes to bytes: bits flipped, ranges cut, swapped, repeated, overwritten,
-    random bytes put in.
+    """One to three changes to bytes.
+
+    Bits flipped, ranges cut, swapped, repeated, overwritten, random bytes put in.
     """
     result, steps = bytearray(data), []
     for _ in range(draw(st.integers(1, 3))):
@@ -55,8 +57,9 @@ def damaged_bytes(draw, data: bytes) -> Damaged:
 
 
 def odd_values() -> st.SearchStrategy:
-    """JSON values that a reader does not expect: other types, edges of numbers, long and nested
-    ones.
+    """JSON values that a reader does not expect.
+
+    Other types, edges of numbers, long and nested ones.
     """
     return st.one_of(
         st.sampled_from(
@@ -115,8 +118,9 @@ def nested(depth: int, in_lists: bool) -> Any:
 def damaged_values(
     draw, value: Any, odd: st.SearchStrategy | None = None, most: int = 3
 ) -> Damaged:
-    """One to `most` changes to a JSON value: a node replaced, removed, renamed, doubled, or
-    exchanged with another.
+    """One to `most` changes to a JSON value.
+
+    A node replaced, removed, renamed, doubled, or exchanged with another.
     """
     value, steps = copy.deepcopy(value), []
     odd = odd_values() if odd is None else odd
@@ -143,8 +147,9 @@ def damaged_values(
 
 
 def _copied(value: Any) -> Any:
-    """A copy, so that a later change does not reach the strategy's own values; what is too deep for
-    that is cut.
+    """A copy, so that a later change does not reach the strategy's own values.
+
+    What is too deep for that is cut.
     """
     try:
         return copy.deepcopy(value)
@@ -161,8 +166,9 @@ def as_json(value: Any) -> str:
 
 
 def _flat(value: Any) -> str:
-    """Text of a value that is too deep for `json.dumps`: of its deep part only the outermost chain
-    is kept.
+    """Text of a value that is too deep for `json.dumps`.
+
+    Of its deep part only the outermost chain is kept.
     """
     opened, closed = [], []
     while isinstance(value, (list, dict)) and value:

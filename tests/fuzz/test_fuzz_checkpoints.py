@@ -63,8 +63,9 @@ def test_bytes_of_config_json(fuzz, tmp_path, examples):
 
 
 def _as_the_package(path) -> bool:
-    """Whether our reader finds what the safetensors package finds; it must refuse what the package
-    refuses.
+    """Whether our reader finds what the safetensors package finds.
+
+    It must refuse what the package refuses.
     """
     found = {name: tensor.read() for name, tensor in safetensors_files.open_directory(path).items()}
     try:
@@ -175,8 +176,9 @@ def _write_gguf(path):
 
 @shares(60, 2500)
 def test_bytes_of_gguf(fuzz, tmp_path, examples):
-    """The numbers of the header have no checksum; what is accepted is what the package's own reader
-    finds.
+    """The numbers of the header have no checksum.
+
+    What is accepted is what the package's own reader finds.
     """
     from gguf import GGUFReader
 
@@ -218,8 +220,9 @@ def _equal(one, other) -> bool:
 
 
 def _only_known(found: dict, expected: dict) -> bool:
-    """Whether each tensor is one of the undamaged checkpoint: names may be exchanged, numbers not
-    made up.
+    """Whether each tensor is one of the undamaged checkpoint.
+
+    Names may be exchanged, numbers not made up.
     """
     known = {array.tobytes() for array in expected.values()}
     return all(array.tobytes() in known for array in found.values())
@@ -280,8 +283,9 @@ def files_of(directory):
 
 @shares(6, 500)
 def test_arrays_of_t5x(fuzz, tmp_path, examples):
-    """gzip has a checksum, and the shapes stand in the index, too: every other number is
-    noticed.
+    """A gzip file has a checksum, and the shapes stand in the index, too.
+
+    Every other number is noticed.
     """
     place = t5x_directory(tmp_path / "t5x")
     expected = arrays_of(place, "t5x")
@@ -304,8 +308,9 @@ def test_arrays_of_t5x(fuzz, tmp_path, examples):
 )
 @shares(8, 800)
 def test_trees_of_orbax(fuzz, tmp_path, examples, in_one_database, zarr3):
-    """Chunks are compressed by zstd without a checksum: damaged ones may hold other numbers, as
-    many as before.
+    """Chunks are compressed by zstd without a checksum.
+
+    Damaged ones may hold other numbers, as many as before.
     """
     rng = np.random.default_rng(0)
     arrays = {

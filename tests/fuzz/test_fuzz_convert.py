@@ -1,5 +1,6 @@
-"""`flan-jax convert` of directories in which one file is damaged: status 0 or a message, and never
-half an output.
+"""`flan-jax convert` of directories in which one file is damaged.
+
+Status 0 or a message, and never half an output.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
-"""Damaged rows and damaged files of the token cache: a message, the right result, or rendered
-again; never another.
+"""Damaged rows and damaged files of the token cache.
+
+A message, the right result, or rendered again; never another.
 """
 
 import functools

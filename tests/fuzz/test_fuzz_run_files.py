@@ -1,5 +1,6 @@
-"""Every small file of a run, damaged: the work that reads it ends in a message, or goes on with
-what is right.
+"""Every small file of a run, damaged.
+
+The work that reads it ends in a message, or goes on with what is right.
 """
 
 import csv
@@ -114,8 +115,9 @@ def reported(directory) -> str:
 
 
 def read_first(directory) -> bool:
-    """What `train` and `eval` read before they begin: what passes must not fail at the end, after
-    the work.
+    """What `train` and `eval` read before they begin.
+
+    What passes must not fail at the end, after the work.
     """
     results.check_files(directory)
     try:

@@ -1,5 +1,6 @@
-"""gin files, `--gin.NAME=VALUE`, command lines and registrations: each ends in a configuration or
-in a message.
+"""gin files, `--gin.NAME=VALUE`, command lines and registrations.
+
+Each ends in a configuration or in a message.
 """
 
 import dataclasses
@@ -354,8 +355,9 @@ TEMPLATES = st.builds(
 
 
 def registered(changes) -> bool:
-    """Whether a registration is refused, or its dataset renders a row and has a key and a
-    summary.
+    """Whether a registration is refused, or its dataset works.
+
+    A dataset that works renders a row and has a key and a summary.
     """
     dataset = Catalogue().register(Dataset(**{**GOOD, **changes}))
     source_of_row(dataset)
@@ -395,8 +397,9 @@ def test_registrations(fuzz, examples):
 
 @shares(quick=60, full=1000)
 def test_rows(fuzz, examples):
-    """What a row function returns is a usable row, one that is dropped, or a message with the row's
-    place.
+    """Whether what a row function returns is a usable row, a dropped one, or a message.
+
+    The message names the row's place.
     """
     rows = st.dictionaries(
         st.sampled_from(

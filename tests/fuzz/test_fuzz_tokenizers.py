@@ -1,5 +1,6 @@
-"""Damaged files of tokenizers: what is accepted encodes and decodes, and its ids are within its
-size.
+"""Damaged files of tokenizers.
+
+What is accepted encodes and decodes, and its ids are within its size.
 
 None of the formats has a checksum, so a changed piece or merge is another tokenizer.
 """

@@ -1,5 +1,6 @@
-"""What the tests of `flan-jax convert` share: batches, our logits of a checkpoint of any form, the
-verb.
+"""What the tests of `flan-jax convert` share.
+
+Batches, our logits of a checkpoint of any form, the verb.
 """
 
 import dataclasses
@@ -41,8 +42,9 @@ def decoder_batch(vocab_size):
 
 
 def our_logits(path, batch):
-    """Logits of the checkpoint of any form at `path`, loaded as training loads it: stacked, in
-    float32.
+    """Logits of the checkpoint of any form at `path`, loaded as training loads it.
+
+    Stacked, in float32.
     """
     checkpoint = open_checkpoint(path)
     model = model_of(dataclasses.replace(checkpoint.config, dropout_rate=0.0))

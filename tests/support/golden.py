@@ -1,5 +1,6 @@
-"""Where the golden numbers lie, and how tests read them: written by stock T5X on CPU in float32
-(see its README.md).
+"""Where the golden numbers lie, and how tests read them.
+
+Written by stock T5X on CPU in float32 (see its README.md).
 """
 
 import pathlib
@@ -42,17 +43,16 @@ def batch(numbers, kind: str) -> dict[str, np.ndarray]:
 
 
 def read_t5x(path) -> tuple[int, dict]:
-    """Gives (step, parameters as nested dicts of arrays in the dtypes that are stored) of a T5X
-    checkpoint.
+    """Returns (step, parameters) of a T5X checkpoint.
+
+    The parameters are nested dicts of arrays in the dtypes that are stored.
     """
     checkpoint = t5x.open_t5x(path)
     return checkpoint.step, _read(checkpoint.tensors)
 
 
 def read_t5x_slots(path) -> dict:
-    """Gives `v`, `v_row` and `v_col` of a T5X checkpoint, each a tree like that of the
-    parameters.
-    """
+    """Returns `v`, `v_row` and `v_col` of a T5X checkpoint, each a tree like the parameters."""
     return _read(t5x.open_t5x(path).slots)
 
 
@@ -63,8 +63,9 @@ def _read(tensors) -> dict:
 
 
 def assert_gradients(model, params, batch, numbers) -> None:
-    """Compares the gradient of the summed loss, for parameters in memory, with T5X's
-    `grad_step3/*`: all names.
+    """Compares the gradient of the summed loss with T5X's `grad_step3/*`, all names.
+
+    The parameters are those in memory.
     """
 
     def loss(params):

@@ -1,5 +1,7 @@
 """Commands of a small run, each in a process of its own, and what they leave behind."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -7,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+
+from flan_jax.cli import dispatch
 
 SMALL = [
     "--gin.T5Config.emb_dim=32",
@@ -48,6 +52,16 @@ def run(arguments: list[str], devices: int = 1, **options) -> subprocess.Complet
     )
 
 
+def run_here(arguments: list[str]) -> subprocess.CompletedProcess:
+    """Runs a command in this process: for what is refused before anything is computed."""
+    python, option, module, *rest = arguments
+    assert (python, option) == (sys.executable, "-m")
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        status = dispatch.main([module.removeprefix("flan_jax."), *rest])
+    return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
+
+
 def losses(model_dir: pathlib.Path) -> dict[int, float]:
     """Returns the loss of every step of `metrics.jsonl`, which has each step once."""
     lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
@@ -82,5 +96,5 @@ def start_and_signal(
             break
         time.sleep(0.02)
     process.send_signal(number)
-    process.wait(60)
+    process.wait(300)
     return process

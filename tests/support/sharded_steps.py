@@ -1,5 +1,6 @@
-"""Trains, saves, restores and decodes on meshes of simulated CPU devices; prints one JSON line per
-variant.
+"""Trains, saves, restores and decodes on meshes of simulated CPU devices.
+
+Prints one JSON line per variant.
 
 Run as `sharded_steps.py DIRECTORY VARIANT_AS_JSON ...` in a process of its own by
 test_partitioning.py, because the number of devices is fixed when JAX starts; as several processes
@@ -54,8 +55,9 @@ def take_steps(
     loss_chunks: int = 1,
     **model_fields,
 ) -> dict:
-    """Gives what a run on a mesh computes; the first saves its end state and every one with its
-    tree reads it back.
+    """Gives what a run on a mesh computes.
+
+    The first saves its end state and every one with its tree reads it back.
     """
     mesh = partitioning.make_mesh(mesh, jax.devices()[:devices])
     model, adafactor = (

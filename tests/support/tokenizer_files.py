@@ -13,8 +13,9 @@ CHAT_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
 def save(model, directory: pathlib.Path, **config) -> pathlib.Path:
-    """Writes `tokenizer.json`, and `tokenizer_config.json` if something is to stand in it; returns
-    the directory.
+    """Writes `tokenizer.json`, and `tokenizer_config.json` if something is to stand in it.
+
+    Returns the directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
     model.save(str(directory / "tokenizer.json"))

@@ -11,8 +11,9 @@ import sys
 
 
 def _say(**values) -> None:
-    """Prints a line of JSON in one write: lines of other threads come before or after it, not
-    within.
+    """Prints a line of JSON in one write.
+
+    Lines of other threads come before or after it, not within.
     """
     sys.__stdout__.write("\n" + json.dumps(values) + "\n")  # a run prints on process 0 alone
     sys.__stdout__.flush()
