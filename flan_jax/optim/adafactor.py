@@ -167,14 +167,15 @@ def _init_array(stacked: bool, param: Any) -> tuple[Any, Any, Any]:
     shape = (param.unbox(apply_constraint=False) if _is_box(param) else param).shape
     layers, shape = (shape[:1], shape[1:]) if stacked else ((), shape)
     axes = _factored_axes(shape)
-    unused = jnp.zeros((*layers, 1))
     if axes is None:
         v = jnp.zeros((*layers, *shape))
-        return unused, unused, param.replace_boxed(v) if _is_box(param) else v
+        # One buffer for both could not be donated.
+        v_row, v_col = jnp.zeros((*layers, 1)), jnp.zeros((*layers, 1))
+        return v_row, v_col, param.replace_boxed(v) if _is_box(param) else v
     second, largest = axes
     v_row = jnp.zeros((*layers, *np.delete(shape, largest)))
     v_col = jnp.zeros((*layers, *np.delete(shape, second)))
-    return v_row, v_col, unused
+    return v_row, v_col, jnp.zeros((*layers, 1))
 
 
 def _update_array(

@@ -170,7 +170,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_the_checkpoint_before_a_damaged_one_is_taken(two_steps, tmp_path, capfd, how):
+def test_the_checkpoint_before_a_damaged_one_is_taken(two_steps, tmp_path, caplog, how):
     directory = shutil.copytree(two_steps, tmp_path / "run")
     # the step that is saved again may be damaged again
     for name in ("damaged-2", "damaged-2.1", "damaged-2.2"):
@@ -178,8 +178,9 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(two_steps, tmp_path, capfd
         run = manager.Checkpoints(directory)
         restored = run.restore(jax.eval_shape(lambda: make_state(0.0)))
         jax.tree.map(np.testing.assert_array_equal, restored, make_state(1.0))
-        (line,) = [line for line in capfd.readouterr().out.splitlines() if "cannot be read" in line]
-        assert f"it is called {name} now, and the checkpoint before it is taken" in line
+        (line,) = [line for line in caplog.messages if "cannot be read" in line]
+        assert f"renamed to {name}; the checkpoint before it is restored" in line
+        caplog.clear()
         assert run.latest_step() == 1 and (directory / name).is_dir()
         run.save(2, make_state(2.0), {"validation_loss": 1.0})
         run.close()
