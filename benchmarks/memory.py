@@ -12,7 +12,7 @@ import json
 
 import jax
 
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.data.layout import make_layout
 from flan_jax.models.architectures import make_model
 from flan_jax.optim.adafactor import adafactor
@@ -37,7 +37,7 @@ def analysis(flags: argparse.Namespace, remat: str = "none", **options) -> dict[
     """Megabytes of the step of a variant."""
     batch, source, target = map(int, flags.shape.replace("/", "x").split("x"))
     overrides = {"dropout_rate": 0.0, "dtype": flags.dtype, "remat": remat}
-    gin_config.parse_command_line(
+    gin_files.parse_command_line(
         [
             f"--gin_file=gin/size/t5_{flags.size}.gin",
             *(f"--gin.T5Config.{k}={v}" for k, v in overrides.items()),

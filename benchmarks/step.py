@@ -47,7 +47,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.data.layout import make_layout
 from flan_jax.models.architectures import make_model
 from flan_jax.models.flops import model_flops
@@ -119,7 +119,7 @@ class Case:
             "dtype": self.dtype,
             "scan_layers": scan_layers,
         }
-        gin_config.parse_command_line(
+        gin_files.parse_command_line(
             [
                 f"--gin_file=gin/size/t5_{self.size}.gin",
                 *(f"--gin.T5Config.{k}={v}" for k, v in settings.items()),

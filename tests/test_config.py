@@ -1,7 +1,4 @@
-"""gin files and `--gin.NAME=value`.
-
-What is found, how values are read, and what a mistake answers.
-"""
+"""gin files and `--gin.NAME=value`: which files are read, how values are parsed, and the errors."""
 
 import argparse
 import importlib
@@ -21,7 +18,7 @@ from flan_jax.training.config import TrainConfig
 
 @gin.configurable(denylist=["vocabulary"])
 def toy_run(steps=1, mixture="all", lengths=None, cluster=None, make=None, *, vocabulary=None):
-    """Gives its arguments back, so that a test sees what gin bound."""
+    """Returns its arguments, so that a test sees what gin bound."""
     del vocabulary
     return {
         "steps": steps,
@@ -61,7 +58,7 @@ def parse(*argv, **options):
 
 
 def message(*argv, **options) -> str:
-    """The error that a command line gives; always a single line."""
+    """Returns the error for a command line; always a single line."""
     with pytest.raises(UserError) as error:
         parse(*argv, **options)
     assert "\n" not in str(error.value)
@@ -196,7 +193,7 @@ def test_a_name_that_nothing_reads_is_an_error_that_suggests_one(gin_dir):
 
 
 @pytest.mark.parametrize("name", ["gin/size/decoder_137b.gin", "gin/mesh/v3_128.gin"])
-def test_a_size_or_a_mesh_alone_is_told_the_file_that_reads_it(name):
+def test_the_error_for_a_size_or_a_mesh_alone_names_the_file_to_add(name):
     said = message(f"--gin_file={name}", modules=["flan_jax.models.decoder"])
     assert said.endswith("is set but nothing reads it; give --gin_file=gin/flan.gin before it.")
 
@@ -209,7 +206,7 @@ def test_a_macro_that_the_program_reads_itself_may_be_unread(gin_dir):
         gin_files.macro("SEED")
 
 
-def test_what_is_missing_is_asked_for(gin_dir):
+def test_a_macro_that_is_required_or_read_must_be_set(gin_dir):
     (gin_dir / "required.gin").write_text("SEED = %gin.REQUIRED\ntoy_run.steps = %SEED\n")
     assert message("--gin_file=required.gin") == "SEED is required; add --gin.SEED=VALUE."
     parse("--gin_file=required.gin", "--gin.SEED=4")
@@ -250,7 +247,7 @@ def test_what_is_missing_is_asked_for(gin_dir):
         ("from __gin__ import dynamic_registration", "mark the function with @gin.configurable"),
     ],
 )
-def test_mistakes_in_a_file_are_told_with_their_line(gin_dir, monkeypatch, line, expected):
+def test_errors_in_a_file_name_its_line(gin_dir, monkeypatch, line, expected):
     monkeypatch.setattr(gin_search, "shipped_directory", lambda: gin_dir)
     (gin_dir / "bad.gin").write_text(f"toy_run.steps = 2\n{line}\n")
     assert expected in message("--gin_file=bad.gin")
@@ -273,7 +270,7 @@ def test_mistakes_in_a_file_are_told_with_their_line(gin_dir, monkeypatch, line,
         ("--gin.=3", "write it as --gin.HELD_OUT=nli"),
     ],
 )
-def test_mistakes_in_an_argument_are_told_with_its_name(gin_dir, argument, expected):
+def test_errors_in_an_argument_name_it(gin_dir, argument, expected):
     assert expected in message("--gin_file=main.gin", argument)
 
 

@@ -26,7 +26,7 @@ from flan_jax.checkpoints import model_gin
 from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
@@ -719,10 +719,10 @@ def test_a_decoder_run_is_exported_in_its_own_sizes(tmp_path):
     """A run's config.gin also has the sizes of T5 tiny, which gin/flan.gin includes."""
     random_llama(tmp_path / "hf", num_attention_heads=8, rms_norm_eps=1e-6)
     convert("hf", "flan", tmp_path / "hf", tmp_path / "run")
-    gin_config.parse_command_line(
+    gin_files.parse_command_line(
         ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/run/model.gin"], CONFIGURED
     )
-    (tmp_path / "run/config.gin").write_text(gin_config.config_text())
+    (tmp_path / "run/config.gin").write_text(gin_files.config_text())
     (tmp_path / "run/model.gin").unlink()
     assert model_gin.read_fields(tmp_path / "run/config.gin")["t5"]["num_heads"] == 4
     convert("flan", "hf", tmp_path / "run", tmp_path / "back")

@@ -601,7 +601,7 @@ def test_a_gin_file_beside_a_checkpoint_is_checked(tmp_path, gin):
 
 
 def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
-    from flan_jax.config import gin_files as gin_config
+    from flan_jax.config import gin_files
     from flan_jax.models.t5 import T5Config
 
     config = t5.T5Config(
@@ -613,7 +613,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
     )
     (tmp_path / "in/spiece.model").write_text("a tokenizer")
     convert("t5x", "flan", tmp_path / "in", tmp_path / "out")
-    gin_config.parse_command_line(
+    gin_files.parse_command_line(
         [
             "--gin_file=gin/flan.gin",
             f"--gin_file={tmp_path}/out/model.gin",
@@ -629,7 +629,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
     )
     found = T5Config(vocab_size=128)
     assert all(getattr(found, field) == getattr(config, field) for field in model_fields("t5"))
-    assert gin_config.macro("VOCABULARY") == str(tmp_path / "out/spiece.model")
+    assert gin_files.macro("VOCABULARY") == str(tmp_path / "out/spiece.model")
     assert (tmp_path / "out/spiece.model").read_text() == "a tokenizer"
 
 

@@ -19,7 +19,7 @@ import flan_jax.catalogue
 from flan_jax.catalogue import CATALOGUE, CLUSTERS, Catalogue, Template
 from flan_jax.catalogue.relations import RELATIONS
 from flan_jax.catalogue.splits import held_out_split
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.data.config import DataConfig
 from flan_jax.data.packs import Packs
@@ -240,10 +240,10 @@ def test_every_command_of_the_ablations_is_one_that_runs_read(tmp_path):
             for a in arguments
             if not a.startswith("--output=")
         ]
-        gin_config.parse_command_line(arguments, CONFIGURED)
+        gin_files.parse_command_line(arguments, CONFIGURED)
         data = open_data(DataConfig())
         if verb == "train":
-            sides[pathlib.Path(gin_config.macro("MODEL_DIR")).name] = len(data.split.train)
+            sides[pathlib.Path(gin_files.macro("MODEL_DIR")).name] = len(data.split.train)
     assert [sides[f"clusters_{n}"] for n in range(1, 8)] == [11, 19, 25, 29, 33, 36, 38]
     assert [sides[f"datasets_{n}_templates_10"] for n in range(1, 5)] == [7, 14, 20, 25]
     for line in lines:
@@ -267,5 +267,5 @@ def test_every_command_of_the_evaluation_page_is_one_that_the_verbs_read():
         for flag in ("--checkpoint", "--step", "--output", "--name") if verb == "eval" else ():
             parser.add_argument(flag)
         arguments = [RUN_OR_DEFAULT.sub(f"--gin_file={ROOT}/gin/flan.gin", a) for a in arguments]
-        gin_config.parse_command_line(arguments, CONFIGURED, parser)
+        gin_files.parse_command_line(arguments, CONFIGURED, parser)
         assert open_data(DataConfig()).eval.jobs()

@@ -21,7 +21,7 @@ from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, sa
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.cli.setup import build_run, check_parameters
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
@@ -87,7 +87,7 @@ def random_model(directory, config):
 def run_of(directory, model, *settings):
     """A run's directory as training leaves it, around the parameters of a model."""
     convert("hf", "flan", model, directory)
-    gin_config.parse_command_line(
+    gin_files.parse_command_line(
         [
             "--gin_file=gin/flan.gin",
             f"--gin_file={directory}/model.gin",
@@ -97,7 +97,7 @@ def run_of(directory, model, *settings):
         ],
         CONFIGURED,
     )
-    (directory / "config.gin").write_text(gin_config.config_text())
+    (directory / "config.gin").write_text(gin_files.config_text())
     (directory / "model.gin").unlink()
     card = [
         {"dataset": "rte", "cluster": "nli", "rows": 9, "rate": 9, "share": 1.0, "templates": 1}
@@ -296,11 +296,11 @@ def test_ids_go_with_a_model_through_every_form(tmp_path):
         assert read(tmp_path / back / "config.json").items() >= ids.items(), form
         assert read(tmp_path / back / "generation_config.json").items() >= ids.items(), form
         assert open_checkpoint(tmp_path / there).config.decoder_start_id == 7
-    gin_config.parse_command_line(
+    gin_files.parse_command_line(
         ["--gin_file=gin/flan.gin", f"--gin_file={tmp_path}/ours/model.gin"], CONFIGURED
     )
     assert open_data(DataConfig()).layout.bos_id == 7  # what training has the decoder read first
-    (tmp_path / "config.gin").write_text(gin_config.config_text())
+    (tmp_path / "config.gin").write_text(gin_files.config_text())
     assert model_gin.read_fields(tmp_path / "config.gin")["t5"]["decoder_start_id"] == 7
 
 
@@ -332,7 +332,7 @@ def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it
         ),
         ("llama", [], None),
     ):
-        gin_config.parse_command_line(
+        gin_files.parse_command_line(
             [
                 "--gin_file=gin/flan.gin",
                 f"--gin_file={tmp_path}/{name}_ours/model.gin",
@@ -348,7 +348,7 @@ def test_a_checkpoint_that_says_another_model_is_refused_where_no_shape_shows_it
 
 
 def test_batches_and_decoding_begin_with_the_same_id():
-    gin_config.parse_command_line(
+    gin_files.parse_command_line(
         ["--gin_file=gin/flan.gin", "--gin.T5Config.decoder_start_id=7"], CONFIGURED
     )
     with pytest.raises(
@@ -365,12 +365,12 @@ def test_more_rows_than_the_vocabulary_needs_are_named_with_the_way_out(tmp_path
         f"--gin_file={tmp_path}/ours/model.gin",
         "--gin.VOCABULARY='bytes'",
     ]
-    gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=None"], CONFIGURED)
+    gin_files.parse_command_line([*sizes, "--gin.Train.embedding_rows=None"], CONFIGURED)
     with pytest.raises(
         UserError, match="rows than VOCABULARY needs: add --gin.Train.embedding_rows=1024, or give"
     ):
         check_parameters(build_run(TrainConfig(), open_data(DataConfig())), str(tmp_path / "ours"))
-    gin_config.parse_command_line([*sizes, "--gin.Train.embedding_rows=2048"], CONFIGURED)
+    gin_files.parse_command_line([*sizes, "--gin.Train.embedding_rows=2048"], CONFIGURED)
     with pytest.raises(UserError, match="its embedding has fewer rows: give the VOCABULARY"):
         check_parameters(build_run(TrainConfig(), open_data(DataConfig())), str(tmp_path / "ours"))
 

@@ -14,8 +14,7 @@ import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax import generate
-from flan_jax.config import gin_files as gin_config
-from flan_jax.config import run_directory
+from flan_jax.config import gin_files, run_directory
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.data.config import DataConfig
 from flan_jax.errors import UserError
@@ -30,7 +29,7 @@ def parse(*argv: str) -> argparse.Namespace:
     parser = ArgumentParser("flan-jax eval")
     run_directory.add_flag(parser)
     parser.add_argument("--checkpoint")
-    return gin_config.parse_command_line(argv, gin_config.CONFIGURED, parser)
+    return gin_files.parse_command_line(argv, gin_files.CONFIGURED, parser)
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def started(tmp_path, monkeypatch) -> pathlib.Path:
         "--gin.CACHE_DIR=cache",
     )
     (tmp_path / "runs/one/checkpoints/100").mkdir(parents=True)
-    (tmp_path / "runs/one/config.gin").write_text(gin_config.config_text())
+    (tmp_path / "runs/one/config.gin").write_text(gin_files.config_text())
     monkeypatch.chdir("/")
     return tmp_path / "runs/one"
 
@@ -66,7 +65,7 @@ def test_relative_paths_count_from_where_they_were_typed(started, tmp_path):
     assert TrainConfig().initial_checkpoint_path == str(tmp_path.parent / "base")
     assert flags.gin_arguments == [f"--gin_file={started / 'config.gin'}"]
     parse("--gin_file=gin/flan.gin", "--gin.MIXTURE_OR_TASK_MODULE=some.module")
-    text = gin_config.config_text()
+    text = gin_files.config_text()
     assert "VOCABULARY = 'bytes'" in text and "'some.module'" in text and "DATA_DIR = None" in text
 
 
@@ -104,7 +103,7 @@ def test_a_run_that_is_called_by_a_number_is_not_a_step(started):
 
 def test_of_the_arguments_of_generate_the_first_is_the_run_unless_flags_name_one(started):
     def given(*argv):
-        flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, generate.make_parser())
+        flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, generate.make_parser())
         return flags.run, flags.prompts
 
     assert given(str(started), "--method=sample", "Is it?", "So?") == (

@@ -64,9 +64,9 @@ def _train(argv: list[str]) -> int:
 def _restore(argv: list[str]) -> int:
     from flan_jax.checkpoints import manager
     from flan_jax.cli.setup import open_run
-    from flan_jax.config import gin_files as gin_config
+    from flan_jax.config import gin_files
 
-    gin_config.parse_command_line(argv, gin_config.CONFIGURED)
+    gin_files.parse_command_line(argv, gin_files.CONFIGURED)
     run = open_run()
     _say_digests(manager.Checkpoints(run.directory / "checkpoints").restore(run.sharded.on_disk()))
     return 0
