@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from flan_jax.cli import dispatch
-from flan_jax.cli.console import print_left_out, print_trained
+from flan_jax.cli.console import log_left_out, log_trained_on
 from flan_jax.cli.setup import (
     alone,
     check_parameters,
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     # Other models and steps may be evaluated into the same output at the same time.
     with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
         data = prepared(run.data, flags.gin_arguments, only="eval")
-        print_left_out(data)
-        print_trained(
+        log_left_out(data)
+        log_trained_on(
             data,
             run_record.trained_before(run.config.initial_checkpoint_path)
             if name == UNTUNED

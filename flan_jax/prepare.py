@@ -1,11 +1,10 @@
-"""`flan-jax prepare`: builds or checks the token cache of a configuration. Resumable: what is there
-is not redone.
-"""
+"""`flan-jax prepare`: builds the token cache of a configuration, without what is in it already."""
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 
+from flan_jax import log
 from flan_jax.catalogue.registry import CATALOGUE
-from flan_jax.cli.console import print_eval_counts, print_left_out, print_plan
+from flan_jax.cli.console import log_eval_counts, log_left_out, log_plan
 from flan_jax.cli.dispatch import run
 from flan_jax.config import gin_files as gin_config
 from flan_jax.config.checks import check_number
@@ -32,12 +32,16 @@ from flan_jax.storage.locks import claimed
 _MOST_WORKERS = 16
 _ALONE_SECONDS = 3.0  # about what it takes to start them
 
+# The data of the run in a process that renders.
 _WORKER: RunData | None = None
+
+_log = logging.getLogger(__name__)
 
 
 def prepare(config: DataConfig, workers: int | None = None, only: str | None = None) -> RunData:
-    """Builds what the cache lacks for a run: held-out rows, first epochs, then the epochs that the
-    plan asks for.
+    """Builds what the cache lacks for a run.
+
+    Held-out rows first, then first epochs, then the epochs that the plan needs.
 
     Args:
       config: the data of the run.
@@ -46,6 +50,10 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
 
     Returns:
       The data; nothing of it is missing (`RunData.missing(only)`).
+
+    Raises:
+      UserError: for settings that cannot work, rows that cannot be read, a cache that cannot be
+        written.
     """
     if workers is not None:
         check_number("--workers", workers, whole=True, least=1)
@@ -55,12 +63,12 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
     with _Builders(data, workers) as builders:
         protocols = [data.eval.eval_protocol] if only == "eval" else None
         builders.build(data.missing_eval(protocols), "held-out rows")
-        print_eval_counts(data)
+        log_eval_counts(data)
         for split in () if only == "eval" else ("train", "validation"):
             plan = _plan(data, split, builders)
             if plan is not None and split == "train":
-                print_plan(data, plan)
-    print(f"token cache ready in {time.time() - start:.1f} s: {data.directory}", flush=True)
+                log_plan(data, plan)
+    _log.info("token cache ready in %.1f s: %s", time.time() - start, data.directory)
     return data
 
 
@@ -68,11 +76,12 @@ def _download(data: RunData) -> None:
     for name in dict.fromkeys([*data.train.candidates(), *data.eval.names]):
         reason = data.source.download(CATALOGUE[name])
         if reason:
-            print(f"not available: {name} ({reason})", flush=True)
+            _log.info("not available: %s (%s)", name, reason)
 
 
 def _plan(data: RunData, split: str, builders: _Builders) -> Plan | None:
-    while True:
+    """Builds the epochs that the plan of a split needs; returns the plan, None without rows."""
+    while True:  # the first epochs decide which others are needed
         try:
             return data.train.plan(split)
         except MissingEpochs as error:
@@ -80,8 +89,11 @@ def _plan(data: RunData, split: str, builders: _Builders) -> Plan | None:
 
 
 class _Builders:
-    """Builds shards, many at once in processes of their own, which start when they are first worth
-    it.
+    """Builds shards, many at once in processes of their own, which start when they are worth it.
+
+    Args:
+      data: of the run.
+      workers: processes; None for one a core.
     """
 
     def __init__(self, data: RunData, workers: int | None):
@@ -92,7 +104,7 @@ class _Builders:
     def __enter__(self) -> _Builders:
         return self
 
-    def __exit__(self, kind, *error) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._pool is None:
             return
         if kind is not None:  # nobody waits for what is being rendered
@@ -101,24 +113,25 @@ class _Builders:
         self._pool.shutdown(cancel_futures=True)
 
     def build(self, jobs: list[Job], title: str) -> None:
-        """Renders what the cache lacks of these jobs, with a progress bar; what another process
-        renders is waited for.
+        """Renders what the cache lacks of these jobs; waits for what another process renders.
+
+        Args:
+          jobs: shards to render.
+          title: what they are, for the log and the progress bar.
         """
         wanted = {job.key(self.data): job for job in jobs}
         lock = self.data.cache.packs.directory / "lock"
         while wanted := self._lacking(wanted):
             check_writable(lock.parent)
             with claimed(
-                lock, list(wanted), "flan-jax prepare", lambda who: _print_waiting(title, who)
+                lock, list(wanted), "flan-jax prepare", lambda who: _log_waiting(title, who)
             ) as held:
-                self._render(
-                    {key: wanted[key] for key in self._lacking({key: wanted[key] for key in held})},
-                    title,
-                )
+                # another process may have built some before this one held them
+                self._render(self._lacking({key: wanted[key] for key in held}), title)
 
     def _lacking(self, jobs: dict[str, Job]) -> dict[str, Job]:
-        whole = self.data.cache.packs.are_whole(jobs)
-        return {key: job for (key, job), there in zip(jobs.items(), whole) if not there}
+        are_whole = self.data.cache.packs.are_whole(jobs)
+        return {key: job for (key, job), is_whole in zip(jobs.items(), are_whole) if not is_whole}
 
     def _render(self, jobs: dict[str, Job], title: str) -> None:
         if not jobs:
@@ -133,25 +146,35 @@ class _Builders:
                 rows += len(shard.arrays.get("inputs_ends", ())) or shard.meta["counts"]["rows"]
                 update()
         seconds = time.perf_counter() - start
-        print(
-            f"{title}: {rows:,} examples in {seconds:.1f} s, {rows / seconds:,.0f} a second",
-            flush=True,
+        _log.info(
+            "%s: %s examples in %.1f s, %s a second",
+            title,
+            f"{rows:,}",
+            seconds,
+            f"{rows / seconds:,.0f}",
         )
 
     def _shards(self, jobs: Collection[Job]) -> Iterator[Shard]:
+        """The shards of the jobs: rendered here while that is quicker, then in processes."""
         start, jobs = time.perf_counter(), list(jobs)
-        alone = self.workers == 1 or self.data.train.seqio_tasks
-        while (
-            jobs and self._pool is None and (alone or time.perf_counter() - start < _ALONE_SECONDS)
-        ):
+        # What SeqIO has registered is in this process alone.
+        is_alone = self.workers == 1 or self.data.train.seqio_tasks
+        while jobs and self._pool is None:
+            if not is_alone and time.perf_counter() - start >= _ALONE_SECONDS:
+                self._pool = self._start_pool()
+                break
             yield jobs.pop(0).render(self.data)
-        if not jobs:
-            return
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                self.workers, context, _start_worker, (self.data.config,)
-            )
+        if jobs:
+            yield from self._shards_of_pool(jobs)
+
+    def _start_pool(self) -> concurrent.futures.ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        level = logging.getLevelName(_log.getEffectiveLevel()).lower()
+        return concurrent.futures.ProcessPoolExecutor(
+            self.workers, context, _start_worker, (self.data.config, level)
+        )
+
+    def _shards_of_pool(self, jobs: Collection[Job]) -> Iterator[Shard]:
         # The processes that start here inherit that Ctrl-C is blocked; it would end them in the
         # middle of imports.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -164,27 +187,26 @@ class _Builders:
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
             raise UserError(
-                "a process that renders rows was ended from outside, perhaps for want of memory; "
-                "the same command goes on with what is there, with fewer processes by --workers."
+                "a process that renders rows was killed, perhaps for lack of memory; the same "
+                "command continues with what is in the cache; --workers=1 needs less memory."
             ) from error
 
 
-def _print_waiting(title: str, holder: str) -> None:
-    print(f"{title}: waiting for {holder}, which renders the same rows", flush=True)
+def _log_waiting(title: str, holder: str) -> None:
+    _log.info("%s: waiting for %s, which renders the same rows", title, holder)
 
 
-def _start_worker(config: DataConfig) -> None:
+def _start_worker(config: DataConfig, log_level: str) -> None:
     global _WORKER
-    # Ctrl-C reaches all of a terminal's processes; the first one ends us
+    log.configure(log_level)
+    # Ctrl-C reaches all of a terminal's processes; the first one ends this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _when_gone(multiprocessing.parent_process().join, lambda: os._exit(1))
     _WORKER = open_data(config)
 
 
 def _when_gone(wait: Callable[[], object], then: Callable[[], object]) -> None:
-    """Calls `then` when `wait` returns: when the process that started this one is gone, even if it
-    was killed.
-    """
+    """Calls `then` when `wait` returns: when the parent process is gone, even if it was killed."""
 
     def watch() -> None:
         wait()
@@ -198,7 +220,7 @@ def _work(job: Job) -> Shard:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb. Takes the same gin arguments as `train`."""
+    """Runs the verb; it takes the same gin arguments as `train`."""
     parser = ArgumentParser(prog="flan-jax prepare", description=__doc__)
     parser.add_argument("--only", choices=["eval"], help="build the held-out rows alone")
     parser.add_argument(
@@ -239,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--dry_run has no effect without --prune; leave it out.")
     data = prepare(DataConfig(), flags.workers, flags.only)
     if not flags.for_a_run:
-        print_left_out(data)
+        log_left_out(data)
     return 0
 
 

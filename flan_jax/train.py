@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flan_jax import signals
 from flan_jax.cli import dispatch
-from flan_jax.cli.console import print_sides, print_trained
+from flan_jax.cli.console import log_sides, log_trained_on
 from flan_jax.cli.setup import (
     Evaluate,
     RunSetup,
@@ -91,13 +91,13 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
 
     # 3. Data: what trains, what is held out; tokens from the cache, or made now.
     data = prepared(run.data, gin_arguments)
-    print_sides(data)
+    log_sides(data)
     trained_before = (
         run_record.trained_before(initial)
         if is_new
         else run_record.began_with(run.directory, initial)
     )
-    print_trained(data, trained_before)
+    log_trained_on(data, trained_before)
     record = {**settings, **run_record.record_of(data), "trained_before": trained_before}
     run_record.keep(run.directory, record, is_new)
 

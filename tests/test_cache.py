@@ -314,7 +314,7 @@ def test_prune_takes_out_what_is_old_left_behind_or_of_other_code_and_nothing_th
     )
 
 
-def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(tmp_path, capsys):
+def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(tmp_path, caplog):
     def written(*keys: str) -> pathlib.Path:
         with PackWriter(tmp_path) as writer:
             for key in keys:
@@ -326,7 +326,7 @@ def test_a_shard_is_found_again_after_it_was_damaged_and_after_a_prune_moved_it(
     damaged.write_bytes(contents[:100] + bytes([contents[100] ^ 1]) + contents[101:])
     packs = Packs(tmp_path)
     assert packs.are_whole(["first"] * 50) == [False] * 50
-    assert packs.find("first") is None and "and will be rebuilt" in capsys.readouterr().out
+    assert packs.find("first") is None and "and will be rebuilt" in caplog.text
     written("first")
     assert packs.find("first") is not None
 

@@ -24,7 +24,7 @@ from flan_jax.catalogue.mixture_card import format_card
 from flan_jax.catalogue.records import RATE_CAP, TRAIN_CAP, Dataset, Template
 from flan_jax.catalogue.relations import RELATIONS, shared_texts
 from flan_jax.catalogue.splits import check_disjoint, held_out_split
-from flan_jax.cli.console import print_sides
+from flan_jax.cli.console import log_sides
 from flan_jax.data import cache, packs
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
@@ -176,17 +176,18 @@ def test_a_line_that_is_no_row_is_named_in_time_that_grows_with_the_file_alone(
 
 
 def test_which_rows_a_run_reads_is_said_and_a_directory_without_a_source_is_refused(
-    tmp_path, write_rows, capsys
+    tmp_path, write_rows, caplog
 ):
+    caplog.set_level("INFO")
     with pytest.raises(UserError, match="is not read with DATA_SOURCE=bundled"):
         open_data(config(tmp_path, data_dir=str(tmp_path)))
     directory = write_rows("rte", "train", RTE)
-    print_sides(
+    log_sides(
         prepare(
             config(tmp_path, held_out="none", source="jsonl", data_dir=str(directory)), workers=1
         )
     )
-    assert f"rows: {directory} (DATA_SOURCE=jsonl)" in capsys.readouterr().out
+    assert f"rows: {directory} (DATA_SOURCE=jsonl)" in caplog.text
     assert "bundled with the package" in BundledSource().description
 
 
@@ -534,7 +535,7 @@ def test_changed_rows_and_templates_are_never_served_stale(write_rows, tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "index", "swapped", "empty"])
-def test_a_damaged_pack_is_named_and_its_shards_are_rebuilt(capsys, tmp_path, damage):
+def test_a_damaged_pack_is_named_and_its_shards_are_rebuilt(caplog, tmp_path, damage):
     data = prepare(config(tmp_path, mixture_or_task_name="copa", held_out="none"), workers=1)
     whole = data.train.batches().at(0)
     held, other = (
@@ -560,7 +561,7 @@ def test_a_damaged_pack_is_named_and_its_shards_are_rebuilt(capsys, tmp_path, da
         "index": "its index is altered",
         "flipped": "will be rebuilt",
     }[damage]
-    assert said in capsys.readouterr().out
+    assert said in caplog.text
     again = prepare(data.config, workers=1)
     assert not again.missing() and all(
         (again.train.batches().at(0)[name] == array).all() for name, array in whole.items()
@@ -686,7 +687,7 @@ def test_a_preparation_that_is_ended_leaves_no_process(tmp_path, write_rows, num
 def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
     one = config(tmp_path, train_steps=2)
     program = (
-        "import sys; from flan_jax.prepare import prepare; from flan_jax.data.config import "
+        "import sys; from flan_jax import log; log.configure(); from flan_jax.prepare import prepare; from flan_jax.data.config import "
         f"DataConfig; prepare({one!r}, workers=1)"
     )
     pair = [
@@ -1048,6 +1049,16 @@ def test_a_module_whose_record_lacks_fields_is_one_sentence(tmp_path):
     )
     with pytest.raises(UserError, match=r"lacking.py' does not run: .*missing .* 'cluster'"):
         open_data(config(tmp_path, mixture_or_task_module=str(tmp_path / "lacking.py")))
+
+
+@pytest.mark.parametrize("old, new", [("catalogue", "catalogue"), ("seqio_tasks", "data.seqio")])
+def test_a_module_that_imports_a_moved_one_gets_an_error_with_the_new_name(tmp_path, old, new):
+    module = tmp_path / "mine.py"
+    module.write_text(f"from flan_jax.data.{old} import register\n")
+    with pytest.raises(
+        UserError, match=rf"imports flan_jax.data.{old}.*import from flan_jax.{new}"
+    ):
+        open_data(config(tmp_path, mixture_or_task_module=str(module)))
 
 
 def test_templates_are_evaluated_where_a_dataset_has_them_and_misspelt_ones_are_refused():

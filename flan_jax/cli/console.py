@@ -1,10 +1,9 @@
-"""What verbs print of a run's data: who trains, what is held out, how full rows are, what was left
-out or cut.
-"""
+"""Log lines about a run's data: what trains, what is held out, what was left out or truncated."""
 
 from __future__ import annotations
 
 import collections
+import logging
 from collections.abc import Collection
 
 from flan_jax.catalogue.clusters import CLUSTERS
@@ -16,100 +15,107 @@ from flan_jax.data.run_data import RunData
 from flan_jax.data.shards import losses
 from flan_jax.messages import escaped, shown
 
+_log = logging.getLogger(__name__)
 
-def print_sides(data: RunData) -> None:
-    """Who trains (the mixture card), who is held out, who is dropped with it, and who is
-    missing.
-    """
-    print(f"rows: {data.source.description}")
-    held_out = data.config.held_out
-    print(f"held out: {CLUSTERS.get(held_out, held_out)}: {', '.join(data.split.eval) or '-'}")
-    print(f"evaluated: {', '.join(data.eval.datasets()) or '-'}")
-    if data.eval.names:
-        trained = [name for name in data.eval.names if name not in data.split.eval]
-        promise = (
-            f"no promise, {', '.join(trained)} is not held out" if trained else data.split.promise
-        )
-        print(f"evaluated as unseen: {promise}")
-    for why in dict.fromkeys(data.split.why.values()):
-        print(
-            f"dropped ({why}): "
-            f"{', '.join(n for n in data.split.dropped if data.split.why[n] == why)}"
-        )
-    if data.split.eval:
-        print("\n".join(describe(data.split.related, data.split.overlaps)))
+
+def log_sides(data: RunData) -> None:
+    """Logs what trains (the mixture card), what is held out, dropped with it, and left out."""
+    _log.info("rows: %s", data.source.description)
+    _log_held_out(data)
     members = data.train.members()
-    print_left_out(data)
-    if data.split.eval and data.train.unchecked():
-        print(
-            f"not checked for overlap with what is held out: SeqIO task "
-            f"{', '.join(data.train.unchecked())}"
-        )
-    print(format_card(data.train.card(members)))
-    validation = {m.name for m in data.train.members("validation")}
-    without = [m.name for m in members if m.name not in validation]
+    log_left_out(data)
+    unchecked = data.train.unchecked()
+    if data.split.eval and unchecked:
+        _log.info("not checked for overlap with held-out data: SeqIO task %s", ", ".join(unchecked))
+    for line in format_card(data.train.card(members)).splitlines():
+        _log.info("%s", line)
+    validated = {member.name for member in data.train.members("validation")}
+    without = [member.name for member in members if member.name not in validated]
     if without:
-        print(f"without validation rows: {', '.join(without)}")
-    print(f"packing fills {data.train.plan().filled_text()}", flush=True)
+        _log.info("without validation rows: %s", ", ".join(without))
+    _log.info("packing fills %s", data.train.plan().filled_text())
 
 
-def print_trained(data: RunData, trained_on: Collection[str]) -> None:
-    """Which of what is evaluated the model's run trained on: numbers of these are not zero-shot."""
+def _log_held_out(data: RunData) -> None:
+    held_out, split = data.config.held_out, data.split
+    _log.info("held out: %s: %s", CLUSTERS.get(held_out, held_out), ", ".join(split.eval) or "-")
+    _log.info("evaluated: %s", ", ".join(data.eval.datasets()) or "-")
+    if data.eval.names:
+        not_held_out = [name for name in data.eval.names if name not in split.eval]
+        promise = split.promise
+        if not_held_out:
+            promise = f"no promise, {', '.join(not_held_out)} is not held out"
+        _log.info("evaluated as unseen: %s", promise)
+    for reason in dict.fromkeys(split.why.values()):
+        dropped = [name for name in split.dropped if split.why[name] == reason]
+        _log.info("dropped (%s): %s", reason, ", ".join(dropped))
+    if split.eval:
+        for line in describe(split.related, split.overlaps):
+            _log.info("%s", line)
+
+
+def log_trained_on(data: RunData, trained_on: Collection[str]) -> None:
+    """Logs which evaluated datasets a model trained on: their numbers are not zero-shot.
+
+    Args:
+      data: what is evaluated.
+      trained_on: the training datasets of the model's run.
+    """
     trained = sorted(set(data.eval.names) & set(trained_on))
     if trained:
-        print(f"not held out: {', '.join(trained)} (the model was trained on it)", flush=True)
-    for shared in shared_texts(
-        trained_on, [name for name in data.eval.names if name not in trained]
-    ):
-        print(
-            (
-                f"not held out: {', '.join(shared.evaluated)}: the model was trained on "
-                f"{shared.train}, which {shared}"
-            ),
-            flush=True,
+        _log.warning("not held out: %s (the model was trained on it)", ", ".join(trained))
+    others = [name for name in data.eval.names if name not in trained]
+    for shared in shared_texts(trained_on, others):
+        evaluated = ", ".join(shared.evaluated)
+        _log.warning(
+            "not held out: %s: the model was trained on %s, which %s",
+            evaluated,
+            shared.train,
+            shared,
         )
 
 
-def print_left_out(data: RunData) -> None:
-    """What neither trains nor is evaluated though it was asked for, and why."""
+def log_left_out(data: RunData) -> None:
+    """Logs which datasets of the settings neither train nor are evaluated, and why."""
     for name, reason in data.left_out.items():
-        print(f"left out: {name} ({escaped(reason)})", flush=True)
+        _log.info("left out: %s (%s)", name, escaped(reason))
 
 
-def print_counts(data: RunData, only: str | None = None) -> None:
-    """What was shortened, cut or dropped of all rows, or of those that are evaluated (`only`
-    'eval').
+def log_counts(data: RunData, only: str | None = None) -> None:
+    """Logs how many rows were dropped and texts truncated.
+
+    Args:
+      data: with all its rows in the cache.
+      only: 'eval' for the held-out rows alone.
     """
     if only != "eval":
-        print_plan(data, data.train.plan())
-    print_eval_counts(data)
+        log_plan(data, data.train.plan())
+    log_eval_counts(data)
 
 
-def print_plan(data: RunData, plan: Plan) -> None:
-    """How full the rows are, and what was shortened, cut or dropped on the way."""
-    print(
-        (
-            f"packing: {len(plan.member):,} examples in {len(plan):,} rows, {plan.filled_text()} "
-            f"filled"
-        ),
-        flush=True,
+def log_plan(data: RunData, plan: Plan) -> None:
+    """Logs how full the packed rows are, and what was dropped or truncated of each dataset."""
+    _log.info(
+        "packing: %s examples in %s rows, %s filled",
+        f"{len(plan.member):,}",
+        f"{len(plan):,}",
+        plan.filled_text(),
     )
     for member in data.train.members():
         counts = data.train.counts(member.name)
-        lost = losses(counts)
-        if lost:
-            detail = ", ".join(f"{v:,} {shown(k)}" for k, v in lost.items())
-            print(
-                (
-                    f"  {member.name}: {counts['rows read']:,} rows read, {counts['rows']:,} kept; "
-                    f"{detail}"
-                ),
-                flush=True,
+        details = [f"{count:,} {shown(name)}" for name, count in losses(counts).items()]
+        if details:
+            _log.info(
+                "  %s: %s rows read, %s kept; %s",
+                member.name,
+                f"{counts['rows read']:,}",
+                f"{counts['rows']:,}",
+                ", ".join(details),
             )
 
 
-def print_eval_counts(data: RunData) -> None:
-    """What was dropped, shortened or cut of the held-out rows, summed over templates."""
+def log_eval_counts(data: RunData) -> None:
+    """Logs what was dropped or truncated of the held-out rows, summed over templates."""
     lost, rows = collections.defaultdict(collections.Counter), collections.Counter()
     for dataset, template in data.eval.jobs():
         counts = data.eval.counts(dataset, template)
@@ -117,9 +123,14 @@ def print_eval_counts(data: RunData) -> None:
         lost[dataset.name].update(losses(counts))
     for name, counts in lost.items():
         if counts:
+            # of all the exemplars that were drawn
             drawn = {EXEMPLARS_LEFT_OUT: f" of {rows[name] * data.config.shots:,}"}
-            print(
-                f"  held out, over all templates: {name}: {rows[name]:,} rows; "
-                + ", ".join(f"{v:,}{drawn.get(k, '')} {shown(k)}" for k, v in counts.items()),
-                flush=True,
+            details = [
+                f"{count:,}{drawn.get(what, '')} {shown(what)}" for what, count in counts.items()
+            ]
+            _log.info(
+                "  held out, over all templates: %s: %s rows; %s",
+                name,
+                f"{rows[name]:,}",
+                ", ".join(details),
             )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from flan_jax import signals
-from flan_jax.cli.console import print_counts
+from flan_jax.cli.console import log_counts
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import RunData, open_data
 from flan_jax.errors import UserError
@@ -393,7 +393,7 @@ def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData
             "that all hosts see, and are the data left alone? Then run the same command again."
         )
     if first and not prepares:  # the preparation prints this, too
-        print_counts(data, only)
+        log_counts(data, only)
     return data
 
 

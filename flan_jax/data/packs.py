@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import mmap
 import os
 import pathlib
@@ -28,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from flan_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 SUFFIX = ".pack"
 _MAGIC = b"flanpak1"
@@ -365,7 +368,7 @@ def _open(path: pathlib.Path) -> Pack | None:
 def _name_once(path: pathlib.Path, moment: int, what: str) -> None:
     if (str(path), moment) not in _NAMED:
         _NAMED.add((str(path), moment))
-        print(f"token cache: {path} {what}", flush=True)
+        _log.warning("token cache: %s %s", path, what)
 
 
 def _digest(array: np.ndarray) -> str:

@@ -11,6 +11,12 @@ import traceback
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import digest
 
+# Modules that users imported names from before they moved.
+_MOVED = {
+    "flan_jax.data.catalogue": "flan_jax.catalogue",
+    "flan_jax.data.seqio_tasks": "flan_jax.data.seqio.registration",
+}
+
 
 def import_module(name: str) -> None:
     """Imports a user's module by dotted name, or by the path of its file.
@@ -22,18 +28,20 @@ def import_module(name: str) -> None:
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
         raise UserError(
-            f"The module {name!r} is no file; give a module's name or the path of a .py file."
+            f"no module found at {name!r}; give a module's name or the path of a .py file."
         )
     try:
         _run_file(path) if is_file else importlib.import_module(name)
     except UserError:
         raise
     except Exception as error:
-        if (
-            isinstance(error, ModuleNotFoundError)
-            and not is_file
-            and f"{name}.".startswith(f"{error.name}.")
-        ):
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing in _MOVED:
+            raise UserError(
+                f"The module {name!r} imports {missing}, which has moved; import from "
+                f"{_MOVED[missing]} instead."
+            ) from error
+        if missing is not None and not is_file and f"{name}.".startswith(f"{missing}."):
             raise UserError(
                 f"The module {name!r} cannot be imported ({error}); give a module on the path, or "
                 "the path of a .py file."
@@ -56,7 +64,7 @@ def _run_file(path: pathlib.Path) -> None:
 
 
 def _what_and_where(error: Exception) -> str:
-    """What went wrong and where, as the last lines of a traceback say it."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
-    return f"{type(error).__name__}: {error}{where}"
+    """The error and its place, as the last lines of a traceback have them."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+    return f"{type(error).__name__}: {error}{place}"
