@@ -42,7 +42,7 @@ from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
 from flan_jax.evaluation import batching
-from flan_jax.evaluation.option_scorer import RankScorer
+from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models import t5
 from flan_jax.models.decoding import greedy
 from flan_jax.models.shapes import parameter_shapes

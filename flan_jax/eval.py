@@ -24,7 +24,9 @@ from flan_jax.config import run_directory
 from flan_jax.config.checks import check_text
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
-from flan_jax.evaluation.results import MAJORITY, UNTUNED, check_files, check_whose, run_name
+from flan_jax.evaluation.known_runs import run_name
+from flan_jax.evaluation.result_rows import MAJORITY, UNTUNED
+from flan_jax.evaluation.results_store import ResultsStore
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
 from flan_jax.storage.paths import local_path
@@ -57,12 +59,13 @@ def main(argv: list[str] | None = None) -> int:
         if flags.output is None
         else make_directory(flags.output, "--output")
     )
-    check_files(output)
+    results = ResultsStore(output)
+    results.check()
 
     # Whoever calls a checkpoint untuned means the model that this run began with.
     whose = run.directory if own or flags.name == UNTUNED else run_directory.run_of(checkpoint)
     name = flags.name or "tuned"
-    check_whose(output, whose, name)
+    results.check_run(whose, name)
     # Other models and steps may be evaluated into the same output at the same time.
     with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
         data = prepared(run.data, flags.gin_arguments, only="eval")

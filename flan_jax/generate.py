@@ -116,7 +116,7 @@ def _make_answer(run: RunSetup, params: Any, prompts: list[str], method: Decodin
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
         truncated = sum(is_truncated for _, is_truncated in answers)
         if truncated and jax.process_index() == 0:
-            _log.warning(generator.about_cut(truncated, len(answers)))
+            _log.warning(generator.truncation_note(truncated, len(answers)))
         return answers
 
     return answer
@@ -124,7 +124,7 @@ def _make_answer(run: RunSetup, params: Any, prompts: list[str], method: Decodin
 
 def _identity(run: RunSetup, params: Any, method: Decoding) -> dict[str, Any]:
     """Returns the settings and digests that answers depend on."""
-    from flan_jax.evaluation.evaluator import model_digest, parameters_digest
+    from flan_jax.evaluation.digests import model_digest, parameters_digest
 
     return {
         **method.settings(),

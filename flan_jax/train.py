@@ -72,11 +72,11 @@ def make_parser() -> ArgumentParser:
 def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
     """Trains and evaluates in the directory of the run, alone; returns the exit status."""
     from flan_jax.checkpoints.manager import Checkpoints
-    from flan_jax.evaluation import results
+    from flan_jax.evaluation.results_store import ResultsStore
     from flan_jax.training import config_record, metrics_log, resume, run_record
 
     # 2. Checkpoints: whether the run can begin or resume in its directory.
-    results.check_files(run.directory)
+    ResultsStore(run.directory).check()
     metrics_log.read_steps(run.directory / metrics_log.FILE)
     config_before = config_record.read_config(run.directory)
     checkpoints = Checkpoints(run.directory / "checkpoints", run.config.keep)

@@ -30,7 +30,8 @@ from flan_jax.config import gin_files
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.results import ResultRow, remember_run
+from flan_jax.evaluation.known_runs import remember_run
+from flan_jax.evaluation.result_rows import ResultRow
 from flan_jax.metrics.uncertainty import Measure
 from flan_jax.models import layers
 from flan_jax.models.shapes import parameter_shapes

@@ -18,7 +18,7 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.evaluation import batching
 from flan_jax.evaluation.generator import Generator
-from flan_jax.evaluation.option_scorer import RankScorer
+from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding import beam, greedy
 from flan_jax.models.t5 import T5
@@ -57,12 +57,12 @@ def test_answers_after_a_restart_come_in_batches_of_the_same_shapes():
 
     def watched(name):
         # in the place of a model, which would have to be compiled
-        def write(params, source, lengths, places):
+        def generate(params, source, lengths, places):
             written.setdefault(name, []).append(source.shape)
             return jnp.zeros((len(source), 4), jnp.int32)
 
         generator = Generator(model, VOCABULARY, max_length=4)
-        generator._write = write
+        generator._generate = generate
         return generator
 
     undisturbed, restarted, by_itself = map(watched, ("undisturbed", "restarted", "by itself"))
@@ -280,14 +280,15 @@ def test_one_row_of_any_length_among_short_ones_is_packed(longest):
     assert sorted(number for row in packed for number in row) == list(range(60))
 
 
-def test_told_says_what_greedy_decoding_would_write(model_and_params):
+def test_option_scores_say_what_greedy_decoding_would_write(model_and_params):
     model, params = model_and_params
     inputs, _ = rows(1)
     likeliest = Generator(model, VOCABULARY, max_length=5).tokens(params, inputs)[0]
     likeliest = likeliest[: np.argmax(likeliest == 1) + 1] if 1 in likeliest else likeliest
     other = np.append(likeliest[:-1], likeliest[-1] + 1).astype(np.int32)
-    told = RankScorer(model).told(params, inputs, [[likeliest, other, likeliest[:1]]])[0]
-    assert told.likeliest.tolist() == [True, False, True] and told.sums[0] > told.sums[1]
+    options = [[likeliest, other, likeliest[:1]]]
+    scores = RankScorer(model).option_scores(params, inputs, options)[0]
+    assert scores.is_greedy.tolist() == [True, False, True] and scores.sums[0] > scores.sums[1]
 
 
 _OF_TWO = """
@@ -298,7 +299,7 @@ import numpy as np
 sys.path.insert(0, "tests")
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from support import random_models
-from flan_jax.evaluation.option_scorer import RankScorer
+from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.parallel import partitioning
 
 model, params = random_models.make_model("t5")
@@ -349,7 +350,7 @@ def test_a_mesh_changes_no_score(model_and_params):
 
 @pytest.mark.devices
 def test_parameters_are_known_again_on_a_mesh(model_and_params):
-    from flan_jax.evaluation.evaluator import parameters_digest
+    from flan_jax.evaluation.digests import parameters_digest
     from flan_jax.parallel import partitioning
 
     _, params = model_and_params

@@ -16,7 +16,7 @@ from flan_jax.checkpoints.load import load_parameters
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
-from flan_jax.evaluation.option_scorer import RankScorer
+from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models import t5
 from flan_jax.parallel import partitioning
 from support.converting import t5_batch

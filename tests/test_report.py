@@ -14,7 +14,8 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.results import ResultRow, remember_run, write_results
+from flan_jax.evaluation.known_runs import remember_run
+from flan_jax.evaluation.result_rows import ResultRow, write_results
 from flan_jax.metrics.uncertainty import Measure, paired_difference, standard_error
 from flan_jax.report import __main__ as verb
 from flan_jax.report import bars

@@ -6,7 +6,6 @@ Scorings and ties, predictions on disk, the majority class, results.csv and back
 import concurrent.futures
 import dataclasses
 import json
-import types
 
 import numpy as np
 import pytest
@@ -15,9 +14,19 @@ from flan_jax.catalogue import Dataset
 from flan_jax.data.shards import EvalExamples
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
-from flan_jax.evaluation import results
-from flan_jax.evaluation.evaluator import HeldOut, model_digest
-from flan_jax.evaluation.results import ResultRow, Setting
+from flan_jax.evaluation.digests import model_digest, parameters_digest
+from flan_jax.evaluation.held_out import unconditional_input
+from flan_jax.evaluation.majority import majority_rows
+from flan_jax.evaluation.option_scores import best_options
+from flan_jax.evaluation.result_rows import (
+    COLUMNS,
+    ResultRow,
+    Setting,
+    read_results,
+    write_results,
+)
+from flan_jax.evaluation.results_store import ResultsStore, merged, name_of
+from flan_jax.evaluation.template_evaluation import evaluate_templates
 from flan_jax.models.decoder import DecoderConfig
 
 SETTING = Setting(run="nli", step=100, model="flan", size="t5_tiny")
@@ -77,8 +86,7 @@ def alone(options):
 
 def test_unconditional_options_stand_after_answer():
     """Brown et al. 2020, section 2.4: P(option | "Answer:"), not P(option | nothing)."""
-    holder = types.SimpleNamespace(data=types.SimpleNamespace(vocabulary=ByteVocabulary()))
-    ids = HeldOut._unconditional_input(holder)
+    ids = unconditional_input(ByteVocabulary())
     assert ids.dtype == np.int32 and ids.tolist() == [*(3 + byte for byte in b"Answer:"), EOS]
 
 
@@ -93,7 +101,7 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
         None,
         [{"inputs": "p", "answer": "x y", "references": ["x y"]}, {"inputs": "q", "answer": "z"}],
     )
-    (first, _), (second, cut) = results.evaluate(
+    (first, _), (second, cut) = evaluate_templates(
         [ranked([1, 0, 1]), written],
         DATASETS,
         SETTING,
@@ -166,15 +174,17 @@ def test_inverted_templates_are_measured_by_their_own_metrics_or_refused_and_so_
     }
     answers = [("x", False), ("?", False)]
     rows, _ = next(
-        results.evaluate([back], both_ways, SETTING, right, lambda inputs: answers, alone)
+        evaluate_templates([back], both_ways, SETTING, right, lambda inputs: answers, alone)
     )
     assert [(r.kind, r.metric, r.value) for r in rows] == [("inverted", "exact_match", 50.0)]
     with pytest.raises(UserError, match="rte/ask.*inverted"):
         list(
-            results.evaluate([ranked([1], kind="inverted")], DATASETS, SETTING, right, None, alone)
+            evaluate_templates(
+                [ranked([1], kind="inverted")], DATASETS, SETTING, right, None, alone
+            )
         )
     with pytest.raises(UserError, match="no rows"):
-        list(results.evaluate([ranked([])], DATASETS, SETTING, right, None, alone))
+        list(evaluate_templates([ranked([])], DATASETS, SETTING, right, None, alone))
 
 
 def test_scorings_normalise_and_the_first_wins_a_tie():
@@ -183,7 +193,7 @@ def test_scorings_normalise_and_the_first_wins_a_tie():
     alone = [np.array([-2, -8, -8.5], np.float32)]
     # Per token -3, -3, -3.25; per character -3, -2.25, -2.17; per byte -3, -1.125, -2.17; given the
     # input -4, -1, -4.5.
-    chosen = results.rank_predictions([np.array([-6, -9, -13], np.float32)], alone, tokens, texts)
+    chosen = best_options([np.array([-6, -9, -13], np.float32)], alone, tokens, texts)
     assert chosen == {
         "sum": [0],
         "per_token": [0],
@@ -191,9 +201,7 @@ def test_scorings_normalise_and_the_first_wins_a_tie():
         "per_byte": [1],
         "unconditional": [1],
     }
-    assert results.rank_predictions([np.array([-7, -5, -5], np.float32)], alone, tokens, texts)[
-        "sum"
-    ] == [1]
+    assert best_options([np.array([-7, -5, -5], np.float32)], alone, tokens, texts)["sum"] == [1]
 
 
 def test_an_option_is_scored_unconditionally_once_whatever_rows_and_templates_show_it():
@@ -204,7 +212,7 @@ def test_an_option_is_scored_unconditionally_once_whatever_rows_and_templates_sh
         return alone(options)
 
     list(
-        results.evaluate(
+        evaluate_templates(
             [ranked([1, 0, 1]), ranked([0, 1], template="other")],
             DATASETS,
             SETTING,
@@ -217,7 +225,7 @@ def test_an_option_is_scored_unconditionally_once_whatever_rows_and_templates_sh
 
 
 def test_majority_class_follows_the_class_not_its_place():
-    rows = results.majority_rows(ranked([1, 0, 1, 1, 0]), DATASETS["rte"], SETTING)
+    rows = majority_rows(ranked([1, 0, 1, 1, 0]), DATASETS["rte"], SETTING)
     assert [(r.metric, r.value) for r in rows] == [("accuracy", 60.0), ("f1", pytest.approx(75.0))]
     assert {(r.model, r.scoring, r.template, r.step, r.n) for r in rows} == {
         ("majority", "majority", "any", 0, 5)
@@ -227,44 +235,57 @@ def test_majority_class_follows_the_class_not_its_place():
         text["order"] = order
     shuffled.texts[1] |= {"options": ["no", "yes"], "order": [0, 1]}
     # Classes 1, 0, 0.
-    assert results.majority_rows(shuffled, DATASETS["rte"], SETTING)[0].value == pytest.approx(
-        200 / 3
-    )
+    assert majority_rows(shuffled, DATASETS["rte"], SETTING)[0].value == pytest.approx(200 / 3)
 
 
 def test_results_file_reads_back_and_updates(tmp_path):
     path = tmp_path / "run" / "results.csv"
     rows = [
         row
-        for of, _ in results.evaluate([ranked([1, 0])], DATASETS, SETTING, right, None, alone)
-        for row in of
+        for result in evaluate_templates([ranked([1, 0])], DATASETS, SETTING, right, None, alone)
+        for row in result.rows
     ]
     rows.append(dataclasses.replace(rows[0], template='one, "quoted"', stderr=None, value=1 / 3))
-    results.write_results(path, rows)
+    write_results(path, rows)
     assert path.read_text().splitlines()[0] == (
         "run,step,model,size,cluster,dataset,split,template,kind,shots,instruction_mode,scoring,metric,value,stderr,n"
     )
-    assert results.read_results(path) == rows
+    assert read_results(path) == rows
     newer = [dataclasses.replace(rows[0], value=12.5), dataclasses.replace(rows[0], step=200)]
     # All that an older evaluation of the same gave goes, what the dataset is no longer measured by
     # too.
-    results.update_results(path, newer)
-    assert results.read_results(path) == [newer[0], rows[-1], newer[1]]
+    write_results(path, merged(read_results(path), newer))
+    assert read_results(path) == [newer[0], rows[-1], newer[1]]
     assert [p.name for p in path.parent.iterdir()] == ["results.csv"]
 
 
 def test_two_that_add_to_a_results_file_at_the_same_time_lose_nothing(tmp_path):
     def add(run):
-        (row,) = results.majority_rows(ranked([1, 0]), dataset("rte", ("accuracy",)), SETTING)
+        store = ResultsStore(tmp_path)
+        (row,) = majority_rows(ranked([1, 0]), dataset("rte", ("accuracy",)), SETTING)
         for step in range(25):
-            with results.alone_in(tmp_path):
-                results.update_results(
-                    tmp_path / "results.csv", [dataclasses.replace(row, run=run, step=step)]
-                )
+            new = dataclasses.replace(row, run=run, step=step)
+            store.add([new], [], name_of(new, "rte", "test", "any"), "digest")
 
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
         list(threads.map(add, ["a", "b"]))
-    assert len(results.read_results(tmp_path / "results.csv")) == 50
+    assert len(read_results(tmp_path / "results.csv")) == 50
+    assert len(json.loads((tmp_path / "evaluated.json").read_text())) == 50
+
+
+def test_a_store_reads_a_file_again_only_after_another_one_replaced_it(tmp_path, monkeypatch):
+    (row,) = majority_rows(ranked([1, 0]), dataset("rte", ("accuracy",)), SETTING)
+    ours, theirs = ResultsStore(tmp_path), ResultsStore(tmp_path)
+    ours.add([row], [], "first", "a")
+    theirs.add([dataclasses.replace(row, step=1)], [], "second", "b")
+    reads = []
+    monkeypatch.setattr(
+        "flan_jax.evaluation.results_store.read_results",
+        lambda path: reads.append(path) or read_results(path),
+    )
+    assert len(ours.rows()) == len(ours.rows()) == 2 and len(reads) == 1
+    ours.add([dataclasses.replace(row, step=2)], [], "third", "c")
+    assert len(ours.rows()) == 3 and len(reads) == 1
 
 
 LINE = "nli,100,tuned,t5_tiny,nli,rte,test,ask,forward,0,template,sum,accuracy,50.0,2.5,3\n"
@@ -296,11 +317,11 @@ LINE = "nli,100,tuned,t5_tiny,nli,rte,test,ask,forward,0,template,sum,accuracy,5
     ],
 )
 def test_a_damaged_results_file_names_its_line(tmp_path, damage, says):
-    whole = ",".join(results.COLUMNS) + "\n" + LINE
+    whole = ",".join(COLUMNS) + "\n" + LINE
     contents, path = damage(whole), tmp_path / "results.csv"
     path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
     with pytest.raises(UserError) as error:
-        results.check_files(tmp_path)
+        ResultsStore(tmp_path).check()
     assert (
         says in str(error.value)
         and str(error.value).startswith(str(path))
@@ -309,8 +330,8 @@ def test_a_damaged_results_file_names_its_line(tmp_path, damage, says):
 
 
 def test_a_line_that_is_there_twice_counts_once(tmp_path):
-    (tmp_path / "results.csv").write_text(",".join(results.COLUMNS) + "\n" + LINE + "\n" + LINE)
-    (row,) = results.read_results(tmp_path / "results.csv")
+    (tmp_path / "results.csv").write_text(",".join(COLUMNS) + "\n" + LINE + "\n" + LINE)
+    (row,) = read_results(tmp_path / "results.csv")
     assert (row.value, row.stderr, row.n) == (50.0, 2.5, 3)
 
 
@@ -332,23 +353,23 @@ def test_a_line_that_is_there_twice_counts_once(tmp_path):
 def test_a_damaged_record_of_results_is_found_first_and_named(tmp_path, name, contents):
     (tmp_path / name).write_bytes(contents)
     with pytest.raises(UserError) as error:
-        results.check_files(tmp_path)
+        ResultsStore(tmp_path).check()
     assert str(tmp_path / name) in str(error.value) and "delete it" in str(error.value)
 
 
 def test_unreadable_results_are_explained(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        results.read_results(tmp_path / "results.csv")
+        read_results(tmp_path / "results.csv")
     (tmp_path / "a.csv").write_text("run,value\nx,1\n")
     with pytest.raises(UserError, match="first line must be run,step"):
-        results.read_results(tmp_path / "a.csv")
-    row = next(results.evaluate([ranked([1])], DATASETS, SETTING, right, None, alone))[0][0]
-    results.write_results(tmp_path / "b.csv", [dataclasses.replace(row, value="high")])
+        read_results(tmp_path / "a.csv")
+    row = next(evaluate_templates([ranked([1])], DATASETS, SETTING, right, None, alone))[0][0]
+    write_results(tmp_path / "b.csv", [dataclasses.replace(row, value="high")])
     with pytest.raises(UserError, match="b.csv, line 2 is not readable \\(value is .high.\\)"):
-        results.read_results(tmp_path / "b.csv")
+        read_results(tmp_path / "b.csv")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        results.write_results(tmp_path / "file" / "results.csv", [])
+        write_results(tmp_path / "file" / "results.csv", [])
 
 
 def test_scores_that_are_not_numbers_are_refused():
@@ -358,7 +379,7 @@ def test_scores_that_are_not_numbers_are_refused():
     with pytest.raises(
         UserError, match=r"rte/ask \(test\): the model gives scores that are not numbers"
     ):
-        list(results.evaluate([ranked([1])], DATASETS, SETTING, broken, None, alone))
+        list(evaluate_templates([ranked([1])], DATASETS, SETTING, broken, None, alone))
 
 
 def test_a_model_is_known_by_what_decides_its_answers():
@@ -387,8 +408,6 @@ def test_a_model_is_known_by_what_decides_its_answers():
 @pytest.mark.parametrize("dtype", [np.float32, "bfloat16"])
 def test_parameters_in_another_order_are_other_parameters(dtype):
     from jax import numpy as jnp
-
-    from flan_jax.evaluation.evaluator import parameters_digest
 
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8)), dtype)
     names = {

@@ -18,7 +18,7 @@ from flan_jax.config import gin_files, run_directory
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.data.config import DataConfig
 from flan_jax.errors import UserError
-from flan_jax.evaluation import results
+from flan_jax.evaluation.known_runs import remember_run, run_name
 from flan_jax.training import run_record
 from flan_jax.training.config import TrainConfig
 from support.processes import ended_well
@@ -127,15 +127,15 @@ def test_of_the_arguments_of_generate_the_first_is_the_run_unless_flags_name_one
 
 def test_a_moved_run_keeps_its_name_in_results_and_a_copy_has_its_own(tmp_path):
     one = tmp_path / "one"
-    results.remember_run(one, one, ["rte"])
+    remember_run(one, one, ["rte"])
     copied = shutil.copytree(one, tmp_path / "copied")
-    assert results.run_name(copied) == "copied"
-    results.remember_run(copied, copied, ["rte"])
+    assert run_name(copied) == "copied"
+    remember_run(copied, copied, ["rte"])
     moved = one.rename(tmp_path / "moved")
-    assert results.run_name(moved) == "one" and results.run_name(copied) == "copied"
-    results.remember_run(moved, moved, ["rte"])
+    assert run_name(moved) == "one" and run_name(copied) == "copied"
+    remember_run(moved, moved, ["rte"])
     one.mkdir()
-    assert results.run_name(moved) == "one"
+    assert run_name(moved) == "one"
 
 
 def record(directory: pathlib.Path, dataset: str, **more) -> None:

@@ -262,7 +262,7 @@ def make_evaluate(
     output: pathlib.Path | None = None,
     run_directory: pathlib.Path | None = None,
 ) -> Evaluate:
-    """Returns the function that evaluates on the held-out rows; it opens the evaluator when called.
+    """Returns the function that evaluates on the held-out rows; it opens the results when called.
 
     Args:
       run: the model.
@@ -272,18 +272,21 @@ def make_evaluate(
     """
     import jax
 
-    from flan_jax.evaluation import results
-    from flan_jax.evaluation.evaluator import HeldOut
+    from flan_jax.evaluation import evaluator
+    from flan_jax.evaluation.held_out import HeldOut
+    from flan_jax.evaluation.known_runs import remember_run, run_name
+    from flan_jax.evaluation.result_rows import Setting
+    from flan_jax.evaluation.results_store import ResultsStore
     from flan_jax.training import run_record
 
     output, run_directory = output or run.directory, run_directory or run.directory
 
     @functools.cache
-    def open_evaluator() -> HeldOut:
+    def open_results() -> ResultsStore:
         if jax.process_index() == 0:
             trained_on = run_record.trained_on(run_directory, data)
-            results.remember_run(output, run_directory, trained_on, data.config.source)
-        return HeldOut(data, run.model, run.mesh, output)
+            remember_run(output, run_directory, trained_on, data.config.source)
+        return ResultsStore(output)
 
     def evaluate(
         name: str,
@@ -292,13 +295,13 @@ def make_evaluate(
         protocol: eval_data.Protocol | None = None,
         while_training: bool = False,
     ) -> bool:
-        evaluator, protocol = open_evaluator(), protocol or data.eval.eval_protocol
+        results, protocol = open_results(), protocol or data.eval.eval_protocol
         # In the loop the step itself has just checked.
         if not while_training and run.preemption.requested():
             return False
         style = data.config.options_style
-        setting = results.Setting(
-            run=results.run_name(run_directory),
+        setting = Setting(
+            run=run_name(run_directory),
             step=step,
             model=name,
             size=run.config.size,
@@ -307,9 +310,10 @@ def make_evaluate(
             if style == "fixed"
             else f"{protocol.instructions}, options {style}",
         )
-        return evaluator.evaluate(
-            params, setting, protocol, while_training=while_training, stop=run.preemption.requested
+        held_out = HeldOut(
+            data, run.model, run.mesh, results, setting, protocol, numbers_only=while_training
         )
+        return evaluator.evaluate(held_out, params, step, results, run.preemption.requested)
 
     return evaluate
 

@@ -1,7 +1,7 @@
-"""Rows of any length in batches of few shapes, and their way onto a mesh and back.
+"""Rows of any length in batches of few shapes, onto a mesh and back.
 
-Rows that are scored are packed, several in one row of a batch; rows that are answered have one
-each. Widths come from a ladder, those of an earlier batch are used again where they fit, and a
+Rows whose options are scored are packed, several in one row of a batch; rows that are answered are
+not. Widths come from a ladder, those of an earlier batch are used again where they fit, and a
 width has two batch sizes: an evaluation compiles a handful of programs whatever its rows are. What
 a row scores does not depend on what it shares a batch with.
 """
@@ -16,6 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
+from numpy.typing import ArrayLike
 
 from flan_jax.data.packing import pack_window
 from flan_jax.errors import UserError
@@ -26,11 +28,10 @@ from flan_jax.parallel import partitioning
 _SMALL_BATCH = 8
 # Packed rows may be that much smaller: they are wide, and there are few of them.
 _SMALL_PACKED_BATCH = 16
-# In a packed row so wide, attention counts as much as all the rest. That is so at 200 for T5 1.1
-# tiny on a CPU, at 2,500 for small, and further out for larger models.
+# In a packed row of this width, attention costs as much as everything else. For T5 1.1 tiny on a
+# CPU the width is 200, for small 2,500, and more for larger models.
 _COSTLY_ATTENTION = 4096
-# Widths are chosen by packing so many rows in each way; rows that are packed together are at most
-# so many.
+# How many rows are packed with each width to choose one, and how many at most are packed together.
 _SAMPLE, _WINDOW = 128, 4096
 # A width that is compiled already is used for rows that need this part of it: with 64 tokens to
 # write, the wider batch costs small T5 on a CPU at most 0.2 s more, and another program takes 2 s.
@@ -72,7 +73,7 @@ class PackedBatch(NamedTuple):
 def packed_batches(
     sizes: np.ndarray, batch_tokens: int, multiple: int, known: Collection[tuple[int, int]] = ()
 ) -> Iterator[PackedBatch]:
-    """Packs rows into rows of a batch, widest first, so that a lack of memory shows at once.
+    """Yields batches of packed rows, widest first, so that a lack of memory shows at once.
 
     Args:
       sizes: tokens of each row in encoder and decoder, int [N, 2].
@@ -108,9 +109,7 @@ def packed_batches(
 def _best_widths(
     sizes: np.ndarray, known: set[tuple[int, int]], batch_tokens: int
 ) -> tuple[int, int]:
-    """The (S, T) in which rows of these sizes [N, 2], in the order of their inputs, cost the
-    least.
-    """
+    """The (S, T) in which rows of these sizes [N, 2], in the order of their inputs, cost least."""
     sample = sizes[np.linspace(0, len(sizes) - 1, min(len(sizes), _SAMPLE)).astype(int)]
     best, least = None, np.inf
     for widths in sorted({*_candidates(sample), *known}):
@@ -131,9 +130,7 @@ def _best_widths(
 
 
 def _candidates(sample: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Widths that hold from one to some six of these rows, and targets as the inputs need them or a
-    little more.
-    """
+    """Widths for one to about six of these rows, with targets as they need or a little more."""
     (source, target), most = sample.mean(axis=0), np.quantile(sample, 0.9, axis=0, method="higher")
     last = max(sample[:, 0].max(), int(6 * source))
     width = _step_up(max(int(np.median(sample[:, 0])), 1), 16)
@@ -150,14 +147,15 @@ def _candidates(sample: np.ndarray) -> Iterator[tuple[int, int]]:
     yield _step_up(int(sample[:, 0].max()), 16), _step_up(int(sample[:, 1].max()), 8)
 
 
-def _cost(source, target):
-    """What a row costs, in tokens that attend to nothing."""
+def _cost(source: ArrayLike, target: ArrayLike) -> ArrayLike:
+    """The cost of a row, in tokens that attend to nothing."""
     return (source + target) * (1 + np.maximum(source, target) / _COSTLY_ATTENTION)
 
 
 def _step_up(length: int, step: int) -> int:
-    """The least width for `length` tokens: multiples of `step`, from 16 steps on in 8 steps to each
-    power of two.
+    """The least width for `length` tokens.
+
+    Widths are multiples of `step`, from 16 steps on in 8 steps to each power of two.
     """
     step = max(step, _power_of_two_above(length) // 16)
     return -(-length // step) * step
@@ -170,14 +168,15 @@ def batches(
     multiple: int,
     known: Collection[int] = (),
 ) -> Iterator[Batch]:
-    """Groups rows by length, longest first, so that a lack of memory shows at once.
+    """Yields batches of rows by length, longest first, so that a lack of memory shows at once.
 
     A batch is as wide as its longest row needs, or as an earlier one if that is at most a quarter
     wider. What is left at the end fills up a batch as well: a step takes about as long for one row
     as for all.
 
     Args:
-      source_lengths, target_lengths: tokens of each row in encoder and decoder.
+      source_lengths: tokens of each row in the encoder.
+      target_lengths: tokens of each row in the decoder.
       batch_tokens: most tokens (B / multiple) (S + T) of a batch, unless a single row has more.
       multiple: B is a multiple of it: the number of devices over which rows are split.
       known: the S that are compiled already.
@@ -201,19 +200,20 @@ def batches(
 
 
 def source_width(length: int) -> int:
-    """The width for `length` input tokens: 32, 48, 64 and so on to 256, then in 8 steps to each
-    power of two.
+    """Returns the width for `length` input tokens.
+
+    Widths are 32, 48, 64 and so on to 256, then in 8 steps to each power of two.
     """
     return _step_up(max(length, 32), 16)
 
 
 def target_width(length: int) -> int:
-    """The width for `length` decoder tokens: 16, 32, 64, 128, ..."""
+    """Returns the width for `length` decoder tokens: 16, 32, 64, 128, ..."""
     return _power_of_two_above(max(length, 16))
 
 
 def padded(rows: Sequence[np.ndarray], size: int, width: int) -> np.ndarray:
-    """Rows of token ids as one int32 array [size, width], filled up with 0."""
+    """Returns rows of token ids as one int32 array [size, width], padded with 0."""
     array = np.zeros((size, width), np.int32)
     for place, row in enumerate(rows):
         array[place, : len(row)] = row
@@ -221,12 +221,19 @@ def padded(rows: Sequence[np.ndarray], size: int, width: int) -> np.ndarray:
 
 
 def lengths(rows: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """How many tokens each row has: int32 [size], 0 for the rows that fill up a batch."""
+    """Returns how many tokens each row has: int32 [size], 0 for the rows that pad a batch."""
     return np.array([*map(len, rows), *[0] * (size - len(rows))], np.int32)
 
 
-def prompts(model, inputs: Sequence[np.ndarray], bos_id: int | None) -> Sequence[np.ndarray]:
-    """What a model reads: a decoder `bos_id` first (None: nothing), a T5 the inputs as they are.
+def prompts(
+    model: nn.Module, inputs: Sequence[np.ndarray], bos_id: int | None
+) -> Sequence[np.ndarray]:
+    """Returns what a model reads: for a decoder `bos_id` and the input, for a T5 the input.
+
+    Args:
+      model: a T5 or a decoder.
+      inputs: int32 token ids.
+      bos_id: None: nothing before the input.
 
     Raises:
       UserError: if a decoder would read nothing.
@@ -244,19 +251,20 @@ def prompts(model, inputs: Sequence[np.ndarray], bos_id: int | None) -> Sequence
 
 
 def row_multiple(mesh: jax.sharding.Mesh | None) -> int:
-    """The number of devices over which the rows of a batch are split."""
+    """Returns the number of devices over which the rows of a batch are split."""
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def on_mesh(mesh: jax.sharding.Mesh | None):
-    """The context in which a program for the mesh is traced and run; nothing for one device
-    (None).
+def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager:
+    """Returns the context in which a program for the mesh is traced and run.
+
+    It does nothing for one device (None).
     """
     return contextlib.nullcontext() if mesh is None else partitioning.use_mesh(mesh)
 
 
 def to_devices(mesh: jax.sharding.Mesh | None, array: np.ndarray) -> jax.Array:
-    """An array [B, ...] that every host holds whole, with B split over the mesh."""
+    """Returns an array [B, ...] that every host holds whole, with B split over the mesh."""
     if mesh is None:
         return jnp.asarray(array)
     return jax.make_array_from_callback(
@@ -265,7 +273,7 @@ def to_devices(mesh: jax.sharding.Mesh | None, array: np.ndarray) -> jax.Array:
 
 
 def to_host(mesh: jax.sharding.Mesh | None, array: jax.Array) -> np.ndarray:
-    """The whole of a device array, on every host."""
+    """Returns the whole of a device array, on every host."""
     if mesh is None or array.is_fully_addressable:
         return np.asarray(array)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

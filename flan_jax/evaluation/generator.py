@@ -1,4 +1,4 @@
-"""Answers to any number of inputs, greedy, drawn or by beam search, in batches of few shapes."""
+"""Generated answers to any number of inputs: greedy, sampled or by beam search."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.evaluation import batching
@@ -21,12 +22,12 @@ class Generator:
     """Writes one token after the other until EOS.
 
     Attributes:
-      shapes: the (B, S, T) met so far; each of them is compiled once.
+      shapes: the (B, S, T) so far; each of them is compiled once.
     """
 
     def __init__(
         self,
-        model,
+        model: nn.Module,
         vocabulary: Vocabulary,
         mesh: jax.sharding.Mesh | None = None,
         max_length: int = 256,
@@ -37,12 +38,12 @@ class Generator:
         """Sets up for a `T5` or a `DecoderLM` on a mesh (None: one device).
 
         Args:
-          model: the model; vocabulary: turns its tokens into text, and any of its `eos_ids` ends
-            them.
+          model: the model.
+          vocabulary: turns its tokens into text, and any of its `eos_ids` ends them.
           mesh: where the parameters are.
           max_length: most tokens of an answer, EOS included.
           batch_tokens: most tokens, read and written, a batch and device; each beam counts.
-          bos_id: what a decoder reads before the input; None: nothing. A T5 is not concerned.
+          bos_id: what a decoder reads before the input; None: nothing. It has no effect on a T5.
           method: how the tokens are chosen.
         """
         self.model, self.vocabulary, self.mesh = model, vocabulary, mesh
@@ -53,54 +54,62 @@ class Generator:
         self.shapes: set[tuple[int, int, int]] = set()
 
     def texts(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[str]:
-        """The model's answer to each of the inputs, in their order.
+        """Returns the model's answer to each of the inputs, in their order.
 
-        Inputs are int32 token ids; ending in EOS for a T5, and as the text goes on for a decoder.
-        `first` is the place of the first in a longer list: what is drawn for an input depends on
-        its place, not on how a list is cut.
+        Args:
+          params: the model's parameters as they are in memory.
+          inputs: int32 token ids; ending in EOS for a T5, and as the text goes on for a decoder.
+          first: the place of the first input in a longer list: what is sampled for an input depends
+            on its place, not on how the list is split.
         """
         return [text for text, _ in self.answers(params, inputs, first)]
 
     def answers(
         self, params: Any, inputs: Sequence[np.ndarray], first: int = 0
     ) -> list[tuple[str, bool]]:
-        """The same as pairs (text, whether it was cut): without EOS there might be more of it than
-        `max_length`.
+        """Returns the same as pairs (text, whether it was truncated).
+
+        An answer is truncated if it has `max_length` tokens and none is an EOS. The arguments are
+        those of `texts`.
         """
+        eos_ids, decode = self.vocabulary.eos_ids, self.vocabulary.decode
         return [
-            (self.vocabulary.decode(ids.tolist()), not np.isin(ids, self.vocabulary.eos_ids).any())
+            (decode(ids.tolist()), not np.isin(ids, eos_ids).any())
             for ids in self.tokens(params, inputs, first)
         ]
 
-    def about_cut(self, cut: int, count: int) -> str:
-        """That of `count` answers so many were cut, for readers."""
+    def truncation_note(self, truncated: int, count: int) -> str:
+        """Returns a sentence for readers: how many of `count` answers were truncated."""
         return (
-            f"{cut} of {count} answers have {self.max_length} tokens and no end: cut; "
-            "TASK_FEATURE_LENGTHS allows no more"
+            f"{truncated} of {count} answers truncated at {self.max_length} tokens "
+            "(TASK_FEATURE_LENGTHS)"
         )
 
     def tokens(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[np.ndarray]:
-        """The same as token ids: int32 [max_length] for each row, 0 after EOS."""
-        found: dict[int, np.ndarray] = {}
+        """Returns the same as token ids: int32 [max_length] for each row, 0 after EOS.
+
+        The arguments are those of `texts`.
+        """
+        answers: dict[int, np.ndarray] = {}
         inputs = batching.prompts(self.model, inputs, self.bos_id)
         with batching.on_mesh(self.mesh):
             for batch in self._batches(inputs):
-                given = [inputs[row] for row in batch.rows]
+                sources = [inputs[row] for row in batch.rows]
                 places = np.resize(batch.rows + first, batch.size).astype(np.uint32)
                 arrays = (
-                    batching.padded(given, batch.size, batch.source_width),
-                    batching.lengths(given, batch.size),
+                    batching.padded(sources, batch.size, batch.source_width),
+                    batching.lengths(sources, batch.size),
                     places,
                 )
-                written = self._write(
-                    params, *(batching.to_devices(self.mesh, array) for array in arrays)
-                )
-                found.update(zip(batch.rows.tolist(), batching.to_host(self.mesh, written)))
-        return [found[row] for row in range(len(inputs))]
+                on_devices = [batching.to_devices(self.mesh, array) for array in arrays]
+                tokens = batching.to_host(self.mesh, self._generate(params, *on_devices))
+                answers.update(zip(batch.rows.tolist(), tokens))
+        return [answers[row] for row in range(len(inputs))]
 
     def pass_over(self, inputs: Sequence[np.ndarray]) -> None:
-        """Notes the shapes of rows that were answered before a restart: the rows after them get the
-        same as then.
+        """Notes the shapes of rows that were answered before a restart.
+
+        The rows after them get the same shapes as then.
         """
         collections.deque(
             self._batches(batching.prompts(self.model, inputs, self.bos_id)), maxlen=0
@@ -117,18 +126,18 @@ class Generator:
             self.shapes.add((batch.size, batch.source_width, self.max_length))
             yield batch
 
-    def _write(
+    def _generate(
         self, params: Any, source: jax.Array, lengths: jax.Array, places: jax.Array
     ) -> jax.Array:
-        """The answers int32 [B, max_length] to a batch [B, S]."""
+        """Returns the answers, int32 [B, max_length] to a batch [B, S]."""
         method = self.method
-        given = {
+        common = {
             "max_length": self.max_length,
             "eos_id": self.vocabulary.eos_ids,
             "lengths": lengths,
         }
         if method.method == "greedy":
-            return greedy.greedy(self.model, params, source, **given)
+            return greedy.greedy(self.model, params, source, **common)
         if method.method == "sample":
             return greedy.sample(
                 self.model,
@@ -139,7 +148,7 @@ class Generator:
                 temperature=method.temperature,
                 top_k=method.top_k,
                 top_p=method.top_p,
-                **given,
+                **common,
             )
         return beam.beam_search(
             self.model,
@@ -147,5 +156,5 @@ class Generator:
             source,
             beams=method.beams,
             length_penalty=method.length_penalty,
-            **given,
+            **common,
         )[0][:, 0]

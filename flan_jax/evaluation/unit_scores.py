@@ -1,5 +1,4 @@
-"""What each unit of rows contributes to a headline number, on disk beside the predictions:
-`*.units.json`.
+"""What each unit of rows contributes to a headline number: `*.units.json`, beside the predictions.
 
 Reports need it for the standard error of a mean over templates and for paired differences of
 models.
@@ -18,7 +17,7 @@ from flan_jax.metrics.uncertainty import STATISTICS, Measure
 from flan_jax.storage.files import read_json, readable, write_file
 
 if TYPE_CHECKING:
-    from flan_jax.evaluation.results import ResultRow
+    from flan_jax.evaluation.result_rows import ResultRow
 
 SUFFIX = ".units.json"
 # Numbers are percentages; what lies far beyond is damage.
@@ -39,7 +38,7 @@ _COLUMNS = (
 
 
 def key(row: ResultRow) -> tuple:
-    """The evaluation and metric of a result row."""
+    """Returns the evaluation and metric of a result row."""
     return tuple(getattr(row, name) for name in _COLUMNS)
 
 
@@ -48,12 +47,13 @@ def write(path: pathlib.Path, row: ResultRow, measure: Measure, row_ids: Sequenc
 
     Args:
       path: ends in `SUFFIX`.
-      row: the result row that it is of.
+      row: the result row.
       measure: its units are numbers of rows.
       row_ids: the rows' ids.
     """
+    columns = dict(zip(_COLUMNS, key(row)))
     record = {
-        **dict(zip(_COLUMNS, key(row))),
+        **columns,
         "statistic": measure.statistic,
         "units": [row_ids[number] for number in measure.units],
         "parts": measure.parts.tolist(),
@@ -76,18 +76,20 @@ def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
 
 
 def _read(record: dict[str, Any]) -> tuple[tuple, Measure]:
-    """The key and the measure of a record; raises what a damaged one makes of it."""
-    key = tuple(record[name] for name in _COLUMNS)
+    """The key and the measure of a record.
+
+    Raises:
+      ValueError, KeyError, TypeError and the like: if it is damaged.
+    """
+    columns = {name: record[name] for name in _COLUMNS}
     measure = Measure(
         record["statistic"], tuple(record["units"]), np.array(record["parts"], np.float64)
     )
     if measure.statistic not in STATISTICS or measure.parts.shape[0] != len(measure.units):
         raise ValueError("its statistic is unknown, or it does not have one part for each unit")
-    numbers = [value for name, value in zip(_COLUMNS, key) if name in ("step", "shots")]
-    texts = [
-        *(value for name, value in zip(_COLUMNS, key) if name not in ("step", "shots")),
-        *measure.units,
-    ]
+    numbers = [columns[name] for name in ("step", "shots")]
+    texts = [value for name, value in columns.items() if name not in ("step", "shots")]
+    texts += measure.units
     if not all(type(value) is int for value in numbers) or not all(
         isinstance(value, str) for value in texts
     ):
@@ -95,4 +97,4 @@ def _read(record: dict[str, Any]) -> tuple[tuple, Measure]:
     with np.errstate(all="ignore"):
         if not (np.isfinite(measure.parts).all() and abs(measure.value()) < _LARGEST_VALUE):
             raise ValueError("its parts make no number")
-    return key, measure
+    return tuple(columns.values()), measure

@@ -21,7 +21,7 @@ from flan_jax.config import gin_files as gin_config
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
-from flan_jax.evaluation.option_scorer import RankScorer
+from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models.decoder import DecoderLM
 
 try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import UserError
-from flan_jax.evaluation.results import RESULTS
+from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.report.write import report_on
 from flan_jax.storage.paths import local_path
 

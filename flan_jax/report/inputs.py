@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Sequence
 
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.results import MAJORITY, ResultRow, key, known_runs, read_results
+from flan_jax.evaluation.known_runs import known_runs
+from flan_jax.evaluation.result_rows import MAJORITY, ResultRow, read_results, without_number
 from flan_jax.metrics.uncertainty import Measure
 
 
@@ -74,9 +75,9 @@ def _new_names(
 def _copied_runs(files: dict[pathlib.Path, list[ResultRow]]) -> set[str]:
     """The runs of which two files have the same number."""
     seen = collections.Counter(
-        key(row) for rows in files.values() for row in rows if row.model != MAJORITY
+        without_number(row) for rows in files.values() for row in rows if row.model != MAJORITY
     )
-    return {row.run for rows in files.values() for row in rows if seen[key(row)] > 1}
+    return {row.run for rows in files.values() for row in rows if seen[without_number(row)] > 1}
 
 
 def _home(path: pathlib.Path, run: str) -> str:

@@ -13,7 +13,9 @@ from flan_jax.checkpoints.model_gin import read_macros
 from flan_jax.checkpoints.provenance import read_provenance
 from flan_jax.checkpoints.reader import CheckpointReader
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.results import RESULTS, known_runs, read_results
+from flan_jax.evaluation.known_runs import known_runs
+from flan_jax.evaluation.result_rows import read_results
+from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.models.architectures import model_fields
 from flan_jax.report.comparisons import compare
 from flan_jax.report.table import table

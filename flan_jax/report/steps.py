@@ -6,7 +6,7 @@ import collections
 import statistics
 from collections.abc import Iterable
 
-from flan_jax.evaluation.results import MAJORITY, UNTUNED, ResultRow
+from flan_jax.evaluation.result_rows import MAJORITY, UNTUNED, ResultRow
 from flan_jax.report.cluster_means import mean_over_datasets, paper_dataset
 from flan_jax.report.comparisons import make_labels
 from flan_jax.report.summaries import series_of, shown_rows

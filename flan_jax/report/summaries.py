@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.results import MAJORITY, ResultRow
+from flan_jax.evaluation.result_rows import MAJORITY, ResultRow
 from flan_jax.metrics.uncertainty import Measure, are_of_same_units, standard_error
 
 # By `unit_scores.key` of a row, what each unit of rows contributes to it.

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from flan_jax import signals
 from flan_jax.errors import UserError
-from flan_jax.evaluation.results import RESULTS, ResultRow
+from flan_jax.evaluation.result_rows import ResultRow
+from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.report.comparisons import compare
 from flan_jax.report.figures import FIGURES
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mutations import as_json, damaged_bytes, damaged_values
 
 from flan_jax.cli import dispatch
-from flan_jax.evaluation.results import ResultRow
+from flan_jax.evaluation.result_rows import ResultRow
 
 FILES = {
     "tokenizer_config.json": {

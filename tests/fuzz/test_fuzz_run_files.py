@@ -15,8 +15,9 @@ from mutations import as_json, damaged_bytes, damaged_values
 from flan_jax import generate
 from flan_jax.checkpoints import manager
 from flan_jax.errors import UserError
-from flan_jax.evaluation import results
-from flan_jax.evaluation.results import COLUMNS
+from flan_jax.evaluation.known_runs import remember_run
+from flan_jax.evaluation.result_rows import COLUMNS, read_results
+from flan_jax.evaluation.results_store import ResultsStore
 from flan_jax.report.comparisons import compare
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
 from flan_jax.report.table import table
@@ -119,12 +120,11 @@ def read_first(directory) -> bool:
 
     What passes must not fail at the end, after the work.
     """
-    results.check_files(directory)
+    store = ResultsStore(directory)
+    store.check()
     try:
-        results.update_results(
-            directory / "results.csv", results.read_results(directory / "results.csv")[:1]
-        )
-        results.remember_run(directory, directory, ["copa"])
+        store.add(read_results(directory / "results.csv")[:1], [], "first", "digest")
+        remember_run(directory, directory, ["copa"])
         text = reported(directory)
     except UserError as error:
         return "nothing to report" in str(error) or "no result" in str(error)

@@ -1,4 +1,4 @@
-"""Rank classification: how likely the model finds each option of a row.
+"""Rank classification: the log-probability of each option of a row.
 
 A row's input is read once, and all its options follow it, so that every option sees the input and
 none sees another: a segment each behind a T5's encoder, a branch each after a decoder's prefix.
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from flan_jax.evaluation import batching
 from flan_jax.models.decoder import DecoderLM
@@ -30,32 +31,33 @@ _WIDTHS_APART = (16, 64, 256, 512)
 _LOGITS_AT_ONCE = 512
 
 
-class Told(NamedTuple):
-    """What the model tells of a row's options, O of them.
+class OptionScores(NamedTuple):
+    """The scores of a row's options, O of them.
 
     Attributes:
       sums: log-probability of each option's tokens together, float64 [O]: float32 would hold -300
         to 3e-5 only.
-      likeliest: whether each token of an option is the most likely one in its place, bool [O].
+      is_greedy: whether each token of an option is the most likely one in its place, bool [O]:
+        greedy decoding would write it.
     """
 
     sums: np.ndarray
-    likeliest: np.ndarray
+    is_greedy: np.ndarray
 
 
 class RankScorer:
     """Scores options with a model on a mesh.
 
     Attributes:
-      shapes: the (B, S, T) met so far; each of them is compiled once. S holds a decoder's inputs
-        and options.
-      tokens: how many tokens were computed so far, and how many places they and padding took: int64
-        [2].
+      shapes: the (B, S, T) so far; each of them is compiled once. S holds a decoder's inputs and
+        options.
+      tokens: how many tokens were computed so far, and how many positions they and padding took:
+        int64 [2].
     """
 
     def __init__(
         self,
-        model,
+        model: nn.Module,
         mesh: jax.sharding.Mesh | None = None,
         batch_tokens: int | None = None,
         bos_id: int | None = 0,
@@ -67,7 +69,7 @@ class RankScorer:
           mesh: where the parameters are.
           batch_tokens: most tokens of a batch and device; None: 8,192, and on a CPU 2,048, which
             its cache holds.
-          bos_id: what a decoder reads before the input; None: nothing. A T5 is not concerned.
+          bos_id: what a decoder reads before the input; None: nothing. It has no effect on a T5.
         """
         self.model, self.mesh, self.bos_id = model, mesh, bos_id
         self.batch_tokens = batch_tokens or (2048 if jax.default_backend() == "cpu" else 8192)
@@ -77,8 +79,7 @@ class RankScorer:
     def scores(
         self, params: Any, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
     ) -> list[np.ndarray]:
-        """Log-probability of each option, its EOS included: float64 [O] for each row, rows in the
-        given order.
+        """Returns the log-probability of each option, its EOS included: float64 [O] for each row.
 
         Args:
           params: the model's parameters as they are in memory.
@@ -86,45 +87,43 @@ class RankScorer:
             decoder.
           options: per row, any number of options of int32 token ids ending in EOS.
         """
-        return [told.sums for told in self.told(params, inputs, options)]
+        return [scores.sums for scores in self.option_scores(params, inputs, options)]
 
-    def told(
+    def option_scores(
         self, params: Any, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
-    ) -> list[Told]:
-        """The same, and whether an option is what greedy decoding would write."""
-        # Equal options are scored once: they tie exactly, whatever their places would have done to
-        # the last digit.
+    ) -> list[OptionScores]:
+        """Returns the same, and whether an option is what greedy decoding would write.
+
+        The arguments are those of `scores`.
+        """
+        # Equal options are scored once: they tie exactly, whatever their positions would have done
+        # to the last digit.
         inputs, parts = batching.prompts(self.model, inputs, self.bos_id), _distinct_parts(options)
-        found: list[dict[bytes, tuple]] = [{} for _ in inputs]
-        for (row, part), of in zip(
-            parts, self._parts_told(params, [(inputs[row], part) for row, part in parts])
-        ):
-            found[row].update((option.tobytes(), pair) for option, pair in zip(part, zip(*of)))
-        return [
-            Told(
-                *(
-                    np.array([of[option.tobytes()][which] for option in choices], dtype)
-                    for which, dtype in enumerate((np.float64, bool))
-                )
-            )
-            for of, choices in zip(found, options)
-        ]
+        by_option: list[dict[bytes, tuple[float, bool]]] = [{} for _ in inputs]
+        of_parts = self._parts_scores(params, [(inputs[row], part) for row, part in parts])
+        for (row, part), scores in zip(parts, of_parts):
+            for option, pair in zip(part, zip(*scores)):
+                by_option[row][option.tobytes()] = pair
+        return [_in_order(choices, known) for choices, known in zip(options, by_option)]
 
     def scores_apart(
         self, params: Any, source: np.ndarray, options: Sequence[np.ndarray]
     ) -> np.ndarray:
-        """Log-probability of each option after one input, float64 [O], whatever was scored before.
+        """Returns the log-probability of each option after one input, float64 [O].
 
-        The widths are a few fixed ones, where they fit; those of other rows are neither used nor
-        changed.
+        It does not depend on what was scored before: the widths are a few fixed ones, where they
+        fit; those of other rows are neither used nor changed.
+
+        Args:
+          params: the model's parameters as they are in memory.
+          source: int32 token ids; see `scores`.
+          options: int32 token ids each, ending in EOS.
         """
-        widths = [
-            (
-                batching.source_width(len(source)) + isinstance(self.model, DecoderLM) * target,
-                target,
-            )
-            for target in _WIDTHS_APART
-        ]
+        width = batching.source_width(len(source))
+        if isinstance(self.model, DecoderLM):  # its inputs and options lie in one row
+            widths = [(width + target, target) for target in _WIDTHS_APART]
+        else:
+            widths = [(width, target) for target in _WIDTHS_APART]
         shapes, self.shapes = self.shapes, {(0, *width) for width in widths}
         try:
             return self.scores(params, [source], [options])[0]
@@ -134,10 +133,10 @@ class RankScorer:
     def pass_over(
         self, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
     ) -> None:
-        """Notes the shapes of rows that were scored before a restart: the rows after them get the
-        same widths as then.
+        """Notes the shapes of rows that were scored before a restart.
 
-        Another width is another program, whose sums may differ in the last digit.
+        The rows after them get the same widths as then. Another width is another program, whose
+        sums may differ in the last digit. The arguments are those of `scores`.
         """
         parts, inputs = _distinct_parts(options), batching.prompts(self.model, inputs, self.bos_id)
         collections.deque(
@@ -158,12 +157,13 @@ class RankScorer:
             self.shapes.add(batch[1:])
             yield batch
 
-    def _parts_told(
-        self, params, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]
-    ) -> list[Told]:
+    def _parts_scores(
+        self, params: Any, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]
+    ) -> list[OptionScores]:
         layout = _decoder_row if isinstance(self.model, DecoderLM) else _t5_row
         sizes = self._sizes(parts)
-        running, found = [], {}
+        running: list[tuple] = []
+        scores: dict[int, OptionScores] = {}
         with batching.on_mesh(self.mesh):
             for batch in self._batches(sizes):
                 self.tokens += [sizes[sum(batch.rows, [])].sum(), batch.size * sum(batch[2:])]
@@ -174,17 +174,24 @@ class RankScorer:
                     for columns in zip(*side)
                 ]
                 # Fetched below: the device works on while the next batches are packed.
-                told = _target_tokens(
-                    self.model, params, *(batching.to_devices(self.mesh, array) for array in arrays)
+                on_devices = [batching.to_devices(self.mesh, array) for array in arrays]
+                running.append((batch.rows, _target_tokens(self.model, params, *on_devices)))
+            for rows, results in running:
+                log_probabilities, is_highest = (
+                    batching.to_host(self.mesh, array) for array in results
                 )
-                running.append((batch.rows, told))
-            for rows, told in running:
-                log_probabilities, likeliest = (
-                    batching.to_host(self.mesh, array) for array in told
-                )
-                for row, *of in zip(rows, log_probabilities, likeliest):
-                    found.update(zip(row, _split([parts[part][1] for part in row], *of)))
-        return [found[part] for part in range(len(parts))]
+                for row, *tokens in zip(rows, log_probabilities, is_highest):
+                    scores.update(zip(row, _split([parts[part][1] for part in row], *tokens)))
+        return [scores[part] for part in range(len(parts))]
+
+
+def _in_order(
+    options: Sequence[np.ndarray], known: Mapping[bytes, tuple[float, bool]]
+) -> OptionScores:
+    """The scores of options, each looked up by its tokens."""
+    pairs = [known[option.tobytes()] for option in options]
+    sums = np.array([total for total, _ in pairs], np.float64)
+    return OptionScores(sums, np.array([is_greedy for _, is_greedy in pairs], bool))
 
 
 def _distinct_parts(options: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, list[np.ndarray]]]:
@@ -209,16 +216,17 @@ def _parts(options: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def _split(
-    options: Sequence[Sequence[np.ndarray]], log_probabilities: np.ndarray, likeliest: np.ndarray
-) -> list[Told]:
-    """What is told of each part, from the tokens [T] of the row that their options share."""
+    options: Sequence[Sequence[np.ndarray]], log_probabilities: np.ndarray, is_highest: np.ndarray
+) -> list[OptionScores]:
+    """The scores of each part, from the tokens [T] of the row that their options share."""
     ends = np.cumsum([len(option) for part in options for option in part])
     begins = np.concatenate([[0], ends[:-1]])
-    # In float64: an option of a hundred tokens is told to the same digit as one of two.
+    # In float64: an option of a hundred tokens is as exact as one of two.
     sums = np.add.reduceat(log_probabilities[: ends[-1]].astype(np.float64), begins)
-    every = np.logical_and.reduceat(likeliest[: ends[-1]], begins)
+    is_greedy = np.logical_and.reduceat(is_highest[: ends[-1]], begins)
     places = np.cumsum([len(part) for part in options])[:-1]
-    return [Told(*of) for of in zip(np.split(sums, places), np.split(every, places))]
+    by_part = zip(np.split(sums, places), np.split(is_greedy, places))
+    return [OptionScores(*arrays) for arrays in by_part]
 
 
 # How parts (input, options) lie in one row of a batch: the arrays [S] and the arrays [T] that
@@ -232,9 +240,7 @@ def _t5_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[int, in
 def _t5_row(
     parts: Sequence[tuple[np.ndarray, list[np.ndarray]]],
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Source tokens and which part they are of; target tokens, which option they are of and which
-    part: from 1 on.
-    """
+    """Source tokens and their parts; target tokens, their options and their parts, from 1 on."""
     numbers = np.arange(1, len(parts) + 1)
     options = [option for _, part in parts for option in part]
     return (
@@ -258,11 +264,10 @@ def _decoder_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[in
 def _decoder_row(
     parts: Sequence[tuple[np.ndarray, list[np.ndarray]]],
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Tokens, positions, part and branch of prefixes and options; target tokens and the place that
-    tells of each.
+    """Tokens, positions, part and branch of prefixes and options; target tokens and their places.
 
-    The first token of an option is told at the end of the prefix, the others by the token before
-    them, so that the last one is not read.
+    The place of a target token is where the model predicts it: of the first token of an option the
+    end of the prefix, of the others the token before them, so that the last one is not read.
     """
     columns, target, places, end = [], [], [], 0
     for number, (source, options) in enumerate(parts, 1):
@@ -291,9 +296,10 @@ def _decoder_row(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log-probability of each target token, float32 [B, T], and whether none is more likely, bool
-    [B, T].
+def _target_tokens(
+    model: nn.Module, params: Any, *arrays: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of each target token, float32 [B, T], and whether it is the highest, bool.
 
     The arrays are those of `_t5_row` or `_decoder_row`, int32 [B, S] and [B, T].
     """
@@ -303,7 +309,7 @@ def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Ar
         apply, *arrays
     )
 
-    def of_chunk(chunk):
+    def score_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         hidden, target = chunk
         logits = apply(hidden, method="logits")
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
@@ -314,22 +320,29 @@ def _target_tokens(model, params, *arrays: jax.Array) -> tuple[jax.Array, jax.Ar
     batch, width = target.shape
     chunk = max(n for n in range(1, max(_LOGITS_AT_ONCE // batch, 1) + 1) if width % n == 0)
 
-    def cut(x):
+    def chunked(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x.reshape(batch, -1, chunk, *x.shape[2:]), 1, 0)
 
-    told = jax.lax.map(of_chunk, (cut(hidden), cut(target)))
-    return tuple(jnp.moveaxis(of, 0, 1).reshape(batch, width) for of in told)
+    chunks = jax.lax.map(score_chunk, (chunked(hidden), chunked(target)))
+    return tuple(jnp.moveaxis(array, 0, 1).reshape(batch, width) for array in chunks)
 
 
 def _t5_hidden(
-    start_id, apply, source, source_segments, target, segments, cross_segments
+    start_id: int,
+    apply: Callable,
+    source: jax.Array,
+    source_segments: jax.Array,
+    target: jax.Array,
+    segments: jax.Array,
+    cross_segments: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The vectors [B, T, D] that tell of each target token, and these tokens; an option's decoder
-    begins with an id.
+    """The vectors [B, T, D] that predict the target tokens, and these tokens [B, T].
+
+    The decoder of each option begins with `start_id`.
     """
     encoded = apply(source, source_segments, method="encode")
 
-    def shifted(array):
+    def shifted(array: jax.Array) -> jax.Array:
         return jnp.pad(array, ((0, 0), (1, 0)))[:, :-1]
 
     given = jnp.where(segments == shifted(segments), shifted(target), start_id)
@@ -339,7 +352,13 @@ def _t5_hidden(
 
 
 def _decoder_hidden(
-    apply, tokens, positions, segments, branches, target, places
+    apply: Callable,
+    tokens: jax.Array,
+    positions: jax.Array,
+    segments: jax.Array,
+    branches: jax.Array,
+    target: jax.Array,
+    places: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The same from a decoder."""
     return apply(tokens, positions, segments, branches, places, method="branch_hidden"), target

@@ -1,0 +1,67 @@
+"""The predictions behind numbers, on disk: one JSON line a row."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from flan_jax.metrics.targets import Prediction
+from flan_jax.storage.files import write_file
+
+if TYPE_CHECKING:
+    from flan_jax.data.shards import EvalExamples
+
+
+class Predictions(NamedTuple):
+    """What a model predicts for the rows of a dataset in a template.
+
+    Attributes:
+      by_scoring: for each scoring, the first of which tables show, a prediction for each row.
+      scores: log-probabilities [O] of each row's options; None for generated text.
+      truncated: whether each generated text was truncated; empty for ranked options.
+    """
+
+    by_scoring: Mapping[str, Sequence[Prediction]]
+    scores: Sequence[np.ndarray] | None
+    truncated: Sequence[bool]
+
+
+def file_name(dataset: str, split: str, template: str) -> str:
+    """Returns the file name of the predictions on a split of a dataset in a template."""
+    return f"{dataset}.{split}.{template}.jsonl"
+
+
+def write_predictions(path: pathlib.Path, examples: EvalExamples, predictions: Predictions) -> None:
+    """Writes predictions, whole or not at all.
+
+    Args:
+      path: of the file; see `file_name`.
+      examples: the rows in a template.
+      predictions: on these rows.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    lines = [json.dumps(line, ensure_ascii=False) for line in _lines(examples, predictions)]
+    write_file(path, "".join(line + "\n" for line in lines))
+
+
+def _lines(examples: EvalExamples, predictions: Predictions) -> Iterator[dict[str, Any]]:
+    chosen = next(iter(predictions.by_scoring.values()))
+    for index, (row_id, text) in enumerate(zip(examples.row_ids, examples.texts)):
+        line = {"row": row_id, "prompt": text["inputs"]}
+        if predictions.scores is None:
+            if predictions.truncated[index]:
+                line["cut"] = True
+            yield line | {"prediction": chosen[index], "answer": text["answer"]}
+        else:
+            yield line | {
+                "options": text["options"],
+                "scores": [round(float(score), 6) for score in predictions.scores[index]],
+                "prediction": text["options"][chosen[index]],
+                "answer": text["answer"],
+            }
