@@ -18,7 +18,7 @@ import time
 import pytest
 
 from support.processes import ended_well
-from support.runs import SMALL, run, run_here
+from support.runs import SMALL, run_here
 from support.two_processes import finish, start_two
 
 ASKED = [
@@ -62,9 +62,7 @@ def command(
 
 def ran(arguments: list[str]) -> str:
     """What a command prints that must succeed."""
-    result = run(arguments)
-    ended_well(result)
-    return result.stdout
+    return ended_well(run_here(arguments)).stdout
 
 
 def table(directory: pathlib.Path) -> list[dict[str, str]]:

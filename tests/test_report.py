@@ -20,7 +20,7 @@ from flan_jax.metrics.uncertainty import Measure, paired_difference, standard_er
 from flan_jax.report import __main__ as verb
 from flan_jax.report import bars
 from flan_jax.report.comparisons import compare, means_are_alike
-from flan_jax.report.steps import progress
+from flan_jax.report.step_table import progress
 from flan_jax.report.table import table
 from flan_jax.report.write import conclude
 

@@ -28,9 +28,8 @@ def cache(tmp_path_factory) -> pathlib.Path:
 
 
 def train(cache, model_dir, *arguments: str, devices: int = 1) -> subprocess.CompletedProcess:
-    result = run(command("train", cache, model_dir, *arguments), devices)
-    ended_well(result)
-    return result
+    words = command("train", cache, model_dir, *arguments)
+    return ended_well(run_here(words) if devices == 1 else run(words, devices))
 
 
 def values(model_dir, *models: str) -> dict[tuple, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from support.converting import convert
 from support.processes import ended_well
-from support.runs import losses, run, start_and_signal
+from support.runs import losses, run, run_here, start_and_signal
 
 RELATIVE = [
     "--gin.DecoderConfig.emb_dim=32",
@@ -51,8 +51,8 @@ def command(verb, cache, model_dir, *arguments):
 
 
 def train(cache, model_dir, *arguments, devices=1):
-    result = run(command("train", cache, model_dir, *arguments), devices)
-    ended_well(result)
+    words = command("train", cache, model_dir, *arguments)
+    ended_well(run_here(words) if devices == 1 else run(words, devices))
 
 
 @pytest.fixture(scope="module", params=[RELATIVE, ROTARY], ids=["relative", "rotary"])

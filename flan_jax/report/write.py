@@ -13,7 +13,7 @@ from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.report.comparisons import compare
 from flan_jax.report.figures import FIGURES
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
-from flan_jax.report.steps import progress
+from flan_jax.report.step_table import progress
 from flan_jax.report.summaries import Measures
 from flan_jax.report.table import table
 from flan_jax.storage.files import write_file

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+import gin
+
 from flan_jax.cli import dispatch
 
 SMALL = [
@@ -53,12 +55,15 @@ def run(arguments: list[str], devices: int = 1, **options) -> subprocess.Complet
 
 
 def run_here(arguments: list[str]) -> subprocess.CompletedProcess:
-    """Runs a command in this process: for what is refused before anything is computed."""
+    """Runs a command in this process, which has one device: where its process is not the point."""
     python, option, module, *rest = arguments
     assert (python, option) == (sys.executable, "-m")
     output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        status = dispatch.main([module.removeprefix("flan_jax."), *rest])
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            status = dispatch.main([module.removeprefix("flan_jax."), *rest])
+    finally:
+        gin.clear_config()
     return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
 
 
