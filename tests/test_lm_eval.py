@@ -281,9 +281,9 @@ def test_what_is_generated_is_greedy_and_ends_before_a_stop(harness):
     ]
     for text, ids in zip(contexts, whole):
         ids = ids[: np.argmax(ids == 1) + 1] if 1 in ids else ids
-        assert lm._told([(lm._context(text), ids)])[0][1]
+        assert lm._pair_scores([(lm._context(text), ids)])[0][1]
         other = np.where(np.arange(len(ids)) == len(ids) - 1, ids + 1, ids)
-        assert not lm._told([(lm._context(text), other)])[0][1]
+        assert not lm._pair_scores([(lm._context(text), other)])[0][1]
 
 
 def test_stop_strings_cut_and_sampling_is_refused(harness):

@@ -1,8 +1,7 @@
-"""`python -m flan_jax.lm_eval run --model flan_jax ...`: lm-evaluation-harness's own command line,
-our models in it.
+"""`python -m flan_jax.lm_eval run --model flan_jax ...`: the harness's command line with our model.
 
-The harness has no entry point by which a package could offer it a model, so it must be started from
-here.
+The harness has no entry point through which a package could register a model, so it must be
+started from here.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ from flan_jax.cli import dispatch
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Registers the model `flan_jax` and hands the arguments to the harness.
+    """Registers the model `flan_jax` and runs the harness with the arguments; returns the status.
 
     Raises:
       UserError: if the harness is not installed, or the model cannot be opened.
     """
-    import flan_jax.lm_eval.model  # noqa: F401  (registers the model; first, for its word on a missing harness)
+    # Registers the model; first, for its message about a missing harness.
+    import flan_jax.lm_eval.model  # noqa: F401
 
     from lm_eval.__main__ import cli_evaluate  # isort: skip
 
-    # the harness reads no other arguments
+    # The harness reads its arguments from here only.
     sys.argv = ["lm-eval", *(sys.argv[1:] if argv is None else argv)]
     cli_evaluate()
     return 0

@@ -1,8 +1,7 @@
-"""A model of ours for EleutherAI's lm-evaluation-harness (extra `[lm-eval]`), registered there as
-`flan_jax`.
+"""The model `flan_jax` of EleutherAI's lm-evaluation-harness (extra `[lm-eval]`).
 
 Requests with the same context become the options of one row, so that a context is read once however
-many continuations are asked about. Nothing here needs torch.
+many continuations it has. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models.decoder import DecoderLM
 
 try:
+    from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -35,14 +35,14 @@ except ImportError as error:
 
 PROTOCOLS = ("harness", "flan")
 
-# Requests between two lines of progress; what is done is in the harness's cache (`--use_cache`)
-# after each.
+# Requests between two lines of progress; after each the answers are in the harness's cache
+# (`--use_cache`).
 _AT_ONCE = 4096
 
-# What tasks call the most tokens of an answer.
+# The names that tasks use for the most tokens of an answer.
 _MOST_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Ids = Sequence[int]
 Pair = tuple[Ids, Ids]
@@ -50,7 +50,7 @@ Pair = tuple[Ids, Ids]
 
 @register_model("flan_jax")
 class FlanLM(LM):
-    """A T5 or a decoder-only model of ours, as lm-evaluation-harness asks for one.
+    """A T5 or a decoder-only model with the interface of lm-evaluation-harness.
 
     Two protocols: 'harness' scores a continuation as the harness defines it, the tokens that follow
     the context and nothing else; 'flan' as the model was tuned and as `flan-jax eval` does: the
@@ -67,9 +67,9 @@ class FlanLM(LM):
         protocol: str = "harness",
         max_length: int | None = None,
         batch_tokens: int = 8192,
-        batch_size=None,
-        max_batch_size=None,
-        device=None,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
         **settings: Any,
     ):
         """Opens a model.
@@ -84,8 +84,9 @@ class FlanLM(LM):
           max_length: most tokens of a context (T5), or of context and continuation together
             (decoder); longer contexts lose their beginning. None: what the model was trained with.
           batch_tokens: most tokens of a batch and device.
-          batch_size, max_batch_size, device: the harness passes them; ignored, see `batch_tokens`
-            and JAX_PLATFORMS.
+          batch_size: ignored, see `batch_tokens`; the harness passes it.
+          max_batch_size: ignored like `batch_size`.
+          device: ignored, see JAX_PLATFORMS; the harness passes it.
           **settings: `gin.NAME`: VALUE, as on our command lines.
 
         Raises:
@@ -112,111 +113,110 @@ class FlanLM(LM):
         self._scorer = RankScorer(opened.model, self._mesh, batch_tokens, bos_id=None)
         self._generators: dict[int, Generator] = {}
 
-    def loglikelihood(self, requests) -> list[tuple[float, bool]]:
-        """For each (context, continuation): its log-probability, and whether each of its tokens is
-        the most likely.
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Returns the log-probability of each continuation, and whether greedy decoding writes it.
+
+        Args:
+          requests: with the arguments (context, continuation).
         """
+        return self._answered("loglikelihood", requests, self._loglikelihoods)
 
-        def answer(arguments: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-            self._spanning = 0
-            pairs = [self._pair(*texts) for texts in arguments]
-            if self._spanning:
-                _LOG.warning(
-                    "%d of %d continuations merge with the end of their context in the vocabulary; "
-                    "the merged token is scored with the continuation.",
-                    self._spanning,
-                    len(pairs),
-                )
-            same = same_tokens(arguments, pairs)
-            if same:
-                _LOG.warning(
-                    "%d of %d continuations have the tokens of another one of their context, so "
-                    "they tie and the task's first one wins.",
-                    same,
-                    len(pairs),
-                )
-            continuations = [continuation for _, continuation in pairs]
-            contexts = self._fitting([context for context, _ in pairs], map(len, continuations))
-            return self._told(list(zip(contexts, continuations)))
+    def _loglikelihoods(self, arguments: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        self._spanning = 0
+        pairs = [self._pair(*texts) for texts in arguments]
+        if self._spanning:
+            _log.warning(
+                "%d of %d continuations merge with the end of their context in the vocabulary; "
+                "the merged token is scored with the continuation.",
+                self._spanning,
+                len(pairs),
+            )
+        same = same_tokens(arguments, pairs)
+        if same:
+            _log.warning(
+                "%d of %d continuations have the tokens of another one of their context, so "
+                "they tie and the task's first one wins.",
+                same,
+                len(pairs),
+            )
+        continuations = [continuation for _, continuation in pairs]
+        contexts = self._fitting([context for context, _ in pairs], map(len, continuations))
+        return self._pair_scores(list(zip(contexts, continuations)))
 
-        return self._answered("loglikelihood", requests, answer)
+    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
+        """Returns the log-probability of each text, in windows of `max_length` tokens.
 
-    def loglikelihood_rolling(self, requests) -> list[float]:
-        """For each (text,): its log-probability, in windows of `max_length` tokens, each token told
-        once.
+        Each token is scored once. A decoder begins with BOS. A T5 does as the harness's Hugging
+        Face model does with an encoder-decoder: its decoder writes the text and its EOS, while its
+        encoder reads EOS, or in later windows the token before them.
 
-        A decoder begins with BOS. A T5 does as the harness's Hugging Face model does with an
-        encoder-decoder: its decoder writes the text and its EOS, while its encoder reads EOS, or in
-        later windows the token before them.
+        Args:
+          requests: with the arguments (text,).
         """
-        first = self._vocabulary.bos_id if self._is_decoder else self._vocabulary.eos_id
+        return self._answered("loglikelihood_rolling", requests, self._text_loglikelihoods)
 
-        def answer(arguments: Sequence[tuple[str]]) -> list[float]:
-            windows, owners = [], []
-            for owner, (text,) in enumerate(arguments):
-                ids = [
-                    *self._vocabulary.encode(text),
-                    *([] if self._is_decoder else [self._vocabulary.eos_id]),
-                ]
-                for window in get_rolling_token_windows(ids, first, self.max_length, context_len=1):
-                    windows.append(make_disjoint_window(window))
-                    owners.append(owner)
-            sums = np.zeros(len(arguments))
-            np.add.at(sums, np.array(owners, int), [score for score, _ in self._told(windows)])
-            return sums.tolist()
+    def _text_loglikelihoods(self, arguments: Sequence[tuple[str]]) -> list[float]:
+        vocabulary = self._vocabulary
+        first = vocabulary.bos_id if self._is_decoder else vocabulary.eos_id
+        end = [] if self._is_decoder else [vocabulary.eos_id]
+        windows, texts = [], []
+        for index, (text,) in enumerate(arguments):
+            ids = [*vocabulary.encode(text), *end]
+            for window in get_rolling_token_windows(ids, first, self.max_length, context_len=1):
+                windows.append(make_disjoint_window(window))
+                texts.append(index)
+        sums = np.zeros(len(arguments))
+        scores = [score for score, _ in self._pair_scores(windows)]
+        np.add.at(sums, np.array(texts, int), scores)
+        return sums.tolist()
 
-        return self._answered("loglikelihood_rolling", requests, answer)
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """Returns the greedy answer to each context, up to the first of the strings `until`.
 
-    def generate_until(self, requests) -> list[str]:
-        """For each (context, {until, max_gen_toks, ...}): the greedy answer, up to the first of the
-        strings `until`.
+        Args:
+          requests: with the arguments (context, {until, max_gen_toks, ...}).
 
         Raises:
           UserError: if an answer is to be sampled, or leaves a decoder no room to read anything.
         """
+        return self._answered("generate_until", requests, self._generate)
 
-        def answer(arguments: Sequence[tuple[str, dict]]) -> list[str]:
-            answers: dict[int, str] = {}
-            most = [_most_tokens(given, self._target_length) for _, given in arguments]
-            for length in sorted(set(most)):
-                if self._is_decoder and length >= self.max_length:
-                    raise UserError(
-                        f"answers of {length} tokens leave no room for a context in max_length="
-                        f"{self.max_length}; add --gen_kwargs max_gen_toks=N or --model_args "
-                        f"max_length=N."
-                    )
-                rows = [row for row, of in enumerate(most) if of == length]
-                contexts = self._fitting(
-                    [self._context(arguments[row][0]) for row in rows], [length] * len(rows)
+    def _generate(self, arguments: Sequence[tuple[str, dict]]) -> list[str]:
+        answers: dict[int, str] = {}
+        most = [_most_tokens(options, self._target_length) for _, options in arguments]
+        for length in sorted(set(most)):
+            if self._is_decoder and length >= self.max_length:
+                raise UserError(
+                    f"answers of {length} tokens leave no room for a context in max_length="
+                    f"{self.max_length}; add --gen_kwargs max_gen_toks=N or --model_args "
+                    "max_length=N."
                 )
-                texts = self._generator(length).texts(
-                    self._params, [np.asarray(ids, np.int32) for ids in contexts]
-                )
-                answers.update(
-                    (row, _before(text, arguments[row][1].get("until")))
-                    for row, text in zip(rows, texts)
-                )
-            return [answers[row] for row in range(len(arguments))]
+            rows = [row for row, tokens in enumerate(most) if tokens == length]
+            contexts = [self._context(arguments[row][0]) for row in rows]
+            inputs = [
+                np.asarray(ids, np.int32) for ids in self._fitting(contexts, [length] * len(rows))
+            ]
+            for row, text in zip(rows, self._generator(length).texts(self._params, inputs)):
+                answers[row] = _before(text, arguments[row][1].get("until"))
+        return [answers[row] for row in range(len(arguments))]
 
-        return self._answered("generate_until", requests, answer)
-
-    def _answered(self, kind: str, requests, answer: Callable[[Sequence], list]) -> list:
-        """The answers to all requests, those so far counted on standard error and kept in the
-        harness's cache.
-        """
+    def _answered(
+        self, kind: str, requests: Sequence[Instance], answer: Callable[[Sequence], list]
+    ) -> list:
+        """The answers to all requests; those so far are logged and in the harness's cache."""
         answers: list = []
         for begin in range(0, len(requests), _AT_ONCE):
             part = [request.args for request in requests[begin : begin + _AT_ONCE]]
-            for arguments, found in zip(part, answer(part)):
-                self.cache_hook.add_partial(kind, arguments, found)
-                answers.append(found)
-            print(
-                f"{kind}: {len(answers)} of {len(requests)} requests", file=sys.stderr, flush=True
-            )
+            for arguments, result in zip(part, answer(part)):
+                self.cache_hook.add_partial(kind, arguments, result)
+                answers.append(result)
+            # Standard output is for the harness's table.
+            progress = f"{kind}: {len(answers)} of {len(requests)} requests"
+            print(progress, file=sys.stderr, flush=True)
         return answers
 
     def _context(self, text: str) -> list[int]:
-        """What the model reads before it goes on."""
+        """The token ids that the model reads before a continuation."""
         vocabulary = self._vocabulary
         closed = self.protocol == "flan" or not self._is_decoder
         ids = vocabulary.encode_input(text) if closed else vocabulary.encode(text)
@@ -227,13 +227,12 @@ class FlanLM(LM):
         if self.protocol == "flan":
             target = self._vocabulary.encode_target(continuation.strip())
             return self._context(context), [*target, self._vocabulary.eos_id]
-        # As the harness has it: white space at the end of a context is the continuation's.
+        # As the harness defines it: white space at the end of a context is the continuation's.
         kept = context.rstrip()
         continuation = context[len(kept) :] + continuation
         if not self._is_decoder:
             return self._context(kept), encode(continuation)
-        # Tokens as they are in running text: a continuation may not begin where a text by itself
-        # would.
+        # Tokens as in running text: a continuation may not begin where a text by itself would.
         before, whole = encode(kept), encode(kept + continuation)
         shared = _shared_prefix(before, whole)
         if shared < len(before):  # a token spans the border: it is scored whole, from its beginning
@@ -243,32 +242,32 @@ class FlanLM(LM):
         return [self._vocabulary.bos_id, *whole[:shared]], whole[shared:]
 
     def _fitting(self, contexts: Sequence[Ids], following: Iterable[int]) -> list[Ids]:
-        """The end of each context that leaves room for so many tokens; a decoder's BOS stays."""
+        """The end of each context that leaves room for `following` tokens; a BOS stays."""
         fitting: list[Ids] = []
         for context, tokens in zip(contexts, following):
-            room = max(self.max_length - tokens - 1, 0)
-            fitting.append(
-                [context[0], *context[max(len(context) - room, 1) :]]
-                if self._is_decoder
-                else context[-self.max_length :]
-            )
-        cut = sum(len(fit) < len(context) for fit, context in zip(fitting, contexts))
-        if cut:
-            _LOG.warning(
+            if self._is_decoder:
+                room = max(self.max_length - tokens - 1, 0)
+                fitting.append([context[0], *context[max(len(context) - room, 1) :]])
+            else:
+                fitting.append(context[-self.max_length :])
+        truncated = sum(len(fit) < len(context) for fit, context in zip(fitting, contexts))
+        if truncated:
+            _log.warning(
                 "%d contexts are longer than max_length=%d allows and lost their beginning.",
-                cut,
+                truncated,
                 self.max_length,
             )
         return fitting
 
-    def _told(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation after its context, and whether each of its tokens is
-        the most likely.
+    def _pair_scores(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation after its context, and whether it is greedy.
 
         One without a token has 0 and True.
         """
         rows: dict[bytes, int] = {}
-        contexts, options, places = [], [], []
+        contexts: list[np.ndarray] = []
+        options: list[list[np.ndarray]] = []
+        places: list[tuple[int, int] | None] = []
         for context, continuation in pairs:
             if not len(continuation):
                 places.append(None)
@@ -280,13 +279,15 @@ class FlanLM(LM):
                 options.append([])
             places.append((row, len(options[row])))
             options[row].append(np.asarray(continuation, np.int32))
-        found = self._scorer.told(self._params, contexts, options) if contexts else []
-        return [
-            (0.0, True)
-            if place is None
-            else (float(found[place[0]].sums[place[1]]), bool(found[place[0]].likeliest[place[1]]))
-            for place in places
-        ]
+        scores = self._scorer.option_scores(self._params, contexts, options) if contexts else []
+
+        def score(place: tuple[int, int] | None) -> tuple[float, bool]:
+            if place is None:
+                return 0.0, True
+            row, option = place
+            return float(scores[row].sums[option]), bool(scores[row].is_greedy[option])
+
+        return [score(place) for place in places]
 
     def _generator(self, max_length: int) -> Generator:
         if max_length not in self._generators:
@@ -302,13 +303,16 @@ class FlanLM(LM):
 
 
 def same_tokens(arguments: Sequence[tuple[str, str]], pairs: Sequence[Pair]) -> int:
-    """How many continuations differ as text from another one after the same context, and not as
-    tokens.
+    """Returns how many continuations equal another one of their context as tokens, not as text.
+
+    Args:
+      arguments: (context, continuation) each.
+      pairs: the same as token ids.
     """
     texts: dict[tuple, set[str]] = {}
     for (context, continuation), (_, ids) in zip(arguments, pairs):
         texts.setdefault((context, tuple(ids)), set()).add(continuation.strip())
-    return sum(len(of_one) for of_one in texts.values() if len(of_one) > 1)
+    return sum(len(same) for same in texts.values() if len(same) > 1)
 
 
 def _shared_prefix(a: Ids, b: Ids) -> int:
@@ -316,10 +320,13 @@ def _shared_prefix(a: Ids, b: Ids) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
-def _sources(run, checkpoint, gin_file, settings) -> tuple[list[str], str]:
-    """The gin arguments of our command lines, and the path of the parameters, from the harness's
-    `model_args`.
-    """
+def _sources(
+    run: str | None,
+    checkpoint: str | None,
+    gin_file: str | Sequence[str] | None,
+    settings: Mapping[str, Any],
+) -> tuple[list[str], str]:
+    """The gin arguments and the path of the parameters, from the harness's `model_args`."""
     unknown = [name for name in settings if not name.startswith("gin.")]
     if unknown:
         raise UserError(
@@ -344,13 +351,14 @@ def _sources(run, checkpoint, gin_file, settings) -> tuple[list[str], str]:
     return argv, str(run if checkpoint is None else checkpoint)
 
 
-def _most_tokens(given: dict[str, Any], default: int) -> int:
+def _most_tokens(options: dict[str, Any], default: int) -> int:
     """The most tokens of an answer."""
-    if given.get("do_sample") or (given.get("temperature") and given.get("do_sample") is None):
+    has_temperature = options.get("temperature") and options.get("do_sample") is None
+    if options.get("do_sample") or has_temperature:
         raise UserError(
             "flan_jax answers greedily, but this task samples; add --gen_kwargs do_sample=False."
         )
-    return next((int(given[name]) for name in _MOST_TOKENS if given.get(name)), default)
+    return next((int(options[name]) for name in _MOST_TOKENS if options.get(name)), default)
 
 
 def _before(text: str, until: str | Iterable[str] | None) -> str:
