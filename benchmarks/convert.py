@@ -1,4 +1,4 @@
-"""What `flan-jax convert` needs: time, and memory beyond the size of what it writes.
+"""Time and memory of `flan-jax convert`, memory beyond the size of its output.
 
   python benchmarks/convert.py [--parameters=3e9] [--to=flan] [--dtype=bfloat16] [--directory=DIR]
   [--json=FILE]
@@ -29,7 +29,7 @@ _BLOCK = np.random.default_rng(0).standard_normal(1 << 20).astype(ml_dtypes.bflo
 
 
 def size_for(parameters: float) -> dict:
-    """The `config.json` of a Llama 3.2-like model of about so many parameters."""
+    """Returns the `config.json` of a Llama 3.2-like model of about so many parameters."""
     layers = 28 if parameters > 1e9 else 8
     width = 64
     while _count(width + 64, layers) <= parameters:
@@ -54,7 +54,7 @@ def _count(width: int, layers: int) -> int:
 
 
 def make_checkpoint(directory: pathlib.Path, config: dict) -> int:
-    """Writes the checkpoint; gives the number of its parameters."""
+    """Writes the checkpoint; returns the number of its parameters."""
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     ours = parameter_shapes(huggingface_decoder.read_config(config, directory))
@@ -67,8 +67,8 @@ def make_checkpoint(directory: pathlib.Path, config: dict) -> int:
     return sum(int(np.prod(shape)) for shape, _ in shapes.values())
 
 
-def measured(root: pathlib.Path, flags) -> dict[str, float]:
-    """Makes and converts the checkpoint; gives what was measured."""
+def measure(root: pathlib.Path, flags: argparse.Namespace) -> dict[str, float]:
+    """Makes and converts the checkpoint; returns the measurements by name."""
     parameters = make_checkpoint(root / "in", size_for(flags.parameters))
     start = time.perf_counter()
     subprocess.run(
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--json")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=flags.directory) as directory:
-        results = measured(pathlib.Path(directory), flags)
+        results = measure(pathlib.Path(directory), flags)
     for name, value in results.items():
         print(f"{name}: {value:,.2f}")
     if flags.json:

@@ -273,7 +273,7 @@ def _write_huggingface(checkpoint: CheckpointReader, output: Output) -> None:
 
 
 def _load_vocabulary(checkpoint: CheckpointReader, output: Output) -> Vocabulary | None:
-    """The vocabulary among the files that are written; None, with a note, if it is not supported."""
+    """The vocabulary among the files that are written; None and a note if it is not supported."""
     if output.vocabulary is None:
         checkpoint.notes.append(
             "no tokenizer is known, so the export has none; --tokenizer=PATH gives one"

@@ -31,9 +31,10 @@ def load_parameters(
     of one array at a time.
 
     Args:
-      path, step: as in `open_checkpoint`.
+      path: as in `open_checkpoint`.
       abstract: a tree of ShapeDtypeStructs with the shapes, dtypes and shardings of the result; its
         layers may be stacked.
+      step: as in `open_checkpoint`.
       config: as in `find_parameters`.
 
     Raises:
@@ -56,8 +57,9 @@ def find_parameters(
     """Returns (checkpoint, the leaves of `abstract` by name), checked before a tensor is read.
 
     Args:
-      path, step: as in `open_checkpoint`.
+      path: as in `open_checkpoint`.
       abstract: as in `load_parameters`.
+      step: as in `open_checkpoint`.
       config: the model's `T5Config` or `DecoderConfig`, compared with the checkpoint's own files.
 
     Raises:

@@ -16,13 +16,12 @@ from typing import Any
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
-# What file systems and TensorStore say when nothing more can be written.
+# In errors of file systems and TensorStore when nothing more can be written.
 NO_ROOM = re.compile(
     "No space left|Read-only file system|quota exceeded|File too large", re.IGNORECASE
 )
 
-# What parsers raise on a file that is cut short, altered, or holds other types than its format
-# says.
+# What parsers raise for a file that is truncated, altered, or has other types than its format.
 _DAMAGE = (
     ValueError,
     KeyError,
@@ -43,10 +42,10 @@ _DAMAGE = (
 
 @contextlib.contextmanager
 def readable(what: object, advice: str = "download or copy it again") -> Iterator[None]:
-    """Turns the exceptions that damaged files cause in parsers into one clear message about `what`.
+    """Replaces the exceptions that damaged files cause in parsers by one clear message.
 
     Put as little as possible inside the block: a programming error in it is reported as a damaged
-      file, too.
+    file, too.
 
     Args:
       what: the file, or a phrase that names it.
@@ -120,7 +119,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the key {twice!r} stands in it twice")
+        raise ValueError(f"it has the key {twice!r} twice")
     return result
 
 
@@ -139,11 +138,15 @@ def read_json(
     kind: type | tuple[type, ...] = dict,
     advice: str = "download or copy it again",
 ) -> Any:
-    """Returns the value of a JSON file; the one reader for JSON that comes from outside the
-    process.
+    """Returns the value of a JSON file.
+
+    Args:
+      path: the file.
+      kind: as in `parse_json`.
+      advice: as in `parse_json`.
 
     Raises:
-      FileNotFoundError: if there is no such file.
+      FileNotFoundError: if it does not exist.
       UserError: if it cannot be read; see `parse_json`.
     """
     try:
@@ -162,7 +165,7 @@ def write_file(path: str | pathlib.Path, contents: bytes | str) -> None:
     or the new one.
 
     Raises:
-      UserError: if it cannot be written; what was there before is left as it was.
+      UserError: if it cannot be written; a file of that name stays as it was.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

@@ -1,4 +1,4 @@
-"""Locks between processes, released by the operating system when the process that holds one ends."""
+"""Locks between processes, released by the operating system when their holder ends."""
 
 from __future__ import annotations
 

@@ -48,18 +48,17 @@ def local_path(name: str | os.PathLike, setting: str) -> pathlib.Path:
 
 
 def inside(directory: pathlib.Path, name: object, named_by: object) -> pathlib.Path:
-    """Returns the path of a file below `directory` that a file of it names, or that is looked for
-    there.
+    """Returns the path of a file below `directory`, by a name that a file of the directory has.
 
-    A checkpoint is downloaded: no name and no link in it leads to files elsewhere on this machine.
-      Hugging Face's cache
-    is an exception: `snapshots/<revision>/<file>` is a link to `blobs/<digest>`, and so are large
-    files that releases of huggingface_hub before 0.23 downloaded with `--local-dir`.
+    A checkpoint is downloaded: no name and no link in it may lead to other files of this machine.
+    Hugging Face's cache is an exception: `snapshots/<revision>/<file>` is a link to
+    `blobs/<digest>`, and so are large files that releases of huggingface_hub before 0.23 downloaded
+    with `--local-dir`.
 
     Args:
       directory: the directory of a checkpoint.
       name: the name, relative to the directory.
-      named_by: what has the name, for the message.
+      named_by: the file that has the name, for the message.
 
     Raises:
       UserError: if it is not a name, or leads out of the directory.

@@ -1,14 +1,13 @@
-"""ConfigReader from files of other programs, each read with its type and bounds: config.json, the
-metadata of GGUF.
+"""Settings in files of other programs (config.json, GGUF), each read with its type and bounds.
 
 A number is used only after it was checked against what the file's tensors allow: a count of three
-billion layers would fill the memory before any tensor is found missing.
+billion layers would fill the memory before a tensor turns out to be missing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flan_jax.errors import UserError
@@ -19,15 +18,14 @@ _MISSING = object()
 
 
 class ConfigReader:
-    """The settings of one file. A setting that is null counts as absent, as `transformers` writes
-    it.
+    """The settings of one file; one that is null counts as absent, as `transformers` writes it.
 
     Args:
       values: the settings by name.
       path: the file, for messages.
     """
 
-    def __init__(self, values: dict[str, Any], path):
+    def __init__(self, values: dict[str, Any], path: object):
         self.values, self.path = values, path
 
     def whole(self, name: str, default: Any = _MISSING, least: int = 1, most: int = _MOST) -> Any:
@@ -75,7 +73,7 @@ class ConfigReader:
         )
 
     def table(self, name: str) -> ConfigReader:
-        """Returns the settings inside a setting; there are none where it is absent.
+        """Returns the settings inside a setting; empty where it is absent.
 
         Raises:
           UserError: if it is something else.
@@ -86,10 +84,10 @@ class ConfigReader:
         )
 
     def has(self, name: str) -> bool:
-        """Returns whether a setting is there and not null."""
+        """Returns whether a setting is present and not null."""
         return self.values.get(name) is not None
 
-    def _read(self, name: str, default: Any, fits, wanted: str) -> Any:
+    def _read(self, name: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
         value = self.values.get(name)
         if value is None and default is not _MISSING:
             return default

@@ -142,13 +142,13 @@ class _LayerSettings:
 
 
 def _linear_scaling(settings: ConfigReader) -> dict[str, Any] | None:
-    """Returns the scaling of rotary positions, by the rules of llama.cpp (`load_hparams` in
-    src/llama-model.cpp).
+    """Returns the scaling of rotary positions, by the rules of llama.cpp.
 
-    A file that names no type is of type 'linear'; `rope.scale_linear` is the older name of the
-    factor, and 0 means none; of type 'none' the factor has no effect. YaRN and LongRoPE, which also
-    read the original context length, `rope.scaling.yarn_*` and the tensors `rope_factors_*`, are
-    refused, and so is a factor on the attention.
+    They are in `load_hparams` of its src/llama-model.cpp. A file that names no type is of type
+    'linear'; `rope.scale_linear` is the older name of the factor, and 0 means none; of type 'none'
+    the factor has no effect. YaRN and LongRoPE, which also read the original context length,
+    `rope.scaling.yarn_*` and the tensors `rope_factors_*`, are refused, and so is a factor on the
+    attention.
     """
     kind = settings.choice("rope.scaling.type", ("none", "linear", "yarn", "longrope"), "linear")
     attention = settings.values.get("rope.scaling.attn_factor", 1.0)

@@ -1,5 +1,4 @@
-"""The layout of GGUF files: metadata and tensors, with every length checked against the file before
-it is used.
+"""The layout of GGUF files: metadata and tensors, every length checked before it is used.
 
 The reader of the `gguf` package trusts the counts and lengths in a file: one flipped bit there
 makes it loop over 2^60 entries. The rules are those of llama.cpp's loader (`gguf_init_from_file`):
@@ -45,8 +44,14 @@ _SMALLEST_KEY, _SMALLEST_TENSOR = 12, 24  # bytes of an entry
 
 
 class GgufTensor(NamedTuple):
-    """A tensor of a file: `shape` as an array in C order has it (GGUF counts axes from the
-    innermost).
+    """A tensor of a file.
+
+    Attributes:
+      name: its name.
+      shape: as an array in C order has it (GGUF counts axes from the innermost).
+      kind: how its numbers are stored, a `GGMLQuantizationType`.
+      begin: its first byte in the file.
+      size: its bytes.
     """
 
     name: str
@@ -57,8 +62,9 @@ class GgufTensor(NamedTuple):
 
 
 class GgufFile(NamedTuple):
-    """The metadata of a file by key, and its tensors by name. Bytes that are not UTF-8 are
-    surrogates in its texts.
+    """The metadata of a file by key, and its tensors by name.
+
+    Bytes that are not UTF-8 are surrogates in its texts.
     """
 
     path: pathlib.Path
@@ -107,8 +113,9 @@ def _package() -> Any:
 
 
 class _Cursor:
-    """Reads little-endian values one after the other; beyond the end is an error (`struct.error`,
-    ValueError).
+    """Reads little-endian values one after the other.
+
+    Beyond the end is an error (`struct.error`, ValueError).
     """
 
     def __init__(self, data: mmap.mmap):
@@ -154,8 +161,8 @@ class _Cursor:
         ).tolist()
 
 
-def _counts(cursor: _Cursor, path) -> tuple[int, int]:
-    """(tensors, keys) as the start of the file says."""
+def _counts(cursor: _Cursor, path: pathlib.Path) -> tuple[int, int]:
+    """(tensors, keys) in the header of the file."""
     if cursor.raw(4) != MAGIC:
         raise ValueError("it does not begin with GGUF")
     version = cursor.number("I")
@@ -170,7 +177,7 @@ def _counts(cursor: _Cursor, path) -> tuple[int, int]:
 
 def _put(table: dict[str, Any], name: str, value: Any) -> None:
     if name in table:
-        raise ValueError(f"{name!r} stands in it twice")
+        raise ValueError(f"it has {name!r} twice")
     table[name] = value
 
 
@@ -215,7 +222,7 @@ def _tensor_entry(cursor: _Cursor, package: Any) -> GgufTensor:
     )
 
 
-def _check_kinds(tensors: dict[str, GgufTensor], package: Any, path) -> None:
+def _check_kinds(tensors: dict[str, GgufTensor], package: Any, path: pathlib.Path) -> None:
     """Tries one block of each way in which weights are stored."""
     for kind in {tensor.kind for tensor in tensors.values()}:
         try:

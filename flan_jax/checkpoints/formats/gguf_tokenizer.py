@@ -1,7 +1,7 @@
 """The tokenizer inside a GGUF file as Hugging Face's `tokenizer.json` and `tokenizer_config.json`.
 
-Byte-level BPE whose way of splitting text is known here by its name in the file is written out; of
-any other tokenizer only what it is.
+Byte-level BPE is written out if its way of splitting text, by its name in the file, is supported
+here; any other tokenizer is only described.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BYTE_LEVEL = {
     "trim_offsets": True,
     "use_regex": True,
 }
-# Name in the file (llama.cpp's) -> how `tokenizers` says the same.
+# Name in the file (llama.cpp's) -> the same for `tokenizers`.
 _SPLITTERS = {
     "gpt-2": [_BYTE_LEVEL],
     "smollm": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
@@ -31,8 +31,9 @@ _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 def tokenizer_of(path: pathlib.Path) -> tuple[dict[str, bytes], str]:
-    """Returns (files by name, what tokenizer it is in a sentence); there are no files if it cannot
-    be written out.
+    """Returns (files by name, a sentence that describes the tokenizer).
+
+    There are no files if it cannot be written out.
 
     Raises:
       UserError: for a tokenizer of wrong types.
@@ -42,28 +43,28 @@ def tokenizer_of(path: pathlib.Path) -> tuple[dict[str, bytes], str]:
 
 
 def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
-    found = {
+    settings = {
         name.removeprefix(_PREFIX): value
         for name, value in metadata.items()
         if name.startswith(_PREFIX)
     }
-    if "tokens" not in found:
-        return {}, "the file holds no tokenizer"
-    tokens, model, splitter = found["tokens"], found["model"], found.get("pre")
-    says = (
+    if "tokens" not in settings:
+        return {}, "the file has no tokenizer"
+    tokens, model, splitter = settings["tokens"], settings["model"], settings.get("pre")
+    description = (
         f"its tokenizer is of type {shown(repr(model))}, splits text like {shown(repr(splitter))} "
         f"and has {len(tokens):,} tokens"
     )
-    if model != "gpt2" or splitter not in _SPLITTERS or found.get("add_bos_token"):
+    if model != "gpt2" or splitter not in _SPLITTERS or settings.get("add_bos_token"):
         return (
             {},
             (
-                f"{says}; it cannot be written out here, so give VOCABULARY the model's own "
+                f"{description}; it cannot be written out here, so give VOCABULARY the model's own "
                 f"tokenizer.json"
             ),
         )
-    kinds = found.get("token_type", [1] * len(tokens))
-    _check_lists(tokens, kinds, found["merges"])
+    kinds = settings.get("token_type", [1] * len(tokens))
+    _check_lists(tokens, kinds, settings["merges"])
     added = [
         {
             "id": i,
@@ -77,17 +78,17 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
         for i, (token, kind) in enumerate(zip(tokens, kinds))
         if kind in (_CONTROL, _USER_DEFINED)
     ]
-    merges = [merge.split(" ") for merge in found["merges"]]
+    merges = [merge.split(" ") for merge in settings["merges"]]
     template = metadata.get("tokenizer.chat_template")
     files = {
         "tokenizer.json": _tokenizer(tokens, merges, added, splitter),
-        "tokenizer_config.json": _config(tokens, added, found, template),
-        "generation_config.json": _ids(tokens, found),
+        "tokenizer_config.json": _config(tokens, added, settings, template),
+        "generation_config.json": _ids(tokens, settings),
     }
     return {
         name: json.dumps(contents, ensure_ascii=False, indent=1).encode()
         for name, contents in files.items()
-    }, says
+    }, description
 
 
 def _check_lists(tokens: Any, kinds: Any, merges: Any) -> None:
@@ -138,7 +139,7 @@ def _tokenizer(
 
 
 def _config(
-    tokens: list[str], added: list[dict[str, Any]], found: dict[str, Any], template: str | None
+    tokens: list[str], added: list[dict[str, Any]], settings: dict[str, Any], template: str | None
 ) -> dict:
     kinds = {
         "bos": "bos_token_id",
@@ -147,9 +148,9 @@ def _config(
         "pad": "padding_token_id",
     }
     special = {
-        f"{kind}_token": _token(tokens, found[name], name)
+        f"{kind}_token": _token(tokens, settings[name], name)
         for kind, name in kinds.items()
-        if name in found
+        if name in settings
     }
     decoder = {
         str(entry["id"]): {key: value for key, value in entry.items() if key != "id"}
@@ -165,14 +166,15 @@ def _config(
     }
 
 
-def _ids(tokens: list[str], found: dict[str, Any]) -> dict[str, Any]:
-    """The ids of `generation_config.json`; a text ends with EOS, and with the ends of a turn and of
-    a message.
+def _ids(tokens: list[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """The ids of `generation_config.json`.
+
+    A text ends with EOS, and with the ends of a turn and of a message.
     """
-    ends = {name: found[name] for name in _ENDS if name in found}
+    ends = {name: settings[name] for name in _ENDS if name in settings}
     known = {
-        "bos_token_id": found.get("bos_token_id"),
-        "pad_token_id": found.get("padding_token_id"),
+        "bos_token_id": settings.get("bos_token_id"),
+        "pad_token_id": settings.get("padding_token_id"),
     }
     for name, i in ends.items():
         _token(tokens, i, name)

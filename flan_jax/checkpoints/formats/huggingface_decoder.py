@@ -98,9 +98,9 @@ def _check_supported(settings: ConfigReader) -> None:
 def _rope(settings: ConfigReader) -> tuple[float, dict[str, Any] | None]:
     """Returns (theta, scaling or None) by the rules of transformers 5.
 
-    Its `RotaryEmbeddingConfigMixin`: `rope_scaling`, the older setting, replaces `rope_parameters` where it is not empty; a theta
-    inside the one in use goes before the theta beside it; `original_max_position_embeddings` beside
-    it goes before that inside.
+    Its `RotaryEmbeddingConfigMixin`: `rope_scaling`, the older setting, replaces `rope_parameters`
+    where it is not empty; a theta inside the one in use goes before the theta beside it;
+    `original_max_position_embeddings` beside it goes before that inside.
     """
     older = settings.table("rope_scaling")
     rope = older if older.values else settings.table("rope_parameters")

@@ -1,8 +1,7 @@
-"""Orbax's directory of one tree, array by array: any of its array formats is read, its plain zarr
-form is written.
+"""Orbax's directory of one tree: all of its array formats are read, plain zarr is written.
 
-Orbax's own savers want the whole tree in memory; here one array is in memory at a time. `_METADATA`
-is what tells Orbax the tree; it is written last.
+Orbax's own savers take the whole tree in memory; here one array is in memory at a time. Orbax reads
+the structure of the tree from `_METADATA`, which is written last.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _DICT_KEY = 2  # Orbax's number for the key of a dict.
 
 
 def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
-    """The arrays of a tree by their path, `params/encoder/...`.
+    """Returns the arrays of a tree by their path, `params/encoder/...`.
 
     Raises:
       UserError: if there is no tree of Orbax in `directory`, or chunks of its arrays are missing.
@@ -59,7 +58,7 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
 
 
 def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:
-    """Returns what Orbax's `_METADATA` says of a tree.
+    """Returns the contents of Orbax's `_METADATA` of a tree.
 
     Raises:
       UserError: if there is none, or it is damaged.
@@ -68,7 +67,7 @@ def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:
         return read_json(inside(directory, _METADATA, directory / _METADATA))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{shown(directory)} holds no finished Orbax checkpoint (no {_METADATA} in it)."
+            f"{shown(directory)} is not a finished Orbax checkpoint (it has no {_METADATA})."
         ) from None
 
 
@@ -79,7 +78,12 @@ def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict[st
 
 
 def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes a tree, given as (path, array) one after the other, so that Orbax restores it."""
+    """Writes a tree that Orbax restores.
+
+    Args:
+      directory: it does not exist.
+      arrays: (path, array) one after the other.
+    """
     directory.mkdir(parents=True)
     entries = {}
     for name, array in arrays:

@@ -46,7 +46,7 @@ def open_directory(directory: pathlib.Path) -> dict[str, Tensor]:
 
 
 def find_weights(directory: pathlib.Path, named: object = None) -> tuple[pathlib.Path, list[str]]:
-    """Returns (a safetensors file, or the index of several; notes on what else is there).
+    """Returns (a safetensors file, or the index of several; notes on other files).
 
     The order is that of `transformers`: the file that config.json names, `model.safetensors`, the
     index.
@@ -107,14 +107,14 @@ def open_weights(path: pathlib.Path) -> dict[str, Tensor]:
         twice = [name for name in opened if name in tensors]
         if twice:
             raise UserError(
-                f"{shown(path)} lists files that hold the same tensors ({listed(twice)}), such as "
+                f"{shown(path)} lists files that have the same tensors ({listed(twice)}), such as "
                 f"{shown(file)}; download the checkpoint again."
             )
         tensors |= opened
     missing = [name for name in weight_map if name not in tensors]
     if missing:
         raise UserError(
-            f"{shown(path)} lists {listed(missing)}, which the shards do not hold; download them "
+            f"{shown(path)} lists {listed(missing)}, which the shards do not have; download them "
             "again."
         )
     return tensors
@@ -191,9 +191,7 @@ def _open_tensor(
 
 
 def _check_coverage(path: pathlib.Path, spans: list[tuple[int, int, str]], size: int) -> None:
-    """The tensors follow each other without a gap or an overlap, and fill the file: the rules of
-    `safetensors`.
-    """
+    """Checks that the tensors follow each other without a gap or an overlap, and fill the file."""
     position = 0
     for begin, end, name in spans:
         if begin != position:
@@ -217,12 +215,13 @@ def write_directory(
     read: Callable[[str], np.ndarray],
     shard_bytes: int = _SHARD_BYTES,
 ) -> None:
-    """Writes tensors, each got with `read(name)` when its turn comes, into one file or several and
-    an index.
+    """Writes tensors into one file, or into several and an index.
 
     Args:
+      directory: it exists.
       shapes: (shape, dtype) of each tensor, in the order in which they are read and written.
-      shard_bytes: no file holds more, unless one tensor does.
+      read: returns a tensor by its name; called when it is written.
+      shard_bytes: the most that a file has, unless one tensor has more.
     """
     sizes = {
         name: int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -267,6 +266,6 @@ def _write_file(
             array = read(name)
             if array.shape != tuple(shape) or array.dtype != dtype:
                 raise ValueError(
-                    f"{name} came as {array.shape} {array.dtype}, announced was {shape} {dtype}"
+                    f"{name} is {array.shape} {array.dtype}, but the header has {shape} {dtype}"
                 )
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

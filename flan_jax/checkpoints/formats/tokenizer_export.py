@@ -89,8 +89,10 @@ def export_tokenizer(
     converted keeps its own template, if it has one. A file that must not be there is None.
 
     Args:
-      checkpoint, vocabulary, is_tuned: as in `token_ids`.
+      checkpoint: as in `token_ids`.
+      vocabulary: as in `token_ids`.
       ids: the result of `token_ids`.
+      is_tuned: as in `token_ids`.
     """
     given = checkpoint.tokenizer
     config = parse_json(given.get(TOKENIZER_CONFIG, b"{}"), TOKENIZER_CONFIG)

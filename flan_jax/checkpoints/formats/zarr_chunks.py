@@ -1,8 +1,7 @@
-"""Whether the chunks of stored zarr arrays are all there, and no larger than what is on disk can
-fill.
+"""Whether zarr arrays have all their chunks, and claim no more than the files on disk can fill.
 
-TensorStore reads a chunk that is missing as the fill value, zeros: a checkpoint of which a file was
-lost would be another model without a word. T5X and Orbax write every chunk.
+TensorStore reads a chunk that is missing as the fill value, zeros: a checkpoint that lost a file
+would silently be another model. T5X and Orbax write every chunk.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def check_tree(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
 
     Args:
       directory: the directory.
-      metadata: what its `_METADATA` says.
+      metadata: the contents of its `_METADATA`.
 
     Raises:
       UserError: if chunks are missing; it lists them.
@@ -56,8 +55,7 @@ def check_tree(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
             tree_store(directory, bool(metadata.get("use_ocdbt")))
         ).result()
         keys = [key.decode() for key in store.list().result()]
-    # Orbax once left out chunks that hold nothing but the fill value; zarr 3 always names such a
-    # value.
+    # Orbax once omitted chunks of nothing but the fill value; zarr 3 always has such a value.
     skips = not metadata.get("store_array_data_equal_to_fill_value")
     arrays: dict[str, set[str]] = {}
     for key in keys:
@@ -122,11 +120,11 @@ def _refuse(directory: pathlib.Path, missing: list[str]) -> None:
 
 def _files_below(directory: pathlib.Path) -> set[str]:
     """Paths of files relative to a directory, with slashes."""
-    found = set()
+    names: set[str] = set()
     for parent, _, files in os.walk(directory):
         relative = os.path.relpath(parent, directory)
-        found |= {file if relative == "." else f"{relative}/{file}" for file in files}
-    return found
+        names |= {file if relative == "." else f"{relative}/{file}" for file in files}
+    return names
 
 
 def _missing(metadata: dict[str, Any], keys: Collection[str]) -> Iterator[str]:
@@ -160,9 +158,7 @@ def _place(number: int, counts: list[int]) -> list[str]:
 
 
 def _layout(metadata: dict[str, Any]) -> tuple[list, list, str, str]:
-    """(shape, chunk shape, what comes before a chunk's place in its name, separator) of zarr 2 or
-    3.
-    """
+    """(shape, chunk shape, prefix of the names of chunks, separator in them) of zarr 2 or 3."""
     if "chunk_grid" not in metadata:
         # One flipped bit makes '>' of '<'; no checkpoint is written in these ways.
         if str(metadata["dtype"]).startswith(">") or metadata.get("order", "C") != "C":

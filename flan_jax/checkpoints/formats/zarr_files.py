@@ -14,12 +14,12 @@ _CHUNK_BYTES = 64 * 1024 * 1024
 
 
 def file_store(path: pathlib.Path) -> dict[str, str]:
-    """The tensorstore `kvstore` of one array's own directory."""
+    """Returns the tensorstore `kvstore` of one array's directory."""
     return {"driver": "file", "path": f"{path.resolve()}/"}
 
 
 def open_array(kvstore: dict[str, Any], driver: str = "zarr") -> Tensor:
-    """The stored array; reading it reads only the chunks that the index needs."""
+    """Returns the stored array; reading it reads only the chunks that the index needs."""
     store = tensorstore.open({"driver": driver, "kvstore": kvstore}, read=True, open=True).result()
     file = kvstore.get("base", "").removeprefix("file://") + kvstore["path"]
     return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, file)
@@ -43,10 +43,14 @@ def write_array(path: pathlib.Path, array: np.ndarray, compressor: dict[str, Any
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
-    """The chunks in which T5X stores an array: at most 64 MiB, each a whole fraction of it.
+    """Returns the shape of the chunks in which T5X stores an array: at most 64 MiB each.
 
-    While a chunk is too large, its longest side (the first of equals) goes down to the next divisor
-    of the array's.
+    While a chunk is too large, its longest side (the first of equals) becomes the next smaller
+    divisor of the array's.
+
+    Args:
+      shape: of the array.
+      itemsize: bytes of a number.
     """
     chunk = list(shape)
     while np.prod(chunk, dtype=np.int64) * itemsize > _CHUNK_BYTES:
