@@ -283,7 +283,7 @@ class Corpus:
         return np.diff(self.ends, prepend=0)
 
     def _add_short_rows(self, fields: np.ndarray) -> None:
-        """Adds the fields of each row without a text of 8 words as one text, compared as a whole."""
+        """Adds the fields of each row without a text of 8 words, as one text compared whole."""
         longest = np.zeros(len(self.row_ids), np.int64)
         np.maximum.at(longest, self.row_of_text, self._lengths())
         begins = self.ends - self._lengths()
@@ -332,7 +332,7 @@ class Corpus:
                 yield kind, *block
 
     def text_at(self, position: int, count: int | None, text: int, vocabulary: WordNumbers) -> str:
-        """Returns `count` words of a text from a position on, or all its words for None."""
+        """Returns `count` words of a text from a position on, or all."""
         names = list(vocabulary)
         end = self.ends[text] if count is None else position + count
         return " ".join(names[i - 1] for i in self.ids[position:end])

@@ -1,18 +1,17 @@
 """SeqIO tasks and mixtures made from the catalogue's recipes. Imports TensorFlow.
 
-Rows leave the source as they were read and are rendered after SeqIO's repetition, so each epoch
-meets other templates. They are rendered and encoded by the functions that fill the token cache, so
-the tokens are the cache's own: also where an input is too long, which loses text from its longest
-field and not the question at its end.
+Rows are rendered after SeqIO's repetition, so each epoch has other templates. They are rendered and
+encoded by the functions that fill the token cache, so the tokens are the same, also where an input
+is too long: its longest field is truncated, not the question at its end.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import itertools
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,7 +20,6 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from flan_jax import metrics
 from flan_jax.catalogue.fingerprint import rendering_source, source_of_row
 from flan_jax.catalogue.records import RATE_CAP
 from flan_jax.catalogue.registry import CATALOGUE
@@ -31,6 +29,7 @@ from flan_jax.data.cache import target_of
 from flan_jax.data.encode import Encoder, Rendering, undecidable
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.rows import usable_rows
+from flan_jax.data.seqio.measure import gold_or_text, rank_metrics, text_metrics
 from flan_jax.data.seqio.recipes import MixtureRecipe, TaskRecipe
 from flan_jax.data.seqio.settings import SeqioTasks
 from flan_jax.data.seqio.vocabulary import as_seqio
@@ -39,31 +38,35 @@ from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import digest
 
+_log = logging.getLogger(__name__)
+
 _SPLITS = ("train", "validation", "test")
 
 
 def build_task(name: str, recipe: TaskRecipe, settings: SeqioTasks) -> seqio.Task:
-    """The task of a recipe; it has the splits that the source has rows for.
+    """Returns the task of a recipe, with the splits that have rows in the source.
 
     Its examples have 'inputs' and 'targets' (int32 ids with their ends, as in `encode.Encoded`, and
     within `sequence_length`), both also as text ('..._pretokenized') and 'row_id'. Those of a
     single template also have 'row' (number of the row in its split), 'option' (number of the option
-    that is the target; 0 unless ranked) and 'gold' (the metrics' target as JSON).
+    that is the target; 0 unless ranked) and 'gold' (the target of the metrics as JSON).
+
+    Args:
+      name: the name of the task.
+      recipe: dataset and template.
+      settings: rows, vocabulary and rendering.
 
     Raises:
       UserError: if the source has no rows for it.
     """
     dataset = CATALOGUE[recipe.dataset]
-    why = {
-        split: unavailable(settings.opened_source, dataset, split, settings.shots)
-        for split in _SPLITS
-    }
+    source, training = settings.opened_source, recipe.template is None
+    why = {split: unavailable(source, dataset, split, settings.shots) for split in _SPLITS}
     splits = [split for split in _SPLITS if why[split] is None]
-    if not splits or (recipe.template is None and why["train"]):
-        # The first split that the dataset should have gives the reason.
-        reason = why[
-            "train" if recipe.template is None else next(s for s in _SPLITS if s in dataset.splits)
-        ]
+    if not splits or (training and why["train"]):
+        # The reason is that of the first split that the dataset should have.
+        first = "train" if training else next(s for s in _SPLITS if s in dataset.splits)
+        reason = why[first]
         raise UserError(
             f"SeqIO task {name!r} has no rows: {dataset.name} {reason}; provide them, or choose "
             "another source with flan_jax.data.seqio.registration.configure(source=..., "
@@ -76,7 +79,7 @@ def build_task(name: str, recipe: TaskRecipe, settings: SeqioTasks) -> seqio.Tas
         "output_features": {"inputs": feature, "targets": feature},
     }
     encoding = functools.partial(encode_rows, recipe=recipe, settings=settings)
-    if recipe.template is None:
+    if training:
         return _Task(**parts, preprocessors=[number_epochs, encoding])
     measure = functools.partial(
         rank_metrics if recipe.ranked else text_metrics, names=dataset.metrics
@@ -87,13 +90,17 @@ def build_task(name: str, recipe: TaskRecipe, settings: SeqioTasks) -> seqio.Tas
 
 
 def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seqio.Mixture:
-    """The mixture of a recipe, without the datasets that the source has no rows for; prints which
-    those are.
+    """Returns the mixture of a recipe; datasets without rows in the source are logged and left out.
 
     Training rates are rows after drops and cap, at most 3,000 (section 2.4 of the paper).
 
+    Args:
+      name: the name of the mixture.
+      recipe: what is held out, and which side.
+      settings: rows, vocabulary and rendering.
+
     Raises:
-      UserError: if none is left.
+      UserError: if no dataset has rows.
     """
     split = held_out_split(
         CATALOGUE,
@@ -109,7 +116,7 @@ def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seq
         if not recipe.evaluated:
             reason = counts_once(CATALOGUE, dataset, split.train, settings.opened_source) or reason
         if reason is not None:
-            print(f"{name} leaves out {dataset.name}: {reason}", flush=True)
+            _log.warning("%s leaves out %s: %s", name, dataset.name, reason)
         elif recipe.evaluated:
             ending = ".rank" if dataset.options else ""
             tasks += [
@@ -127,17 +134,20 @@ def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seq
 
 
 class _Task(seqio.Task):
-    """A task that never holds its source in memory: to decide that, SeqIO would count the rows of
-    every dataset.
-    """
+    """A task that SeqIO does not cache in memory: to decide that, it would count all rows first."""
 
-    def get_dataset(self, *args, **kwargs):
+    def get_dataset(self, *args: Any, **kwargs: Any) -> tf.data.Dataset:
+        """Returns the examples; see `seqio.Task.get_dataset`."""
         return super().get_dataset(*args, **{**kwargs, "try_in_mem_cache": False})
 
 
 class CatalogueRows(seqio.DataSource):
-    """A dataset's usable rows as JSON, in the source's order, each once an option for tasks that
-    rank.
+    """The usable rows of a dataset as JSON, in order; once for each option in tasks that rank.
+
+    Args:
+      recipe: dataset and template.
+      settings: rows, vocabulary and rendering.
+      splits: the splits that have rows in the source.
     """
 
     def __init__(self, recipe: TaskRecipe, settings: SeqioTasks, splits: Sequence[str]):
@@ -147,25 +157,26 @@ class CatalogueRows(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
+        """Returns True: `get_dataset` makes any number of shards."""
         return True
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """One shard, the split itself; `get_dataset` cuts it as finely as asked."""
+        """Returns one shard, the split itself; `get_dataset` divides it as requested."""
         return [split]
 
     def num_input_examples(self, split: str) -> int:
-        """Examples of an epoch, after dropped rows and the cap; found out by reading, once."""
+        """Returns the number of examples of an epoch, after drops and cap; reads the rows once."""
         if split not in self._counts:
             self._counts[split] = sum(1 for _ in self._elements(split))
         return self._counts[split]
 
     def rate(self) -> float:
-        """Usable training rows, at most 3,000; reads no further than that."""
+        """Returns the number of usable training rows, at most 3,000; reads no more than these."""
         return float(sum(1 for _ in itertools.islice(self._elements("train"), RATE_CAP)))
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what decides the examples: rows, record, settings, code."""
+        """Returns a digest of what decides the examples: rows, record, settings, code."""
         source, dataset = self.settings.opened_source, self.dataset
         templates = [dataclasses.asdict(template) for template in dataset.templates]
         rows = [source.fingerprint(dataset, source.spec(dataset, split)) for split in self.splits]
@@ -181,9 +192,14 @@ class CatalogueRows(seqio.DataSource):
         )
 
     def get_dataset(
-        self, split="train", shuffle=True, seed=None, shard_info=None, **unused
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **unused: Any,
     ) -> tf.data.Dataset:
-        """Rows of one epoch; SeqIO shuffles what is made of them."""
+        """Returns the rows of one epoch; SeqIO shuffles the examples made of them."""
         signature = {
             "row": tf.TensorSpec([], tf.int64),
             "option": tf.TensorSpec([], tf.int64),
@@ -194,15 +210,15 @@ class CatalogueRows(seqio.DataSource):
             lambda: self._shard(split, shard_info), output_signature=signature
         )
 
-    def _shard(self, split: str, shard_info) -> Iterator[dict[str, Any]]:
+    def _shard(self, split: str, shard_info: seqio.ShardInfo | None) -> Iterator[dict[str, Any]]:
         index, shards = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
         element = None
         for element in itertools.islice(self._elements(split), index, None, shards):
             yield {**element, "fields": json.dumps(element["fields"])}
-        # a mixture would end without a word when it meets this one
+        # A mixture would end without a message at an empty shard.
         if element is None and shards > 1:
             raise UserError(
-                f"{self.dataset.name} has fewer {split} rows than the {shards} shards asked for; "
+                f"{self.dataset.name} has fewer {split} rows than the {shards} shards requested; "
                 "leave it out, or read with fewer hosts."
             )
 
@@ -223,7 +239,7 @@ class CatalogueRows(seqio.DataSource):
 
 
 def from_epoch(task: seqio.Task, epoch: int) -> seqio.Task:
-    """A training task of ours as it is after so many epochs; any other task unchanged."""
+    """Returns a training task of ours with its epochs numbered from `epoch`; others unchanged."""
     first, *others = [*task.preprocessors] or [None]
     if first is not number_epochs:
         return task
@@ -231,13 +247,16 @@ def from_epoch(task: seqio.Task, epoch: int) -> seqio.Task:
 
 
 def number_epochs(rows: tf.data.Dataset, *, first: int = 0) -> tf.data.Dataset:
-    """Adds 'epoch' to rows that SeqIO repeats: a new one begins where the row's number does not go
-    up.
+    """Adds 'epoch' to rows that SeqIO repeats; a new epoch begins where 'row' does not increase.
+
+    Args:
+      rows: rows of `CatalogueRows`, repeated.
+      first: the number of the first epoch.
     """
 
     def step(state, row):
-        epoch, before = state
-        epoch += tf.cast(row["row"] <= before, tf.int64)
+        epoch, row_before = state
+        epoch += tf.cast(row["row"] <= row_before, tf.int64)
         return (epoch, row["row"]), {**row, "epoch": epoch}
 
     return rows.scan((tf.constant(first, tf.int64), tf.constant(-1, tf.int64)), step)
@@ -250,8 +269,13 @@ def encode_rows(
     recipe: TaskRecipe,
     settings: SeqioTasks,
 ) -> tf.data.Dataset:
-    """Rows to examples (see `build_task`), as the token cache writes them. No `sequence_length`
-    means no limit.
+    """Returns rows as examples (see `build_task`), with the tokens of the token cache.
+
+    Args:
+      rows: rows of `CatalogueRows`.
+      sequence_length: lengths of 'inputs' and 'targets'; no limit where there is none.
+      recipe: dataset and template.
+      settings: rows, vocabulary and rendering.
     """
     lengths = sequence_length or {}
     rendering = Rendering(
@@ -314,50 +338,6 @@ def _encoded(
     if recipe.ranked:
         targets, text = example.options[option], example.text.options[option]
     return example.inputs, targets, example.text.inputs, text, json.dumps(target_of(row, example))
-
-
-def gold_or_text(decoded: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """SeqIO's postprocessor: of a target, what `metrics` compares with, plus 'row' and 'option';
-    else the text.
-    """
-    if not is_target:
-        return decoded
-    return json.loads(example["gold"]) | {
-        "row": int(example["row"]),
-        "option": int(example["option"]),
-    }
-
-
-def text_metrics(targets, predictions, *, names=()) -> dict[str, float]:
-    """Metrics of what a model wrote; with options, a text counts as the option it equals."""
-    return _all_metrics(names, targets, list(predictions))
-
-
-def rank_metrics(targets, scores, *, names=()) -> dict[str, float]:
-    """Metrics of rank classification (section 2.3 of the paper): the option with the highest score,
-    the first in a tie.
-
-    A row of which an option is missing (the evaluation was cut after some number of examples) is
-    left out.
-    """
-    golds: dict[int, dict[str, Any]] = {}
-    of_row: dict[int, dict[int, float]] = collections.defaultdict(dict)
-    for gold, score in zip(targets, scores):
-        golds[gold["row"]] = gold
-        of_row[gold["row"]][gold["option"]] = float(score)
-    whole = [row for row, gold in golds.items() if len(of_row[row]) == len(gold["options"])]
-    chosen = [
-        int(np.argmax([of_row[row][option] for option in sorted(of_row[row])])) for row in whole
-    ]
-    return _all_metrics(names, [golds[row] for row in whole], chosen)
-
-
-def _all_metrics(
-    names: Sequence[str], targets: Sequence[Any], predictions: Sequence[Any]
-) -> dict[str, float]:
-    return {
-        key: float(number) for key, number in metrics.score_all(names, targets, predictions).items()
-    }
 
 
 def _train_rate(task: seqio.Task) -> float:

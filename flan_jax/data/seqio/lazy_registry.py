@@ -1,4 +1,4 @@
-"""A registry whose further names are known before anything of theirs is built."""
+"""A registry with names whose providers are built when they are looked up."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 
 class LazyRegistry(MutableMapping):
-    """What SeqIO's registries keep providers in, with more names: their providers are built when
-    they are looked up.
+    """The mapping of a SeqIO registry, with more names whose providers are built at look-up.
 
     Args:
-      registered: the providers that are there already; they win over a recipe of the same name.
-      recipes: gives the names on offer, and what `build` needs for each.
-      build: (name, recipe) -> provider; what it raises reaches whoever looks the name up.
+      registered: the providers so far; they take precedence over recipes.
+      recipes: returns the additional names, and what `build` needs for each.
+      build: (name, recipe) -> provider; the look-up raises what it raises.
     """
 
     def __init__(
@@ -58,5 +57,5 @@ class LazyRegistry(MutableMapping):
         return sum(1 for _ in self)
 
     def forget(self) -> None:
-        """Drops what was built: the next look-up builds anew."""
+        """Drops the providers built so far: the next look-up builds anew."""
         self._built.clear()

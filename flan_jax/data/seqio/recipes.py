@@ -1,4 +1,4 @@
-"""The names under which SeqIO knows the catalogue, and the recipe of each.
+"""The names of the catalogue in SeqIO, and the recipe of each.
 
 - `flan_<dataset>`: trains; a template by hash of row, seed and epoch, the tokens of our own cache
 - `flan_<dataset>.<template>`: the rows in one forward template; metrics of what a model writes
@@ -38,14 +38,12 @@ class MixtureRecipe(NamedTuple):
 
 
 def task_recipes() -> Mapping[str, TaskRecipe]:
-    """Every task that the catalogue offers, by name; inverted templates train but are nothing to
-    evaluate with.
-    """
+    """Returns every task, by name; inverted templates train but have no task of their own."""
     return _task_recipes(len(CATALOGUE))
 
 
 def mixture_recipes() -> Mapping[str, MixtureRecipe]:
-    """Every mixture, by name."""
+    """Returns every mixture, by name."""
     return _mixture_recipes()
 
 

@@ -59,12 +59,12 @@ class SeqioTasks:
 
     @functools.cached_property
     def opened_source(self) -> Source:
-        """Where rows are read."""
+        """Returns the source of rows."""
         return open_source(self.source, self.data_dir)
 
     @functools.cached_property
     def loaded_vocabulary(self) -> Vocabulary:
-        """What makes tokens of them."""
+        """Returns the vocabulary."""
         return load_vocabulary(self.vocabulary, self.architecture)
 
 
