@@ -1,8 +1,6 @@
-"""Writes catalogue.md and templates.md from the catalogue itself, here or into the directory given:
-`make docs`.
+"""Writes catalogue.md and templates.md from the catalogue, here or into a directory: `make docs`.
 
-The pages hold nothing that is not in the records of `tasks/`; tests/test_docs.py compares them with
-what this gives.
+The pages contain only what is in the records of `tasks/`; tests/test_docs.py compares the two.
 """
 
 from __future__ import annotations
@@ -238,12 +236,12 @@ def _heading(group: list[Dataset]) -> str:
 
 def _templates_section(group: list[Dataset]) -> list[str]:
     first = group[0]
+    fields = ", ".join(f"`{name}`" for name in first.fields)
+    alike = " and alike" if len({str(d.splits) for d in group}) > 1 else ""
     lines = [
         f"### {_heading(group)}",
         "",
-        f"Fields: {', '.join(f'`{name}`' for name in first.fields)}. Splits: "
-        f"{_splits(first.splits)}{' and alike' if len({str(d.splits) for d in group}) > 1 else ''}. "
-        + _all_options(first),
+        f"Fields: {fields}. Splits: {_splits(first.splits)}{alike}. {_all_options(first)}",
     ]
     for template in first.templates:
         lines += [

@@ -1,7 +1,7 @@
 """The datasets of the paper: one module per task cluster, each dataset with its templates.
 
 Importing this package registers every dataset in `flan_jax.catalogue.CATALOGUE`, in the order
-below, and offers their names to SeqIO (see `flan_jax.data.seqio.recipes`), which it does not import.
+below, and offers their names to SeqIO (see `flan_jax.data.seqio.recipes`) without importing it.
 """
 
 import importlib

@@ -1,9 +1,9 @@
-"""`flan-jax tasks`: the catalogue for eyes and, with --json, for scripts.
+"""`flan-jax tasks`: shows the catalogue as text or, with --json, as JSON.
 
-list shows all datasets, show one of them, render its rows as instructions, check loads rows of
-every dataset and renders them in every template, options style and instruction mode, split says who
-trains and who is held out, overlap which held-out rows stand in training rows. The package that
-this module belongs to fills the catalogue when it is imported.
+`list` shows all datasets, `show` one of them, `render` its rows as instructions. `check` loads rows
+of every dataset and renders them in every template, options style and instruction mode. `split`
+shows which datasets train and which are held out, `overlap` which held-out rows occur in training
+rows. The package of this module fills the catalogue when it is imported.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flan_jax.catalogue import CATALOGUE, CLUSTERS
 from flan_jax.catalogue.records import Dataset, Template, in_words
 from flan_jax.catalogue.relations import RULES, describe
-from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, render
-from flan_jax.catalogue.splits import HELD_OUT_FORMS, held_out_split
+from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, Rendered, render
+from flan_jax.catalogue.splits import HELD_OUT_FORMS, Split, held_out_split
 from flan_jax.catalogue.template_words import wording, wording_summary
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.data import dataset_check
-from flan_jax.data.contamination.overlap import held_out_overlap
+from flan_jax.data.contamination.overlap import OverlapReport, held_out_overlap
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.rows import usable_rows
 from flan_jax.data.sources.kinds import KINDS, open_source
@@ -37,7 +37,7 @@ from flan_jax.messages import escaped, shown
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `flan-jax tasks` with arguments; 1 if `check` found a problem, else 0."""
+    """Runs `flan-jax tasks` with arguments; returns 1 if `check` finds a problem, else 0."""
     flags = _parser().parse_args(argv)
     if flags.module:
         import_module(flags.module)
@@ -50,7 +50,9 @@ def _parser() -> ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="list|show|render|check|split|overlap")
 
-    def verb(name: str, do, summary: str) -> argparse.ArgumentParser:
+    def verb(
+        name: str, do: Callable[[argparse.Namespace], int | None], summary: str
+    ) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.add_argument("--json", action="store_true", help="print JSON")
         sub.add_argument("--module", help="module or .py file that registers datasets of your own")
@@ -64,62 +66,72 @@ def _parser() -> ArgumentParser:
         action="store_true",
         help="only datasets with a license that allows commercial use",
     )
-    verb("show", _show, "a dataset: sources, fields, options, templates").add_argument("name")
-    rendering = verb("render", _render, "rows of a dataset, written with its templates")
-    rendering.add_argument("name")
-    _add_source_flags(rendering)
-    rendering.add_argument("--split", help="raw split of the source, e.g. train or validation[:10]")
-    rendering.add_argument("--num_rows", type=_count, default=1, help="how many rows (default 1)")
-    rendering.add_argument("--template", default="all", help="id of a template, or all (default)")
-    rendering.add_argument("--options_style", choices=STYLES, default="fixed")
-    rendering.add_argument("--instructions", choices=INSTRUCTIONS, default="template")
-    rendering.add_argument("--shots", type=_count, default=0, help="exemplars shown before the row")
-    rendering.add_argument(
-        "--seed", type=int, default=0, help="of shuffled options and the choice of exemplars"
-    )
+    showing = verb("show", _show, "a dataset: sources, fields, options, templates")
+    showing.add_argument("name")
+    _add_render_flags(verb("render", _render, "rows of a dataset, written with its templates"))
     checking = verb("check", _check, "load rows of every dataset and render them in every way")
     checking.add_argument("names", nargs="*", metavar="name", help="only these datasets")
     _add_source_flags(checking)
     checking.add_argument(
         "--num_rows", type=_count, default=100, help="at most this many rows a split (default 100)"
     )
-    splitting = verb("split", _split, "who trains, who is dropped and who is evaluated")
-    splitting.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
-    splitting.add_argument(
+    _add_split_flags(verb("split", _split, "which datasets train, are dropped, are evaluated"))
+    _add_overlap_flags(
+        verb("overlap", _overlap, "which held-out rows occur, word for word, in training rows")
+    )
+    return parser
+
+
+def _add_render_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+    _add_source_flags(parser)
+    parser.add_argument("--split", help="raw split of the source, e.g. train or validation[:10]")
+    parser.add_argument("--num_rows", type=_count, default=1, help="how many rows (default 1)")
+    parser.add_argument("--template", default="all", help="id of a template, or all (default)")
+    parser.add_argument("--options_style", choices=STYLES, default="fixed")
+    parser.add_argument("--instructions", choices=INSTRUCTIONS, default="template")
+    parser.add_argument("--shots", type=_count, default=0, help="exemplars shown before the row")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of shuffled options and the choice of exemplars"
+    )
+
+
+def _add_split_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
+    parser.add_argument(
         "--train_clusters",
         type=_count,
         help="only the first 1 to 7 training clusters, in the paper's order",
     )
-    splitting.add_argument(
+    parser.add_argument(
         "--datasets_per_cluster", type=_count, help="only so many training datasets a cluster"
     )
-    splitting.add_argument(
+    parser.add_argument(
         "--commercial_only",
         action="store_true",
         help="only datasets with a license that allows commercial use train",
     )
-    splitting.add_argument(
+    parser.add_argument(
         "--train_datasets",
         type=_count,
         help="at most so many training datasets, one of each cluster in turn",
     )
-    _add_related_flag(splitting)
-    overlapping = verb(
-        "overlap", _overlap, "which held-out rows stand, word for word, in the training rows"
-    )
-    overlapping.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
-    _add_related_flag(overlapping)
-    _add_source_flags(overlapping)
-    overlapping.add_argument(
+    _add_related_flag(parser)
+
+
+def _add_overlap_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
+    _add_related_flag(parser)
+    _add_source_flags(parser)
+    parser.add_argument(
         "--split",
         choices=("test", "validation", "train"),
         default="test",
         help="which rows of the held-out datasets (default test)",
     )
-    overlapping.add_argument(
+    parser.add_argument(
         "--max_rows", type=_count, help="only the first so many rows of each dataset"
     )
-    return parser
 
 
 def _add_source_flags(parser: argparse.ArgumentParser) -> None:
@@ -154,21 +166,8 @@ def _list(flags: argparse.Namespace) -> None:
         f"{'dataset':<36}{'cluster':<40}{'train rows':>10}  "
         f"{'options':<9}{'templates':<16}{'metric':<17}{'commercial':<12}license"
     )
-    for d in datasets:
-        rows = f"{d.rows['train']:,}" if "train" in d.rows else "?" if "train" in d.splits else "-"
-        options = (
-            "text"
-            if d.options is None
-            else "of row"
-            if isinstance(d.options, str)
-            else str(len(d.options))
-        )
-        inverted = len(d.templates) - len(d.forward())
-        templates = f"{len(d.templates)}" + (f" ({inverted} inverted)" if inverted else "")
-        print(
-            f"{d.name:<36}{d.cluster:<40}{rows:>10}  {options:<9}{templates:<16}{d.metrics[0]:<17}"
-            f"{in_words(d.commercial):<12}{d.license}"
-        )
+    for dataset in datasets:
+        print(_list_line(dataset))
     print(
         f"{len(datasets)} configurations of {len({d.paper_dataset for d in datasets})} datasets in "
         f"{len({d.cluster for d in datasets})} clusters, {sum(len(d.templates) for d in datasets)} "
@@ -176,8 +175,25 @@ def _list(flags: argparse.Namespace) -> None:
     )
 
 
+def _list_line(dataset: Dataset) -> str:
+    if "train" in dataset.splits:
+        rows = f"{dataset.rows['train']:,}" if "train" in dataset.rows else "?"
+    else:
+        rows = "-"
+    if dataset.options is None:
+        options = "text"
+    else:
+        options = "of row" if isinstance(dataset.options, str) else str(len(dataset.options))
+    inverted = len(dataset.templates) - len(dataset.forward())
+    templates = f"{len(dataset.templates)}" + (f" ({inverted} inverted)" if inverted else "")
+    return (
+        f"{dataset.name:<36}{dataset.cluster:<40}{rows:>10}  {options:<9}{templates:<16}"
+        f"{dataset.metrics[0]:<17}{in_words(dataset.commercial):<12}{dataset.license}"
+    )
+
+
 def _summary(dataset: Dataset) -> dict[str, Any]:
-    """The record of `tasks list --json`."""
+    """The record of a dataset in `tasks list --json`."""
     places = {
         "tfds": dataset.tfds,
         "hf": dataset.hub and dataset.hub.id,
@@ -208,81 +224,76 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+# Attributes that `tasks show --json` has, and `tasks list --json` has not.
+_DETAILS = (
+    "splits",
+    "rows",
+    "fields",
+    "evidence",
+    "shares_training_with",
+    "manual",
+    "train_cap",
+)
+
+
 def _show(flags: argparse.Namespace) -> None:
     dataset = CATALOGUE[flags.name]
     if flags.json:
-        more = {
-            name: getattr(dataset, name)
-            for name in (
-                "splits",
-                "rows",
-                "fields",
-                "evidence",
-                "shares_training_with",
-                "manual",
-                "train_cap",
-            )
-        }
-        print(json.dumps(_summary(dataset) | more, indent=1, ensure_ascii=False, default=dict))
+        record = _summary(dataset) | {name: getattr(dataset, name) for name in _DETAILS}
+        print(json.dumps(record, indent=1, ensure_ascii=False, default=dict))
         return
-    options = (
-        tuple(map(shown, dataset.options))
-        if isinstance(dataset.options, tuple)
-        else dataset.options or ("none: free text",)
-    )
-    facts = {
+    print(dataset.name)
+    print("\n".join(f"  {name:<10}{fact}" for name, fact in _facts(dataset).items() if fact))
+    for template in dataset.templates:
+        title = f"{template.id} ({template.kind}, {wording(dataset, template)})"
+        print(_indented(title, template.inputs, template.targets))
+
+
+def _facts(dataset: Dataset) -> dict[str, str | None]:
+    """What `tasks show` prints of a dataset; a fact that is None is not printed."""
+    options = dataset.options or "none: free text"
+    if isinstance(options, tuple):
+        options = ", ".join(map(shown, options))
+    places = _summary(dataset)["sources"].items()
+    twin = dataset.shares_training_with
+    return {
         "paper": f"{dataset.paper_dataset} ({CLUSTERS[dataset.cluster]})",
-        "sources": ", ".join(
-            f"{kind} {place}" for kind, place in _summary(dataset)["sources"].items()
-        ),
+        "sources": ", ".join(f"{kind} {place}" for kind, place in places),
         "splits": ", ".join(f"{ours} = {raw}" for ours, raw in dataset.splits.items()),
         "fields": ", ".join(dataset.fields),
-        "options": options if isinstance(options, str) else ", ".join(options),
+        "options": options,
         "metrics": ", ".join(dataset.metrics),
         "license": (
             f"{dataset.license} (commercial use: {in_words(dataset.commercial)}; "
             f"{dataset.license_evidence})"
         ),
-        "training": dataset.shares_training_with
-        and f"the same rows as {dataset.shares_training_with}, which trains in its place",
+        "training": twin and f"the same rows as {twin}, which trains in its place",
         "manual": dataset.manual,
     }
-    print(dataset.name)
-    print("\n".join(f"  {name:<10}{fact}" for name, fact in facts.items() if fact))
-    for template in dataset.templates:
-        print(
-            _indented(
-                f"{template.id} ({template.kind}, {wording(dataset, template)})",
-                template.inputs,
-                template.targets,
-            )
-        )
 
 
 def _indented(title: str, inputs: str, targets: str) -> str:
-    lines = [f"    {line}".rstrip() for line in escaped(inputs).split("\n")]
-    return "\n".join(
-        ["", title, *lines, *(f"    => {line}" for line in escaped(targets).split("\n"))]
-    )
+    input_lines = [f"    {line}".rstrip() for line in escaped(inputs).split("\n")]
+    target_lines = [f"    => {line}" for line in escaped(targets).split("\n")]
+    return "\n".join(["", title, *input_lines, *target_lines])
 
 
 def _render(flags: argparse.Namespace) -> None:
     dataset = CATALOGUE[flags.name]
     source = open_source(flags.source, flags.data_dir)
     templates = _templates(dataset, flags.template, flags.instructions)
-    if flags.source in ("tfds", "hf") and (
-        why := source.available(dataset, next(iter(dataset.splits)))
-    ):
+    first_split = next(iter(dataset.splits))
+    why = source.available(dataset, first_split) if flags.source in ("tfds", "hf") else None
+    if why:
         raise UserError(
             f"{dataset.name}: {why}; `flan-jax prepare` downloads, --source=bundled needs no "
             f"download."
         )
-    spec = flags.split or parse_spec(source.spec(dataset, next(iter(dataset.splits))))[0]
+    spec = flags.split or parse_spec(source.spec(dataset, first_split))[0]
     pool = ExemplarPool(dataset, source, flags.seed) if flags.shots else None
     counts: collections.Counter[str] = collections.Counter()
-    for index, row_id, row in itertools.islice(
-        usable_rows(source, dataset, spec, counts), flags.num_rows
-    ):
+    rows = itertools.islice(usable_rows(source, dataset, spec, counts), flags.num_rows)
+    for index, row_id, row in rows:
         exemplars = pool.draw(row, row_id, flags.shots) if pool else []
         for template in templates:
             text = render(
@@ -296,57 +307,50 @@ def _render(flags: argparse.Namespace) -> None:
                 seed=flags.seed,
             )
             if flags.json:
-                print(
-                    json.dumps(
-                        {
-                            "row": index,
-                            "template": template.id,
-                            "kind": template.kind,
-                            "inputs": text.inputs,
-                            "targets": text.targets,
-                            "options": text.options,
-                            "answer": text.answer,
-                        },
-                        ensure_ascii=False,
-                    )
-                )
+                print(_rendered_json(index, template, text))
             else:
-                print(
-                    _indented(
-                        f"{row_id} {template.id} ({template.kind})", text.inputs, text.targets
-                    )
-                )
-    dropped = [
-        f"{count} {shown(name.removeprefix('dropped: '))}"
-        for name, count in counts.items()
-        if name != "rows read"
-    ]
+                title = f"{row_id} {template.id} ({template.kind})"
+                print(_indented(title, text.inputs, text.targets))
+    del counts["rows read"]
+    dropped = [f"{n} {shown(name.removeprefix('dropped: '))}" for name, n in counts.items()]
     if dropped:
         print(f"rows left out: {', '.join(dropped)}", file=sys.stderr)
 
 
+def _rendered_json(index: int, template: Template, text: Rendered) -> str:
+    record = {
+        "row": index,
+        "template": template.id,
+        "kind": template.kind,
+        "inputs": text.inputs,
+        "targets": text.targets,
+        "options": text.options,
+        "answer": text.answer,
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
 def _templates(dataset: Dataset, wanted: str, instructions: str) -> Sequence[Template]:
-    """The template of an id, or all; where nothing of their text is shown, one for all, which is
-    said on stderr.
+    """The template of an id, or all of them.
+
+    In a mode that shows nothing of their text, one template stands for all; stderr has its id.
 
     Raises:
-      UserError: for an unknown id, or an inverted template in a mode that never turns a row around.
+      UserError: for an unknown id, or an inverted template in a mode that has only forward ones.
     """
     inverts = instructions in ("template", "baseline")
     if wanted != "all":
         template = dataset.template(wanted)
         if template.kind == "inverted" and not inverts:
             raise UserError(
-                f"{dataset.name}: {wanted!r} is inverted, and --instructions={instructions} never "
-                "turns a row around; give a forward template."
+                f"{dataset.name}: {wanted!r} is inverted, and --instructions={instructions} "
+                "renders only forward templates; give one of those."
             )
         return (template,)
     if instructions == "template":
         return dataset.templates
-    inverted = tuple(
-        template for template in dataset.templates if template.kind == "inverted" and inverts
-    )
-    chosen = dataset.forward()[:1] + inverted[:1]
+    inverted = tuple(template for template in dataset.templates if template.kind == "inverted")
+    chosen = dataset.forward()[:1] + (inverted[:1] if inverts else ())
     print(
         f"--instructions={instructions} shows nothing of a template's text; rendered as "
         f"{', '.join(template.id for template in chosen)}",
@@ -385,27 +389,7 @@ def _split(flags: argparse.Namespace) -> None:
         flags.commercial_only,
     )
     if flags.json:
-        overlaps = [
-            {
-                "train": o.train,
-                "eval": o.evaluated,
-                "shared": o.relation.why,
-                "measured": o.relation.measured,
-            }
-            for o in split.overlaps
-        ]
-        print(
-            json.dumps(
-                {
-                    "train": split.train,
-                    "dropped": split.dropped,
-                    "eval": split.eval,
-                    "related": split.related,
-                    "overlaps": overlaps,
-                },
-                indent=1,
-            )
-        )
+        print(_split_json(split))
         return
     for title, names in (("train", split.train), ("dropped", split.dropped), ("eval", split.eval)):
         datasets = {CATALOGUE[name].paper_dataset for name in names}
@@ -415,6 +399,26 @@ def _split(flags: argparse.Namespace) -> None:
     if split.eval:
         print("\n".join(describe(split.related, split.overlaps)))
         print(f"evaluated as unseen: {split.promise}")
+
+
+def _split_json(split: Split) -> str:
+    overlaps = [
+        {
+            "train": overlap.train,
+            "eval": overlap.evaluated,
+            "shared": overlap.relation.why,
+            "measured": overlap.relation.measured,
+        }
+        for overlap in split.overlaps
+    ]
+    record = {
+        "train": split.train,
+        "dropped": split.dropped,
+        "eval": split.eval,
+        "related": split.related,
+        "overlaps": overlaps,
+    }
+    return json.dumps(record, indent=1)
 
 
 def _overlap(flags: argparse.Namespace) -> None:
@@ -427,47 +431,45 @@ def _overlap(flags: argparse.Namespace) -> None:
     }
     capped = [name for name, rows in report.train.items() if rows >= limits[name]]
     if flags.json:
-        print(
-            json.dumps(
-                dataclasses.asdict(report)
-                | {
-                    "read_up_to_limit": {n: limits[n] for n in capped},
-                    "max_rows": flags.max_rows,
-                    "left_out": left_out,
-                },
-                indent=1,
-                ensure_ascii=False,
-            )
-        )
+        record = dataclasses.asdict(report) | {
+            "read_up_to_limit": {name: limits[name] for name in capped},
+            "max_rows": flags.max_rows,
+            "left_out": left_out,
+        }
+        print(json.dumps(record, indent=1, ensure_ascii=False))
         return
-    print(
-        f"{'held out':<36}{'rows':>9}{'N words':>9}{'overlapping':>13}{'share':>9}{'only phrases':>14}"
-    )
-    for total in report.held_out:
-        print(
-            f"{total.name:<36}{total.rows:>9,}{total.words:>9}{total.overlapping:>13,}"
-            f"{total.overlapping / max(total.rows, 1):>9.2%}{total.phrases_only:>14,}"
-        )
-        for pair in sorted(
-            (p for p in report.pairs if p.held_out == total.name), key=lambda p: -p.held_out_rows
-        ):
-            where = ", ".join(f"{name} {count:,}" for name, count in pair.texts.items())
-            print(
-                f"  {pair.train}: {pair.held_out_rows:,} rows ({where}) with {pair.train_rows:,} "
-                f"training rows\n"
-                f"    {pair.held_out_row} and {pair.train_row}: {escaped(pair.example)}"
-            )
-    print(
-        f"{sum(t.overlapping for t in report.held_out):,} of "
-        f"{sum(t.rows for t in report.held_out):,} held-out rows share words with "
-        f"{sum(report.train.values()):,} rows of {len(report.train)} training datasets"
-    )
+    _print_overlap(report)
     if flags.max_rows is not None:
         print(f"only the first {flags.max_rows:,} rows of each dataset were read")
     elif capped:
         print(f"read up to the training cap, as a run does: {', '.join(capped)}")
     for name, reason in left_out.items():
         print(f"left out: {name}: {escaped(reason)}", file=sys.stderr)
+
+
+def _print_overlap(report: OverlapReport) -> None:
+    print(
+        f"{'held out':<36}{'rows':>9}{'N words':>9}{'overlapping':>13}{'share':>9}"
+        f"{'only phrases':>14}"
+    )
+    for total in report.held_out:
+        print(
+            f"{total.name:<36}{total.rows:>9,}{total.words:>9}{total.overlapping:>13,}"
+            f"{total.overlapping / max(total.rows, 1):>9.2%}{total.phrases_only:>14,}"
+        )
+        pairs = [pair for pair in report.pairs if pair.held_out == total.name]
+        for pair in sorted(pairs, key=lambda pair: -pair.held_out_rows):
+            texts = ", ".join(f"{name} {count:,}" for name, count in pair.texts.items())
+            print(
+                f"  {pair.train}: {pair.held_out_rows:,} rows ({texts}) with {pair.train_rows:,} "
+                f"training rows\n"
+                f"    {pair.held_out_row} and {pair.train_row}: {escaped(pair.example)}"
+            )
+    print(
+        f"{sum(total.overlapping for total in report.held_out):,} of "
+        f"{sum(total.rows for total in report.held_out):,} held-out rows share words with "
+        f"{sum(report.train.values()):,} rows of {len(report.train)} training datasets"
+    )
 
 
 if __name__ == "__main__":

@@ -23,29 +23,26 @@ _MISREAD = re.compile("â€[™˜œ“”¦]|Ã[\xa1-\xbf]")
 
 
 def _characters(text: str | None) -> str:
-    """The text with the characters that were meant, where it was read in a wrong encoding."""
+    """The text with the right characters, if it was decoded with a wrong encoding."""
     text = (text or "").translate(_CONTROLS)
     return _MISREAD.sub(lambda found: found[0].encode("cp1252").decode("utf-8", "replace"), text)
 
 
 def one_line(text: str | None) -> str:
-    """The text with every run of white space as one blank, and none at its ends; '' for None."""
+    """Returns the text with single blanks as white space and none at its ends; '' for None."""
     return " ".join(_characters(text).split())
 
 
 def lines(text: str | None) -> str:
-    """The text with its line breaks, each line as `one_line` has it, and one empty line at most
-    between two others.
-    """
+    """Returns the text with its lines, each as of `one_line`; at most one empty line in a row."""
     tidied = "\n".join(map(one_line, _characters(text).splitlines()))
     return re.sub(r"\n{3,}", "\n\n", tidied).strip("\n")
 
 
 def csv_field(text: str | None) -> str:
-    """What a field of a CSV or TSV file says, where it was read with its quotation marks: "" is one
-    mark within it.
+    """Returns what a field of a CSV or TSV file means, if it was read with its quotation marks.
 
-    A field that was cut short has no mark at its end.
+    "" is one mark within it. A field that was cut has no mark at its end.
     """
     text = (text or "").strip()
     if re.fullmatch(r'"(?:[^"]|"")*"', text):
@@ -71,17 +68,16 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _pair_of_marks(found: re.Match) -> str:
-    """The two marks beside what they quote, unless one more mark of an even number stands before
-    them.
+    """The two marks beside what they quote.
+
+    They stay if an odd number of marks precedes them and the number of all marks is even.
     """
     text, before = found.string, found.string[: found.start()]
     return found[0] if before.count('"') % 2 and text.count('"') % 2 == 0 else f'"{found[1]}"'
 
 
 def _lone_quotation_mark(found: re.Match) -> str:
-    """The mark without the blank after it if it opens a quotation, without the one before it if it
-    closes one.
-    """
+    """The mark without the blank after it if it opens a quotation, else without the one before."""
     before, text = found.string[: found.start()], found.string
     # Every other mark closes; where their number is odd, one of them is missing, or a number has
     # inches.
@@ -95,14 +91,14 @@ def _rules(*pairs: tuple[str, Any]) -> tuple[tuple[re.Pattern, Any], ...]:
     return tuple((re.compile(pattern), new) for pattern, new in pairs)
 
 
-# Words that a tokenizer took apart in another way: "I ' m", "wo nt", "i m", "that s", "gon na", "'
+# Words that a tokenizer split in another way: "I ' m", "wo nt", "i m", "that s", "gon na", "'
 # em", "' n '".
 _SPLIT_WORDS = _rules(
     (r"(?i)(?<=\w) (['’]) (?=(?:s|t|ve|ll|re|d|m)\b(?! ?['’-]))", r"\1"),
     (
         (
-            r"(?i)\b(ai|are|ca|could|did|do|does|had|has|have|is|must|need|should|was|were|wo|would) "
-            r"nt\b"
+            r"(?i)\b(ai|are|ca|could|did|do|does|had|has|have|is|must|need|should|was|were|wo|"
+            r"would) nt\b"
         ),
         r"\1n't",
     ),
@@ -192,9 +188,7 @@ _TOKENIZED = re.compile(r"\w [.,?!](?=\s|$)|\w (?:n't|'(?:s|m|re|ve|ll))\b|[$£�
 
 
 def _hyphenated(text: str, tokenized: bool) -> str:
-    """The text without the blanks around hyphens; a text that is not `tokenized` may have dashes in
-    most places.
-    """
+    """The text without the blanks around hyphens; most of an untokenized text may be dashes."""
     if tokenized:  # names such as 'Wilmer - Davis', but not 'Ann Lee - Bo Li'
         text = re.sub(
             r"(?<![A-Z]\w)\b((?<![A-Z][a-z] )[A-Z][a-z]+) - (?=[A-Z][a-z]+\b)", r"\1-", text
@@ -234,9 +228,7 @@ def _likely(before: str, behind: str, words: int) -> bool:
 
 
 def _quotation_marks(text: str) -> str:
-    """The text with " for the `` and '' of the Penn Treebank, which PAWS has the wrong way round in
-    places.
-    """
+    """The text with " for `` and '' of the Penn Treebank, which PAWS has swapped in places."""
     text = re.sub(r"(?<!\S)' '(?!\S)", "''", text)
     first = re.search("``|''", text)
     # Where both ends of a quotation are ``, the blanks stay for the rules that pair marks.
@@ -247,10 +239,10 @@ def _quotation_marks(text: str) -> str:
 
 
 def _apostrophes(text: str) -> str:
-    """The text with its lone apostrophes beside what they quote, or at the end of words such as
-    "girls '", "goin '".
+    """The text with its lone apostrophes beside what they quote, or at the end of a word.
 
-    One that has no partner and stands neither there nor at an end of the text stays alone.
+    Such words are "girls '" and "goin '". An apostrophe without a partner that is neither there nor
+    at an end of the text stays alone.
     """
     words = ["", *text.split(" "), ""]
     marks = [
@@ -303,9 +295,7 @@ def _leads(words: list[str], place: int) -> bool:
 
 
 def _turned(text: str) -> str:
-    """The text with quotation marks that stand close to the wrong word ('said" I am" and') beside
-    what they quote.
-    """
+    """The text with marks beside a wrong word ('said" I am" and') moved to the right one."""
     parts = text.split('"')
     if len(parts) % 2 == 0:
         return text
@@ -336,8 +326,9 @@ def _detokenized_line(text: str, tokenized: bool) -> str:
 
 
 def detokenized(text: str | None) -> str:
-    """A text of a tokenized corpus as people write it; an ordinary text keeps its words, its marks
-    and its lines.
+    """Returns a text of a tokenized corpus as people write it.
+
+    The words, marks and lines of an ordinary text stay.
     """
     tokenized = bool(_TOKENIZED.search(text or ""))
     rows = lines(_CONTRACTION.sub("", text or "")).split("\n")
@@ -345,20 +336,19 @@ def detokenized(text: str | None) -> str:
 
 
 def ended(text: str, mark: str = ".") -> str:
-    """The text with `mark` at its end where it has none: templates may write it before another
-    sentence.
-    """
+    """Returns the text with `mark` at its end, if it has none, so that a sentence may follow."""
     return text + mark if re.search(r"[^\W_]$|(?<![.?!])[)\]]$|[%$]$", text) else text
 
 
 def distinct(texts: Iterable[str]) -> list[str]:
-    """The texts, each on one line and once, without empty ones, in their order."""
+    """Returns the texts, each on one line and once, without empty ones, in order."""
     return list(dict.fromkeys(text for text in map(one_line, texts) if text))
 
 
 def column(sequence: Any, key: str) -> list[Any]:
-    """One column of a sequence of records, which comes as a dict of lists, a list of dicts or the
-    column itself.
+    """Returns one column of a sequence of records.
+
+    The sequence is a dict of lists, a list of dicts or the column itself.
     """
     if isinstance(sequence, dict):
         return list(sequence.get(key) or ())
@@ -366,8 +356,9 @@ def column(sequence: Any, key: str) -> list[Any]:
 
 
 def labeled(label: int, classes: int, **fields: str) -> dict[str, Any] | Drop:
-    """The fields with the row's class id, or a Drop where the id is none of `classes` or a field is
-    empty.
+    """Returns the fields with the class id of the row.
+
+    It is a `Drop` if the id is not one of `classes`, or a field is empty.
     """
     if label not in range(classes):
         return Drop("no gold label")

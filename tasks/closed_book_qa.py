@@ -2,6 +2,7 @@
 
 import collections
 import re
+from typing import Any
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenized, distinct, lines, one_line
@@ -10,7 +11,7 @@ from flan_jax.tasks.cleaning import csv_field, detokenized, distinct, lines, one
 _REQUESTS = ("complete", "correct", "give", "identify", "list", "name", "solve")
 
 
-def _question(text):
+def _question(text: str) -> str:
     """The question without the quotes of CSV files, and with a mark at its end."""
     text = one_line(detokenized(csv_field(text)))
     if not text or not (text[-1].isalnum() or text[-1] in "\"'’”)%"):
@@ -23,7 +24,7 @@ def _question(text):
     return text + ("." if starts & set(_REQUESTS) else "?")
 
 
-def _arc_row(raw):
+def _arc_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     choices = raw["choices"]
     if isinstance(choices, dict):
         texts, labels = choices["text"], choices["label"]
@@ -45,7 +46,7 @@ def _arc_row(raw):
     return {"question": question, "options": options, "label": label}
 
 
-def _natural_questions_row(raw):
+def _natural_questions_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     question, answers = _question(raw["question"]), distinct(map(detokenized, raw["answer"]))
     if not question:
         return Drop("empty question")
@@ -60,22 +61,19 @@ _STRAY_CAPITAL = re.compile(r"(?<!Mc)(?<!Mac)(?<=[a-z])[A-Z]|[A-Z]{2}[a-z]")
 _SMALL = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"}
 
 
-def _unquoted(answer):
-    """The answer without the quotation marks of its CSV file, or around all of it; some lack the
-    second one.
-    """
+def _unquoted(answer: str) -> str:
+    """The answer without the quotation marks of its CSV file; some lack the second mark."""
     answer = re.sub(r"""^'(.*[^s])'$|^"([^"]*)"$""", r"\1\2", csv_field(one_line(answer)))
     lone = "'" if answer.isupper() else '"'
     return answer.removeprefix(lone) if answer.count(lone) == 1 else answer
 
 
 def _ordinary_case(value, aliases):
-    """One answer in four is all capitals. An alias that is the same but for case has the right
-    ones.
+    """The answer in ordinary case: one in four is all capitals.
 
-    Else each word is as most aliases of several words have it, and one that they lack gets one
-    capital. Short words stay as they are where such an alias has them so ('NBA teams'), and Roman
-    numerals always do.
+    An alias that differs only in case has the right one. Otherwise each word is as in most aliases
+    of several words, and a word that they lack gets one capital. Short words stay as they are if
+    such an alias has them so ('NBA teams'), and so do Roman numerals.
     """
     if not value.isupper():
         return value
@@ -108,7 +106,7 @@ def _is_abbreviation(word, forms, alone):
     )
 
 
-def _capital(text):
+def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
@@ -125,7 +123,7 @@ def _cased(word, forms, first, alone):
     return word if alone and len(word) < 5 else word.capitalize()
 
 
-def _trivia_qa_row(raw):
+def _trivia_qa_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     question, value = _question(raw["question"]), _unquoted(raw["answer"]["value"])
     if not question:
         return Drop("empty question")

@@ -5,6 +5,7 @@ two ways to reach a goal, StoryCloze two last sentences.
 """
 
 import re
+from typing import Any
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenized, lines, one_line
@@ -19,10 +20,8 @@ _UNFINISHED = re.compile(r"\b(?:can|could|should|must|will|may|you|is|are|by|to|
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 
 
-def _ended(text):
-    """The text with a full stop, unless it ends in a mark of its own; a comma at the end gives
-    way.
-    """
+def _ended(text: str) -> str:
+    """The text with a full stop, unless it ends in another mark; a final comma is replaced."""
     text = one_line(text).rstrip(" ,")
     return text if not text or text[-1] in ".?!:;\"'" else text + "."
 
@@ -38,7 +37,7 @@ def _choice(fields, options, label):
     return {**fields, "options": list(options), "label": int(label)}
 
 
-def _copa_row(raw):
+def _copa_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     relation = raw["question"].strip()
     if relation not in _COPA_QUESTIONS:
         return Drop("neither cause nor effect")
@@ -104,21 +103,21 @@ COPA = Dataset(
 )
 
 
-def _plain_guide(text):
+def _plain_guide(text: str) -> str:
     """A HellaSwag text without its section marks; each section ends as a sentence."""
     parts = [part.strip() for part in _GUIDE_MARK.split(one_line(detokenized(text)))]
     parts = [part for part in parts if part]
     return " ".join([_ended(part) for part in parts[:-1]] + [one_line(part) for part in parts[-1:]])
 
 
-def _hellaswag_row(raw):
+def _hellaswag_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     context = _LAST_START.sub(lambda letter: letter[0].upper(), _plain_guide(raw["context"]))
     fields = {"context": context, "topic": one_line(raw["activity_label"])}
     endings = [_plain_guide(ending).lstrip(" ,") for ending in raw["endings"]]
     return _choice(fields, endings, raw["label"])
 
 
-def _hellaswag_hub_row(raw):
+def _hellaswag_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
     # The hub's label is a text, empty where there is none.
     return {**raw, "label": int(raw["label"] or -1)}
 
@@ -180,7 +179,7 @@ HELLASWAG = Dataset(
 )
 
 
-def _piqa_row(raw):
+def _piqa_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     solutions = [one_line(raw["sol1"]), one_line(raw["sol2"])]
     # The solution that is not right: only the turned-around template shows it, beside the right
     # one.
@@ -245,7 +244,7 @@ PIQA = Dataset(
 )
 
 
-def _story_cloze_row(raw):
+def _story_cloze_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     # The label counts from one; -1 stands for none.
     endings = [one_line(csv_field(ending)) for ending in raw["endings"]]
     return _choice({"context": lines(csv_field(raw["context"]))}, endings, raw["label"] - 1)

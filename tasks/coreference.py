@@ -1,26 +1,24 @@
-"""Coreference: SuperGLUE WSC, Winogrande, definite pronoun resolution and, for evaluation only,
-WSC273.
+"""Coreference: SuperGLUE WSC, Winogrande, definite pronoun resolution and, to evaluate, WSC273.
 
-A pronoun that is asked about stands in square brackets in its text, so that it is clear which one
-is meant where the same pronoun occurs more than once.
+The pronoun in question is in square brackets in its text: the same pronoun may occur more than
+once.
 """
 
 import re
+from typing import Any
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenized, ended
 
 
-def _mark(text, pronoun):
-    """The text with the first occurrence of the pronoun in brackets; the text itself where it does
-    not occur.
-    """
+def _mark(text: str, pronoun: str) -> str:
+    """The text with the first occurrence of the pronoun in brackets, if it occurs."""
     whole = rf"(?<!\w){re.escape(pronoun)}(?!\w)"
     found = re.search(whole, text) or re.search(whole, text, re.IGNORECASE)
     return f"{text[: found.start()]}[{found.group()}]{text[found.end() :]}" if found else text
 
 
-def _mark_word(text, pronoun, index):
+def _mark_word(text: str, pronoun: str, index: int) -> str:
     """The text with the pronoun in brackets that is, or begins, the word at this index."""
     words = text.split()
     if index < len(words) and words[index].lower().startswith(pronoun.lower()):
@@ -30,20 +28,18 @@ def _mark_word(text, pronoun, index):
     return _mark(text, pronoun)
 
 
-def _as_in(text, phrase):
-    """The phrase with a small first letter if it occurs so in the text and not with a capital
-    one.
-    """
+def _as_in(text: str, phrase: str) -> str:
+    """The phrase with a small first letter if it occurs in the text only in that form."""
     small = phrase[:1].lower() + phrase[1:]
     return small if phrase not in text and small in text else phrase
 
 
-def _small_article(phrase):
+def _small_article(phrase: str) -> str:
     """The phrase without the capital letter that its article has at the head of a sentence."""
     return re.sub(r"^(?:The|An?)(?= )", lambda found: found.group().lower(), phrase)
 
 
-def _wsc_row(raw):
+def _wsc_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     text, noun, pronoun = (
         raw["text"],
         detokenized(raw["span1_text"]),
@@ -65,7 +61,7 @@ def _wsc_row(raw):
     }
 
 
-def _winogrande_row(raw):
+def _winogrande_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     before, *after = detokenized(raw["sentence"]).split("_")
     if raw["label"] not in (0, 1):
         return Drop("no gold label")
@@ -82,12 +78,12 @@ def _winogrande_row(raw):
     return {"context": context, "options": options, "label": raw["label"]}
 
 
-def _winogrande_hub_row(raw):
+def _winogrande_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
     # The hub names the right option '1' or '2', and gives '' where that is a secret.
     return {**raw, "label": int(raw["answer"] or 0) - 1}
 
 
-def _dpr_row(raw):
+def _dpr_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     sentence, pronoun = ended(detokenized(raw["sentence"])), raw["pronoun"].strip()
     options = [_as_in(sentence, _small_article(c.strip())) for c in raw["candidates"]]
     if raw["label"] not in (0, 1):
@@ -102,7 +98,7 @@ def _dpr_row(raw):
     }
 
 
-def _wsc273_row(raw):
+def _wsc273_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     text, pronoun = raw["text"], raw["pronoun_text"].strip()
     start, end = raw["pronoun_start"], raw["pronoun_end"]
     text = (
@@ -123,10 +119,8 @@ def _wsc273_row(raw):
     }
 
 
-def _wsc273_hub_row(raw):
-    """The hub gives where the pronoun begins, and the options as a sentence would begin with
-    them.
-    """
+def _wsc273_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
+    """The hub has the position of the pronoun, and options as at the beginning of a sentence."""
     options = [option.strip() for option in raw["options"]]
     if raw["pronoun"][:1].islower():
         options = [

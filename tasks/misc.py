@@ -1,9 +1,11 @@
-"""Miscellaneous: conversations (CoQA, QuAC), WiC, question types (TREC), CoLA, equations and text
-repair.
+"""Miscellaneous: conversations, WiC, question types (TREC), CoLA, equations and text repair.
+
+The conversations are CoQA and QuAC.
 """
 
 import re
 import unicodedata
+from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import column, detokenized, labeled, lines, one_line
@@ -18,10 +20,8 @@ CANNOT_ANSWER = "cannot answer"
 # a short one that F1 over words can judge.
 
 
-def _coqa_row(raw):
-    """A last question without an answer in the story ('unknown') is passed over for the one before
-    it.
-    """
+def _coqa_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
+    """The last question; the one before it if the story does not answer the last ('unknown')."""
     questions = [one_line(q) for q in raw["questions"]]
     answers = [one_line(a) for a in column(raw["answers"], "input_text")]
     turns = list(zip(questions, answers, strict=False))
@@ -109,15 +109,13 @@ COQA = Dataset(
 # some rows have none.
 
 
-def _quac_text(text):
-    """Sections end in the word CANNOTANSWER, which is also the answer where there is none; some
-    keep tags of a wiki.
-    """
+def _quac_text(text: str) -> str:
+    """The text without CANNOTANSWER, the answer at the end of each section, and tags of a wiki."""
     text = lines(re.sub(r"</?ref\b[^<>]*>", " ", text))
     return CANNOT_ANSWER if text == "CANNOTANSWER" else text.removesuffix("CANNOTANSWER").rstrip()
 
 
-def _quac_row(raw):
+def _quac_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     fields = {
         "title": one_line(raw["title"]),
         "section": one_line(raw["section_title"]),
@@ -206,7 +204,7 @@ QUAC = Dataset(
 # WiC
 
 
-def _wic_row(raw):
+def _wic_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     fields = {name: one_line(detokenized(raw[name])) for name in ("word", "sentence1", "sentence2")}
     return labeled(raw["label"], 2, **fields)
 
@@ -283,10 +281,8 @@ WIC = Dataset(
 # TREC
 
 
-def _trec_row(raw):
-    """Questions are tokenized ('What 's ... ?'); they are put together again. The six coarse
-    classes are used.
-    """
+def _trec_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
+    """Tokenized questions ('What 's ... ?') are joined again; the classes are the coarse six."""
     text = one_line(detokenized(raw["text"]))
     return {"text": text, "label": raw["label-coarse"]} if text else Drop("empty text")
 
@@ -352,7 +348,7 @@ TREC = Dataset(
 # CoLA
 
 
-def _cola_row(raw):
+def _cola_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return labeled(raw["label"], 2, sentence=one_line(detokenized(raw["sentence"])))
 
 
@@ -409,15 +405,15 @@ COLA = Dataset(
 # Math dataset: linear equations in one unknown
 
 
-def _math_dataset_row(raw):
-    """Every question of algebra__linear_1d has one form, 'Solve <equation> for <unknown>.'"""
+def _math_dataset_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
+    """Every question of algebra__linear_1d has the form 'Solve <equation> for <unknown>'."""
     match = re.fullmatch(r"Solve (.+=.+) for ([A-Za-z])\.", one_line(raw["question"]))
     if not match or not raw["answer"].strip():
         return Drop("not an equation to solve")
     return {"equation": match[1], "unknown": match[2], "answer": raw["answer"].strip()}
 
 
-def _math_dataset_hub_row(raw):
+def _math_dataset_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
     # The hub's texts are bytes as Python prints them: "b'Solve 2*x = 6 for x.\\n'".
     texts = {
         name: re.fullmatch(r"(?s)(?:b')?(.*?)(?:(?:\\n)?')?", raw[name])[1]
@@ -488,10 +484,8 @@ def _is_punctuation(char):
     )
 
 
-def _without_punctuation(text):
-    """The text without punctuation; letters of any alphabet, signs such as % and marks within
-    numbers stay.
-    """
+def _without_punctuation(text: str) -> str:
+    """The text without punctuation, but with signs such as % and marks within numbers."""
     kept = []
     for i, char in enumerate(text):
         before, after = text[i - 1 : i], text[i + 1 : i + 2]
@@ -502,7 +496,7 @@ def _without_punctuation(text):
     return one_line("".join(kept))
 
 
-def _true_case_row(raw):
+def _true_case_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     text = one_line(raw["en"])
     lower = text.lower()
     if not text:
@@ -510,7 +504,7 @@ def _true_case_row(raw):
     return {"lower": lower, "answer": text} if lower != text else Drop("no capital letter")
 
 
-def _fix_punct_row(raw):
+def _fix_punct_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     text = one_line(raw["en"])
     no_punct = _without_punctuation(text)
     if not no_punct:
@@ -518,7 +512,7 @@ def _fix_punct_row(raw):
     return {"no_punct": no_punct, "answer": text} if no_punct != text else Drop("no punctuation")
 
 
-def _word_segment_row(raw):
+def _word_segment_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     text = one_line(raw["en"])
     no_space = text.replace(" ", "")
     if not text:

@@ -27,9 +27,7 @@ def _anli_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
 
 
 def _cb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    """CB's hypothesis is a clause without a full stop, and without its 'that', which is left before
-    a name once.
-    """
+    """CB's hypothesis is a clause without full stop and 'that', which one row has before a name."""
     hypothesis = re.sub(r"^that (?=[A-Z])", "", detokenized(raw["hypothesis"])).rstrip(".")
     return labeled(raw["label"], 3, premise=_clean(raw["premise"]), hypothesis=hypothesis)
 

@@ -1,8 +1,7 @@
-"""How FLAN's own code evaluates each configuration, and where the catalogue departs from it:
-docs/fidelity.md.
+"""How FLAN's code evaluates each configuration, and where the catalogue differs: docs/fidelity.md.
 
-FLAN is google-research/FLAN at commit e9e4ec6 (2021). What no line of `DEPARTURES` names is done as
-there: splits, options and their order, targets and metrics.
+FLAN is google-research/FLAN at commit e9e4ec6 (2021). Splits, options and their order, targets and
+metrics are as there, except for the lines of `DEPARTURES`.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ class Departure(NamedTuple):
 
 
 class Original(NamedTuple):
-    """FLAN's evaluation of a configuration: what it chooses among (or 'free text'), its metrics,
-    its TFDS builder.
+    """FLAN's evaluation of a configuration.
+
+    It is the choice of answers (or 'free text'), the metrics and the TFDS builder.
     """
 
     answer: str

@@ -6,6 +6,7 @@ for the correlations.
 """
 
 import math
+from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import csv_field, detokenized, ended, labeled, one_line
@@ -14,7 +15,7 @@ _NO_YES = ("no", "yes")
 _GRADES = ("0", "1", "2", "3", "4", "5")
 
 
-def _text(text, mark="."):
+def _text(text: str, mark: str = "."):
     """One of two texts, which are tokenized in some of the sources."""
     return ended(one_line(detokenized(text)), mark)
 
@@ -108,7 +109,7 @@ GLUE_MRPC = Dataset(
 )
 
 
-def _qqp_row(raw):
+def _qqp_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     raw = {**raw, **{name: csv_field(raw[name]) for name in ("question1", "question2")}}
     return _pair_row(raw, "question1", "question2", mark="?")
 
@@ -274,7 +275,7 @@ PAWS_WIKI = Dataset(
 )
 
 
-def _stsb_row(raw):
+def _stsb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     score = float(raw["label"])
     pair = {name: _text(raw[name]) for name in ("sentence1", "sentence2")}
     if not 0 <= score <= 5:

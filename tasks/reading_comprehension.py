@@ -2,6 +2,7 @@
 
 import html
 import re
+from typing import Any
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import column, detokenized, distinct, ended, lines, one_line
@@ -14,10 +15,8 @@ UNANSWERABLE = "unanswerable"
 # BoolQ
 
 
-def _bool_q_row(raw):
-    """Questions come in lower case and without their question mark: it, the first letter and 'I'
-    are put right.
-    """
+def _bool_q_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
+    """Questions are lower case without question mark: it, the first letter and 'I' are restored."""
     question = re.sub(r"\bi\b", "I", one_line(detokenized(raw["question"])).rstrip(" ?."))
     passage = detokenized(raw["passage"])
     if not question or not passage:
@@ -30,10 +29,8 @@ def _bool_q_row(raw):
     }
 
 
-def _bool_q_hub_row(raw):
-    """SuperGLUE's copy, the only one on the hub with titles, begins its passages with 'Title --
-    '.
-    """
+def _bool_q_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
+    """SuperGLUE's copy, the only one on the hub with titles, begins passages with 'Title -- '."""
     title, _, passage = raw["passage"].partition(" -- ")
     return {**raw, "title": title, "passage": passage, "answer": raw["label"]}
 
@@ -93,14 +90,14 @@ BOOL_Q = Dataset(
 # DROP
 
 
-def _drop_answer(text):
+def _drop_answer(text: str) -> str:
     """A DROP answer as text; the builder writes dates as '1967-June-13', here '13 June 1967'."""
     text = one_line(html.unescape(text))
     date = re.fullmatch(r"(\d*)-([A-Z][a-z]+)-(\d{1,2})", text)
     return " ".join(part for part in reversed(date.groups()) if part) if date else text
 
 
-def _drop_row(raw):
+def _drop_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     """Of an answer with several spans the builder keeps the first one only."""
     answer = _drop_answer(raw["answer"])
     if not answer:
@@ -114,10 +111,8 @@ def _drop_row(raw):
     }
 
 
-def _drop_hub_row(raw):
-    """The hub gives all right answers in one list, that of the question's author or of its first
-    judge foremost.
-    """
+def _drop_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
+    """The hub has all right answers in one list; the first is that of the author or first judge."""
     first, *others = raw["answers_spans"]["spans"]
     return {**raw, "answer": first, "validated_answers": others}
 
@@ -179,14 +174,12 @@ DROP = Dataset(
 # MultiRC
 
 
-def _unquoted(text):
-    """The text without a pair of quotation marks around all of it; templates give it a line of its
-    own.
-    """
+def _unquoted(text: str) -> str:
+    """The text without a pair of quotation marks around all of it."""
     return text[1:-1] if re.fullmatch('"[^"]+"', text) else text
 
 
-def _multirc_row(raw):
+def _multirc_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     """One row is one candidate answer; the metric joins the candidates of a question."""
     fields = {
         "paragraph": detokenized(raw["paragraph"]),
@@ -277,10 +270,8 @@ MULTIRC = Dataset(
 # OpenBookQA
 
 
-def _openbookqa_row(raw):
-    """The stem is a question or the beginning of a sentence; before it, as in FLAN, the core fact
-    (fact1), if given.
-    """
+def _openbookqa_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
+    """The stem is a question or begins a sentence; the core fact precedes it, as in FLAN."""
     question = raw["question"]
     stem = one_line(detokenized(question["stem"]))
     options = [one_line(detokenized(question[f"choice_{letter}"])) for letter in "ABCD"]
@@ -295,7 +286,7 @@ def _openbookqa_row(raw):
     return {"question": question, "options": options, "label": raw["answerKey"]}
 
 
-def _openbookqa_hub_row(raw):
+def _openbookqa_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
     choices = zip(raw["choices"]["label"], raw["choices"]["text"], strict=True)
     question = {
         "stem": raw["question_stem"],
@@ -356,7 +347,7 @@ OPENBOOKQA = Dataset(
 # SQuAD 1.1 and 2.0: titles are left out, since some copies of the data have none.
 
 
-def _squad_v1_row(raw):
+def _squad_v1_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     references = distinct(column(raw["answers"], "text"))
     if not references:
         return Drop("no answer")
@@ -368,7 +359,7 @@ def _squad_v1_row(raw):
     }
 
 
-def _squad_v2_row(raw):
+def _squad_v2_row(raw: dict[str, Any]) -> dict[str, Any]:
     references = [] if raw.get("is_impossible") else distinct(column(raw["answers"], "text"))
     references = references or [UNANSWERABLE]
     return {

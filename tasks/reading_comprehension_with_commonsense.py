@@ -1,5 +1,7 @@
 """Reading comprehension with commonsense: CosmosQA and ReCoRD."""
 
+from typing import Any
+
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenized, lines, one_line
 
@@ -7,17 +9,15 @@ from flan_jax.tasks.cleaning import detokenized, lines, one_line
 BLANK = "[blank]"
 
 
-def _cosmos_option(text):
-    """An answer as an option; 'above' would be wrong as soon as options are shuffled or not
-    shown.
-    """
+def _cosmos_option(text: str) -> str:
+    """An answer as an option; 'above' would be wrong with shuffled or hidden options."""
     text = one_line(detokenized(text))
     if text.lower().rstrip(".") == "none of the above choices":
         return "None of the other answers."
     return text
 
 
-def _cosmos_qa_row(raw):
+def _cosmos_qa_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     context, question = detokenized(raw["context"]), one_line(detokenized(raw["question"]))
     options = [_cosmos_option(raw[f"answer{i}"]) for i in range(4)]
     if raw["label"] not in range(len(options)):
@@ -84,11 +84,10 @@ def _news(passage):
     return "\n".join([lines(text), "In brief:", *sentences] if sentences else [lines(text)])
 
 
-def _record_row(raw):
-    """The options are the names in the passage; all right ones are references, the first one is the
-    label.
+def _record_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
+    """The options are the names in the passage; the label is the first right one.
 
-    Some queries lack their full stop, which is put back.
+    All right ones are references. Queries without a full stop get one.
     """
     passage, query = _news(raw["passage"]), one_line(raw["query"])
     if "@placeholder" not in query:

@@ -7,6 +7,7 @@ None has a turned-around template: a text cannot be found from its sentiment alo
 
 import html
 import re
+from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenized, labeled, lines
@@ -15,7 +16,7 @@ _OPTIONS = ("negative", "positive")
 _HTML_BREAKS = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
 
 
-def _imdb_row(raw):
+def _imdb_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return labeled(raw["label"], 2, text=lines(_HTML_BREAKS.sub("\n", raw["text"])))
 
 
@@ -75,7 +76,7 @@ IMDB_REVIEWS = Dataset(
 )
 
 
-def _sentiment140_row(raw):
+def _sentiment140_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     polarity = raw["polarity"]
     if polarity == 2:
         return Drop("neutral tweet")
@@ -139,7 +140,7 @@ SENTIMENT140 = Dataset(
 )
 
 
-def _sst2_row(raw):
+def _sst2_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     # A sentence is one line; this source also puts a backslash before a slash and an asterisk.
     return labeled(
         raw["label"], 2, sentence=detokenized(re.sub(r"\\(?=[/*])", "", raw["sentence"]))
@@ -206,7 +207,7 @@ SST2 = Dataset(
 )
 
 
-def _yelp_row(raw):
+def _yelp_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     # The source file writes a line break as \n and a double quote as \"".
     text = (
         raw["text"].replace("\\n", "\n").replace('\\""', '"').replace('\\"', '"').replace('""', '"')

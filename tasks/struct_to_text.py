@@ -6,6 +6,7 @@ from it.
 
 import html
 import re
+from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import detokenized, one_line
@@ -13,7 +14,7 @@ from flan_jax.tasks.cleaning import detokenized, one_line
 _SPLITS = {"train": "train[:-200]", "validation": "train[-200:]", "test": "validation"}
 
 
-def _text(text):
+def _text(text: str) -> str:
     """One of the texts, which are tokenized in some of the sources."""
     return one_line(detokenized(html.unescape(text)))
 
@@ -38,43 +39,37 @@ def _row(raw, text_field, **fields):
     }
 
 
-def _words(name):
-    """An identifier as words: 'cityServed' and 'city_served' become 'city served'; abbreviations
-    stay.
-    """
+def _words(name: str) -> str:
+    """An identifier as words: 'cityServed', 'city_served' -> 'city served'; abbreviations stay."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name.replace("_", " ").strip())
     return one_line(
         " ".join(w.lower() if w[1:].islower() or len(w) == 1 else w for w in name.split())
     )
 
 
-def _value(text):
-    """A cell of a triple without underscores and the quotes of a string; '"52.0"(minutes)' is '52.0
-    (minutes)'.
-    """
+def _value(text: str) -> str:
+    """A cell of a triple without underscores and quotes: '"52.0"(minutes)' -> '52.0 (minutes)'."""
     text = re.sub(r'^"([^"]*)"(\(\w+\))$', r"\1 \2", one_line(text.replace("_", " ")))
     if len(text) > 1 and text.startswith('"') and text.endswith('"'):
         text = text[1:-1].strip()
     return text
 
 
-def _common_gen_row(raw):
+def _common_gen_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _row(
         raw, "sentence", concepts=", ".join(c.strip() for c in raw["concepts"] if c.strip())
     )
 
 
 def _dart_statement(triple):
-    """One triple as a statement; TFDS gives it as one string, the files of the authors as three
-    cells.
-    """
+    """One triple as a statement; it is one string in TFDS, three cells in the authors' files."""
     if not isinstance(triple, str):
         triple = " ".join(triple)
     text = triple.replace("[TABLECONTEXT]", "").replace("[TITLE]", "TABLE TITLE").replace("_", " ")
     return re.sub(r'(^| )"([^"]*)"$', r"\1\2", one_line(html.unescape(text)))
 
 
-def _dart_row(raw):
+def _dart_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     statements = [_dart_statement(t) for t in raw["tripleset"]]
     return _row(raw, "sentence", facts="; ".join(s for s in statements if s))
 
@@ -82,7 +77,7 @@ def _dart_row(raw):
 _E2E_NAMES = {"eatType": "type", "priceRange": "price range", "familyFriendly": "family-friendly"}
 
 
-def _e2e_nlg_row(raw):
+def _e2e_nlg_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     pairs = re.findall(r"([^\[\],][^\[\]]*?)\s*\[([^\]]*)\]", raw["meaning_representation"])
     named = [(_E2E_NAMES.get(name.strip(), name.strip()), _text(value)) for name, value in pairs]
     return _row(
@@ -99,7 +94,7 @@ def _web_nlg_triple(triple):
     return f"{_value(subject)} | {_words(prop)} | {_value(obj)}"
 
 
-def _web_nlg_row(raw):
+def _web_nlg_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _row(
         raw,
         "text",

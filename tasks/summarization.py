@@ -1,9 +1,11 @@
-"""Summarization (11 datasets): emails, news, reviews, debates, chats and how-to guides; AG News
-asks for the topic.
+"""Summarization (11 datasets): emails, news, reviews, debates, chats and how-to guides.
+
+The target of AG News is the topic.
 """
 
 import html
 import re
+from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import column, detokenized, lines, one_line
@@ -35,10 +37,8 @@ _DATELINES = tuple(
 )
 
 
-def _mail_text(text):
-    """Mail without the left-overs of quoted-printable: '=20' or '=09' for a blank, '=' where a line
-    was broken.
-    """
+def _mail_text(text: str) -> str:
+    """Mail without the rest of quoted-printable: '=20', '=09' for blanks, '=' at broken lines."""
     blank = r"=(?:20|09)(?!\d)"
     text = text or ""
     if re.search(blank, text) or len(re.findall(r"[a-z,]=\s[a-z]", text)) > 1:
@@ -46,36 +46,34 @@ def _mail_text(text):
     return lines(text)
 
 
-def _email(raw):
+def _email(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     body, subject = _mail_text(raw["email_body"]), one_line(_mail_text(raw["subject_line"]))
     if not body or not re.search(r"\w", subject):
         return Drop("empty body or subject")
     return {"body": body, "answer": subject}
 
 
-def _unescape(text):
-    """News text without the left-overs of HTML: there a blank stands for '&' and a backslash for a
-    line break.
-    """
+def _unescape(text: str) -> str:
+    """News text without the rest of HTML: a blank for '&' and a backslash for a line break."""
     text = html.unescape(re.sub(r" (?=(?:#\d{2,4}|amp|quot|lt|gt|nbsp);)", "&", text or ""))
     text = re.sub(r"</?[A-Za-z][^<>]*>", " ", text).replace("\\$", "$").replace("\\", " ")
     return re.sub(r" (?=[,.](?:\s|$))", "", one_line(text))
 
 
-def _topic(raw):
+def _topic(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     title, text = _unescape(raw["title"]), _unescape(raw["description"]).lstrip(": ")
     if not title or not text:
         return Drop("empty title or text")
     return {"title": title, "text": text, "label": raw["label"]}
 
 
-def _topic_hub_row(raw):
+def _topic_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
     # This copy, the only one on the hub that keeps title and description apart, counts the classes
     # from one.
     return {**raw, "label": raw["label"] - 1}
 
 
-def _sentences(text):
+def _sentences(text: str) -> str:
     """Lines that end in ' .' as sentences; some copies of the data are tokenized throughout."""
     text = re.sub(r"(?m)(?<=[.!?:;,]) \.(?=\s|$)|(?<=\w) (?=\.$)", "", text)
     text = detokenized(text)
@@ -85,7 +83,7 @@ def _sentences(text):
     )
 
 
-def _article(raw):
+def _article(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     # a link below old CNN stories
     article = re.sub(r"\bE-mail to a friend\s*(?:\.|$)", "", raw["article"]).strip()
     for pattern in _DATELINES:
@@ -96,7 +94,7 @@ def _article(raw):
     return {"article": article, "highlights": highlights, "answer": highlights}
 
 
-def _headline(raw):
+def _headline(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     text, summary = (one_line(detokenized(raw[key])) for key in ("document", "summary"))
     if re.search(r"UNK|<unk>|#", text + summary):
         return Drop("masked word or number")
@@ -105,7 +103,7 @@ def _headline(raw):
     return {"text": text, "summary": summary, "answer": summary}
 
 
-def _articles(raw):
+def _articles(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     document = re.sub(r"</?(?:a|b|i|p|br|em|strong|span|div|img)\b[^<>]*>", " ", raw["document"])
     parts = [lines(part) for part in document.replace("NEWLINE_CHAR", "\n").split("|||||")]
     parts, summary = (
@@ -118,7 +116,7 @@ def _articles(raw):
     return {"articles": articles, "answer": summary}
 
 
-def _story(raw):
+def _story(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     story = {
         "title": one_line(raw["title"]),
         "text": lines(raw["text"]),
@@ -133,7 +131,7 @@ def _numbered(sequence):
     return values, "\n".join(f"{number}. {value}" for number, value in enumerate(values, 1))
 
 
-def _consensus(raw):
+def _consensus(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     values, reviews = _numbered(raw["_critics"])
     movie = one_line(raw["_movie_name"].replace("_", " "))
     consensus = one_line(re.sub(r"</?\w+>", "", raw["_critic_consensus"]))
@@ -142,7 +140,7 @@ def _consensus(raw):
     return {"movie": movie, "reviews": reviews, "first_review": values[0], "answer": consensus}
 
 
-def _claim(raw):
+def _claim(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     values, arguments = _numbered(raw["_argument_sentences"])
     debate, claim = one_line(raw["_debate_name"].replace("_", " ")), one_line(raw["_claim"])
     if not values or not debate or not claim:
@@ -150,7 +148,7 @@ def _claim(raw):
     return {"debate": debate, "arguments": arguments, "answer": claim}
 
 
-def _chat(raw):
+def _chat(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     text = re.sub(r"<file_(\w+)>", r"(\1)", raw["dialogue"])
     lines = [one_line(line) for line in re.sub(r"<(\w+)>", r"(\1)", text).splitlines()]
     dialogue, summary = "\n".join(line for line in lines if line), one_line(raw["summary"])
@@ -159,7 +157,7 @@ def _chat(raw):
     return {"dialogue": dialogue, "summary": summary, "answer": summary}
 
 
-def _guide(raw):
+def _guide(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     # Some guides hold the address of an icon as JSON, and full stops stray where parts of the page
     # were joined.
     guide, steps = (
@@ -173,7 +171,7 @@ def _guide(raw):
     return {"guide": guide, "steps": steps, "answer": steps}
 
 
-def _report(raw):
+def _report(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     document, summary = lines(raw["document"]), lines(raw["summary"])
     if not document or not summary:
         return Drop("empty document or summary")

@@ -1,21 +1,21 @@
-"""Translation (8 datasets): ParaCrawl English-Spanish, WMT-14 English-French and six pairs of
-WMT-16.
+"""Translation (8 datasets): ParaCrawl English-Spanish, WMT-14 English-French, six of WMT-16.
 
 English is the source and the other language the answer; inverted templates go the other way, which
-the paper evaluates as well. Both sides are fields, so that an inverted template can show the one
-and ask for the other.
+the paper evaluates as well. Both sides are fields, so that an inverted template can show one of
+them and have the other as target.
 """
+
+from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
 from flan_jax.tasks.cleaning import one_line
 
 
-def _pair(raw, code, name):
-    """Fields of one aligned pair: `english`, the other language under its name, which is also the
-    answer.
+def _pair(raw: dict[str, Any], code: str, name: str) -> dict[str, Any] | Drop:
+    """Fields of one aligned pair: `english`, and the other language under its name and as answer.
 
     Rows of one English sentence are one unit for standard errors: each of Finnish's test set has
-      two translations.
+    two translations.
     """
     pair = raw.get("translation", raw)
     english, other = (one_line(pair[key]) for key in ("en", code))
@@ -24,35 +24,35 @@ def _pair(raw, code, name):
     return {"english": english, name: other, "answer": other, "group": english}
 
 
-def _spanish(raw):
+def _spanish(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "es", "spanish")
 
 
-def _french(raw):
+def _french(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "fr", "french")
 
 
-def _german(raw):
+def _german(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "de", "german")
 
 
-def _turkish(raw):
+def _turkish(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "tr", "turkish")
 
 
-def _czech(raw):
+def _czech(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "cs", "czech")
 
 
-def _finnish(raw):
+def _finnish(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "fi", "finnish")
 
 
-def _romanian(raw):
+def _romanian(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "ro", "romanian")
 
 
-def _russian(raw):
+def _russian(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return _pair(raw, "ru", "russian")
 
 
