@@ -1,6 +1,4 @@
-"""`flan-jax eval`: a checkpoint against the held-out cluster, every template, zero-shot; table and
-picture.
-"""
+"""`flan-jax eval`: evaluates a checkpoint on the held-out cluster, in every template; reports."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ from flan_jax.storage.paths import local_path
 
 @processes.end_together
 def main(argv: list[str] | None = None) -> int:
-    """The verb. Takes a run's directory, or the gin arguments that it was trained with.
+    """Evaluates a run, with its directory or its gin arguments; returns the exit status.
 
     What is in the output's `results.csv` already is not evaluated again.
     """
@@ -43,42 +41,45 @@ def main(argv: list[str] | None = None) -> int:
 
     from flan_jax.training import run_record
 
+    # 1. The model on its mesh, and the checkpoint: mistakes are found before data are prepared.
     run = open_run(flags=flags)
     source = str(run.directory) if flags.checkpoint is None else flags.checkpoint
     checkpoint = local_path(source, "--checkpoint").resolve()
-    own = checkpoint.is_relative_to(run.directory.resolve())
-    _check_name(flags, source, own, run.directory)
+    is_of_run = checkpoint.is_relative_to(run.directory.resolve())
+    _check_name(flags, source, is_of_run, run.directory)
     step = check_parameters(run, source, flags.step)
     if not run.data.eval.names:
         raise UserError(
             "HELD_OUT=none leaves nothing to evaluate; name datasets: "
             "--gin.EVAL_DATASETS=copa+arc_easy."
         )
-    output = (
-        make_directory(str(run.directory))
-        if flags.output is None
-        else make_directory(flags.output, "--output")
-    )
-    results = ResultsStore(output)
-    results.check()
 
-    # Whoever calls a checkpoint untuned means the model that this run began with.
-    whose = run.directory if own or flags.name == UNTUNED else run_directory.run_of(checkpoint)
-    name = flags.name or "tuned"
-    results.check_run(whose, name)
-    # Other models and steps may be evaluated into the same output at the same time.
-    with alone(output, f".eval.{run_name(whose)}.{name}.{step}.lock", "flan-jax eval"):
+    # 2. The results, and the run that the parameters belong to.
+    if flags.output is None:
+        output = make_directory(str(run.directory))
+    else:
+        output = make_directory(flags.output, "--output")
+    results, name = ResultsStore(output), flags.name or "tuned"
+    results.check()
+    # The untuned model is the one that this run began with.
+    is_of_run = is_of_run or name == UNTUNED
+    directory = run.directory if is_of_run else run_directory.run_of(checkpoint)
+    results.check_run(directory, name)
+
+    # 3. Data and evaluation; other models and steps may be evaluated into the same output meanwhile.
+    with alone(output, f".eval.{run_name(directory)}.{name}.{step}.lock", "flan-jax eval"):
         data = prepared(run.data, flags.gin_arguments, only="eval")
         log_left_out(data)
-        log_trained_on(
-            data,
-            run_record.trained_before(run.config.initial_checkpoint_path)
-            if name == UNTUNED
-            else run_record.trained_on(whose, data),
-        )
+        if name == UNTUNED:
+            trained_on = run_record.trained_before(run.config.initial_checkpoint_path)
+        else:
+            trained_on = run_record.trained_on(directory, data)
+        log_trained_on(data, trained_on)
         step, params = read_parameters(run, source, flags.step)
         with run.preemption.handled():
-            finished = make_evaluate(run, data, output, whose)(name, params, step)
+            finished = make_evaluate(run, data, output, directory)(name, params, step)
+
+        # 4. The report.
         return conclude(output, finished, run.preemption.cause)
 
 
@@ -99,25 +100,32 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def _check_name(flags: argparse.Namespace, source: str, own: bool, directory: pathlib.Path) -> None:
-    """Makes sure that no numbers are taken for those of another model."""
-    if flags.name in ("", MAJORITY):
+def _check_name(
+    flags: argparse.Namespace, source: str, is_of_run: bool, directory: pathlib.Path
+) -> None:
+    """Checks that the numbers cannot be confused with those of another model.
+
+    Raises:
+      UserError: if --name is not valid, or missing where it is needed.
+    """
+    name = flags.name
+    if name == "":
+        raise UserError("--name= is empty; give another --name.")
+    if name == MAJORITY:
         raise UserError(
-            f"--name={flags.name} is "
-            f"{'empty' if not flags.name else 'the most frequent class in results'}; give another "
-            "--name."
+            f"--name={name} is the most frequent class in results; give another --name."
         )
-    if flags.name is not None:
-        check_text("--name", flags.name)
-    if flags.name and ("/" in flags.name or flags.name.startswith(".")):
+    if name is not None:
+        check_text("--name", name)
+        if "/" in name or name.startswith("."):
+            raise UserError(
+                f"--name={name} cannot be a folder of predictions; give a --name without / and "
+                "without a dot in front."
+            )
+    elif flags.output is None and not is_of_run:
         raise UserError(
-            f"--name={flags.name} cannot be a folder of predictions; give a --name without / and "
-            "without a dot in front."
-        )
-    if flags.name is None and flags.output is None and not own:
-        raise UserError(
-            f"--checkpoint={source} is not of MODEL_DIR {str(directory)!r}, whose own results have "
-            "the name 'tuned'; give it another --name, or its results another place with --output."
+            f"--checkpoint={source} is not in MODEL_DIR {str(directory)!r}, where results have the "
+            "name 'tuned'; give it another --name, or write its results elsewhere with --output."
         )
 
 

@@ -21,7 +21,7 @@ from support.processes import ended_well
 from support.runs import SMALL, run_here
 from support.two_processes import finish, start_two
 
-ASKED = [
+EVALUATED = [
     "--gin.HELD_OUT=commonsense",
     "--gin.MIXTURE_OR_TASK_NAME=cola",
     "--gin.Data.validation_batches=0",
@@ -35,7 +35,7 @@ TRAINED = [
     "--gin.EVAL_EVERY=2",
     "--gin.EVAL_EVERY_ROWS=2",
     "--gin.UNTUNED_INSTRUCTIONS=baseline",
-    *ASKED,
+    *EVALUATED,
 ]
 # Four forward templates of three datasets, and both inverted ones of the translations.
 PAIRS = 14
@@ -109,7 +109,7 @@ def trained(cache, tmp_path_factory) -> pathlib.Path:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_while_training_some_rows_are_asked_and_at_the_end_all(trained):
+def test_while_training_some_rows_are_evaluated_and_at_the_end_all(trained):
     counts = collections.Counter(
         (r["model"], r["step"], r["instruction_mode"], r["n"])
         for r in table(trained)
@@ -388,7 +388,7 @@ def test_the_best_template_is_chosen_on_validation_rows_once_they_are_evaluated(
     assert "†" not in after and f"| {test[best]:.1f} {best} |" in after
 
 
-def test_a_model_tuned_without_instructions_is_asked_with_them(cache, tmp_path):
+def test_a_model_tuned_without_instructions_is_evaluated_with_them(cache, tmp_path):
     model_dir = tmp_path / "none"
     ran(
         command(
@@ -396,7 +396,7 @@ def test_a_model_tuned_without_instructions_is_asked_with_them(cache, tmp_path):
             cache,
             model_dir,
             *SMALL,
-            *ASKED,
+            *EVALUATED,
             "--gin.TRAIN_STEPS=2",
             "--gin.INSTRUCTIONS=none",
         )
@@ -465,6 +465,8 @@ def test_a_model_tuned_without_instructions_is_asked_with_them(cache, tmp_path):
         ("UNTUNED_INSTRUCTIONS=gpt3", "one of template, none, dataset_name"),
     ],
 )
-def test_settings_that_cannot_be_are_one_sentence(cache, tmp_path, setting, says):
+def test_settings_that_contradict_each_other_are_a_clear_error_message(
+    cache, tmp_path, setting, says
+):
     result = run_here(command("train", cache, tmp_path / "bad", *SMALL, f"--gin.{setting}"))
     assert result.returncode == 2 and says in result.stderr and "Traceback" not in result.stderr

@@ -301,7 +301,7 @@ def test_stop_strings_cut_and_sampling_is_refused(harness):
             lm.generate_until(instances("generate_until", ("Hi", {"max_gen_toks": 10_000})))
 
 
-def test_a_rolling_text_in_windows_tells_each_token_once(harness, monkeypatch):
+def test_a_rolling_text_in_windows_scores_each_token_once(harness, monkeypatch):
     lm, text = harness["harness"], "All happy families are alike."
     ids = [*lm._vocabulary.encode(text), *([] if lm._is_decoder else [1])]
     first = 0 if lm._is_decoder else 1

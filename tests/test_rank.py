@@ -103,8 +103,8 @@ def alone(model, params, source, option, bos_id=0):
             "encoder_segment_ids": jnp.ones((1, len(source)), jnp.int32),
         }
     batch |= {"decoder_input_tokens": given, "decoder_segment_ids": jnp.ones_like(given)}
-    told = np.asarray(plain(model)(params, batch))[0, -len(option) :]
-    return float(told[np.arange(len(option)), option].sum())
+    log_probabilities = np.asarray(plain(model)(params, batch))[0, -len(option) :]
+    return float(log_probabilities[np.arange(len(option)), option].sum())
 
 
 def assert_close(scores, expected):
@@ -121,7 +121,7 @@ def test_packed_options_score_as_each_does_alone(model_and_params):
 
 
 @pytest.mark.parametrize("model_and_params", ["decoder"], indirect=True)
-def test_a_decoder_reads_the_bos_it_is_told_or_none(model_and_params):
+def test_a_decoder_reads_the_given_bos_or_none(model_and_params):
     model, params = model_and_params
     inputs, options = rows(1)
     for bos_id in (7, None):
@@ -349,7 +349,7 @@ def test_a_mesh_changes_no_score(model_and_params):
 
 
 @pytest.mark.devices
-def test_parameters_are_known_again_on_a_mesh(model_and_params):
+def test_parameters_have_the_same_digest_on_a_mesh(model_and_params):
     from flan_jax.evaluation.digests import parameters_digest
     from flan_jax.parallel import partitioning
 

@@ -75,8 +75,10 @@ def their_scores(theirs, source, options) -> list[float]:
     ids = torch.tensor(source, dtype=torch.long).repeat(len(options), 1)
     with torch.no_grad():
         logits = theirs(input_ids=ids, decoder_input_ids=theirs._shift_right(labels)).logits
-    told = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(-1)
-    return (told.double() * (labels >= 0)).sum(-1).tolist()
+    log_probabilities = logits.gather(-1, labels.clamp(min=0)[..., None])[
+        ..., 0
+    ] - logits.logsumexp(-1)
+    return (log_probabilities.double() * (labels >= 0)).sum(-1).tolist()
 
 
 @pytest.mark.parametrize("name", DATASETS)

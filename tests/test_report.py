@@ -356,7 +356,7 @@ def test_steps_are_shown_where_there_are_several():
     ]
 
 
-def test_the_untuned_model_says_how_it_was_asked_if_that_differs():
+def test_the_untuned_model_shows_its_setting_if_that_differs():
     rows = [row("t0", 50.0), row("t0", 40.0, model="untuned", step=0, instruction_mode="baseline")]
     assert "| 40.0 (baseline) |" in table(compare(rows))
     rows[1] = dataclasses.replace(rows[1], shots=3)
@@ -443,7 +443,7 @@ def test_a_baseline_on_other_rows_is_not_held_against_a_number():
     assert compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
 
 
-def test_the_test_split_is_shown_though_a_later_step_was_asked_validation_rows():
+def test_the_test_split_is_shown_though_a_later_step_was_evaluated_on_validation_rows():
     later = row("a", 90.0, model="tuned", step=20, split="validation")
     assert [line.tuned.split for line in compare([row("a", 50.0, model="tuned"), later])] == [
         "test"
@@ -491,7 +491,7 @@ def test_a_run_and_what_was_evaluated_elsewhere_of_it_are_one_model_others_of_it
     ]
 
 
-def test_the_untuned_model_is_that_of_the_run_and_says_if_it_was_asked_in_other_templates():
+def test_the_untuned_model_is_that_of_the_run_and_shows_if_its_templates_differ():
     rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
     assert "| 40.0 ± 0.0 (2 templates) |" in table(compare(rows))
     assert "| 40.0 (1 other templates) |" in table(compare([rows[0], rows[2]]))

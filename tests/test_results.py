@@ -382,7 +382,7 @@ def test_scores_that_are_not_numbers_are_refused():
         list(evaluate_templates([ranked([1])], DATASETS, SETTING, broken, None, alone))
 
 
-def test_a_model_is_known_by_what_decides_its_answers():
+def test_a_model_is_identified_by_what_decides_its_answers():
     config = DecoderConfig(
         128,
         8,
