@@ -349,7 +349,7 @@ def test_a_refused_start_leaves_the_record_of_the_run_as_it_was(finished, cache)
             "--gin.HELD_OUT=reading_comprehension_with_commonsense",
         )
     )
-    assert result.returncode == 2 and "another model" in result.stderr, result.stderr
+    assert result.returncode == 2 and "does not match the model" in result.stderr, result.stderr
     assert (finished / "config.gin").read_bytes() == before
 
 
