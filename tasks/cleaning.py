@@ -1,4 +1,4 @@
-"""Raw rows put in order, where row functions of several clusters do it alike.
+"""Cleaning of raw text that row functions of several clusters share.
 
 The tokenized corpora among the sources put blanks around punctuation and split contractions. Their
 rows may stand beside rows that never were tokenized, so every rule here leaves alone what ordinary
@@ -25,7 +25,7 @@ _MISREAD = re.compile("â€[™˜œ“”¦]|Ã[\xa1-\xbf]")
 def _characters(text: str | None) -> str:
     """The text with the right characters, if it was decoded with a wrong encoding."""
     text = (text or "").translate(_CONTROLS)
-    return _MISREAD.sub(lambda found: found[0].encode("cp1252").decode("utf-8", "replace"), text)
+    return _MISREAD.sub(lambda match: match[0].encode("cp1252").decode("utf-8", "replace"), text)
 
 
 def one_line(text: str | None) -> str:
@@ -67,24 +67,24 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def _pair_of_marks(found: re.Match) -> str:
+def _pair_of_marks(match: re.Match) -> str:
     """The two marks beside what they quote.
 
     They stay if an odd number of marks precedes them and the number of all marks is even.
     """
-    text, before = found.string, found.string[: found.start()]
-    return found[0] if before.count('"') % 2 and text.count('"') % 2 == 0 else f'"{found[1]}"'
+    text, before = match.string, match.string[: match.start()]
+    return match[0] if before.count('"') % 2 and text.count('"') % 2 == 0 else f'"{match[1]}"'
 
 
-def _lone_quotation_mark(found: re.Match) -> str:
+def _lone_quotation_mark(match: re.Match) -> str:
     """The mark without the blank after it if it opens a quotation, else without the one before."""
-    before, text = found.string[: found.start()], found.string
+    before, text = match.string[: match.start()], match.string
     # Every other mark closes; where their number is odd, one of them is missing, or a number has
     # inches.
     closes = (
         before.endswith((*".,?!", *"0123456789")) if text.count('"') % 2 else before.count('"') % 2
     )
-    return '"' + found[2] if closes else found[1] + '"'
+    return '"' + match[2] if closes else match[1] + '"'
 
 
 def _rules(*pairs: tuple[str, Any]) -> tuple[tuple[re.Pattern, Any], ...]:
@@ -109,7 +109,7 @@ _SPLIT_WORDS = _rules(
     (r"(?i)(?<!\S)' n '(?!\S)", "'n'"),
     (r"(?i)(?<!\S)' (?=(?:em|til|cause|bout)\b)", "'"),
 )
-# What stands between words, in this order: what is found, and what stands in its place.
+# Marks between words, in this order: a pattern, and its replacement.
 _MARKS = _rules(
     # Quotation marks with blanks on both sides: a pair; one before a mark, which closes; one
     # without a partner.
@@ -170,9 +170,9 @@ _SPACED_HYPHENS = re.compile(r"(?<![\w-])\w[\w.'-]*(?: - \w[\w'-]*)+(?![\w-])")
 # Words that have a quotation mark of their own.
 _OPENS = re.compile(r"'(?!(?:s|m|re|ve|ll|d|t|em|n|til|cause|bout|tis|twas)\b)[^\W\d]")
 _CLOSES = re.compile(r"[\w.,?!]'[.,;:?!)]*$")
-# Words in -s that own nothing, words that a noun or a quotation must follow, and verbs before a
-# comma and a quotation.
-_OWN_NOTHING = _words(
+# Words in -s that are not possessives, words that a noun or a quotation must follow, and verbs
+# before a comma and a quotation.
+_NOT_POSSESSIVE = _words(
     "always as does goes has his hers is its ours plus says theirs this thus us was yes yours"
 )
 _LEADS = _words(": a an and as called for her his its my named of or our the their with your")
@@ -182,7 +182,7 @@ _SAYING = _words(
 )
 # A mark that should open, or close, and stands on the wrong side; after a digit or punctuation it
 # may be right.
-_TURNED = (re.compile(r'[^\W\d]" '), re.compile(r'[^\s.,?!:;] "\w'))
+_WRONG_SIDE = (re.compile(r'[^\W\d]" '), re.compile(r'[^\s.,?!:;] "\w'))
 # What only tokenized text has.
 _TOKENIZED = re.compile(r"\w [.,?!](?=\s|$)|\w (?:n't|'(?:s|m|re|ve|ll))\b|[$£€] \d")
 
@@ -193,7 +193,7 @@ def _hyphenated(text: str, tokenized: bool) -> str:
         text = re.sub(
             r"(?<![A-Z]\w)\b((?<![A-Z][a-z] )[A-Z][a-z]+) - (?=[A-Z][a-z]+\b)", r"\1-", text
         )
-    return _SPACED_HYPHENS.sub(lambda found: _joined(found[0].split(" - "), tokenized), text)
+    return _SPACED_HYPHENS.sub(lambda match: _joined(match[0].split(" - "), tokenized), text)
 
 
 def _joined(words: list[str], tokenized: bool) -> str:
@@ -284,7 +284,7 @@ def _is_owner(words: list[str], place: int) -> bool:
     owns = (
         before.endswith("s")
         and not before.endswith(("'s", "’s"))
-        and before.lower() not in _OWN_NOTHING
+        and before.lower() not in _NOT_POSSESSIVE
     )
     return owns and behind[:1].isalnum()
 
@@ -294,19 +294,21 @@ def _leads(words: list[str], place: int) -> bool:
     return before in _LEADS or before == "," and words[place - 2].lower() in _SAYING
 
 
-def _turned(text: str) -> str:
+def _moved(text: str) -> str:
     """The text with marks beside a wrong word ('said" I am" and') moved to the right one."""
     parts = text.split('"')
     if len(parts) % 2 == 0:
         return text
-    turned = [
-        bool(_TURNED[i % 2].search(f'{before[-2:]}"{after[:1]}'))
+    wrong_side = [
+        bool(_WRONG_SIDE[i % 2].search(f'{before[-2:]}"{after[:1]}'))
         for i, (before, after) in enumerate(zip(parts, parts[1:]))
     ]
-    # Two in a row are well placed, and it is another one that has no partner.
-    if not any(turned) or any(first and second for first, second in zip(turned, turned[1:])):
+    # If two in a row look wrong, they are right, and another mark has no partner.
+    if not any(wrong_side) or any(
+        first and second for first, second in zip(wrong_side, wrong_side[1:])
+    ):
         return text
-    for i, wrong in enumerate(turned):
+    for i, wrong in enumerate(wrong_side):
         if wrong and i % 2:
             parts[i], parts[i + 1] = parts[i].rstrip(), " " + parts[i + 1]
         elif wrong:
@@ -315,14 +317,14 @@ def _turned(text: str) -> str:
 
 
 def _detokenized_line(text: str, tokenized: bool) -> str:
-    text = re.sub(r"(?i)-[lr][rsc]b-", lambda found: _BRACKETS[found[0].lower()], text)
+    text = re.sub(r"(?i)-[lr][rsc]b-", lambda match: _BRACKETS[match[0].lower()], text)
     text = re.sub(r"(?<!\S)` ([^`]*?) '(?!\S)", r"'\1'", _quotation_marks(text))
     for pattern, new in _SPLIT_WORDS:
         text = pattern.sub(new, text)
     text = _apostrophes(text)
     for pattern, new in _MARKS:
         text = pattern.sub(new, text)
-    return _hyphenated(_turned(text) if tokenized else text, tokenized)
+    return _hyphenated(_moved(text) if tokenized else text, tokenized)
 
 
 def detokenized(text: str | None) -> str:

@@ -181,8 +181,7 @@ HELLASWAG = Dataset(
 
 def _piqa_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     solutions = [one_line(raw["sol1"]), one_line(raw["sol2"])]
-    # The solution that is not right: only the turned-around template shows it, beside the right
-    # one.
+    # The wrong solution: only the inverted template shows it, beside the right one.
     goal = one_line(raw["goal"])
     goal = (
         f"{goal.rstrip(' ,')} ..."
@@ -245,7 +244,7 @@ PIQA = Dataset(
 
 
 def _story_cloze_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
-    # The label counts from one; -1 stands for none.
+    # Labels count from 1; -1 means that there is none.
     endings = [one_line(csv_field(ending)) for ending in raw["endings"]]
     return _choice({"context": lines(csv_field(raw["context"]))}, endings, raw["label"] - 1)
 

@@ -14,8 +14,8 @@ from flan_jax.tasks.cleaning import detokenized, ended
 def _mark(text: str, pronoun: str) -> str:
     """The text with the first occurrence of the pronoun in brackets, if it occurs."""
     whole = rf"(?<!\w){re.escape(pronoun)}(?!\w)"
-    found = re.search(whole, text) or re.search(whole, text, re.IGNORECASE)
-    return f"{text[: found.start()]}[{found.group()}]{text[found.end() :]}" if found else text
+    match = re.search(whole, text) or re.search(whole, text, re.IGNORECASE)
+    return f"{text[: match.start()]}[{match.group()}]{text[match.end() :]}" if match else text
 
 
 def _mark_word(text: str, pronoun: str, index: int) -> str:
@@ -36,7 +36,7 @@ def _as_in(text: str, phrase: str) -> str:
 
 def _small_article(phrase: str) -> str:
     """The phrase without the capital letter that its article has at the head of a sentence."""
-    return re.sub(r"^(?:The|An?)(?= )", lambda found: found.group().lower(), phrase)
+    return re.sub(r"^(?:The|An?)(?= )", lambda match: match.group().lower(), phrase)
 
 
 def _wsc_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
@@ -126,7 +126,7 @@ def _wsc273_hub_row(raw: dict[str, Any]) -> dict[str, Any]:
         options = [
             re.sub(
                 r"^(?:The|An?|My|Your|His|Her|Our|Their)(?= )",
-                lambda found: found.group().lower(),
+                lambda match: match.group().lower(),
                 option,
             )
             for option in options

@@ -15,7 +15,7 @@ CANNOT_ANSWER = "cannot answer"
 
 
 # CoQA: a raw row is a story with a whole conversation. It becomes one example, as in the paper's
-# code, which however asks for all answers at once as a numbered list. Here the last question is to
+# code, where however all answers are the target, as a numbered list. Here the last question is to
 # be answered, with all turns before it shown: later questions can be understood, and the answer is
 # a short one that F1 over words can judge.
 
@@ -470,7 +470,7 @@ PARA_CRAWL = {
     "metrics": ("edit_similarity",),
 }
 
-# Punctuation by Unicode category, but these signs carry meaning that nobody could put back ...
+# Punctuation by Unicode category, but these signs carry a meaning that cannot be restored ...
 _NOT_PUNCTUATION = frozenset("%&@#*/\\‰§†‡")
 # ... and these count as quotation marks in running text.
 _QUOTES = frozenset("`´")

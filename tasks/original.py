@@ -31,9 +31,9 @@ class Original(NamedTuple):
 # What concerns every dataset.
 EVERYWHERE = (
     Departure(
-        "ten templates of its own wording",
-        "ten or more, worded anew, at most three of them inverted",
-        "FLAN's hold 33 that cannot be answered from their input, 16 repetitions or "
+        "ten templates",
+        "ten or more in new words, at most three of them inverted",
+        "FLAN's include 33 that cannot be answered from their input, 16 repetitions or "
         "near-repetitions, and wrong directions",
     ),
     Departure(
@@ -44,16 +44,16 @@ EVERYWHERE = (
     Departure(
         "up to 9 rows a shard are lost where templates are batched",
         "no row is lost; dropped rows are counted",
-        "a data set of 50 rows may lose all of them",
+        "a dataset of 50 rows may lose all of them",
     ),
     Departure(
         "the dialogue marks of LaMDA around every input",
         "none",
-        "they mean nothing to other models",
+        "they have no meaning for other models",
     ),
     Departure(
         "options in one order",
-        "the same by default; OPTIONS_STYLE offers others",
+        "the same by default; OPTIONS_STYLE has others",
         "FLAN has no other",
     ),
     Departure(
@@ -63,22 +63,22 @@ EVERYWHERE = (
     ),
     Departure(
         (
-            "few-shot: 1, 2, 3, 5, 10 exemplars, or 16 within 960 tokens, with one exemplar "
-            "perhaps the row itself"
+            "few-shot: 1, 2, 3, 5, 10 exemplars, or 16 within 960 tokens; an exemplar may be "
+            "the row itself"
         ),
         "SHOTS of any number, as many as fit beside the row; never the row itself; SHOTS=16 with "
         "inputs of 960 tokens is FLAN's last setting",
-        "the length is the model's own; a row that is its own exemplar is answered already",
+        "lengths depend on the model; a row that is its own exemplar has its answer in the input",
     ),
     Departure(
         "texts longer than 1,024 tokens lose their end, question included",
-        "the longest field is shortened",
-        "the question has to stay",
+        "the longest field is truncated",
+        "the question must stay",
     ),
     Departure(
-        "no other dataset than those of related clusters leaves training",
-        "datasets that share text leave it, too; RELATED='paper' is FLAN's rule",
-        "up to 98 % of held-out rows stood in the training rows",
+        "only the datasets of related clusters do not train",
+        "datasets that share text do not train, either; RELATED='paper' is FLAN's rule",
+        "up to 98 % of held-out rows were in the training rows",
     ),
     Departure("rates count raw rows", "rates count usable rows", "dropped rows are not drawn"),
 )
@@ -89,7 +89,9 @@ _LOWER = Departure(
     "one spelling in all inference sets",
 )
 _ACCURACY = Departure(
-    "F1 stands first", "accuracy stands first, F1 beside it", "the paper's tables give accuracy"
+    "F1 is the first metric",
+    "accuracy is the first metric, F1 the second",
+    "the paper's tables have accuracy",
 )
 _BOTH_SCORES = Departure(
     "ROUGE", "ROUGE and BLEU", "BLEU is what the dataset's own evaluation reports"

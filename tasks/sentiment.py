@@ -2,7 +2,7 @@
 
 Four datasets with the options 'negative' and 'positive': film reviews (IMDB), tweets
 (Sentiment140), single sentences of film critics (SST-2) and reviews of local businesses (Yelp).
-None has a turned-around template: a text cannot be found from its sentiment alone.
+None has an inverted template: a text cannot be found from its sentiment alone.
 """
 
 import html

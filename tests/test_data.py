@@ -400,7 +400,7 @@ def test_the_first_ten_templates_hold_the_inverted_ones():
 def test_relations_are_between_datasets_of_the_catalogue_that_the_paper_does_not_count_as_one():
     for relation in RELATIONS:
         pairs = itertools.product(
-            map(CATALOGUE.__getitem__, relation.one), map(CATALOGUE.__getitem__, relation.other)
+            map(CATALOGUE.__getitem__, relation.first), map(CATALOGUE.__getitem__, relation.second)
         )
         assert all(one.paper_dataset != other.paper_dataset for one, other in pairs)
     assert (

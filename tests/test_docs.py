@@ -215,7 +215,7 @@ def test_the_table_of_splits_is_what_the_code_gives():
         assert set(re.findall(r"\w+", sharing)) == set(split.dropped) - set(papers.dropped), name
     for relation in RELATIONS:
         assert (
-            f"| {', '.join(relation.one)} | {', '.join(relation.other)} | {relation.why} | "
+            f"| {', '.join(relation.first)} | {', '.join(relation.second)} | {relation.why} | "
             f"{relation.measured or 'not measured'} |"
             in section("ablations.md", "Datasets that share their text")
         )

@@ -27,14 +27,14 @@ class Relation:
     """Two sides that share text: each dataset of one side is related to each of the other.
 
     Attributes:
-      one, other: names of datasets.
+      first, second: names of datasets.
       why: the text that they share.
       measured: how much, on which rows. "All rows" are those of all splits in a sample of real
         rows; None where no rows of one side were available.
     """
 
-    one: tuple[str, ...]
-    other: tuple[str, ...]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
     why: str
     measured: str | None
 
@@ -132,7 +132,10 @@ def shared_texts(train: Iterable[str], evaluated: Iterable[str]) -> list[SharedT
     shared = []
     for name in train:
         for relation in RELATIONS:
-            for mine, theirs in ((relation.one, relation.other), (relation.other, relation.one)):
+            for mine, theirs in (
+                (relation.first, relation.second),
+                (relation.second, relation.first),
+            ):
                 related = tuple(other for other in evaluated if other in theirs)
                 if name in mine and related:
                     shared.append(SharedText(name, related, relation))
