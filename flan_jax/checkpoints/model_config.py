@@ -13,6 +13,8 @@ from flan_jax.models.architectures import ARCHITECTURES
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+# Of a published model whose files have no dropout rate; Raffel et al., 2020, section 3.1.2.
+_DROPOUT_RATES = {"t5": 0.1, "decoder": 0.0}
 _LAYER_COUNTS = ("num_layers", "num_encoder_layers", "num_decoder_layers")
 
 
@@ -35,6 +37,7 @@ def make_config(architecture: str, fields: Mapping[str, Any], path: object) -> A
         for field in dataclasses.fields(config_class)
         if field.default is not dataclasses.MISSING
     }
+    defaults |= {"dropout_rate": _DROPOUT_RATES[architecture]}
     try:
         return config_class(**{**defaults, **fields, "dtype": "float32"})
     except UserError as error:

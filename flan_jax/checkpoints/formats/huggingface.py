@@ -182,7 +182,7 @@ def write_huggingface(
     family = contents["model_type"]
     tensors = {
         theirs: _as_stored(checkpoint.tensors[name], family, name)
-        for name, theirs in _tensor_names(family, checkpoint.tensors).items()
+        for name, theirs in _tensor_names(family, parameter_shapes(checkpoint.config)).items()
     }
     shapes = {
         theirs: (tensor.shape, np.dtype(dtype or tensor.dtype))
