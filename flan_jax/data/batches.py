@@ -1,5 +1,7 @@
-"""`Batches.at(step)`: the packed batch of a step, a pure function of the plan, whatever the hosts
-or devices.
+"""`Batches.at(step)`: the packed batch of a step, a pure function of the plan.
+
+It depends neither on the steps before it nor on hosts or devices, so that a resumed run continues
+with the same batches.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from flan_jax.data.packing import Member, Plan
 from flan_jax.data.shards import TrainShard
 from flan_jax.errors import UserError
 
-_EPOCHS_OPEN = 2  # of each dataset
+_MAX_OPEN_EPOCHS = 2  # of each dataset
 
 
 class Batches:
@@ -22,7 +24,7 @@ class Batches:
     Args:
       plan: which examples share which row.
       members: the mixture.
-      open_shard: (dataset, epoch) -> its tokens.
+      open_shard: (dataset, epoch) -> its tokens, None if they are not in the cache.
       layout: how examples lie in a row.
       batch_size: B, rows of a global batch.
     """
@@ -40,14 +42,22 @@ class Batches:
         self._shards: dict[tuple[int, int], TrainShard] = {}
 
     def __len__(self) -> int:
-        """Batches that the plan holds; the last may end in rows of padding."""
+        """Number of batches in the plan; the last may end in rows of padding."""
         return -(-len(self.plan) // self.batch_size)
 
     def at(self, step: int, begin: int = 0, end: int | None = None) -> dict[str, np.ndarray]:
-        """Rows begin:end of the global batch of a step (0-based).
+        """Returns rows begin:end of the global batch of a step.
+
+        Args:
+          step: counted from 0.
+          begin, end: the rows; None for all that follow.
 
         Returns:
-          The layout's features, each int32 [end - begin, ...]; see `layouts`.
+          The layout's features, each int32 [end - begin, L]; see `layout`.
+
+        Raises:
+          IndexError: if the plan has no such step.
+          UserError: if the cache has lost a shard.
         """
         if not 0 <= step < len(self):
             raise IndexError(f"the plan holds steps 0 to {len(self) - 1}, not {step}")
@@ -60,38 +70,36 @@ class Batches:
         )
 
     def tokens_at(self, step: int) -> int:
-        """Tokens of the global batch of a step, inputs and targets, without padding."""
+        """Returns the tokens of a step's global batch, inputs and targets, without padding."""
         return int(sum(shard.tokens[index] for shard, index in self._examples(self._begins(step))))
 
     def datasets_at(self, step: int) -> list[str]:
-        """Names of the datasets that the batch of a step holds, sorted."""
+        """Returns the names of the datasets in the batch of a step, sorted."""
         begins = self._begins(step)
-        return sorted(
-            {self.members[m].name for m in set(self.plan.member[begins[0] : begins[-1]].tolist())}
-        )
+        members = set(self.plan.member[begins[0] : begins[-1]].tolist())
+        return sorted(self.members[number].name for number in members)
 
     def _begins(self, step: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Where the examples of the rows begin:end lie in the plan: int64 [end - begin + 1]."""
-        rows = step * self.batch_size + np.arange(
-            begin, (self.batch_size if end is None else end) + 1
-        )
+        end = self.batch_size if end is None else end
+        rows = step * self.batch_size + np.arange(begin, end + 1)
         return self.plan.begins[np.minimum(rows, len(self.plan))]
 
     def _examples(self, begins: np.ndarray) -> list[tuple[TrainShard, int]]:
         """The shard, and the row in it, of each example of these rows."""
         part = slice(begins[0], begins[-1])
-        columns = (self.plan.member, self.plan.epoch, self.plan.index)
-        return [
-            (self._shard(m, e), i)
-            for m, e, i in zip(*(column[part].tolist() for column in columns))
-        ]
+        members, epochs, indices = (
+            column[part].tolist() for column in (self.plan.member, self.plan.epoch, self.plan.index)
+        )
+        return [(self._shard(m, e), i) for m, e, i in zip(members, epochs, indices)]
 
     def _shard(self, member: int, epoch: int) -> TrainShard:
         key = (member, epoch)
         if key not in self._shards:
             # A batch needs an epoch of a dataset, seldom two; those before are closed.
-            while sum(m == member for m, _ in self._shards) >= _EPOCHS_OPEN:
-                del self._shards[min(k for k in self._shards if k[0] == member)]
+            open_epochs = sorted(k for k in self._shards if k[0] == member)
+            for before in open_epochs[: len(open_epochs) + 1 - _MAX_OPEN_EPOCHS]:
+                del self._shards[before]
             self._shards[key] = self._opened(self.members[member].name, epoch)
         return self._shards[key]
 
@@ -99,7 +107,7 @@ class Batches:
         shard = self._open_shard(name, epoch)
         if shard is None:
             raise UserError(
-                f"the token cache has lost epoch {epoch} of {name}; run the same command again, "
-                "which renders it and goes on."
+                f"epoch {epoch} of {name} is not in the token cache any more; the same command "
+                "renders it again and resumes."
             )
         return shard

@@ -212,7 +212,7 @@ class TokenCache:
     def render_eval(
         self, dataset: Dataset, split: str, template: Template, max_rows: int | None = None
     ) -> Shard:
-        """Renders an evaluation shard; of more than `max_rows` rows, a sample (see `rows.sample`)."""
+        """Renders an evaluation shard of all rows, or of a sample; see `rows.sample`."""
         encoder = self._encoder(dataset)
         counts: collections.Counter[str] = collections.Counter()
         rows = self._rows(dataset, split, counts)

@@ -1,9 +1,7 @@
-"""The check of a source: the first rows of every split of a dataset, rendered in every way that a
-run can choose.
+"""The check of a source: the first rows of a dataset, rendered in every way a run can choose.
 
 A dataset is 'ok', 'manual' (its rows must be fetched by hand, and the steps are given),
-'unavailable' (with the reason) or 'failed': rows that cannot be read, or that a template makes
-nothing of.
+'unavailable' (with the reason) or 'failed': rows that cannot be read or rendered.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from typing import Any
 from flan_jax.catalogue.records import Dataset, Drop, Template
 from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, Rendered, render
 from flan_jax.catalogue.row_fields import read_row
+from flan_jax.data.sources.base import Source
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
@@ -27,8 +26,8 @@ HEADER = f"{'status':<12}{'dataset':<36}rows read"
 
 
 @dataclasses.dataclass
-class Report:
-    """What a check found out about a dataset.
+class DatasetReport:
+    """The results of the check of a dataset.
 
     Attributes:
       name, cluster: of the dataset.
@@ -52,8 +51,8 @@ class Report:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def table_row(report: Report) -> str:
-    """The report as a row under `HEADER`, with what is missing or wrong indented below it."""
+def table_row(report: DatasetReport) -> str:
+    """Returns the report as a row under `HEADER`, with what is missing or wrong indented below."""
     rows = ", ".join(f"{split} {count}" for split, count in report.rows.items())
     dropped = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
     reasons = [f"{split}: {why}" for split, why in report.unavailable.items()]
@@ -61,16 +60,14 @@ def table_row(report: Report) -> str:
         reasons = [report.manual]
     elif report.status == "unavailable":
         reasons = list(report.unavailable.values())[:1]
-    line = f"{report.status:<12}{report.name:<36}{rows}" + (
-        f" (left out: {dropped})" if dropped else ""
-    )
-    return "\n".join(
-        [line.rstrip(), *(f"{'':<12}{detail}" for detail in report.problems + reasons)]
-    )
+    line = f"{report.status:<12}{report.name:<36}{rows}"
+    line += f" (left out: {dropped})" if dropped else ""
+    details = [f"{'':<12}{detail}" for detail in report.problems + reasons]
+    return "\n".join([line.rstrip(), *details])
 
 
-def summary(reports: Sequence[Report], source: str) -> str:
-    """The line below the table: how many datasets have which status."""
+def summary(reports: Sequence[DatasetReport], source: str) -> str:
+    """Returns the line below the table: how many datasets have which status."""
     count = collections.Counter(report.status for report in reports)
     by_hand = f", {count['manual']} to be fetched by hand" if count["manual"] else ""
     return (
@@ -80,40 +77,19 @@ def summary(reports: Sequence[Report], source: str) -> str:
     )
 
 
-def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
-    """Renders the first `num_rows` rows of each split in every template, options style and
-    instruction mode.
+def check_dataset(source: Source, dataset: Dataset, num_rows: int) -> DatasetReport:
+    """Returns a report on the first rows of each split, rendered in every way a run can choose.
 
     Each row is rendered alone and after the row before it, which stands for an exemplar.
+
+    Args:
+      source: where the rows are.
+      dataset: a record of the catalogue.
+      num_rows: how many rows of each split.
     """
-    report = Report(dataset.name, dataset.cluster, templates=len(dataset.templates))
+    report = DatasetReport(dataset.name, dataset.cluster, templates=len(dataset.templates))
     for split in dataset.splits:
-        place = split
-        try:
-            if why := source.available(dataset, split):
-                report.unavailable[split] = why
-                continue
-            report.rows[split], shot, unusable = 0, None, None
-            for index, raw in itertools.islice(
-                source.rows(dataset, source.spec(dataset, split)), _MOST_UNUSABLE
-            ):
-                if report.rows[split] >= num_rows and (shot is not None or num_rows == 0):
-                    break
-                place = f"{split}/{index}"
-                row = read_row(dataset, raw)
-                if isinstance(row, Drop):
-                    report.dropped[row.reason] += 1
-                    unusable = unusable or f"{place} ({row.reason}) is {shown(raw)}"
-                else:
-                    _check_row(dataset, row, shot, place, report)
-                    shot = row
-                report.rows[split] += 1
-            if shot is None and report.rows[split]:
-                report.problems.append(
-                    f"{split}: no row of {report.rows[split]:,} is usable; {unusable}"
-                )
-        except Exception as error:  # One dataset that cannot be read must not hide the others.
-            report.problems.append(f"{place}: {_first_line(error)}")
+        _check_split(source, dataset, split, num_rows, report)
     if report.problems:
         report.status = "failed"
     elif not any(report.rows.values()):
@@ -122,9 +98,39 @@ def check_dataset(source, dataset: Dataset, num_rows: int) -> Report:
     return report
 
 
+def _check_split(
+    source: Source, dataset: Dataset, split: str, num_rows: int, report: DatasetReport
+) -> None:
+    """Checks the first rows of a split, and reads on until one is usable."""
+    place, exemplar, unusable = split, None, None
+    try:
+        why = source.available(dataset, split)
+        if why:
+            report.unavailable[split] = why
+            return
+        report.rows[split] = 0
+        rows = source.rows(dataset, source.spec(dataset, split))
+        for index, raw in itertools.islice(rows, _MOST_UNUSABLE):
+            if report.rows[split] >= num_rows and (exemplar is not None or num_rows == 0):
+                break
+            place = f"{split}/{index}"
+            row = read_row(dataset, raw)
+            if isinstance(row, Drop):
+                report.dropped[row.reason] += 1
+                unusable = unusable or f"{place} ({row.reason}) is {shown(raw)}"
+            else:
+                _check_row(dataset, row, exemplar, place, report)
+                exemplar = row
+            report.rows[split] += 1
+    except Exception as error:  # a dataset that cannot be read must not hide the others
+        report.problems.append(f"{place}: {_first_line(error)}")
+        return
+    if exemplar is None and report.rows[split]:
+        report.problems.append(f"{split}: no row of {report.rows[split]:,} is usable; {unusable}")
+
+
 def _ways(dataset: Dataset) -> Iterator[tuple[str, str, tuple[Template, ...]]]:
-    """(options style, instruction mode, templates) for all that a run can choose and that makes a
-    difference.
+    """Yields (options style, instruction mode, templates) for each way that makes a difference.
 
     Where a mode shows nothing of a template's text, one template stands for all of its kind.
     Letters without a list of options are left out: a run refuses them.
@@ -143,13 +149,15 @@ def _ways(dataset: Dataset) -> Iterator[tuple[str, str, tuple[Template, ...]]]:
 
 
 def _check_row(
-    dataset: Dataset, row: dict[str, Any], shot: dict[str, Any] | None, place: str, report: Report
+    dataset: Dataset,
+    row: dict[str, Any],
+    exemplar: dict[str, Any] | None,
+    place: str,
+    report: DatasetReport,
 ) -> None:
-    """Renders a row in every way, alone and after another row as an exemplar, and adds the problems
-    to the report.
-    """
+    """Renders a row in every way, alone and after an exemplar; reports the problems."""
     for style, mode, templates in _ways(dataset):
-        for exemplars in [()] if shot is None else [(), (shot,)]:
+        for exemplars in [()] if exemplar is None else [(), (exemplar,)]:
             seen: dict[str, str] = {}
             for template in templates:
                 text = render(
@@ -170,7 +178,7 @@ def _check_row(
 
 
 def _add_problem(
-    report: Report, place: str, template: str, problem: str, way: tuple[str, str, int]
+    report: DatasetReport, place: str, template: str, problem: str, way: tuple[str, str, int]
 ) -> None:
     """Adds a problem once: the first row with it, and the first way of rendering, stand for all."""
     style, mode, shots = way
@@ -184,13 +192,13 @@ def _add_problem(
 
 
 def _problem(template: Template, text: Rendered) -> str | None:
-    """What is wrong with a rendered row, if anything."""
+    """What is wrong with a rendered row; None if nothing is."""
     if not text.inputs.strip() or not text.targets.strip():
         return "is empty"
     if text.inputs != text.inputs.strip() or text.targets != text.targets.strip():
         return "begins or ends with white space"
     if text.options is not None and text.answer not in text.options:
-        return f"has the answer {text.answer!r}, which is no option"
+        return f"has the answer {text.answer!r}, which is not an option"
     if text.options is not None and any(not option for option in text.options):
         return "has an empty option"
     if template.kind == "forward" and text.targets != text.answer:

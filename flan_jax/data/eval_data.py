@@ -198,7 +198,7 @@ class EvalData:
     def counts(
         self, dataset: Dataset, template: Template, protocol: Protocol | None = None
     ) -> dict[str, int]:
-        """Returns what was counted in a shard of the cache: 'rows', 'rows read', dropped, truncated."""
+        """Returns what was counted in a shard: 'rows', 'rows read', dropped, truncated."""
         packs = self._caches[self._config.instructions].packs
         return packs.find(self.key(dataset, template, protocol)).meta["counts"]
 

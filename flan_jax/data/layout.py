@@ -1,5 +1,6 @@
-"""How examples lie in a packed row: inputs and targets apart for an encoder-decoder, one after the
-other for a decoder.
+"""How examples lie in a packed row.
+
+Inputs and targets are apart for an encoder-decoder, one after the other for a decoder-only model.
 
 Feature names are those of SeqIO's feature converters. Shape letters: B batch, S source and T target
 length, L = S + T.
@@ -50,26 +51,25 @@ class EncoderDecoderLayout:
         return self.input_length, self.target_length
 
     def sizes(self, shard: TrainShard) -> np.ndarray:
-        """What each example takes of `capacity`: int64 [examples, 2]."""
+        """Returns what each example takes of `capacity`: int64 [examples, 2]."""
         return np.stack([shard.inputs.lengths, shard.targets.lengths], axis=1)
 
     def shapes(self, batch_size: int) -> dict[str, tuple[int, int]]:
-        """Shape of each feature of a batch: [B, S] or [B, T]."""
-        return {
-            name: (
-                batch_size,
-                self.input_length if name.startswith("encoder") else self.target_length,
-            )
-            for name in self.features
-        }
+        """Returns the shape of each feature of a batch: [B, S] or [B, T]."""
+        shapes = {}
+        for name in self.features:
+            is_input = name.startswith("encoder")
+            shapes[name] = (batch_size, self.input_length if is_input else self.target_length)
+        return shapes
 
     def batch(
         self, inputs: Tokens, targets: Tokens, counts: Sequence[int]
     ) -> dict[str, np.ndarray]:
-        """The features of B rows: row b holds the next `counts[b]` examples.
+        """Returns the features of B rows: row b holds the next `counts[b]` examples.
 
         Args:
-          inputs, targets: the tokens of each example.
+          inputs: the tokens of each example's inputs.
+          targets: the tokens of each example's targets.
           counts: B numbers.
 
         Returns:
@@ -88,11 +88,11 @@ class EncoderDecoderLayout:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderLayout:
-    """Rows of a decoder-only model: each example is its inputs and then its targets, the loss is on
-    the targets.
+    """Rows of a decoder-only model: an example is its inputs and then its targets.
 
-    `decoder_causal_attention` marks what may be seen both ways: the first position, which reads
-    `bos_id`, and those that read the input tokens (as SeqIO's PrefixLM converter has it).
+    The loss is on the targets. `decoder_causal_attention` marks what may be seen both ways: the
+    first position, which reads `bos_id`, and those that read the input tokens (as SeqIO's PrefixLM
+    converter has it).
     """
 
     input_length: int
@@ -114,17 +114,17 @@ class DecoderLayout:
         return (self.input_length + self.target_length,)
 
     def sizes(self, shard: TrainShard) -> np.ndarray:
-        """What each example takes of `capacity`: int64 [examples, 1]."""
+        """Returns what each example takes of `capacity`: int64 [examples, 1]."""
         return (shard.inputs.lengths + shard.targets.lengths)[:, None]
 
     def shapes(self, batch_size: int) -> dict[str, tuple[int, int]]:
-        """Shape of each feature of a batch: [B, L]."""
+        """Returns the shape of each feature of a batch: [B, L]."""
         return dict.fromkeys(self.features, (batch_size, *self.capacity))
 
     def batch(
         self, inputs: Tokens, targets: Tokens, counts: Sequence[int]
     ) -> dict[str, np.ndarray]:
-        """The features of B rows, as `EncoderDecoderLayout.batch`."""
+        """Returns the features of B rows, as `EncoderDecoderLayout.batch`."""
         prefixes = _lengths(inputs)
         pieces = [piece for example in zip(inputs, targets) for piece in example]
         laid = _lay(pieces, prefixes + _lengths(targets), counts, *self.capacity)
@@ -139,7 +139,12 @@ Layout = EncoderDecoderLayout | DecoderLayout
 
 
 def make_layout(architecture: str, input_length: int, target_length: int, bos_id: int) -> Layout:
-    """The layout of ARCHITECTURE.
+    """Returns the layout of ARCHITECTURE.
+
+    Args:
+      architecture: 't5' or 'decoder'.
+      input_length, target_length: S and T, most tokens of an example.
+      bos_id: what the decoder reads first.
 
     Raises:
       UserError: for an unknown architecture.
@@ -174,8 +179,11 @@ class _Laid:
     lengths: np.ndarray
 
     def parted(self, heads: np.ndarray, of_head: int, of_rest: int) -> np.ndarray:
-        """One value on the first `heads` [examples] tokens of each example, another on the rest:
-        int32 [B, L].
+        """Returns int32 [B, L]: `of_head` on each example's first `heads` tokens, then `of_rest`.
+
+        Args:
+          heads: int [examples].
+          of_head, of_rest: the two values; padding has 0.
         """
         values = np.array([of_head, of_rest], np.int32) * ~self.is_padding[:, None]
         parts = np.zeros((len(self.lengths), 2), np.int64)
@@ -185,9 +193,7 @@ class _Laid:
         return np.repeat(values.reshape(-1), parts.reshape(-1)).reshape(self.tokens.shape)
 
     def decoder_features(self, bos_id: int) -> dict[str, np.ndarray]:
-        """What both layouts have: the tokens to be predicted, and those shifted right within their
-        segments.
-        """
+        """Returns the features of both layouts: targets, and targets shifted right, by segment."""
         shifted = np.empty(self.tokens.size, np.int32)
         shifted[1:] = self.tokens.reshape(-1)[:-1]
         begins = self.lengths > 0

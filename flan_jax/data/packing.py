@@ -28,10 +28,13 @@ from flan_jax.storage.hashing import permutation, random_bits
 WINDOWS = (1_024, 8_192)
 # Part of the key of saved plans: raise it when draws or packing change.
 FORMAT = 2
-# So many examples of a window, or up to twice as many, say which rule packs it.
+# The packing rule of a window is chosen by packing so many of its examples, or up to twice as many.
 _SAMPLE = 512
-# Epochs whose lengths are held while windows are packed.
+# Tables of lengths, one an epoch, that are kept in memory while windows are packed.
 _TABLES = 256
+
+# (dataset, epoch) -> int [rows, D]: what each example takes of a row; None if not built yet.
+Lengths = Callable[[str, int], np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +47,10 @@ class Member:
 
 
 class MissingEpochs(Exception):
-    """The plan needs training shards that are not in the cache yet: `wanted` holds (dataset, epoch)
-    pairs.
+    """The plan needs training shards that are not in the cache.
+
+    Attributes:
+      wanted: their (dataset, epoch) pairs.
     """
 
     def __init__(self, wanted: set[tuple[str, int]]):
@@ -75,20 +80,20 @@ class Plan:
         return len(self.begins) - 1
 
     def row(self, number: int) -> list[tuple[int, int, int]]:
-        """(member, epoch, index) of each example in a packed row."""
+        """Returns (member, epoch, index) of each example in a packed row."""
         part = slice(self.begins[number], self.begins[number + 1])
         return list(
             zip(self.member[part].tolist(), self.epoch[part].tolist(), self.index[part].tolist())
         )
 
     def epochs(self) -> list[tuple[int, int]]:
-        """(member, epoch) of every shard that the plan takes examples from."""
+        """Returns (member, epoch) of every shard that the plan takes examples from."""
         width = int(self.epoch.max(initial=0)) + 1
         used = np.flatnonzero(np.bincount(self.member.astype(np.int64) * width + self.epoch))
         return [divmod(number, width) for number in used.tolist()]
 
     def filled_text(self) -> str:
-        """How full the rows are, in words."""
+        """Returns how full the rows are, in words."""
         shares = (self.filled[0] / self.filled[1]).tolist()
         if len(shares) == 1:
             return f"{shares[0]:.1%} of tokens"
@@ -97,14 +102,12 @@ class Plan:
     def save(self, path: pathlib.Path) -> None:
         """Writes the plan to an .npz file, whole or not at all."""
         file = io.BytesIO()
-        np.savez(
-            file, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        )
+        np.savez(file, **vars(self))
         write_file(path, file.getvalue())
 
     @classmethod
     def load(cls, path: pathlib.Path) -> Plan | None:
-        """Reads what `save` wrote; None if there is nothing, or nothing whole."""
+        """Returns the plan in a file of `save`; None if there is no such file, or it is damaged."""
         try:
             with np.load(path) as file:
                 plan = cls(**file)
@@ -118,36 +121,41 @@ class Plan:
 
 def make_plan(
     members: list[Member],
-    lengths: Callable[[str, int], np.ndarray | None],
+    lengths: Lengths,
     capacity: tuple[int, ...],
     seed: int,
     rows: int,
     pack: bool = True,
 ) -> Plan:
-    """Draws and packs examples until there are `rows` packed rows; arguments as those of `Planner`
-    and its `plan`.
+    """Returns the plan of `rows` packed rows.
+
+    Args:
+      members, lengths, capacity, seed, pack: as those of `Planner`.
+      rows: how many.
+
+    Raises:
+      MissingEpochs: if shards that it needs are not built.
     """
     return Planner(members, lengths, capacity, seed, pack).plan(rows)
 
 
 class Planner:
-    """Draws and packs examples, window by window; what is packed stays when a shard is found
-    missing.
+    """Draws and packs examples, window by window; keeps what is packed when a shard is missing.
 
     Args:
       members: the mixture, in a fixed order.
-      lengths: (dataset, epoch) -> int [rows, D], what each example takes of `capacity`; None if not
-        built yet.
+      lengths: see `Lengths`.
       capacity: tokens that a row holds, D numbers: (inputs, targets) or (both together,).
       seed: decides draws and orders.
       pack: False puts one example in each row.
-      has_epoch: (dataset, epoch) -> whether `lengths` has them; None to ask that.
+      has_epoch: (dataset, epoch) -> whether `lengths` has them, where this is known without
+        reading them; None to call `lengths`.
     """
 
     def __init__(
         self,
         members: list[Member],
-        lengths: Callable[[str, int], np.ndarray | None],
+        lengths: Lengths,
         capacity: tuple[int, ...],
         seed: int,
         pack: bool = True,
@@ -163,22 +171,15 @@ class Planner:
         self._rows = 0
 
     def plan(self, rows: int) -> Plan:
-        """The plan of the first `rows` packed rows.
+        """Returns the plan of the first `rows` packed rows.
 
         Raises:
           MissingEpochs: with all the shards that the missing part is known to need; call again when
-            they are there.
+            they are built.
         """
-        _ask_ahead(
-            self.members,
-            self._lengths,
-            self.capacity,
-            self.seed,
-            rows,
-            self._size,
-            self.pack,
-            self._has_epoch,
-        )
+        missing = self._missing_ahead(rows)
+        if missing:
+            raise MissingEpochs(missing)
         while self._rows < rows:
             self._add_window()
         widths, member, epoch, index, sizes = (
@@ -218,11 +219,34 @@ class Planner:
         now = [drawn // m.rows for m, drawn in zip(self.members, self._drawn)]
         self._orders = {(m, e): order for (m, e), order in self._orders.items() if e >= now[m]}
 
+    def _missing_ahead(self, rows: int) -> set[tuple[str, int]]:
+        """The shards that `rows` packed rows certainly need and that are not built.
 
-def _remembered(
-    lengths: Callable[[str, int], np.ndarray | None],
-) -> Callable[[str, int], np.ndarray | None]:
-    """`lengths`, with the last tables that it gave held; a missing one is looked up again."""
+        They are built at once, rather than one window after the other. First epochs say how long
+        an example is on average, hence how many are drawn; unpacked, as many as rows.
+        """
+        members = self.members
+        first = [self._lengths(m.name, 0) for m in members]
+        if any(table is None for table in first):
+            return {(m.name, 0) for m, table in zip(members, first) if table is None}
+        rates = np.array([m.rate for m in members], np.float64)
+        need = rates / rates.sum() @ np.array([table.mean(0) for table in first])
+        # 0.9: rows are never quite full, and no epoch is to be built in vain
+        examples = 0.9 * rows / max(need / np.array(self.capacity)) if self.pack else rows
+        drawn = np.zeros(len(members), np.int64)
+        for window in range(int(examples // self._size)):
+            member = _draw_members(rates, self.seed, window, self._size)
+            drawn += np.bincount(member, minlength=len(members))
+        return {
+            (m.name, epoch)
+            for m, count in zip(members, drawn)
+            for epoch in range(-(-int(count) // m.rows))
+            if not self._has_epoch(m.name, epoch)
+        }
+
+
+def _remembered(lengths: Lengths) -> Lengths:
+    """`lengths`, with its last tables kept in memory; a missing one is looked up again."""
     held: collections.OrderedDict[tuple[str, int], np.ndarray] = collections.OrderedDict()
 
     def look_up(name: str, epoch: int) -> np.ndarray | None:
@@ -239,13 +263,16 @@ def _remembered(
 
 def plan_once(
     members: list[Member],
-    lengths: Callable[[str, int], np.ndarray | None],
+    lengths: Lengths,
     capacity: tuple[int, ...],
     seed: int,
     rows: int,
 ) -> Plan:
-    """Every row of every member once, in a hashed order, packed; at most `rows` packed rows.
-    Arguments as `make_plan`.
+    """Returns the plan of every row of every member once, in a hashed order.
+
+    Args:
+      members, lengths, capacity, seed: as those of `Planner`.
+      rows: at most so many packed rows.
 
     Raises:
       MissingEpochs: if a first epoch is not built.
@@ -273,32 +300,6 @@ def plan_once(
     )
 
 
-def _ask_ahead(members, lengths, capacity, seed, rows, size, pack, has_epoch) -> None:
-    """Raises MissingEpochs for all the epochs that `rows` packed rows will surely need, so that
-    they are built at once.
-
-    First epochs say how long an example is on average, hence how many are drawn; unpacked, as many
-    as rows.
-    """
-    first = [lengths(m.name, 0) for m in members]
-    if any(table is None for table in first):
-        raise MissingEpochs({(m.name, 0) for m, table in zip(members, first) if table is None})
-    rates = np.array([m.rate for m in members], np.float64)
-    need = rates / rates.sum() @ np.array([table.mean(0) for table in first])
-    examples = 0.9 * rows / max(need / np.array(capacity)) if pack else rows
-    drawn = np.zeros(len(members), np.int64)
-    for window in range(int(examples // size)):
-        drawn += np.bincount(_draw_members(rates, seed, window, size), minlength=len(members))
-    wanted = {
-        (m.name, epoch)
-        for m, count in zip(members, drawn)
-        for epoch in range(-(-int(count) // m.rows))
-    }
-    missing = {pair for pair in wanted if not has_epoch(*pair)}
-    if missing:
-        raise MissingEpochs(missing)
-
-
 def _draw_members(rates: np.ndarray, seed: int, window: int, size: int) -> np.ndarray:
     uniform = (random_bits(size, "draw", seed, window) >> np.uint64(11)) * 2.0**-53
     return np.searchsorted(np.cumsum(rates) / rates.sum(), uniform, side="right")
@@ -311,12 +312,19 @@ def draw_window(
     window: int,
     size: int,
     orders: dict[tuple[int, int], np.ndarray] | None = None,
-):
-    """The examples of a window: (member, epoch, index), each int64 [size].
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the examples of a window: (member, epoch, index), each int64 [size].
 
-    `drawn` [members] is how many examples each member has given before. Draws are independent with
-    probability rate / sum of rates; a member's rows come in a new hashed order each epoch, which
-    `orders` remembers.
+    Draws are independent with probability rate / sum of rates; a member's rows come in a new hashed
+    order each epoch.
+
+    Args:
+      members: the mixture.
+      drawn: int64 [members], examples drawn of each member in the windows before.
+      seed: decides draws and orders.
+      window: its number.
+      size: examples of a window.
+      orders: (member, epoch) -> the order of its rows; new ones are added.
     """
     orders = {} if orders is None else orders
     member = _draw_members(np.array([m.rate for m in members], np.float64), seed, window, size)
@@ -333,7 +341,15 @@ def draw_window(
     return member, epoch, index
 
 
-def _sizes(members, lengths, member, epoch, index, columns: int) -> np.ndarray:
+def _sizes(
+    members: list[Member],
+    lengths: Lengths,
+    member: np.ndarray,
+    epoch: np.ndarray,
+    index: np.ndarray,
+    columns: int,
+) -> np.ndarray:
+    """What each drawn example takes of a row: int64 [examples, columns]."""
     sizes, missing = np.zeros((len(member), columns), np.int64), set()
     for m, e in sorted(set(zip(member.tolist(), epoch.tolist()))):
         table = lengths(members[m].name, e)
@@ -348,16 +364,15 @@ def _sizes(members, lengths, member, epoch, index, columns: int) -> np.ndarray:
 
 
 def pack_window(sizes: np.ndarray, capacity: tuple[int, ...]) -> list[list[int]]:
-    """Packs examples into rows (vector bin packing in D dimensions, one for each length that a row
-    has).
+    """Packs examples into rows: vector bin packing, with a dimension for each length of a row.
 
     A row begins with the largest example that is left (by its largest share of a length) and takes,
     while one fits, the example that matches its room best: the largest dot product of room and
     need, both as shares of the row and weighted by how scarce each length is, over a power of the
     need's norm (Panigrahy et al. 2011, "Heuristics for vector bin packing"). Without the norm large
     examples go first, which is best where one length is much scarcer; the full norm leaves the
-    direction alone, which is best where both are about as scarce. The power that a sample of the
-    examples packs best with is taken.
+    direction alone, which is best where both are about as scarce. The power is the one that packs
+    a sample of the examples best.
 
     Args:
       sizes: int [N, D], tokens of each example, none larger than `capacity`.
@@ -386,10 +401,17 @@ def pack_window(sizes: np.ndarray, capacity: tuple[int, ...]) -> list[list[int]]
 
 
 def _fill_rows(needs: np.ndarray, wants: np.ndarray, capacity: tuple[int, ...]) -> list[np.ndarray]:
-    """Fills one row after the other: with the first example left, then with those whose wants [N,
-    D] suit its room.
+    """Fills one row after the other: first the first example left, then those that suit its room.
+
+    Args:
+      needs: int [N, D], the sizes of the examples.
+      wants: float [N, D], whose product with the room of a row says how well an example suits it.
+      capacity: tokens that a row holds, D numbers.
+
+    Returns:
+      The examples of each row, int [n].
     """
-    # exact: < 2^24
+    # float32 is exact below 2^24
     needs, wants = (
         [np.ascontiguousarray(c, np.float32) for c in array.T] for array in (needs, wants)
     )

@@ -1,6 +1,4 @@
-"""`flan-jax prepare --prune`: takes out of the cache what no run can use any more, or none has used
-for long.
-"""
+"""`flan-jax prepare --prune`: removes from the cache what no run uses any more."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ _DAY = 24 * 3600.0
 
 @dataclasses.dataclass
 class Freed:
-    """What was taken out, or would be.
+    """What was removed, or would be.
 
     Attributes:
       count, size: shards or files, and their bytes, by the reason.
@@ -45,7 +43,7 @@ class Freed:
         self.size[reason] += size
 
     def text(self, dry_run: bool) -> str:
-        """What to print."""
+        """Returns what to print."""
         lines = [
             f"{reason}: {count:,}, {_megabytes(self.size[reason])}"
             for reason, count in self.count.items()
@@ -61,12 +59,20 @@ class Freed:
 
 
 def prune(data: RunData, days: float, dry_run: bool = False) -> Freed:
-    """Takes shards, plans and left-over files out of the cache of `data`.
+    """Removes shards, plans and unfinished files from the cache of a run's data.
 
-    What the configuration of `data` uses stays, whatever its age. Of the rest goes what this
-    version of flan_jax does not look up any more, as its code or templates have changed, and what
-    no run has opened for `days` days. A run that is under way keeps what it has opened, and renders
-    again what it lacks at its next start.
+    What the settings of `data` use stays, whatever its age. Of the rest is removed what this
+    version of flan_jax cannot look up, as its code or templates have changed, and what no run has
+    opened for `days` days. A run in progress keeps what it has opened, and renders again what it
+    lacks at its next start.
+
+    Args:
+      data: of the run.
+      days: age from which unused shards are removed.
+      dry_run: whether only to count.
+
+    Raises:
+      PermissionError: if a file cannot be removed.
     """
     freed, plans = Freed(), data.train.plans_in_use()
     used = data.eval.keys_in_use() | data.train.keys_in_use()

@@ -1,4 +1,4 @@
-"""The data of a run, opened from its settings: what trains, what is evaluated, what the cache lacks."""
+"""The data of a run, opened from its settings: what trains, what is evaluated, what is missing."""
 
 from __future__ import annotations
 
@@ -84,7 +84,11 @@ class RunData:
         return jobs + self.missing_eval()
 
     def missing_eval(self, protocols: list[Protocol] | None = None) -> list[Job]:
-        """Returns the held-out shards that the cache lacks; `protocols` as in `EvalData.missing`."""
+        """Returns the held-out shards that the cache lacks.
+
+        Args:
+          protocols: None for those of a whole run.
+        """
         return [
             EvalJob(dataset.name, template.id, protocol)
             for dataset, template, protocol in self.eval.missing(protocols)

@@ -72,7 +72,7 @@ def dataset_of(name: str) -> str | None:
 
 
 def _catalogue_names(name: str, config: DataConfig) -> list[str] | None:
-    """The datasets that train under a name of the catalogue or of its own SeqIO names; else None."""
+    """The datasets that train under a name of the catalogue or its SeqIO tasks; else None."""
     if name in CATALOGUE:
         return [name]
     task, mixture = task_recipes().get(name), mixture_recipes().get(name)
@@ -89,7 +89,7 @@ def _catalogue_names(name: str, config: DataConfig) -> list[str] | None:
 
 
 def _check_may_be_registered(name: str, user_module: str | None) -> None:
-    """Raises a UserError if nothing can have this name, before SeqIO and TensorFlow are imported."""
+    """Raises a UserError if nothing can have this name; imports neither SeqIO nor TensorFlow."""
     if name in CLUSTERS:
         raise UserError(
             f"MIXTURE_OR_TASK_NAME is one dataset, SeqIO task or mixture, and {name!r} is a "
