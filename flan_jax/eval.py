@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     directory = run.directory if is_of_run else run_directory.run_of(checkpoint)
     results.check_run(directory, name)
 
-    # 3. Data and evaluation; other models and steps may be evaluated into the same output meanwhile.
+    # 3. Data and evaluation. Other models may be evaluated into the same output meanwhile.
     with alone(output, f".eval.{run_name(directory)}.{name}.{step}.lock", "flan-jax eval"):
         data = prepared(run.data, flags.gin_arguments, only="eval")
         log_left_out(data)

@@ -15,6 +15,7 @@ from flan_jax.data.shards import EvalExamples
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation.digests import model_digest, parameters_digest
+from flan_jax.evaluation.evaluator import Part, evaluate
 from flan_jax.evaluation.held_out import unconditional_input
 from flan_jax.evaluation.majority import majority_rows
 from flan_jax.evaluation.option_scores import best_options
@@ -286,6 +287,30 @@ def test_a_store_reads_a_file_again_only_after_another_one_replaced_it(tmp_path,
     assert len(ours.rows()) == len(ours.rows()) == 2 and len(reads) == 1
     ours.add([dataclasses.replace(row, step=2)], [], "third", "c")
     assert len(ours.rows()) == 3 and len(reads) == 1
+
+
+class TwoParts:
+    """An evaluation of two parts, each of one number."""
+
+    def __init__(self, row):
+        self.row = row
+
+    def run(self, params, step):
+        for number, value in enumerate(params, 1):
+            row = dataclasses.replace(self.row, template=f"t{number}", value=value, step=step)
+            name = name_of(row, row.dataset, row.split, row.template)
+            yield Part(name, "digest", [row], [], number, len(params))
+
+
+def test_any_evaluator_adds_its_parts_until_it_is_stopped(tmp_path):
+    (row,) = majority_rows(ranked([1, 0]), dataset("rte", ("accuracy",)), SETTING)
+    store = ResultsStore(tmp_path)
+    assert not evaluate(TwoParts(row), [40.0, 60.0], 7, store, stop=lambda: True)
+    assert [(r.template, r.value, r.step) for r in store.rows()] == [("t1", 40.0, 7)]
+    assert evaluate(TwoParts(row), [40.0, 60.0], 7, store)
+    assert [r.value for r in read_results(tmp_path / "results.csv")] == [40.0, 60.0]
+    name = name_of(store.rows()[1], "rte", "test", "t2")
+    assert store.complete({name: "digest"}) == {name} and not store.complete({name: "other"})
 
 
 LINE = "nli,100,tuned,t5_tiny,nli,rte,test,ask,forward,0,template,sum,accuracy,50.0,2.5,3\n"
