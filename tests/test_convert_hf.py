@@ -33,7 +33,7 @@ from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.known_runs import remember_run
 from flan_jax.evaluation.result_rows import ResultRow
 from flan_jax.metrics.uncertainty import Measure
-from flan_jax.models import layers
+from flan_jax.models import positions
 from flan_jax.models.shapes import parameter_shapes
 from support.converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
 from support.processes import ended_well
@@ -477,7 +477,7 @@ def test_rotary_positions_are_those_of_transformers(rope, expected):
     theirs = LlamaRotaryEmbedding(
         transformers.LlamaConfig.from_dict(json.loads(json.dumps(config)))
     ).inv_freq.numpy()
-    cos, _ = layers.rotary_angles(
+    cos, _ = positions.rotary_angles(
         np.ones((1, 1), np.int32), ours.head_dim, ours.rope_theta, ours.rope_scaling
     )
     np.testing.assert_allclose(np.asarray(cos)[0, 0], np.cos(theirs), rtol=1e-6)

@@ -16,9 +16,9 @@ from flan_jax.data.special_tokens import until
 from flan_jax.errors import UserError
 from flan_jax.evaluation import batching
 from flan_jax.evaluation.generator import Generator
-from flan_jax.models import layers, stacking
+from flan_jax.models import cpu, stacking
 from flan_jax.models.decoder import DecoderLM
-from flan_jax.models.decoding import beam
+from flan_jax.models.decoding import beam, sampling
 from flan_jax.models.decoding import greedy as decoding
 from flan_jax.models.decoding.method import Decoding
 from flan_jax.models.t5 import T5
@@ -58,7 +58,7 @@ def test_one_beam_and_draws_from_one_token_are_greedy(golden_t5):
     expected = numbers["greedy_temperature_sample/tokens"]
     for one in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6}):
         np.testing.assert_array_equal(
-            decoding.sample(model, params, prompts, 16, 5, np.arange(4), **one), expected
+            sampling.sample(model, params, prompts, 16, 5, np.arange(4), **one), expected
         )
 
 
@@ -134,7 +134,7 @@ def test_any_of_several_ends_is_the_end(model_and_params):
     expected = np.where(np.arange(8) < np.array(whole)[:, None], free, 0)
     written = decoding.greedy(model, params, tokens, 8, ends, lengths)
     np.testing.assert_array_equal(written, expected)
-    drawn = decoding.sample(
+    drawn = sampling.sample(
         model, params, tokens, 8, 0, np.arange(4), top_k=1, eos_id=ends, lengths=lengths
     )
     np.testing.assert_array_equal(drawn, expected)
@@ -202,31 +202,31 @@ def counted(monkeypatch, module, name: str) -> list:
     return calls
 
 
-def test_layers_taken_apart_or_scanned_give_the_same_answers(model_and_params, monkeypatch):
-    calls = counted(monkeypatch, decoding, "_taken_apart")
-    apart = answers(*model_and_params)
+def test_layers_unstacked_or_scanned_give_the_same_answers(model_and_params, monkeypatch):
+    calls = counted(monkeypatch, cpu, "unstack_layers")
+    unstacked = answers(*model_and_params)
     assert len(calls) == 2
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert_same(apart, answers(*model_and_params))
+    assert_same(unstacked, answers(*model_and_params))
     assert len(calls) == 2
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_kernels_that_stand_turned_give_the_same_answers(model_and_params, monkeypatch, tied):
+def test_transposed_kernels_give_the_same_answers(model_and_params, monkeypatch, tied):
     model, params = model_and_params
     if tied:
         model = type(model)(dataclasses.replace(model.config, logits_via_embedding=True))
-    products = counted(monkeypatch, layers, "_turned_product")
+    products = counted(monkeypatch, cpu, "transposed_product")
     usual = answers(model, params)
     assert not products  # these kernels are too small for it
-    monkeypatch.setattr(decoding, "_WORTH_TURNING", 8)
-    turned = answers(model, params)
+    monkeypatch.setattr(cpu, "_LEAST_TRANSPOSED", 8)
+    transposed = answers(model, params)
     # In a layer of T5 all but what makes the keys and values of the input, which a step does not
     # read.
-    of_a_layer = 9 if "encoder" in params else 7
-    assert len(products) == 2 * (of_a_layer * 2 + 1)
-    assert_same(turned, usual)
-    monkeypatch.setattr(decoding, "_FEW_ROWS", 3)
+    in_a_layer = 9 if "encoder" in params else 7
+    assert len(products) == 2 * (in_a_layer * 2 + 1)
+    assert_same(transposed, usual)
+    monkeypatch.setattr(cpu, "FEW_ROWS", 3)
     products.clear()
     answers(model, params)
     assert not products
@@ -295,7 +295,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(settings, allowed):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(count))
     drawn = (
         np.bincount(
-            decoding._draw(keys, logits, **{"top_k": 0, "top_p": 1.0, **settings}), minlength=4
+            sampling.draw(keys, logits, **{"top_k": 0, "top_p": 1.0, **settings}), minlength=4
         )
         / count
     )

@@ -12,7 +12,7 @@ import pytest
 from flan_jax.checkpoints.load import load_parameters
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.models import t5
-from flan_jax.models.decoding import beam, greedy
+from flan_jax.models.decoding import beam, greedy, sampling
 from flan_jax.parallel import partitioning
 from support.converting import t5_batch
 
@@ -201,7 +201,7 @@ def test_draws_have_their_distribution(name, settings, tmp_path, monkeypatch):
     def drawn(**changes):
         return counts(
             np.asarray(
-                greedy.sample(
+                sampling.sample(
                     model,
                     params,
                     np.repeat(given, draws, 0),

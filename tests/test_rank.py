@@ -20,7 +20,7 @@ from flan_jax.evaluation import batching
 from flan_jax.evaluation.generator import Generator
 from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models.decoder import DecoderLM
-from flan_jax.models.decoding import beam, greedy
+from flan_jax.models.decoding import beam, greedy, sampling
 from flan_jax.models.t5 import T5
 from support.random_models import VOCABULARY, make_model, rows, tokens
 
@@ -153,7 +153,7 @@ def test_the_decoder_of_a_t5_begins_with_its_start_id_in_scores_answers_and_beam
     choices = [np.array([token], np.int32) for token in range(384)]
     assert written[0] == np.argmax(RankScorer(model).scores(params, inputs[:1], [choices])[0])
     beams, _ = beam.beam_search(model, params, inputs[0][None], 1, 1, eos_id=-1)
-    drawn = greedy.sample(model, params, inputs[0][None], 1, 0, np.arange(1), top_k=1, eos_id=-1)
+    drawn = sampling.sample(model, params, inputs[0][None], 1, 0, np.arange(1), top_k=1, eos_id=-1)
     assert beams[0, 0].tolist() == drawn[0].tolist() == written.tolist()
     with pytest.raises(UserError, match="decoder_start_id must be .* below 384, not 384"):
         dataclasses.replace(model.config, decoder_start_id=384)

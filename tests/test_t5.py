@@ -14,7 +14,7 @@ import pytest
 from flax import linen as nn
 
 from flan_jax.errors import UserError
-from flan_jax.models import layers, losses, stacking, t5
+from flan_jax.models import layers, losses, positions, stacking, t5
 from flan_jax.models.decoding import greedy
 from support import golden
 
@@ -237,7 +237,7 @@ def test_values_that_cannot_work_are_refused(changes, says):
     "both_ways, buckets, furthest", [(True, 4, 3), (False, 2, 2), (False, 32, 17), (True, 32, 17)]
 )
 def test_the_fewest_buckets_and_the_nearest_end_that_are_allowed_work(both_ways, buckets, furthest):
-    found = layers.relative_buckets(-np.arange(300), both_ways, buckets, furthest)
+    found = positions.relative_buckets(-np.arange(300), both_ways, buckets, furthest)
     assert (
         found[0] == 0
         and (np.diff(found) >= 0).all()

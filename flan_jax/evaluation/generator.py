@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.evaluation import batching
-from flan_jax.models.decoding import beam, greedy
+from flan_jax.models.decoding import beam, greedy, sampling
 from flan_jax.models.decoding.method import Decoding
 
 _GREEDY = Decoding()
@@ -139,7 +139,7 @@ class Generator:
         if method.method == "greedy":
             return greedy.greedy(self.model, params, source, **common)
         if method.method == "sample":
-            return greedy.sample(
+            return sampling.sample(
                 self.model,
                 params,
                 source,

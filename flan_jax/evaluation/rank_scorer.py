@@ -20,7 +20,7 @@ from flax import linen as nn
 
 from flan_jax.evaluation import batching
 from flan_jax.models.decoder import DecoderLM
-from flan_jax.models.decoding import greedy
+from flan_jax.models.decoding.cache import start_id
 
 # A row whose options have more tokens than this together is spread over several decoder rows:
 # attention costs T x T.
@@ -304,7 +304,7 @@ def _target_tokens(
     The arrays are those of `_t5_row` or `_decoder_row`, int32 [B, S] and [B, T].
     """
     apply = functools.partial(model.apply, {"params": params})
-    t5_hidden = functools.partial(_t5_hidden, greedy.start_id(model))
+    t5_hidden = functools.partial(_t5_hidden, start_id(model))
     hidden, target = (_decoder_hidden if isinstance(model, DecoderLM) else t5_hidden)(
         apply, *arrays
     )

@@ -1,1 +1,1 @@
-"""The model, its losses and its decoding: pure JAX, nothing of the data pipeline."""
+"""The models, their losses and their decoding: pure JAX, without the data pipeline."""

@@ -1,31 +1,37 @@
-"""A decoder-only Transformer in two families, told apart by configuration.
+"""A decoder-only Transformer, whose configuration says of which family it is.
 
 LaMDA-like: gated GELU, T5's relative position bias, tied logits; its parameter tree is that of
 T5X's `decoder_only` example. Llama-like: rotary positions, SwiGLU, grouped heads. Inputs and
-targets lie in one row, several examples packed as segments; padding is told by segment id 0, never
-by a token. Shape letters: B batch, S width of prompts, L length, D model width, H heads, K heads of
-keys and values, C head width, V vocabulary, N layers.
+targets share a row, several examples packed as segments; padding has segment id 0, whatever its
+token. Shape letters: B batch, S width of prompts or number of slots of a cache, L length, D model
+width, H heads, K heads of keys and values, C head width, V vocabulary, N layers.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import gin
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
+from jaxtyping import Array, Bool, Float, Float32, Int, Num, PyTree
 
 from flan_jax.config.checks import check_choice, check_number, quoted
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
-from flan_jax.models import layers
+from flan_jax.models import kv_cache, layers
+from flan_jax.models.attention import Attention
 from flan_jax.models.config_checks import (
     buckets_field,
     check_and_resolve,
     layer_count,
     shared_field,
 )
+from flan_jax.models.layer_stack import layer_stack, run_layers
+from flan_jax.models.positions import Angles, RelativePositionBias, rotary_angles
 
 _ROPE_SCALING = (
     "factor",
@@ -151,26 +157,35 @@ class DecoderConfig:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
 
+# Integers of packed rows, from numpy or JAX.
+Ints = Int[Array | np.ndarray, "B L"]
+Batch = Mapping[str, Num[Array | np.ndarray, "..."]]
+
+
 class DecoderLayer(nn.Module):
     """Self-attention and feed-forward, each after a norm and added to its input."""
 
     config: DecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the sub-layers, with T5X's names."""
         c = self.config
         self.pre_self_attention_layer_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
-        self.self_attention = layers.Attention(
+        self.self_attention = Attention(
             c.num_heads, c.head_dim, c.emb_dim, c.dtype, c.kv_heads, c.scale_queries, c.qkv_bias
         )
         self.pre_mlp_layer_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
         self.mlp = layers.FeedForward(c.mlp_dim, c.mlp_activations, c.dtype)
 
-    def __call__(self, x, mask, bias, angles, deterministic: bool):
-        """Gives [B, L, D], and this layer's keys and values [B, L, K, C].
-
-        `mask` is a bool [B, 1, L, L], `bias` a float32 that broadcasts to [B, H, L, L] or None,
-        `angles` those of `rotary_angles` or None.
-        """
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        mask: Bool[Array, "B 1 L L"],
+        bias: Float32[Array, "#B H L L"] | None,
+        angles: Angles | None,
+        deterministic: bool,
+    ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B L K C"], Float[Array, "B L K C"]]]:
+        """Returns [B, L, D], and this layer's keys and values."""
         c, (batch, length, width) = self.config, x.shape
         shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
         on_weights, *on_rest = layers.dropout_factors(self, c, deterministic, batch, shapes)
@@ -179,20 +194,28 @@ class DecoderLayer(nn.Module):
         mixed = self.self_attention(y, keys_values, mask, bias, on_weights, angles)
         return self._after_attention(x, mixed, on_rest), keys_values
 
-    def step(self, x, cache, slot, mask, bias, angles):
-        """Gives [B, 1, D] for one token, and its own keys and values [B, K, 1, C] to be put in the
-        cache at `slot`.
+    def step(
+        self,
+        x: Float[Array, "B 1 D"],
+        cache: tuple[Float[Array, "B K S C"], Float[Array, "B K S C"]],
+        slot: Int[Array, ""],
+        mask: Bool[Array, "B 1 1 S"],
+        bias: Float32[Array, "#B H 1 S"] | None,
+        angles: Angles | None,
+    ) -> tuple[Float[Array, "B 1 D"], tuple[Float[Array, "B K 1 C"], Float[Array, "B K 1 C"]]]:
+        """Returns [B, 1, D] for one token, and its keys and values, which go to `slot`.
 
-        `cache` holds this layer's keys and values [B, K, slots, C]; mask [B, 1, 1, slots].
+        `cache` holds this layer's keys and values, with room for the token's.
         """
         y = self.pre_self_attention_layer_norm(x)
-        new = layers.heads_first(self.self_attention.keys_values(y, angles))
-        own = layers.put_in_cache(cache, new, slot)
-        return self._after_attention(
-            x, self.self_attention(y, own, mask, bias, angles=angles, heads_first=True)
-        ), new
+        new = kv_cache.heads_first(self.self_attention.keys_values(y, angles))
+        keys_values = kv_cache.put_in_cache(cache, new, slot)
+        mixed = self.self_attention(y, keys_values, mask, bias, angles=angles, heads_first=True)
+        return self._after_attention(x, mixed), new
 
-    def _after_attention(self, x, mixed, dropout=(1.0, 1.0, 1.0)) -> jax.Array:
+    def _after_attention(
+        self, x: jax.Array, mixed: jax.Array, dropout: Any = (1.0, 1.0, 1.0)
+    ) -> jax.Array:
         on_mixed, on_hidden, on_out = dropout
         x = x + mixed * on_mixed
         x = x + self.mlp(self.pre_mlp_layer_norm(x), on_hidden) * on_out
@@ -200,37 +223,42 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The embedding, the layers, what they know of positions, the last norm and the map to
-    logits.
-    """
+    """The embedding, the layers with their positions, the last norm and the map to logits."""
 
     config: DecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parts, with T5X's names."""
         c = self.config
         self.token_embedder = layers.Embedding(
             c.vocab_size, c.emb_dim, c.dtype, c.scale_tied_logits or not c.logits_via_embedding
         )
         if c.positions == "relative":
-            self.relpos_bias = layers.RelativePositionBias(
+            self.relpos_bias = RelativePositionBias(
                 c.num_heads, c.relpos_buckets, c.relpos_max_distance, False
             )
-        self.layers = layers.layer_stack(DecoderLayer, c, c.num_layers)
+        self.layers = layer_stack(DecoderLayer, c, c.num_layers)
         self.decoder_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
         if not c.logits_via_embedding:
             self.logits_dense = layers.Dense(c.vocab_size, ("embed", "vocab"), "float32")
 
     def __call__(
-        self, tokens, positions, mask, bias, deterministic: bool = True, keep: bool = False
-    ):
-        """Gives the normed [B, L, D] of int32 tokens [B, L], and all keys and values [N, B, L, K,
-        C] if `keep`.
+        self,
+        tokens: Ints,
+        positions: Ints | None,
+        mask: Bool[Array, "B 1 L L"],
+        bias: Float32[Array, "#B H L L"] | None,
+        deterministic: bool = True,
+        keep: bool = False,
+    ) -> tuple[Float[Array, "B L D"], Any]:
+        """Returns the normed [B, L, D], and with `keep` all keys and values [N, B, L, K, C].
 
-        Without `scan_layers` they are lists of N arrays.
+        Without `scan_layers` they are lists of N arrays. `positions` are read where they are
+        rotary.
         """
         angles = self._angles(positions)
 
-        def body(layer, x, _):
+        def body(layer: DecoderLayer, x: jax.Array, _: None) -> tuple[jax.Array, Any]:
             x, keys_values = layer(x, mask, bias, angles, deterministic)
             return x, keys_values if keep else None
 
@@ -238,141 +266,166 @@ class Decoder(nn.Module):
         on_input, on_output = layers.dropout_factors(
             self, self.config, deterministic, tokens.shape[0], shapes
         )
-        x = self.token_embedder(tokens) * on_input
-        x, keys_values = layers.run_layers(
-            self.config, self.layers, self.config.num_layers, body, x
-        )
+        x = self.token_embedder(jnp.asarray(tokens)) * on_input
+        x, keys_values = run_layers(self.config, self.layers, self.config.num_layers, body, x)
         return self.decoder_norm(x) * on_output, keys_values
 
-    def step(self, tokens, positions, cache, slot, mask, bias):
-        """Gives the normed [B, 1, D] of one token a row, int32 [B, 1], and the keys and values with
-        its own in them.
-        """
+    def step(
+        self,
+        tokens: Int[Array, "B 1"],
+        positions: Int[Array, "B 1"],
+        cache: PyTree,
+        slot: Int[Array, ""],
+        mask: Bool[Array, "B 1 1 S"],
+        bias: Float32[Array, "#B H 1 S"] | None,
+    ) -> tuple[Float[Array, "B 1 D"], PyTree]:
+        """Returns the normed [B, 1, D] of one token in each row, and the cache with it."""
         angles = self._angles(positions)
 
-        def body(layer, x, layer_cache):
+        def body(layer: DecoderLayer, x: jax.Array, layer_cache: tuple) -> tuple[jax.Array, Any]:
             return layer.step(x, layer_cache, slot, mask, bias, angles)
 
         x = self.token_embedder(tokens)
-        x, new = layers.run_layers(self.config, self.layers, self.config.num_layers, body, x, cache)
+        x, new = run_layers(self.config, self.layers, self.config.num_layers, body, x, cache)
         # Written once for all layers: inside the scan the whole cache would be copied at every
         # step.
-        return self.decoder_norm(x), layers.put_in_cache(cache, new, slot)
+        return self.decoder_norm(x), kv_cache.put_in_cache(cache, new, slot)
 
-    def _angles(self, positions):
+    def _angles(self, positions: Ints | None) -> Angles | None:
         c = self.config
         if c.positions == "relative":
             return None
-        return layers.rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling)
+        return rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling)
 
-    def bias_in_row(self, length: int):
-        """Gives the bias [1, H, L, L] where distances in the row are those in the text, or None."""
-        return (
-            self.relpos_bias(jnp.arange(length), length)
-            if self.config.positions == "relative"
-            else None
-        )
-
-    def bias_between(self, query_positions, key_positions, most: int):
-        """Gives the bias [B, H, Q, K] between int positions [B, Q] and [B, K] below `most`, or
-        None.
-        """
+    def bias_in_row(self, length: int) -> Float32[Array, "1 H L L"] | None:
+        """Returns the bias where distances in the row are those in the text; None if rotary."""
         if self.config.positions != "relative":
             return None
-        return self.relpos_bias.between(query_positions, key_positions, most)
+        return self.relpos_bias(jnp.arange(length), length)
 
-    def logits(self, x) -> jax.Array:
-        """Gives float32 logits [B, L, V] of [B, L, D]."""
-        logits = (
-            self.token_embedder.attend(x)
-            if self.config.logits_via_embedding
-            else self.logits_dense(x)
-        )
+    def bias_between(
+        self,
+        query_positions: Int[Array | np.ndarray, "B L"],
+        key_positions: Int[Array | np.ndarray, "B S"],
+        most: int,
+    ) -> Float32[Array, "B H L S"] | None:
+        """Returns the bias between positions below `most`; None if rotary."""
+        if self.config.positions != "relative":
+            return None
+        queries, keys = jnp.asarray(query_positions), jnp.asarray(key_positions)
+        return self.relpos_bias.between(queries, keys, most)
+
+    def logits(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L V"]:
+        """Returns the logits of the normed [B, L, D]."""
+        tied = self.config.logits_via_embedding
+        logits = self.token_embedder.attend(x) if tied else self.logits_dense(x)
         return layers.constrain(logits, "batch", "length", "vocab")
 
 
 class DecoderLM(nn.Module):
-    """A decoder-only model: tokens in, float32 logits out. Dropout needs the rng `dropout` if not
-    `deterministic`.
+    """A decoder-only model: tokens in, float32 logits out.
+
+    Dropout needs the rng `dropout` if not `deterministic`.
     """
 
     config: DecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
+        """Checks that the heads divide over the mesh, and makes the decoder."""
         _check_mesh(self.config)
         self.decoder = Decoder(self.config)
 
-    def __call__(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
-        """Gives logits [B, L, V] of a packed batch, int32 [B, L] each.
+    def __call__(self, batch: Batch, deterministic: bool = True) -> Float32[Array, "B L V"]:
+        """Returns the logits of a packed batch.
 
-        `decoder_input_tokens` are shifted already, `decoder_segment_ids` are 0 on padding,
-        `decoder_positions` (read for rotary positions) begin at 0 in each segment;
-        `decoder_causal_attention` (read for a bidirectional prefix) is 1 on what reads the inputs:
-        the first token and the inputs' own. Other keys are not read.
+        Args:
+          batch: int32 [B, L] each. `decoder_input_tokens` are shifted already,
+            `decoder_segment_ids` are 0 on padding, `decoder_positions` (read for rotary positions)
+            begin at 0 in each segment; `decoder_causal_attention` (read for a bidirectional prefix)
+            is 1 on what reads the inputs: the first token and the inputs' own. Other keys are not
+            read.
+          deterministic: no dropout.
         """
         return self.logits(self.hidden(batch, deterministic))
 
-    def hidden(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
-        """Gives the normed [B, L, D] of a packed batch, of which `logits` makes logits."""
+    def hidden(self, batch: Batch, deterministic: bool = True) -> Float[Array, "B L D"]:
+        """Returns the normed [B, L, D] of a packed batch, of which `logits` makes logits."""
         tokens, segments = batch["decoder_input_tokens"], batch["decoder_segment_ids"]
-        prefix = (
-            batch["decoder_causal_attention"] > 0 if self.config.prefix == "bidirectional" else None
-        )
-        positions = batch["decoder_positions"] if self.config.positions == "rotary" else None
+        prefix = positions = None
+        if self.config.prefix == "bidirectional":
+            prefix = batch["decoder_causal_attention"] > 0
+        if self.config.positions == "rotary":
+            positions = batch["decoder_positions"]
         bias = self.decoder.bias_in_row(tokens.shape[1])
         return self.decoder(tokens, positions, _visible(segments, prefix), bias, deterministic)[0]
 
-    def logits(self, x) -> jax.Array:
-        """Gives float32 logits [B, L, V] of the normed [B, L, D]."""
+    def logits(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L V"]:
+        """Returns the logits of the normed [B, L, D]."""
         return self.decoder.logits(x)
 
-    def branch_hidden(self, tokens, positions, segment_ids, branch_ids, at=None) -> jax.Array:
-        """Gives the normed [B, L, D] of rows in which several continuations follow one prefix.
+    def branch_hidden(
+        self,
+        tokens: Ints,
+        positions: Ints,
+        segment_ids: Ints,
+        branch_ids: Ints,
+        at: Int[Array | np.ndarray, "B P"] | None = None,
+    ) -> Float[Array, "B _ D"]:
+        """Returns the normed [B, L, D] of rows in which several continuations follow one prefix.
 
-        A token attends to itself and to earlier tokens in the row of its segment whose branch is 0,
-        the prefix, or its own. All arguments are int32 [B, L]; `positions` (below L) continue from
-        the prefix in each branch. With `at` [B, P], places in the row, only they are given: [B, P,
-        D].
+        A token attends to itself and to earlier tokens in the row of its segment that have branch 0,
+        the prefix, or its own. `positions` (below L) continue from the prefix in each branch. With
+        `at`, P places in each row, only these are returned: [B, P, D].
         """
         prefix = branch_ids == 0
         mask = _visible(segment_ids, prefix if self.config.prefix == "bidirectional" else None)
-        mask &= (branch_ids[:, None, :, None] == branch_ids[:, None, None, :]) | prefix[
-            :, None, None, :
-        ]
+        same_branch = branch_ids[:, None, :, None] == branch_ids[:, None, None, :]
+        mask &= same_branch | prefix[:, None, None, :]
         bias = self.decoder.bias_between(positions, positions, tokens.shape[1])
         x, _ = self.decoder(tokens, positions, mask, bias)
         return x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
 
-    def prefill(self, tokens, lengths, max_length: int) -> tuple[jax.Array, dict]:
-        """Gives the logits [B, V] that follow each prompt, and the cache for `max_length` more
-        tokens.
+    def prefill(
+        self,
+        tokens: Int[Array, "B S"],
+        lengths: Int[Array, " B"],
+        max_length: int,
+    ) -> tuple[Float32[Array, "B V"], dict[str, Any]]:
+        """Returns the logits that follow each prompt, and the cache for `max_length` more tokens.
 
-        Prompts are int32 tokens [B, S], the first `lengths` [B] of each row. Cache: `keys_values`,
-        a pair [N, B, K, S + max_length, C] in the compute dtype (without `scan_layers` each is a
-        list of N arrays), `lengths`, and `start`, the slot S of the first token to come.
+        Args:
+          tokens: the prompts, the first `lengths` of each row.
+          lengths: numbers of tokens.
+          max_length: how many tokens may follow.
+
+        Returns:
+          Logits, and the cache: `keys_values`, a pair [N, B, K, S + max_length, C] in the compute
+          dtype (without `scan_layers` each is a list of N arrays), `lengths`, and `start`, the slot
+          S of the first token to come.
         """
         batch, width = tokens.shape
         given = jnp.arange(width) < lengths[:, None]
-        mask = _visible(
-            given.astype(jnp.int32), given if self.config.prefix == "bidirectional" else None
-        )
+        prefix = given if self.config.prefix == "bidirectional" else None
+        mask = _visible(given.astype(jnp.int32), prefix)
         positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
-        x, keys_values = self.decoder(
-            tokens, positions, mask, self.decoder.bias_in_row(width), keep=True
-        )
+        bias = self.decoder.bias_in_row(width)
+        x, keys_values = self.decoder(tokens, positions, mask, bias, keep=True)
         last = jnp.maximum(lengths - 1, 0)[:, None, None]
+        keys_values = kv_cache.heads_first(keys_values)
         cache = {
-            "keys_values": _with_room(layers.heads_first(keys_values), max_length),
+            "keys_values": kv_cache.with_free_slots(keys_values, max_length),
             "lengths": lengths,
             "start": jnp.int32(width),
         }
         return self.decoder.logits(jnp.take_along_axis(x, last, axis=1))[:, 0], cache
 
-    def decode_step(self, tokens, index, cache: dict) -> tuple[jax.Array, dict]:
-        """Gives the logits [B, V] that follow int32 tokens [B], the `index`-th after the prompts,
-        and the new cache.
+    def decode_step(
+        self, tokens: Int[Array, " B"], index: Int[Array, ""], cache: dict[str, Any]
+    ) -> tuple[Float32[Array, "B V"], dict[str, Any]]:
+        """Returns the logits that follow `tokens`, and the cache with their keys and values.
 
-        `index` is a scalar; a token lies in slot S + index and has position `lengths` + index.
+        The tokens are the `index`-th after the prompts: they lie in slot S + index and have position
+        `lengths` + index.
         """
         lengths, start = cache["lengths"][:, None], cache["start"]
         num_slots = jax.tree.leaves(cache["keys_values"])[0].shape[-2]
@@ -392,28 +445,24 @@ class DecoderLM(nn.Module):
         return self.decoder.logits(x)[:, 0], {**cache, "keys_values": keys_values}
 
 
-def _with_room(cache, max_length: int):
-    """Gives a tree of keys and values [..., slots, C] as [..., slots + max_length, C]."""
-    return jax.tree.map(
-        lambda of: jnp.pad(of, [(0, 0)] * (of.ndim - 2) + [(0, max_length), (0, 0)]), cache
-    )
-
-
-def _visible(segment_ids, prefix=None) -> jax.Array:
-    """Gives the bool mask [B, 1, L, L]: earlier or the same place in one segment, and within a bool
-    `prefix` later.
-    """
+def _visible(
+    segment_ids: Ints, prefix: Bool[Array | np.ndarray, "B L"] | None = None
+) -> Bool[Array, "B 1 L L"]:
+    """Returns the mask: earlier or the same place in one segment, and within a `prefix` later."""
     length = segment_ids.shape[1]
     seen = jnp.arange(length)[:, None] >= jnp.arange(length)
     if prefix is not None:
         seen = seen | (prefix[:, None, :, None] & prefix[:, None, None, :])
-    queries, keys = segment_ids[:, None, :, None], segment_ids[:, None, None, :]
+    segments = jnp.asarray(segment_ids)
+    queries, keys = segments[:, None, :, None], segments[:, None, None, :]
     return (queries == keys) & (keys > 0) & seen
 
 
 def _check_mesh(config: DecoderConfig) -> None:
-    """Raises UserError when heads, which no parameter has as an axis of its own, do not divide over
-    the mesh.
+    """Checks that heads, which no parameter has as an axis, divide over the mesh.
+
+    Raises:
+      UserError: if they do not.
     """
     parts = dict(jax.sharding.get_abstract_mesh().shape).get("model", 1)
     for heads, kind in [(config.num_heads, "heads"), (config.kv_heads, "heads of keys and values")]:

@@ -1,12 +1,12 @@
-"""The matrix products that a training step must do, from the numbers of the model alone: what MFU
-is a share of.
-"""
+"""The FLOPs that a training step needs, from the sizes of the model: what MFU is a share of."""
 
 from __future__ import annotations
 
+from typing import Any
 
-def model_flops(config, batch_size: int, input_length: int, target_length: int) -> float:
-    """FLOPs of a training step: forward once and backward twice, nothing computed again.
+
+def model_flops(config: Any, batch_size: int, input_length: int, target_length: int) -> float:
+    """Returns the FLOPs of a training step: forward once, backward twice, nothing computed again.
 
     Two for each multiplication with a parameter, on every position of the packed rows (padding
     too), and the two products of attention over whole rows; no norms, no softmax, no look-ups. For
@@ -15,6 +15,9 @@ def model_flops(config, batch_size: int, input_length: int, target_length: int) 
 
     Args:
       config: a `T5Config` or a `DecoderConfig`.
+      batch_size: rows, B.
+      input_length: tokens of inputs in a row, S.
+      target_length: tokens of targets in a row, T.
     """
     c, source, target = config, batch_size * input_length, batch_size * target_length
     heads, gates = c.num_heads * c.head_dim, len(c.mlp_activations)
@@ -26,7 +29,7 @@ def model_flops(config, batch_size: int, input_length: int, target_length: int) 
         layer = projections + feed_forward + 4 * length * heads
         return 3.0 * (source + target) * (c.num_layers * layer + logits)
     encoder = 8 * c.emb_dim * heads + feed_forward + 4 * input_length * heads
-    # Self-attention, and of the attention to the encoder the queries and the way out.
+    # Self-attention, and the queries and the output of the attention to the encoder.
     decoder = 12 * c.emb_dim * heads + feed_forward + 4 * (input_length + target_length) * heads
     encoded = 4 * c.emb_dim * heads
     return 3.0 * (

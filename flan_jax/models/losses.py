@@ -1,23 +1,40 @@
 """The token loss: cross entropy with z-loss and label smoothing, as T5X defines them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Num
 
 from flan_jax.errors import UserError
 
+# (loss, z-loss, weights, correct tokens), each summed over all weighted tokens.
+Sums = tuple[Float32[Array, ""], Float32[Array, ""], Float32[Array, ""], Float32[Array, ""]]
 
-def token_loss(logits, targets, weights, z_loss: float = 1e-4, label_smoothing: float = 0.0):
-    """Gives (loss_sum, z_loss_sum, weight_sum, correct_sum), float32 scalars summed over all
-    weighted tokens.
 
-    logits float32 [B, T, V], targets int32 [B, T], weights [B, T] (0 where no loss is taken).
-    `loss_sum` includes the z-loss, `z_loss` * log(Z)^2 with Z the softmax's denominator, which
-    keeps logits from drifting. With label smoothing the target has 1 - s and every other token s /
-    (V - 1), and the entropy of that distribution is subtracted, so that the best reachable loss
-    stays 0. Same numbers as T5X's `compute_weighted_cross_entropy`.
+def token_loss(
+    logits: Float32[Array | np.ndarray, "B T V"],
+    targets: Int[Array | np.ndarray, "B T"],
+    weights: Num[Array | np.ndarray, "B T"],
+    z_loss: float = 1e-4,
+    label_smoothing: float = 0.0,
+) -> Sums:
+    """Returns (loss_sum, z_loss_sum, weight_sum, correct_sum), in nats and tokens.
+
+    Same numbers as T5X's `compute_weighted_cross_entropy`.
+
+    Args:
+      logits: of the next token.
+      targets: the next token.
+      weights: 0 where no loss is taken.
+      z_loss: `loss_sum` includes `z_loss` * log(Z)^2 with Z the softmax's denominator, which keeps
+        logits from drifting.
+      label_smoothing: s; the target has 1 - s and every other token s / (V - 1), and the entropy of
+        that distribution is subtracted, so that the best reachable loss stays 0.
     """
     weights = weights.astype(jnp.float32)
     vocab_size = logits.shape[-1]
@@ -35,9 +52,9 @@ def token_loss(logits, targets, weights, z_loss: float = 1e-4, label_smoothing: 
     z_losses = z_loss * jnp.square(log_z)
     # The maximum is cheaper than its place: on a CPU 9 ms against 150 ms for 2,048 tokens of a
     # 32,128 vocabulary.
-    most = jnp.max(logits, axis=-1)
-    # Of a model that has diverged all logits are the same, and no target is the most likely token.
-    correct = (target_logits >= most) * (most > jnp.min(logits, axis=-1)) * weights
+    largest = jnp.max(logits, axis=-1)
+    # In a model that has diverged all logits are the same, and no target is the most likely token.
+    correct = (target_logits >= largest) * (largest > jnp.min(logits, axis=-1)) * weights
     return (
         jnp.sum((loss + z_losses) * weights),
         jnp.sum(z_losses * weights),
@@ -47,44 +64,56 @@ def token_loss(logits, targets, weights, z_loss: float = 1e-4, label_smoothing: 
 
 
 def check_chunks(chunks: int, length: int) -> None:
-    """Raises UserError when a row's `length` tokens whose loss is taken do not divide into equal
-    chunks.
+    """Checks that the `length` tokens of a row with a loss divide into equal chunks.
+
+    Raises:
+      UserError: if they do not.
     """
     if length % chunks:
         raise UserError(
-            f"LOSS_CHUNKS={chunks} does not divide the {length} tokens of a row whose loss is "
-            "taken; give a number that does, such as a power of two."
+            f"LOSS_CHUNKS={chunks} does not divide the {length} tokens of a row that have a loss; "
+            "give a number that does, such as a power of two."
         )
 
 
 def chunked_token_loss(
     logits_of: Callable,
-    hidden,
-    targets,
-    weights,
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array | np.ndarray, "B T"],
+    weights: Num[Array | np.ndarray, "B T"],
     chunks: int,
     z_loss: float = 1e-4,
     label_smoothing: float = 0.0,
-):
-    """Gives what `token_loss` gives of the logits `logits_of(hidden)`, with the logits of one chunk
-    at a time.
+) -> Sums:
+    """Returns the `token_loss` of the logits `logits_of(hidden)`, made one chunk at a time.
 
-    hidden [B, T, D]; T is cut into `chunks` equal parts. The logits of a part are computed again
-    for its gradient, so that the most that is ever held is [B, T / chunks, V], for one more product
-    with the vocabulary. Raises UserError when T does not divide.
+    The logits of a chunk are computed again for its gradient, so that at most [B, T / chunks, V]
+    are held at once, for one more product with the vocabulary.
+
+    Args:
+      logits_of: hidden [B, t, D] -> logits [B, t, V].
+      hidden: what logits are made of.
+      targets: see `token_loss`.
+      weights: see `token_loss`.
+      chunks: how many equal parts T is cut into.
+      z_loss: see `token_loss`.
+      label_smoothing: see `token_loss`.
+
+    Raises:
+      UserError: if T does not divide.
     """
     if chunks == 1:
         return token_loss(logits_of(hidden), targets, weights, z_loss, label_smoothing)
     check_chunks(chunks, targets.shape[1])
 
     @jax.checkpoint
-    def of_chunk(hidden, targets, weights):
+    def chunk_loss(hidden: Any, targets: Any, weights: Any) -> Sums:
         return token_loss(logits_of(hidden), targets, weights, z_loss, label_smoothing)
 
-    def add(sums, chunk):
-        return jax.tree.map(jnp.add, sums, of_chunk(*chunk)), None
+    def add(sums: Sums, chunk: tuple) -> tuple[Sums, None]:
+        return jax.tree.map(jnp.add, sums, chunk_loss(*chunk)), None
 
-    def cut(x):
+    def cut(x: Any) -> jax.Array:
         return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
 
     zero = (jnp.zeros([]),) * 4

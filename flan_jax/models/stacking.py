@@ -1,12 +1,13 @@
-"""Between the tree in memory (one `layers` axis per stack of layers) and the tree on disk (T5X's
-`layers_0`, ...).
+"""Conversion between stacked trees (one `layers` subtree) and T5X's unstacked ones (`layers_0`, ...).
 
-`stack` and `unstack` take any nesting of dicts, tuples, lists and named tuples (parameters,
-optimizer states) and leave what is not a layer as it is. Leaves are arrays or
+Trees are stacked in memory and unstacked on disk. `stack` and `unstack` take any nesting of dicts,
+tuples, lists and named tuples (parameters, optimizer states) and leave what is not a layer as it is. Leaves are arrays or
 `jax.ShapeDtypeStruct`s; a struct's sharding follows its axes. N layers.
 """
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,46 +18,35 @@ from jax.sharding import NamedSharding, PartitionSpec
 _LAYER = re.compile(r"layers_(\d+)")
 
 
-def path_name(path) -> str:
-    """Gives JAX's path of a leaf as `encoder/layers/mlp/wo/kernel`."""
+def path_name(path: tuple) -> str:
+    """Returns JAX's path of a leaf as `encoder/layers/mlp/wo/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def named(tree, is_leaf=None) -> dict:
-    """Gives the leaves of any tree by the names of their paths; `is_leaf` is as in
-    `jax.tree.map`.
-    """
+def named(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """Returns the leaves of a tree by the names of their paths; `is_leaf` as in `jax.tree.map`."""
     return {
         path_name(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     }
 
 
-def unstack(tree):
-    """Gives the tree with every `layers` subtree, leaves [N, ...], replaced by `layers_0` ..
-    `layers_{N-1}`.
-    """
+def unstack(tree: Any) -> Any:
+    """Returns the tree with each `layers`, leaves [N, ...], replaced by `layers_0`, `layers_1`, ..."""
     if not isinstance(tree, (dict, FrozenDict)):
         return _map_children(unstack, tree)
     result = {}
     for name, child in tree.items():
         if name == "layers":
-            num_layers = jax.tree.leaves(child)[0].shape[0]
-            result.update(
-                {
-                    f"layers_{i}": jax.tree.map(lambda x, i=i: _take(x, i), child)
-                    for i in range(num_layers)
-                }
-            )
+            for i in range(jax.tree.leaves(child)[0].shape[0]):
+                result[f"layers_{i}"] = jax.tree.map(lambda x, i=i: _take(x, i), child)
         else:
             result[name] = unstack(child)
     return result
 
 
-def stack(tree):
-    """Gives the tree with all `layers_<i>` subtrees of a dict stacked into one `layers`, leaves [N,
-    ...].
-    """
+def stack(tree: Any) -> Any:
+    """Returns the tree with all `layers_<i>` of a dict stacked into one `layers`, leaves [N, ...]."""
     if not isinstance(tree, (dict, FrozenDict)):
         return _map_children(stack, tree)
     numbered = sorted((int(match[1]), name) for name in tree if (match := _LAYER.fullmatch(name)))
@@ -68,7 +58,7 @@ def stack(tree):
     return result
 
 
-def _map_children(function, tree):
+def _map_children(function: Callable, tree: Any) -> Any:
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*map(function, tree))
     if isinstance(tree, (tuple, list)):
@@ -76,7 +66,7 @@ def _map_children(function, tree):
     return tree
 
 
-def _take(x, i: int):
+def _take(x: Any, i: int) -> Any:
     if not isinstance(x, jax.ShapeDtypeStruct):
         return x[i]
     return jax.ShapeDtypeStruct(
@@ -84,7 +74,7 @@ def _take(x, i: int):
     )
 
 
-def _join(xs: tuple):
+def _join(xs: tuple) -> Any:
     first = xs[0]
     if isinstance(first, jax.ShapeDtypeStruct):
         sharding = _with_spec(first.sharding, lambda spec: (None, *spec))
@@ -92,7 +82,7 @@ def _join(xs: tuple):
     return np.stack(xs) if isinstance(first, np.ndarray) else jnp.stack(xs)
 
 
-def _with_spec(sharding, change):
+def _with_spec(sharding: Any, change: Callable[[tuple], tuple]) -> Any:
     if not isinstance(sharding, NamedSharding):
         return sharding
     return NamedSharding(sharding.mesh, PartitionSpec(*change(tuple(sharding.spec))))

@@ -1,27 +1,34 @@
 """T5 1.1: an encoder-decoder Transformer with T5X's parameter tree.
 
 In memory the layers of a stack are one `layers` subtree with a leading axis (`scan_layers`), so
-that compile time does not grow with depth; `models/stacking.py` turns that into T5X's `layers_0`,
+that compile time does not grow with depth; `models/stacking.py` converts that to T5X's `layers_0`,
 `layers_1`, ... and back. Shape letters: B batch, S source length, T target length, D model width, H
 heads, C head width, V vocabulary, N layers.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import gin
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Float32, Int, Num, PyTree
 
 from flan_jax.config.checks import check_number, setting_name
 from flan_jax.config.settings import setting
-from flan_jax.models import layers
+from flan_jax.models import kv_cache, layers
+from flan_jax.models.attention import Attention
 from flan_jax.models.config_checks import (
     buckets_field,
     check_and_resolve,
     layer_count,
     shared_field,
 )
+from flan_jax.models.layer_stack import layer_stack, run_layers
+from flan_jax.models.positions import RelativePositionBias
 
 
 @gin.configurable(denylist=["vocab_size"])
@@ -63,12 +70,26 @@ class T5Config:
         )
 
 
-def _attention(config: T5Config) -> layers.Attention:
-    return layers.Attention(config.num_heads, config.head_dim, config.emb_dim, config.dtype)
+# Integers of packed rows, from numpy or JAX: tokens or segment ids.
+SourceInts = Int[Array | np.ndarray, "B S"]
+TargetInts = Int[Array | np.ndarray, "B T"]
+Batch = Mapping[str, Num[Array | np.ndarray, "..."]]
+# Keys and values as a cache holds them.
+CrossKeysValues = tuple[Float[Array, "B H S C"], Float[Array, "B H S C"]]
+
+
+def _attention(config: T5Config) -> Attention:
+    return Attention(config.num_heads, config.head_dim, config.emb_dim, config.dtype)
 
 
 def _feed_forward(config: T5Config) -> layers.FeedForward:
     return layers.FeedForward(config.mlp_dim, config.mlp_activations, config.dtype)
+
+
+def _relpos_bias(config: T5Config, bidirectional: bool) -> RelativePositionBias:
+    return RelativePositionBias(
+        config.num_heads, config.relpos_buckets, config.relpos_max_distance, bidirectional
+    )
 
 
 class EncoderLayer(nn.Module):
@@ -76,14 +97,21 @@ class EncoderLayer(nn.Module):
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the sub-layers, with T5X's names."""
         self.pre_attention_layer_norm = layers.RMSNorm(self.config.dtype)
         self.attention = _attention(self.config)
         self.pre_mlp_layer_norm = layers.RMSNorm(self.config.dtype)
         self.mlp = _feed_forward(self.config)
 
-    def __call__(self, x, mask, bias, deterministic: bool) -> jax.Array:
-        """Gives [B, S, D]; mask bool [B, 1, S, S], bias [1, H, S, S]."""
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B 1 S S"],
+        bias: Float32[Array, "1 H S S"],
+        deterministic: bool,
+    ) -> Float[Array, "B S D"]:
+        """Returns [B, S, D]."""
         c, (batch, length, width) = self.config, x.shape
         shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
         on_weights, on_mixed, on_hidden, on_out = layers.dropout_factors(
@@ -96,13 +124,15 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the encoder and feed-forward, each after a norm and added to its
-    input.
+    """Self-attention, attention to the encoder and feed-forward.
+
+    Each comes after a norm and is added to its input.
     """
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the sub-layers, with T5X's names."""
         self.pre_self_attention_layer_norm = layers.RMSNorm(self.config.dtype)
         self.self_attention = _attention(self.config)
         self.pre_cross_attention_layer_norm = layers.RMSNorm(self.config.dtype)
@@ -110,10 +140,16 @@ class DecoderLayer(nn.Module):
         self.pre_mlp_layer_norm = layers.RMSNorm(self.config.dtype)
         self.mlp = _feed_forward(self.config)
 
-    def __call__(self, x, encoded, self_mask, cross_mask, bias, deterministic: bool) -> jax.Array:
-        """Gives [B, T, D]; encoded [B, S, D], masks bool [B, 1, T, T] and [B, 1, T, S], bias [1, H,
-        T, T].
-        """
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        encoded: Float[Array, "B S D"],
+        self_mask: Bool[Array, "B 1 T T"],
+        cross_mask: Bool[Array, "B 1 T S"],
+        bias: Float32[Array, "1 H T T"],
+        deterministic: bool,
+    ) -> Float[Array, "B T D"]:
+        """Returns [B, T, D]."""
         c, (batch, length, width) = self.config, x.shape
         weights = [(c.num_heads, 1, length), (c.num_heads, 1, encoded.shape[1])]
         shapes = [weights[0], (1, width), weights[1], (1, width), (1, c.mlp_dim), (1, width)]
@@ -121,18 +157,17 @@ class DecoderLayer(nn.Module):
             self, c, deterministic, batch, shapes
         )
         y = self.pre_self_attention_layer_norm(x)
-        x = (
-            x
-            + self.self_attention(
-                y, self.self_attention.keys_values(y), self_mask, bias, on_weights
-            )
-            * on_mixed
-        )
+        keys_values = self.self_attention.keys_values(y)
+        x = x + self.self_attention(y, keys_values, self_mask, bias, on_weights) * on_mixed
         return self._after_self_attention(x, self.cross_keys_values(encoded), cross_mask, on_rest)
 
     def _after_self_attention(
-        self, x, cross_keys_values, cross_mask, dropout=(1.0, 1.0, 1.0, 1.0)
-    ) -> jax.Array:
+        self,
+        x: Float[Array, "B T D"],
+        cross_keys_values: CrossKeysValues,
+        cross_mask: Bool[Array, "B 1 T S"],
+        dropout: Any = (1.0, 1.0, 1.0, 1.0),
+    ) -> Float[Array, "B T D"]:
         on_weights, on_mixed, on_hidden, on_out = dropout
         y = self.pre_cross_attention_layer_norm(x)
         mixed = self.encoder_decoder_attention(
@@ -142,21 +177,27 @@ class DecoderLayer(nn.Module):
         x = x + self.mlp(self.pre_mlp_layer_norm(x), on_hidden) * on_out
         return layers.constrain(x, "batch", "length", "embed")
 
-    def cross_keys_values(self, encoded) -> tuple[jax.Array, jax.Array]:
-        """Gives this layer's keys and values [B, H, S, C] of the encoder's output."""
-        return layers.heads_first(self.encoder_decoder_attention.keys_values(encoded))
+    def cross_keys_values(self, encoded: Float[Array, "B S D"]) -> CrossKeysValues:
+        """Returns this layer's keys and values of the encoder's output."""
+        return kv_cache.heads_first(self.encoder_decoder_attention.keys_values(encoded))
 
-    def step(self, x, cache: dict, index, cross_mask, bias):
-        """Gives [B, 1, D] for one position, and its own keys and values [B, H, 1, C] to be put in
-        the cache at `index`.
+    def step(
+        self,
+        x: Float[Array, "B 1 D"],
+        cache: dict[str, Any],
+        index: Int[Array, ""],
+        cross_mask: Bool[Array, "B 1 1 S"],
+        bias: Float32[Array, "1 H 1 T"],
+    ) -> tuple[Float[Array, "B 1 D"], tuple[Float[Array, "B H 1 C"], Float[Array, "B H 1 C"]]]:
+        """Returns [B, 1, D] for one position, and its keys and values, which go to slot `index`.
 
-        `cache` holds this layer's `self` and `cross` (keys, values); bias [1, H, 1, T].
+        `cache` holds this layer's `self` and `cross` (keys, values).
         """
         y = self.pre_self_attention_layer_norm(x)
-        new = layers.heads_first(self.self_attention.keys_values(y))
-        own = layers.put_in_cache(cache["self"], new, index)
-        past = jnp.arange(own[0].shape[2]) <= index
-        x = x + self.self_attention(y, own, past, bias, heads_first=True)
+        new = kv_cache.heads_first(self.self_attention.keys_values(y))
+        keys_values = kv_cache.put_in_cache(cache["self"], new, index)
+        past = jnp.arange(keys_values[0].shape[2]) <= index
+        x = x + self.self_attention(y, keys_values, past, bias, heads_first=True)
         return self._after_self_attention(x, cache["cross"], cross_mask), new
 
 
@@ -165,130 +206,133 @@ class Encoder(nn.Module):
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parts, with T5X's names."""
         c = self.config
-        self.relpos_bias = layers.RelativePositionBias(
-            c.num_heads, c.relpos_buckets, c.relpos_max_distance, True
-        )
-        self.layers = layers.layer_stack(EncoderLayer, c, c.num_encoder_layers)
+        self.relpos_bias = _relpos_bias(c, bidirectional=True)
+        self.layers = layer_stack(EncoderLayer, c, c.num_encoder_layers)
         self.encoder_norm = layers.RMSNorm(c.dtype)
 
-    def __call__(self, x, mask, deterministic: bool) -> jax.Array:
-        """Gives the encoded [B, S, D] of embedded tokens [B, S, D]; mask bool [B, 1, S, S]."""
-        length = x.shape[1]
+    def __call__(
+        self, x: Float[Array, "B S D"], mask: Bool[Array, "B 1 S S"], deterministic: bool
+    ) -> Float[Array, "B S D"]:
+        """Returns the encoded [B, S, D] of embedded tokens."""
+        c, length = self.config, x.shape[1]
         bias = self.relpos_bias(jnp.arange(length), length)
 
-        def body(layer, x, _):
+        def body(layer: EncoderLayer, x: jax.Array, _: None) -> tuple[jax.Array, None]:
             return layer(x, mask, bias, deterministic), None
 
         shapes = [(1, x.shape[2])] * 2
-        on_input, on_output = layers.dropout_factors(
-            self, self.config, deterministic, x.shape[0], shapes
-        )
-        x, _ = layers.run_layers(
-            self.config, self.layers, self.config.num_encoder_layers, body, x * on_input
-        )
+        on_input, on_output = layers.dropout_factors(self, c, deterministic, x.shape[0], shapes)
+        x, _ = run_layers(c, self.layers, c.num_encoder_layers, body, x * on_input)
         return self.encoder_norm(x) * on_output
 
 
 class Decoder(nn.Module):
-    """The decoder's layers, their shared position bias, the last norm and, when not tied, the map
-    to logits.
+    """The decoder's layers, their shared position bias, the last norm, and the map to logits.
+
+    Tied logits need no map.
     """
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parts, with T5X's names."""
         c = self.config
-        self.relpos_bias = layers.RelativePositionBias(
-            c.num_heads, c.relpos_buckets, c.relpos_max_distance, False
-        )
-        self.layers = layers.layer_stack(DecoderLayer, c, c.num_decoder_layers)
+        self.relpos_bias = _relpos_bias(c, bidirectional=False)
+        self.layers = layer_stack(DecoderLayer, c, c.num_decoder_layers)
         self.decoder_norm = layers.RMSNorm(c.dtype)
         if not c.logits_via_embedding:
             self.logits_dense = layers.Dense(c.vocab_size, ("embed", "vocab"), "float32")
 
-    def __call__(self, x, encoded, self_mask, cross_mask, deterministic: bool) -> jax.Array:
-        """Gives the normed [B, T, D] of embedded tokens [B, T, D]; masks bool [B, 1, T, T] and [B,
-        1, T, S].
-        """
-        length = x.shape[1]
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        encoded: Float[Array, "B S D"],
+        self_mask: Bool[Array, "B 1 T T"],
+        cross_mask: Bool[Array, "B 1 T S"],
+        deterministic: bool,
+    ) -> Float[Array, "B T D"]:
+        """Returns the normed [B, T, D] of embedded tokens."""
+        c, length = self.config, x.shape[1]
         bias = self.relpos_bias(jnp.arange(length), length)
 
-        def body(layer, x, _):
+        def body(layer: DecoderLayer, x: jax.Array, _: None) -> tuple[jax.Array, None]:
             return layer(x, encoded, self_mask, cross_mask, bias, deterministic), None
 
         shapes = [(1, x.shape[2])] * 2
-        on_input, on_output = layers.dropout_factors(
-            self, self.config, deterministic, x.shape[0], shapes
-        )
-        x, _ = layers.run_layers(
-            self.config, self.layers, self.config.num_decoder_layers, body, x * on_input
-        )
+        on_input, on_output = layers.dropout_factors(self, c, deterministic, x.shape[0], shapes)
+        x, _ = run_layers(c, self.layers, c.num_decoder_layers, body, x * on_input)
         return self.decoder_norm(x) * on_output
 
-    def cross_keys_values(self, encoded):
-        """Gives every layer's keys and values [N, B, H, S, C], or lists of N, of the encoder's
-        output.
+    def cross_keys_values(self, encoded: Float[Array, "B S D"]) -> PyTree:
+        """Returns every layer's keys and values of the encoder's output.
+
+        They are a pair [N, B, H, S, C], or of lists of N arrays [B, H, S, C].
         """
 
-        def body(layer, encoded, _):
+        def body(layer: DecoderLayer, encoded: jax.Array, _: None) -> tuple[jax.Array, Any]:
             return encoded, layer.cross_keys_values(encoded)
 
-        return layers.run_layers(
-            self.config, self.layers, self.config.num_decoder_layers, body, encoded
-        )[1]
+        c = self.config
+        return run_layers(c, self.layers, c.num_decoder_layers, body, encoded)[1]
 
-    def step(self, x, cache: dict, index, cross_mask):
-        """Gives the normed [B, 1, D] of one position, and the cache with that position's keys and
-        values in it.
-        """
+    def step(
+        self,
+        x: Float[Array, "B 1 D"],
+        cache: dict[str, Any],
+        index: Int[Array, ""],
+        cross_mask: Bool[Array, "B 1 1 S"],
+    ) -> tuple[Float[Array, "B 1 D"], dict[str, Any]]:
+        """Returns the normed [B, 1, D] of one position, and the cache with its keys and values."""
         bias = self.relpos_bias(index[None], jax.tree.leaves(cache["self"])[0].shape[-2])
 
-        def body(layer, x, layer_cache):
+        def body(layer: DecoderLayer, x: jax.Array, layer_cache: dict) -> tuple[jax.Array, Any]:
             return layer.step(x, layer_cache, index, cross_mask, bias)
 
-        x, new = layers.run_layers(
-            self.config, self.layers, self.config.num_decoder_layers, body, x, cache
-        )
+        c = self.config
+        x, new = run_layers(c, self.layers, c.num_decoder_layers, body, x, cache)
         # Written once for all layers: inside the scan the whole cache would be copied at every
         # step.
-        return self.decoder_norm(x), {
-            **cache,
-            "self": layers.put_in_cache(cache["self"], new, index),
-        }
+        written = kv_cache.put_in_cache(cache["self"], new, index)
+        return self.decoder_norm(x), {**cache, "self": written}
 
-    def logits(self, x) -> jax.Array:
-        """Gives float32 logits [B, T, V] of [B, T, D] through the decoder's own kernel."""
+    def logits(self, x: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:
+        """Returns the logits of [B, T, D] through the decoder's own kernel."""
         return self.logits_dense(x)
 
 
 class T5(nn.Module):
-    """T5 1.1: tokens in, float32 logits out. Dropout needs the rng `dropout` when `deterministic`
-    is False.
+    """T5 1.1: tokens in, float32 logits out.
+
+    Dropout needs the rng `dropout` if not `deterministic`.
     """
 
     config: T5Config
 
-    def setup(self):
+    def setup(self) -> None:
+        """Makes the parts, with T5X's names."""
         c = self.config
         self.token_embedder = layers.Embedding(c.vocab_size, c.emb_dim, c.dtype)
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
 
-    def __call__(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
-        """Gives logits [B, T, V] of a packed batch: int32 `encoder_input_tokens` and
-        `encoder_segment_ids` [B, S], `decoder_input_tokens` (already shifted) and
-        `decoder_segment_ids` [B, T]. Other keys are not read.
+    def __call__(self, batch: Batch, deterministic: bool = True) -> Float32[Array, "B T V"]:
+        """Returns the logits of a packed batch.
+
+        Args:
+          batch: int32 `encoder_input_tokens` and `encoder_segment_ids` [B, S],
+            `decoder_input_tokens` (already shifted) and `decoder_segment_ids` [B, T]. Other keys
+            are not read.
+          deterministic: no dropout.
         """
         return self.logits(self.hidden(batch, deterministic))
 
-    def hidden(self, batch: dict[str, jax.Array], deterministic: bool = True) -> jax.Array:
-        """Gives the normed [B, T, D] of a packed batch, of which `logits` makes logits."""
-        encoder_segments, decoder_segments = (
-            batch["encoder_segment_ids"],
-            batch["decoder_segment_ids"],
-        )
+    def hidden(self, batch: Batch, deterministic: bool = True) -> Float[Array, "B T D"]:
+        """Returns the normed [B, T, D] of a packed batch, of which `logits` makes logits."""
+        encoder_segments = batch["encoder_segment_ids"]
+        decoder_segments = batch["decoder_segment_ids"]
         encoded = self.encode(batch["encoder_input_tokens"], encoder_segments, deterministic)
         return self.decode_hidden(
             encoded,
@@ -299,68 +343,70 @@ class T5(nn.Module):
             deterministic,
         )
 
-    def encode(self, tokens, segment_ids, deterministic: bool = True) -> jax.Array:
-        """Gives [B, S, D] of int32 tokens [B, S]; a token attends to tokens of its own segment (0
-        is padding).
-        """
-        return self.encoder(
-            self.token_embedder(tokens), _same_segment(segment_ids, segment_ids), deterministic
-        )
+    def encode(
+        self, tokens: SourceInts, segment_ids: SourceInts, deterministic: bool = True
+    ) -> Float[Array, "B S D"]:
+        """Returns the encoded [B, S, D]; a token attends to tokens of its segment (0 is padding)."""
+        x = self.token_embedder(jnp.asarray(tokens))
+        return self.encoder(x, _same_segment(segment_ids, segment_ids), deterministic)
 
     def decode_hidden(
         self,
-        encoded,
-        encoder_segment_ids,
-        decoder_input_tokens,
-        decoder_segment_ids,
-        cross_segment_ids,
+        encoded: Float[Array, "B S D"],
+        encoder_segment_ids: SourceInts,
+        decoder_input_tokens: TargetInts,
+        decoder_segment_ids: TargetInts,
+        cross_segment_ids: TargetInts,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """Gives the normed [B, T, D] of int32 tokens [B, T], given encoded [B, S, D].
+    ) -> Float[Array, "B T D"]:
+        """Returns the normed [B, T, D] of the decoder's inputs.
 
-        A position attends to itself and earlier ones with the same `decoder_segment_ids` [B, T],
-        and to the encoder where `cross_segment_ids` [B, T] equals `encoder_segment_ids` [B, S]; 0
-        is padding. Both are the decoder's segments in packed training; several options of one input
-        have segments 1..O and cross segments that are all 1.
+        A position attends to itself and earlier ones with the same `decoder_segment_ids`, and to
+        the encoder where `cross_segment_ids` equals `encoder_segment_ids`; 0 is padding. Both are
+        the decoder's segments in packed training; several options of one input have segments 1..O
+        and cross segments that are all 1.
         """
         length = decoder_input_tokens.shape[1]
         causal = jnp.arange(length)[:, None] >= jnp.arange(length)
         self_mask = _same_segment(decoder_segment_ids, decoder_segment_ids) & causal
         cross_mask = _same_segment(cross_segment_ids, encoder_segment_ids)
-        x = self.token_embedder(decoder_input_tokens)
+        x = self.token_embedder(jnp.asarray(decoder_input_tokens))
         return self.decoder(x, encoded, self_mask, cross_mask, deterministic)
 
-    def logits(self, x) -> jax.Array:
-        """Gives float32 logits [B, T, V] of the normed [B, T, D]."""
+    def logits(self, x: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:
+        """Returns the logits of the normed [B, T, D]."""
         tied = self.config.logits_via_embedding
         logits = self.token_embedder.attend(x) if tied else self.decoder.logits(x)
         return layers.constrain(logits, "batch", "length", "vocab")
 
-    def start_cache(self, encoded, max_length: int) -> dict:
-        """Gives the cache for decoding up to `max_length` tokens: `self` and `cross` pairs of keys
-        and values.
+    def start_cache(self, encoded: Float[Array, "B S D"], max_length: int) -> dict[str, Any]:
+        """Returns the cache for decoding up to `max_length` tokens.
 
-        They are [N, B, H, max_length, C] (zeros) and [N, B, H, S, C] in the compute dtype; without
-        `scan_layers` each is a list of N arrays.
+        Its `self` and `cross` are pairs of keys and values in the compute dtype, [N, B, H,
+        max_length, C] (zeros) and [N, B, H, S, C]; without `scan_layers` each is a list of N arrays.
         """
         cross = self.decoder.cross_keys_values(encoded)
-        own = jax.tree.map(
-            lambda x: jnp.zeros((*x.shape[:-2], max_length, x.shape[-1]), x.dtype), cross
-        )
-        return {"self": own, "cross": cross}
+
+        def empty(x: jax.Array) -> jax.Array:
+            return jnp.zeros((*x.shape[:-2], max_length, x.shape[-1]), x.dtype)
+
+        return {"self": jax.tree.map(empty, cross), "cross": cross}
 
     def decode_step(
-        self, tokens, index, cache: dict, encoder_segment_ids
-    ) -> tuple[jax.Array, dict]:
-        """Gives the logits [B, V] that follow int32 tokens [B] at position `index` (a scalar), and
-        the new cache.
-        """
+        self,
+        tokens: Int[Array, " B"],
+        index: Int[Array, ""],
+        cache: dict[str, Any],
+        encoder_segment_ids: SourceInts,
+    ) -> tuple[Float32[Array, "B V"], dict[str, Any]]:
+        """Returns the logits that follow `tokens` at position `index`, and the new cache."""
         cross_mask = _same_segment(jnp.ones_like(tokens)[:, None], encoder_segment_ids)
         x, cache = self.decoder.step(self.token_embedder(tokens[:, None]), cache, index, cross_mask)
         return self.logits(x)[:, 0], cache
 
 
-def _same_segment(query_segments, key_segments) -> jax.Array:
-    """Gives the bool mask [B, 1, Q, K]: same segment, and not padding."""
-    queries, keys = query_segments[:, None, :, None], key_segments[:, None, None, :]
+def _same_segment(query_segments: TargetInts, key_segments: SourceInts) -> Bool[Array, "B 1 T S"]:
+    """Returns the mask: same segment, and not padding."""
+    queries = jnp.asarray(query_segments)[:, None, :, None]
+    keys = jnp.asarray(key_segments)[:, None, None, :]
     return (queries == keys) & (keys > 0)

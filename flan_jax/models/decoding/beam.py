@@ -1,31 +1,39 @@
 """Beam search with a length penalty, as Hugging Face's `generate` does it (`early_stopping` False).
 
-Shape letters: B batch, K beams, T length of answers, V vocabulary.
+Shape letters: B batch, S width of the input, W beams (hypotheses of a row), T length of answers,
+V vocabulary.
 """
 
+from __future__ import annotations
+
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Float32, Int, Num, Shaped
 
-from flan_jax.models.decoding import greedy
+from flan_jax.models.decoding.cache import DecodingStart, begin, input_lengths, start_id
+from flan_jax.models.decoding.token_loop import EosId, is_eos
 
 # The score of a hypothesis that does not exist; finite, so that differences of such scores are
 # numbers.
-_NONE = -1e9
+_NO_SCORE = -1e9
 
 
 class _State(NamedTuple):
     """A search under way.
 
     Attributes:
-      index: tokens written; last: the latest of each live hypothesis, int32 [B K].
-      live, live_scores: int32 [B, K, T] and log-probabilities [B, K] of the hypotheses that go on,
-        best first.
-      done, done_scores, is_done: int32 [B, K, T], scores [B, K] and which of them exist, bool [B,
-        K], best first.
-      improvable: rows in which a live hypothesis may still become one of the K best, bool [B].
+      index: how many tokens are written.
+      last: the latest token of each live hypothesis, int32 [B W].
+      live: the hypotheses that go on, best first, int32 [B, W, T].
+      live_scores: their log-probabilities [B, W].
+      done: the answers, best first, int32 [B, W, T].
+      done_scores: their scores [B, W].
+      is_done: which of the answers exist, bool [B, W].
+      improvable: rows in which a live hypothesis may still become one of the W best, bool [B].
+      cache: keys and values.
     """
 
     index: jax.Array
@@ -36,56 +44,68 @@ class _State(NamedTuple):
     done_scores: jax.Array
     is_done: jax.Array
     improvable: jax.Array
-    cache: dict
+    cache: dict[str, Any]
 
 
 @functools.partial(jax.jit, static_argnames=("model", "max_length", "beams", "eos_id"))
 def beam_search(
-    model,
-    params,
-    tokens,
+    model: Any,
+    params: Any,
+    tokens: Int[ArrayLike, "B S"],
     max_length: int,
     beams: int = 4,
-    length_penalty=1.0,
-    eos_id: greedy.EosId = 1,
-    lengths=None,
-) -> tuple[jax.Array, jax.Array]:
-    """Gives the best answers, int32 [B, beams, max_length] with 0 after EOS, and their scores
-    float32, best first.
+    length_penalty: Num[ArrayLike, ""] = 1.0,
+    eos_id: EosId = 1,
+    lengths: Int[ArrayLike, " B"] | None = None,
+) -> tuple[Int[Array, "B {beams} {max_length}"], Float32[Array, "B {beams}"]]:
+    """Returns the best answers, int32 with 0 after EOS, and their scores, best first.
 
     A score is the sum of the tokens' log-probabilities / n**length_penalty, for n tokens with EOS.
-    An answer ends with EOS, or where there is no more room. A row's search ends when it has `beams`
-    answers and the best live hypothesis, were it to end now, would be worse than the worst of them;
-    with one beam at the first answer, which makes it greedy. The other arguments, and rows of
-    length 0, are those of `decoding.greedy`. As in T5X and Hugging Face the 2 * beams best
-    continuations are looked at, so that `beams` of them go on even if the others end; with several
+    An answer ends with EOS, or at `max_length`. A row's search ends when it has `beams` answers and
+    the best live hypothesis, were it to end now, would be worse than the worst of them; with one
+    beam at the first answer, which makes it greedy. As in T5X and Hugging Face the 2 * beams best
+    continuations are considered, so that `beams` of them go on even if the others end; with several
     `eos_id` as many more as may end.
+
+    Args:
+      model: see `greedy.greedy`.
+      params: see `greedy.greedy`.
+      tokens: see `greedy.greedy`.
+      max_length: see `greedy.greedy`.
+      beams: how many hypotheses are kept.
+      length_penalty: see above.
+      eos_id: see `greedy.greedy`.
+      lengths: see `greedy.greedy`.
+
+    Raises:
+      ValueError: if a decoder's lengths are None.
     """
-    lengths = greedy.given_lengths(model, tokens, lengths)
-    start = greedy.begin(model, params, tokens, lengths, max_length, beams)
+    lengths = input_lengths(model, tokens, lengths)
+    start = begin(model, params, tokens, lengths, max_length, beams)
     extend = functools.partial(_extend, length_penalty=length_penalty, eos_id=eos_id, start=start)
 
-    def unfinished(state):
+    def unfinished(state: _State) -> jax.Array:
         return (state.index < max_length) & jnp.any(state.improvable)
 
-    def step(state):
+    def step(state: _State) -> _State:
         logits, cache = start.read(state.last, state.index, state.cache)
         return extend(state._replace(cache=cache), logits)
 
     shape = (tokens.shape[0], beams)
-    nothing, none = jnp.zeros((*shape, max_length), jnp.int32), jnp.full(shape, _NONE)
-    # All copies of a row begin alike: only the first may be continued.
-    last = jnp.full(shape[0] * beams, greedy.start_id(model))
+    no_tokens = jnp.zeros((*shape, max_length), jnp.int32)
+    no_scores = jnp.full(shape, _NO_SCORE)
+    last = jnp.full(shape[0] * beams, start_id(model))
     state = _State(
-        jnp.int32(0),
-        last,
-        nothing,
-        none.at[:, 0].set(0.0),
-        nothing,
-        none,
-        jnp.zeros(shape, bool),
-        lengths > 0,
-        start.cache,
+        index=jnp.int32(0),
+        last=last,
+        live=no_tokens,
+        # All copies of a row begin alike: only the first may be continued.
+        live_scores=no_scores.at[:, 0].set(0.0),
+        done=no_tokens,
+        done_scores=no_scores,
+        is_done=jnp.zeros(shape, bool),
+        improvable=lengths > 0,
+        cache=start.cache,
     )
     if start.logits is not None:
         state = extend(state, start.logits)
@@ -94,77 +114,75 @@ def beam_search(
 
 
 def _extend(
-    state: _State, logits, length_penalty, eos_id: greedy.EosId, start: greedy.Start
+    state: _State,
+    logits: Float[Array, "rows V"],
+    length_penalty: Num[ArrayLike, ""],
+    eos_id: EosId,
+    start: DecodingStart,
 ) -> _State:
-    """Gives the state after one more token, whose logits are [B K, V]."""
+    """Returns the state after one more token, whose logits are [B W, V]."""
     beams, max_length = state.live.shape[1:]
-    looked_at = beams * (1 + (len(eos_id) if isinstance(eos_id, tuple) else 1))
-    scores, origins, chosen = _best_continuations(logits, state.live_scores, looked_at)
+    considered = beams * (1 + (len(eos_id) if isinstance(eos_id, tuple) else 1))
+    scores, origins, chosen = _best_continuations(logits, state.live_scores, considered)
     sequences = _take(state.live, origins)
     sequences = jax.lax.dynamic_update_slice_in_dim(
         sequences, chosen[..., None], state.index, axis=2
     )
     written = state.index + 1
-    ends = greedy.is_eos(chosen, eos_id) | (written == max_length)
+    ends = is_eos(chosen, eos_id) | (written == max_length)
 
-    # What ends joins the answers, unless it is only looked at to keep enough hypotheses alive.
-    joins = ends & (jnp.arange(looked_at) < beams) & state.improvable[:, None]
+    # What ends joins the answers, unless it is only there to keep enough hypotheses alive.
+    joins = ends & (jnp.arange(considered) < beams) & state.improvable[:, None]
     penalty = written.astype(jnp.float32) ** length_penalty
-    all_scores = jnp.concatenate(
-        [state.done_scores, jnp.where(joins, scores / penalty, _NONE)], axis=1
-    )
+    joining_scores = jnp.where(joins, scores / penalty, _NO_SCORE)
+    all_scores = jnp.concatenate([state.done_scores, joining_scores], axis=1)
     done_scores, kept = jax.lax.top_k(all_scores, beams)
     done = _take(jnp.concatenate([state.done, sequences], axis=1), kept)
     is_done = _take(jnp.concatenate([state.is_done, joins], axis=1), kept)
 
-    live_scores, goes_on = jax.lax.top_k(jnp.where(ends, _NONE, scores), beams)
+    live_scores, goes_on = jax.lax.top_k(jnp.where(ends, _NO_SCORE, scores), beams)
     last = _take(chosen, goes_on).reshape(-1)
     cache = _reorder(state.cache, _take(origins, goes_on), start)
 
     complete = jnp.all(is_done, axis=1)
     worse = live_scores[:, 0] / penalty <= jnp.min(done_scores, axis=1)
     improvable = state.improvable & ~(complete & (worse | (beams == 1)))
-    return _State(
-        written,
-        last,
-        _take(sequences, goes_on),
-        live_scores,
-        done,
-        done_scores,
-        is_done,
-        improvable,
-        cache,
-    )
+    live = _take(sequences, goes_on)
+    return _State(written, last, live, live_scores, done, done_scores, is_done, improvable, cache)
 
 
-def _best_continuations(logits, live_scores, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gives the `count` best, [B, count] each: log-probability, which of the K it continues, the
-    token.
-    """
+def _best_continuations(
+    logits: Float[Array, "rows V"], live_scores: Float[Array, "B W"], count: int
+) -> tuple[Float[Array, "B {count}"], Int[Array, "B {count}"], Int[Array, "B {count}"]]:
+    """Returns the best: log-probability, which of the W hypotheses it continues, and the token."""
     (batch, beams), vocab_size = live_scores.shape, logits.shape[-1]
-    log_probs = (
-        jax.nn.log_softmax(logits).reshape(batch, beams, vocab_size) + live_scores[..., None]
-    )
-    # The best of each hypothesis first: a sort of K V numbers is the slow part on a CPU.
+    log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab_size)
+    log_probs = log_probs + live_scores[..., None]
+    # The best of each hypothesis first: a sort of W V numbers is the slow part on a CPU.
     scores, tokens = jax.lax.top_k(log_probs, min(count, vocab_size))
     width = scores.shape[-1]
     scores, places = jax.lax.top_k(scores.reshape(batch, -1), count)
     return scores, places // width, _take(tokens.reshape(batch, -1), places)
 
 
-def _reorder(cache: dict, origins, start: greedy.Start) -> dict:
-    """Gives the cache in which hypothesis k has the keys and values of `origins` [B, K]; the
-    input's are all alike.
+def _reorder(
+    cache: dict[str, Any], origins: Int[Array, "B W"], start: DecodingStart
+) -> dict[str, Any]:
+    """Returns the cache in which each hypothesis has the keys and values of its origin.
+
+    Those of the input are the same for all hypotheses of a row.
     """
     batch, beams = origins.shape
     places = (origins + beams * jnp.arange(batch)[:, None]).reshape(-1)
+    first = start.answer_slot
 
-    def reordered(x):
-        return x.at[..., start.own :, :].set(jnp.take(x[..., start.own :, :], places, axis=-4))
+    def reordered(x: jax.Array) -> jax.Array:
+        return x.at[..., first:, :].set(jnp.take(x[..., first:, :], places, axis=-4))
 
-    return {**cache, start.own_name: jax.tree.map(reordered, cache[start.own_name])}
+    answers = jax.tree.map(reordered, cache[start.answer_name])
+    return {**cache, start.answer_name: answers}
 
 
-def _take(x, places) -> jax.Array:
-    """Gives `x` [B, M, ...] at `places` [B, K] of its second axis."""
+def _take(x: Shaped[Array, "B M ..."], places: Int[Array, "B W"]) -> Shaped[Array, "B W ..."]:
+    """Returns `x` at `places` of its second axis."""
     return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)

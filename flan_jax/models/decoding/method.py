@@ -1,6 +1,4 @@
-"""How answers are written: which method, and its settings; without JAX, so that flags are checked
-at once.
-"""
+"""The method of decoding and its settings; without JAX, so that flags are checked at once."""
 
 import dataclasses
 import math
@@ -26,14 +24,14 @@ class Decoding:
       temperature: logits are divided by it before a draw.
       top_k: only the k likeliest tokens are drawn; 0: all. Fan et al., Hierarchical Neural Story
         Generation, 2018.
-      top_p: of those, after renormalisation, only the likeliest whose probabilities reach p
+      top_p: of those, after renormalization, only the likeliest whose probabilities reach p
         together; 1: all. Holtzman et al., The Curious Case of Neural Text Degeneration, 2020.
       seed: with a row's place in the list and the position in the answer, all that a draw depends
         on; below 2**32.
       beams: how many hypotheses are kept; with 1 the answer is the greedy one.
       length_penalty: a hypothesis of n tokens, EOS included, scores its log-probability /
         n**length_penalty, which is Hugging Face's definition: 0 compares sums and 1 means, and more
-        favours longer answers. (T5X divides by ((5 + n) / 6)**alpha.)
+        favors longer answers. (T5X divides by ((5 + n) / 6)**alpha.)
 
     Raises:
       UserError: for a value that cannot work.
@@ -77,7 +75,7 @@ class Decoding:
             )
 
     def settings(self) -> dict[str, Any]:
-        """The method and the settings that it reads."""
+        """Returns the method and the settings that it reads."""
         return {
             "method": self.method,
             **{name: getattr(self, name) for name in METHODS[self.method]},

@@ -1,0 +1,132 @@
+"""Where decoding begins: the input is read once, and the cache has room for the answer.
+
+Shape letters: B batch, S width of what is read, H heads of keys and values, C head width,
+V vocabulary, N layers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Int
+
+from flan_jax.models import cpu
+from flan_jax.models.decoder import DecoderLM
+
+
+class DecodingStart(NamedTuple):
+    """The state before the first step of decoding.
+
+    Attributes:
+      read: (last token [B], how many are written, cache) -> (logits [B, V] that follow, cache).
+      logits: those of the first token, float32 [B, V]; None where a step makes them too, from
+        `start_id`.
+      cache: keys and values, arrays [N, B, H, slots, C] or lists of N.
+      answer_name: the part of the cache that grows with the answer.
+      answer_slot: its first slot for the answer.
+    """
+
+    read: Callable
+    logits: jax.Array | None
+    cache: dict[str, Any]
+    answer_name: str
+    answer_slot: int
+
+
+def start_id(model: Any) -> Int[Array, ""]:
+    """Returns the id that a T5's decoder reads first.
+
+    A decoder-only model's prompt includes its own.
+    """
+    return jnp.int32(getattr(model.config, "decoder_start_id", 0))
+
+
+def input_lengths(
+    model: Any, tokens: Int[ArrayLike, "B S"], lengths: Int[ArrayLike, " B"] | None
+) -> Int[Array, " B"]:
+    """Returns `lengths`, or for a T5 without them how many tokens of each row are not 0.
+
+    Raises:
+      ValueError: if a decoder's lengths are None.
+    """
+    if lengths is not None:
+        return jnp.asarray(lengths)
+    if isinstance(model, DecoderLM):
+        raise ValueError(
+            "A decoder's prompts need their lengths: in its vocabulary 0 may be a real token."
+        )
+    return jnp.sum(tokens > 0, axis=1)
+
+
+def begin(
+    model: Any,
+    params: Any,
+    tokens: Int[Array, "B S"],
+    lengths: Int[Array, " B"],
+    max_length: int,
+    copies: int = 1,
+) -> DecodingStart:
+    """Reads the inputs once, and returns the start of `copies` answers to each.
+
+    The answers to a row are next to each other.
+    """
+    is_cpu = jax.default_backend() == "cpu"
+    if is_cpu and model.config.scan_layers:
+        model, params = cpu.unstack_layers(model, params)
+    step_params = params
+    if is_cpu and tokens.shape[0] * copies <= cpu.FEW_ROWS:
+        step_params = cpu.with_transposed_kernels(params)
+    read = functools.partial(model.apply, {"params": params})
+    step = functools.partial(model.apply, {"params": step_params}, method="decode_step")
+    begin_model = _begin_decoder if isinstance(model, DecoderLM) else _begin_t5
+    return begin_model(read, step, tokens, lengths, max_length, copies)
+
+
+def _begin_decoder(
+    read: Callable,
+    step: Callable,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    max_length: int,
+    copies: int,
+) -> DecodingStart:
+    logits, cache = read(tokens, lengths, max_length, method="prefill")
+    cache = {
+        **cache,
+        "keys_values": _repeated(cache["keys_values"], copies, axis=-4),
+        "lengths": _repeated(cache["lengths"], copies, axis=0),
+    }
+
+    def read_token(last: jax.Array, index: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+        # The prompt gave the first token: what follows it is of step 0.
+        return step(last, index - 1, cache)
+
+    logits = _repeated(logits, copies, axis=0)
+    return DecodingStart(read_token, logits, cache, "keys_values", tokens.shape[1])
+
+
+def _begin_t5(
+    read: Callable,
+    step: Callable,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    max_length: int,
+    copies: int,
+) -> DecodingStart:
+    segments = (jnp.arange(tokens.shape[1]) < lengths[:, None]).astype(jnp.int32)
+    encoded = read(tokens, segments, method="encode")
+    cache = _repeated(read(encoded, max_length, method="start_cache"), copies, axis=-4)
+    segments = _repeated(segments, copies, axis=0)
+
+    def read_token(last: jax.Array, index: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+        return step(last, index, cache, segments)
+
+    return DecodingStart(read_token, None, cache, "self", 0)
+
+
+def _repeated(tree: Any, copies: int, axis: int) -> Any:
+    return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=axis), tree)

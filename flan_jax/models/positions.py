@@ -1,0 +1,131 @@
+"""Positions: T5's relative position bias, and rotary positions.
+
+Shape letters: B batch, L length (of queries), S length of keys, H heads, C head width.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Float32, Int
+
+# Cosines and sines, by which `rotate` rotates heads.
+Angles = tuple[Float32[Array, "B L half"], Float32[Array, "B L half"]]
+
+
+def relative_buckets(
+    distances: Int[np.ndarray, "..."], bidirectional: bool, num_buckets: int, max_distance: int
+) -> Int[np.ndarray, "..."]:
+    """Returns the int32 bucket of each distance (key position minus query position).
+
+    Half of the buckets count single positions, the other half grow as the logarithm up to
+    `max_distance`, beyond which all distances share the last one. In both directions each sign has
+    its half of the buckets; causally, distances to the future count as 0. Raffel et al., Exploring
+    the Limits of Transfer Learning, 2020, section 2.1.
+    """
+    buckets = np.zeros_like(distances)
+    back = -distances
+    if bidirectional:
+        num_buckets //= 2
+        buckets += (back < 0) * num_buckets
+        back = np.abs(back)
+    else:
+        back = np.maximum(back, 0)
+    exact = num_buckets // 2
+    # float32 and the epsilon as in the reference: they decide the bucket of distances on a
+    # boundary.
+    ratio = back.astype(np.float32) / exact + np.finfo(np.float32).eps
+    log_ratio = np.log(ratio) / np.log(max_distance / exact)
+    far = np.minimum(exact + (log_ratio * (num_buckets - exact)).astype(np.int32), num_buckets - 1)
+    return (buckets + np.where(back < exact, back, far)).astype(np.int32)
+
+
+class RelativePositionBias(nn.Module):
+    """Learned attention bias for each head and bucket of distance.
+
+    One table [H, buckets] serves all layers of a stack.
+    """
+
+    num_heads: int
+    num_buckets: int
+    max_distance: int
+    bidirectional: bool
+
+    def setup(self) -> None:
+        """Makes the table."""
+        init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+        init = nn.with_logical_partitioning(init, ("heads", "relpos_buckets"))
+        shape = (self.num_heads, self.num_buckets)
+        self.rel_embedding = self.param("rel_embedding", init, shape, jnp.float32)
+
+    def _bucket_of_distance(self, num_keys: int) -> Int[Array, " distances"]:
+        """Returns the bucket of each distance -(num_keys - 1) .. num_keys - 1."""
+        distances = np.arange(-(num_keys - 1), num_keys)
+        return jnp.asarray(
+            relative_buckets(distances, self.bidirectional, self.num_buckets, self.max_distance)
+        )
+
+    def __call__(
+        self, query_positions: Int[Array, " L"], num_keys: int
+    ) -> Float32[Array, "1 H L {num_keys}"]:
+        """Returns the bias of queries at positions (all < S) to the keys 0..S-1."""
+        distances = jnp.arange(num_keys)[None, :] - query_positions[:, None]
+        buckets = self._bucket_of_distance(num_keys)[distances + (num_keys - 1)]
+        # A contraction, because the gradient of a gather is a slow scatter.
+        one_hot = jax.nn.one_hot(buckets, self.num_buckets, dtype=jnp.float32)
+        return jnp.einsum("hn,qkn->hqk", self.rel_embedding, one_hot)[None]
+
+    def between(
+        self, query_positions: Int[Array, "B L"], key_positions: Int[Array, "B S"], most: int
+    ) -> Float32[Array, "B H L S"]:
+        """Returns the bias between positions, all < `most`.
+
+        For rows in which positions are not the places in the row. It is as large as the scores, and
+        a gather: not to train with.
+        """
+        distances = key_positions[:, None, :] - query_positions[:, :, None]
+        buckets = self._bucket_of_distance(most)[distances + (most - 1)]
+        return jnp.moveaxis(jnp.take(self.rel_embedding, buckets, axis=1), 0, 1)
+
+
+def rotary_angles(
+    positions: Int[Any, "B L"],
+    head_dim: int,
+    theta: float,
+    scaling: Mapping[str, Any] | None = None,
+) -> Angles:
+    """Returns the cosines and sines, float32 [B, L, C/2], by which `rotate` rotates heads.
+
+    Su et al., RoFormer, 2021.
+
+    Args:
+      positions: integers.
+      head_dim: C.
+      theta: the base of the frequencies.
+      scaling: Llama 3.1's, which slows the rotations that are slower than the original context by
+        `factor`, leaves the fast ones and interpolates between: `factor`, `low_freq_factor`,
+        `high_freq_factor` and `original_max_position_embeddings`. Or the linear one, `rope_type`
+        and `factor`, which slows all rotations (Chen et al., Extending Context Window of Large
+        Language Models, 2023).
+    """
+    frequencies = theta ** -(np.arange(0, head_dim, 2) / head_dim)
+    if scaling is not None and "rope_type" in scaling:
+        frequencies = frequencies / scaling["factor"]
+    elif scaling is not None:
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        rotations = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+        kept = np.clip((rotations - low) / (high - low), 0.0, 1.0)
+        frequencies = frequencies * (kept + (1.0 - kept) / scaling["factor"])
+    angles = positions[..., None].astype(jnp.float32) * frequencies.astype(np.float32)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "B L H C"], angles: Angles) -> Float[Array, "B L H C"]:
+    """Returns heads rotated by `angles`; dimension i forms a pair with i + C/2, as in Hugging Face."""
+    cos, sin = (part[:, :, None, :] for part in angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
