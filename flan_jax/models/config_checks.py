@@ -80,6 +80,15 @@ def buckets_field(fewest: int) -> Any:
     )
 
 
+def no_type_check(config_class: type) -> type:
+    """Returns the class as it is: its own checks, not beartype's, report a value of a wrong type.
+
+    Under pytest jaxtyping's import hook leaves a class alone whose decorator has this name; that of
+    `typing` would hide the types of the fields from the settings' own checks.
+    """
+    return config_class
+
+
 def check_and_resolve(config: Any) -> None:
     """Checks a model's configuration, and sets `dtype` to what 'auto' is here.
 

@@ -3,8 +3,6 @@
 On another device each function here does the plain thing, or is not called.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

@@ -28,6 +28,7 @@ from flan_jax.models.config_checks import (
     buckets_field,
     check_and_resolve,
     layer_count,
+    no_type_check,
     shared_field,
 )
 from flan_jax.models.layer_stack import layer_stack, run_layers
@@ -42,6 +43,7 @@ _ROPE_SCALING = (
 _ROPE_LINEAR = ("factor", "rope_type")
 
 
+@no_type_check
 @gin.configurable(denylist=["vocab_size"])
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:

@@ -25,12 +25,14 @@ from flan_jax.models.config_checks import (
     buckets_field,
     check_and_resolve,
     layer_count,
+    no_type_check,
     shared_field,
 )
 from flan_jax.models.layer_stack import layer_stack, run_layers
 from flan_jax.models.positions import RelativePositionBias
 
 
+@no_type_check
 @gin.configurable(denylist=["vocab_size"])
 @dataclasses.dataclass(frozen=True)
 class T5Config:

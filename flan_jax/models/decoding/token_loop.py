@@ -1,7 +1,5 @@
 """The loop that writes an answer token by token, until every row has ended."""
 
-from __future__ import annotations
-
 import functools
 import operator
 from collections.abc import Callable
