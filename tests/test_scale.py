@@ -23,7 +23,7 @@ from flan_jax.optim.adafactor import adafactor
 from flan_jax.parallel import hardware, partitioning
 from flan_jax.parallel.hardware import CHIPS, GIB, peak_flops
 from flan_jax.planning import compiled as programs
-from flan_jax.planning import hlo, mesh_search, roofline, topology
+from flan_jax.planning import hlo_costs, hlo_text, mesh_search, roofline, topology
 from flan_jax.training.config import TrainConfig
 from flan_jax.training.state import init_state
 from flan_jax.training.step import make_train_step
@@ -62,9 +62,11 @@ def compiled_step(config, scan: bool, batch_size: int = 8, **changes):
 
 def test_products_of_a_scanned_step_are_those_of_an_unscanned_one():
     scanned, unscanned = (compiled_step(DECODER, scan) for scan in (True, False))
-    ours = hlo.read_costs(scanned.as_text(), 1)
+    ours = hlo_costs.read_costs(scanned.as_text(), 1)
     assert ours.unknown_loops == 0
-    np.testing.assert_allclose(ours.flops, hlo.read_costs(unscanned.as_text(), 1).flops, rtol=0.02)
+    np.testing.assert_allclose(
+        ours.flops, hlo_costs.read_costs(unscanned.as_text(), 1).flops, rtol=0.02
+    )
     # XLA's own count has what is no product, too, and is right only without a loop.
     np.testing.assert_allclose(ours.flops, unscanned.cost_analysis()["flops"], rtol=0.06)
     assert scanned.cost_analysis()["flops"] < 0.7 * ours.flops
@@ -72,7 +74,7 @@ def test_products_of_a_scanned_step_are_those_of_an_unscanned_one():
 
 @pytest.mark.parametrize("architecture", SIZES)
 def test_products_of_a_step_are_those_that_the_model_needs(architecture):
-    costs = hlo.read_costs(compiled_step(SIZES[architecture], True).as_text(), 1)
+    costs = hlo_costs.read_costs(compiled_step(SIZES[architecture], True).as_text(), 1)
     np.testing.assert_allclose(
         costs.flops, model_flops(SIZES[architecture], 8, *LENGTHS), rtol=0.04
     )
@@ -80,7 +82,7 @@ def test_products_of_a_step_are_those_that_the_model_needs(architecture):
 
 def test_full_remat_computes_more_and_the_model_needs_no_more():
     plain, again = (
-        hlo.read_costs(compiled_step(DECODER, True, remat=remat).as_text(), 1).flops
+        hlo_costs.read_costs(compiled_step(DECODER, True, remat=remat).as_text(), 1).flops
         for remat in ("none", "full")
     )
     assert 1.15 * plain < again < 1.4 * plain
@@ -155,7 +157,7 @@ ENTRY %main (a: bf16[8,64], b: f32[64,64]) -> f32[32,64] {
 
 
 def test_loops_fusions_and_collectives_are_read_from_the_text():
-    costs = hlo.read_costs(LOOP, 4)
+    costs = hlo_costs.read_costs(LOOP, 4)
     assert costs.flops == 5 * 2 * 8 * 64 * 128
     assert costs.by_kind() == {
         "all-gather": {"count": 5, "bytes": 5 * 64 * 128 * 2},
@@ -221,7 +223,7 @@ ENTRY %main (a: bf16[64,32], b: bf16[8,64], d: bf16[64,16]) -> bf16[64,64] {
 
 
 def test_a_collective_in_stages_beside_fusions_is_one_and_hidden():
-    costs = hlo.read_costs(STAGES, 4)
+    costs = hlo_costs.read_costs(STAGES, 4)
     assert [(one.kind, one.nbytes, one.times, one.hidden) for one in costs.collectives] == [
         ("all-gather", 64 * 64 * 2, 1, True)
     ]
@@ -251,14 +253,14 @@ def test_a_collective_in_stages_beside_fusions_is_one_and_hidden():
 )
 def test_products_written_as_convolutions(text, shapes, products):
     assert (
-        hlo._convolution_flops(" " + text, *(hlo.Array(16, dims) for dims in shapes))
+        hlo_costs._convolution_flops(" " + text, *(hlo_text.Array(16, dims) for dims in shapes))
         == 2 * products
     )
 
 
 def test_groups_over_a_part_of_an_axis():
     text = "all-gather(%x), replica_groups=mesh['a'=4,'b'=2] {'a':(1)2}, dimensions={0}"
-    assert hlo._groups(text, 8).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert hlo_text.replica_groups(text, 8).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
 @pytest.mark.parametrize(
@@ -278,12 +280,12 @@ def test_groups_over_a_part_of_an_axis():
     ],
 )
 def test_groups_in_the_order_of_their_devices(text, groups):
-    assert hlo._groups(f"all-gather(%x), {text}", 8).tolist() == groups
+    assert hlo_text.replica_groups(f"all-gather(%x), {text}", 8).tolist() == groups
 
 
 def test_groups_that_cannot_be_read_are_counted():
     text = LOOP.replace("replica_groups=[2,2]<=[2,2]T(1,0)", "replica_groups=some('new'=form)")
-    costs = hlo.read_costs(text, 4)
+    costs = hlo_costs.read_costs(text, 4)
     assert costs.unknown_groups == 1
     assert [one.groups.tolist() for one in costs.collectives if one.kind == "all-gather"] == [
         [[0, 1, 2, 3]]
@@ -302,7 +304,7 @@ ENTRY %main (a: f32[64,64]) -> f32[64,64] {
   ROOT %d = f32[64,64]{1,0} add(%c.1, %c.1)
 }
 """
-    assert hlo.read_costs(text, 1).memory_bytes == (64 * 64 + 16 * 64 + 64 * 64) * 4
+    assert hlo_costs.read_costs(text, 1).memory_bytes == (64 * 64 + 16 * 64 + 64 * 64) * 4
 
 
 # --- Slices, links and times
@@ -322,8 +324,8 @@ def square(side: int, kind: str = "v3") -> topology.Slice:
 
 def collective(
     kind: str, groups, nbytes: int = 82_000_000_000, hidden: bool = False
-) -> hlo.Collective:
-    return hlo.Collective(kind, nbytes, np.asarray(groups), (), 1, hidden)
+) -> hlo_costs.Collective:
+    return hlo_costs.Collective(kind, nbytes, np.asarray(groups), (), 1, hidden)
 
 
 def test_a_collective_takes_as_long_as_its_links_need():
@@ -351,7 +353,7 @@ def test_permutations_share_the_links_that_they_cross():
     links = roofline.Links(where, where.devices)
 
     def around(*pairs):
-        return hlo.Collective(
+        return hlo_costs.Collective(
             "collective-permute", 82_000_000_000, np.zeros((0, 0), int), pairs, 1, True
         )
 
@@ -367,7 +369,7 @@ def test_permutations_share_the_links_that_they_cross():
 
 def test_the_estimate_waits_for_collectives_that_are_not_hidden():
     where = square(4)
-    costs = hlo.Costs(
+    costs = hlo_costs.Costs(
         61.5e12,
         45e9,
         [

@@ -375,8 +375,8 @@ class DecoderLM(nn.Module):
     ) -> Float[Array, "B _ D"]:
         """Returns the normed [B, L, D] of rows in which several continuations follow one prefix.
 
-        A token attends to itself and to earlier tokens in the row of its segment that have branch 0,
-        the prefix, or its own. `positions` (below L) continue from the prefix in each branch. With
+        A token attends to itself and to earlier tokens of its segment that have branch 0, the
+        prefix, or its own. `positions` (below L) continue from the prefix in each branch. With
         `at`, P places in each row, only these are returned: [B, P, D].
         """
         prefix = branch_ids == 0
@@ -426,8 +426,8 @@ class DecoderLM(nn.Module):
     ) -> tuple[Float32[Array, "B V"], dict[str, Any]]:
         """Returns the logits that follow `tokens`, and the cache with their keys and values.
 
-        The tokens are the `index`-th after the prompts: they lie in slot S + index and have position
-        `lengths` + index.
+        The tokens are the `index`-th after the prompts: they are in slot S + index and have
+        position `lengths` + index.
         """
         lengths, start = cache["lengths"][:, None], cache["start"]
         num_slots = jax.tree.leaves(cache["keys_values"])[0].shape[-2]

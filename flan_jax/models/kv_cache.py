@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def heads_first(keys_values: Any) -> Any:
-    """Returns a tree of keys and values [..., slots, K, C] as a cache holds them: [..., K, slots, C].
+    """Returns a tree of keys and values [..., slots, K, C] as in a cache, [..., K, slots, C].
 
     What is read at every step is transposed only once.
     """

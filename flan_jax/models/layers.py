@@ -56,8 +56,8 @@ def dropout_factors(
     """Returns for each shape a factor [B, *shape] in the compute dtype.
 
     It is 0 at the dropout rate, else 1 / (1 - rate); without dropout (`deterministic`, or a rate of
-    0) it is the number 1.0. All are cut from one draw, because every draw costs compile time. Shapes
-    have a 1 where T5 shares a mask: over the length of activations, and over the queries of
+    0) it is the number 1.0. All are cut from one draw, because every draw costs compile time.
+    Shapes have a 1 where T5 shares a mask: over the length of activations, and over the queries of
     attention weights.
     """
     rate = config.dropout_rate
@@ -74,7 +74,7 @@ def dropout_factors(
 def apply_dropout(
     x: Float[Array, "..."], factor: Float[Array, "..."] | float
 ) -> Float[Array, "..."]:
-    """Returns `x` times a factor of `dropout_factors`; without dropout `x`, so that none is kept."""
+    """Returns `x` times a factor of `dropout_factors`; without dropout `x`, not a copy."""
     return x if isinstance(factor, float) else x * factor
 
 

@@ -124,7 +124,7 @@ def rotary_angles(
 
 
 def rotate(x: Float[Array, "B L H C"], angles: Angles) -> Float[Array, "B L H C"]:
-    """Returns heads rotated by `angles`; dimension i forms a pair with i + C/2, as in Hugging Face."""
+    """Returns heads rotated by `angles`; as in Hugging Face, dimensions i and i + C/2 pair."""
     cos, sin = (part[:, :, None, :] for part in angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin]

@@ -51,9 +51,9 @@ _ORDER = (
 def parameter_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by its name in T5X's form, with layers unstacked.
 
-    Names are paths, such as `encoder/layers_0/mlp/wo/kernel`, in the order in which the model applies
-    them. The model is traced with its layers scanned, so that the time does not grow with their
-    number; results are kept.
+    Names are paths, such as `encoder/layers_0/mlp/wo/kernel`, in the order in which the model
+    applies them. The model is traced with its layers scanned, so that the time does not grow with
+    their number; results are kept.
 
     Args:
       config: a `T5Config` or a `DecoderConfig`.

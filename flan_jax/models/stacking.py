@@ -1,8 +1,8 @@
-"""Conversion between stacked trees (one `layers` subtree) and T5X's unstacked ones (`layers_0`, ...).
+"""Conversion between stacked trees (one `layers`) and T5X's unstacked ones (`layers_0`, ...).
 
 Trees are stacked in memory and unstacked on disk. `stack` and `unstack` take any nesting of dicts,
-tuples, lists and named tuples (parameters, optimizer states) and leave what is not a layer as it is. Leaves are arrays or
-`jax.ShapeDtypeStruct`s; a struct's sharding follows its axes. N layers.
+tuples, lists and named tuples (parameters, optimizer states) and leave what is not a layer as it
+is. Leaves are arrays or `jax.ShapeDtypeStruct`s; a struct's sharding follows its axes. N layers.
 """
 
 import re
@@ -32,7 +32,7 @@ def named(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, 
 
 
 def unstack(tree: Any) -> Any:
-    """Returns the tree with each `layers`, leaves [N, ...], replaced by `layers_0`, `layers_1`, ..."""
+    """Returns the tree with each `layers`, leaves [N, ...], split into `layers_0`, ..."""
     if not isinstance(tree, (dict, FrozenDict)):
         return _map_children(unstack, tree)
     result = {}
@@ -46,7 +46,7 @@ def unstack(tree: Any) -> Any:
 
 
 def stack(tree: Any) -> Any:
-    """Returns the tree with all `layers_<i>` of a dict stacked into one `layers`, leaves [N, ...]."""
+    """Returns the tree with all `layers_<i>` of a dict as one `layers`, leaves [N, ...]."""
     if not isinstance(tree, (dict, FrozenDict)):
         return _map_children(stack, tree)
     numbered = sorted((int(match[1]), name) for name in tree if (match := _LAYER.fullmatch(name)))

@@ -348,7 +348,7 @@ class T5(nn.Module):
     def encode(
         self, tokens: SourceInts, segment_ids: SourceInts, deterministic: bool = True
     ) -> Float[Array, "B S D"]:
-        """Returns the encoded [B, S, D]; a token attends to tokens of its segment (0 is padding)."""
+        """Returns the encoded [B, S, D]; tokens attend within their segment (0 is padding)."""
         x = self.token_embedder(jnp.asarray(tokens))
         return self.encoder(x, _same_segment(segment_ids, segment_ids), deterministic)
 
@@ -385,7 +385,8 @@ class T5(nn.Module):
         """Returns the cache for decoding up to `max_length` tokens.
 
         Its `self` and `cross` are pairs of keys and values in the compute dtype, [N, B, H,
-        max_length, C] (zeros) and [N, B, H, S, C]; without `scan_layers` each is a list of N arrays.
+        max_length, C] (zeros) and [N, B, H, S, C]; without `scan_layers` each is a list of N
+        arrays.
         """
         cross = self.decoder.cross_keys_values(encoded)
 

@@ -29,8 +29,8 @@ _MIN_SCALE = 1e-3  # of the root mean square by which a parameter's updates are 
 class AdafactorState(NamedTuple):
     """The steps taken, and the second moments of each parameter, all float32.
 
-    A factored parameter uses `v_row` and `v_col`, any other `v`. The slots that a parameter does not
-    use are zeros of shape (1,), as in T5X.
+    A factored parameter uses `v_row` and `v_col`, any other `v`. The slots that a parameter does
+    not use are zeros of shape (1,), as in T5X.
     """
 
     count: Any
@@ -94,9 +94,9 @@ def adafactor(
 ) -> optax.GradientTransformation:
     """Returns T5X's Adafactor, without momentum.
 
-    Updates are relative to each parameter's root mean square and clipped at 1. Matrices are factored
-    when both dimensions are at least 128. `init` takes plain parameters, or ones boxed with logical
-    axes, and then boxes its slots likewise.
+    Updates are relative to each parameter's root mean square and clipped at 1. Matrices are
+    factored when both dimensions are at least 128. `init` takes plain parameters, or ones boxed
+    with logical axes, and then boxes its slots likewise.
 
     Raises:
       UserError: for a value out of its bounds.

@@ -19,7 +19,7 @@ from flan_jax.models.flops import model_flops
 from flan_jax.parallel import partitioning
 from flan_jax.parallel.hardware import GIB
 from flan_jax.planning import roofline
-from flan_jax.planning.hlo import read_costs
+from flan_jax.planning.hlo_costs import read_costs
 from flan_jax.planning.topology import Slice
 from flan_jax.training.compile import lower_eval_step, lower_train_step
 from flan_jax.training.state import ShardedState

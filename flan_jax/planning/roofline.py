@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from flan_jax.planning.hlo import Collective, Costs
+from flan_jax.planning.hlo_costs import Collective, Costs
 from flan_jax.planning.topology import Slice
 
 # Large bf16 products reach about this share of a TPU's or GPU's published peak.
