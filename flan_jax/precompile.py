@@ -1,9 +1,8 @@
-"""`flan-jax precompile`: compiles the training and evaluation step for a slice that is not here,
-and says if it fits.
+"""`flan-jax precompile`: compiles the steps of a run for a slice elsewhere, and says if they fit.
 
-The programs are the real ones, from the same gin files as `flan-jax train`; no data is read. Per
-device: what the memory holds, matrix products, collectives, and from these an estimate of the step
-time and of the MFU it implies.
+The training and evaluation steps come from the same gin files as in `flan-jax train`; no data is
+read. Per device: what the memory holds, matrix products, collectives, and from these an estimate of
+the step time and of the MFU it implies.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gin
 
@@ -22,8 +21,11 @@ from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
 from flan_jax.storage.paths import local_path
 
-# A choice that by guess is slower than the best one found, but not by more than this, is compiled,
-# too.
+if TYPE_CHECKING:
+    from flan_jax.planning.compiled import Choice, Job
+    from flan_jax.planning.topology import Slice
+
+# A choice whose estimate is slower than the best so far by no more than this is compiled, too.
 _MARGIN = 1.05
 _EVALUATION_HINT = "more LOSS_CHUNKS or a smaller BATCH_SIZE"
 # After so many choices that do not fit, the rest would hardly do.
@@ -31,7 +33,7 @@ _FAILURES = 6
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The verb. Takes the same gin arguments as `train`; ends with 1 if a slice cannot hold it."""
+    """Runs the verb, with the gin arguments of `train`; returns 1 if the run does not fit."""
     parser = ArgumentParser(prog="flan-jax precompile", description=__doc__)
     parser.add_argument(
         "--topology",
@@ -65,25 +67,22 @@ def main(argv: list[str] | None = None) -> int:
     if flags.json and flags.json.is_dir():
         raise UserError(f"--json={flags.json} is a directory; give a file in it.")
     if flags.json and not flags.json.parent.is_dir():
-        raise UserError(
-            f"--json={flags.json}: there is no directory {flags.json.parent}; make it first."
-        )
+        raise UserError(f"--json={flags.json}: no directory {flags.json.parent}; make it first.")
     from flan_jax.planning import mesh_search, topology
 
     where = topology.open_slice(flags.topology)
     job = configured(where.chip is None)
     try:
-        records = (
-            search(job, where, flags.tries)
-            if flags.fit
-            else [job.compile(where, chosen(job, where))]
-        )
+        if flags.fit:
+            records = search(job, where, flags.tries)
+        else:
+            records = [job.compile(where, chosen(job, where))]
     except mesh_search.NothingFits as error:
         print(f"does not fit: {error}")
         if flags.json:
             flags.json.write_text(json.dumps({"fits": False, "why": str(error)}), encoding="utf-8")
         return 1
-    best = _with_guess(job, where, _best(job, where, records))
+    best = _with_estimate(job, where, _best(job, where, records))
     print(describe(best), flush=True)
     if flags.fit:
         print_fit(best, job, len(records))
@@ -94,14 +93,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _too_large(record: dict[str, Any]) -> bool:
-    """Whether it does not fit; of simulated devices nobody knows, and `fits` is None."""
+    """Returns whether it does not fit; for simulated devices `fits` is None: not known."""
     return record["fits"] is False
 
 
-def _best(job, where, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fastest whose training and evaluation step fit; else the fastest that trains; else the
-    smallest.
-    """
+def _best(job: Job, where: Slice, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the fastest that fits; else the fastest that trains; else the smallest."""
     records, first = sorted(records, key=_rank), None
     for record in records:
         if _too_large(record):
@@ -113,32 +110,33 @@ def _best(job, where, records: list[dict[str, Any]]) -> dict[str, Any]:
     return first or records[0]
 
 
-def _with_guess(job, where, record: dict[str, Any]) -> dict[str, Any]:
-    """The record with what the chooser guesses of the training step's activations; the compiler
-    does not name them.
+def _with_estimate(job: Job, where: Slice, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns the record with estimated activations of the training step.
+
+    The compiler does not report them separately.
     """
     from flan_jax.parallel.hardware import CHIPS
     from flan_jax.planning import mesh_search
     from flan_jax.planning.compiled import Choice
 
     train = record["train"]
-    guessed = mesh_search.guess(job, where.chip or CHIPS["v3"], Choice.of(record)).memory[
-        "activations"
-    ]
-    most = train["memory"].get("temporaries", guessed)
-    return {**record, "train": {**train, "activations_guess": min(guessed, most)}}
+    estimate = mesh_search.estimate(job, where.chip or CHIPS["v3"], Choice.from_record(record))
+    activations = estimate.memory["activations"]
+    most = train["memory"].get("temporaries", activations)
+    return {**record, "train": {**train, "activations_guess": min(activations, most)}}
 
 
 def _rank(record: dict[str, Any]) -> tuple[bool, float]:
-    """Sorts what fits before what does not, by time; and what does not by its memory."""
+    """Returns a key that sorts what fits by time, and then what does not by memory."""
     if _too_large(record):
         return True, record["train"]["memory"]["total"] or float("inf")
     return False, record["step_seconds"] or 0.0
 
 
-def configured(simulated: bool):
-    """The `Job` that gin configures; the dtype 'auto' is bfloat16 for accelerators, as it is on
-    them.
+def configured(simulated: bool) -> Job:
+    """Returns the `Job` that gin configures.
+
+    The dtype 'auto' is bfloat16 unless devices are `simulated`, as it is on accelerators.
     """
     from flan_jax.data.config import DataConfig
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
@@ -157,10 +155,10 @@ def configured(simulated: bool):
     return Job(model, make_optimizer(), train, data.architecture, data.batch_size, data.lengths())
 
 
-def chosen(job, where):
-    """The `Choice` that gin configures; says why if the mesh is chosen here.
+def chosen(job: Job, where: Slice) -> Choice:
+    """Returns the `Choice` that gin configures, and prints why if the mesh is chosen here.
 
-    It is for MESH='auto', and where the default does not divide.
+    That is for MESH='auto', and where the default does not divide.
     """
     from flan_jax.planning import mesh_search
     from flan_jax.planning.compiled import Choice
@@ -191,9 +189,10 @@ def _parameter(name: str) -> Any:
         return None
 
 
-def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
-    """The records of what `chooser.candidates` proposes, compiled in turn until `tries` fit or
-    `_FAILURES` do not.
+def search(job: Job, where: Slice, tries: int = 8) -> list[dict[str, Any]]:
+    """Returns the records of the candidates of `mesh_search`, compiled one after the other.
+
+    It ends when `tries` fit or `_FAILURES` do not.
 
     Raises:
       UserError: if no choice is worth a try.
@@ -202,62 +201,54 @@ def search(job, where, tries: int = 8) -> list[dict[str, Any]]:
 
     candidates = mesh_search.candidates(job, where)
     if not candidates:
-        raise mesh_search.none_found(job, len(where.devices))
+        raise mesh_search.nothing_fits(job, len(where.devices))
     print(f"{mesh_search.explain(candidates[0], job)}\n", flush=True)
     records, best = [], float("inf")
-    # Guesses err in the same direction; the least that they erred by corrects those to come.
-    slower, larger = _Least(), _Least()
-    for one in candidates:
+    # Estimates err in the same direction; the least error so far corrects those to come.
+    slower, larger = _LeastFactor(), _LeastFactor()
+    for candidate in candidates:
         fit = sum(not _too_large(record) for record in records)
-        if (
-            one.seconds * slower.factor > _MARGIN * best
-            or fit == tries
-            or len(records) - fit == _FAILURES
-        ):
+        is_slower = candidate.seconds * slower.factor > _MARGIN * best
+        if is_slower or fit == tries or len(records) - fit == _FAILURES:
             break
-        if where.chip and one.total * larger.factor > where.chip.device_memory:
+        if where.chip and candidate.total * larger.factor > where.chip.device_memory:
             continue
-        record = job.compile(where, one.choice)
+        record = job.compile(where, candidate.choice)
         records.append(record)
-        print(_one_line(record, one.seconds), flush=True)
-        larger.add(record["train"]["memory"]["total"], one.total)
-        slower.add(record["step_seconds"], one.seconds)
+        print(_summary(record, candidate.seconds), flush=True)
+        larger.add(record["train"]["memory"]["total"], candidate.total)
+        slower.add(record["step_seconds"], candidate.seconds)
         if not _too_large(record):
-            best = min(best, record["step_seconds"] or one.seconds)
+            best = min(best, record["step_seconds"] or candidate.seconds)
     return records
 
 
-class _Least:
-    """The least factor between what was found and what was guessed; 1 before anything was found."""
+class _LeastFactor:
+    """The least ratio of a measured number to its estimate; 1 before the first."""
 
     def __init__(self):
         self.factor, self._any = 1.0, False
 
-    def add(self, found: float | None, guessed: float) -> None:
-        if found is not None:
-            self.factor = min(self.factor, found / guessed) if self._any else found / guessed
-            self._any = True
+    def add(self, measured: float | None, estimated: float) -> None:
+        if measured is None:
+            return
+        ratio = measured / estimated
+        self.factor = min(self.factor, ratio) if self._any else ratio
+        self._any = True
 
 
-def print_fit(best: dict[str, Any], job, tries: int) -> None:
-    """The lines that configure what was found."""
+def print_fit(best: dict[str, Any], job: Job, tries: int) -> None:
+    """Prints the lines of gin that configure the best choice, or that none fits."""
     if _too_large(best):
-        print(
-            f"none of {tries} choices fits; {_EVALUATION_HINT} might."
-            if "eval" in best
-            else (
-                f"none of {tries} choices fits; a larger slice, a smaller BATCH_SIZE or "
-                f"PARAM_DTYPE='bfloat16' might."
-            )
-        )
+        hint = "a larger slice, a smaller BATCH_SIZE or PARAM_DTYPE='bfloat16'"
+        hint = _EVALUATION_HINT if "eval" in best else hint
+        print(f"none of {tries} choices fits; {hint} might.")
         return
     from flan_jax.planning.compiled import Choice
 
     what = "the fastest that fits" if best["fits"] else "the first by guess"
-    print(
-        f"{what}, of {tries} compiled:\n  "
-        + "\n  ".join(Choice.of(best).gin(type(job.model.config).__name__))
-    )
+    lines = Choice.from_record(best).gin(type(job.model.config).__name__)
+    print(f"{what}, of {tries} compiled:\n  " + "\n  ".join(lines))
 
 
 def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -265,21 +256,20 @@ def _choice_of(record: dict[str, Any]) -> dict[str, Any]:
     return {**{key: record[key] for key in keys}, "total_bytes": record["train"]["memory"]["total"]}
 
 
-def _one_line(record: dict[str, Any], guess: float) -> str:
-    total, mesh = (
-        record["train"]["memory"]["total"],
-        " x ".join(f"{k} {v}" for k, v in record["mesh"].items()),
-    )
+def _summary(record: dict[str, Any], estimate: float) -> str:
+    """Returns a line about a record, with the time that was estimated before."""
+    total = record["train"]["memory"]["total"]
+    mesh = " x ".join(f"{axis} {size}" for axis, size in record["mesh"].items())
     step = f"{record['step_seconds']:.3f} s a step" if record["step_seconds"] else "-"
     verdict = {True: "fits, ", False: "too large, ", None: ""}[record["fits"]]
     return (
         f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: "
-        f"{verdict}{_size(total)} a device, {step} (guessed {guess:.3f} s)"
+        f"{verdict}{_size(total)} a device, {step} (guessed {estimate:.3f} s)"
     )
 
 
 def describe(record: dict[str, Any]) -> str:
-    """A record as the lines that are printed."""
+    """Returns a record as the lines that are printed."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in record["mesh"].items())
     lengths = " + ".join(map(str, record["lengths"]))
     lines = [
@@ -316,7 +306,7 @@ def describe(record: dict[str, Any]) -> str:
 
 def _program_lines(program: dict[str, Any]) -> list[str]:
     memory = program["memory"]
-    of = f" of {_size(memory['available'])}" if memory["available"] else ""
+    available = f" of {_size(memory['available'])}" if memory["available"] else ""
     lines = []
     for name, size in memory.items():
         if name not in ("total", "available", "message"):
@@ -325,7 +315,7 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
             lines.append(
                 f"    {'of them activations':<20}{_size(program['activations_guess']):>10} by guess"
             )
-    lines.append(f"  {'total':<20}{_size(memory['total']):>12}{of}")
+    lines.append(f"  {'total':<20}{_size(memory['total']):>12}{available}")
     if "flops" not in program:
         return lines
     if "peak_bytes" in program:
@@ -340,8 +330,8 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
         lines.append(f"  {program['unknown_loops']} loops of unknown length are counted once")
     if program["unknown_groups"]:
         lines.append(
-            f"  {program['unknown_groups']} collectives of unknown groups are taken as of all "
-            f"devices"
+            f"  {program['unknown_groups']} collectives of unknown groups are counted as of all "
+            "devices"
         )
     if "seconds" in program:
         seconds = program["seconds"]
@@ -354,7 +344,7 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
 
 
 def _size(size: float | None) -> str:
-    """Bytes as a person reads them."""
+    """Returns a number of bytes as text, in GiB or MiB."""
     if size is None:
         return "unknown"
     return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"

@@ -483,7 +483,7 @@ def test_the_memory_guessed_is_near_what_the_compiler_took(
     """GiB of a device's training step, by libtpu 0.0.42."""
     shape = {"data": 1, "fsdp": mesh[0], "model": mesh[1]}
     guessed = (
-        mesh_search.guess(
+        mesh_search.estimate(
             job(config, rows), CHIPS[chip], programs.Choice(shape, remat, parts)
         ).total
         / GIB
@@ -512,7 +512,9 @@ def test_what_cannot_be_is_said():
 def test_what_saves_memory_lowers_the_guess(change):
     choice = {"mesh": {"data": 1, "fsdp": 8, "model": 1}, "remat": "none"}
     plain, saving = (
-        mesh_search.guess(job(SMALL, 256), CHIPS["v3"], programs.Choice(**{**choice, **more})).total
+        mesh_search.estimate(
+            job(SMALL, 256), CHIPS["v3"], programs.Choice(**{**choice, **more})
+        ).total
         for more in ({}, change)
     )
     assert saving < plain
@@ -522,7 +524,7 @@ def test_the_search_stops_where_nothing_faster_can_come(monkeypatch):
     tried = []
 
     def compile_step(self, where, choice):
-        one = mesh_search.guess(self, where.chip, choice)
+        one = mesh_search.estimate(self, where.chip, choice)
         tried.append(choice)
         return {
             "mesh": choice.mesh,

@@ -52,10 +52,10 @@ def learning_rate_schedule(
       warmup_steps: a number of steps, or 0.
     """
 
-    def constant(step):
+    def constant(step: jax.Array) -> jax.Array:
         return learning_rate * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
 
-    def rsqrt(step):
+    def rsqrt(step: jax.Array) -> jax.Array:
         return learning_rate * jax.lax.rsqrt(
             jnp.maximum(step, max(warmup_steps, 1)).astype(jnp.float32)
         )
@@ -113,7 +113,7 @@ def adafactor(
     )
     rate = learning_rate_schedule(learning_rate, schedule, checked["warmup_steps"])
 
-    def init(params) -> AdafactorState:
+    def init(params: Any) -> AdafactorState:
         moments = jax.tree_util.tree_map_with_path(
             lambda path, param: _init_array(_is_stacked(path), param), params, is_leaf=_is_box
         )
@@ -123,10 +123,10 @@ def adafactor(
         )
         return AdafactorState(jnp.zeros([], jnp.int32), v_row, v_col, v)
 
-    def update(grads, state: AdafactorState, params) -> tuple[Any, AdafactorState]:
+    def update(grads: Any, state: AdafactorState, params: Any) -> tuple[Any, AdafactorState]:
         decay = 1.0 - (state.count + 1.0) ** -decay_rate
 
-        def update_one(path, grad, *slots_and_param):
+        def update_one(path: tuple, grad: jax.Array, *slots_and_param: jax.Array) -> tuple:
             return _update_array(
                 _is_stacked(path), rate(state.count), decay, grad, *slots_and_param
             )
@@ -143,11 +143,11 @@ def adafactor(
     return optax.GradientTransformation(init, update)
 
 
-def _is_box(x) -> bool:
+def _is_box(x: Any) -> bool:
     return isinstance(x, nn.meta.AxisMetadata)
 
 
-def _is_stacked(path) -> bool:
+def _is_stacked(path: tuple) -> bool:
     return any(getattr(key, "key", None) == "layers" for key in path)
 
 

@@ -1,6 +1,4 @@
-"""The real training and evaluation step of a configuration, compiled for a slice, and what a device
-needs for them.
-"""
+"""The training and evaluation step of a run, compiled for a slice, and what a device needs."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ from flan_jax.planning.topology import Slice
 from flan_jax.training.compile import lower_eval_step, lower_train_step
 from flan_jax.training.state import ShardedState
 
-# How XLA says that a program is too large: what it holds at once, its arguments included, and what
-# there is.
+# XLA's messages about a program that is too large: what it holds at once, its arguments included,
+# and what the device has.
 _TOO_LARGE = (
     re.compile(
         r"memory required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM "
@@ -45,12 +43,12 @@ class Choice:
     loss_chunks: int = 1
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> Choice:
-        """The choice of a record."""
+    def from_record(cls, record: dict[str, Any]) -> Choice:
+        """Returns the choice of a record."""
         return cls(*(record[field.name] for field in dataclasses.fields(cls)))
 
     def gin(self, model: str) -> list[str]:
-        """The lines that choose it, for a model of `T5Config` or `DecoderConfig`."""
+        """Returns the lines of gin that choose it, for a model of `T5Config` or `DecoderConfig`."""
         shape = {axis: size for axis, size in self.mesh.items() if size > 1} or {"data": 1}
         return [
             f"MESH = {shape}",
@@ -62,7 +60,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is trained: everything but where.
+    """What is trained: everything but the devices.
 
     Attributes:
       model: of any remat; the choice says which.
@@ -79,12 +77,11 @@ class Job:
 
     @property
     def flops(self) -> float:
-        """Of a training step on all devices; see `model_flops`."""
+        """FLOPs of a training step on all devices; see `model_flops`."""
         return model_flops(self.model.config, self.batch_size, *self.lengths)
 
     def compile(self, where: Slice, choice: Choice) -> dict[str, Any]:
-        """Compiles the training step for a slice, and gives what a device needs: the record that
-        `--json` writes.
+        """Compiles the training step for a slice, and returns the record that `--json` writes.
 
         Raises:
           UserError: if the choice does not divide the model or the batch.
@@ -100,17 +97,15 @@ class Job:
         }
 
     def with_eval(self, record: dict[str, Any], where: Slice) -> dict[str, Any]:
-        """The record of a training step with the evaluation step added, compiled for the same
-        choice.
-        """
-        model, config, sharded, shapes = self._on(where, Choice.of(record))
+        """Returns the record of a training step with the evaluation step of the same choice."""
+        model, config, sharded, shapes = self._on(where, Choice.from_record(record))
         evaluation = _Program(
             where, sharded, lower_eval_step(model, sharded, config, shapes), ("opt_state",)
         ).record()
         return {**record, "eval": evaluation, "fits": record["fits"] and evaluation["fits"]}
 
-    def _on(self, where: Slice, choice: Choice):
-        """(model, its `TrainConfig`, state, shapes of a batch) of a choice."""
+    def _on(self, where: Slice, choice: Choice) -> tuple[nn.Module, Any, ShardedState, dict]:
+        """Returns (model, its `TrainConfig`, state, shapes of a batch) of a choice."""
         mesh = partitioning.make_mesh(choice.mesh, where.devices)
         partitioning.check_batch_size(self.batch_size, mesh, choice.microbatches)
         config = dataclasses.replace(
@@ -151,7 +146,7 @@ class Job:
         }
 
     def _speed(self, where: Slice, train: dict[str, Any]) -> dict[str, Any]:
-        """What the estimated step time implies; nothing where there is none."""
+        """Returns what the estimated step time implies; Nones without an estimate."""
         seconds = train.get("seconds")
         if not seconds:
             return {"step_seconds": None, "mfu": None, "tokens_per_second": None}
@@ -164,7 +159,7 @@ class Job:
 
 
 class _Program:
-    """One lowered program on its way to a record."""
+    """A lowered program, to be compiled and recorded."""
 
     def __init__(
         self,
@@ -173,8 +168,14 @@ class _Program:
         lowered: jax.stages.Lowered,
         idle: tuple[str, ...] = (),
     ):
-        """`idle` is what of the state the program does not take: it lies in the memory all the
-        same.
+        """Keeps the program.
+
+        Args:
+          where: the slice.
+          sharded: the state on it.
+          lowered: the program.
+          idle: the parts of the state that are no argument of the program: the device's memory
+            holds them all the same.
         """
         self.where, self.mesh, self.lowered = where, sharded.mesh, lowered
         self.kept = {
@@ -184,6 +185,7 @@ class _Program:
         self.idle = sum(self.kept[name] for name in idle)
 
     def record(self) -> dict[str, Any]:
+        """Compiles the program and returns its record; `fits` is None for simulated devices."""
         started = time.perf_counter()
         try:
             compiled = self.lowered.compile()
@@ -203,7 +205,7 @@ class _Program:
         times = (
             roofline.step_time(costs, self.where, list(self.mesh.devices.flat)) if chip else None
         )
-        # Of a CPU the analysis has no peak that counts the temporaries.
+        # For a CPU the analysis has no peak that counts the temporaries.
         peak = {"peak_bytes": analysis.peak_memory_in_bytes + self.idle} if chip else {}
         return {
             "fits": memory["total"] <= chip.device_memory if chip else None,
@@ -218,37 +220,39 @@ class _Program:
             **({"seconds": {**dataclasses.asdict(times), "step": times.step}} if times else {}),
         }
 
-    def _memory(self, found) -> dict[str, float]:
-        """Bytes of a device."""
-        given = (
-            found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    def _memory(self, analysis: Any) -> dict[str, float]:
+        """Returns the bytes of a device, by what they hold."""
+        arguments = (
+            analysis.argument_size_in_bytes
+            + analysis.output_size_in_bytes
+            - analysis.alias_size_in_bytes
         )
         memory = {
             "parameters": self.kept["params"],
             "optimizer": self.kept["opt_state"],
-            "batch_and_padding": max(0, given + self.idle - sum(self.kept.values())),
-            "temporaries": found.temp_size_in_bytes,
-            "code": found.generated_code_size_in_bytes,
+            "batch_and_padding": max(0, arguments + self.idle - sum(self.kept.values())),
+            "temporaries": analysis.temp_size_in_bytes,
+            "code": analysis.generated_code_size_in_bytes,
         }
         available = self.where.chip.device_memory if self.where.chip else None
         return {**memory, "total": sum(memory.values()), "available": available}
 
     def _too_large(self, message: str) -> dict[str, float]:
-        """Bytes that a device would need, from the compiler's message."""
+        """Returns the bytes that a device would need, from the compiler's message."""
         memory = {
             "parameters": self.kept["params"],
             "optimizer": self.kept["opt_state"],
             "available": self.where.chip.device_memory,
         }
-        found = next(filter(None, (form.search(message) for form in _TOO_LARGE)), None)
-        if found is None:
+        match = next(filter(None, (form.search(message) for form in _TOO_LARGE)), None)
+        if match is None:
             return {**memory, "total": None, "message": message.splitlines()[0]}
-        total = _in_bytes(*found.groups()[:2]) + self.idle
+        total = _in_bytes(*match.groups()[:2]) + self.idle
         return {
             **memory,
             "temporaries": max(0.0, total - sum(self.kept.values())),
             "total": total,
-            "available": _in_bytes(*found.groups()[2:]),
+            "available": _in_bytes(*match.groups()[2:]),
         }
 
 
@@ -256,8 +260,8 @@ def _in_bytes(number: str, unit: str) -> float:
     return float(number) * {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}[unit]
 
 
-def _bytes_on_a_device(abstract, shardings) -> int:
-    """Bytes of one device's shards of a tree."""
+def _bytes_on_a_device(abstract: Any, shardings: Any) -> int:
+    """Returns the bytes of one device's shards of a tree."""
     pairs = zip(
         jax.tree.leaves(partitioning.unbox(abstract)), jax.tree.leaves(shardings), strict=True
     )

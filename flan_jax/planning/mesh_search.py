@@ -1,17 +1,18 @@
-"""Which mesh for a model, a batch and a slice: guesses of memory and time that cost nothing, and
-the order they give.
+"""The search for a mesh: estimates of memory and time that cost nothing, and their order.
 
-The guesses count what is large (state, gradients, kept activations, gathered weights; products and
-collectives), to rank and to prune; `flan-jax precompile --fit` compiles the first few and believes
-the compiler. Of 89 programs that libtpu 0.0.42 compiled (T5 small to XXL, decoders 422M to 137B, on
-v3, v4, v5e, v5p), the 27 that took more than 70 % of a device took 0.89 to 1.13 of the memory
-guessed. Half of the times were 0.9 to 1.3 of those guessed; of few rows on v5e they were two to
-three times as long, and more.
+The estimates count what is large (state, gradients, kept activations, gathered weights; products
+and collectives), to rank and to prune; `flan-jax precompile --fit` compiles the first few and
+believes the compiler. Of 89 programs that libtpu 0.0.42 compiled (T5 small to XXL, decoders 422M to
+137B, on v3, v4, v5e, v5p), the 27 that took more than 70 % of a device took 0.89 to 1.13 of the
+memory estimated. Half of the times were 0.9 to 1.3 of those estimated; of few rows on v5e they were
+two to three times as long, and more.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.models.layers import REMATS
@@ -21,7 +22,7 @@ from flan_jax.planning.roofline import ACHIEVABLE
 from flan_jax.planning.topology import Slice
 
 _MICROBATCHES = (1, 2, 4, 8, 16, 32)
-# What is not compiled before it runs needs this much more room than is guessed.
+# What is not compiled before it runs needs this much more room than estimated.
 _ROOM = 1.14
 # Products that are computed again, as a share of a step's: full remat repeats the forward pass but
 # for its last maps.
@@ -30,7 +31,7 @@ _AGAIN = {"none": 0.0, "dots": 0.02, "full": 0.28}
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A choice with what is guessed of it.
+    """A choice with its estimated memory and time.
 
     Attributes:
       memory: bytes of a device, by what holds them.
@@ -46,13 +47,13 @@ class Candidate:
 
     @property
     def total(self) -> float:
-        """Bytes of a device."""
+        """All bytes of a device."""
         return sum(self.memory.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """What the guesses need of a model."""
+    """The sizes of a model that the estimates need."""
 
     parameters: float
     width: int
@@ -65,7 +66,7 @@ class _Model:
     layers: int
 
     @classmethod
-    def of(cls, c) -> _Model:
+    def from_config(cls, c: Any) -> _Model:
         kv_heads = getattr(c, "kv_heads", c.num_heads)
         layers = (
             c.num_layers
@@ -96,25 +97,25 @@ class _Model:
         )
 
     def divides(self, fsdp: int, model: int) -> bool:
-        """Whether every parameter does; see `partitioning.state_shardings`."""
+        """Returns whether every parameter divides; see `partitioning.state_shardings`."""
         split = (self.heads, self.kv_heads, self.mlp_dim, self.rows)
         return self.width % fsdp == 0 and all(size % model == 0 for size in split)
 
 
 def divides(job: Job, mesh: dict[str, int], microbatches: int = 1) -> bool:
-    """Whether the model and the batch divide over a mesh of these sizes."""
+    """Returns whether the model and the batch divide over a mesh of these sizes."""
     rows = job.batch_size % (mesh["data"] * mesh["fsdp"] * microbatches) == 0
-    return rows and _Model.of(job.model.config).divides(mesh["fsdp"], mesh["model"])
+    return rows and _Model.from_config(job.model.config).divides(mesh["fsdp"], mesh["model"])
 
 
 def candidates(job: Job, where: Slice) -> list[Candidate]:
-    """What is worth compiling, the fastest by guess first: whatever divides and may fit.
+    """Returns what is worth compiling, the fastest by estimate first: what divides and may fit.
 
-    Of choices that differ in `data` and `fsdp` alone, only the first: guesses hardly tell them
-    apart. Loss chunks are as the job's configuration has them. Simulated devices count as ones of a
+    Of choices that differ in `data` and `fsdp` alone, only the first: estimates hardly distinguish
+    them. Loss chunks are as the job's configuration has them. Simulated devices count as those of a
     TPU v3.
     """
-    found = _ranked(
+    ranked = _ranked(
         job,
         where.chip or CHIPS["v3"],
         len(where.devices),
@@ -123,20 +124,18 @@ def candidates(job: Job, where: Slice) -> list[Candidate]:
         job.config.loss_chunks,
     )
     firsts = {}
-    for one in found:
-        firsts.setdefault(
-            (one.choice.mesh["model"], one.choice.remat, one.choice.microbatches), one
-        )
+    for candidate in ranked:
+        choice = candidate.choice
+        firsts.setdefault((choice.mesh["model"], choice.remat, choice.microbatches), candidate)
     return list(firsts.values())
 
 
 def mesh_of(job: Job, devices: list) -> tuple[dict[str, int], str]:
-    """The shape of the mesh that a run asks for with MESH, and why it is that one ('' if it was
-    given).
+    """Returns the shape of the mesh that MESH sets, and why it is that one ('' if it was given).
 
-    'auto' is the one that is fastest by guess with the remat, microbatches and loss chunks that are
-    set, of those that fit with room to spare; if none has room, the smallest. None is all devices
-    on `fsdp`.
+    'auto' is the mesh that is fastest by estimate with the remat, microbatches and loss chunks that
+    are set, of those that fit with room to spare; if none has room, the smallest. None is all
+    devices on `fsdp`.
 
     Raises:
       UserError: for 'auto', if no mesh divides the model and the batch, or if none may hold them.
@@ -145,33 +144,30 @@ def mesh_of(job: Job, devices: list) -> tuple[dict[str, int], str]:
     if config.mesh != "auto":
         return {"fsdp": -1} if config.mesh is None else config.mesh, ""
     chip = chip_of(devices[0].device_kind) or CHIPS["v3"]
-    found = _ranked(
+    ranked = _ranked(
         job, chip, len(devices), [job.model.config.remat], [config.microbatches], config.loss_chunks
     )
-    if not found:
-        raise none_found(job, len(devices), config.microbatches)
-    roomy = (one for one in found if one.total * _ROOM <= chip.device_memory)
-    best = next(roomy, None) or min(found, key=lambda one: one.total)
+    if not ranked:
+        raise nothing_fits(job, len(devices), config.microbatches)
+    roomy = (choice for choice in ranked if choice.total * _ROOM <= chip.device_memory)
+    best = next(roomy, None) or min(ranked, key=lambda choice: choice.total)
     return best.choice.mesh, explain(best, job)
 
 
 class NothingFits(UserError):
-    """By guess no mesh will do."""
+    """No mesh holds the model and the batch, by estimate."""
 
 
-def none_found(job: Job, devices: int, microbatches: int = 1) -> NothingFits:
-    """The error that says why no mesh will do."""
+def nothing_fits(job: Job, devices: int, microbatches: int = 1) -> NothingFits:
+    """Returns the error that says why no mesh will do."""
     if any(divides(job, mesh, microbatches) for mesh in _meshes(job, devices)):
         return NothingFits(
             f"no mesh of {devices} devices could hold this model and a batch of {job.batch_size} "
             "rows; give a smaller --gin.BATCH_SIZE, more remat or microbatches, or a larger slice."
         )
-    model = _Model.of(job.model.config)
-    rows = (
-        devices
-        // max(tensor for tensor in _divisors(devices) if model.divides(1, tensor))
-        * microbatches
-    )
+    model = _Model.from_config(job.model.config)
+    widest = max(tensor for tensor in _divisors(devices) if model.divides(1, tensor))
+    rows = devices // widest * microbatches
     return NothingFits(
         f"no mesh of {devices} devices divides this model and a batch of {job.batch_size} rows; "
         f"--gin.BATCH_SIZE={rows} or a multiple of it would, or a smaller slice."
@@ -179,10 +175,16 @@ def none_found(job: Job, devices: int, microbatches: int = 1) -> NothingFits:
 
 
 def _ranked(
-    job: Job, chip: Chip, devices: int, remats, microbatches, loss_chunks: int
+    job: Job,
+    chip: Chip,
+    devices: int,
+    remats: Iterable[str],
+    microbatches: Sequence[int],
+    loss_chunks: int,
 ) -> list[Candidate]:
-    found = [
-        guess(job, chip, Choice(mesh, remat, parts, loss_chunks))
+    """Returns the candidates that fit by estimate, the fastest first."""
+    estimates = [
+        estimate(job, chip, Choice(mesh, remat, parts, loss_chunks))
         for mesh in _meshes(job, devices)
         for remat in remats
         for parts in microbatches
@@ -191,18 +193,15 @@ def _ranked(
     # Of equal times the fewest parts, and then the least memory: many meshes differ in nothing
     # else.
     return sorted(
-        (one for one in found if one.total <= chip.device_memory),
-        key=lambda one: (float(f"{one.seconds:.4g}"), one.choice.microbatches, one.total),
+        (each for each in estimates if each.total <= chip.device_memory),
+        key=lambda each: (float(f"{each.seconds:.4g}"), each.choice.microbatches, each.total),
     )
 
 
-def explain(one: Candidate, job: Job) -> str:
-    """Why a candidate has the mesh that it has, in a sentence."""
-    choice, mesh, state = (
-        one.choice,
-        one.choice.mesh,
-        _Model.of(job.model.config).parameters * 4 / GIB,
-    )
+def explain(candidate: Candidate, job: Job) -> str:
+    """Returns why a candidate has its mesh, in a sentence."""
+    choice, mesh = candidate.choice, candidate.choice.mesh
+    state = _Model.from_config(job.model.config).parameters * 4 / GIB
     replicas, shards = mesh["data"] * mesh["fsdp"], mesh["fsdp"] * mesh["model"]
     why = [
         (
@@ -218,15 +217,16 @@ def explain(one: Candidate, job: Job) -> str:
             f"{replicas} devices, and heads, feed-forward and vocabulary over model = "
             f"{mesh['model']}"
         )
-    times = ", ".join(f"{name} {seconds:.3f}" for name, seconds in one.parts.items())
+    times = ", ".join(f"{name} {seconds:.3f}" for name, seconds in candidate.parts.items())
     return (
         f"mesh {mesh} with remat {choice.remat} and {choice.microbatches} microbatches: "
-        f"{'; '.join(why)}; guessed {one.total / GIB:.1f} GiB a device and {one.seconds:.3f} s a "
+        f"{'; '.join(why)}; guessed {candidate.total / GIB:.1f} GiB a device and "
+        f"{candidate.seconds:.3f} s a "
         f"step ({times})."
     )
 
 
-def _meshes(job: Job, devices: int):
+def _meshes(job: Job, devices: int) -> Iterator[dict[str, int]]:
     for tensor in _divisors(devices):
         for fsdp in _divisors(devices // tensor):
             mesh = {"data": devices // tensor // fsdp, "fsdp": fsdp, "model": tensor}
@@ -235,12 +235,12 @@ def _meshes(job: Job, devices: int):
 
 
 def _divisors(number: int) -> list[int]:
-    return [one for one in range(1, number + 1) if number % one == 0]
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
-def guess(job: Job, chip: Chip, choice: Choice) -> Candidate:
-    """What a choice takes of memory and time, guessed from the model's numbers."""
-    model = _Model.of(job.model.config)
+def estimate(job: Job, chip: Chip, choice: Choice) -> Candidate:
+    """Returns the memory and time of a choice, estimated from the sizes of the model."""
+    model = _Model.from_config(job.model.config)
     parts = _seconds(job, model, chip, choice)
     return Candidate(choice, _memory(job, model, choice), sum(parts.values()), parts)
 
@@ -255,13 +255,11 @@ def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
     activations = one_layer = 0.0
     stacks = _stacks(job)
     for layers, length, across in stacks:
-        tokens, scores, attentions = (
-            rows * length,
-            rows * heads * length * (length + across),
-            2 if across else 1,
-        )
-        # Of a layer, per token: norms' inputs, heads, gates. The two halves are what the compiler
-        # kept besides.
+        tokens = rows * length
+        scores = rows * heads * length * (length + across)
+        attentions = 2 if across else 1
+        # For each token of a layer: norms' inputs, heads, gates. The two halves are what the
+        # compiler kept besides.
         dots = item * (
             tokens
             * ((1 + attentions) * m.width + m.gates * hidden + attentions * heads * m.head_dim)
@@ -291,8 +289,9 @@ def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
 
 
 def _stacks(job: Job) -> list[tuple[int, int, int]]:
-    """Of each stack: its layers, a row's tokens in them, and those of another stack that they
-    attend to as well.
+    """Returns for each stack its layers, a row's tokens, and the tokens of another stack.
+
+    The last are those that it attends to besides its own.
     """
     c, (source, target) = job.model.config, job.lengths
     if hasattr(c, "num_layers"):

@@ -1,5 +1,4 @@
-"""How long a compiled program takes on a slice: what it computes, moves and exchanges, each over
-the hardware's rate.
+"""The time of a compiled program on a slice: what it computes, moves and exchanges, by their rates.
 
 A roofline (Williams et al., 2009), not a simulation: an estimate to choose by, and to be checked on
 the hardware.
@@ -26,8 +25,8 @@ class StepTime:
     Attributes:
       compute: of its matrix products at the published peak.
       memory: of what it moves through the HBM.
-      exposed, hidden: of collectives for which the program waits, and of those beside which it goes
-        on.
+      exposed: of collectives for which the program waits.
+      hidden: of collectives beside which it continues.
     """
 
     compute: float
@@ -37,24 +36,30 @@ class StepTime:
 
     @property
     def step(self) -> float:
-        """The estimate: products at the share of the peak that is reached in practice, memory and
-        hidden collectives beside them, and then the other collectives.
+        """The estimate: the longest of what runs at the same time, then the other collectives.
+
+        Products run at the share of the peak that is reached in practice; memory traffic and hidden
+        collectives run beside them.
         """
         return max(self.compute / ACHIEVABLE, self.memory, self.hidden) + self.exposed
 
 
 def step_time(costs: Costs, where: Slice, devices: list) -> StepTime:
-    """The time of a program with these costs.
+    """Returns the time of a program with these costs.
 
     Args:
+      costs: of one device.
+      where: the slice.
       devices: of the mesh in the order of its indices, which the collectives name.
     """
     chip, links = where.chip, Links(where, devices)
     seconds = {}
     for hidden in (True, False):
-        found = [one for one in costs.collectives if one.hidden == hidden]
-        seconds[hidden] = links.seconds_of_permutations([one for one in found if one.pairs])
-        seconds[hidden] += sum(one.times * links.seconds(one) for one in found if not one.pairs)
+        collectives = [each for each in costs.collectives if each.hidden == hidden]
+        permutations = [each for each in collectives if each.pairs]
+        groups = [each for each in collectives if not each.pairs]
+        seconds[hidden] = links.seconds_of_permutations(permutations)
+        seconds[hidden] += sum(each.times * links.seconds(each) for each in groups)
     return StepTime(
         costs.flops / chip.device_flops,
         costs.memory_bytes / (chip.memory_bandwidth / chip.devices),
@@ -70,16 +75,18 @@ class Links:
         self.where = where
         self._places = np.array([where.place(device) for device in devices])
 
-    def seconds(self, one: Collective) -> float:
-        """The time of a collective of groups, once, limited by the bandwidth of the links alone."""
-        size = one.groups.shape[1]
+    def seconds(self, collective: Collective) -> float:
+        """Returns the time of a collective of groups, once, from the bandwidth of the links."""
+        size = collective.groups.shape[1]
         if size == 1:
             return 0.0
         # Each device sends this much in the best algorithm: Chan et al., Collective Communication,
         # 2007.
-        sent = one.nbytes * (size - 1) / size * (2 if one.kind == "all-reduce" else 1)
-        places = self._places[one.groups[0]]
-        if one.kind == "all-to-all":  # What is sent crosses a quarter of a ring on the way.
+        sent = collective.nbytes * (size - 1) / size
+        if collective.kind == "all-reduce":
+            sent *= 2
+        places = self._places[collective.groups[0]]
+        if collective.kind == "all-to-all":  # What is sent crosses a quarter of a ring on the way.
             sent *= max(1.0, max(len(np.unique(along)) for along in places[:, :-1].T) / 4)
         chips = len(np.unique(places[:, :-1], axis=0))
         if chips == 1:
@@ -90,27 +97,28 @@ class Links:
         return sent * sharing / self._bandwidth(places)
 
     def _bandwidth(self, places: np.ndarray) -> float:
-        """Bytes a second into a chip of a group: its links in the dimensions along which the group
-        lies.
+        """Returns the bytes a second into a chip of a group.
+
+        They are those of its links in the dimensions along which the group extends.
         """
         shape, chip, total = self.where.shape, self.where.chip, 0.0
         for axis, length in enumerate(shape):
             along = np.unique(places[:, axis])
             if len(along) > 1:
-                # Groups that lie in each other's gaps share the links between them.
+                # Groups in each other's gaps share the links between them.
                 gap = int(np.min(np.diff(along)))
                 ring = chip.is_ring(shape, axis) and len(along) * gap == length
                 total += chip.link_bandwidth * (2 if ring else 1) / gap
         return total
 
     def seconds_of_permutations(self, permutations: list[Collective]) -> float:
-        """The time of all permutations: what the busiest link carries, in one direction.
+        """Returns the time of all permutations: what the busiest link carries, in one direction.
 
         They are taken together because XLA sends around a ring both ways at a time.
         """
         sent = collections.Counter()
-        for one in permutations:
-            sent[one.pairs] += one.times * one.nbytes
+        for permutation in permutations:
+            sent[permutation.pairs] += permutation.times * permutation.nbytes
         loads = collections.Counter()
         for pairs, nbytes in sent.items():
             for a, b in pairs:
@@ -119,17 +127,18 @@ class Links:
         return max(loads.values(), default=0) / self.where.chip.link_bandwidth
 
     def _route(self, a: int, b: int) -> list[tuple[tuple[int, ...], int, int]]:
-        """The links (chip, dimension, direction) from a device to another, one dimension after the
-        other.
+        """Returns the links (chip, dimension, direction) from device a to device b.
+
+        They follow one dimension after the other.
         """
-        here, there = list(self._places[a][:-1]), self._places[b][:-1]
+        chip, target = list(self._places[a][:-1]), self._places[b][:-1]
         links = []
         for axis, length in enumerate(self.where.shape):
-            distance = int(there[axis] - here[axis])
+            distance = int(target[axis] - chip[axis])
             if self.where.chip.is_ring(self.where.shape, axis) and abs(distance) > length / 2:
                 distance -= length if distance > 0 else -length
             direction = 1 if distance > 0 else -1
             for _ in range(abs(distance)):
-                links.append((tuple(map(int, here)), axis, direction))
-                here[axis] = (here[axis] + direction) % length
+                links.append((tuple(map(int, chip)), axis, direction))
+                chip[axis] = (chip[axis] + direction) % length
         return links

@@ -1,7 +1,7 @@
-"""A slice by name: `v3:8x8` is 64 chips of TPU v3 in a square, made known to JAX's compiler without
-being there.
+"""A slice by name: `v3:8x8` is a square of 64 chips of TPU v3, for JAX's compiler alone.
 
-`cpu:8` is eight devices simulated by this process: the same programs, and nothing to install.
+No chip has to be attached. `cpu:8` is eight devices simulated by this process: the same programs,
+and nothing to install.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import math
 import os
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,9 +21,9 @@ from jax.experimental import topologies
 from flan_jax.errors import UserError
 from flan_jax.parallel.hardware import CHIPS, Chip
 
-# What libtpu asks of a TPU machine; it complains on any other one, though the answers do not matter
-# to compiling. The last lets several processes compile at a time.
-_ANSWERS = {
+# What libtpu reads of a TPU machine; it complains elsewhere, though the values do not matter to
+# compiling. The last lets several processes compile at a time.
+_LIBTPU_VARIABLES = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v3-8",
@@ -47,21 +48,20 @@ class Slice:
     devices: list
     chip: Chip | None
 
-    def place(self, device) -> tuple[int, ...]:
-        """The coordinates of a device's chip, one for each dimension of `shape`, and its number on
-        the chip.
-        """
+    def place(self, device: Any) -> tuple[int, ...]:
+        """Returns the coordinates of a device's chip in `shape`, and its number on the chip."""
         if self.chip is None:
             return (device.id, 0)
         return (*device.coords[: len(self.shape)], getattr(device, "core_on_chip", 0) or 0)
 
 
 def open_slice(name: str) -> Slice:
-    """The slice of a name such as 'v3:8x8', 'v5p:4x4x8' or 'cpu:8'. Before JAX has touched a
-    device, for 'cpu:8'.
+    """Returns the slice of a name such as 'v3:8x8', 'v5p:4x4x8' or 'cpu:8'.
+
+    'cpu:8' has to be opened before JAX has initialized its devices.
 
     Raises:
-      UserError: if the name is no slice, or JAX's TPU compiler is not installed.
+      UserError: if the name is not a slice, or JAX's TPU compiler is not installed.
     """
     kind, shape = _read(name)
     # The host computes nothing: a TPU or GPU that is there is left alone.
@@ -73,7 +73,7 @@ def open_slice(name: str) -> Slice:
             f"{name} needs JAX's TPU compiler, which is not installed; it runs on any machine: pip "
             "install 'flan_jax[tpu]' (or try --topology=cpu:8, which needs nothing)."
         )
-    for key, value in _ANSWERS.items():
+    for key, value in _LIBTPU_VARIABLES.items():
         os.environ.setdefault(key, value)
     # Cloud TPU's v4 gives one device a chip; the compiler's default is one a core.
     options = {"chip_config_name": "megacore"} if kind == "v4" else {}
@@ -91,9 +91,9 @@ def open_slice(name: str) -> Slice:
 
 
 def _read(name: str) -> tuple[str, tuple[int, ...]]:
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
-    kind = found[1] if found else ""
-    shape = tuple(int(size) for size in found[2].split("x")) if found else ()
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
+    kind = match[1] if match else ""
+    shape = tuple(int(size) for size in match[2].split("x")) if match else ()
     dimensions = 1 if kind == "cpu" else 3 if kind in _CUBIC else 2
     if kind not in ("cpu", *CHIPS) or len(shape) != dimensions or 0 in shape:
         raise UserError(
