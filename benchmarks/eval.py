@@ -1,5 +1,4 @@
-"""How fast options are ranked and answers written, next to the naive way and to Hugging Face, in
-one run.
+"""The speed of ranking options and writing answers, beside a naive way and Hugging Face.
 
   python benchmarks/eval.py [--data_dir=ROWS --vocabulary=FILE] [--sizes=tiny,small] [--rows=96]
   [--json=FILE]
@@ -28,6 +27,8 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import idle
 import jax
@@ -56,8 +57,8 @@ SIZES = {
 PAIRS = 16  # a batch of the other contestants
 
 
-def make_model(directory: pathlib.Path, size: str):
-    """Writes random weights as Hugging Face has them; gives our model and parameters."""
+def make_model(directory: pathlib.Path, size: str) -> tuple[t5.T5, Any]:
+    """Writes random weights as Hugging Face has them; returns our model and parameters."""
     directory.mkdir()
     config = {
         "model_type": "t5",
@@ -97,14 +98,14 @@ def make_model(directory: pathlib.Path, size: str):
     return model, load_parameters(directory, partitioning.unbox(boxed))[1]
 
 
-def read_rows(flags, cache: pathlib.Path) -> dict[str, tuple[list, list]]:
-    """The inputs and options of each dataset in its first forward template."""
-    where = (
-        {"source": "jsonl", "data_dir": flags.data_dir} if flags.data_dir else {"source": "bundled"}
-    )
+def read_rows(flags: argparse.Namespace, cache: pathlib.Path) -> dict[str, tuple[list, list]]:
+    """Returns the inputs and options of each dataset in its first forward template."""
+    source = {"source": "bundled"}
+    if flags.data_dir:
+        source = {"source": "jsonl", "data_dir": flags.data_dir}
     data = open_data(
         DataConfig(
-            **where,
+            **source,
             vocabulary=flags.vocabulary,
             held_out="none",
             eval_datasets="+".join(DATASETS),
@@ -121,28 +122,30 @@ def read_rows(flags, cache: pathlib.Path) -> dict[str, tuple[list, list]]:
     return rows
 
 
-def padded(rows, width: int, value: int = 0) -> np.ndarray:
+def padded(rows: list[np.ndarray], width: int, value: int = 0) -> np.ndarray:
+    """Returns the rows, padded to one width."""
     return np.stack([np.pad(row, (0, width - len(row)), constant_values=value) for row in rows])
 
 
-def pairs_of(inputs, options) -> list[tuple]:
+def pairs_of(inputs: list, options: list) -> list[tuple]:
+    """Returns (input, option) for all options of all inputs."""
     return [(source, option) for source, choices in zip(inputs, options) for option in choices]
 
 
-def naive_scores(model, params, inputs, options) -> np.ndarray:
-    """Sums of all pairs, in their order."""
+def naive_scores(model: t5.T5, params: Any, inputs: list, options: list) -> np.ndarray:
+    """Returns the sums of all pairs, in their order."""
     pairs = pairs_of(inputs, options)
     sources = padded([source for source, _ in pairs], max(map(len, inputs)))
     targets = padded([option for _, option in pairs], max(len(option) for _, option in pairs))
-    found = []
+    sums = []
     for begin in range(0, len(pairs), PAIRS):
         rows = np.minimum(np.arange(begin, begin + PAIRS), len(pairs) - 1)
-        found.append(_naive_sums(model, params, sources[rows], targets[rows]))
-    return np.concatenate(found)[: len(pairs)]
+        sums.append(_naive_sums(model, params, sources[rows], targets[rows]))
+    return np.concatenate(sums)[: len(pairs)]
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _naive_sums(model, params, source, target):
+def _naive_sums(model: t5.T5, params: Any, source: jax.Array, target: jax.Array) -> jax.Array:
     given = jnp.pad(target, ((0, 0), (1, 0)))[:, :-1]
     logits = model.apply(
         {"params": params},
@@ -153,8 +156,8 @@ def _naive_sums(model, params, source, target):
             "decoder_segment_ids": jnp.ones_like(target),
         },
     )
-    told = jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], axis=-1)[..., 0]
-    return jnp.where(target > 0, told, 0).sum(axis=1)
+    scores = jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], axis=-1)[..., 0]
+    return jnp.where(target > 0, scores, 0).sum(axis=1)
 
 
 class Theirs:
@@ -173,8 +176,8 @@ class Theirs:
             self.model.generation_config.decoder_start_token_id
         ) = 0
 
-    def scores(self, inputs, options) -> np.ndarray:
-        """Sums of all pairs, in their order."""
+    def scores(self, inputs: list, options: list) -> np.ndarray:
+        """Returns the sums of all pairs, in their order."""
         torch, pairs = self.torch, pairs_of(inputs, options)
         order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
         sums = np.zeros(len(pairs))
@@ -214,8 +217,9 @@ class Theirs:
 def measured(
     contestants: dict, repeats: int, count: int
 ) -> tuple[dict[str, dict[str, float]], dict]:
-    """Lets all take turns: rates, how often ours is faster, what the first turn took more; and what
-    they gave.
+    """Lets all take turns, and returns a table and the results of the first turn.
+
+    The table has rates, how many times faster ours is, and how much longer the first turn took.
     """
     first = {name: timed(run) for name, run in contestants.items()}
     turns = [{name: timed(run)[0] for name, run in contestants.items()} for _ in range(repeats)]
@@ -230,15 +234,17 @@ def measured(
     return table, {name: result for name, (_, result) in first.items()}
 
 
-def timed(run) -> tuple:
-    """(seconds, result) of a call."""
+def timed(run: Callable) -> tuple:
+    """Returns (seconds, result) of a call."""
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
 
 
-def rank(model, params, theirs, inputs, options, repeats: int) -> dict:
-    """Rows a second of one dataset, and the padding that ours computes."""
+def rank(
+    model: t5.T5, params: Any, theirs: "Theirs | None", inputs: list, options: list, repeats: int
+) -> dict:
+    """Returns the rows a second of one dataset, and the padding that ours computes."""
     scorer = RankScorer(model)
     contestants = {
         "ours": lambda: np.concatenate(scorer.scores(params, inputs, options)),
@@ -254,12 +260,20 @@ def rank(model, params, theirs, inputs, options, repeats: int) -> dict:
         "options": float(np.mean(list(map(len, options)))),
         "padding": float(1 - real / places),
         "shapes": len(scorer.shapes),
-        "scores_apart": max(float(np.abs(of - sums["ours"]).max()) for of in sums.values()),
+        "scores_apart": max(float(np.abs(each - sums["ours"]).max()) for each in sums.values()),
     }
 
 
-def generate(model, params, theirs, inputs, batch: int, new: int, repeats: int) -> dict:
-    """Tokens a second of one batch of greedy answers, each of `new` tokens."""
+def generate(
+    model: t5.T5,
+    params: Any,
+    theirs: "Theirs | None",
+    inputs: list,
+    batch: int,
+    new: int,
+    repeats: int,
+) -> dict:
+    """Returns the tokens a second of one batch of greedy answers, each of `new` tokens."""
     given = inputs[:batch]
     width = batching.source_width(max(map(len, given)))
     prompts, lengths = batching.padded(given, batch, width), batching.lengths(given, batch)
@@ -276,10 +290,11 @@ def generate(model, params, theirs, inputs, batch: int, new: int, repeats: int) 
 
 
 def print_result(size: str, name: str, unit: str, result: dict) -> None:
-    for contestant, of in result["contestants"].items():
+    """Prints a line for each contestant, and one about all."""
+    for contestant, numbers in result["contestants"].items():
         print(
-            f"{size:<7}{name:<12}{contestant:<14}{of['rate']:>10,.1f} "
-            f"{unit:<9}{of['compilation_s']:>8.1f} s{of['ours_is_faster']:>8.2f}x",
+            f"{size:<7}{name:<12}{contestant:<14}{numbers['rate']:>10,.1f} "
+            f"{unit:<9}{numbers['compilation_s']:>8.1f} s{numbers['ours_is_faster']:>8.2f}x",
             flush=True,
         )
     if "padding" in result:

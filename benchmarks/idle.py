@@ -24,9 +24,7 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def check_idle(flags: argparse.Namespace) -> None:
-    """Ends the program with a message where other programs use the cores, unless --busy is
-    given.
-    """
+    """Exits with a message where other programs use the cores, unless --busy is given."""
     busy = busy_cores()
     if busy > _MOST_BUSY and not flags.busy:
         raise SystemExit(

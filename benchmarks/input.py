@@ -1,5 +1,4 @@
-"""How fast data becomes batches: the plain way (the token cache) and SeqIO's graph, on the same
-rows, in one run.
+"""The speed of making batches: the token cache and SeqIO's graph, on the same rows.
 
   python benchmarks/input.py [--data_dir=ROWS] [--vocabulary=FILE] [--json=FILE]
 
@@ -19,6 +18,8 @@ import pathlib
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -68,8 +69,10 @@ def through_seqio() -> tuple[int, int]:
     return rows, tokens
 
 
-def timed(function, *arguments, clock=time.perf_counter) -> tuple[float, object]:
-    """(seconds, result) of a call."""
+def timed(
+    function: Callable, *arguments: Any, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, Any]:
+    """Returns (seconds, result) of a call."""
     start = clock()
     result = function(*arguments)
     return clock() - start, result
@@ -95,9 +98,7 @@ def measure_building(root: pathlib.Path, config: DataConfig, repeats: int) -> di
 
 
 def measure_batches(config: DataConfig, repeats: int) -> dict[str, float]:
-    """The batches' tokens per second and core, the time to the first one, and the packing's fill
-    and speed.
-    """
+    """Returns tokens per second and core, the time to the first batch, and the packing's fill."""
     data = prepare(config)
     batches = open_data(config).train.batches()
     results = {
@@ -132,8 +133,9 @@ def measure_batches(config: DataConfig, repeats: int) -> dict[str, float]:
 
 
 def measure_seqio_batches(config: DataConfig, steps: int) -> dict[str, float]:
-    """The same of SeqIO's mixture, packed by SeqIO: so many batches that what it makes ahead does
-    not count.
+    """Returns the same for SeqIO's mixture, packed by SeqIO.
+
+    It takes so many batches that what SeqIO makes ahead does not count.
     """
     import seqio
 

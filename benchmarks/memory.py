@@ -1,4 +1,4 @@
-"""What each way of saving memory saves, by XLA's own analysis of the training step; nothing is run.
+"""The memory that each setting saves, by XLA's analysis of the training step; nothing is run.
 
   python benchmarks/memory.py [--size=base] [--shape=8x1024/256] [--dtype=float32] [--json=FILE]
 

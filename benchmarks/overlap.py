@@ -1,9 +1,9 @@
-"""How fast the contamination report reads training rows, and how much memory it takes.
+"""The speed and the memory of the contamination report.
 
   python benchmarks/overlap.py [--data_dir=ROWS] [--held_out=nli] [--json=FILE]
 
-Synthetic rows: words drawn by Zipf's law, every text another one, so that nothing is found but by
-chance. With --data_dir also the report on real rows from JSON lines, reading and row functions
+Synthetic rows: words drawn by Zipf's law, all texts different, so that rows overlap only by
+coincidence. With --data_dir also the report on real rows from JSON lines, reading and row functions
 included.
 """
 
@@ -41,8 +41,9 @@ def synthetic_dataset(name: str) -> Dataset:
 
 
 def synthetic_rows(name: str, count: int, words: int, seed: int) -> Rows:
-    """`count` rows of `words` words. A pool of texts is rotated and numbered, as drawing them all
-    would take longer.
+    """Returns `count` rows of `words` words.
+
+    A pool of texts is rotated and numbered, as drawing them all would take longer.
     """
     draw = np.random.default_rng(seed)
     pool = [[f"word{n}" for n in draw.zipf(1.2, words) % VOCABULARY] for _ in range(POOL_ROWS)]

@@ -1,12 +1,11 @@
-"""The table of docs/scale.md: every size, the smallest slice that holds it, and the best estimated
-step on large ones.
+"""The table of docs/scale.md: for every size the smallest slice, and the best estimated step.
 
     python benchmarks/scale_table.py --directory=runs/precompile --json=scale.json
 
 Each cell is one `flan-jax precompile --fit`, a process of its own that needs libtpu (pip install
 'flan_jax[tpu]') and one to ten minutes of two cores; its JSON stays in the directory, and a cell
 that is there is not compiled again. No accelerator is used: times are estimates.
-`--only=decoder_137b` takes one size, `--read` only what is there, and `--tries=4` goes on until
+`--only=decoder_137b` takes one size, `--read` only what is there, and `--tries=4` continues until
 four candidates of a cell fit, and not only one.
 """
 
@@ -105,6 +104,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
+    """Compiles what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=pathlib.Path, default="runs/precompile")
     parser.add_argument("--only", choices=SIZES, action="append")

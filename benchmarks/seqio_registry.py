@@ -1,5 +1,6 @@
-"""What it costs to know every SeqIO name of the catalogue, and to build every task, each in a
-process of its own.
+"""The cost of registering every SeqIO name of the catalogue, and of building every task.
+
+Each runs in a process of its own.
 
   python benchmarks/seqio_registry.py [--repeats=3] [--json=FILE]
 
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 
-# Each goes on where the one before it ended.
+# Each continues where the one before it ended.
 STAGES = {
     "import seqio": "import seqio",
     "+ import flan_jax.tasks, list all names": """
@@ -38,8 +39,10 @@ print(json.dumps({"seconds": seconds, "peak_mib": peak, "names": len(names)}))
 
 
 def measure(stages: list[str]) -> dict:
-    """Seconds from the start to the end of each stage, peak memory in MiB and the number of names:
-    a new process.
+    """Runs the stages in a new process.
+
+    Returns:
+      The seconds from the start to the end of each stage, peak memory in MiB, the number of names.
     """
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(stages)],

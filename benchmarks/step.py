@@ -1,14 +1,12 @@
-"""The training step: time, memory, compilation, and the start of a run; beside Hugging Face's T5 on
-PyTorch.
+"""The training step: time, memory, compilation and the start of a run, beside PyTorch's T5.
 
   python benchmarks/step.py [--size=tiny,small,base] [--shape=8x128/64,4x1024/256] [--json=FILE]
-  python benchmarks/step.py --reference=unscanned      our own network, layer after layer instead of
-  a scan python benchmarks/step.py --parts=step --size=small --shape=8x128/64
-  --gin.Train.loss_chunks=4      a try python benchmarks/step.py --dropout_rate=0.1        as T5 1.1
-  is fine-tuned python benchmarks/step.py --size=base,large,xl --shape=8x1024/256 --dtype=bfloat16
-  where there is a GPU
 
-T5 1.1's geometries with a vocabulary of 32,128, Adafactor, no dropout unless asked for (ours shares
+With our network layer by layer instead of a scan: --reference=unscanned. One part and a setting:
+--parts=step --size=small --shape=8x128/64 --gin.Train.loss_chunks=4. As T5 1.1 is fine-tuned:
+--dropout_rate=0.1. On a GPU: --size=base,large,xl --shape=8x1024/256 --dtype=bfloat16.
+
+T5 1.1's geometries with a vocabulary of 32,128, Adafactor, no dropout by default (ours shares
 a mask over the length, as T5X's T5 does; theirs draws one for every position), the same full rows
 of random ids. Ours is the step that `flan-jax train` takes (z-loss, accuracy and gradient norm
 included); theirs is `T5ForConditionalGeneration` with `transformers.Adafactor`, run eagerly with as
@@ -46,6 +44,7 @@ import idle
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from flan_jax.config import gin_files
 from flan_jax.data.layout import make_layout
@@ -83,8 +82,9 @@ MARKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A size of T5 1.1 and a batch: B rows of S input and T target tokens; `overrides` are
-    --gin.NAME=VALUE.
+    """A size of T5 1.1 and a batch: B rows of S input and T target tokens.
+
+    `overrides` are --gin.NAME=VALUE.
     """
 
     size: str
@@ -112,7 +112,7 @@ class Case:
         ]
         return make_layout("t5", source, target, 0).batch(*sides, [1] * batch_size)
 
-    def model(self, scan_layers: bool = True):
+    def model(self, scan_layers: bool = True) -> nn.Module:
         """The network, as gin/size has it."""
         settings = {
             "dropout_rate": self.dropout_rate,
@@ -133,8 +133,9 @@ class Case:
 
 @dataclasses.dataclass
 class Contestant:
-    """A step that is ready to be taken: `step()` ends when its results are there. `facts` were
-    learnt on the way.
+    """A step that is ready to run: `step()` ends when its results are there.
+
+    `facts` are what was measured while it was made.
     """
 
     step: Callable[[], None]
@@ -246,8 +247,9 @@ def matrix_peak(dtype: str) -> float:
 def take_turns(
     contestants: dict[str, Contestant], seconds: float, turn: int
 ) -> dict[str, np.ndarray]:
-    """Seconds of every step by the clock and on all cores, [turns, steps, 2]; each one's first step
-    does not count.
+    """Returns the seconds of every step by the clock and on all cores, [turns, steps, 2].
+
+    The first step of each contestant does not count.
     """
     times: dict[str, list[np.ndarray]] = {name: [] for name in contestants}
     for one in contestants.values():
@@ -266,9 +268,7 @@ def take_turns(
 def measure_steps(
     case: Case, names: list[str], flags: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
-    """What the steps took and what is known of them, by contestant; `ratio` is ours to the
-    other.
-    """
+    """Returns what the steps took, with the facts, by contestant; `ratio` is ours to the other."""
     contestants = {name: CONTESTANTS[name](case) for name in names}
     peak, times = matrix_peak(case.dtype), take_turns(contestants, flags.seconds, flags.turn)
     (batch_size, source, target), flops = (
@@ -309,8 +309,9 @@ def measure_memory(case: Case, name: str) -> int:
 
 
 def measure_start(case: Case, root: pathlib.Path) -> dict[str, float]:
-    """Seconds from the start of `flan-jax train` with warm caches to what it prints, up to its
-    first step.
+    """Returns the seconds from the start of `flan-jax train` with warm caches to its log lines.
+
+    They end with that of the first step.
     """
     batch_size, source, target = case.lengths
     settings = {

@@ -24,14 +24,14 @@ FEW_ROWS = 32
 _LEAST_TRANSPOSED = 256
 
 
-def sum_first(x: Num[Array, "N *rest"]) -> Num[Array, " *rest"]:
+def sum_first(x: Num[Array, "N ..."]) -> Num[Array, "..."]:
     """Returns the sum over the first axis of x, in its dtype."""
     if x[0].size < _WIDE_ROW:
         return x.sum(axis=0)
     return jax.lax.platform_dependent(x, cpu=_sum_by_product, default=lambda x: x.sum(axis=0))
 
 
-def _sum_by_product(x: Num[Array, "N *rest"]) -> Num[Array, " *rest"]:
+def _sum_by_product(x: Num[Array, "N ..."]) -> Num[Array, "..."]:
     ones = jnp.ones(x.shape[0], x.dtype)
     return jnp.einsum("i,i...->...", ones, x, precision=jax.lax.Precision.HIGHEST)
 
