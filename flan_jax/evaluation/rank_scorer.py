@@ -20,7 +20,7 @@ from flax import linen as nn
 
 from flan_jax.evaluation import batching
 from flan_jax.models.decoder import DecoderLM
-from flan_jax.models.decoding.cache import start_id
+from flan_jax.models.decoding.decoding_start import start_id
 
 # A row whose options have more tokens than this together is spread over several decoder rows:
 # attention costs T x T.

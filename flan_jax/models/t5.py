@@ -295,10 +295,11 @@ class Decoder(nn.Module):
 
         c = self.config
         x, new = run_layers(c, self.layers, c.num_decoder_layers, body, x, cache)
+        normed = self.decoder_norm(x)
         # Written once for all layers: inside the scan the whole cache would be copied at every
         # step.
         written = kv_cache.put_in_cache(cache["self"], new, index)
-        return self.decoder_norm(x), {**cache, "self": written}
+        return normed, {**cache, "self": written}
 
     def logits(self, x: Float[Array, "B T D"]) -> Float32[Array, "B T V"]:
         """Returns the logits of [B, T, D] through the decoder's own kernel."""

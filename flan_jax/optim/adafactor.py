@@ -204,8 +204,8 @@ def _update_array(
         # `v_row` lacks the largest axis: the second largest moves where it came before.
         second_in_rows = second + (second < largest)
         rows = jax.lax.rsqrt(v_row / v_row.mean(second_in_rows, keepdims=True))
-        columns = jax.lax.rsqrt(v_col)
-        change = grad * jnp.expand_dims(rows, largest) * jnp.expand_dims(columns, second)
+        change = grad * jnp.expand_dims(rows, largest)
+        change = change * jnp.expand_dims(jax.lax.rsqrt(v_col), second)
     clip = jnp.maximum(1.0, _root_mean_square(change, layer_axes))
     scale = jnp.maximum(_MIN_SCALE, _root_mean_square(param, layer_axes))
     return change * (-rate * scale / clip), v_row, v_col, v

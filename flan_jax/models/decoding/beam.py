@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Float32, Int, Num, Shaped
 
-from flan_jax.models.decoding.cache import DecodingStart, begin, input_lengths, start_id
+from flan_jax.models.decoding.decoding_start import DecodingStart, begin, input_lengths, start_id
 from flan_jax.models.decoding.token_loop import EosId, is_eos
 
 # The score of a hypothesis that does not exist; finite, so that differences of such scores are

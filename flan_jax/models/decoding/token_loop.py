@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Int
 
-from flan_jax.models.decoding.cache import begin, input_lengths, start_id
+from flan_jax.models.decoding.decoding_start import begin, input_lengths, start_id
 
 # The token that ends an answer, or several.
 EosId = int | tuple[int, ...]
@@ -38,7 +38,7 @@ def write_answers(
       tokens: the inputs.
       max_length: the most tokens of an answer, T.
       eos_id: what ends an answer.
-      lengths: of the inputs; see `cache.input_lengths`.
+      lengths: of the inputs; see `decoding_start.input_lengths`.
       choose: (index, logits [B, V]) -> the next token of each row, int32 [B].
     """
     lengths = input_lengths(model, tokens, lengths)
