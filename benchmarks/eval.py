@@ -192,10 +192,10 @@ class Theirs:
                 logits = self.model(
                     input_ids=ids, attention_mask=(ids > 0).long(), labels=labels
                 ).logits
-                told = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[
+                scores = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[
                     ..., 0
                 ]
-                sums[rows] = (told * (labels >= 0)).sum(-1).numpy()
+                sums[rows] = (scores * (labels >= 0)).sum(-1).numpy()
         return sums
 
     def write(self, prompts: np.ndarray, new: int) -> np.ndarray:

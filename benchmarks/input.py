@@ -48,7 +48,7 @@ def repeated_rows(directory: pathlib.Path, times: int) -> str:
 
 
 def plain(data: RunData) -> tuple[int, int]:
-    """Builds one epoch of each dataset in one process; gives (rows, tokens)."""
+    """Builds one epoch of each dataset in one process; returns (rows, tokens)."""
     rows = tokens = 0
     for name in DATASETS:
         data.train.build_shard(name, 0)
@@ -58,7 +58,7 @@ def plain(data: RunData) -> tuple[int, int]:
 
 
 def through_seqio() -> tuple[int, int]:
-    """Iterates the SeqIO tasks of the same datasets; gives (rows, tokens)."""
+    """Iterates the SeqIO tasks of the same datasets; returns (rows, tokens)."""
     import seqio
 
     rows = tokens = 0

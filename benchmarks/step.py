@@ -406,7 +406,7 @@ def parse_flags() -> tuple[argparse.Namespace, list[str]]:
 
 
 def measure(case: Case, names: list[str], flags: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """All the parts of a case that are asked for."""
+    """Returns the results of the chosen parts of a case."""
     parts = flags.parts.split(",")
     results = measure_steps(case, names, flags) if "step" in parts else {name: {} for name in names}
     if "memory" in parts:

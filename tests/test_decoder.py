@@ -43,7 +43,7 @@ def golden_model(scan_layers: bool = True, prefix: str = "causal"):
 
 
 def golden_batch(numbers, kind: str) -> dict[str, np.ndarray]:
-    """Gives `<kind>_batch/*`; an unpacked batch gets segment ids that are 1 on tokens."""
+    """Returns `<kind>_batch/*`; an unpacked batch gets segment ids that are 1 on tokens."""
     batch = {
         name.split("/")[1]: numbers[name]
         for name in numbers.files
@@ -128,7 +128,7 @@ def initial_params(config, seed: int = 0):
 
 
 def examples(seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Gives unpacked examples of 2 to 9 tokens, each of at least one input and one target.
+    """Returns unpacked examples of 2 to 9 tokens, each of at least one input and one target.
 
     0 is a token like others.
     """
@@ -152,7 +152,7 @@ def examples(seed: int = 0) -> list[dict[str, np.ndarray]]:
 
 
 def packed_batch() -> dict[str, np.ndarray]:
-    """Gives all examples in two ragged rows of 20."""
+    """Returns all examples in two ragged rows of 20."""
     batch = {name: np.zeros((2, 20), np.int32) for name in examples()[0]}
     for row, members in enumerate([(0, 1, 2), (3, 4, 5, 6)]):
         start = 0

@@ -56,7 +56,7 @@ CASES = {
 
 
 def hugging_face_model(name: str):
-    """Gives a model with random weights, of which norms and biases are not ones and zeros."""
+    """Returns a model with random weights, of which norms and biases are not ones and zeros."""
     settings = {**BASE, **CASES[name]}
     theta, scaling = settings.pop("rope_theta", 10000.0), settings.pop("scaling", None)
     rope = {"rope_theta": theta, "rope_type": "default"} | (
@@ -78,7 +78,7 @@ def hugging_face_model(name: str):
 
 
 def ours(theirs, scan_layers: bool = True):
-    """Gives the same model, and its weights as parameters in memory."""
+    """Returns the same model, and its weights as parameters in memory."""
     c = theirs.config
     config = decoder.DecoderConfig(
         c.vocab_size,

@@ -63,7 +63,7 @@ def test_one_beam_and_draws_from_one_token_are_greedy(golden_t5):
 
 
 def log_probabilities(model, params, prompt, answers) -> np.ndarray:
-    """Gives [M, n, V], what may stand at each place of answers [M, n], by the plainest means."""
+    """Returns [M, n, V], what may stand at each place of answers [M, n], by the plainest means."""
     answers = np.asarray(answers, np.int32)
     prompts = np.tile(prompt, (len(answers), 1))
     if isinstance(model, DecoderLM):

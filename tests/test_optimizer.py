@@ -13,7 +13,7 @@ from support import golden
 
 
 def golden_tree(numbers, prefix: str) -> dict:
-    """Gives `<prefix>/*` in float32, its array `stack` as a subtree of layers."""
+    """Returns `<prefix>/*` in float32, its array `stack` as a subtree of layers."""
     tree = {
         name.split("/")[1]: numbers[name] for name in numbers.files if name.startswith(f"{prefix}/")
     }

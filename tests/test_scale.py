@@ -1,6 +1,6 @@
 """Estimates for a slice.
 
-Costs read from programs, FLOPs against 6ND, links, guesses, the chooser; no TPU compiler.
+Costs read from programs, FLOPs against 6ND, links, estimates, the search; no TPU compiler.
 """
 
 import dataclasses
@@ -171,7 +171,7 @@ def test_loops_fusions_and_collectives_are_read_from_the_text():
         "reduce-scatter": [[0, 2], [1, 3]],
     }
     assert [one.kind for one in costs.collectives if one.hidden] == ["all-reduce"]
-    # Of the five matrices one is read and written at a time; what lies in the memory space 1 is not
+    # Of the five matrices one is read and written at a time; what is in the memory space 1 is not
     # in the HBM.
     matrix = 64 * 64 * 2
     loop = 5 * (2 * matrix + 4 + 64 * 128 * 2 + 3 * 4)  # and the counter, 1 to 11 by 2
@@ -312,7 +312,7 @@ ENTRY %main (a: f32[64,64]) -> f32[64,64] {
 
 
 def square(side: int, kind: str = "v3") -> topology.Slice:
-    """A slice of two dimensions that no compiler is asked about."""
+    """A slice of two dimensions that no compiler sees."""
     devices = [
         SimpleNamespace(coords=[x, y, 0], core_on_chip=core, device_kind=CHIPS[kind].name)
         for y in range(side)
@@ -336,7 +336,7 @@ def test_a_collective_takes_as_long_as_its_links_need():
     assert links.seconds(collective("all-reduce", [row])) == pytest.approx(7 / 4)
     # One core of each chip: the other one's group shares the link.
     assert links.seconds(collective("all-gather", [row[::2]])) == pytest.approx(2 * 3 / 4)
-    # Every second chip: what lies between is shared as well.
+    # Every second chip: the chips between are shared as well.
     assert links.seconds(collective("all-gather", [[0, 4]])) == pytest.approx(2 * 2 * 1 / 2)
     assert links.seconds(collective("all-gather", [[0, 1]])) == 0.0
     # All-to-all: half of a row's bytes cross its middle, a quarter of eight chips away.
@@ -420,7 +420,7 @@ def test_a_program_that_is_too_large_says_how_large():
     )
 
 
-# --- The chooser
+# --- The search
 # --------------------------------------------------------------------------------------------------
 
 

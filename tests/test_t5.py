@@ -123,7 +123,7 @@ def test_bfloat16_compute_stays_near_t5x():
 
 
 def initial_params(config: t5.T5Config = SMALL) -> dict:
-    """Gives {'params': ...} without the boxes of logical axes."""
+    """Returns {'params': ...} without the boxes of logical axes."""
     return nn.unbox(jax.jit(t5.T5(config).init)(jax.random.key(0), small_batch()))
 
 

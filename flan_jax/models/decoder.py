@@ -1,4 +1,4 @@
-"""A decoder-only Transformer, whose configuration says of which family it is.
+"""A decoder-only Transformer, for several families: LaMDA, Llama, Qwen2.
 
 LaMDA-like: gated GELU, T5's relative position bias, tied logits; its parameter tree is that of
 T5X's `decoder_only` example. Llama-like: rotary positions, SwiGLU, grouped heads. Inputs and
