@@ -345,7 +345,7 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
     assert found["segments"] > 1
     assert found["none"] == [68, True, False]
     assert found["superglue"] == [True, True, sorted(SUPERGLUE)]
-    assert "mnli_mismatched: has the training rows of mnli_matched" in found["printed"]
+    assert "mnli_mismatched: has the training rows of mnli_matched" in found["logged"]
     assert found["names"] == [len(recipes.task_recipes()), True]
     assert "duplicate provider: flan_rte" in found["duplicate"] and found["mine"] == [
         "flan_copa",
