@@ -6,7 +6,7 @@ RUN ?= runs/quickstart
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Two processes; the tests of a file share what they set up.
-PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-all lint docs clean

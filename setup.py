@@ -55,7 +55,7 @@ setuptools.setup(
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
         "test": [
             "pytest>=8,<10",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.8,<4",
             "ruff>=0.17,<0.18",
             "beartype>=0.21,<0.24",
             "tensorboardX>=2.6,<3",
