@@ -96,7 +96,7 @@ class _Builders:
       workers: processes; None for one a core.
     """
 
-    def __init__(self, data: RunData, workers: int | None):
+    def __init__(self, data: RunData, workers: int | None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.data, self.workers = data, min(workers or cores, _MOST_WORKERS)
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
@@ -107,7 +107,7 @@ class _Builders:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._pool is None:
             return
-        if kind is not None:  # nobody waits for what is being rendered
+        if kind is not None:  # what is being rendered is not needed any more
             for worker in multiprocessing.active_children():
                 worker.terminate()
         self._pool.shutdown(cancel_futures=True)
@@ -221,6 +221,23 @@ def _work(job: Job) -> Shard:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the verb; it takes the same gin arguments as `train`."""
+    flags = gin_config.parse_command_line(
+        sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, make_parser()
+    )
+    if flags.for_a_run:
+        _when_gone(lambda: os.read(0, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if flags.prune:
+        return _prune(flags.older_than, flags.dry_run)
+    if flags.dry_run:
+        raise UserError("--dry_run has no effect without --prune; leave it out.")
+    data = prepare(DataConfig(), flags.workers, flags.only)
+    if not flags.for_a_run:
+        log_left_out(data)
+    return 0
+
+
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the verb's own flags."""
     parser = ArgumentParser(prog="flan-jax prepare", description=__doc__)
     parser.add_argument("--only", choices=["eval"], help="build the held-out rows alone")
     parser.add_argument(
@@ -229,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="prepare nothing; take out of the cache what no run can use any more, and what these "
+        help="prepare nothing; remove from the cache what no run can use any more, and what these "
         "settings do not use and none has used for --older_than days; print what was freed",
     )
     parser.add_argument(
@@ -238,30 +255,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--dry_run", action="store_true", help="with --prune, only print what it would free"
     )
-    # A run says itself what is left out, and does the work with what is ready.
+    # For `prepare` as a child of a run: the run logs what is left out, and when it ends, standard
+    # input is closed and this process ends, too.
     parser.add_argument("--for_a_run", action="store_true", help=argparse.SUPPRESS)
-    flags = gin_config.parse_command_line(
-        sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, parser
-    )
-    if flags.for_a_run:
-        _when_gone(lambda: os.read(0, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
-    if flags.prune:
-        check_number("--older_than", flags.older_than, least=0)
-        data = open_data(DataConfig())
-        try:
-            freed = prune(data, flags.older_than, flags.dry_run)
-        except PermissionError as error:
-            raise UserError(
-                f"cannot prune {data.directory} ({error.strerror}: {error.filename}); run this as "
-                "the user whose cache it is, or set CACHE_DIR to your own."
-            ) from error
-        print(f"{data.directory}\n{freed.text(flags.dry_run)}")
-        return 0
-    if flags.dry_run:
-        raise UserError("--dry_run has no effect without --prune; leave it out.")
-    data = prepare(DataConfig(), flags.workers, flags.only)
-    if not flags.for_a_run:
-        log_left_out(data)
+    return parser
+
+
+def _prune(older_than: float, dry_run: bool) -> int:
+    check_number("--older_than", older_than, least=0)
+    data = open_data(DataConfig())
+    try:
+        freed = prune(data, older_than, dry_run)
+    except PermissionError as error:
+        raise UserError(
+            f"cannot prune {data.directory} ({error.strerror}: {error.filename}); run this as "
+            "the user whose cache it is, or set CACHE_DIR to your own."
+        ) from error
+    print(f"{data.directory}\n{freed.text(dry_run)}")
     return 0
 
 

@@ -354,7 +354,7 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
     assert found["own"] == ["flan_copa"] and found["own_second"]
     assert found["candidates"] == [["copa"], [], ["rte"], []]
     assert [
-        line.split(" does nothing to SeqIO task 'flan_copa'")[0] for line in found["ignored"]
+        line.split(" has no effect on SeqIO task 'flan_copa'")[0] for line in found["ignored"]
     ] == ["DECONTAMINATE", "TEMPLATES"]
     assert "'flan_copa' reads bundled rows, but DATA_SOURCE is jsonl" in found["own_mixed_up"]
     same_object, count, splits, pieces = found["configured"]

@@ -50,7 +50,8 @@ class Batches:
 
         Args:
           step: counted from 0.
-          begin, end: the rows; None for all that follow.
+          begin: the first row.
+          end: the row after the last one; None for all that follow.
 
         Returns:
           The layout's features, each int32 [end - begin, L]; see `layout`.

@@ -120,7 +120,9 @@ class Encoder:
         """Returns one row in one template, within the lengths.
 
         Args:
-          dataset, template, row: what is rendered.
+          dataset: a record of the catalogue.
+          template: one of its templates.
+          row: the fields of the row.
           row_id: decides what is shuffled and drawn.
           with_options: whether the options are encoded, too.
         """

@@ -13,7 +13,7 @@ from flan_jax.messages import shown
 from flan_jax.storage.files import read_json
 from flan_jax.storage.hashing import file_digest
 
-# Changes where the same file gives other ids than before.
+# Raise it where the same file leads to other ids than before.
 _FORMAT = 2
 # What ends a text in the models people use, the first that a vocabulary has; chat models end a turn
 # with the first.
@@ -82,19 +82,20 @@ class HuggingFaceVocabulary:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without BOS and EOS."""
+        """Returns the token ids of a text, without BOS and EOS."""
         return self._model.encode(text, add_special_tokens=False).ids
 
     def encode_input(self, text: str) -> list[int]:
-        """Token ids of what a model reads: the text and its end, as one running text where this is
-        a line break.
+        """Returns the token ids of what a model reads: the text and its end.
+
+        Where the end is a line break, both are encoded as one text.
         """
         if self._closes_with_newline:
             return self.encode(f"{text}\n")
         return [*self.input_begin, *self.encode(text), *self.input_end]
 
     def encode_target(self, text: str) -> list[int]:
-        """Token ids of an answer without EOS, as they follow an input.
+        """Returns the token ids of an answer without EOS, as they follow an input.
 
         A tokenizer that puts a blank before every text (Llama 2) does not put one behind a line
         break.
@@ -106,15 +107,16 @@ class HuggingFaceVocabulary:
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text up to the first id that ends one; special tokens are left out."""
+        """Returns the text up to the first id that ends one; special tokens are left out."""
         return self._model.decode(
             [i for i in until(self.eos_ids, ids) if i not in self._named_ids],
             skip_special_tokens=True,
         )
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Token ids of a text in which special tokens are spelled, as `transformers` reads what a
-        template renders.
+        """Returns the token ids of a text in which special tokens are spelled.
+
+        As `transformers` reads what a chat template renders.
         """
         import tokenizers
 
@@ -127,7 +129,7 @@ class HuggingFaceVocabulary:
         return model.encode(text, add_special_tokens=False).ids
 
     def token(self, token_id: int) -> str:
-        """The text of a token, special ones included, as the tokenizer's file has it."""
+        """Returns the text of a token, special ones included, as the tokenizer's file has it."""
         return self._texts.get(token_id, "")
 
     def _set_special(self, special: SpecialTokens) -> None:
@@ -202,8 +204,9 @@ class HuggingFaceVocabulary:
 
 
 def _open_tokenizer(path: str, special: Iterable[str]) -> tuple[Any, dict[str, int]]:
-    """(the tokenizer, ids by text): no text gives the id of one of its special tokens, or of
-    `special`.
+    """The tokenizer, and its ids by text.
+
+    No text is encoded to the id of one of its special tokens, or of `special`.
     """
     try:
         import tokenizers
@@ -243,9 +246,7 @@ def _open_tokenizer(path: str, special: Iterable[str]) -> tuple[Any, dict[str, i
 
 
 def _with_names(contents: dict[str, Any], renamed: Mapping[str, str]) -> str:
-    """The JSON of a tokenizer in which some tokens have other texts and nothing merges into
-    them.
-    """
+    """The JSON of a tokenizer with other texts for some tokens, which nothing merges into."""
     model = dict(contents["model"])
     vocab = model["vocab"]
     if isinstance(vocab, dict):

@@ -143,7 +143,8 @@ def make_layout(architecture: str, input_length: int, target_length: int, bos_id
 
     Args:
       architecture: 't5' or 'decoder'.
-      input_length, target_length: S and T, most tokens of an example.
+      input_length: S, most tokens of an example's inputs.
+      target_length: T, most tokens of its targets.
       bos_id: what the decoder reads first.
 
     Raises:
@@ -183,7 +184,8 @@ class _Laid:
 
         Args:
           heads: int [examples].
-          of_head, of_rest: the two values; padding has 0.
+          of_head: the first value.
+          of_rest: the second value; padding has 0.
         """
         values = np.array([of_head, of_rest], np.int32) * ~self.is_padding[:, None]
         parts = np.zeros((len(self.lengths), 2), np.int64)

@@ -130,8 +130,12 @@ def make_plan(
     """Returns the plan of `rows` packed rows.
 
     Args:
-      members, lengths, capacity, seed, pack: as those of `Planner`.
+      members: the mixture, in a fixed order.
+      lengths: see `Lengths`.
+      capacity: tokens that a row holds, D numbers; see `Planner`.
+      seed: decides draws and orders.
       rows: how many.
+      pack: False puts one example in each row.
 
     Raises:
       MissingEpochs: if shards that it needs are not built.
@@ -271,7 +275,10 @@ def plan_once(
     """Returns the plan of every row of every member once, in a hashed order.
 
     Args:
-      members, lengths, capacity, seed: as those of `Planner`.
+      members: the mixture, in a fixed order.
+      lengths: see `Lengths`.
+      capacity: tokens that a row holds, D numbers; see `Planner`.
+      seed: decides the orders.
       rows: at most so many packed rows.
 
     Raises:

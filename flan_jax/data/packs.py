@@ -1,5 +1,4 @@
-"""Shards (named arrays with a record) in few files, the packs, that any number of processes write
-and read.
+"""Shards (named arrays with a record) in few files, the packs, for any number of processes.
 
 A pack is written once: arrays one after the other, then the index (key -> record, and place and
 digest of each array), then a footer with the index's own digest. Until the footer is there, readers
@@ -23,7 +22,7 @@ import struct
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,11 @@ _MOST_SECONDS, _MOST_PART = 60.0, 0.02
 # A use of a pack renews its time, which says when it was used last, if that is older than this.
 _RENEWED_SECONDS = 3600.0
 
-# What no process writes to for so long is not being written any more.
+# A file that did not change for so long is not being written any more.
 _ABANDONED_SECONDS = 3600.0
 
-# (pack's path, its size, key) of what was found whole in this process, and packs that were named as
-# damaged.
+# (path of the pack, its size, key) of shards that this process has checked, and packs whose damage
+# it has logged.
 _CHECKED: set[tuple[str, int, str]] = set()
 _NAMED: set[tuple[str, int]] = set()
 # Packs that this process writes.
@@ -84,12 +83,12 @@ class Pack:
     _shards: dict[str, Shard] = dataclasses.field(default_factory=dict)
 
     def size_of(self, key: str) -> int:
-        """Bytes of the arrays of a shard."""
+        """Returns the bytes of the arrays of a shard."""
         arrays = self.index[key]["arrays"].values()
         return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape, *_ in arrays)
 
     def read(self, key: str) -> Shard:
-        """The shard of a key, its arrays mapped.
+        """Returns the shard of a key, its arrays memory-mapped.
 
         Raises:
           ValueError, OSError: if an array is damaged, or the file is gone.
@@ -126,7 +125,7 @@ class Packs:
         self._by_key: dict[str, list[Pack]] = {}
 
     def find(self, key: str) -> Shard | None:
-        """The shard of a key, whole and checked; None if there is none.
+        """Returns the shard of a key, whole and checked; None if it is not in the directory.
 
         Raises:
           UserError: if the directory cannot be read.
@@ -151,23 +150,21 @@ class Packs:
         return None
 
     def are_whole(self, keys: Iterable[str]) -> list[bool]:
-        """Whether there is a whole shard of each key; checked many at once."""
+        """Returns for each key whether the directory has a whole shard of it."""
         self.refresh()
         keys = list(keys)
-        each = list(dict.fromkeys(keys))  # many epochs may share a shard
+        unique_keys = list(dict.fromkeys(keys))  # many epochs may share a shard
         with concurrent.futures.ThreadPoolExecutor(16) as threads:
-            shards = dict(zip(each, threads.map(self._find, each)))
+            shards = dict(zip(unique_keys, threads.map(self._find, unique_keys)))
         return [shards[key] is not None for key in keys]
 
     def packs(self) -> list[Pack]:
-        """All packs that are whole, the newest first."""
+        """Returns all packs that are whole, the newest first."""
         self.refresh()
         return [self._packs[name] for name in sorted(self._packs, reverse=True)]
 
     def unfinished(self) -> list[pathlib.Path]:
-        """Files of this directory that no reader uses and no process writes: cut short, damaged, or
-        left behind.
-        """
+        """Returns the files that no reader uses and no process writes: unfinished or damaged."""
         self.refresh()
         return [
             path for path in self._files() if path.name not in self._packs and is_abandoned(path)
@@ -211,8 +208,9 @@ class Packs:
 
 
 class PackWriter:
-    """Writes shards into packs of a directory, inside a `with`; what was added is kept however the
-    block ends.
+    """Writes shards into packs of a directory, inside a `with`.
+
+    What was added is kept however the block ends.
 
     Attributes:
       written: the packs that are closed.
@@ -235,7 +233,7 @@ class PackWriter:
         """Adds a shard.
 
         Raises:
-          UserError: if it cannot be written; what the open pack held is then rebuilt.
+          UserError: if it cannot be written; the shards of the open pack are then lost.
         """
         with self._writing():
             if self._file is None:
@@ -279,7 +277,7 @@ class PackWriter:
         return [array.dtype.str, list(array.shape), begin, _digest(array)]
 
     @contextlib.contextmanager
-    def _writing(self):
+    def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -294,7 +292,7 @@ class PackWriter:
 
 
 def check_writable(directory: pathlib.Path) -> None:
-    """Makes sure that packs can be written to a directory, which is made if need be.
+    """Makes a directory if it does not exist, and checks that packs can be written to it.
 
     Raises:
       UserError: if they cannot.
@@ -314,12 +312,12 @@ def _cannot_write(directory: pathlib.Path, error: OSError) -> UserError:
 
 
 def is_abandoned(path: pathlib.Path) -> bool:
-    """Whether an unfinished file is left behind: its process on this host is dead, or nothing has
-    come for an hour.
+    """Returns whether no process writes an unfinished file any more.
+
+    Its process on this host has ended, or another host has not written to it for an hour.
     """
-    host, _, process = (
-        path.name.removesuffix(SUFFIX).rpartition("-")[0].partition(".")[2].rpartition("-")
-    )
+    without_random_part = path.name.removesuffix(SUFFIX).rpartition("-")[0]
+    host, _, process = without_random_part.partition(".")[2].rpartition("-")
     if host == socket.gethostname() and process.isdigit():
         if int(process) == os.getpid():
             return path not in _OPEN
@@ -328,7 +326,7 @@ def is_abandoned(path: pathlib.Path) -> bool:
         except ProcessLookupError:
             return True
         except OSError:
-            pass  # it is somebody else's
+            pass  # it is a process of another user
         return False
     try:
         return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
@@ -344,7 +342,7 @@ def _new_name() -> str:
 
 
 def _open(path: pathlib.Path) -> Pack | None:
-    """A pack with its index; None if it is not finished, or damaged (which is printed once)."""
+    """A pack with its index; None if it is not finished, or damaged (which is logged once)."""
     try:
         with open(path, "rb") as file:
             state = os.fstat(file.fileno())
@@ -375,5 +373,5 @@ def _digest(array: np.ndarray) -> str:
     return _digest_bytes(np.ascontiguousarray(array).data.cast("B") if array.size else b"").hex()
 
 
-def _digest_bytes(data) -> bytes:
+def _digest_bytes(data: bytes | memoryview) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()

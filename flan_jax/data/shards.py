@@ -92,7 +92,8 @@ def train_shard(
 
     Args:
       key: of the shard.
-      inputs, targets: token ids of each example.
+      inputs: token ids of each example's inputs.
+      targets: token ids of each example's targets.
       counts: what was counted when it was made.
       meta: what else its record has.
     """

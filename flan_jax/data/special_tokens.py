@@ -1,6 +1,4 @@
-"""The special tokens of a model, as the files of Hugging Face's form beside its tokenizer name
-them.
-"""
+"""The special tokens of a model, named by the Hugging Face files beside its tokenizer."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ FILES = (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, GENERATION_CONFIG, 
 
 
 class SpecialTokens(NamedTuple):
-    """What the files say.
+    """The special tokens in the files.
 
     Attributes:
       names: 'bos', 'eos', 'pad' -> the token's text, where the tokenizer's files name it.
@@ -40,9 +38,10 @@ class SpecialTokens(NamedTuple):
     added: dict[str, int]
 
     def known_ids(self, kind: str) -> tuple[int, ...]:
-        """The ids of a kind: that of its name first, then those that the model's files give."""
+        """Returns the ids of a kind: that of its name first, then those in the model's files."""
         named = self.added.get(self.names.get(kind, ""))
-        return tuple(dict.fromkeys([*([] if named is None else [named]), *self.ids.get(kind, ())]))
+        ids = self.ids.get(kind, ())
+        return tuple(dict.fromkeys(ids if named is None else (named, *ids)))
 
 
 def files_beside(directory: pathlib.Path) -> dict[str, bytes]:
@@ -51,22 +50,21 @@ def files_beside(directory: pathlib.Path) -> dict[str, bytes]:
     Raises:
       UserError: if one of them cannot be read.
     """
-    found = {}
+    contents = {}
     for name in FILES:
         try:
-            found[name] = (directory / name).read_bytes()
+            contents[name] = (directory / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             continue
         except OSError as error:
             raise UserError(
                 f"{shown(directory / name)} cannot be read ({error.strerror})."
             ) from error
-    return found
+    return contents
 
 
 def read_special_tokens(files: Mapping[str, bytes], place: str = "") -> SpecialTokens:
-    """Returns what those of FILES that are given say, in the order in which `transformers` trusts
-    them.
+    """Returns the special tokens in the contents of FILES, with the precedence of `transformers`.
 
     `tokenizer_config.json` decides if it lists its added tokens, as newer ones do; else
     `special_tokens_map.json`. Ids are those of `generation_config.json`, and of `config.json` where

@@ -118,7 +118,7 @@ def _check_settings_apply(task: str, config: DataConfig) -> None:
     for setting, value in settings.items():
         if value:
             raise UserError(
-                f"{setting} does nothing to SeqIO task {task!r}, whose own code makes its "
+                f"{setting} has no effect on SeqIO task {task!r}, whose own code makes its "
                 f"rows; leave {setting} out, or train on datasets of the catalogue."
             )
 

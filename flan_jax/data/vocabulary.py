@@ -1,11 +1,10 @@
-"""Vocabularies that work without TensorFlow: bytes, SentencePiece files, and Hugging Face's
-`tokenizer.json`.
+"""Vocabularies that work without TensorFlow: bytes, SentencePiece, `tokenizer.json`.
 
-Each has `size`, `fingerprint`, `encode`, `decode`, and the ids that stand around a text:
-`eos_id` ends every target and any of `eos_ids` an answer, `bos_id` is what a decoder-only model
-reads first, and `input_end` closes the inputs. `encode_input` and `encode_target` give what models
-read and write. An encoder-decoder's inputs, and those in a vocabulary that a model was not
-pretrained with, are closed as T5X does, with EOS; a pretrained language model's with a line break.
+Each has `size`, `fingerprint`, `encode`, `decode`, and the ids that stand around a text: `eos_id`
+ends every target and any of `eos_ids` an answer, `bos_id` is what a decoder-only model reads first,
+and `input_end` closes the inputs. `encode_input` and `encode_target` return what models read and
+write. An encoder-decoder's inputs, and those in a vocabulary that a model was not pretrained with,
+are closed as T5X does, with EOS; a pretrained language model's with a line break.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ class ByteVocabulary:
     input_begin, input_end = (), (EOS,)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without EOS."""
+        """Returns the token ids of a text, without EOS."""
         return [byte + 3 for byte in text.encode()]
 
     def encode_input(self, text: str) -> list[int]:
-        """Token ids of what a model reads: the text and EOS."""
+        """Returns the token ids of what a model reads: the text and EOS."""
         return [*self.encode(text), EOS]
 
     def encode_target(self, text: str) -> list[int]:
-        """Token ids of an answer, without EOS."""
+        """Returns the token ids of an answer, without EOS."""
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text up to the first EOS; ids that are no byte are left out."""
+        """Returns the text up to the first EOS; ids that are not a byte are left out."""
         return bytes(i - 3 for i in until(self.eos_ids, ids) if 3 <= i < 259).decode(
             errors="ignore"
         )
@@ -92,27 +91,25 @@ class SentencePieceVocabulary:
         self.fingerprint = f"sentencepiece:{file_digest(pathlib.Path(path))}{ends}"
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without EOS."""
+        """Returns the token ids of a text, without EOS."""
         return self._model.encode(text)
 
     def encode_input(self, text: str) -> list[int]:
-        """Token ids of what a model reads: the text and EOS."""
+        """Returns the token ids of what a model reads: the text and EOS."""
         return [*self.encode(text), EOS]
 
     def encode_target(self, text: str) -> list[int]:
-        """Token ids of an answer, without EOS."""
+        """Returns the token ids of an answer, without EOS."""
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text up to the first id that ends one; sentinel and padding ids are left out."""
+        """Returns the text up to the first id that ends one, without sentinels and padding."""
         pieces = self._model.get_piece_size()
         return self._model.decode([i for i in until(self.eos_ids, ids) if 0 < i < pieces])
 
 
 def _ends_beside(path: pathlib.Path) -> tuple[int, ...]:
-    """The EOS ids of the model that a SentencePiece file belongs to, where it lies in a model's
-    directory.
-    """
+    """The EOS ids of the model whose directory a SentencePiece file is in; else none."""
     if path.name not in VOCABULARY_FILES:
         return ()
     files = files_beside(path.parent)
@@ -124,17 +121,16 @@ Vocabulary = ByteVocabulary | SentencePieceVocabulary | HuggingFaceVocabulary
 
 
 def padded_size(vocabulary: Vocabulary) -> int:
-    """Rows of the embedding table: the vocabulary's size, up to the next multiple of 128."""
+    """Returns the rows of the embedding table: the size, up to the next multiple of 128."""
     return -(-vocabulary.size // _MULTIPLE) * _MULTIPLE
 
 
 @functools.cache
 def load_vocabulary(name: str, architecture: str | None = None) -> Vocabulary:
-    """The vocabulary that VOCABULARY names: 'bytes', a SentencePiece model, a tokenizer.json or a
-    directory with one.
+    """Returns the vocabulary of a name.
 
     Args:
-      name: what VOCABULARY says.
+      name: VOCABULARY: 'bytes', a SentencePiece model, a tokenizer.json, or a directory with one.
       architecture: 't5' or 'decoder', which decides how a tokenizer.json closes inputs; see
         `HuggingFaceVocabulary`.
 
