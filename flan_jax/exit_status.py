@@ -35,7 +35,7 @@ def explained(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         error = UserError(
             f"{error.filename or 'a file of this run'} cannot be written ({error.strerror}); make "
-            "room, or give another directory. The same command goes on with what is there."
+            "room, or give another directory; then the same command resumes."
         )
     if isinstance(error, UserError):
         # gin adds lines to an error that passes through a configurable function.

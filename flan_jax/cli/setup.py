@@ -416,8 +416,8 @@ def _prepare(arguments: list[str]) -> int:
         return status
     print(
         f"flan-jax: error: the preparation of the data was ended by signal {-status}, perhaps for "
-        "want of memory; the same command goes on with what is there, and flan-jax prepare "
-        "--workers=1 needs less.",
+        "lack of memory; the same command resumes it, and flan-jax prepare --workers=1 needs "
+        "less.",
         file=sys.stderr,
     )
     return signals.SAVED if status == -signal.SIGTERM else 1
