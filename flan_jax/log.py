@@ -53,6 +53,11 @@ def configure(level: str = DEFAULT_LEVEL) -> None:
     _handler().on_standard_error = False
 
 
+def include_main_module() -> None:
+    """Makes `__main__`, the logger of `python -m flan_jax.VERB`, one of flan_jax's loggers."""
+    logging.getLogger("__main__").parent = logging.getLogger("flan_jax")
+
+
 def use_standard_error() -> None:
     """Sends the lines to standard error instead: standard output is for the result of a verb."""
     _handler().on_standard_error = True

@@ -199,3 +199,19 @@ def test_a_module_run_with_python_m_ends_like_the_verb(tmp_path, monkeypatch):
     assert as_process("one_verb").returncode == 0
     bad = as_process("one_verb", "bad")
     assert (bad.returncode, bad.stderr) == (2, "flan-jax: error: say good.\n")
+
+
+def test_log_lines_of_a_verb_that_runs_as_a_module_are_shown():
+    program = """
+import logging
+from flan_jax import log
+from flan_jax.cli import dispatch
+
+def main(argv):
+    log.configure()
+    logging.getLogger(__name__).info("a fact")
+
+dispatch.run(main)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.endswith(" a fact\n") and result.returncode == 0

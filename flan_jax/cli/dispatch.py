@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from flan_jax import __version__, exit_status, signals
+from flan_jax import __version__, exit_status, log, signals
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 
@@ -56,6 +56,7 @@ def run(verb_main: Main) -> None:
 
     Its module calls it: `if __name__ == '__main__': dispatch.run(main)`.
     """
+    log.include_main_module()
     sys.exit(_status(verb_main, sys.argv[1:]))
 
 
