@@ -1,5 +1,6 @@
-"""Text from files, rows and command lines as messages show it: no control characters, no endless
-lists.
+"""Text from files, rows and command lines as messages show it.
+
+Messages have no control characters and no endless lists.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ _REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def escaped(text: str) -> str:
-    """Returns the text with control characters written as escapes (`\\x1b`), except for line breaks
-    and tabs.
+    r"""Returns the text with control characters written as escapes (`\x1b`).
+
+    Line breaks and tabs stay.
 
     A terminal obeys such characters: a row, a file name or a checkpoint could move the cursor or
     hide what follows. Lone surrogates, which no terminal can encode, and characters that reorder
@@ -46,8 +48,9 @@ def _escape(character: str) -> str:
 
 
 def shown(value: object, most: int = 200) -> str:
-    """Returns the text of a value on one line for a message: escaped, and cut in the middle to
-    `most` characters.
+    """Returns the text of a value on one line for a message: escaped, and at most `most` long.
+
+    What is longer is cut in the middle.
     """
     text = escaped(str(value)).replace("\n", "\\n")
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
@@ -61,8 +64,9 @@ def listed(names: Iterable[object], most: int = 5) -> str:
 
 
 def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Returns the one of `names` that is spelled most like `name`, whatever the case; None if none
-    is near.
+    """Returns the one of `names` that is spelled most like `name`; None if none is near.
+
+    The case does not matter.
     """
     if not isinstance(name, str):
         return None

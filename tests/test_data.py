@@ -687,8 +687,9 @@ def test_a_preparation_that_is_ended_leaves_no_process(tmp_path, write_rows, num
 def test_two_preparations_at_once_render_as_many_rows_as_one(tmp_path):
     one = config(tmp_path, train_steps=2)
     program = (
-        "import sys; from flan_jax import log; log.configure(); from flan_jax.prepare import prepare; from flan_jax.data.config import "
-        f"DataConfig; prepare({one!r}, workers=1)"
+        "import sys; from flan_jax import log; log.configure(); "
+        "from flan_jax.prepare import prepare; from flan_jax.data.config import DataConfig; "
+        f"prepare({one!r}, workers=1)"
     )
     pair = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

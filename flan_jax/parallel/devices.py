@@ -44,7 +44,7 @@ def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> N
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory for the next program; has no effect where there are accelerators.
+    """Makes glibc keep freed memory for the next program; no effect where there are accelerators.
 
     Call it before JAX starts its threads. By default glibc returns large blocks to the system at
     once and takes them again, page by page: a step of T5 small (8 x 128/64) did so with 1.1 GB, and

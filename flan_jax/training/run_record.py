@@ -97,8 +97,8 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
     hint = ""
     if set(differing) <= set(_IN_WORDS):
         hint = (
-            " (if settings and data are the same, another version of flan_jax began the run: resume "
-            "it with that version; eval, generate and convert accept the run as it is)"
+            " (if settings and data are the same, another version of flan_jax began the run: "
+            "resume it with that version; eval, generate and convert accept the run as it is)"
         )
     raise UserError(
         f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
