@@ -2,6 +2,7 @@
 
 import collections
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
@@ -68,7 +69,7 @@ def _unquoted(answer: str) -> str:
     return answer.removeprefix(lone) if answer.count(lone) == 1 else answer
 
 
-def _ordinary_case(value, aliases):
+def _ordinary_case(value: str, aliases: Iterable[str]) -> str:
     """The answer in ordinary case: one in four is all capitals.
 
     An alias that differs only in case has the right one. Otherwise each word is as in most aliases
@@ -95,8 +96,8 @@ def _ordinary_case(value, aliases):
     return re.sub(r"\w+", lambda _: next(cased), value)
 
 
-def _is_abbreviation(word, forms, alone):
-    return (
+def _is_abbreviation(word: str, forms: collections.Counter[str], alone: bool) -> bool:
+    return bool(
         len(word) < 6
         and word in forms
         or alone
@@ -110,7 +111,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _cased(word, forms, first, alone):
+def _cased(word: str, forms: collections.Counter[str], first: bool, alone: bool) -> str:
     """A word in capitals as most of the counted forms have it, or else by rule."""
     if len(word) == 1 or _is_abbreviation(word, forms, alone):
         return word

@@ -5,6 +5,7 @@ two ways to reach a goal, StoryCloze two last sentences.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.catalogue import FROM_ROW, Dataset, Drop, Hub, Template
@@ -26,7 +27,7 @@ def _ended(text: str) -> str:
     return text if not text or text[-1] in ".?!:;\"'" else text + "."
 
 
-def _choice(fields, options, label):
+def _choice(fields: dict[str, str], options: Sequence[str], label: int) -> dict[str, Any] | Drop:
     """The row of a multiple choice, or why it cannot be used."""
     if not 0 <= label < len(options):
         return Drop("no gold label")

@@ -478,7 +478,7 @@ _QUOTES = frozenset("`´")
 _WITHOUT_GAP = frozenset("'’‘.")
 
 
-def _is_punctuation(char):
+def _is_punctuation(char: str) -> bool:
     return char in _QUOTES or (
         unicodedata.category(char).startswith("P") and char not in _NOT_PUNCTUATION
     )

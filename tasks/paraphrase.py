@@ -20,7 +20,9 @@ def _text(text: str, mark: str = "."):
     return ended(one_line(detokenized(text)), mark)
 
 
-def _pair_row(raw, first="sentence1", second="sentence2", mark="."):
+def _pair_row(
+    raw: dict[str, Any], first: str = "sentence1", second: str = "sentence2", mark: str = "."
+) -> dict[str, Any] | Drop:
     """The row of two texts with a class id, or why it cannot be used."""
     return labeled(raw["label"], 2, **{name: _text(raw[name], mark) for name in (first, second)})
 

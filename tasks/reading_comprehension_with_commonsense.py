@@ -75,7 +75,7 @@ COSMOS_QA = Dataset(
 # ReCoRD
 
 
-def _news(passage):
+def _news(passage: str) -> str:
     """The passage with its highlights, which carry names of their own, as sentences at the end."""
     text, *highlights = passage.split("@highlight")
     sentences = [

@@ -6,6 +6,7 @@ from it.
 
 import html
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.catalogue import Dataset, Drop, Hub, Template
@@ -19,7 +20,7 @@ def _text(text: str) -> str:
     return one_line(detokenized(html.unescape(text)))
 
 
-def _row(raw, text_field, **fields):
+def _row(raw: dict[str, Any], text_field: str, **fields: str) -> dict[str, Any] | Drop:
     """The row of a generation dataset: its fields, its target and the right answers, each once.
 
     Rows with the same input and another target are one unit for standard errors.
@@ -61,7 +62,7 @@ def _common_gen_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     )
 
 
-def _dart_statement(triple):
+def _dart_statement(triple: str | Sequence[str]) -> str:
     """One triple as a statement; it is one string in TFDS, three cells in the authors' files."""
     if not isinstance(triple, str):
         triple = " ".join(triple)
@@ -85,7 +86,7 @@ def _e2e_nlg_row(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     )
 
 
-def _web_nlg_triple(triple):
+def _web_nlg_triple(triple: str) -> str:
     """'Aarhus_Airport | cityServed | "Aarhus"' becomes 'Aarhus Airport | city served | Aarhus'."""
     cells = triple.split("|")
     if len(cells) != 3:

@@ -125,7 +125,7 @@ def _story(raw: dict[str, Any]) -> dict[str, Any] | Drop:
     return story if all(story.values()) else Drop("empty title, text or summary")
 
 
-def _numbered(sequence):
+def _numbered(sequence: Any) -> tuple[list[str], str]:
     """The first ten opinions, and them as a numbered list."""
     values = [value for value in map(one_line, column(sequence, "value")) if value][:10]
     return values, "\n".join(f"{number}. {value}" for number, value in enumerate(values, 1))

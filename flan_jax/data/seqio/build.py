@@ -254,7 +254,7 @@ def number_epochs(rows: tf.data.Dataset, *, first: int = 0) -> tf.data.Dataset:
       first: the number of the first epoch.
     """
 
-    def step(state, row):
+    def step(state: tuple[Any, Any], row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         epoch, row_before = state
         epoch += tf.cast(row["row"] <= row_before, tf.int64)
         return (epoch, row["row"]), {**row, "epoch": epoch}
@@ -288,7 +288,7 @@ def encode_rows(
     )
     encoded = functools.partial(_encoded, recipe, settings, rendering)
 
-    def example(row):
+    def example(row: dict[str, Any]) -> dict[str, Any]:
         inputs, targets, *texts, gold = tf.numpy_function(
             encoded,
             [row["fields"], row["row_id"], row["option"], row.get("epoch", 0)],
