@@ -11,15 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
+from jaxtyping import Array, Float32, Key, Num
 
-from flan_jax.models.losses import chunked_token_loss
+from flan_jax.models.losses import Sums, chunked_token_loss
 from flan_jax.optim.stochastic_rounding import round_stochastically
 from flan_jax.training.state import State
 
-Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
+Batch = dict[str, Num[Array | np.ndarray, "B _"]]
+Metrics = dict[str, Float32[Array, ""]]
 TrainStep = Callable[[State, Batch], tuple[State, Metrics]]
 EvalStep = Callable[[Any, Batch], Metrics]
 
@@ -104,8 +106,8 @@ def _loss_sums(
     label_smoothing: float,
     chunks: int,
     deterministic: bool,
-    key: jax.Array | None,
-) -> tuple[jax.Array, ...]:
+    key: Key[Array, ""] | None,
+) -> Sums:
     """Returns the four sums of `token_loss` over a batch."""
     apply = functools.partial(model.apply, {"params": params})
     rngs = None if deterministic else {"dropout": key}
@@ -121,12 +123,12 @@ def _loss_sums(
     )
 
 
-def _weight(batch: Batch) -> jax.Array:
+def _weight(batch: Batch) -> Float32[Array, ""]:
     """Returns the number of target tokens of a batch, at least 1."""
     return jnp.maximum(jnp.sum(batch["decoder_loss_weights"].astype(jnp.float32)), 1.0)
 
 
-def _metrics(sums: tuple[jax.Array, ...], weight: jax.Array) -> Metrics:
+def _metrics(sums: Sums, weight: Float32[Array, ""]) -> Metrics:
     total, z_total, _, correct = sums
     return {
         "loss": (total - z_total) / weight,
@@ -136,7 +138,7 @@ def _metrics(sums: tuple[jax.Array, ...], weight: jax.Array) -> Metrics:
     }
 
 
-def _norm(grads: Any) -> jax.Array:
+def _norm(grads: Any) -> Float32[Array, ""]:
     """Returns the norm of all gradients, computed in float32."""
     return optax.tree_utils.tree_norm(jax.tree.map(lambda grad: grad.astype(jnp.float32), grads))
 
