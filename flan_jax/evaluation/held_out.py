@@ -107,13 +107,7 @@ class HeldOut:
         if writes:
             self._add_signatures(pairs)
         predictions = self._predictions_dir(setting)
-        identity = [parameters_digest(params), self._model]
-        origin = [identity, None if self._numbers_only else predictions.name]
-        jobs = self._jobs(pairs, self._protocol, setting, origin)
-        whole = self._jobs(
-            pairs, self._data.eval.eval_protocol, setting, [identity, predictions.name]
-        )
-        is_done = self._are_done(jobs, whole, predictions)
+        jobs, is_done = self._find_done(pairs, params, setting, predictions)
         todo = [job for job, done in zip(jobs, is_done) if not done]
         if len(todo) < len(jobs):
             _log.info(
@@ -160,10 +154,38 @@ class HeldOut:
     def _row_count(self, dataset: Dataset, template: Template) -> int:
         return self._data.eval.counts(dataset, template, self._protocol)["rows"]
 
-    def _jobs(
+    def _find_done(
         self,
         pairs: Sequence[tuple[Dataset, Template]],
+        params: Any,
+        setting: Setting,
+        predictions: pathlib.Path,
+    ) -> tuple[list[_Job], np.ndarray]:
+        """The jobs, and which of them are in the results already, bool [jobs]."""
+        identity = [parameters_digest(params), self._model]
+        jobs = self._jobs(
+            self._protocol,
+            pairs,
+            setting,
+            [identity, None if self._numbers_only else predictions.name],
+        )
+        is_done = self._are_complete(jobs)
+        if self._numbers_only:
+            # Numbers of all rows, where this step was evaluated on them, are not replaced by those
+            # of a sample.
+            protocol = self._data.eval.eval_protocol
+            whole = self._jobs(protocol, pairs, setting, [identity, predictions.name])
+            is_done |= self._are_complete(whole)
+        else:
+            is_done &= [self._has_unit_scores(job, predictions) for job in jobs]
+        if jax.process_count() > 1:  # what the first host reads counts for all
+            is_done = np.array(multihost_utils.broadcast_one_to_all(is_done))
+        return jobs, is_done
+
+    def _jobs(
+        self,
         protocol: Protocol,
+        pairs: Sequence[tuple[Dataset, Template]],
         setting: Setting,
         origin: Sequence[Any],
     ) -> list[_Job]:
@@ -180,28 +202,8 @@ class HeldOut:
             jobs.append(_Job(dataset, template, name, digest(contents)))
         return jobs
 
-    def _are_done(
-        self, jobs: Sequence[_Job], whole: Sequence[_Job], predictions: pathlib.Path
-    ) -> np.ndarray:
-        """Which jobs are in the results, bool [jobs]; what the first host reads counts for all.
-
-        Args:
-          jobs: what is to be evaluated.
-          whole: the same on all rows, and with predictions.
-          predictions: the folder of the predictions.
-        """
-        is_done = self._are_complete(jobs)
-        if self._numbers_only:
-            # Numbers of all rows, where this step was evaluated on them, are not replaced by those
-            # of a sample.
-            is_done |= self._are_complete(whole)
-        else:
-            is_done &= [self._has_unit_scores(job, predictions) for job in jobs]
-        if jax.process_count() > 1:
-            return np.array(multihost_utils.broadcast_one_to_all(is_done))
-        return is_done
-
     def _are_complete(self, jobs: Sequence[_Job]) -> np.ndarray:
+        """Whether the numbers of each job are in the results, bool [jobs]."""
         complete = self._results.complete({job.name: job.digest for job in jobs})
         return np.array([job.name in complete for job in jobs], bool)
 
