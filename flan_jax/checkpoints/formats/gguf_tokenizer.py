@@ -65,19 +65,7 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
         )
     kinds = settings.get("token_type", [1] * len(tokens))
     _check_lists(tokens, kinds, settings["merges"])
-    added = [
-        {
-            "id": i,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": kind == _CONTROL,
-        }
-        for i, (token, kind) in enumerate(zip(tokens, kinds))
-        if kind in (_CONTROL, _USER_DEFINED)
-    ]
+    added = _added_tokens(tokens, kinds)
     merges = [merge.split(" ") for merge in settings["merges"]]
     template = metadata.get("tokenizer.chat_template")
     files = {
@@ -89,6 +77,16 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
         name: json.dumps(contents, ensure_ascii=False, indent=1).encode()
         for name, contents in files.items()
     }, description
+
+
+def _added_tokens(tokens: list[str], kinds: list[int]) -> list[dict[str, Any]]:
+    """The control and user-defined tokens, as `tokenizer.json` has them."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [
+        {"id": i, "content": token, **flags, "special": kind == _CONTROL}
+        for i, (token, kind) in enumerate(zip(tokens, kinds))
+        if kind in (_CONTROL, _USER_DEFINED)
+    ]
 
 
 def _check_lists(tokens: Any, kinds: Any, merges: Any) -> None:

@@ -126,11 +126,6 @@ def read_config(
         compute.
     """
     settings = ConfigReader(config, path)
-    activation = settings.choice(
-        "feed_forward_proj", _PROJECTIONS, "relu" if config["model_type"] == "t5" else "gated-gelu"
-    )
-    is_gated = activation.startswith("gated-")
-    kind = "gelu_new" if activation == "gated-gelu" else activation.removeprefix("gated-")
     if settings.number("layer_norm_epsilon", _EPSILON) != _EPSILON:
         raise UserError(
             f"{shown(path)} has layer_norm_epsilon {config['layer_norm_epsilon']}, but a T5 here "
@@ -152,7 +147,7 @@ def read_config(
         "mlp_dim": settings.whole("d_ff"),
         "num_encoder_layers": layers,
         "num_decoder_layers": settings.whole("num_decoder_layers", layers, most=most_layers),
-        "mlp_activations": (_ACTIVATIONS[kind], "linear") if is_gated else (_ACTIVATIONS[kind],),
+        "mlp_activations": _activations(settings),
         # Tied logits that are not scaled have a copy of the embedding as their output matrix here.
         "logits_via_embedding": scales_logits,
         "relpos_buckets": settings.whole("relative_attention_num_buckets", 32),
@@ -162,6 +157,14 @@ def read_config(
         ),
     }
     return make_config("t5", fields, path)
+
+
+def _activations(settings: ConfigReader) -> tuple[str, ...]:
+    default = "relu" if settings.values["model_type"] == "t5" else "gated-gelu"
+    projection = settings.choice("feed_forward_proj", _PROJECTIONS, default)
+    kind = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
+    activation = _ACTIVATIONS[kind]
+    return (activation, "linear") if projection.startswith("gated-") else (activation,)
 
 
 def has_scaled_logits(config: dict[str, Any], path: object) -> bool:
