@@ -267,7 +267,7 @@ def test_a_lost_line_and_another_dtype_are_evaluated_again(cache, trained, evalu
     assert lost.read_text() == contents
     assert (
         "[tuned] step 6: 10 of 12 are evaluated already" in output
-        and "/renamed (there is no such" in output
+        and "/renamed (the template no longer exists)" in output
     )
     assert lines(tmp_path / "again") == lines(evaluated)
     result = run_here([*arguments, "--gin.EVAL_ROWS=2"])
