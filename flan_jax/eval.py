@@ -17,8 +17,7 @@ from flan_jax.cli.setup import (
     prepared,
     read_parameters,
 )
-from flan_jax.config import gin_files as gin_config
-from flan_jax.config import run_directory
+from flan_jax.config import gin_files, run_directory
 from flan_jax.config.checks import check_text
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     What is in the output's `results.csv` already is not evaluated again.
     """
     argv = sys.argv[1:] if argv is None else argv
-    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
+    flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
 
     from flan_jax.training import run_record
 

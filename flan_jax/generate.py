@@ -21,8 +21,7 @@ import numpy as np
 from flan_jax import log, signals
 from flan_jax.cli import dispatch
 from flan_jax.cli.setup import RunSetup, alone, open_model, read_parameters
-from flan_jax.config import gin_files as gin_config
-from flan_jax.config import run_directory
+from flan_jax.config import gin_files, run_directory
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped
@@ -49,7 +48,7 @@ Answer = Callable[[list[str], int], list[tuple[str, bool]]]
 def main(argv: list[str] | None = None) -> int:
     """Runs the verb. Prompts are the arguments, the lines of `--file`, or of standard input."""
     argv = sys.argv[1:] if argv is None else argv
-    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
+    flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
     log.use_standard_error()  # standard output is for the answers
     method = chosen_decoding(flags)
     output = None if flags.output is None else local_path(flags.output, "--output")

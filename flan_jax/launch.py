@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from flan_jax.cli import dispatch
 from flan_jax.cli.launch_backends import BACKENDS, FLAG_HELP, MOUNT, SWITCHES, VERBS, Launch
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import NotHere, UserError
 from flan_jax.messages import did_you_mean, nearest
@@ -128,7 +128,7 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
     verb, *arguments = arguments if arguments[0] in VERBS else ("train", *arguments)
     make_parser = importlib.import_module(f"flan_jax.{verb}").make_parser
     try:
-        wrapped = gin_config.parse_command_line(arguments, gin_config.CONFIGURED, make_parser())
+        wrapped = gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
     except NotHere as error:
         if flags.backend == "local":
             raise

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gin
 
 from flan_jax.cli import dispatch
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.errors import UserError
@@ -59,9 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         type=lambda text: local_path(text, "--json"),
         help="write the numbers there, too",
     )
-    flags = gin_config.parse_command_line(
-        sys.argv[1:] if argv is None else argv, CONFIGURED, parser
-    )
+    flags = gin_files.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
     if flags.tries < 1:
         raise UserError(f"--tries={flags.tries} compiles nothing; give 1 or more.")
     if flags.json and flags.json.is_dir():

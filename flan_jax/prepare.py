@@ -17,7 +17,7 @@ from flan_jax import log
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.cli.console import log_eval_counts, log_left_out, log_plan
 from flan_jax.cli.dispatch import run
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.config.checks import check_number
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.data.config import DataConfig
@@ -221,8 +221,8 @@ def _work(job: Job) -> Shard:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the verb; it takes the same gin arguments as `train`."""
-    flags = gin_config.parse_command_line(
-        sys.argv[1:] if argv is None else argv, gin_config.CONFIGURED, make_parser()
+    flags = gin_files.parse_command_line(
+        sys.argv[1:] if argv is None else argv, gin_files.CONFIGURED, make_parser()
     )
     if flags.for_a_run:
         _when_gone(lambda: os.read(0, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -24,7 +24,7 @@ from flan_jax.cli.setup import (
     prepared,
     read_parameters,
 )
-from flan_jax.config import gin_files as gin_config
+from flan_jax.config import gin_files
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the verb: `--gin_file=F --gin.NAME=value ...`; the same command resumes a run."""
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
-    flags = gin_config.parse_command_line(argv, gin_config.CONFIGURED, make_parser())
+    flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
 
     # 1. Settings, mesh and model: mistakes are found before the data are prepared.
     run = open_run(flags.profile, flags)
@@ -105,7 +105,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
     compiled_step = _start_compilation(run, checkpoints.latest_step())
     read_initial = (lambda: read_parameters(run, initial)[1]) if initial else None
     state = resume.restore_or_initialize(checkpoints, run.sharded, read_initial)
-    _describe(run, gin_config.config_text(), config_before)
+    _describe(run, gin_files.config_text(), config_before)
     _log.info(f"ready to train after {time.perf_counter() - started:.1f} s")
 
     # 5. The evaluator, of the trained model at the end, and of steps on the way.

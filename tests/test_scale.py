@@ -433,7 +433,7 @@ def job(config, batch_size: int, **train) -> programs.Job:
 
 
 LARGE = DecoderConfig(32128, 8192, 128, 128, 65536, 64, dtype="bfloat16")
-SMALL = T5Config(32128, 512, 6, 64, 1024, 8, 8, dtype="bfloat16")
+SMALL = T5Config(32128, 512, 6, 64, 1024, 8, 8, dropout_rate=0.1, dtype="bfloat16")
 
 
 def test_the_largest_decoder_is_split_over_fsdp_and_model():
@@ -462,7 +462,7 @@ def test_where_no_mesh_has_room_the_smallest_is_taken(monkeypatch):
     assert sizes[mesh_search.mesh_of(tight, square(8).devices)[0]["model"]] == min(sizes.values())
 
 
-XXL = T5Config(32128, 4096, 64, 64, 10240, 24, 24, dtype="bfloat16")
+XXL = T5Config(32128, 4096, 64, 64, 10240, 24, 24, dropout_rate=0.1, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(

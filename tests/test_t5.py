@@ -18,7 +18,7 @@ from flan_jax.models import layers, losses, positions, stacking, t5
 from flan_jax.models.decoding import greedy
 from support import golden
 
-SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dtype="float32")
+SMALL = t5.T5Config(128, 16, 2, 8, 32, 3, 2, dropout_rate=0.1, dtype="float32")
 
 
 def model_and_params(scan_layers: bool):

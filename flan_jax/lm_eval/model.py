@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.cli.setup import open_model, read_parameters
-from flan_jax.config import gin_files as gin_config
-from flan_jax.config import run_directory
+from flan_jax.config import gin_files, run_directory
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
 from flan_jax.evaluation.rank_scorer import RankScorer
@@ -98,7 +97,7 @@ class FlanLM(LM):
         argv, checkpoint = _sources(run, checkpoint, gin_file, settings)
         # the harness prints its table on standard output
         with contextlib.redirect_stdout(sys.stderr):
-            gin_config.parse_command_line(argv, gin_config.CONFIGURED)
+            gin_files.parse_command_line(argv, gin_files.CONFIGURED)
             opened = open_model()
             data = opened.data
             _, self._params = read_parameters(opened, checkpoint, step)
