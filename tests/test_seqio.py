@@ -374,8 +374,11 @@ CUT = """
 import json, sys
 import seqio
 import tensorflow as tf
+from flan_jax import log
 from flan_jax.data.config import DataConfig
 from flan_jax.prepare import prepare
+
+log.configure()
 
 
 def read(split, shuffle_files, seed=None):
