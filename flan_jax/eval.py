@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     # 3. Data and evaluation. Other models may be evaluated into the same output meanwhile.
     with alone(output, f".eval.{run_name(directory)}.{name}.{step}.lock", "flan-jax eval"):
         data = prepared(run.data, flags.gin_arguments, only="eval")
+        run = dataclasses.replace(run, data=data)
         log_left_out(data)
         if name == UNTUNED:
             trained_on = run_record.trained_before(run.config.initial_checkpoint_path)

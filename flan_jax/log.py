@@ -26,6 +26,10 @@ class _StandardStream(logging.StreamHandler):
     def stream(self) -> TextIO:
         return sys.stderr if self.on_standard_error else sys.stdout
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raises what went wrong, as `print` would: a closed pipe or a full disk ends the verb."""
+        raise
+
 
 class _Formatter(logging.Formatter):
     """`20:15:03 text`, and `20:15:03 WARNING: text` for levels other than INFO."""

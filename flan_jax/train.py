@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import sys
@@ -91,6 +92,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
 
     # 3. Data: what trains, what is held out; tokens from the cache, or made now.
     data = prepared(run.data, gin_arguments)
+    run = dataclasses.replace(run, data=data)
     log_sides(data)
     trained_before = (
         run_record.trained_before(initial)

@@ -215,3 +215,26 @@ dispatch.run(main)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout.endswith(" a fact\n") and result.returncode == 0
+
+
+def test_a_verb_ends_quietly_when_the_reader_of_its_log_lines_has_gone():
+    program = """
+import logging, sys
+from flan_jax import log
+from flan_jax.cli import dispatch
+
+def main(argv):
+    log.configure()
+    for number in range(100_000):
+        logging.getLogger(__name__).info("line %d", number)
+    print("not reached", file=sys.stderr)
+
+dispatch.run(main)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        stderr = process.stderr.read()
+    assert (process.returncode, stderr) == (0, "")

@@ -371,6 +371,21 @@ def test_gin_files_with_the_lines_that_bind_macros_to_fields_still_load(gin_dir)
     assert DataConfig().held_out == "coreference"
 
 
+def test_a_later_file_that_includes_the_default_run_sets_its_fields_again(gin_dir):
+    (gin_dir / "first.gin").write_text("include 'flan.gin'\nData.held_out = 'sentiment'\n")
+    (gin_dir / "second.gin").write_text("include 'flan.gin'\nSEED = 1\n")
+    parse("--gin_file=first.gin", modules=gin_files.CONFIGURED)
+    assert DataConfig().held_out == "sentiment"
+    parse("--gin_file=first.gin", "--gin_file=second.gin", modules=gin_files.CONFIGURED)
+    assert (DataConfig().held_out, DataConfig().seed, TrainConfig().seed) == ("nli", 1, 1)
+
+
+def test_a_macro_leaves_a_field_that_was_set_before(gin_dir):
+    (gin_dir / "own.gin").write_text("Train.seed = 3\nSEED = 7\n")
+    parse("--gin_file=own.gin", modules=gin_files.CONFIGURED)
+    assert (TrainConfig().seed, DataConfig().seed) == (3, 7)
+
+
 def test_help_of_a_verb_shows_the_settings(capsys):
     with pytest.raises(SystemExit) as ended:
         parse("--help", modules=gin_files.CONFIGURED)

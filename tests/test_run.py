@@ -138,7 +138,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
         in (tmp_path / "chosen/report.md").read_text()
     )
     result = run_here([sys.executable, "-m", "flan_jax.eval", gin_file, f"--checkpoint={tmp_path}"])
-    assert result.returncode == 2 and "whose own results have the name 'tuned'" in result.stderr, (
+    assert result.returncode == 2 and "where results have the name 'tuned'" in result.stderr, (
         result.stderr
     )
     result = run_here([sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_DATASETS=copo"])
@@ -165,7 +165,8 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
 
 
 def test_training_datasets_of_checkpoints_of_other_programs_are_unknown(tmp_path):
-    data = types.SimpleNamespace(candidates=lambda: ["cola"])
+    train = types.SimpleNamespace(candidates=lambda: ["cola"])
+    data = types.SimpleNamespace(train=train)
     assert run_record.trained_on(tmp_path, data) == run_record.trained_before(str(tmp_path)) == []
     (tmp_path / "config.gin").write_text("")  # a run of an older version
     assert run_record.trained_on(tmp_path, data) == ["cola"]

@@ -208,10 +208,13 @@ def read_parameters(run: RunSetup, path: str, step: int | str | None = None) -> 
     Raises:
       UserError: if there is no such checkpoint, or it does not match the model.
     """
+    import jax
+
     from flan_jax.checkpoints.load import load_parameters
 
     step, params = load_parameters(path, run.sharded.abstract_params, step, run.model.config)
-    _log.info(f"parameters of step {step} from {path}")
+    if jax.process_index() == 0:
+        _log.info(f"parameters of step {step} from {path}")
     return step, params
 
 
@@ -281,12 +284,7 @@ def make_evaluate(
 
     output, run_directory = output or run.directory, run_directory or run.directory
 
-    @functools.cache
-    def open_results() -> ResultsStore:
-        if jax.process_index() == 0:
-            trained_on = run_record.trained_on(run_directory, data)
-            remember_run(output, run_directory, trained_on, data.config.source)
-        return ResultsStore(output)
+    open_results = functools.cache(lambda: ResultsStore(output))
 
     def evaluate(
         name: str,
@@ -295,6 +293,9 @@ def make_evaluate(
         protocol: eval_data.Protocol | None = None,
         while_training: bool = False,
     ) -> bool:
+        if jax.process_index() == 0:
+            trained_on = run_record.trained_on(run_directory, data)
+            remember_run(output, run_directory, trained_on, data.config.source)
         results, protocol = open_results(), protocol or data.eval.eval_protocol
         # In the loop the step itself has just checked.
         if not while_training and run.preemption.requested():
@@ -389,8 +390,9 @@ def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData
         prepares, status = multihost_utils.broadcast_one_to_all(outcome).tolist()
     if status:
         raise SystemExit(status)
-    if prepares:
-        data = open_data(data.config)  # its rows may have been downloaded meanwhile
+    if prepares or not first:
+        # Rows may have been downloaded meanwhile: all hosts look them up after the first one did.
+        data = open_data(data.config)
     if (prepares or not first) and data.missing(only):
         raise UserError(
             f"the token cache in {data.directory} lacks what was just prepared: is it on storage "

@@ -87,6 +87,8 @@ def parse_command_line(
     if flags.gin_search_paths:
         flags.gin_arguments.append(f"--gin_search_paths={','.join(flags.gin_search_paths)}")
     flags.gin_arguments += [f"--gin.{name}={text}" for name, text in bindings]
+    if hasattr(flags, "log_level"):
+        flags.gin_arguments.append(f"--log_level={flags.log_level}")
     return flags
 
 

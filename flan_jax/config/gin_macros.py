@@ -14,7 +14,7 @@ from gin import config as gin_config
 from flan_jax.config import gin_registry
 from flan_jax.config.checks import quoted
 from flan_jax.config.gin_parsing import Delegate
-from flan_jax.config.gin_search import DEFAULT_GIN_FILE, shipped_directory
+from flan_jax.config.gin_search import DEFAULT_GIN_FILE, is_default_gin_file, shipped_directory
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 
@@ -70,12 +70,14 @@ def bind(
 
 
 def _set_macro(reading: Reading, name: str, value: Any, place: str) -> None:
-    """Sets a macro; where it is set first, its fields are bound to it as if a line there said so.
+    """Sets a macro, and binds its fields to it.
 
-    A field that is set later keeps that value, whatever sets the macro again.
+    gin/flan.gin binds the fields of what it sets whenever it is read, as lines at its end would.
+    Any other place binds those that have no value yet.
     """
-    if name not in reading.set_at:
-        for selector, field in reading.fields.get(name, ()):
+    in_default_run = bool(reading.including) and is_default_gin_file(reading.including[-1])
+    for selector, field in reading.fields.get(name, ()):
+        if in_default_run or not gin_registry.is_bound(selector, field):
             gin.bind_parameter(("", selector, field), Delegate().macro(name))
             reading.read_at.setdefault(name, place)
     reading.set_at[name] = place

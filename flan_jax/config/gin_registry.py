@@ -75,3 +75,9 @@ def place_of_value(parameter: str) -> tuple[str, str, str]:
 def bound_value(scope: str, selector: str, parameter: str) -> Any:
     """Returns the value that gin keeps in a place, None where there is none."""
     return gin_config._CONFIG.get((scope, selector), {}).get(parameter)
+
+
+def is_bound(selector: str, parameter: str) -> bool:
+    """Returns whether a parameter of a configurable has a value outside any scope."""
+    item = gin_config._REGISTRY.get_match(selector)
+    return item is not None and parameter in gin_config._CONFIG.get(("", item.selector), {})

@@ -45,3 +45,9 @@ def shipped_directory() -> pathlib.Path:
     package = pathlib.Path(__file__).parents[1]
     installed = package / "gin"
     return installed if installed.is_dir() else package.parent / "gin"
+
+
+def is_default_gin_file(path: pathlib.Path) -> bool:
+    """Returns whether a gin file is the shipped `DEFAULT_GIN_FILE`."""
+    shipped = shipped_directory() / pathlib.Path(DEFAULT_GIN_FILE).name
+    return path.name == shipped.name and path.resolve() == shipped.resolve()

@@ -6,7 +6,6 @@ import dataclasses
 import pathlib
 from typing import NamedTuple
 
-import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.catalogue.splits import Split, held_out_split
 from flan_jax.data.availability import Availability
@@ -143,6 +142,8 @@ def open_data(config: DataConfig) -> RunData:
     Raises:
       UserError: for settings that contradict each other, the catalogue or the files they name.
     """
+    import flan_jax.tasks  # noqa: F401  (fills the catalogue; not before --help)
+
     if config.mixture_or_task_module is not None:
         import_module(config.mixture_or_task_module)
     vocabulary = load_vocabulary(config.vocabulary, config.architecture)

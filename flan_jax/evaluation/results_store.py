@@ -232,7 +232,9 @@ class _CachedFile:
 
     def _current_state(self) -> tuple[int, int, int] | None:
         try:
-            status = os.stat(self.path)
+            # Opened, since a network file system answers `stat` from its cache, but not `open`.
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax import log
 from flan_jax.cli.setup import open_model, read_parameters
 from flan_jax.config import gin_files, run_directory
 from flan_jax.errors import UserError
@@ -98,6 +99,7 @@ class FlanLM(LM):
         # the harness prints its table on standard output
         with contextlib.redirect_stdout(sys.stderr):
             gin_files.parse_command_line(argv, gin_files.CONFIGURED)
+            log.use_standard_error()
             opened = open_model()
             data = opened.data
             _, self._params = read_parameters(opened, checkpoint, step)

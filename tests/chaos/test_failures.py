@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax.checkpoints import manager, steps
+from flan_jax.checkpoints import manager, shared_storage, steps
 from flan_jax.errors import UserError
 from support.runs import losses
 from support.states import make_state
@@ -123,18 +123,18 @@ def test_hosts_that_do_not_share_the_directory_end_with_a_sentence(cache, tmp_pa
 
 
 def test_hosts_that_list_other_checkpoints_end_with_a_sentence(monkeypatch):
-    monkeypatch.setattr(manager.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(shared_storage.jax, "process_count", lambda: 2)
     monkeypatch.setattr(
-        manager.multihost_utils, "process_allgather", lambda one: np.array([one, ~one])
+        shared_storage.multihost_utils, "process_allgather", lambda one: np.array([one, ~one])
     )
     with pytest.raises(
         UserError, match="sees the checkpoints of steps 2, 4 in runs, another process sees others"
     ):
-        manager._check_same_steps("runs", [2, 4])
+        shared_storage.check_same_steps("runs", [2, 4])
     monkeypatch.setattr(
-        manager.multihost_utils, "process_allgather", lambda one: np.array([one, one])
+        shared_storage.multihost_utils, "process_allgather", lambda one: np.array([one, one])
     )
-    manager._check_same_steps("runs", [2, 4])
+    shared_storage.check_same_steps("runs", [2, 4])
 
 
 # --- A checkpoint is cut short
