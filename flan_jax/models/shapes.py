@@ -77,7 +77,9 @@ def _position(name: str) -> list[tuple[int, int]]:
     places = []
     for part in parts:
         part, _, number = part.partition("layers_")
-        places.append((_ORDER.index(part or "layers"), int(number or 0)))
+        name = part or "layers"
+        place = _ORDER.index(name) if name in _ORDER else len(_ORDER)  # new parts come last
+        places.append((place, int(number or 0)))
     if leaf == "bias":  # those of an attention come after all its kernels
         places[-1] = (len(_ORDER), places[-1][0])
     return places
