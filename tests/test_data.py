@@ -1028,8 +1028,8 @@ def test_rows_and_templates_that_cannot_be_evaluated_are_refused(given):
         (
             {"options_style": "lettered", "untuned_instructions": "dataset_name"},
             (
-                "Data.untuned_instructions=dataset_name does not show which option has which; set "
-                "one of the two otherwise."
+                "Data.untuned_instructions=dataset_name does not show which option has which; "
+                "change one of the two."
             ),
         ),
     ],

@@ -20,6 +20,7 @@ from flan_jax.models import cpu, stacking
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding import beam, sampling
 from flan_jax.models.decoding import greedy as decoding
+from flan_jax.models.decoding.decoding_start import DecodingStart
 from flan_jax.models.decoding.method import Decoding
 from flan_jax.models.t5 import T5
 from support.golden import T5_V512, config, needs_golden, read_t5x
@@ -160,7 +161,8 @@ def test_as_many_hypotheses_go_on_as_there_are_beams_however_many_ends_are_likel
         {"own": {}},
     )
     logits = jnp.log(jnp.array([[0.2, 0.1, 0.0, 0.4, 0.3]] * 2))
-    state = beam._extend(state, logits, 1.0, ends, types.SimpleNamespace(own=0, own_name="own"))
+    start = DecodingStart(lambda *_: None, None, {}, answer_name="own", answer_slot=0)
+    state = beam._extend(state, logits, 1.0, ends, start)
     np.testing.assert_allclose(np.exp(state.done_scores[0]), 0.4 * np.exp([0, -0.1]), rtol=1e-5)
     goes_on = 0.3 if ends != (3, 4) else 0.2
     np.testing.assert_allclose(np.exp(state.live_scores[0]), goes_on * np.exp([0, -0.1]), rtol=1e-5)

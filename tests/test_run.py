@@ -368,7 +368,7 @@ def test_a_checkpoint_of_another_size_and_a_batch_that_does_not_divide(finished,
     assert (
         result.returncode == 2
         and "does not match the model" in result.stderr
-        and "there" in result.stderr
+        and "in the config" in result.stderr
     )
     result = run(
         command("train", cache, tmp_path / "odd", "--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=6"),

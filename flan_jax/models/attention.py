@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from flan_jax.models import cpu
+from flan_jax.models.array_types import Array
 from flan_jax.models.layers import Dense, apply_dropout, constrain
 from flan_jax.models.positions import Angles, rotate
 
@@ -44,7 +45,7 @@ class Attention(nn.Module):
     def setup(self) -> None:
         """Makes the four maps."""
 
-        def query_init(*args: Any) -> jax.Array:
+        def query_init(*args: Any) -> Array:
             return _init(*args) / np.sqrt(self.head_dim)
 
         def dense(heads: int, init: Callable) -> Dense:

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Float, Int, Num
 
 from flan_jax.models import stacking
+from flan_jax.models.array_types import Array
 
 # The name of a transposed kernel, [F, D], beside the usual one; `layers.Dense` looks for it.
 TRANSPOSED = "transposed"

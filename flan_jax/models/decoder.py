@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
-from jaxtyping import Array, Bool, Float, Float32, Int, Num, PyTree
+from jaxtyping import Bool, Float, Float32, Int, Num, PyTree
 
 from flan_jax.config.checks import check_choice, check_number, quoted
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
 from flan_jax.models import kv_cache, layers
+from flan_jax.models.array_types import Array
 from flan_jax.models.attention import Attention
 from flan_jax.models.config_checks import (
     buckets_field,
@@ -215,9 +216,7 @@ class DecoderLayer(nn.Module):
         mixed = self.self_attention(y, keys_values, mask, bias, angles=angles, heads_first=True)
         return self._after_attention(x, mixed), new
 
-    def _after_attention(
-        self, x: jax.Array, mixed: jax.Array, dropout: Any = (1.0, 1.0, 1.0)
-    ) -> jax.Array:
+    def _after_attention(self, x: Array, mixed: Array, dropout: Any = (1.0, 1.0, 1.0)) -> Array:
         on_mixed, on_hidden, on_out = dropout
         x = x + mixed * on_mixed
         x = x + self.mlp(self.pre_mlp_layer_norm(x), on_hidden) * on_out
@@ -260,7 +259,7 @@ class Decoder(nn.Module):
         """
         angles = self._angles(positions)
 
-        def body(layer: DecoderLayer, x: jax.Array, _: None) -> tuple[jax.Array, Any]:
+        def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, Any]:
             x, keys_values = layer(x, mask, bias, angles, deterministic)
             return x, keys_values if keep else None
 
@@ -284,7 +283,7 @@ class Decoder(nn.Module):
         """Returns the normed [B, 1, D] of one token in each row, and the cache with it."""
         angles = self._angles(positions)
 
-        def body(layer: DecoderLayer, x: jax.Array, layer_cache: tuple) -> tuple[jax.Array, Any]:
+        def body(layer: DecoderLayer, x: Array, layer_cache: tuple) -> tuple[Array, Any]:
             return layer.step(x, layer_cache, slot, mask, bias, angles)
 
         x = self.token_embedder(tokens)

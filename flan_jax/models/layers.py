@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from flan_jax.models import cpu
+from flan_jax.models.array_types import Array
 
 ACTIVATIONS = {
     "gelu": functools.partial(nn.gelu, approximate=True),

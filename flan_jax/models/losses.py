@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Num
+from jaxtyping import Float, Float32, Int, Num
 
 from flan_jax.errors import UserError
+from flan_jax.models.array_types import Array
 
 # (loss, z-loss, weights, correct tokens), each summed over all weighted tokens.
 Sums = tuple[Float32[Array, ""], Float32[Array, ""], Float32[Array, ""], Float32[Array, ""]]
@@ -113,7 +114,7 @@ def chunked_token_loss(
     def add(sums: Sums, chunk: tuple) -> tuple[Sums, None]:
         return jax.tree.map(jnp.add, sums, chunk_loss(*chunk)), None
 
-    def cut(x: Any) -> jax.Array:
+    def cut(x: Any) -> Array:
         return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
 
     zero = (jnp.zeros([]),) * 4

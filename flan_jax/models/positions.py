@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
+
+from flan_jax.models.array_types import Array
 
 # Cosines and sines, by which `rotate` rotates heads.
 Angles = tuple[Float32[Array, "B L half"], Float32[Array, "B L half"]]

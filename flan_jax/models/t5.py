@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Float32, Int, Num, PyTree
+from jaxtyping import Bool, Float, Float32, Int, Num, PyTree
 
 from flan_jax.config.checks import check_number, setting_name
 from flan_jax.config.settings import setting
 from flan_jax.models import kv_cache, layers
+from flan_jax.models.array_types import Array
 from flan_jax.models.attention import Attention
 from flan_jax.models.config_checks import (
     buckets_field,
@@ -222,7 +223,7 @@ class Encoder(nn.Module):
         c, length = self.config, x.shape[1]
         bias = self.relpos_bias(jnp.arange(length), length)
 
-        def body(layer: EncoderLayer, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        def body(layer: EncoderLayer, x: Array, _: None) -> tuple[Array, None]:
             return layer(x, mask, bias, deterministic), None
 
         shapes = [(1, x.shape[2])] * 2
@@ -260,7 +261,7 @@ class Decoder(nn.Module):
         c, length = self.config, x.shape[1]
         bias = self.relpos_bias(jnp.arange(length), length)
 
-        def body(layer: DecoderLayer, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, None]:
             return layer(x, encoded, self_mask, cross_mask, bias, deterministic), None
 
         shapes = [(1, x.shape[2])] * 2
@@ -274,7 +275,7 @@ class Decoder(nn.Module):
         They are a pair [N, B, H, S, C], or of lists of N arrays [B, H, S, C].
         """
 
-        def body(layer: DecoderLayer, encoded: jax.Array, _: None) -> tuple[jax.Array, Any]:
+        def body(layer: DecoderLayer, encoded: Array, _: None) -> tuple[Array, Any]:
             return encoded, layer.cross_keys_values(encoded)
 
         c = self.config
@@ -290,7 +291,7 @@ class Decoder(nn.Module):
         """Returns the normed [B, 1, D] of one position, and the cache with its keys and values."""
         bias = self.relpos_bias(index[None], jax.tree.leaves(cache["self"])[0].shape[-2])
 
-        def body(layer: DecoderLayer, x: jax.Array, layer_cache: dict) -> tuple[jax.Array, Any]:
+        def body(layer: DecoderLayer, x: Array, layer_cache: dict) -> tuple[Array, Any]:
             return layer.step(x, layer_cache, index, cross_mask, bias)
 
         c = self.config
@@ -391,7 +392,7 @@ class T5(nn.Module):
         """
         cross = self.decoder.cross_keys_values(encoded)
 
-        def empty(x: jax.Array) -> jax.Array:
+        def empty(x: Array) -> Array:
             return jnp.zeros((*x.shape[:-2], max_length, x.shape[-1]), x.dtype)
 
         return {"self": jax.tree.map(empty, cross), "cross": cross}

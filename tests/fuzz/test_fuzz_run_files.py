@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mutations import as_json, damaged_bytes, damaged_values
 
 from flan_jax import generate
-from flan_jax.checkpoints import manager
+from flan_jax.checkpoints import manager, steps
 from flan_jax.errors import UserError
 from flan_jax.evaluation.known_runs import remember_run
 from flan_jax.evaluation.result_rows import COLUMNS, read_results
@@ -276,8 +276,8 @@ def test_metrics_of_checkpoints(fuzz, examples, tmp_path):
             damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
         )
         file.write_bytes(contents)
-        loss = manager._validation_loss(tmp_path / "4")
-        manager._remove_cut_metrics(tmp_path)
+        loss = steps._validation_loss(tmp_path / "4")
+        manager._remove_truncated_metrics(tmp_path)
         return (
             loss == loss
             and isinstance(loss, (int, float))

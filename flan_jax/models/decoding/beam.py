@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Float32, Int, Num, Shaped
+from jaxtyping import ArrayLike, Float, Float32, Int, Num, Shaped
 
+from flan_jax.models.array_types import Array
 from flan_jax.models.decoding.decoding_start import DecodingStart, begin, input_lengths, start_id
 from flan_jax.models.decoding.token_loop import EosId, is_eos
 
@@ -36,14 +37,14 @@ class _State(NamedTuple):
       cache: keys and values.
     """
 
-    index: jax.Array
-    last: jax.Array
-    live: jax.Array
-    live_scores: jax.Array
-    done: jax.Array
-    done_scores: jax.Array
-    is_done: jax.Array
-    improvable: jax.Array
+    index: Array
+    last: Array
+    live: Array
+    live_scores: Array
+    done: Array
+    done_scores: Array
+    is_done: Array
+    improvable: Array
     cache: dict[str, Any]
 
 
@@ -84,7 +85,7 @@ def beam_search(
     start = begin(model, params, tokens, lengths, max_length, beams)
     extend = functools.partial(_extend, length_penalty=length_penalty, eos_id=eos_id, start=start)
 
-    def unfinished(state: _State) -> jax.Array:
+    def unfinished(state: _State) -> Array:
         return (state.index < max_length) & jnp.any(state.improvable)
 
     def step(state: _State) -> _State:
@@ -176,7 +177,7 @@ def _reorder(
     places = (origins + beams * jnp.arange(batch)[:, None]).reshape(-1)
     first = start.answer_slot
 
-    def reordered(x: jax.Array) -> jax.Array:
+    def reordered(x: Array) -> Array:
         return x.at[..., first:, :].set(jnp.take(x[..., first:, :], places, axis=-4))
 
     answers = jax.tree.map(reordered, cache[start.answer_name])

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Int
+from jaxtyping import ArrayLike, Int
 
 from flan_jax.models import cpu
+from flan_jax.models.array_types import Array
 from flan_jax.models.decoder import DecoderLM
 
 
@@ -31,7 +32,7 @@ class DecodingStart(NamedTuple):
     """
 
     read: Callable
-    logits: jax.Array | None
+    logits: Array | None
     cache: dict[str, Any]
     answer_name: str
     answer_slot: int
@@ -89,8 +90,8 @@ def begin(
 def _begin_decoder(
     read: Callable,
     step: Callable,
-    tokens: jax.Array,
-    lengths: jax.Array,
+    tokens: Array,
+    lengths: Array,
     max_length: int,
     copies: int,
 ) -> DecodingStart:
@@ -101,7 +102,7 @@ def _begin_decoder(
         "lengths": _repeated(cache["lengths"], copies, axis=0),
     }
 
-    def read_token(last: jax.Array, index: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+    def read_token(last: Array, index: Array, cache: dict) -> tuple[Array, dict]:
         # The prompt gave the first token: what follows it is of step 0.
         return step(last, index - 1, cache)
 
@@ -112,8 +113,8 @@ def _begin_decoder(
 def _begin_t5(
     read: Callable,
     step: Callable,
-    tokens: jax.Array,
-    lengths: jax.Array,
+    tokens: Array,
+    lengths: Array,
     max_length: int,
     copies: int,
 ) -> DecodingStart:
@@ -122,7 +123,7 @@ def _begin_t5(
     cache = _repeated(read(encoded, max_length, method="start_cache"), copies, axis=-4)
     segments = _repeated(segments, copies, axis=0)
 
-    def read_token(last: jax.Array, index: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+    def read_token(last: Array, index: Array, cache: dict) -> tuple[Array, dict]:
         return step(last, index, cache, segments)
 
     return DecodingStart(read_token, None, cache, "self", 0)

@@ -6,9 +6,10 @@ import functools
 from typing import Any
 
 import jax
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Float, Int
 
 from flan_jax.models import cpu
+from flan_jax.models.array_types import Array
 from flan_jax.models.decoding.token_loop import EosId, write_answers
 
 
@@ -39,7 +40,7 @@ def greedy(
       ValueError: if a decoder's lengths are None.
     """
 
-    def choose(_: jax.Array, logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+    def choose(_: Array, logits: Float[Array, "B V"]) -> Int[Array, " B"]:
         return cpu.first_argmax(logits)
 
     return write_answers(model, params, tokens, max_length, eos_id, lengths, choose)

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int, Key
+from jaxtyping import ArrayLike, Float, Int, Integer, Key
 
+from flan_jax.models.array_types import Array
 from flan_jax.models.decoding.token_loop import EosId, write_answers
 
 
@@ -18,7 +19,7 @@ def sample(
     params: Any,
     tokens: Int[ArrayLike, "B S"],
     max_length: int,
-    seed: Int[ArrayLike, ""],
+    seed: Integer[ArrayLike, ""],
     places: Int[ArrayLike, " B"],
     temperature: Float[ArrayLike, ""] | Int[ArrayLike, ""] = 1.0,
     top_k: int = 0,
@@ -50,7 +51,7 @@ def sample(
     """
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(places)
 
-    def choose(index: jax.Array, logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+    def choose(index: Array, logits: Float[Array, "B V"]) -> Int[Array, " B"]:
         keys_of_token = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
         return draw(keys_of_token, logits / temperature, top_k, top_p)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Int
+from jaxtyping import ArrayLike, Bool, Int
 
+from flan_jax.models.array_types import Array
 from flan_jax.models.decoding.decoding_start import begin, input_lengths, start_id
 
 # The token that ends an answer, or several.
@@ -48,7 +49,7 @@ def write_answers(
         written = jax.lax.dynamic_update_slice(written, chosen[:, None], (0, index))
         return index + 1, chosen, written, ended | is_eos(chosen, eos_id)
 
-    def unfinished(state: tuple) -> jax.Array:
+    def unfinished(state: tuple) -> Array:
         index, _, _, ended, _ = state
         return (index < max_length) & ~jnp.all(ended)
 
