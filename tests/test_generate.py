@@ -4,6 +4,7 @@ Flags that do not fit are refused, and a file of answers goes on where a kill le
 """
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -108,11 +109,12 @@ def test_a_url_is_refused_before_anything_is_opened(flag, capsys):
     assert f"{name} {url} is a URL, and" in capsys.readouterr().err
 
 
-def test_nothing_is_answered_twice(tmp_path, capsys):
+def test_nothing_is_answered_twice(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "flan_jax")
     write(tmp_path / "answers.jsonl", Model())
     again = Model()
     write(tmp_path / "answers.jsonl", again)
-    assert again.answered == 0 and "11 of 11 answers are in" in capsys.readouterr().err
+    assert again.answered == 0 and "11 of 11 answers are in" in caplog.text
 
 
 def test_answers_to_other_prompts_or_by_others_are_never_continued(tmp_path):

@@ -309,7 +309,8 @@ def test_two_local_processes_train(tmp_path):
     )
     ended_well(result)
     for index in (0, 1):
-        assert f"[{index}] process {index} of 2, 4 cpu devices" in result.stdout
+        first = rf"^\[{index}\] \d\d:\d\d:\d\d process {index} of 2, 4 cpu devices"
+        assert re.search(first, result.stdout, re.MULTILINE), result.stdout
     assert len(losses(tmp_path / "run")) == 3 and (tmp_path / "run/checkpoints/3").is_dir()
 
 
