@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Integer, Num
 
 from flan_jax.models import stacking
 from flan_jax.models.array_types import Array
@@ -56,7 +56,7 @@ def _add_bias_backward(_: None, grad: Any) -> tuple:
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-def first_argmax(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+def first_argmax(logits: Float[Array, "B V"]) -> Integer[Array, " B"]:
     """Returns int32 [B], the first of the largest logits.
 
     It is what `argmax` returns, which on a CPU is as slow as making the logits.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
-from jaxtyping import Bool, Float, Float32, Int, Num, PyTree
+from jaxtyping import Bool, Float, Float32, Integer, Num, PyTree
 
 from flan_jax.config.checks import check_choice, check_number, quoted
 from flan_jax.config.settings import setting
@@ -161,7 +161,7 @@ class DecoderConfig:
 
 
 # Integers of packed rows, from numpy or JAX.
-Ints = Int[Array | np.ndarray, "B L"]
+Ints = Integer[Array | np.ndarray, "B L"]
 Batch = Mapping[str, Num[Array | np.ndarray, "..."]]
 
 
@@ -201,7 +201,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Array, "B 1 D"],
         cache: tuple[Float[Array, "B K S C"], Float[Array, "B K S C"]],
-        slot: Int[Array, ""],
+        slot: Integer[Array, ""],
         mask: Bool[Array, "B 1 1 S"],
         bias: Float32[Array, "#B H 1 S"] | None,
         angles: Angles | None,
@@ -273,10 +273,10 @@ class Decoder(nn.Module):
 
     def step(
         self,
-        tokens: Int[Array, "B 1"],
-        positions: Int[Array, "B 1"],
+        tokens: Integer[Array, "B 1"],
+        positions: Integer[Array, "B 1"],
         cache: PyTree,
-        slot: Int[Array, ""],
+        slot: Integer[Array, ""],
         mask: Bool[Array, "B 1 1 S"],
         bias: Float32[Array, "#B H 1 S"] | None,
     ) -> tuple[Float[Array, "B 1 D"], PyTree]:
@@ -306,8 +306,8 @@ class Decoder(nn.Module):
 
     def bias_between(
         self,
-        query_positions: Int[Array | np.ndarray, "B L"],
-        key_positions: Int[Array | np.ndarray, "B S"],
+        query_positions: Integer[Array | np.ndarray, "B L"],
+        key_positions: Integer[Array | np.ndarray, "B S"],
         most: int,
     ) -> Float32[Array, "B H L S"] | None:
         """Returns the bias between positions below `most`; None if rotary."""
@@ -370,7 +370,7 @@ class DecoderLM(nn.Module):
         positions: Ints,
         segment_ids: Ints,
         branch_ids: Ints,
-        at: Int[Array | np.ndarray, "B P"] | None = None,
+        at: Integer[Array | np.ndarray, "B P"] | None = None,
     ) -> Float[Array, "B _ D"]:
         """Returns the normed [B, L, D] of rows in which several continuations follow one prefix.
 
@@ -388,8 +388,8 @@ class DecoderLM(nn.Module):
 
     def prefill(
         self,
-        tokens: Int[Array, "B S"],
-        lengths: Int[Array, " B"],
+        tokens: Integer[Array, "B S"],
+        lengths: Integer[Array, " B"],
         max_length: int,
     ) -> tuple[Float32[Array, "B V"], dict[str, Any]]:
         """Returns the logits that follow each prompt, and the cache for `max_length` more tokens.
@@ -421,7 +421,7 @@ class DecoderLM(nn.Module):
         return self.decoder.logits(jnp.take_along_axis(x, last, axis=1))[:, 0], cache
 
     def decode_step(
-        self, tokens: Int[Array, " B"], index: Int[Array, ""], cache: dict[str, Any]
+        self, tokens: Integer[Array, " B"], index: Integer[Array, ""], cache: dict[str, Any]
     ) -> tuple[Float32[Array, "B V"], dict[str, Any]]:
         """Returns the logits that follow `tokens`, and the cache with their keys and values.
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 from flan_jax.models import cpu
 from flan_jax.models.array_types import Array
@@ -189,7 +189,7 @@ class Embedding(nn.Module):
         init = nn.with_logical_partitioning(init, ("vocab", "embed"))
         self.embedding = self.param("embedding", init, (self.vocab_size, self.emb_dim), jnp.float32)
 
-    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    def __call__(self, tokens: Integer[Array, "B L"]) -> Float[Array, "B L D"]:
         """Returns the vectors of int32 tokens, in the compute dtype."""
         # Its width is gathered first: XLA cannot look up well in a table that shares a mesh axis
         # with the batch. And looked up in float32: in bfloat16 the gradients of a frequent token

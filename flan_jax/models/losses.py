@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int, Num
+from jaxtyping import Float, Float32, Integer, Num
 
 from flan_jax.errors import UserError
 from flan_jax.models.array_types import Array
@@ -19,7 +19,7 @@ Sums = tuple[Float32[Array, ""], Float32[Array, ""], Float32[Array, ""], Float32
 
 def token_loss(
     logits: Float32[Array | np.ndarray, "B T V"],
-    targets: Int[Array | np.ndarray, "B T"],
+    targets: Integer[Array | np.ndarray, "B T"],
     weights: Num[Array | np.ndarray, "B T"],
     z_loss: float = 1e-4,
     label_smoothing: float = 0.0,
@@ -80,7 +80,7 @@ def check_chunks(chunks: int, length: int) -> None:
 def chunked_token_loss(
     logits_of: Callable,
     hidden: Float[Array, "B T D"],
-    targets: Int[Array | np.ndarray, "B T"],
+    targets: Integer[Array | np.ndarray, "B T"],
     weights: Num[Array | np.ndarray, "B T"],
     chunks: int,
     z_loss: float = 1e-4,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Integer
 
 from flan_jax.models.array_types import Array
 
@@ -19,8 +19,8 @@ Angles = tuple[Float32[Array, "B L half"], Float32[Array, "B L half"]]
 
 
 def relative_buckets(
-    distances: Int[np.ndarray, "..."], bidirectional: bool, num_buckets: int, max_distance: int
-) -> Int[np.ndarray, "..."]:
+    distances: Integer[np.ndarray, "..."], bidirectional: bool, num_buckets: int, max_distance: int
+) -> Integer[np.ndarray, "..."]:
     """Returns the int32 bucket of each distance (key position minus query position).
 
     Half of the buckets count single positions, the other half grow as the logarithm up to
@@ -63,7 +63,7 @@ class RelativePositionBias(nn.Module):
         shape = (self.num_heads, self.num_buckets)
         self.rel_embedding = self.param("rel_embedding", init, shape, jnp.float32)
 
-    def _bucket_of_distance(self, num_keys: int) -> Int[Array, " distances"]:
+    def _bucket_of_distance(self, num_keys: int) -> Integer[Array, " distances"]:
         """Returns the bucket of each distance -(num_keys - 1) .. num_keys - 1."""
         distances = np.arange(-(num_keys - 1), num_keys)
         return jnp.asarray(
@@ -71,7 +71,7 @@ class RelativePositionBias(nn.Module):
         )
 
     def __call__(
-        self, query_positions: Int[Array, " L"], num_keys: int
+        self, query_positions: Integer[Array, " L"], num_keys: int
     ) -> Float32[Array, "1 H L {num_keys}"]:
         """Returns the bias of queries at positions (all < S) to the keys 0..S-1."""
         distances = jnp.arange(num_keys)[None, :] - query_positions[:, None]
@@ -81,7 +81,10 @@ class RelativePositionBias(nn.Module):
         return jnp.einsum("hn,qkn->hqk", self.rel_embedding, one_hot)[None]
 
     def between(
-        self, query_positions: Int[Array, "B L"], key_positions: Int[Array, "B S"], most: int
+        self,
+        query_positions: Integer[Array, "B L"],
+        key_positions: Integer[Array, "B S"],
+        most: int,
     ) -> Float32[Array, "B H L S"]:
         """Returns the bias between positions, all < `most`.
 
@@ -94,7 +97,7 @@ class RelativePositionBias(nn.Module):
 
 
 def rotary_angles(
-    positions: Int[Any, "B L"],
+    positions: Integer[Any, "B L"],
     head_dim: int,
     theta: float,
     scaling: Mapping[str, Any] | None = None,

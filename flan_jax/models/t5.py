@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Bool, Float, Float32, Int, Num, PyTree
+from jaxtyping import Bool, Float, Float32, Integer, Num, PyTree
 
 from flan_jax.config.checks import check_number, setting_name
 from flan_jax.config.settings import setting
@@ -74,8 +74,8 @@ class T5Config:
 
 
 # Integers of packed rows, from numpy or JAX: tokens or segment ids.
-SourceInts = Int[Array | np.ndarray, "B S"]
-TargetInts = Int[Array | np.ndarray, "B T"]
+SourceInts = Integer[Array | np.ndarray, "B S"]
+TargetInts = Integer[Array | np.ndarray, "B T"]
 Batch = Mapping[str, Num[Array | np.ndarray, "..."]]
 # Keys and values as a cache holds them.
 CrossKeysValues = tuple[Float[Array, "B H S C"], Float[Array, "B H S C"]]
@@ -188,7 +188,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Array, "B 1 D"],
         cache: dict[str, Any],
-        index: Int[Array, ""],
+        index: Integer[Array, ""],
         cross_mask: Bool[Array, "B 1 1 S"],
         bias: Float32[Array, "1 H 1 T"],
     ) -> tuple[Float[Array, "B 1 D"], tuple[Float[Array, "B H 1 C"], Float[Array, "B H 1 C"]]]:
@@ -285,7 +285,7 @@ class Decoder(nn.Module):
         self,
         x: Float[Array, "B 1 D"],
         cache: dict[str, Any],
-        index: Int[Array, ""],
+        index: Integer[Array, ""],
         cross_mask: Bool[Array, "B 1 1 S"],
     ) -> tuple[Float[Array, "B 1 D"], dict[str, Any]]:
         """Returns the normed [B, 1, D] of one position, and the cache with its keys and values."""
@@ -399,8 +399,8 @@ class T5(nn.Module):
 
     def decode_step(
         self,
-        tokens: Int[Array, " B"],
-        index: Int[Array, ""],
+        tokens: Integer[Array, " B"],
+        index: Integer[Array, ""],
         cache: dict[str, Any],
         encoder_segment_ids: SourceInts,
     ) -> tuple[Float32[Array, "B V"], dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Float, Float32, Int, Num, Shaped
+from jaxtyping import ArrayLike, Float, Float32, Integer, Num, Shaped
 
 from flan_jax.models.array_types import Array
 from flan_jax.models.decoding.decoding_start import DecodingStart, begin, input_lengths, start_id
@@ -52,13 +52,13 @@ class _State(NamedTuple):
 def beam_search(
     model: Any,
     params: Any,
-    tokens: Int[ArrayLike, "B S"],
+    tokens: Integer[ArrayLike, "B S"],
     max_length: int,
     beams: int = 4,
     length_penalty: Num[ArrayLike, ""] = 1.0,
     eos_id: EosId = 1,
-    lengths: Int[ArrayLike, " B"] | None = None,
-) -> tuple[Int[Array, "B {beams} {max_length}"], Float32[Array, "B {beams}"]]:
+    lengths: Integer[ArrayLike, " B"] | None = None,
+) -> tuple[Integer[Array, "B {beams} {max_length}"], Float32[Array, "B {beams}"]]:
     """Returns the best answers, int32 with 0 after EOS, and their scores, best first.
 
     A score is the sum of the tokens' log-probabilities / n**length_penalty, for n tokens with EOS.
@@ -154,7 +154,7 @@ def _extend(
 
 def _best_continuations(
     logits: Float[Array, "rows V"], live_scores: Float[Array, "B W"], count: int
-) -> tuple[Float[Array, "B {count}"], Int[Array, "B {count}"], Int[Array, "B {count}"]]:
+) -> tuple[Float[Array, "B {count}"], Integer[Array, "B {count}"], Integer[Array, "B {count}"]]:
     """Returns the best: log-probability, which of the W hypotheses it continues, and the token."""
     (batch, beams), vocab_size = live_scores.shape, logits.shape[-1]
     log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab_size)
@@ -167,7 +167,7 @@ def _best_continuations(
 
 
 def _reorder(
-    cache: dict[str, Any], origins: Int[Array, "B W"], start: DecodingStart
+    cache: dict[str, Any], origins: Integer[Array, "B W"], start: DecodingStart
 ) -> dict[str, Any]:
     """Returns the cache in which each hypothesis has the keys and values of its origin.
 
@@ -184,6 +184,6 @@ def _reorder(
     return {**cache, start.answer_name: answers}
 
 
-def _take(x: Shaped[Array, "B M ..."], places: Int[Array, "B W"]) -> Shaped[Array, "B W ..."]:
+def _take(x: Shaped[Array, "B M ..."], places: Integer[Array, "B W"]) -> Shaped[Array, "B W ..."]:
     """Returns `x` at `places` of its second axis."""
     return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)

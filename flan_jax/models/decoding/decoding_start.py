@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Int
+from jaxtyping import ArrayLike, Integer
 
 from flan_jax.models import cpu
 from flan_jax.models.array_types import Array
@@ -38,7 +38,7 @@ class DecodingStart(NamedTuple):
     answer_slot: int
 
 
-def start_id(model: Any) -> Int[Array, ""]:
+def start_id(model: Any) -> Integer[Array, ""]:
     """Returns the id that a T5's decoder reads first.
 
     A decoder-only model's prompt includes its own.
@@ -47,8 +47,8 @@ def start_id(model: Any) -> Int[Array, ""]:
 
 
 def input_lengths(
-    model: Any, tokens: Int[ArrayLike, "B S"], lengths: Int[ArrayLike, " B"] | None
-) -> Int[Array, " B"]:
+    model: Any, tokens: Integer[ArrayLike, "B S"], lengths: Integer[ArrayLike, " B"] | None
+) -> Integer[Array, " B"]:
     """Returns `lengths`, or for a T5 without them how many tokens of each row are not 0.
 
     Raises:
@@ -66,8 +66,8 @@ def input_lengths(
 def begin(
     model: Any,
     params: Any,
-    tokens: Int[Array, "B S"],
-    lengths: Int[Array, " B"],
+    tokens: Integer[Array, "B S"],
+    lengths: Integer[Array, " B"],
     max_length: int,
     copies: int = 1,
 ) -> DecodingStart:

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import jax
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import ArrayLike, Float, Integer
 
 from flan_jax.models import cpu
 from flan_jax.models.array_types import Array
@@ -17,11 +17,11 @@ from flan_jax.models.decoding.token_loop import EosId, write_answers
 def greedy(
     model: Any,
     params: Any,
-    tokens: Int[ArrayLike, "B S"],
+    tokens: Integer[ArrayLike, "B S"],
     max_length: int,
     eos_id: EosId = 1,
-    lengths: Int[ArrayLike, " B"] | None = None,
-) -> Int[Array, "B {max_length}"]:
+    lengths: Integer[ArrayLike, " B"] | None = None,
+) -> Integer[Array, "B {max_length}"]:
     """Returns the most likely token at every position, int32, with 0 after the first EOS.
 
     It stops as soon as every row has ended. Compiled once for each shape; call it inside `use_mesh`
@@ -40,7 +40,7 @@ def greedy(
       ValueError: if a decoder's lengths are None.
     """
 
-    def choose(_: Array, logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+    def choose(_: Array, logits: Float[Array, "B V"]) -> Integer[Array, " B"]:
         return cpu.first_argmax(logits)
 
     return write_answers(model, params, tokens, max_length, eos_id, lengths, choose)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Float, Int, Integer, Key
+from jaxtyping import ArrayLike, Float, Integer, Key
 
 from flan_jax.models.array_types import Array
 from flan_jax.models.decoding.token_loop import EosId, write_answers
@@ -17,16 +17,16 @@ from flan_jax.models.decoding.token_loop import EosId, write_answers
 def sample(
     model: Any,
     params: Any,
-    tokens: Int[ArrayLike, "B S"],
+    tokens: Integer[ArrayLike, "B S"],
     max_length: int,
     seed: Integer[ArrayLike, ""],
-    places: Int[ArrayLike, " B"],
-    temperature: Float[ArrayLike, ""] | Int[ArrayLike, ""] = 1.0,
+    places: Integer[ArrayLike, " B"],
+    temperature: Float[ArrayLike, ""] | Integer[ArrayLike, ""] = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     eos_id: EosId = 1,
-    lengths: Int[ArrayLike, " B"] | None = None,
-) -> Int[Array, "B {max_length}"]:
+    lengths: Integer[ArrayLike, " B"] | None = None,
+) -> Integer[Array, "B {max_length}"]:
     """Returns tokens drawn from the model's distribution, int32, with 0 after the first EOS.
 
     A draw depends on `seed`, on the row's place and on the position in the answer alone: rows may
@@ -51,7 +51,7 @@ def sample(
     """
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(places)
 
-    def choose(index: Array, logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+    def choose(index: Array, logits: Float[Array, "B V"]) -> Integer[Array, " B"]:
         keys_of_token = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
         return draw(keys_of_token, logits / temperature, top_k, top_p)
 
@@ -60,7 +60,7 @@ def sample(
 
 def draw(
     keys: Key[Array, " B"], logits: Float[Array, "B V"], top_k: int, top_p: float
-) -> Int[Array, " B"]:
+) -> Integer[Array, " B"]:
     """Returns int32 [B], one token for each row, drawn with its own key."""
     categorical = jax.vmap(jax.random.categorical)
     if not top_k and top_p == 1:

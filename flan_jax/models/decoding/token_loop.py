@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Bool, Int
+from jaxtyping import ArrayLike, Bool, Integer
 
 from flan_jax.models.array_types import Array
 from flan_jax.models.decoding.decoding_start import begin, input_lengths, start_id
@@ -16,7 +16,7 @@ from flan_jax.models.decoding.decoding_start import begin, input_lengths, start_
 EosId = int | tuple[int, ...]
 
 
-def is_eos(chosen: Int[Array, "*shape"], eos_id: EosId) -> Bool[Array, "*shape"]:
+def is_eos(chosen: Integer[Array, "*shape"], eos_id: EosId) -> Bool[Array, "*shape"]:
     """Returns for each of the tokens whether it is `eos_id`, or one of several."""
     ids = eos_id if isinstance(eos_id, tuple) else (eos_id,)
     return functools.reduce(operator.or_, (chosen == i for i in ids))
@@ -25,12 +25,12 @@ def is_eos(chosen: Int[Array, "*shape"], eos_id: EosId) -> Bool[Array, "*shape"]
 def write_answers(
     model: Any,
     params: Any,
-    tokens: Int[ArrayLike, "B S"],
+    tokens: Integer[ArrayLike, "B S"],
     max_length: int,
     eos_id: EosId,
-    lengths: Int[ArrayLike, " B"] | None,
+    lengths: Integer[ArrayLike, " B"] | None,
     choose: Callable,
-) -> Int[Array, "B {max_length}"]:
+) -> Integer[Array, "B {max_length}"]:
     """Returns the answers, int32 [B, max_length], with 0 after EOS.
 
     Args:
