@@ -20,7 +20,7 @@ from flan_jax.config.settings_help import by_name, default_text, meaning
 
 _MODULES = (*CONFIGURED, "flan_jax.data.seqio.settings")
 _WIDTH, _COLUMN = 124, 36  # of gin/flan.gin, and where its comments stand
-_LINE = re.compile(r"^([A-Z_]+) = .*(?:\n +#.*)*", re.M)
+_LINE = re.compile(r"^([A-Z][A-Z0-9_]*) = .*(?:\n +#.*)*", re.M)
 
 
 def page() -> str:

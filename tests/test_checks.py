@@ -1,6 +1,7 @@
 """Values that users set: what cannot work is one clear message."""
 
 import dataclasses
+import inspect
 import math
 import re
 import typing
@@ -9,6 +10,7 @@ import jax
 import pytest
 
 from flan_jax.config.gin_files import CONFIGURED, parse_command_line
+from flan_jax.config.settings import settings_of
 from flan_jax.data.config import DataConfig
 from flan_jax.data.seqio.settings import SeqioTasks
 from flan_jax.errors import UserError
@@ -16,6 +18,7 @@ from flan_jax.models.architectures import make_model
 from flan_jax.models.decoder import DecoderConfig
 from flan_jax.models.t5 import T5Config
 from flan_jax.optim.adafactor import adafactor
+from flan_jax.optim.make import OPTIMIZERS
 from flan_jax.parallel import partitioning
 from flan_jax.training.config import TrainConfig
 
@@ -96,7 +99,7 @@ DECODER = dict(vocab_size=128, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=16, n
         ),
         (
             lambda: adafactor(warmup_steps="abc"),
-            "adafactor.warmup_steps must be a whole number of at least 0",
+            "adafactor.warmup_steps must be a number of at least 0 and below 2,147,483,648, not",
         ),
         (lambda: partitioning.make_mesh({"fsdp": "x"}), "must have whole positive sizes"),
         (lambda: partitioning.make_mesh({"fsdp": 1.0}), "must have whole positive sizes"),
@@ -317,16 +320,22 @@ def test_every_setting_refuses_every_hostile_value(kind):
             hash(dataclasses.astuple(config)) if kind in (T5Config, DecoderConfig) else repr(config)
 
 
-def test_every_number_of_the_optimizer_refuses_every_hostile_value():
-    for name in ("learning_rate", "decay_rate", "warmup_steps"):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_number_of_an_optimizer_refuses_every_hostile_value(optimizer):
+    parameters = inspect.signature(optimizer).parameters
+    numbers = [
+        name for name in settings_of(optimizer) if type(parameters[name].default) in (int, float)
+    ]
+    for name in [*numbers, "clip_norm"]:
         for value in _NO_NUMBER:
+            is_large = name in ("learning_rate", "clip_norm") and value == 2**63
             # large, but a number: the run says that it diverges
-            if (name, value) == ("learning_rate", 2**63):
+            if is_large or (name == "clip_norm" and value is None):
                 continue
-            with pytest.raises(UserError, match=f"adafactor.{name} must be"):
-                adafactor(**{name: value})
+            with pytest.raises(UserError, match=f"{optimizer.__name__}.{name} must be"):
+                optimizer(**{name: value})
     with pytest.raises(UserError, match="did you mean rsqrt"):
-        adafactor(schedule="RSQRT")
+        optimizer(schedule="RSQRT")
 
 
 @pytest.mark.parametrize(

@@ -394,7 +394,7 @@ def test_help_of_a_verb_shows_the_settings(capsys):
     assert "\n  HELD_OUT = 'nli'\n        what does not train and is evaluated" in out
     assert (
         "Train.keep = 3" in out
-        and "adafactor.warmup_steps = 0" in out
+        and "adafactor.decay_rate = 0.8" in out
         and "Data.held_out =" not in out
     )
 

@@ -6,7 +6,6 @@ unstacked. Optax has the same rule, but writes a copy of every parameter on the 
 two cores it took 1.5 times as long.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import gin
@@ -19,8 +18,18 @@ from flax import linen as nn
 from flan_jax.config.checks import check_settings
 from flan_jax.config.settings import Setting
 from flan_jax.models.cpu import sum_first
+from flan_jax.optim.composed import clipping
+from flan_jax.optim.schedules import make_schedule
+from flan_jax.optim.settings import (
+    ClipNorm,
+    LearningRate,
+    ScheduleName,
+    TrainSteps,
+    Warmup,
+    WeightDecay,
+)
+from flan_jax.optim.weight_decay import decays
 
-SCHEDULES = ("constant", "rsqrt")
 _MIN_FACTORED = 128  # the least size of both axes of a factored matrix
 _EPSILON = 1e-30  # added to squared gradients
 _MIN_SCALE = 1e-3  # of the root mean square by which a parameter's updates are scaled
@@ -39,79 +48,49 @@ class AdafactorState(NamedTuple):
     v: Any
 
 
-def learning_rate_schedule(
-    learning_rate: float, schedule: str, warmup_steps: int
-) -> Callable[[jax.Array], jax.Array]:
-    """Returns the function from the step (0 first) to the learning rate.
-
-    Args:
-      learning_rate: the rate, or for 'rsqrt' its numerator.
-      schedule: 'constant' is `learning_rate`, after a linear warm-up over `warmup_steps` if there
-        is one. 'rsqrt' is T5's pre-training schedule, `learning_rate` / sqrt(max(step,
-        warmup_steps)).
-      warmup_steps: a number of steps, or 0.
-    """
-
-    def constant(step: jax.Array) -> jax.Array:
-        return learning_rate * jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
-
-    def rsqrt(step: jax.Array) -> jax.Array:
-        return learning_rate * jax.lax.rsqrt(
-            jnp.maximum(step, max(warmup_steps, 1)).astype(jnp.float32)
-        )
-
-    return constant if schedule == "constant" else rsqrt
-
-
 @gin.configurable
 def adafactor(
-    learning_rate: Annotated[
-        float,
-        # A rate of 0, or one that float32 rounds to 0, trains nothing.
-        Setting(
-            "LEARNING_RATE",
-            "of Adafactor; `adafactor.schedule` and `adafactor.warmup_steps` change it over time",
-            least=1e-12,
-        ),
-    ] = 1e-2,
+    learning_rate: LearningRate = 1e-2,
     decay_rate: Annotated[
         float,
         Setting(None, "the second moments decay by 1 - (step + 1)^-decay_rate", least=0, below=10),
     ] = 0.8,
-    schedule: Annotated[
-        str,
+    schedule: ScheduleName = "constant",
+    warmup_steps: Warmup = 0,
+    train_steps: TrainSteps = 300,
+    weight_decay: WeightDecay = 0.0,
+    clip_norm: ClipNorm = None,
+    multiply_by_parameter_scale: Annotated[
+        bool,
         Setting(
             None,
-            "'constant', after a linear warm-up if there is one; 'rsqrt': LEARNING_RATE / "
-            "sqrt(max(step, warmup_steps)), as T5 was pretrained",
-            choices=SCHEDULES,
+            "whether updates are relative to the root mean square of each parameter; without, "
+            "LEARNING_RATE is the size of an update",
         ),
-    ] = "constant",
-    warmup_steps: Annotated[
-        int,
-        Setting(None, "steps in which the learning rate rises from 0", least=0),
-    ] = 0,
+    ] = True,
+    weight_decay_rate: Annotated[
+        float,
+        Setting(
+            None,
+            "T5X's weight decay: each step takes this share of every parameter, whatever the "
+            "learning rate",
+            least=0,
+            below=1,
+        ),
+    ] = 0.0,
 ) -> optax.GradientTransformation:
     """Returns T5X's Adafactor, without momentum.
 
-    Updates are relative to each parameter's root mean square and clipped at 1. Matrices are
-    factored when both dimensions are at least 128. `init` takes plain parameters, or ones boxed
-    with logical axes, and then boxes its slots likewise.
+    Updates are relative to each parameter's root mean square (`multiply_by_parameter_scale`) and
+    clipped at 1. Matrices are factored when both dimensions are at least 128. `init` takes plain
+    parameters, or ones boxed with logical axes, and then boxes its slots likewise.
 
     Raises:
       UserError: for a value out of its bounds.
     """
-    checked = check_settings(
-        "adafactor",
-        adafactor,
-        {
-            "learning_rate": learning_rate,
-            "decay_rate": decay_rate,
-            "schedule": schedule,
-            "warmup_steps": warmup_steps,
-        },
-    )
-    rate = learning_rate_schedule(learning_rate, schedule, checked["warmup_steps"])
+    checked = check_settings("adafactor", adafactor, locals())
+    rate = make_schedule("adafactor", learning_rate, schedule, warmup_steps, checked["train_steps"])
+    clip = clipping(clip_norm)
 
     def init(params: Any) -> AdafactorState:
         moments = jax.tree_util.tree_map_with_path(
@@ -125,12 +104,24 @@ def adafactor(
 
     def update(grads: Any, state: AdafactorState, params: Any) -> tuple[Any, AdafactorState]:
         decay = 1.0 - (state.count + 1.0) ** -decay_rate
+        step_rate = rate(state.count)
 
         def update_one(path: tuple, grad: jax.Array, *slots_and_param: jax.Array) -> tuple:
-            return _update_array(
-                _is_stacked(path), rate(state.count), decay, grad, *slots_and_param
+            change, *slots = _update_array(
+                _is_stacked(path),
+                multiply_by_parameter_scale,
+                step_rate,
+                decay,
+                grad,
+                *slots_and_param,
             )
+            decoupled = step_rate * weight_decay if weight_decay and decays(path) else 0.0
+            if weight_decay or weight_decay_rate:
+                param = slots_and_param[-1].astype(jnp.float32)
+                change = change - (weight_decay_rate + decoupled) * param
+            return change, *slots
 
+        grads = clip(grads)
         results = jax.tree_util.tree_map_with_path(
             update_one, grads, state.v_row, state.v_col, state.v, params
         )
@@ -180,6 +171,7 @@ def _init_array(stacked: bool, param: Any) -> tuple[Any, Any, Any]:
 
 def _update_array(
     stacked: bool,
+    scaled: bool,
     rate: jax.Array,
     decay: jax.Array,
     grad: jax.Array,
@@ -207,8 +199,9 @@ def _update_array(
         change = grad * jnp.expand_dims(rows, largest)
         change = change * jnp.expand_dims(jax.lax.rsqrt(v_col), second)
     clip = jnp.maximum(1.0, _root_mean_square(change, layer_axes))
-    scale = jnp.maximum(_MIN_SCALE, _root_mean_square(param, layer_axes))
-    return change * (-rate * scale / clip), v_row, v_col, v
+    if scaled:
+        rate = rate * jnp.maximum(_MIN_SCALE, _root_mean_square(param, layer_axes))
+    return change * (-rate / clip), v_row, v_col, v
 
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import gin
 import optax
 
+from flan_jax.config.checks import check_settings
+from flan_jax.config.settings import Setting
 from flan_jax.optim.adafactor import adafactor
+from flan_jax.optim.adamw import adamw
+from flan_jax.optim.lion import lion
 
 # Each is configured by gin under its own name.
-OPTIMIZERS = {"adafactor": adafactor}
+OPTIMIZERS = {"adafactor": adafactor, "adamw": adamw, "lion": lion}
 
 
-def make_optimizer(name: str = "adafactor") -> optax.GradientTransformation:
-    """Returns the optimizer of a run, its numbers bound by gin (such as `adafactor.learning_rate`).
+@gin.configurable("Optimizer")
+def make_optimizer(
+    name: Annotated[
+        str,
+        Setting(
+            "OPTIMIZER",
+            "what updates the parameters; Adafactor is T5's and takes hardly any memory, AdamW "
+            "takes two numbers for each parameter and Lion one",
+            choices=tuple(OPTIMIZERS),
+        ),
+    ] = "adafactor",
+) -> optax.GradientTransformation:
+    """Returns the optimizer of a run, its numbers bound by gin (such as `adamw.learning_rate`).
 
     Args:
       name: one of `OPTIMIZERS`.
 
     Raises:
-      UserError: for a number that the optimizer cannot work with.
+      UserError: for another name, or a number that the optimizer cannot work with.
     """
+    check_settings("Optimizer", make_optimizer, {"name": name})
     return OPTIMIZERS[name]()

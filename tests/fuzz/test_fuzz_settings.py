@@ -20,7 +20,7 @@ from flan_jax.cli import dispatch
 from flan_jax.config import gin_files, gin_registry, gin_search, settings_help
 from flan_jax.data.config import DataConfig
 from flan_jax.models.architectures import ARCHITECTURES, make_model
-from flan_jax.optim.adafactor import adafactor
+from flan_jax.optim.make import make_optimizer
 from flan_jax.training.config import TrainConfig
 
 DEFAULT = (gin_search.shipped_directory() / "flan.gin").read_text()
@@ -128,6 +128,9 @@ NAMES = st.one_of(
             "Data.pack",
             "adafactor.schedule",
             "adafactor.warmup_steps",
+            "adamw.b1",
+            "lion.schedule",
+            "Optimizer.name",
             "Data.seed",
             "a/Data.seed",
             "Data",
@@ -153,7 +156,7 @@ def configured(argv) -> bool:
     """Whether a command line makes configurations, all plain values within bounds."""
     gin_files.parse_command_line(argv, gin_files.CONFIGURED)
     data, train = DataConfig(), TrainConfig()
-    adafactor()
+    make_optimizer()
     hash(make_model(data.architecture, 512).config)
     assert 0 < data.batch_size < 2**20 and min(data.lengths()) > 1 and max(data.lengths()) < 2**20
     assert train.microbatches > 0 and isinstance(train.model_dir, str)
@@ -419,7 +422,7 @@ def test_every_module_of_settings_is_fuzzed():
     for name in gin_files.CONFIGURED:
         importlib.import_module(name)
     models = [record.config.__name__ for record in ARCHITECTURES.values()]
-    fuzzed = {"Data", "Train", "adafactor", *models, "SeqioTasks"}
+    fuzzed = {"Data", "Train", "adafactor", "adamw", "lion", "Optimizer", *models, "SeqioTasks"}
     assert {
         item.name
         for item in gin_registry.configurables().values()
