@@ -165,7 +165,7 @@ def ours(case: Case, scan_layers: bool = True) -> Contestant:
     facts["parameters"] = sum(x.size for x in jax.tree.leaves(held[0]["params"]))
 
     def take() -> None:
-        held[0], metrics = compiled(held[0], batch)
+        held[0], metrics = compiled(held[0], {}, batch)
         jax.block_until_ready((held[0], metrics))
 
     return Contestant(take, facts)

@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flan_jax import signals
 from flan_jax.cli import dispatch
@@ -72,6 +72,7 @@ def make_parser() -> ArgumentParser:
 
 def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
     """Trains and evaluates in the directory of the run, alone; returns the exit status."""
+    from flan_jax.checkpoints import base_record
     from flan_jax.checkpoints.manager import Checkpoints
     from flan_jax.evaluation.results_store import ResultsStore
     from flan_jax.training import config_record, metrics_log, resume, run_record
@@ -86,8 +87,10 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
     settings = run_record.settings_of(run.data.config, initial)
     if not is_new:
         run_record.check_same(run.directory, settings)
+        base_record.check_settings(run.directory, run.sharded.tuning, run.config.param_dtype)
     resume.check_steps(checkpoints, run.data.config.train_steps)
-    if is_new and initial:
+    resume.check_base(run.sharded, initial)
+    if initial and (is_new or not run.sharded.tuning.is_full):
         check_parameters(run, initial)
 
     # 3. Data: what trains, what is held out; tokens from the cache, or made now.
@@ -105,8 +108,13 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
 
     # 4. State: latest checkpoint, initial parameters or random ones; meanwhile the step compiles.
     compiled_step = _start_compilation(run, checkpoints.latest_step())
-    read_initial = (lambda: read_parameters(run, initial)[1]) if initial else None
-    state = resume.restore_or_initialize(checkpoints, run.sharded, read_initial)
+    read_initial = (lambda: read_parameters(run, initial, merge=True)[1]) if initial else None
+    state, base = resume.restore_or_initialize(checkpoints, run.sharded, read_initial)
+    if base is not None:
+        step = check_parameters(run, initial)
+        base_record.keep(
+            run.directory, base_record.record_of(run.sharded.tuning, initial, step, base), is_new
+        )
     _describe(run, gin_files.config_text(), config_before)
     _log.info(f"ready to train after {time.perf_counter() - started:.1f} s")
 
@@ -115,7 +123,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
 
     with run.preemption.handled():
         # 6. The loop.
-        state, finished = _take_steps(run, data, state, compiled_step, checkpoints, evaluate)
+        state, finished = _take_steps(run, data, state, base, compiled_step, checkpoints, evaluate)
         checkpoints.close()
         if not finished:
             step = int(state["step"])
@@ -126,10 +134,11 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
         if not data.eval.names:
             _log.info("no cluster is held out, so there is nothing to evaluate zero-shot")
             return 0
-        finished = evaluate("tuned", state["params"], int(state["step"]))
-        del state  # frees the device memory for the other parameters
+        tuned = run.sharded.params_of(state, base)
+        finished = evaluate("tuned", tuned, int(state["step"]))
+        del state, tuned  # frees the device memory for the other parameters
         if finished:
-            untuned = resume.initial_state(run.sharded, read_initial)["params"]
+            untuned = base or resume.initial_state(run.sharded, read_initial)["params"]
             finished = evaluate("untuned", untuned, 0, protocol=data.eval.untuned_protocol)
     return conclude(run.directory, finished, run.preemption.cause)
 
@@ -157,7 +166,7 @@ def _describe(run: RunSetup, config_text: str, config_before: str) -> None:
     from flan_jax.training import config_record
     from flan_jax.training.model_info import model_info
 
-    text, count = model_info(run.sharded.abstract, run.sharded.shardings)
+    text, count, trained = model_info(run.sharded)
     if jax.process_index() == 0:
         for line in config_record.changed_settings(config_before, config_text):
             _log.info(f"changed since the last start: {line}")
@@ -165,12 +174,16 @@ def _describe(run: RunSetup, config_text: str, config_before: str) -> None:
         write_file(run.directory / "model-info.txt", text)
     name = run.config.size or run.data.config.architecture
     _log.info(f"model: {name} with {count:,} parameters, {run.model.config.dtype} compute")
+    tuning = run.sharded.tuning
+    if not tuning.is_full:
+        _log.info(f"{trained:,} parameters train ({trained / count:.2%}): {tuning.summary()}")
 
 
 def _take_steps(
     run: RunSetup,
     data: RunData,
     state: State,
+    base: Any,
     compiled_step: Callable[[], TrainStep],
     checkpoints: Checkpoints,
     evaluate: Evaluate,
@@ -189,12 +202,13 @@ def _take_steps(
     batches = data.train.batches()
     stream = device_batches(batches, partitioning.batch_sharding(run.mesh), begin, steps)
     log = _open_log(run, begin)
-    validate = _open_validation(run, data)
+    params_of = functools.partial(run.sharded.params_of, base=base)
+    validate = _open_validation(run, data, params_of)
 
     def evaluate_step(step: int, state: State) -> bool:
         return evaluate(
             "tuned",
-            state["params"],
+            params_of(state),
             step,
             protocol=data.eval.training_protocol,
             while_training=True,
@@ -214,6 +228,7 @@ def _take_steps(
             log.restart_clock()
         return loop.train(
             state,
+            run.sharded.tuning.frozen(base),
             steps,
             compiled_step,
             stream,
@@ -248,7 +263,9 @@ def _open_log(run: RunSetup, begin: int) -> MetricsLog:
     )
 
 
-def _open_validation(run: RunSetup, data: RunData) -> Validate | None:
+def _open_validation(
+    run: RunSetup, data: RunData, params_of: Callable[[State], Any]
+) -> Validate | None:
     """Returns the function that validates a state; None without validation rows."""
     from flan_jax.training.compile import lower_eval_step
     from flan_jax.training.validation import make_validate
@@ -258,7 +275,7 @@ def _open_validation(run: RunSetup, data: RunData) -> Validate | None:
         return None
     shapes = data.layout.shapes(data.config.batch_size)
     lower = functools.partial(lower_eval_step, run.model, run.sharded, run.config, shapes)
-    return make_validate(batches, run.mesh, lower)
+    return make_validate(batches, run.mesh, lower, params_of)
 
 
 if __name__ == "__main__":

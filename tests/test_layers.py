@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 VERBS = "train eval generate prepare convert precompile launch __main__"
 LAYERS = [
     "errors messages signals log progress exit_status metrics import_hook",
-    *["storage", "config", "catalogue", "tasks", "models", "optim", "parallel", "data"],
+    *["storage", "config", "catalogue", "tasks", "models", "peft", "optim", "parallel", "data"],
     *["checkpoints", "training", "planning", "evaluation", "report", "cli", f"lm_eval {VERBS}"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

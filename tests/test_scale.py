@@ -25,7 +25,7 @@ from flan_jax.parallel.hardware import CHIPS, GIB, peak_flops
 from flan_jax.planning import compiled as programs
 from flan_jax.planning import hlo_costs, hlo_text, mesh_search, roofline, topology
 from flan_jax.training.config import TrainConfig
-from flan_jax.training.state import init_state
+from flan_jax.training.state import init_params, init_state
 from flan_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.optimized
@@ -47,13 +47,17 @@ def compiled_step(config, scan: bool, batch_size: int = 8, **changes):
     model = (T5 if isinstance(config, T5Config) else DecoderLM)(config)
     layout = make_layout("t5" if isinstance(config, T5Config) else "decoder", *LENGTHS, 0)
     optimizer = optax.sgd(0.1)  # it has no products, and compiles faster than Adafactor
-    state = partitioning.unbox(jax.eval_shape(init_state(model, optimizer, layout.shapes(1), 0)))
+
+    def init():
+        return init_state(init_params(model, layout.shapes(1), 0), optimizer)
+
+    state = partitioning.unbox(jax.eval_shape(init))
     batch = {
         name: jax.ShapeDtypeStruct(shape, jnp.int32)
         for name, shape in layout.shapes(batch_size).items()
     }
     step = make_train_step(model, optimizer, 0, 0.0, 1e-4, 0.0)
-    return jax.jit(step).lower(state, batch).compile()
+    return jax.jit(step).lower(state, {}, batch).compile()
 
 
 # --- FLOPs

@@ -61,7 +61,7 @@ def steps(param_dtype: str, learning_rate: float, count: int = 20) -> list[float
     step = jax.jit(make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0))
     found = []
     for _ in range(count):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, {}, batch)
         found.append(float(metrics["loss"]))
     return found
 
@@ -120,7 +120,7 @@ def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none"
     state = partitioning.with_shardings(sharded.abstract, sharded.shardings)
     return (
         jax.jit(step, donate_argnums=0)
-        .lower(state, batch)
+        .lower(state, {}, batch)
         .compile()
         .memory_analysis()
         .temp_size_in_bytes
@@ -203,5 +203,7 @@ def test_the_gradient_norm_of_bfloat16_parameters_is_a_float32():
         model, optimizer, mesh, {name: x.shape for name, x in batch.items()}, 0, "bfloat16"
     )
     state = partitioning.unbox(sharded.abstract)
-    _, metrics = jax.eval_shape(make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0), state, batch)
+    _, metrics = jax.eval_shape(
+        make_train_step(model, optimizer, 0, 0.0, 0.0, 0.0), state, {}, batch
+    )
     assert metrics["grad_norm"].dtype == jnp.float32

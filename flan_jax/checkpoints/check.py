@@ -7,7 +7,7 @@ from typing import Any
 
 from flan_jax.checkpoints.model_config import Shapes, infer_sizes
 from flan_jax.errors import UserError
-from flan_jax.messages import shown
+from flan_jax.messages import listed, shown
 from flan_jax.models.architectures import architecture_of, model_fields
 
 _MOST_LISTED = 60  # tensors in a message
@@ -42,6 +42,31 @@ def check_tensors(
         raise UserError("\n  ".join([f"{start}; {advice}", *listed]))
     reason = "; ".join([*_differing_sizes(stored, expected), *listed])
     raise UserError(f"{start}: {reason}; {advice}")
+
+
+def check_added(stored: Shapes, expected: Shapes, path: object) -> None:
+    """Checks that what a run added to a model fits the model.
+
+    Args:
+      stored: shapes of what it trained, by name.
+      expected: shapes that the model has.
+      path: the checkpoint, for messages.
+
+    Raises:
+      UserError: which arrays have no place, or another shape.
+    """
+    modules = {name.rpartition("/")[0] for name in expected}
+    wrong = [
+        name
+        for name, shape in stored.items()
+        if name.rpartition("/")[0] not in modules
+        or (name in expected and tuple(expected[name]) != tuple(shape))
+    ]
+    if wrong:
+        raise UserError(
+            f"the checkpoint {shown(path)} has {listed(wrong)}, which the model has no place for; "
+            "give the gin files it was trained with."
+        )
 
 
 def _differences(stored: Shapes, expected: Shapes) -> list[str]:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import pathlib
 import re
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from flan_jax.checkpoints.check import advice_on, check_same_model, check_tensors
+from flan_jax.checkpoints import base_record
+from flan_jax.checkpoints.base_record import BaseRecord
+from flan_jax.checkpoints.check import advice_on, check_added, check_same_model, check_tensors
 from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.open import open_tensors
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor
+from flan_jax.config import run_directory
+from flan_jax.errors import UserError
 from flan_jax.models.architectures import architecture_of, model_fields
 from flan_jax.models.stacking import named
+from flan_jax.peft.module_paths import plain
+from flan_jax.peft.tuning import flat, joined, nested
 
 _STACKED = re.compile(r"(.+/)?layers/(.+)")
 
@@ -28,7 +36,8 @@ def load_parameters(
     """Returns (step, parameters) of a checkpoint of any format.
 
     Each device's part of an array is read when the array is made, so that the host holds one part
-    of one array at a time.
+    of one array at a time. A run with frozen parameters gives those of its base, as `base.json`
+    names it, joined with what it trained: more arrays than `abstract` has.
 
     Args:
       path: as in `open_checkpoint`.
@@ -40,7 +49,66 @@ def load_parameters(
     Raises:
       UserError: as `find_parameters`.
     """
-    checkpoint, leaves = find_parameters(path, abstract, step, config)
+    record = base_record.find(path)
+    if record is None:
+        return _load(*find_parameters(path, abstract, step, config), abstract)
+    checkpoint, _ = find_parameters(path, abstract, step, config)
+    base = load_base(record, abstract, run_directory.run_of(pathlib.Path(path)))
+    trained = _trained_arrays(checkpoint, abstract)
+    frozen = {name: leaf for name, leaf in flat(base).items() if name not in trained}
+    return checkpoint.step, joined(nested(trained), nested(frozen), record.scale)
+
+
+def load_base(record: BaseRecord, abstract: Any, directory: pathlib.Path) -> Any:
+    """Returns the parameters that a run tunes, as it had them in memory.
+
+    Args:
+      record: of the run.
+      abstract: as in `load_parameters`; the dtype is that of the record.
+      directory: of the run, for messages.
+
+    Raises:
+      UserError: if they are gone, or others than the run began with.
+    """
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, record.dtype, sharding=x.sharding), abstract
+    )
+    if not os.path.exists(record.path):
+        raise UserError(
+            f"{directory} tunes the model of {record.path}, which is not there; put it back, or "
+            f"correct the path in {directory / base_record.FILE}."
+        )
+    step = record.step if base_record.has_steps(record.path) else None
+    _, base = load_parameters(record.path, abstract, step)
+    base_record.check_digest(record, base_record.base_digest(base), record.path, directory)
+    return base
+
+
+def _trained_arrays(checkpoint: CheckpointReader, abstract: Any) -> dict[str, jax.Array]:
+    """Returns what a run trained, float32, stacked as `abstract` is; adapters are replicated."""
+    leaves = flat(abstract)
+    is_stacked = any(_STACKED.fullmatch(name) for name in leaves)
+    by_name: dict[str, list[Tensor]] = {}
+    for name, tensor in sorted(checkpoint.tensors.items(), key=_place):
+        by_name.setdefault(plain(name) if is_stacked else name, []).append(tensor)
+    arrays = {}
+    for name, tensors in by_name.items():
+        stacked = _STACKED.fullmatch(name) is not None
+        shape = (len(tensors), *tensors[0].shape) if stacked else tensors[0].shape
+        like = leaves.get(name, next(iter(leaves.values())))
+        sharding = like.sharding
+        if name not in leaves and isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec())
+        leaf = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
+        arrays[name] = _make_array(leaf, tensors, stacked)
+    return arrays
+
+
+def _place(item: tuple[str, Tensor]) -> list[int]:
+    return [int(number) for number in re.findall(r"layers_(\d+)", item[0])]
+
+
+def _load(checkpoint: CheckpointReader, leaves: dict[str, Any], abstract: Any) -> tuple[int, Any]:
     if jax.process_index() == 0:
         for note in checkpoint.notes:
             _log.info("note: %s", note)
@@ -71,6 +139,11 @@ def find_parameters(
     for name, leaf in leaves.items():
         expected |= _unstacked(name, leaf.shape)
     stored = checkpoint.shapes
+    record = base_record.find(path)
+    if record is not None:
+        find_parameters(record.path, abstract, None, config)
+        check_added(stored, expected, checkpoint.path)
+        return checkpoint, leaves
     check_tensors(stored, expected, checkpoint.path, advice_on(stored, expected))
     if config is not None:
         check_same_model(_known_fields(checkpoint, config), config, checkpoint.path)

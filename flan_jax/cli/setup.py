@@ -131,6 +131,7 @@ def build_run(config: TrainConfig, data: RunData) -> RunSetup:
     from flan_jax.optim.make import make_optimizer
     from flan_jax.parallel import partitioning
     from flan_jax.parallel.preemption import Preemption
+    from flan_jax.peft.config import PeftConfig
     from flan_jax.training.state import ShardedState
 
     directory = local_path(config.model_dir, "MODEL_DIR")
@@ -139,7 +140,9 @@ def build_run(config: TrainConfig, data: RunData) -> RunSetup:
     partitioning.check_batch_size(data.config.batch_size, mesh, config.microbatches)
     one_row = data.layout.shapes(1)
     check_chunks(config.loss_chunks, one_row["decoder_target_tokens"][1])
-    sharded = ShardedState(model, optimizer, mesh, one_row, config.seed, config.param_dtype)
+    sharded = ShardedState(
+        model, optimizer, mesh, one_row, config.seed, config.param_dtype, PeftConfig()
+    )
     return RunSetup(config, data, directory, model, optimizer, mesh, sharded, Preemption())
 
 
@@ -197,13 +200,16 @@ def _build_mesh(
     return mesh
 
 
-def read_parameters(run: RunSetup, path: str, step: int | str | None = None) -> tuple[int, Any]:
+def read_parameters(
+    run: RunSetup, path: str, step: int | str | None = None, merge: bool = False
+) -> tuple[int, Any]:
     """Returns the step and the parameters, on the mesh, of a checkpoint.
 
     Args:
       run: the model that the parameters are for.
       path: a run or a step of ours, or a checkpoint of T5X, Hugging Face or GGUF.
       step: of a run; 'best' has the lowest validation loss, None is the last.
+      merge: whether adapters, if there are any, are merged into the kernels.
 
     Raises:
       UserError: if there is no such checkpoint, or it does not match the model.
@@ -211,8 +217,13 @@ def read_parameters(run: RunSetup, path: str, step: int | str | None = None) -> 
     import jax
 
     from flan_jax.checkpoints.load import load_parameters
+    from flan_jax.peft.merge import merged
 
-    step, params = load_parameters(path, run.sharded.abstract_params, step, run.model.config)
+    base = run.sharded.abstract_base
+    step, params = load_parameters(path, base, step, run.model.config)
+    if merge and jax.tree.structure(params) != jax.tree.structure(base):
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, base)
+        params = jax.jit(merged, out_shardings=shardings)(params)
     if jax.process_index() == 0:
         _log.info(f"parameters of step {step} from {path}")
     return step, params
@@ -229,7 +240,7 @@ def check_parameters(run: RunSetup, path: str, step: int | str | None = None) ->
     """
     from flan_jax.checkpoints.load import find_parameters
 
-    checkpoint, _ = find_parameters(path, run.sharded.abstract_params, step, run.model.config)
+    checkpoint, _ = find_parameters(path, run.sharded.abstract_base, step, run.model.config)
     return checkpoint.step
 
 

@@ -33,6 +33,7 @@ from flan_jax.errors import UserError
 CONFIGURED = (
     "flan_jax.data.config",
     "flan_jax.training.config",
+    "flan_jax.peft.config",
     "flan_jax.optim.make",
     "flan_jax.models.architectures",
 )

@@ -32,6 +32,7 @@ LOGICAL_RULES = (
     ("heads", "model"),
     ("joined_kv", "model"),
     ("relpos_buckets", None),
+    ("lora_rank", None),
     ("layers", None),
     # activations
     ("activation_batch", ("data", "fsdp")),
@@ -145,7 +146,7 @@ def state_shardings(abstract_boxed_tree: Any, mesh: Mesh) -> Any:
     """
 
     def sharding(path: tuple, leaf: Any) -> NamedSharding:
-        if not _is_box(leaf):
+        if not is_box(leaf):
             return NamedSharding(mesh, PartitionSpec())
         names = leaf.names
         spec = nn.logical_to_mesh_axes(names, LOGICAL_RULES)
@@ -155,7 +156,7 @@ def state_shardings(abstract_boxed_tree: Any, mesh: Mesh) -> Any:
         )
         return NamedSharding(mesh, PartitionSpec() if is_small else spec)
 
-    return jax.tree_util.tree_map_with_path(sharding, abstract_boxed_tree, is_leaf=_is_box)
+    return jax.tree_util.tree_map_with_path(sharding, abstract_boxed_tree, is_leaf=is_box)
 
 
 def with_shardings(abstract_tree: Any, shardings: Any) -> Any:
@@ -178,11 +179,12 @@ def unbox(tree: Any) -> Any:
     Unlike Flax's `unbox`, it adds no sharding constraints.
     """
     return jax.tree.map(
-        lambda x: x.unbox(apply_constraint=False) if _is_box(x) else x, tree, is_leaf=_is_box
+        lambda x: x.unbox(apply_constraint=False) if is_box(x) else x, tree, is_leaf=is_box
     )
 
 
-def _is_box(leaf: Any) -> bool:
+def is_box(leaf: Any) -> bool:
+    """Returns whether a node of a tree is an array boxed with its logical axes."""
     return isinstance(leaf, nn.LogicallyPartitioned)
 
 

@@ -26,7 +26,9 @@ def lower_train_step(
     config: TrainConfig,
     shapes: dict[str, tuple[int, int]],
 ) -> jax.stages.Lowered:
-    """Returns the step of `make_train_step` on the state's mesh; the state is donated.
+    """Returns the step of `make_train_step` on the state's mesh.
+
+    The state is donated, the frozen parameters are not.
 
     Args:
       model: a T5 or a decoder.
@@ -45,11 +47,12 @@ def lower_train_step(
         config.microbatches,
         config.loss_chunks,
         sharded.shardings["params"],
+        sharded.tuning.join,
     )
     with partitioning.use_mesh(sharded.mesh):
         state = partitioning.with_shardings(sharded.abstract, sharded.shardings)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(sharded.shardings, None))
-        return jitted.lower(state, _batch(shapes, sharded.mesh))
+        return jitted.lower(state, sharded.abstract_frozen, _batch(shapes, sharded.mesh))
 
 
 def lower_eval_step(
@@ -68,7 +71,7 @@ def lower_eval_step(
     """
     with partitioning.use_mesh(sharded.mesh):
         return jax.jit(make_eval_step(model, config.loss_chunks)).lower(
-            sharded.abstract_params, _batch(shapes, sharded.mesh)
+            sharded.abstract_joined, _batch(shapes, sharded.mesh)
         )
 
 

@@ -29,6 +29,7 @@ Hook = Callable[[int, State], bool]
 
 def train(
     state: State,
+    frozen: Any,
     steps: int,
     compiled_step: Callable[[], TrainStep],
     batches: Iterator[tuple[Batch, int]],
@@ -44,6 +45,7 @@ def train(
 
     Args:
       state: to begin with; its arrays are donated.
+      frozen: the parameters that do not train, on the mesh.
       steps: of the run in all.
       compiled_step: returns the step when it is compiled.
       batches: (global batch, its non-padding tokens) of each step that is left.
@@ -75,7 +77,7 @@ def train(
         wait_started = time.perf_counter()
         batch, tokens = next(batches)
         waited = time.perf_counter() - wait_started
-        state, metrics = step_fn(state, batch)
+        state, metrics = step_fn(state, frozen, batch)
         is_first = step == begin + 1
         if is_first:
             jax.block_until_ready(metrics)

@@ -2,6 +2,7 @@
 
 The order: (1) the latest checkpoint in MODEL_DIR, the whole state; else (2) the parameters of
 INITIAL_CHECKPOINT_PATH, with a fresh optimizer and step 0; else (3) random parameters from SEED.
+Where only a part of the parameters trains, the others are those of INITIAL_CHECKPOINT_PATH always.
 """
 
 from __future__ import annotations
@@ -31,10 +32,26 @@ def check_steps(checkpoints: Checkpoints, steps: int) -> None:
         )
 
 
+def check_base(sharded: ShardedState, initial_checkpoint_path: str | None) -> None:
+    """Checks that there is a model to tune where most of its parameters are frozen.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if not sharded.tuning.is_full and initial_checkpoint_path is None:
+        raise UserError(
+            f"PEFT={sharded.tuning.config.method!r} tunes a model that is trained already, and "
+            "none is given; add --gin.INITIAL_CHECKPOINT_PATH=PATH (a run, or a checkpoint of T5X, "
+            "Hugging Face or GGUF)."
+        )
+
+
 def restore_or_initialize(
     checkpoints: Checkpoints, sharded: ShardedState, read_initial: Callable[[], Any] | None
-) -> State:
-    """Returns the state to begin with, in the order of the module's docstring.
+) -> tuple[State, Any]:
+    """Returns the state to begin with, in the order of the module's docstring, and the base.
+
+    The base is all parameters of the model before tuning; None in full tuning.
 
     Args:
       checkpoints: of the run.
@@ -44,15 +61,17 @@ def restore_or_initialize(
     Raises:
       UserError: if no checkpoint can be restored although there is one.
     """
+    base = None if sharded.tuning.is_full else read_initial()
     if checkpoints.latest_step() is None:
-        return initial_state(sharded, read_initial)
+        state = initial_state(sharded, read_initial) if base is None else sharded.fresh(base)
+        return state, base
     state = sharded.stack(checkpoints.restore(sharded.on_disk()))
     _log.info(f"resuming from step {int(state['step'])} in {checkpoints.directory}")
-    return state
+    return state, base
 
 
 def initial_state(sharded: ShardedState, read_initial: Callable[[], Any] | None) -> State:
-    """Returns the state of step 0.
+    """Returns the state of step 0 of full tuning.
 
     Args:
       sharded: shapes and shardings of the state.

@@ -1,4 +1,4 @@
-"""The training step and the evaluation step: pure functions of (state, batch).
+"""The training step and the evaluation step: pure functions of their arguments.
 
 `compile.py` lowers them for a mesh; `state.py` describes the state.
 """
@@ -22,7 +22,7 @@ from flan_jax.training.state import State
 
 Batch = dict[str, Num[Array | np.ndarray, "B _"]]
 Metrics = dict[str, Float32[Array, ""]]
-TrainStep = Callable[[State, Batch], tuple[State, Metrics]]
+TrainStep = Callable[[State, Any, Batch], tuple[State, Metrics]]
 EvalStep = Callable[[Any, Batch], Metrics]
 
 
@@ -36,8 +36,12 @@ def make_train_step(
     microbatches: int = 1,
     loss_chunks: int = 1,
     param_shardings: Any = None,
+    join: Callable[[Any, Any], Any] = lambda params, frozen: params,
 ) -> TrainStep:
-    """Returns the step `(state, batch) -> (state, metrics)`.
+    """Returns the step `(state, frozen, batch) -> (state, metrics)`.
+
+    Gradients are taken of what trains alone, the frozen parameters being another argument, so that
+    no gradient of theirs is computed.
 
     Metrics are float32 scalars over the batch: `loss` (cross entropy per target token in nats,
     without the z-loss), `z_loss`, `accuracy` (of the next token), `targets` (how many tokens the
@@ -54,16 +58,24 @@ def make_train_step(
       microbatches: parts of the batch whose gradients are computed one after the other and added.
       loss_chunks: parts of a row's length whose logits are computed one after the other; see
         `chunked_token_loss`.
-      param_shardings: of the parameters, and of the sums of gradients; None without a mesh.
+      param_shardings: of what trains, and of the sums of gradients; None without a mesh.
+      join: returns the parameters of the model, of what trains and what is frozen.
     """
 
-    def train_step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    def train_step(state: State, frozen: Any, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         weight = _weight(batch)
 
         def loss_fn(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple]:
             sums = _loss_sums(
-                model, params, batch, z_loss, label_smoothing, loss_chunks, dropout_rate == 0.0, key
+                model,
+                join(params, frozen),
+                batch,
+                z_loss,
+                label_smoothing,
+                loss_chunks,
+                dropout_rate == 0.0,
+                key,
             )
             return sums[0] / weight, sums
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -21,7 +22,10 @@ Validate = Callable[[int, State], dict[str, float]]
 
 
 def make_validate(
-    batches: Batches, mesh: jax.sharding.Mesh, lower: Callable[[], jax.stages.Lowered]
+    batches: Batches,
+    mesh: jax.sharding.Mesh,
+    lower: Callable[[], jax.stages.Lowered],
+    params_of: Callable[[State], Any],
 ) -> Validate:
     """Returns the function that validates a state; it compiles the evaluation step when first used.
 
@@ -29,15 +33,17 @@ def make_validate(
       batches: of the validation split.
       mesh: on which the parameters are.
       lower: lowers the step of `make_eval_step` for these batches.
+      params_of: returns the parameters of the model in a state.
     """
     sharding = partitioning.batch_sharding(mesh)
     eval_step = functools.cache(lambda: lower().compile())
 
     def validate(step: int, state: State) -> dict[str, float]:
+        params = params_of(state)
         sums = {"loss": 0.0, "accuracy": 0.0, "targets": 0.0}
         for index in range(len(batches)):
             batch, _ = put_batch(batches, sharding, index)
-            metrics = jax.device_get(eval_step()(state["params"], batch))
+            metrics = jax.device_get(eval_step()(params, batch))
             weight = float(metrics["targets"])
             sums["targets"] += weight
             for name in ("loss", "accuracy"):

@@ -82,7 +82,7 @@ def take_steps(
         train_step = jax.jit(step, out_shardings=(sharded.shardings, None), donate_argnums=0)
         values = []
         for _ in range(STEPS):
-            state, metrics = train_step(state, batch)
+            state, metrics = train_step(state, {}, batch)
             values.append(float(metrics["loss"]))
         kernel = max(jax.tree.leaves(state["params"]["decoder"]), key=lambda x: x.size)
         result = {
@@ -98,7 +98,7 @@ def take_steps(
         result["restored_like_state"] = jax.tree.all(
             jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, state)
         )
-        _, metrics = train_step(restored, batch)
+        _, metrics = train_step(restored, {}, batch)
         result["loss_after_restore"] = float(metrics["loss"])
         if jax.process_count() == 1:
             result["greedy"] = np.asarray(

@@ -1,0 +1,1 @@
+"""Parameter-efficient tuning: which arrays train, which ones a method adds, and how they join."""

@@ -1,0 +1,54 @@
+"""The settings of parameter-efficient tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import gin
+
+from flan_jax.config.checks import check_fields
+from flan_jax.config.settings import setting
+
+SCALES = ("alpha/r", "alpha/sqrt(r)")
+
+
+@gin.configurable("Peft")
+@dataclasses.dataclass(frozen=True)
+class PeftConfig:
+    """Parameter-efficient tuning: which arrays are added to a frozen model and trained."""
+
+    method: str | None = setting(
+        "PEFT",
+        None,
+        "what is trained beside a frozen model; None: all parameters train",
+        choices=("lora", "ia3"),
+    )
+    lora_rank: int = setting("LORA_RANK", 16, "of the two matrices of LoRA", least=1, below=2**14)
+    lora_alpha: float = setting(
+        "LORA_ALPHA", 32.0, "numerator of the scale of LoRA's product", least=1e-6
+    )
+    lora_scale: str = setting(
+        "LORA_SCALE", "alpha/r", "scale of LoRA's product", choices=SCALES
+    )
+    lora_targets: str = setting(
+        "LORA_TARGETS",
+        "all",
+        "matrices with LoRA: 'all' (but logits and embeddings), 'attention', 'qv', or a regular "
+        "expression of the last parts of their paths, such as 'query|mlp/wi_0'",
+    )
+    also_train: str | None = setting(
+        "ALSO_TRAIN",
+        None,
+        "whole arrays that train, too: a regular expression of the last parts of their paths, "
+        "such as 'logits_dense/kernel|scale'",
+    )
+
+    def __post_init__(self):
+        check_fields(self, "Peft")
+
+    @property
+    def scale(self) -> float:
+        """The factor of LoRA's product."""
+        rank = self.lora_rank
+        return self.lora_alpha / (rank if self.lora_scale == "alpha/r" else math.sqrt(rank))
