@@ -28,9 +28,7 @@ class PeftConfig:
     lora_alpha: float = setting(
         "LORA_ALPHA", 32.0, "numerator of the scale of LoRA's product", least=1e-6
     )
-    lora_scale: str = setting(
-        "LORA_SCALE", "alpha/r", "scale of LoRA's product", choices=SCALES
-    )
+    lora_scale: str = setting("LORA_SCALE", "alpha/r", "scale of LoRA's product", choices=SCALES)
     lora_targets: str = setting(
         "LORA_TARGETS",
         "all",
