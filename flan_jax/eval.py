@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 from flan_jax.cli import dispatch
 from flan_jax.cli.console import log_left_out, log_trained_on
 from flan_jax.cli.setup import (
+    RunSetup,
     alone,
     check_parameters,
     make_directory,
@@ -39,49 +41,105 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
 
-    from flan_jax.training import run_record
-
-    # 1. The model on its mesh, and the checkpoint: mistakes are found before data are prepared.
+    # 1. The model on its mesh, and the checkpoints: mistakes are found before data are prepared.
     run = open_run(flags=flags)
-    source = str(run.directory) if flags.checkpoint is None else flags.checkpoint
-    checkpoint = local_path(source, "--checkpoint").resolve()
-    is_of_run = checkpoint.is_relative_to(run.directory.resolve())
-    _check_name(flags, source, is_of_run, run.directory)
-    step = check_parameters(run, source, flags.step)
+    sources = _sources(flags, run)
     if not run.data.eval.names:
         raise UserError(
             "HELD_OUT=none leaves nothing to evaluate; name datasets: "
             "--gin.EVAL_DATASETS=copa+arc_easy."
         )
 
-    # 2. The results, and the run that the parameters belong to.
+    # 2. The results, and the runs that the parameters belong to.
     if flags.output is None:
         output = make_directory(str(run.directory))
     else:
         output = make_directory(flags.output, "--output")
     results, name = ResultsStore(output), flags.name or "tuned"
     results.check()
-    # The untuned model is the one that this run began with.
-    is_of_run = is_of_run or name == UNTUNED
-    directory = run.directory if is_of_run else run_directory.run_of(checkpoint)
-    results.check_run(directory, name)
+    for source in sources:
+        results.check_run(_directory_of(source, run, name), name)
 
-    # 3. Data and evaluation. Other models may be evaluated into the same output meanwhile.
-    with alone(output, f".eval.{run_name(directory)}.{name}.{step}.lock", "flan-jax eval"):
-        data = prepared(run.data, flags.gin_arguments, only="eval")
-        run = dataclasses.replace(run, data=data)
-        log_left_out(data)
+    # 3. Data and evaluation.
+    data = prepared(run.data, flags.gin_arguments, only="eval")
+    run = dataclasses.replace(run, data=data)
+    log_left_out(data)
+    finished, bases = True, {}
+    with run.preemption.handled():
+        for source in sources:
+            finished = finished and _evaluate(run, source, flags.step, output, name, bases)
+
+    # 4. The report.
+    return conclude(output, finished, run.preemption.cause)
+
+
+def _sources(flags: argparse.Namespace, run: RunSetup) -> list[str]:
+    """Returns the checkpoints to evaluate.
+
+    Raises:
+      UserError: if one cannot be read, or its numbers could be confused with those of another.
+    """
+    if flags.adapters is None:
+        sources = [str(run.directory) if flags.checkpoint is None else flags.checkpoint]
+    else:
+        sources = _adapters(flags)
+    for source in sources:
+        _check_name(flags, source, _is_of(source, run), run.directory)
+        check_parameters(run, source, flags.step)
+    return sources
+
+
+def _adapters(flags: argparse.Namespace) -> list[str]:
+    """Returns the runs of --adapters.
+
+    Raises:
+      UserError: if there are none, or it is given beside --checkpoint.
+    """
+    sources = [name for name in flags.adapters.split(",") if name]
+    if not sources or flags.checkpoint is not None:
+        raise UserError(
+            "--adapters takes directories with commas between them, and the place of --checkpoint; "
+            "give one of the two."
+        )
+    return sources
+
+
+def _is_of(source: str, run: RunSetup) -> bool:
+    """Returns whether a checkpoint belongs to the run."""
+    checkpoint = local_path(source, "--checkpoint").resolve()
+    return checkpoint.is_relative_to(run.directory.resolve())
+
+
+def _directory_of(source: str, run: RunSetup, name: str) -> pathlib.Path:
+    """Returns the directory of the run that a checkpoint belongs to."""
+    # The untuned model is the one that this run began with.
+    if _is_of(source, run) or name == UNTUNED:
+        return run.directory
+    return run_directory.run_of(local_path(source, "--checkpoint").resolve())
+
+
+def _evaluate(
+    run: RunSetup,
+    source: str,
+    step: int | str | None,
+    output: pathlib.Path,
+    name: str,
+    bases: dict[str, Any],
+) -> bool:
+    """Evaluates a checkpoint into the results; returns whether everything is evaluated."""
+    from flan_jax.training import run_record
+
+    directory, step_number = _directory_of(source, run, name), check_parameters(run, source, step)
+    # Other models may be evaluated into the same output meanwhile.
+    lock = f".eval.{run_name(directory)}.{name}.{step_number}.lock"
+    with alone(output, lock, "flan-jax eval"):
         if name == UNTUNED:
             trained_on = run_record.trained_before(run.config.initial_checkpoint_path)
         else:
-            trained_on = run_record.trained_on(directory, data)
-        log_trained_on(data, trained_on)
-        step, params = read_parameters(run, source, flags.step)
-        with run.preemption.handled():
-            finished = make_evaluate(run, data, output, directory)(name, params, step)
-
-        # 4. The report.
-        return conclude(output, finished, run.preemption.cause)
+            trained_on = run_record.trained_on(directory, run.data)
+        log_trained_on(run.data, trained_on)
+        step_number, params = read_parameters(run, source, step, bases=bases)
+        return make_evaluate(run, run.data, output, directory)(name, params, step_number)
 
 
 def make_parser() -> ArgumentParser:
@@ -95,6 +153,12 @@ def make_parser() -> ArgumentParser:
         "another program (default: the last in MODEL_DIR)",
     )
     add_step_flag(parser)
+    parser.add_argument(
+        "--adapters",
+        metavar="A,B,...",
+        help="runs with PEFT, or their steps, that tune the same base: each is evaluated, and the "
+        "base is read once",
+    )
     parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
     parser.add_argument("--name", help="column `model` of the results (default: tuned)")
     processes.add_flags(parser)

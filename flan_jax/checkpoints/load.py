@@ -22,6 +22,7 @@ from flan_jax.config import run_directory
 from flan_jax.errors import UserError
 from flan_jax.models.architectures import architecture_of, model_fields
 from flan_jax.models.stacking import named
+from flan_jax.peft.merge import merged
 from flan_jax.peft.module_paths import plain
 from flan_jax.peft.tuning import flat, joined, nested
 
@@ -31,7 +32,11 @@ _log = logging.getLogger(__name__)
 
 
 def load_parameters(
-    path: str | os.PathLike, abstract: Any, step: int | str | None = None, config: Any = None
+    path: str | os.PathLike,
+    abstract: Any,
+    step: int | str | None = None,
+    config: Any = None,
+    bases: dict[str, Any] | None = None,
 ) -> tuple[int, Any]:
     """Returns (step, parameters) of a checkpoint of any format.
 
@@ -45,6 +50,7 @@ def load_parameters(
         layers may be stacked.
       step: as in `open_checkpoint`.
       config: as in `find_parameters`.
+      bases: the base that was read last, by digest; runs that tune the same one read it once.
 
     Raises:
       UserError: as `find_parameters`.
@@ -53,7 +59,12 @@ def load_parameters(
     if record is None:
         return _load(*find_parameters(path, abstract, step, config), abstract)
     checkpoint, _ = find_parameters(path, abstract, step, config)
-    base = load_base(record, abstract, run_directory.run_of(pathlib.Path(path)))
+    bases = {} if bases is None else bases
+    if record.digest not in bases:
+        bases.clear()  # where one base fits, two may not
+        directory = run_directory.run_of(pathlib.Path(path))
+        bases[record.digest] = load_base(record, abstract, directory)
+    base = bases[record.digest]
     trained = _trained_arrays(checkpoint, abstract)
     frozen = {name: leaf for name, leaf in flat(base).items() if name not in trained}
     return checkpoint.step, joined(nested(trained), nested(frozen), record.scale)
@@ -79,9 +90,25 @@ def load_base(record: BaseRecord, abstract: Any, directory: pathlib.Path) -> Any
             f"correct the path in {directory / base_record.FILE}."
         )
     step = record.step if base_record.has_steps(record.path) else None
-    _, base = load_parameters(record.path, abstract, step)
+    base = merged_into(abstract, load_parameters(record.path, abstract, step)[1])
     base_record.check_digest(record, base_record.base_digest(base), record.path, directory)
     return base
+
+
+def merged_into(abstract: Any, params: Any) -> Any:
+    """Returns parameters with their adapters, if there are any, merged into the kernels.
+
+    Args:
+      abstract: shapes and shardings of the parameters of the model alone.
+      params: as `load_parameters` returns them.
+
+    Raises:
+      UserError: for a prompt; see `peft.merge.merged`.
+    """
+    if jax.tree.structure(params) == jax.tree.structure(abstract):
+        return params
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(merged, out_shardings=shardings)(params)
 
 
 def _trained_arrays(checkpoint: CheckpointReader, abstract: Any) -> dict[str, jax.Array]:

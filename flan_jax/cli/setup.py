@@ -201,7 +201,11 @@ def _build_mesh(
 
 
 def read_parameters(
-    run: RunSetup, path: str, step: int | str | None = None, merge: bool = False
+    run: RunSetup,
+    path: str,
+    step: int | str | None = None,
+    merge: bool = False,
+    bases: dict[str, Any] | None = None,
 ) -> tuple[int, Any]:
     """Returns the step and the parameters, on the mesh, of a checkpoint.
 
@@ -210,20 +214,19 @@ def read_parameters(
       path: a run or a step of ours, or a checkpoint of T5X, Hugging Face or GGUF.
       step: of a run; 'best' has the lowest validation loss, None is the last.
       merge: whether adapters, if there are any, are merged into the kernels.
+      bases: see `load_parameters`.
 
     Raises:
       UserError: if there is no such checkpoint, or it does not match the model.
     """
     import jax
 
-    from flan_jax.checkpoints.load import load_parameters
-    from flan_jax.peft.merge import merged
+    from flan_jax.checkpoints.load import load_parameters, merged_into
 
     base = run.sharded.abstract_base
-    step, params = load_parameters(path, base, step, run.model.config)
-    if merge and jax.tree.structure(params) != jax.tree.structure(base):
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, base)
-        params = jax.jit(merged, out_shardings=shardings)(params)
+    step, params = load_parameters(path, base, step, run.model.config, bases)
+    if merge:
+        params = merged_into(base, params)
     if jax.process_index() == 0:
         _log.info(f"parameters of step {step} from {path}")
     return step, params
