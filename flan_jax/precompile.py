@@ -244,7 +244,7 @@ def print_fit(best: dict[str, Any], job: Job, tries: int) -> None:
         return
     from flan_jax.planning.compiled import Choice
 
-    what = "the fastest that fits" if best["fits"] else "the first by guess"
+    what = "the fastest that fits" if best["fits"] else "the first by estimate"
     lines = Choice.from_record(best).gin(type(job.model.config).__name__)
     print(f"{what}, of {tries} compiled:\n  " + "\n  ".join(lines))
 
@@ -310,14 +310,13 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
         if name not in ("total", "available", "message"):
             lines.append(f"  {name.replace('_', ' '):<20}{_size(size):>12}")
         if name == "temporaries" and "activations_guess" in program:
-            lines.append(
-                f"    {'of them activations':<20}{_size(program['activations_guess']):>10} by guess"
-            )
+            size = _size(program["activations_guess"])
+            lines.append(f"    {'of these activations':<20}{size:>10} by estimate")
     lines.append(f"  {'total':<20}{_size(memory['total']):>12}{available}")
     if "flops" not in program:
         return lines
     if "peak_bytes" in program:
-        lines.append(f"  {'of it at once':<20}{_size(program['peak_bytes']):>12}")
+        lines.append(f"  {'peak at one time':<20}{_size(program['peak_bytes']):>12}")
     lines.append(f"  {'matrix products':<20}{program['flops'] / 1e12:>8.3f} TFLOP")
     lines.append(f"  {'memory traffic':<20}{_size(program['memory_bytes']):>12}")
     lines += [

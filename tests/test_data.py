@@ -341,8 +341,8 @@ def test_what_shares_text_with_a_held_out_dataset_does_not_train(held_out, evalu
     }
     assert not shared_texts(split.train, split.eval)
     assert all("shares text with" in split.why[name] for name in related)
-    assert "no training dataset shares text" in split.promise
-    assert all(name in papers.promise for name in related)
+    assert "no training dataset shares text" in split.guarantee
+    assert all(name in papers.guarantee for name in related)
     papers.check(CATALOGUE, related)
     with pytest.raises(UserError, match="the two share text .*RELATED=paper"):
         split.check(CATALOGUE, related)

@@ -159,7 +159,9 @@ def test_a_new_dataset_is_checked_and_shown_as_the_page_says(ferry):
 
 def test_a_new_dataset_trains_and_is_held_out_as_the_page_says(ferry):
     alone, held_out = commands(section("add_a_dataset.md", "Train on it, or hold it out"))
-    assert "evaluated as unseen: no promise, ferry is not held out" in run([*alone, *SMALL], ferry)
+    assert "evaluated as unseen: not guaranteed: ferry is not held out" in run(
+        [*alone, *SMALL], ferry
+    )
     assert (ferry / "runs/ferry/checkpoints/2").is_dir()
     assert "ferry" in (ferry / "runs/ferry/results.csv").read_text()
     other = ferry / "rows/ag_news_subset"

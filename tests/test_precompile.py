@@ -74,7 +74,8 @@ def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
     assert re.search(r"parameters +\d.* MiB\n +optimizer", result.stdout)
     assert 0 < found["train"]["activations_guess"] <= memory["temporaries"]
     assert (
-        len(re.findall(r"temporaries .*\n +of them activations .* by guess\n", result.stdout)) == 1
+        len(re.findall(r"temporaries .*\n +of these activations .* by estimate\n", result.stdout))
+        == 1
     )
 
 

@@ -57,7 +57,7 @@ HELD_OUT_FORMS = (
 UNSEEN = {
     "cluster": "no training dataset is in their clusters or in a related one",
     "dataset": "they do not train, though others of their clusters do",
-    "nothing": "no promise, they train as well",
+    "nothing": "not unseen: they train as well",
 }
 
 
@@ -105,18 +105,18 @@ class Split:
                 )
 
     @property
-    def promise(self) -> str:
+    def guarantee(self) -> str:
         """Returns what is guaranteed about the evaluated datasets, in words."""
-        promise = UNSEEN[self.unseen]
+        guarantee = UNSEEN[self.unseen]
         if self.overlaps:
             return (
-                f"{promise}, but {', '.join(dict.fromkeys(o.train for o in self.overlaps))} "
+                f"{guarantee}, but {', '.join(dict.fromkeys(o.train for o in self.overlaps))} "
                 f"shares text with them"
             )
         return (
-            f"{promise}; no training dataset shares text with them"
+            f"{guarantee}; no training dataset shares text with them"
             if self._keeps_text_apart()
-            else promise
+            else guarantee
         )
 
     def _keeps_text_apart(self) -> bool:

@@ -92,7 +92,7 @@ class Wording:
     styles: str
 
     def faults(self) -> list[str]:
-        """Returns what is below the bar for every template; dialogues are counted by dataset."""
+        """Returns which rules of all templates it breaks; dialogues are counted by dataset."""
         faults = []
         if self.words > MOST_WORDS:
             faults.append(f"{self.words} words of instruction, more than {MOST_WORDS}")
@@ -184,6 +184,6 @@ def wording_summary(datasets: Iterable[Dataset]) -> str:
     return (
         f"{len(words)} templates; words of instruction: median {statistics.median(words):g}, 90 % "
         f"at most {words[(9 * len(words) - 1) // 10]}, longest {words[-1]}; dialogues: "
-        f"{sum(w.dialogue for w in counted.values())}; below the bar: "
+        f"{sum(w.dialogue for w in counted.values())}; with faults: "
         f"{sum(bool(w.faults()) for w in counted.values())}"
     )

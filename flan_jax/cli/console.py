@@ -42,10 +42,10 @@ def _log_held_out(data: RunData) -> None:
     _log.info("evaluated: %s", ", ".join(data.eval.datasets()) or "-")
     if data.eval.names:
         not_held_out = [name for name in data.eval.names if name not in split.eval]
-        promise = split.promise
+        guarantee = split.guarantee
         if not_held_out:
-            promise = f"no promise, {', '.join(not_held_out)} is not held out"
-        _log.info("evaluated as unseen: %s", promise)
+            guarantee = f"not guaranteed: {', '.join(not_held_out)} is not held out"
+        _log.info("evaluated as unseen: %s", guarantee)
     for reason in dict.fromkeys(split.why.values()):
         dropped = [name for name in split.dropped if split.why[name] == reason]
         _log.info("dropped (%s): %s", reason, ", ".join(dropped))
