@@ -128,7 +128,9 @@ def _parser() -> ArgumentParser:
     )
     add_step_flag(parser)
     parser.add_argument(
-        "--with_optimizer", action="store_true", help="Adafactor's state too (t5x and flan)"
+        "--with_optimizer",
+        action="store_true",
+        help="the optimizer's state too (flan; t5x: that of Adafactor)",
     )
     parser.add_argument(
         "--tokenizer",
@@ -159,6 +161,12 @@ def _select_optimizer(checkpoint: CheckpointReader, flags: argparse.Namespace) -
     elif checkpoint.slots is None:
         raise UserError(
             f"{checkpoint.path} has no optimizer state that fits; leave --with_optimizer out."
+        )
+    elif flags.to == "t5x" and {name.split("/")[0] for name in checkpoint.slots} != set(t5x.SLOTS):
+        raise UserError(
+            f"{checkpoint.path} has the state of another optimizer than Adafactor, and T5X's tree "
+            "of that depends on how its optimizer is composed; leave --with_optimizer out (T5X "
+            "then starts it from zero), or give --to=flan."
         )
 
 

@@ -89,6 +89,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
         run_record.check_same(run.directory, settings)
         base_record.check_settings(run.directory, run.sharded.tuning, run.config.param_dtype)
     resume.check_steps(checkpoints, run.data.config.train_steps)
+    resume.check_optimizer(checkpoints, run.sharded)
     resume.check_base(run.sharded, initial)
     if initial and (is_new or not run.sharded.tuning.is_full):
         check_parameters(run, initial)

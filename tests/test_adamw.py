@@ -10,11 +10,14 @@ import pytest
 from flax import linen as nn
 
 from flan_jax.checkpoints.manager import Checkpoints
+from flan_jax.errors import UserError
 from flan_jax.models import decoder, stacking, t5
 from flan_jax.optim.adamw import adamw
 from flan_jax.optim.lion import lion
+from flan_jax.optim.make import OPTIMIZERS
 from flan_jax.optim.weight_decay import decayed
 from flan_jax.parallel import partitioning
+from flan_jax.training import resume
 from flan_jax.training.state import ShardedState, init_state, unstack
 from flan_jax.training.step import make_train_step
 
@@ -262,6 +265,41 @@ def test_a_resumed_run_is_the_same_to_the_bit(optimizer, tmp_path):
     resumed, last = take(state, 50)
     assert first + last == losses
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+
+def test_a_run_resumes_with_its_own_optimizer_alone(tmp_path):
+    made = {name: run(LLAMA, make(1e-3))[0] for name, make in OPTIMIZERS.items()}
+    for name, sharded in made.items():
+        saved = Checkpoints(tmp_path / name / "checkpoints")
+        for other in made.values():
+            resume.check_optimizer(saved, other)  # nothing is saved yet
+        saved.save(1, unstack(sharded.fresh()))
+        saved.wait()
+        for other_name, other in made.items():
+            if other_name == name:
+                resume.check_optimizer(saved, other)
+                continue
+            says = f"OPTIMIZER='{name}', whose state '{other_name}' .*--gin.OPTIMIZER={name}, or"
+            with pytest.raises(UserError, match=says):
+                resume.check_optimizer(saved, other)
+        saved.close()
+
+
+def test_moments_may_have_another_dtype_after_a_restart(tmp_path):
+    sharded, take = run(LLAMA, adamw(1e-2, moment_dtype="float32"))
+    state, _ = take(sharded.fresh(), 2)
+    saved = Checkpoints(tmp_path)
+    saved.save(2, unstack(state))
+    saved.wait()
+    other, take = run(LLAMA, adamw(1e-2, moment_dtype="bfloat16", schedule="linear", clip_norm=1.0))
+    restored = other.stack(saved.restore(other.on_disk()))
+    saved.close()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.bfloat16)),
+        restored["opt_state"].mu,
+        state["opt_state"].mu,
+    )
+    assert np.isfinite(take(restored, 2)[1]).all()
 
 
 @pytest.mark.devices

@@ -31,6 +31,8 @@ from flan_jax.models import decoder, stacking, t5
 from flan_jax.models.architectures import architecture_of, model_fields
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.optim import adafactor as optimizer
+from flan_jax.optim.adamw import adamw
+from flan_jax.optim.lion import lion
 from flan_jax.parallel import partitioning
 from support import golden
 from support.converting import convert, our_logits
@@ -117,6 +119,31 @@ def test_a_run_resumes_from_a_converted_checkpoint_with_its_optimizer(tmp_path):
 
     again = manager.Checkpoints(tmp_path / "again/checkpoints")
     assert again.latest_step() == 5
+    restored = again.restore(jax.eval_shape(lambda: tree))
+    again.close()
+    for name, value in golden.named(tree).items():
+        np.testing.assert_array_equal(golden.named(restored)[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("make", [adamw, lion])
+def test_the_state_of_other_optimizers_stays_in_our_form(tmp_path, capsys, make):
+    params = traverse_util.unflatten_dict(small_arrays(), sep="/")
+    adam = make(1e-3, moment_dtype="bfloat16")
+    state = adam.init(params)
+    _, state = jax.jit(adam.update)(jax.tree.map(np.cos, params), state, params)
+    tree = {"params": params, "opt_state": state, "step": np.int32(1)}
+    run = manager.Checkpoints(tmp_path / "run/checkpoints")
+    run.save(1, tree)
+    run.close()
+    arguments = ["convert", "--from=flan", f"--input={tmp_path}/run", f"--output={tmp_path}/t5x"]
+    assert dispatch.main([*arguments, "--to=t5x", "--with_optimizer"]) == 2
+    said = capsys.readouterr().err
+    assert "the state of another optimizer than Adafactor" in said and "give --to=flan" in said
+    convert("flan", "t5x", tmp_path / "run", tmp_path / "t5x")
+    assert t5x.open_t5x(tmp_path / "t5x/checkpoint_1").slots is None
+
+    convert("flan", "flan", tmp_path / "run", tmp_path / "again", "--with_optimizer")
+    again = manager.Checkpoints(tmp_path / "again/checkpoints")
     restored = again.restore(jax.eval_shape(lambda: tree))
     again.close()
     for name, value in golden.named(tree).items():

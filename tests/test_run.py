@@ -412,6 +412,23 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
         run_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
 
 
+def test_another_optimizer_is_not_resumed_by_mistake(finished, cache):
+    config = (finished / "config.gin").read_text()
+    arguments = ("--gin.TRAIN_STEPS=8", "--gin.OPTIMIZER=adamw")
+    gin_file = str(finished / "config.gin")
+    result = run_here(command("train", cache, finished, *arguments, gin_file=gin_file))
+    assert (
+        result.returncode == 2
+        and (
+            f"MODEL_DIR '{finished}' holds a run with OPTIMIZER='adafactor', whose state 'adamw' "
+            "cannot continue; resume it with --gin.OPTIMIZER=adafactor, or begin another run from "
+            f"its parameters: --gin.INITIAL_CHECKPOINT_PATH={finished} with another MODEL_DIR."
+        )
+        in result.stderr
+    )
+    assert "packing" not in result.stdout and (finished / "config.gin").read_text() == config
+
+
 def test_a_damaged_mixture_json_is_a_clear_error_message(tmp_path):
     (tmp_path / "mixture.json").write_text('{"seed": 0, "ca')
     with pytest.raises(

@@ -129,6 +129,18 @@ class Checkpoints:
         """Returns the last step that is saved, or None."""
         return self._manager.latest_step()
 
+    def state_names(self) -> list[str]:
+        """Returns the names of the latest step's arrays that are no parameters.
+
+        The list is empty without a step, or if the step cannot be read: `restore` says so.
+        """
+        step = self.latest_step()
+        try:
+            directory = pathlib.Path(self.directory) / str(step) / "state"
+            return [] if step is None else orbax_files.tree_names(directory)
+        except UserError:
+            return []
+
     def restore(self, abstract_tree: dict[str, Any]) -> dict[str, Any]:
         """Returns the tree of the latest step, with shapes and shardings of `abstract_tree`.
 

@@ -61,8 +61,9 @@ class CheckpointReader:
         `encoder/layers_0/attention/query/kernel`.
       config: the model's `T5Config` or `DecoderConfig`; None until `open_checkpoint` infers it,
         for formats without one.
-      slots: Adafactor's, by `v/<parameter>`, `v_row/<parameter>` and `v_col/<parameter>`; None if
-        there are none.
+      slots: of the optimizer, such as Adafactor's by `v/<parameter>`, `v_row/<parameter>` and
+        `v_col/<parameter>`, or AdamW's by `mu/<parameter>` and `nu/<parameter>`; None if there are
+        none.
       tokenizer: the files of its tokenizer, by name; empty until a caller adds them.
       notes: facts for the user, one sentence each.
     """

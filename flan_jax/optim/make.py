@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import gin
+import jax
+import jax.numpy as jnp
 import optax
 
 from flan_jax.config.checks import check_settings
@@ -39,3 +41,12 @@ def make_optimizer(
     """
     check_settings("Optimizer", make_optimizer, {"name": name})
     return OPTIMIZERS[name]()
+
+
+def optimizer_of(fields: set[str]) -> str | None:
+    """Returns the name of the optimizer whose state has these fields, None if there is none."""
+    param = {"kernel": jax.ShapeDtypeStruct((1, 1), jnp.float32)}
+    for name, make in OPTIMIZERS.items():
+        if set(jax.eval_shape(make().init, param)._fields) == fields:
+            return name
+    return None

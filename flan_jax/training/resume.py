@@ -13,6 +13,7 @@ from typing import Any
 
 from flan_jax.checkpoints.manager import Checkpoints
 from flan_jax.errors import UserError
+from flan_jax.optim.make import optimizer_of
 from flan_jax.training.state import ShardedState, State
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,29 @@ def check_base(sharded: ShardedState, initial_checkpoint_path: str | None) -> No
             "none is given; add --gin.INITIAL_CHECKPOINT_PATH=PATH (a run, or a checkpoint of T5X, "
             "Hugging Face or GGUF)."
         )
+
+
+def check_optimizer(checkpoints: Checkpoints, sharded: ShardedState) -> None:
+    """Checks that the latest checkpoint has the state of the optimizer of the run.
+
+    Raises:
+      UserError: if it has that of another one.
+    """
+    names = [name.split("/") for name in checkpoints.state_names()]
+    saved = {name[1] for name in names if name[0] == "opt_state" and len(name) > 1}
+    expected = set(sharded.abstract["opt_state"]._fields)
+    if not saved or saved == expected:
+        return
+    before = optimizer_of(saved)
+    if before is None:
+        return  # not by this version: `restore` lists what is missing
+    run = checkpoints.directory.parent
+    raise UserError(
+        f"MODEL_DIR {str(run)!r} holds a run with OPTIMIZER={before!r}, whose state "
+        f"{optimizer_of(expected)!r} cannot continue; resume it with --gin.OPTIMIZER={before}, or "
+        f"begin another run from its parameters: --gin.INITIAL_CHECKPOINT_PATH={run} with another "
+        "MODEL_DIR."
+    )
 
 
 def restore_or_initialize(

@@ -36,25 +36,37 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
     metadata = tree_metadata(directory)
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     tensors = {}
+    arrays = _arrays(directory, metadata)
     with readable(directory / _METADATA):
-        entries = [
-            (
-                [str(key["key"]) for key in entry["key_metadata"]],
-                entry["value_metadata"]["value_type"],
-            )
-            for entry in metadata["tree_metadata"].values()
-        ]
         in_one_database = bool(metadata["use_ocdbt"])
     zarr_chunks.check_tree(directory, metadata)
-    for keys, kind in entries:
-        if kind not in ("None", "Dict", "Tuple", "List"):
-            store = _store(directory, ".".join(keys), in_one_database)
-            with readable(f"{directory}/{'.'.join(keys)}"):
-                tensors["/".join(keys)] = open_array(store, driver)
+    for keys in arrays:
+        store = _store(directory, ".".join(keys), in_one_database)
+        with readable(f"{directory}/{'.'.join(keys)}"):
+            tensors["/".join(keys)] = open_array(store, driver)
     zarr_chunks.check_sizes(
         (math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), directory
     )
     return tensors
+
+
+def tree_names(directory: pathlib.Path) -> list[str]:
+    """Returns the names of the arrays that `open_tree` returns, without opening them.
+
+    Raises:
+      UserError: if there is no tree of Orbax in `directory`.
+    """
+    return ["/".join(keys) for keys in _arrays(directory, tree_metadata(directory))]
+
+
+def _arrays(directory: pathlib.Path, metadata: dict[str, Any]) -> list[list[str]]:
+    """Returns the keys that lead to each array."""
+    with readable(directory / _METADATA):
+        return [
+            [str(key["key"]) for key in entry["key_metadata"]]
+            for entry in metadata["tree_metadata"].values()
+            if entry["value_metadata"]["value_type"] not in ("None", "Dict", "Tuple", "List")
+        ]
 
 
 def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:

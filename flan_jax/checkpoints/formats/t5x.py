@@ -29,7 +29,7 @@ from flan_jax.storage.paths import inside
 
 _VERSION = 3
 _COMPRESSOR = {"id": "gzip", "level": 1}
-_SLOTS = ("v", "v_row", "v_col")
+SLOTS = ("v", "v_row", "v_col")  # of Adafactor
 
 
 def is_t5x(path: pathlib.Path) -> bool:
@@ -90,7 +90,8 @@ def write_t5x(
 
     Args:
       directory: it exists.
-      checkpoint: the model; optimizer slots, where it has them, are written in float32.
+      checkpoint: the model; optimizer slots, where it has them, are Adafactor's, and are written
+        in float32.
       dtype: of the parameters; None keeps theirs.
       progress: called with the name of each parameter.
     """
@@ -102,7 +103,7 @@ def write_t5x(
         )
         progress(name)
     for name in checkpoint.tensors if checkpoint.slots is not None else ():
-        slots = {slot: checkpoint.slots[f"{slot}/{name}"].read() for slot in _SLOTS}
+        slots = {slot: checkpoint.slots[f"{slot}/{name}"].read() for slot in SLOTS}
         for slot, value in {"m": np.zeros(1, np.float32), **slots}.items():
             inline = slot != "v" or value.shape == (1,)
             key = ("state", "param_states", *name.split("/"), slot)
@@ -159,7 +160,7 @@ def _open(path: pathlib.Path) -> tuple[int, dict[str, Tensor], dict[str, Tensor]
     slots = {}
     for name, tensor in flat.items():
         parameter, _, slot = name.removeprefix("state/param_states/").rpartition("/")
-        if name.startswith("state/param_states/") and slot in _SLOTS:
+        if name.startswith("state/param_states/") and slot in SLOTS:
             slots[f"{slot}/{parameter}"] = tensor
     with readable(path):
         step = int(flat["state/step"].read().item())
