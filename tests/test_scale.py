@@ -20,6 +20,8 @@ from flan_jax.models.decoder import DecoderConfig, DecoderLM
 from flan_jax.models.flops import model_flops
 from flan_jax.models.t5 import T5, T5Config
 from flan_jax.optim.adafactor import adafactor
+from flan_jax.optim.adamw import adamw
+from flan_jax.optim.lion import lion
 from flan_jax.parallel import hardware, partitioning
 from flan_jax.parallel.hardware import CHIPS, GIB, peak_flops
 from flan_jax.planning import compiled as programs
@@ -428,11 +430,12 @@ def test_a_program_that_is_too_large_says_how_large():
 # --------------------------------------------------------------------------------------------------
 
 
-def job(config, batch_size: int, **train) -> programs.Job:
+def job(config, batch_size: int, optimizer=None, **train) -> programs.Job:
     architecture = "decoder" if isinstance(config, DecoderConfig) else "t5"
     model = (DecoderLM if architecture == "decoder" else T5)(config)
+    optimizer = optimizer or adafactor()
     return programs.Job(
-        model, adafactor(), TrainConfig(**train), architecture, batch_size, (1024, 256)
+        model, optimizer, TrainConfig(**train), architecture, batch_size, (1024, 256)
     )
 
 
@@ -493,6 +496,43 @@ def test_the_memory_guessed_is_near_what_the_compiler_took(
         / GIB
     )
     assert 0.88 < compiled / guessed < mesh_search._ROOM
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_each"),
+    [
+        (adamw(1e-3), 8),
+        (adamw(1e-3, moment_dtype="bfloat16"), 6),
+        (lion(1e-3), 4),
+        (adafactor(), 0.02),
+    ],
+    ids=["adamw", "adamw, bfloat16", "lion", "adafactor"],
+)
+def test_the_memory_of_an_optimizer_is_that_of_its_state(optimizer, bytes_each):
+    xxl = job(dataclasses.replace(XXL, remat="full"), 256, optimizer)
+    parameters = 4 * 1024**3 * 10.35  # 41.4 GiB in float32
+    shape = {"data": 2, "fsdp": 16, "model": 4}
+    choice = programs.Choice(shape, "full", 1)
+    found = mesh_search.estimate(xxl, CHIPS["v5p"], choice).memory
+    assert found["parameters"] == pytest.approx(parameters / 64, rel=0.02)
+    if bytes_each >= 1:
+        assert found["optimizer"] / found["parameters"] == pytest.approx(bytes_each / 4, rel=0.01)
+        mesh, why = mesh_search.mesh_of(dataclasses.replace(xxl, config=AUTO), square(8).devices)
+        state = bytes_each / 4 * found["parameters"] * 64 / GIB
+        assert f"and the optimizer's state ({state:.1f} GiB) lie over" in why
+    else:  # its factors are whole on every device
+        assert found["optimizer"] < bytes_each * found["parameters"] / 4 * 64
+
+
+AUTO = TrainConfig(mesh="auto")
+
+
+def test_what_fits_with_adafactor_alone_is_said():
+    large = dataclasses.replace(LARGE, remat="full")
+    mesh_search.mesh_of(job(large, 8, mesh="auto"), square(8).devices)
+    says = r"or --gin.OPTIMIZER=adafactor \(the state of this optimizer takes 1026.0 GiB\)\."
+    with pytest.raises(UserError, match=says):
+        mesh_search.mesh_of(job(large, 8, adamw(1e-3), mesh="auto"), square(8).devices)
 
 
 def test_a_small_model_is_not_split_and_computes_nothing_again():

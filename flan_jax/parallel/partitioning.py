@@ -148,15 +148,25 @@ def state_shardings(abstract_boxed_tree: Any, mesh: Mesh) -> Any:
     def sharding(path: tuple, leaf: Any) -> NamedSharding:
         if not is_box(leaf):
             return NamedSharding(mesh, PartitionSpec())
-        names = leaf.names
-        spec = nn.logical_to_mesh_axes(names, LOGICAL_RULES)
-        _check_divides(path_name(path), leaf.value.shape, names, spec, mesh)
-        is_small = (
-            len([name for name in names if name != "layers"]) < 2 or "relpos_buckets" in names
-        )
-        return NamedSharding(mesh, PartitionSpec() if is_small else spec)
+        spec = nn.logical_to_mesh_axes(leaf.names, LOGICAL_RULES)
+        _check_divides(path_name(path), leaf.value.shape, leaf.names, spec, mesh)
+        return NamedSharding(mesh, PartitionSpec() if _is_small(leaf) else spec)
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_boxed_tree, is_leaf=is_box)
+
+
+def bytes_by_mesh_axes(abstract_boxed_tree: Any) -> dict[tuple[str, ...], int]:
+    """Returns the bytes of the leaves that `state_shardings` splits over the same mesh axes.
+
+    On a mesh a device holds the sum of these, each divided by the sizes of its axes.
+    """
+    sums: dict[tuple[str, ...], int] = {}
+    for leaf in jax.tree.leaves(abstract_boxed_tree, is_leaf=_is_box):
+        spec = nn.logical_to_mesh_axes(leaf.names, LOGICAL_RULES) if _is_box(leaf) else ()
+        value = leaf.value if _is_box(leaf) else leaf
+        axes = () if _is_box(leaf) and _is_small(leaf) else tuple(filter(None, spec))
+        sums[axes] = sums.get(axes, 0) + math.prod(value.shape) * value.dtype.itemsize
+    return sums
 
 
 def with_shardings(abstract_tree: Any, shardings: Any) -> Any:
@@ -186,6 +196,10 @@ def unbox(tree: Any) -> Any:
 def is_box(leaf: Any) -> bool:
     """Returns whether a node of a tree is an array boxed with its logical axes."""
     return isinstance(leaf, nn.LogicallyPartitioned)
+
+
+def _is_small(box: nn.LogicallyPartitioned) -> bool:
+    return len(set(box.names) - {"layers"}) < 2 or "relpos_buckets" in box.names
 
 
 def _check_divides(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import time
@@ -20,7 +21,7 @@ from flan_jax.planning import roofline
 from flan_jax.planning.hlo_costs import read_costs
 from flan_jax.planning.topology import Slice
 from flan_jax.training.compile import lower_eval_step, lower_train_step
-from flan_jax.training.state import ShardedState
+from flan_jax.training.state import ShardedState, init_state
 
 # XLA's messages about a program that is too large: what it holds at once, its arguments included,
 # and what the device has.
@@ -79,6 +80,20 @@ class Job:
     def flops(self) -> float:
         """FLOPs of a training step on all devices; see `model_flops`."""
         return model_flops(self.model.config, self.batch_size, *self.lengths)
+
+    def optimizer_bytes(self, mesh: dict[str, int]) -> float:
+        """Returns the bytes of the optimizer's state on each device of a mesh of these sizes."""
+        return sum(
+            size / math.prod(mesh[axis] for axis in axes)
+            for axes, size in self._optimizer_bytes.items()
+        )
+
+    @functools.cached_property
+    def _optimizer_bytes(self) -> dict[tuple[str, ...], int]:
+        """The bytes of the optimizer's state, by the mesh axes that split it."""
+        shapes = make_layout(self.architecture, *self.lengths, 0).shapes(1)
+        init = init_state(self.model, self.optimizer, shapes, 0, self.config.param_dtype)
+        return partitioning.bytes_by_mesh_axes(jax.eval_shape(init)["opt_state"])
 
     def compile(self, where: Slice, choice: Choice) -> dict[str, Any]:
         """Compiles the training step for a slice, and returns the record that `--json` writes.

@@ -1,11 +1,11 @@
 """The search for a mesh: estimates of memory and time that cost nothing, and their order.
 
-The estimates count what is large (state, gradients, kept activations, gathered weights; products
-and collectives), to rank and to prune; `flan-jax precompile --fit` compiles the first few and
-believes the compiler. Of 89 programs that libtpu 0.0.42 compiled (T5 small to XXL, decoders 422M to
-137B, on v3, v4, v5e, v5p), the 27 that took more than 70 % of a device took 0.89 to 1.13 of the
-memory estimated. Half of the times were 0.9 to 1.3 of those estimated; of few rows on v5e they were
-two to three times as long, and more.
+The estimates count what is large (parameters, the optimizer's state, gradients, kept activations,
+gathered weights; products and collectives), to rank and to prune; `flan-jax precompile --fit`
+compiles the first few and believes the compiler. Of 89 programs that libtpu 0.0.42 compiled (T5
+small to XXL, decoders 422M to 137B, with Adafactor, on v3, v4, v5e, v5p), the 27 that took more
+than 70 % of a device took 0.89 to 1.13 of the memory estimated. Half of the times were 0.9 to 1.3
+of those estimated; of few rows on v5e they were two to three times as long, and more.
 """
 
 from __future__ import annotations
@@ -160,12 +160,21 @@ class NothingFits(UserError):
 
 def nothing_fits(job: Job, devices: int, microbatches: int = 1) -> NothingFits:
     """Returns the error that says why no mesh will do."""
+    model = _Model.from_config(job.model.config)
     if any(divides(job, mesh, microbatches) for mesh in _meshes(job, devices)):
+        moments = _whole_optimizer_bytes(job)
+        # Adafactor's are far below a byte for each parameter.
+        slice_or_optimizer = (
+            f"a larger slice or --gin.OPTIMIZER=adafactor (the state of this optimizer takes "
+            f"{moments / GIB:.1f} GiB)"
+            if moments > model.parameters
+            else "or a larger slice"
+        )
         return NothingFits(
             f"no mesh of {devices} devices could hold this model and a batch of {job.batch_size} "
-            "rows; give a smaller --gin.BATCH_SIZE, more remat or microbatches, or a larger slice."
+            "rows; give a smaller --gin.BATCH_SIZE, more remat or microbatches, "
+            f"{slice_or_optimizer}."
         )
-    model = _Model.from_config(job.model.config)
     widest = max(tensor for tensor in _divisors(devices) if model.divides(1, tensor))
     rows = devices // widest * microbatches
     return NothingFits(
@@ -198,18 +207,24 @@ def _ranked(
     )
 
 
+def _whole_optimizer_bytes(job: Job) -> float:
+    return job.optimizer_bytes({"data": 1, "fsdp": 1, "model": 1})
+
+
 def explain(candidate: Candidate, job: Job) -> str:
     """Returns why a candidate has its mesh, in a sentence."""
     choice, mesh = candidate.choice, candidate.choice.mesh
     state = _Model.from_config(job.model.config).parameters * 4 / GIB
+    moments = _whole_optimizer_bytes(job) / GIB
     replicas, shards = mesh["data"] * mesh["fsdp"], mesh["fsdp"] * mesh["model"]
     why = [
         (
-            f"the float32 parameters ({state:.1f} GiB) and their gradients lie over fsdp x model = "
-            f"{shards} devices"
+            f"the float32 parameters ({state:.1f} GiB), their gradients and the optimizer's state "
+            f"({moments:.1f} GiB) lie over fsdp x model = {shards} devices"
         )
         if shards > 1
-        else f"every device holds the float32 parameters ({state:.1f} GiB)"
+        else f"every device holds the float32 parameters ({state:.1f} GiB) and the optimizer's "
+        f"state ({moments:.1f} GiB)"
     ]
     if mesh["model"] > 1:
         why.append(
@@ -278,6 +293,7 @@ def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
     layer = m.parameters / m.layers / tensor
     return {
         "parameters": shard * stored,
+        "optimizer": job.optimizer_bytes(choice.mesh),
         # Taken in float32 (and twice more where microbatches are summed), beside a cast of the
         # parameters.
         "gradients": shard
