@@ -18,7 +18,7 @@ from flan_jax.optim.make import OPTIMIZERS
 from flan_jax.optim.weight_decay import decayed
 from flan_jax.parallel import partitioning
 from flan_jax.training import resume
-from flan_jax.training.state import ShardedState, init_state, unstack
+from flan_jax.training.state import ShardedState, init_params, unstack
 from flan_jax.training.step import make_train_step
 
 T5 = t5.T5Config(256, 32, 2, 16, 64, 2, 2, dropout_rate=0.0, dtype="float32")
@@ -53,8 +53,7 @@ def make_batch(config, rows: int = 8, length: int = 16) -> dict[str, np.ndarray]
 def abstract_params(config):
     """Returns the boxed shapes of a model's parameters."""
     shapes = {name: (1, 16) for name in make_batch(config)}
-    init = init_state(make_model(config), optax.sgd(0.1), shapes, 0)
-    return jax.eval_shape(init)["params"]
+    return jax.eval_shape(lambda: init_params(make_model(config), shapes, 0))
 
 
 def random_like(tree, seed: int, dtype="float32"):
@@ -222,7 +221,7 @@ def run(config, optimizer, mesh=None, param_dtype: str = "float32"):
         values = []
         with partitioning.use_mesh(mesh):
             for _ in range(steps):
-                state, metrics = jitted(state, batch)
+                state, metrics = jitted(state, {}, batch)
                 values.append(float(metrics["loss"]))
         return state, values
 

@@ -4,9 +4,11 @@ from typing import Any
 
 import jax
 
+from flan_jax.models.adapters import LORA_A, LORA_B, PROMPT
+
 # The last part of a parameter's name says what it is. Shapes do not: the norm scales of stacked
 # layers are matrices [N, D]. All others (scale, bias, rel_embedding, ...) do not decay.
-DECAYED = frozenset({"kernel", "embedding", "lora_a", "lora_b", "prompt"})
+DECAYED = frozenset({"kernel", "embedding", LORA_A, LORA_B, PROMPT})
 
 
 def decays(path: tuple) -> bool:

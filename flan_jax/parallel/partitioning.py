@@ -161,10 +161,10 @@ def bytes_by_mesh_axes(abstract_boxed_tree: Any) -> dict[tuple[str, ...], int]:
     On a mesh a device holds the sum of these, each divided by the sizes of its axes.
     """
     sums: dict[tuple[str, ...], int] = {}
-    for leaf in jax.tree.leaves(abstract_boxed_tree, is_leaf=_is_box):
-        spec = nn.logical_to_mesh_axes(leaf.names, LOGICAL_RULES) if _is_box(leaf) else ()
-        value = leaf.value if _is_box(leaf) else leaf
-        axes = () if _is_box(leaf) and _is_small(leaf) else tuple(filter(None, spec))
+    for leaf in jax.tree.leaves(abstract_boxed_tree, is_leaf=is_box):
+        spec = nn.logical_to_mesh_axes(leaf.names, LOGICAL_RULES) if is_box(leaf) else ()
+        value = leaf.value if is_box(leaf) else leaf
+        axes = () if is_box(leaf) and _is_small(leaf) else tuple(filter(None, spec))
         sums[axes] = sums.get(axes, 0) + math.prod(value.shape) * value.dtype.itemsize
     return sums
 

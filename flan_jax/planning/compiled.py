@@ -21,7 +21,7 @@ from flan_jax.planning import roofline
 from flan_jax.planning.hlo_costs import read_costs
 from flan_jax.planning.topology import Slice
 from flan_jax.training.compile import lower_eval_step, lower_train_step
-from flan_jax.training.state import ShardedState, init_state
+from flan_jax.training.state import ShardedState, init_params
 
 # XLA's messages about a program that is too large: what it holds at once, its arguments included,
 # and what the device has.
@@ -92,8 +92,8 @@ class Job:
     def _optimizer_bytes(self) -> dict[tuple[str, ...], int]:
         """The bytes of the optimizer's state, by the mesh axes that split it."""
         shapes = make_layout(self.architecture, *self.lengths, 0).shapes(1)
-        init = init_state(self.model, self.optimizer, shapes, 0, self.config.param_dtype)
-        return partitioning.bytes_by_mesh_axes(jax.eval_shape(init)["opt_state"])
+        params = jax.eval_shape(lambda: init_params(self.model, shapes, 0, self.config.param_dtype))
+        return partitioning.bytes_by_mesh_axes(jax.eval_shape(self.optimizer.init, params))
 
     def compile(self, where: Slice, choice: Choice) -> dict[str, Any]:
         """Compiles the training step for a slice, and returns the record that `--json` writes.
