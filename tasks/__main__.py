@@ -398,7 +398,7 @@ def _split(flags: argparse.Namespace) -> None:
             print(f"  {name:<36}{CATALOGUE[name].cluster:<40}{split.why.get(name, '')}".rstrip())
     if split.eval:
         print("\n".join(describe(split.related, split.overlaps)))
-        print(f"evaluated as unseen: {split.promise}")
+        print(f"evaluated as unseen: {split.guarantee}")
 
 
 def _split_json(split: Split) -> str:
