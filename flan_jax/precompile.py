@@ -140,6 +140,7 @@ def configured(simulated: bool) -> Job:
     from flan_jax.data.vocabulary import load_vocabulary, padded_size
     from flan_jax.models.architectures import ARCHITECTURES, make_model
     from flan_jax.optim.make import make_optimizer
+    from flan_jax.peft.config import PeftConfig
     from flan_jax.planning.compiled import Job
     from flan_jax.training.config import TrainConfig
 
@@ -150,7 +151,15 @@ def configured(simulated: bool) -> Job:
             gin.bind_parameter(f"{name}.dtype", "bfloat16")
     rows = train.embedding_rows or padded_size(load_vocabulary(data.vocabulary, data.architecture))
     model = make_model(data.architecture, rows)
-    return Job(model, make_optimizer(), train, data.architecture, data.batch_size, data.lengths())
+    return Job(
+        model,
+        make_optimizer(),
+        train,
+        data.architecture,
+        data.batch_size,
+        data.lengths(),
+        PeftConfig(),
+    )
 
 
 def chosen(job: Job, where: Slice) -> Choice:
@@ -262,7 +271,7 @@ def _summary(record: dict[str, Any], estimate: float) -> str:
     verdict = {True: "fits, ", False: "too large, ", None: ""}[record["fits"]]
     return (
         f"  {mesh}, remat {record['remat']}, {record['microbatches']} microbatches: "
-        f"{verdict}{_size(total)} a device, {step} (guessed {estimate:.3f} s)"
+        f"{verdict}{_size(total)} a device, {step} (estimated {estimate:.3f} s)"
     )
 
 
@@ -270,8 +279,11 @@ def describe(record: dict[str, Any]) -> str:
     """Returns a record as the lines that are printed."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in record["mesh"].items())
     lengths = " + ".join(map(str, record["lengths"]))
+    trained = record["trained_parameters"]
+    is_part = trained != record["parameters"]
+    tuned = f", frozen, and {trained:,} that train" if is_part else ""
     lines = [
-        f"{record['size'] or 'model'}: {record['parameters']:,} parameters "
+        f"{record['size'] or 'model'}: {record['parameters']:,} parameters{tuned} "
         f"({record['param_dtype']}), {record['dtype']} compute; {record['batch_size']} rows of "
         f"{lengths} tokens",
         f"{record['topology']}: {record['devices']} devices ({record['chip']}), mesh {mesh}, remat "

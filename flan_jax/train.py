@@ -252,7 +252,12 @@ def _open_log(run: RunSetup, begin: int) -> MetricsLog:
     from flan_jax.training.metrics_log import MetricsLog, Work
 
     config = run.data.config
-    flops = model_flops(run.model.config, config.batch_size, *config.lengths())
+    flops = model_flops(
+        run.model.config,
+        config.batch_size,
+        *config.lengths(),
+        is_frozen=not run.sharded.tuning.is_full,
+    )
     return MetricsLog(
         run.directory,
         begin,

@@ -183,11 +183,20 @@ def _build_mesh(
     import jax
 
     from flan_jax.parallel import partitioning
+    from flan_jax.peft.config import PeftConfig
     from flan_jax.planning import mesh_search
     from flan_jax.planning.compiled import Job
 
     architecture, batch_size = data.config.architecture, data.config.batch_size
-    job = Job(model, optimizer, config, architecture, batch_size, data.config.lengths())
+    job = Job(
+        model,
+        optimizer,
+        config,
+        architecture,
+        batch_size,
+        data.config.lengths(),
+        PeftConfig(),
+    )
     shape, why = mesh_search.mesh_of(job, jax.devices())
     mesh = partitioning.make_mesh(shape)
     _log.info(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 
-def model_flops(config: Any, batch_size: int, input_length: int, target_length: int) -> float:
+def model_flops(
+    config: Any, batch_size: int, input_length: int, target_length: int, is_frozen: bool = False
+) -> float:
     """Returns the FLOPs of a training step: forward once, backward twice, nothing computed again.
 
     Two for each multiplication with a parameter, on every position of the packed rows (padding
@@ -18,7 +20,10 @@ def model_flops(config: Any, batch_size: int, input_length: int, target_length: 
       batch_size: rows, B.
       input_length: tokens of inputs in a row, S.
       target_length: tokens of targets in a row, T.
+      is_frozen: whether the parameters do not train, so that their gradients are not computed: two
+        thirds for each multiplication with one. What is added to them is not counted.
     """
+    passes = 2.0 if is_frozen else 3.0  # over a product with a parameter; of attention always 3
     c, source, target = config, batch_size * input_length, batch_size * target_length
     heads, gates = c.num_heads * c.head_dim, len(c.mlp_activations)
     feed_forward = 2 * (gates + 1) * c.emb_dim * c.mlp_dim
@@ -26,13 +31,15 @@ def model_flops(config: Any, batch_size: int, input_length: int, target_length: 
     if hasattr(c, "num_layers"):
         length = input_length + target_length
         projections = 2 * c.emb_dim * (2 * heads + 2 * c.kv_heads * c.head_dim)
-        layer = projections + feed_forward + 4 * length * heads
-        return 3.0 * (source + target) * (c.num_layers * layer + logits)
-    encoder = 8 * c.emb_dim * heads + feed_forward + 4 * input_length * heads
+        matrices = c.num_layers * (projections + feed_forward) + logits
+        attention = c.num_layers * 4 * length * heads
+        return (source + target) * (passes * matrices + 3.0 * attention)
+    encoder = 8 * c.emb_dim * heads + feed_forward
     # Self-attention, and the queries and the output of the attention to the encoder.
-    decoder = 12 * c.emb_dim * heads + feed_forward + 4 * (input_length + target_length) * heads
+    decoder = 12 * c.emb_dim * heads + feed_forward
     encoded = 4 * c.emb_dim * heads
-    return 3.0 * (
-        source * (c.num_encoder_layers * encoder + c.num_decoder_layers * encoded)
-        + target * (c.num_decoder_layers * decoder + logits)
-    )
+    matrices = source * (c.num_encoder_layers * encoder + c.num_decoder_layers * encoded)
+    matrices += target * (c.num_decoder_layers * decoder + logits)
+    attention = source * c.num_encoder_layers * 4 * input_length * heads
+    attention += target * c.num_decoder_layers * 4 * (input_length + target_length) * heads
+    return passes * matrices + 3.0 * attention

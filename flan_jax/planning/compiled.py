@@ -17,11 +17,13 @@ from flan_jax.data.layout import make_layout
 from flan_jax.models.flops import model_flops
 from flan_jax.parallel import partitioning
 from flan_jax.parallel.hardware import GIB
+from flan_jax.peft.config import PeftConfig
+from flan_jax.peft.tuning import Tuning
 from flan_jax.planning import roofline
 from flan_jax.planning.hlo_costs import read_costs
 from flan_jax.planning.topology import Slice
 from flan_jax.training.compile import lower_eval_step, lower_train_step
-from flan_jax.training.state import ShardedState, init_params
+from flan_jax.training.state import ShardedState, init_params, init_state
 
 # XLA's messages about a program that is too large: what it holds at once, its arguments included,
 # and what the device has.
@@ -67,6 +69,7 @@ class Job:
       model: of any remat; the choice says which.
       config: the `TrainConfig`; its mesh, microbatches and loss_chunks give way to the choice.
       lengths: (S, T).
+      peft: what is tuned; all parameters without a method.
     """
 
     model: nn.Module
@@ -75,25 +78,38 @@ class Job:
     architecture: str
     batch_size: int
     lengths: tuple[int, int]
+    peft: PeftConfig = PeftConfig(method=None)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the parameters of the model do not train, but arrays that are added to them."""
+        return self.peft.method is not None
 
     @property
     def flops(self) -> float:
         """FLOPs of a training step on all devices; see `model_flops`."""
-        return model_flops(self.model.config, self.batch_size, *self.lengths)
+        return model_flops(
+            self.model.config, self.batch_size, *self.lengths, is_frozen=self.is_frozen
+        )
 
     def optimizer_bytes(self, mesh: dict[str, int]) -> float:
         """Returns the bytes of the optimizer's state on each device of a mesh of these sizes."""
-        return sum(
-            size / math.prod(mesh[axis] for axis in axes)
-            for axes, size in self._optimizer_bytes.items()
-        )
+        return _on_a_device(self._bytes["opt_state"], mesh)
+
+    def trained_bytes(self, mesh: dict[str, int]) -> float:
+        """Returns the bytes of what trains on each device of a mesh of these sizes."""
+        return _on_a_device(self._bytes["params"], mesh)
 
     @functools.cached_property
-    def _optimizer_bytes(self) -> dict[tuple[str, ...], int]:
-        """The bytes of the optimizer's state, by the mesh axes that split it."""
+    def _bytes(self) -> dict[str, dict[tuple[str, ...], int]]:
+        """The bytes of what trains and of the optimizer's state, by the axes that split them."""
         shapes = make_layout(self.architecture, *self.lengths, 0).shapes(1)
-        params = jax.eval_shape(lambda: init_params(self.model, shapes, 0, self.config.param_dtype))
-        return partitioning.bytes_by_mesh_axes(jax.eval_shape(self.optimizer.init, params))
+        base = jax.eval_shape(lambda: init_params(self.model, shapes, 0, self.config.param_dtype))
+        tuning = Tuning(self.peft, base)
+        state = jax.eval_shape(lambda base: init_state(tuning.fresh(base, 0), self.optimizer), base)
+        return {
+            name: partitioning.bytes_by_mesh_axes(state[name]) for name in ("params", "opt_state")
+        }
 
     def compile(self, where: Slice, choice: Choice) -> dict[str, Any]:
         """Compiles the training step for a slice, and returns the record that `--json` writes.
@@ -132,15 +148,18 @@ class Job:
         model = type(self.model)(dataclasses.replace(self.model.config, remat=choice.remat))
         layout = make_layout(self.architecture, *self.lengths, 0)
         sharded = ShardedState(
-            model, self.optimizer, mesh, layout.shapes(1), config.seed, config.param_dtype
+            model,
+            self.optimizer,
+            mesh,
+            layout.shapes(1),
+            config.seed,
+            config.param_dtype,
+            self.peft,
         )
         return model, config, sharded, layout.shapes(self.batch_size)
 
     def _about(self, where: Slice, choice: Choice, sharded: ShardedState) -> dict[str, Any]:
-        count = sum(
-            math.prod(leaf.shape)
-            for leaf in jax.tree.leaves(partitioning.unbox(sharded.abstract["params"]))
-        )
+        count, trained = map(_count, (sharded.abstract_base, sharded.abstract["params"]))
         return {
             "size": self.config.size,
             "topology": where.name,
@@ -154,6 +173,7 @@ class Job:
             "dtype": self.model.config.dtype,
             "embedding_rows": self.model.config.vocab_size,
             "parameters": count,
+            "trained_parameters": trained,
             "batch_size": self.batch_size,
             "lengths": list(self.lengths),
             "tokens_per_step": self.batch_size * sum(self.lengths),
@@ -197,6 +217,8 @@ class _Program:
             name: _bytes_on_a_device(sharded.abstract[name], sharded.shardings[name])
             for name in ("params", "opt_state")
         }
+        frozen = _bytes_on_a_device(sharded.boxed_frozen, sharded.frozen_shardings)
+        self.kept["params"] += frozen
         self.idle = sum(self.kept[name] for name in idle)
 
     def record(self) -> dict[str, Any]:
@@ -269,6 +291,14 @@ class _Program:
             "total": total,
             "available": _in_bytes(*match.groups()[2:]),
         }
+
+
+def _on_a_device(sizes: dict[tuple[str, ...], int], mesh: dict[str, int]) -> float:
+    return sum(size / math.prod(mesh[axis] for axis in axes) for axes, size in sizes.items())
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(partitioning.unbox(tree)))
 
 
 def _in_bytes(number: str, unit: str) -> float:

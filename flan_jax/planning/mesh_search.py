@@ -235,7 +235,7 @@ def explain(candidate: Candidate, job: Job) -> str:
     times = ", ".join(f"{name} {seconds:.3f}" for name, seconds in candidate.parts.items())
     return (
         f"mesh {mesh} with remat {choice.remat} and {choice.microbatches} microbatches: "
-        f"{'; '.join(why)}; guessed {candidate.total / GIB:.1f} GiB a device and "
+        f"{'; '.join(why)}; estimated {candidate.total / GIB:.1f} GiB a device and "
         f"{candidate.seconds:.3f} s a "
         f"step ({times})."
     )
@@ -291,13 +291,15 @@ def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
         )
         activations, one_layer = activations + layers * kept, max(one_layer, work)
     layer = m.parameters / m.layers / tensor
+    # Gradients are float32, and summed in two more copies over microbatches.
+    copies = 3 if choice.microbatches > 1 else 1
+    trained = job.trained_bytes(choice.mesh) if job.is_frozen else 0
+    gradients = (trained if job.is_frozen else shard * 4) * copies
     return {
-        "parameters": shard * stored,
+        "parameters": shard * stored + trained,
         "optimizer": job.optimizer_bytes(choice.mesh),
-        # Taken in float32 (and twice more where microbatches are summed), beside a cast of the
-        # parameters.
-        "gradients": shard
-        * (4 + (8 if choice.microbatches > 1 else 0) + (item if item < stored else 0)),
+        # Beside a cast of the parameters.
+        "gradients": gradients + (shard * item if item < stored else 0),
         "activations": activations,
         "one_layer": one_layer + 2 * layer * item,
         "logits": rows * stacks[-1][1] / choice.loss_chunks * m.rows / tensor * 4 * 2,
@@ -329,7 +331,8 @@ def _seconds(job: Job, m: _Model, chip: Chip, choice: Choice) -> dict[str, float
 
     products = job.flops * (1 + _AGAIN[choice.remat]) / devices / chip.device_flops / ACHIEVABLE
     gathering = choice.microbatches * shard_of_tensor * item * (passes + 1) * ring(fsdp) / bandwidth
-    gradients = choice.microbatches * shard_of_tensor / fsdp * 4 * 2 * ring(data) / bandwidth
+    reduced = job.trained_bytes(choice.mesh) if job.is_frozen else shard_of_tensor / fsdp * 4
+    gradients = choice.microbatches * reduced * 2 * ring(data) / bandwidth
     # In each pass over a layer the parts of attention and of the feed-forward are summed.
     reductions = m.layers * 2 * passes
     exchanged = reductions * tokens * m.width * item * 2 * ring(tensor) / bandwidth

@@ -21,11 +21,19 @@ from flan_jax.report.comparisons import compare
 from flan_jax.report.table import table
 from flan_jax.storage.files import read_json
 
+# Of a run that tuned arrays beside a frozen model.
+_PEFT_SETTINGS = {
+    "lora": ("PEFT", "LORA_RANK", "LORA_ALPHA", "LORA_SCALE", "LORA_TARGETS", "ALSO_TRAIN"),
+    "ia3": ("PEFT", "ALSO_TRAIN"),
+    "prompt": ("PEFT", "PROMPT_LENGTH", "PROMPT_INIT", "ALSO_TRAIN"),
+}
 _SETTINGS = (
     "INITIAL_CHECKPOINT_PATH",
     "TRAIN_STEPS",
     "BATCH_SIZE",
     "TASK_FEATURE_LENGTHS",
+    "OPTIMIZER",
+    "SCHEDULE",
     "LEARNING_RATE",
     "DROPOUT_RATE",
     "VOCABULARY",
@@ -175,7 +183,7 @@ def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
         "",
         *(
             f"- {setting}: `{macros[setting]}`"
-            for setting in _SETTINGS
+            for setting in (*_SETTINGS, *_PEFT_SETTINGS.get(macros.get("PEFT"), ()))
             if macros.get(setting) is not None
         ),
         "",
