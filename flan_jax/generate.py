@@ -101,9 +101,11 @@ def _make_answer(run: RunSetup, params: Any, prompts: list[str], method: Decodin
     import jax
 
     from flan_jax.evaluation.generator import Generator
+    from flan_jax.models.adapters import prompt_length_of
 
     vocabulary, (source_length, target_length) = run.data.vocabulary, run.data.config.lengths()
-    inputs = dict(zip(prompts, encoded(prompts, vocabulary, source_length)))
+    room = source_length - prompt_length_of(params)
+    inputs = dict(zip(prompts, encoded(prompts, vocabulary, room)))
     generator = Generator(
         run.model, vocabulary, run.mesh, target_length, bos_id=vocabulary.bos_id, method=method
     )

@@ -74,6 +74,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
     """Trains and evaluates in the directory of the run, alone; returns the exit status."""
     from flan_jax.checkpoints import base_record
     from flan_jax.checkpoints.manager import Checkpoints
+    from flan_jax.checkpoints.prompt_start import prompt_start
     from flan_jax.evaluation.results_store import ResultsStore
     from flan_jax.training import config_record, metrics_log, resume, run_record
 
@@ -93,6 +94,9 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
     resume.check_base(run.sharded, initial)
     if initial and (is_new or not run.sharded.tuning.is_full):
         check_parameters(run, initial)
+    start = None
+    if is_new:
+        start = prompt_start(run.sharded.tuning, run.data.vocabulary, run.config.seed)
 
     # 3. Data: what trains, what is held out; tokens from the cache, or made now.
     data = prepared(run.data, gin_arguments)
@@ -110,7 +114,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
     # 4. State: latest checkpoint, initial parameters or random ones; meanwhile the step compiles.
     compiled_step = _start_compilation(run, checkpoints.latest_step())
     read_initial = (lambda: read_parameters(run, initial, merge=True)[1]) if initial else None
-    state, base = resume.restore_or_initialize(checkpoints, run.sharded, read_initial)
+    state, base = resume.restore_or_initialize(checkpoints, run.sharded, read_initial, start)
     if base is not None:
         step = check_parameters(run, initial)
         base_record.keep(

@@ -20,6 +20,7 @@ from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.models import stacking
 from flan_jax.models.array_hash import array_hash
+from flan_jax.peft.config import is_prompt_file
 from flan_jax.peft.module_paths import plain
 from flan_jax.peft.tuning import Tuning
 from flan_jax.storage.files import read_json, readable, write_file
@@ -38,12 +39,14 @@ class BaseRecord:
       step: of that checkpoint.
       digest: of the base's parameters as they are in memory; see `base_digest`.
       dtype: of the base in memory.
-      method: 'lora' or 'ia3'.
+      method: 'lora', 'prompt' or 'ia3'.
       rank: of LoRA; 0 for other methods.
       alpha: of LoRA.
       scale: the factor of LoRA's product.
       targets: the paths of the modules that arrays were added to, without numbers of layers.
       also_trained: the paths of arrays of the model that train as a whole, likewise.
+      prompt_length: vectors of a prompt; 0 for other methods.
+      prompt_init: what a prompt began as; '' for other methods.
     """
 
     path: str
@@ -56,6 +59,8 @@ class BaseRecord:
     scale: float
     targets: list[str]
     also_trained: list[str]
+    prompt_length: int = 0
+    prompt_init: str = ""
 
 
 def base_digest(params: Any) -> str:
@@ -107,6 +112,9 @@ def _settings(tuning: Tuning, dtype: str) -> dict[str, Any]:
     """Returns the fields of a record that the settings give."""
     config = tuning.config
     is_lora = config.method == "lora"
+    start = config.prompt_init if config.method == "prompt" else ""
+    if start and is_prompt_file(start):
+        start = str(run_directory.absolute(start))
     return {
         "dtype": dtype,
         "method": str(config.method),
@@ -115,6 +123,8 @@ def _settings(tuning: Tuning, dtype: str) -> dict[str, Any]:
         "scale": config.scale if is_lora else 1.0,
         "targets": tuning.modules,
         "also_trained": sorted(set(map(plain, tuning.also_trained))),
+        "prompt_length": config.prompt_tokens,
+        "prompt_init": start,
     }
 
 
@@ -129,10 +139,13 @@ def find(checkpoint: str | os.PathLike) -> BaseRecord | None:
         return None
     values = read_json(file, advice=_ADVICE)
     with readable(file, _ADVICE):
-        return BaseRecord(**{field.name: values[field.name] for field in _FIELDS})
-
-
-_FIELDS = dataclasses.fields(BaseRecord)
+        return BaseRecord(
+            **{
+                field.name: values[field.name]
+                for field in dataclasses.fields(BaseRecord)
+                if field.name in values or field.default is dataclasses.MISSING
+            }
+        )
 
 
 def has_steps(path: str) -> bool:

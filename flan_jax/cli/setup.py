@@ -110,7 +110,8 @@ def _open(
     from flan_jax.training.config import TrainConfig
 
     # Wrong settings are found before the processes connect: each reports them and ends by itself.
-    config, data = TrainConfig(profile_steps=profile_steps), open_data(data_config)
+    config = TrainConfig(profile_steps=profile_steps)
+    data = open_data(data_config, config.embedding_rows)
     devices.set_up(data_config.cache_directory() / "compiled", flags)
     run = build_run(config, data)
     processes.mute_others()
@@ -138,6 +139,8 @@ def build_run(config: TrainConfig, data: RunData) -> RunSetup:
     model, optimizer = _build_model(config, data), make_optimizer()
     mesh = _build_mesh(config, data, model, optimizer)
     partitioning.check_batch_size(data.config.batch_size, mesh, config.microbatches)
+    if data.layout.prompt and data.layout.prompt.start != model.config.vocab_size:
+        raise ValueError("the ids of the prompt must follow those of the model: see `open_data`.")
     one_row = data.layout.shapes(1)
     check_chunks(config.loss_chunks, one_row["decoder_target_tokens"][1])
     sharded = ShardedState(
@@ -415,7 +418,7 @@ def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData
         raise SystemExit(status)
     if prepares or not first:
         # Rows may have been downloaded meanwhile: all hosts look them up after the first one did.
-        data = open_data(data.config)
+        data = open_data(data.config, data.layout.prompt.start)
     if (prepares or not first) and data.missing(only):
         raise UserError(
             f"the token cache in {data.directory} lacks what was just prepared: is it on storage "

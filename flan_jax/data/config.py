@@ -20,6 +20,7 @@ from flan_jax.config.checks import (
 from flan_jax.config.settings import setting
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
+from flan_jax.peft.config import PeftConfig
 from flan_jax.storage.paths import local_path
 
 DEFAULT_CACHE = "~/.cache/flan_jax"
@@ -214,6 +215,8 @@ class DataConfig:
         f"token cache; None: {DEFAULT_CACHE}",
         path=True,
     )
+    # Tokens of a prompt in front of each example (PEFT='prompt').
+    prompt_length: int = dataclasses.field(default_factory=lambda: PeftConfig().prompt_tokens)
 
     def cache_directory(self) -> pathlib.Path:
         """Returns where tokens are kept."""
@@ -241,7 +244,7 @@ class DataConfig:
                 "EVAL_TEMPLATES without ids", self.eval_templates, whole=True, least=1
             )
             object.__setattr__(self, "eval_templates", number)
-        self.lengths()
+        self.example_lengths()
 
     def _check_rows(self) -> None:
         """Raises a UserError if a run takes more rows than int32 can count."""
@@ -279,3 +282,20 @@ class DataConfig:
             for name in ("inputs", "targets")
         )
         return inputs, targets
+
+    def example_lengths(self) -> tuple[int, int]:
+        """Returns the most tokens of the inputs and of the targets of an example.
+
+        They are those of a row, (S, T), but for the prompt.
+
+        Raises:
+          UserError: if the prompt leaves no room.
+        """
+        inputs, targets = self.lengths()
+        if inputs - self.prompt_length < 2:
+            raise UserError(
+                f"a prompt of PROMPT_LENGTH={self.prompt_length} leaves no room in "
+                f"TASK_FEATURE_LENGTHS, whose 'inputs' are {inputs} tokens; raise them to more "
+                f"than {self.prompt_length + 1}, or give a shorter prompt."
+            )
+        return inputs - self.prompt_length, targets

@@ -2,8 +2,8 @@
 
 Inputs and targets are apart for an encoder-decoder, one after the other for a decoder-only model.
 
-Feature names are those of SeqIO's feature converters. Shape letters: B batch, S source and T target
-length, L = S + T.
+Feature names are those of SeqIO's feature converters. The inputs of each example begin with the ids
+of a prompt, if the model has one. Shape letters: B batch, S source and T target length, L = S + T.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ class EncoderDecoderLayout:
 
     Segment ids count from 1, 0 is padding; decoder inputs are the targets shifted right within
     their segment, with `bos_id` (the model's `decoder_start_id`) first; loss weights are 1 on
-    target tokens.
+    target tokens. The ids `prompt` are in front of the inputs of each example.
     """
 
     input_length: int
     target_length: int
     bos_id: int = 0
+    prompt: range = range(0)
 
     features = (
         "encoder_input_tokens",
@@ -52,7 +53,8 @@ class EncoderDecoderLayout:
 
     def sizes(self, shard: TrainShard) -> np.ndarray:
         """Returns what each example takes of `capacity`: int64 [examples, 2]."""
-        return np.stack([shard.inputs.lengths, shard.targets.lengths], axis=1)
+        inputs = shard.inputs.lengths + len(self.prompt)
+        return np.stack([inputs, shard.targets.lengths], axis=1)
 
     def shapes(self, batch_size: int) -> dict[str, tuple[int, int]]:
         """Returns the shape of each feature of a batch: [B, S] or [B, T]."""
@@ -75,6 +77,7 @@ class EncoderDecoderLayout:
         Returns:
           `features`, each int32 of its shape in `shapes(B)`.
         """
+        inputs = _after(self.prompt, inputs)
         source = _lay(inputs, _lengths(inputs), counts, self.input_length)
         target = _lay(targets, _lengths(targets), counts, self.target_length)
         return {
@@ -92,12 +95,14 @@ class DecoderLayout:
 
     The loss is on the targets. `decoder_causal_attention` marks what may be seen both ways: the
     first position, which reads `bos_id`, and those that read the input tokens (as SeqIO's PrefixLM
-    converter has it).
+    converter has it). With a prompt the first positions read the ids `prompt`, without a loss and
+    seen both ways, and the one after them `bos_id`.
     """
 
     input_length: int
     target_length: int
     bos_id: int = 0
+    prompt: range = range(0)
 
     features = (
         "decoder_input_tokens",
@@ -115,7 +120,7 @@ class DecoderLayout:
 
     def sizes(self, shard: TrainShard) -> np.ndarray:
         """Returns what each example takes of `capacity`: int64 [examples, 1]."""
-        return (shard.inputs.lengths + shard.targets.lengths)[:, None]
+        return (len(self.prompt) + shard.inputs.lengths + shard.targets.lengths)[:, None]
 
     def shapes(self, batch_size: int) -> dict[str, tuple[int, int]]:
         """Returns the shape of each feature of a batch: [B, L]."""
@@ -125,11 +130,17 @@ class DecoderLayout:
         self, inputs: Tokens, targets: Tokens, counts: Sequence[int]
     ) -> dict[str, np.ndarray]:
         """Returns the features of B rows, as `EncoderDecoderLayout.batch`."""
+        first, *following = [*self.prompt, self.bos_id]
+        inputs = _after(following, inputs)
         prefixes = _lengths(inputs)
         pieces = [piece for example in zip(inputs, targets) for piece in example]
         laid = _lay(pieces, prefixes + _lengths(targets), counts, *self.capacity)
+        features = laid.decoder_features(first)
+        if self.prompt:  # nothing predicts its ids, which are beyond the logits
+            unpredicted = np.full(len(prefixes), len(self.prompt))
+            features["decoder_target_tokens"] = laid.tokens * laid.parted(unpredicted, 0, 1)
         return {
-            **laid.decoder_features(self.bos_id),
+            **features,
             "decoder_loss_weights": laid.parted(prefixes, 0, 1),
             "decoder_causal_attention": laid.parted(prefixes + 1, 1, 0),
         }
@@ -138,7 +149,13 @@ class DecoderLayout:
 Layout = EncoderDecoderLayout | DecoderLayout
 
 
-def make_layout(architecture: str, input_length: int, target_length: int, bos_id: int) -> Layout:
+def make_layout(
+    architecture: str,
+    input_length: int,
+    target_length: int,
+    bos_id: int,
+    prompt: range = range(0),
+) -> Layout:
     """Returns the layout of ARCHITECTURE.
 
     Args:
@@ -146,13 +163,14 @@ def make_layout(architecture: str, input_length: int, target_length: int, bos_id
       input_length: S, most tokens of an example's inputs.
       target_length: T, most tokens of its targets.
       bos_id: what the decoder reads first.
+      prompt: the ids in front of each example's inputs, which share its S tokens.
 
     Raises:
       UserError: for an unknown architecture.
     """
     check_architecture(architecture)
     layout = DecoderLayout if architecture == "decoder" else EncoderDecoderLayout
-    return layout(input_length, target_length, bos_id)
+    return layout(input_length, target_length, bos_id, prompt)
 
 
 def check_architecture(name: str) -> None:
@@ -206,6 +224,11 @@ class _Laid:
             "decoder_segment_ids": self.segments,
             "decoder_positions": self.positions,
         }
+
+
+def _after(ids: Sequence[int], pieces: Tokens) -> Tokens:
+    """Returns the pieces, each after these ids."""
+    return [np.concatenate([ids, piece]).astype(np.int32) for piece in pieces] if ids else pieces
 
 
 def _lengths(pieces: Tokens) -> np.ndarray:

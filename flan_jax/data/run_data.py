@@ -22,7 +22,7 @@ from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.train_data import TrainData
 from flan_jax.data.train_names import resolve_train_names
 from flan_jax.data.user_modules import import_module
-from flan_jax.data.vocabulary import Vocabulary, load_vocabulary
+from flan_jax.data.vocabulary import Vocabulary, load_vocabulary, padded_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +136,13 @@ def train_jobs(split: str, error: MissingEpochs) -> list[Job]:
     return [TrainJob(split, name, epoch) for name, epoch in sorted(error.wanted)]
 
 
-def open_data(config: DataConfig) -> RunData:
+def open_data(config: DataConfig, embedding_rows: int | None = None) -> RunData:
     """Opens the data of a run. Reads no rows, except those whose digests are part of cache keys.
+
+    Args:
+      config: the settings.
+      embedding_rows: of the model, after which the ids of a prompt begin; None: as many as the
+        vocabulary needs.
 
     Raises:
       UserError: for settings that contradict each other, the catalogue or the files they name.
@@ -149,7 +154,9 @@ def open_data(config: DataConfig) -> RunData:
     vocabulary = load_vocabulary(config.vocabulary, config.architecture)
     is_decoder = config.architecture == "decoder"
     first_id = vocabulary.bos_id if is_decoder else config.decoder_start_id
-    layout = make_layout(config.architecture, *config.lengths(), first_id)
+    rows = embedding_rows or padded_size(vocabulary)
+    prompt = range(rows, rows + config.prompt_length)
+    layout = make_layout(config.architecture, *config.lengths(), first_id, prompt)
     source = open_source(config.source, config.data_dir)
     cache = TokenCache(config.cache_directory(), source, vocabulary, _rendering(config))
     split = held_out_split(
@@ -183,5 +190,9 @@ def open_data(config: DataConfig) -> RunData:
 
 def _rendering(config: DataConfig) -> Rendering:
     return Rendering(
-        *config.lengths(), config.options_style, config.instructions, config.seed, config.shots
+        *config.example_lengths(),
+        config.options_style,
+        config.instructions,
+        config.seed,
+        config.shots,
     )

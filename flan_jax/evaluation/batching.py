@@ -226,7 +226,10 @@ def lengths(rows: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 
 def prompts(
-    model: nn.Module, inputs: Sequence[np.ndarray], bos_id: int | None
+    model: nn.Module,
+    inputs: Sequence[np.ndarray],
+    bos_id: int | None,
+    prompt_length: int = 0,
 ) -> Sequence[np.ndarray]:
     """Returns what a model reads: for a decoder `bos_id` and the input, for a T5 the input.
 
@@ -234,15 +237,17 @@ def prompts(
       model: a T5 or a decoder.
       inputs: int32 token ids.
       bos_id: None: nothing before the input.
+      prompt_length: vectors of a tuned prompt, whose ids are in front of all else; 0: none.
 
     Raises:
       UserError: if a decoder would read nothing.
     """
-    if not isinstance(model, DecoderLM):
-        return inputs
-    if bos_id is not None:
-        return [np.concatenate([[bos_id], row]).astype(np.int32) for row in inputs]
-    if not all(map(len, inputs)):
+    before = [model.config.vocab_size + place for place in range(prompt_length)]
+    if isinstance(model, DecoderLM) and bos_id is not None:
+        before.append(bos_id)
+    if before:
+        return [np.concatenate([before, row]).astype(np.int32) for row in inputs]
+    if isinstance(model, DecoderLM) and not all(map(len, inputs)):
         raise UserError(
             "An input has no token, and a decoder that begins without a BOS token needs at least "
             "one; give the input a word or the model a bos_id."

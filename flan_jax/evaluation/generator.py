@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.evaluation import batching
+from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.decoding import beam, greedy, sampling
 from flan_jax.models.decoding.method import Decoding
 
@@ -91,7 +92,7 @@ class Generator:
         The arguments are those of `texts`.
         """
         answers: dict[int, np.ndarray] = {}
-        inputs = batching.prompts(self.model, inputs, self.bos_id)
+        inputs = batching.prompts(self.model, inputs, self.bos_id, prompt_length_of(params))
         with batching.on_mesh(self.mesh):
             for batch in self._batches(inputs):
                 sources = [inputs[row] for row in batch.rows]
@@ -106,14 +107,17 @@ class Generator:
                 answers.update(zip(batch.rows.tolist(), tokens))
         return [answers[row] for row in range(len(inputs))]
 
-    def pass_over(self, inputs: Sequence[np.ndarray]) -> None:
+    def pass_over(self, inputs: Sequence[np.ndarray], prompt_length: int = 0) -> None:
         """Notes the shapes of rows that were answered before a restart.
 
         The rows after them get the same shapes as then.
+
+        Args:
+          inputs: see `texts`.
+          prompt_length: vectors of the prompt in the parameters.
         """
-        collections.deque(
-            self._batches(batching.prompts(self.model, inputs, self.bos_id)), maxlen=0
-        )
+        inputs = batching.prompts(self.model, inputs, self.bos_id, prompt_length)
+        collections.deque(self._batches(inputs), maxlen=0)
 
     def _batches(self, inputs: Sequence[np.ndarray]) -> Iterator[batching.Batch]:
         lengths = [len(row) for row in inputs], [self.max_length] * len(inputs)

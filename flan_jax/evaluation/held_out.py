@@ -33,6 +33,7 @@ from flan_jax.evaluation.result_rows import ANY, UNTUNED, ResultRow, Setting
 from flan_jax.evaluation.results_store import RESULTS, ResultsStore, name_of
 from flan_jax.evaluation.scored_rows import metrics_of
 from flan_jax.evaluation.template_evaluation import TemplateResult, evaluate_templates
+from flan_jax.models.adapters import prompt_length_of
 from flan_jax.storage.hashing import digest
 
 _log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class HeldOut:
             )
         if not self._numbers_only:
             self._check_not_fewer(todo)
-        examples = self._examples(pairs, is_done)
+        examples = self._examples(pairs, is_done, prompt_length_of(params))
         writes_predictions = writes and not self._numbers_only
         results = self._evaluated(
             params, examples, setting, predictions if writes_predictions else None
@@ -270,7 +271,10 @@ class HeldOut:
     # The rows, and the model on them.
 
     def _examples(
-        self, pairs: Sequence[tuple[Dataset, Template]], is_done: np.ndarray
+        self,
+        pairs: Sequence[tuple[Dataset, Template]],
+        is_done: np.ndarray,
+        prompt_length: int,
     ) -> Iterator[EvalExamples]:
         """The rows that are to be evaluated.
 
@@ -284,9 +288,9 @@ class HeldOut:
             if not done:
                 yield examples
             elif examples.options is None:
-                self._generator.pass_over(examples.inputs)
+                self._generator.pass_over(examples.inputs, prompt_length)
             else:
-                self._scorer.pass_over(examples.inputs, examples.options)
+                self._scorer.pass_over(examples.inputs, examples.options, prompt_length)
 
     def _evaluated(
         self,

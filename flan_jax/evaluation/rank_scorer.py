@@ -19,6 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from flan_jax.evaluation import batching
+from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding.decoding_start import start_id
 
@@ -98,7 +99,7 @@ class RankScorer:
         """
         # Equal options are scored once: they tie exactly, whatever their positions would have done
         # to the last digit.
-        inputs, parts = batching.prompts(self.model, inputs, self.bos_id), _distinct_parts(options)
+        inputs, parts = self._read(inputs, prompt_length_of(params)), _distinct_parts(options)
         by_option: list[dict[bytes, tuple[float, bool]]] = [{} for _ in inputs]
         of_parts = self._parts_scores(params, [(inputs[row], part) for row, part in parts])
         for (row, part), scores in zip(parts, of_parts):
@@ -119,7 +120,7 @@ class RankScorer:
           source: int32 token ids; see `scores`.
           options: int32 token ids each, ending in EOS.
         """
-        width = batching.source_width(len(source))
+        width = batching.source_width(prompt_length_of(params) + len(source))
         if isinstance(self.model, DecoderLM):  # its inputs and options lie in one row
             widths = [(width + target, target) for target in _WIDTHS_APART]
         else:
@@ -131,17 +132,28 @@ class RankScorer:
             self.shapes = shapes
 
     def pass_over(
-        self, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
+        self,
+        inputs: Sequence[np.ndarray],
+        options: Sequence[Sequence[np.ndarray]],
+        prompt_length: int = 0,
     ) -> None:
         """Notes the shapes of rows that were scored before a restart.
 
         The rows after them get the same widths as then. Another width is another program, whose
-        sums may differ in the last digit. The arguments are those of `scores`.
+        sums may differ in the last digit.
+
+        Args:
+          inputs: see `scores`.
+          options: see `scores`.
+          prompt_length: vectors of the prompt in the parameters.
         """
-        parts, inputs = _distinct_parts(options), batching.prompts(self.model, inputs, self.bos_id)
+        parts, inputs = _distinct_parts(options), self._read(inputs, prompt_length)
         collections.deque(
             self._batches(self._sizes([(inputs[row], part) for row, part in parts])), maxlen=0
         )
+
+    def _read(self, inputs: Sequence[np.ndarray], prompt_length: int) -> Sequence[np.ndarray]:
+        return batching.prompts(self.model, inputs, self.bos_id, prompt_length)
 
     def _sizes(self, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> np.ndarray:
         size = _decoder_size if isinstance(self.model, DecoderLM) else _t5_size

@@ -21,6 +21,7 @@ from flan_jax.config import gin_files, run_directory
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
 from flan_jax.evaluation.rank_scorer import RankScorer
+from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.decoder import DecoderLM
 
 try:
@@ -106,6 +107,7 @@ class FlanLM(LM):
         self.protocol, self._vocabulary = protocol, data.vocabulary
         self._model, self._mesh, self._batch_tokens = opened.model, opened.mesh, batch_tokens
         source_length, self._target_length = data.config.lengths()
+        source_length -= prompt_length_of(self._params)  # it is in front of each context
         self._is_decoder = isinstance(opened.model, DecoderLM)
         self.max_length = max_length or source_length + (
             self._target_length if self._is_decoder else 0

@@ -199,13 +199,20 @@ class Embedding(nn.Module):
         self.embedding = self.param("embedding", init, (self.vocab_size, self.emb_dim), jnp.float32)
 
     def __call__(self, tokens: Integer[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Returns the vectors of int32 tokens, in the compute dtype."""
+        """Returns the vectors of int32 tokens, in the compute dtype.
+
+        Ids from V on are those of a prompt, if one is among the parameters.
+        """
         # Its width is gathered first: XLA cannot look up well in a table that shares a mesh axis
         # with the batch. And looked up in float32: in bfloat16 the gradients of a frequent token
         # would be lost in their sum.
         table = constrain(self.embedding.astype(jnp.float32), "vocab", "embed")
-        vectors = jnp.take(table, tokens, axis=0).astype(self.dtype)
-        return constrain(vectors, "batch", "length", "embed")
+        prompt = adapters.added(self, adapters.PROMPT)
+        if prompt is None:
+            vectors = jnp.take(table, tokens, axis=0)
+        else:
+            vectors = adapters.looked_up(table, constrain(prompt, None, "embed"), tokens)
+        return constrain(vectors.astype(self.dtype), "batch", "length", "embed")
 
     def attend(self, x: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         """Returns float32 logits through the table, scaled by 1/sqrt(D) as tied T5 models do."""

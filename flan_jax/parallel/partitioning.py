@@ -33,6 +33,7 @@ LOGICAL_RULES = (
     ("joined_kv", "model"),
     ("relpos_buckets", None),
     ("lora_rank", None),
+    ("prompt", None),
     ("layers", None),
     # activations
     ("activation_batch", ("data", "fsdp")),

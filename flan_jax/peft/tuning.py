@@ -18,13 +18,17 @@ from flax.core import meta
 from flan_jax.errors import UserError
 from flan_jax.messages import listed
 from flan_jax.models.adapters import LORA_A, LORA_B
-from flan_jax.peft import ia3, lora
-from flan_jax.peft.config import PeftConfig
+from flan_jax.peft import ia3, lora, prompt
+from flan_jax.peft.config import UNIFORM, PeftConfig
 from flan_jax.peft.module_paths import matching, plain
 
 # What each method adds: (its settings, the boxed parameters of a model, a key) -> boxed arrays by
 # path.
-METHODS = {"lora": lora.added_arrays, "ia3": ia3.added_arrays}
+METHODS = {
+    "lora": lora.added_arrays,
+    "prompt": prompt.added_arrays,
+    "ia3": ia3.added_arrays,
+}
 
 
 class Tuning:
@@ -55,12 +59,16 @@ class Tuning:
         if not config.method:
             return
         self._added = jax.eval_shape(lambda: METHODS[config.method](config, self._base, 0))
-        both = sorted(
-            {_module(name) for name in self._added} & set(map(_module, self.also_trained))
-        )
+        self._check_kernels()
+
+    def _check_kernels(self) -> None:
+        """Raises a UserError if a matrix trains as a whole and has an adapter, too."""
+        adapted = {f"{_module(name)}/kernel" for name in self._added}
+        both = sorted(map(_module, adapted & set(self.also_trained)))
         if both:
+            names = "LORA_TARGETS" if self.config.method == "lora" else "PEFT='ia3'"
             raise UserError(
-                f"LORA_TARGETS and ALSO_TRAIN both name {listed(both)}: an array that trains as a "
+                f"{names} and ALSO_TRAIN both name {listed(both)}: a matrix that trains as a "
                 "whole needs no adapter; take it out of one of them."
             )
 
@@ -74,18 +82,32 @@ class Tuning:
         """The paths of the modules that arrays are added to, without numbers of layers."""
         return sorted({plain(_module(name)) for name in self._added})
 
-    def fresh(self, base: Any, seed: int) -> Any:
+    @property
+    def needs_start(self) -> bool:
+        """Whether `fresh` needs a `start`."""
+        return self.config.method == "prompt" and self.config.prompt_init != UNIFORM
+
+    @property
+    def prompt_shape(self) -> tuple[int, ...] | None:
+        """[P, D], the shape of the prompt, or None without one."""
+        is_prompt = self.config.method == "prompt"
+        return next(iter(flat_values(self._added).values())).shape if is_prompt else None
+
+    def fresh(self, base: Any, seed: int, start: prompt.Start | None = None) -> Any:
         """Returns the boxed arrays that train, at step 0, float32; full tuning returns `base`.
 
         Args:
           base: the boxed parameters of the model.
           seed: of random ones.
+          start: what a prompt begins as; random if None.
         """
         if self.is_full:
             return base
         whole = flat(base)
         trained = {name: _cast(whole[name], jnp.float32) for name in self.also_trained}
         added = METHODS[self.config.method](self.config, whole, seed)
+        if start is not None:
+            added = prompt.started(added, whole, start)
         return nested({**trained, **added})
 
     def frozen(self, base: Any) -> Any:
@@ -109,6 +131,8 @@ class Tuning:
         if self.config.method == "lora":
             count = sum(n for name, n in added.items() if name.endswith(LORA_A))
             text = f"LoRA rank {self.config.lora_rank} on {count} matrices"
+        elif self.config.method == "prompt":
+            text = f"a prompt of {self.config.prompt_length} vectors"
         else:
             text = f"IA3 on {sum(added.values())} activations"
         more = listed(self.also_trained)

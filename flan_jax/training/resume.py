@@ -14,6 +14,7 @@ from typing import Any
 from flan_jax.checkpoints.manager import Checkpoints
 from flan_jax.errors import UserError
 from flan_jax.optim.make import optimizer_of
+from flan_jax.peft.prompt import Start
 from flan_jax.training.state import ShardedState, State
 
 _log = logging.getLogger(__name__)
@@ -71,7 +72,10 @@ def check_optimizer(checkpoints: Checkpoints, sharded: ShardedState) -> None:
 
 
 def restore_or_initialize(
-    checkpoints: Checkpoints, sharded: ShardedState, read_initial: Callable[[], Any] | None
+    checkpoints: Checkpoints,
+    sharded: ShardedState,
+    read_initial: Callable[[], Any] | None,
+    start: Start | None = None,
 ) -> tuple[State, Any]:
     """Returns the state to begin with, in the order of the module's docstring, and the base.
 
@@ -81,14 +85,16 @@ def restore_or_initialize(
       checkpoints: of the run.
       sharded: shapes and shardings of the state.
       read_initial: see `initial_state`.
+      start: see `ShardedState.fresh`; not used where there is a checkpoint.
 
     Raises:
       UserError: if no checkpoint can be restored although there is one.
     """
     base = None if sharded.tuning.is_full else read_initial()
     if checkpoints.latest_step() is None:
-        state = initial_state(sharded, read_initial) if base is None else sharded.fresh(base)
-        return state, base
+        if base is None:
+            return initial_state(sharded, read_initial), None
+        return sharded.fresh(base, start), base
     state = sharded.stack(checkpoints.restore(sharded.on_disk()))
     _log.info(f"resuming from step {int(state['step'])} in {checkpoints.directory}")
     return state, base

@@ -18,6 +18,7 @@ from flax import linen as nn
 from flan_jax.models import stacking
 from flan_jax.parallel import partitioning
 from flan_jax.peft.config import PeftConfig
+from flan_jax.peft.prompt import Start
 from flan_jax.peft.tuning import Tuning, flat, nested
 
 State = dict[str, Any]
@@ -96,7 +97,9 @@ class ShardedState:
             shardings = partitioning.state_shardings(self._base, mesh)
             self.abstract_base = partitioning.with_shardings(self._base, shardings)
             self.tuning = Tuning(peft or PeftConfig(method=None), self._base)
-            self._init = lambda base: init_state(self.tuning.fresh(base, seed), optimizer)
+            self._init = lambda base, start=None: init_state(
+                self.tuning.fresh(base, seed, start), optimizer
+            )
             self.abstract = jax.eval_shape(self._init, self._base)
             self.shardings = partitioning.state_shardings(self.abstract, mesh)
 
@@ -128,18 +131,24 @@ class ShardedState:
         )
         return partitioning.with_shardings(shapes, shardings)
 
-    def fresh(self, base: Any = None) -> State:
+    def fresh(self, base: Any = None, start: Start | None = None) -> State:
         """Returns the state of step 0, made sharded.
 
         Args:
           base: all parameters of the model on the mesh, which are kept; random ones if None.
-        """
-        with partitioning.use_mesh(self.mesh):
-            return jax.jit(self._make, out_shardings=self.shardings)(base)
+          start: what a prompt begins as; None if it is random, or there is none.
 
-    def _make(self, base: Any) -> State:
+        Raises:
+          ValueError: if `start` is missing.
+        """
+        if self.tuning.needs_start and start is None:
+            raise ValueError("a prompt whose PROMPT_INIT is not 'uniform' needs `start`.")
+        with partitioning.use_mesh(self.mesh):
+            return jax.jit(self._make, out_shardings=self.shardings)(base, start)
+
+    def _make(self, base: Any, start: Start | None) -> State:
         boxed = self._init_base() if base is None else self._boxed(base)
-        return partitioning.unbox(self._init(boxed))
+        return partitioning.unbox(self._init(boxed, start))
 
     def params_of(self, state: State, base: Any) -> Any:
         """Returns the parameters of the model in a state.
