@@ -37,8 +37,8 @@ class BaseRecord:
     Attributes:
       path: of the checkpoint with the base.
       step: of that checkpoint.
-      digest: of the base's parameters as they are in memory; see `base_digest`.
-      dtype: of the base in memory.
+      digest: of the base's parameters as they are in memory, see `base_digest`; '' if unknown.
+      dtype: of the base in memory; '' if any will do.
       method: 'lora', 'prompt' or 'ia3'.
       rank: of LoRA; 0 for other methods.
       alpha: of LoRA.
@@ -148,6 +148,24 @@ def find(checkpoint: str | os.PathLike) -> BaseRecord | None:
         )
 
 
+def place_of(record: BaseRecord, directory: object) -> tuple[str, int | None]:
+    """Returns the path of a base and its step, None where it has one only.
+
+    Args:
+      record: of a run.
+      directory: of the run, for messages.
+
+    Raises:
+      UserError: if there is nothing at the path.
+    """
+    if not os.path.exists(record.path):
+        raise UserError(
+            f"{directory} tunes the model of {record.path}, which is not there; put it back, or "
+            f"correct the path in {os.path.join(str(directory), FILE)}."
+        )
+    return record.path, record.step if has_steps(record.path) else None
+
+
 def has_steps(path: str) -> bool:
     """Returns whether a path is of a run with several steps, and not of one step."""
     return (pathlib.Path(path) / run_directory.CHECKPOINTS).is_dir()
@@ -202,7 +220,7 @@ def check_digest(record: BaseRecord, found: str, path: str, directory: object) -
     Raises:
       UserError: if it is not.
     """
-    if record.digest != found:
+    if record.digest and record.digest != found:
         raise UserError(
             f"{path} is not the base that {directory} was tuned on: its parameters (as "
             f"{record.dtype}) have the digest {found[:12]}, and {FILE} there says "

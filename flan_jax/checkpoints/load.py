@@ -14,17 +14,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.base_record import BaseRecord
-from flan_jax.checkpoints.check import advice_on, check_added, check_same_model, check_tensors
+from flan_jax.checkpoints.check import advice_on, check_same_model, check_tensors
 from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.open import open_tensors
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor
+from flan_jax.checkpoints.tuned import Tuned, open_tuned
 from flan_jax.config import run_directory
-from flan_jax.errors import UserError
+from flan_jax.models.adapters import SCALE_IN, SCALE_OUT
 from flan_jax.models.architectures import architecture_of, model_fields
 from flan_jax.models.stacking import named
 from flan_jax.peft.merge import merged
 from flan_jax.peft.module_paths import plain
 from flan_jax.peft.tuning import flat, joined, nested
+from flan_jax.storage.paths import local_path
 
 _STACKED = re.compile(r"(.+/)?layers/(.+)")
 
@@ -37,37 +39,46 @@ def load_parameters(
     step: int | str | None = None,
     config: Any = None,
     bases: dict[str, Any] | None = None,
+    base: str | None = None,
 ) -> tuple[int, Any]:
     """Returns (step, parameters) of a checkpoint of any format.
 
     Each device's part of an array is read when the array is made, so that the host holds one part
-    of one array at a time. A run with frozen parameters gives those of its base, as `base.json`
-    names it, joined with what it trained: more arrays than `abstract` has.
+    of one array at a time. A run with frozen parameters, or an adapter of Hugging Face, gives those
+    of its base joined with what was trained: more arrays than `abstract` has.
 
     Args:
-      path: as in `open_checkpoint`.
+      path: as in `open_checkpoint`, or an adapter.
       abstract: a tree of ShapeDtypeStructs with the shapes, dtypes and shardings of the result; its
         layers may be stacked.
       step: as in `open_checkpoint`.
       config: as in `find_parameters`.
-      bases: the base that was read last, by digest; runs that tune the same one read it once.
+      bases: the base that was read last, by digest or path; what tunes the same one reads it once.
+      base: as in `find_parameters`.
 
     Raises:
       UserError: as `find_parameters`.
     """
-    record = base_record.find(path)
-    if record is None:
+    tuned = open_tuned(path, step, base)
+    if tuned is None:
         return _load(*find_parameters(path, abstract, step, config), abstract)
-    checkpoint, _ = find_parameters(path, abstract, step, config)
-    bases = {} if bases is None else bases
-    if record.digest not in bases:
+    directory = run_directory.run_of(local_path(path, "checkpoint"))
+    _check_base(tuned, directory, abstract, config)
+    _log_notes(tuned.checkpoint)
+    bases, key = {} if bases is None else bases, tuned.record.digest or tuned.record.path
+    if key not in bases:
         bases.clear()  # where one base fits, two may not
-        directory = run_directory.run_of(pathlib.Path(path))
-        bases[record.digest] = load_base(record, abstract, directory)
-    base = bases[record.digest]
-    trained = _trained_arrays(checkpoint, abstract)
-    frozen = {name: leaf for name, leaf in flat(base).items() if name not in trained}
-    return checkpoint.step, joined(nested(trained), nested(frozen), record.scale)
+        bases[key] = load_base(tuned.record, abstract, directory)
+    whole = bases[key]
+    trained = _trained_arrays(tuned.checkpoint, whole)
+    frozen = {name: leaf for name, leaf in flat(whole).items() if name not in trained}
+    return tuned.checkpoint.step, joined(nested(trained), nested(frozen), tuned.record.scale)
+
+
+def _check_base(tuned: Tuned, directory: pathlib.Path, abstract: Any, config: Any) -> None:
+    """Raises a UserError if the base of a run or of an adapter does not match the model."""
+    path, step = base_record.place_of(tuned.record, directory)
+    find_parameters(path, abstract, step, config)
 
 
 def load_base(record: BaseRecord, abstract: Any, directory: pathlib.Path) -> Any:
@@ -75,23 +86,20 @@ def load_base(record: BaseRecord, abstract: Any, directory: pathlib.Path) -> Any
 
     Args:
       record: of the run.
-      abstract: as in `load_parameters`; the dtype is that of the record.
+      abstract: as in `load_parameters`; the dtype is that of the record, if it has one.
       directory: of the run, for messages.
 
     Raises:
       UserError: if they are gone, or others than the run began with.
     """
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, record.dtype, sharding=x.sharding), abstract
+        lambda x: jax.ShapeDtypeStruct(x.shape, record.dtype or x.dtype, sharding=x.sharding),
+        abstract,
     )
-    if not os.path.exists(record.path):
-        raise UserError(
-            f"{directory} tunes the model of {record.path}, which is not there; put it back, or "
-            f"correct the path in {directory / base_record.FILE}."
-        )
-    step = record.step if base_record.has_steps(record.path) else None
-    base = merged_into(abstract, load_parameters(record.path, abstract, step)[1])
-    base_record.check_digest(record, base_record.base_digest(base), record.path, directory)
+    path, step = base_record.place_of(record, directory)
+    base = merged_into(abstract, load_parameters(path, abstract, step)[1])
+    if record.digest:
+        base_record.check_digest(record, base_record.base_digest(base), path, directory)
     return base
 
 
@@ -111,34 +119,56 @@ def merged_into(abstract: Any, params: Any) -> Any:
     return jax.jit(merged, out_shardings=shardings)(params)
 
 
-def _trained_arrays(checkpoint: CheckpointReader, abstract: Any) -> dict[str, jax.Array]:
-    """Returns what a run trained, float32, stacked as `abstract` is; adapters are replicated."""
-    leaves = flat(abstract)
-    is_stacked = any(_STACKED.fullmatch(name) for name in leaves)
-    by_name: dict[str, list[Tensor]] = {}
-    for name, tensor in sorted(checkpoint.tensors.items(), key=_place):
-        by_name.setdefault(plain(name) if is_stacked else name, []).append(tensor)
+def _trained_arrays(checkpoint: CheckpointReader, base: Any) -> dict[str, jax.Array]:
+    """Returns what was trained, float32, stacked as `base` is; adapters are replicated.
+
+    Of a stack, some layers may have been trained only: the others have adapters without effect.
+    """
+    leaves = flat(base)
+    counts = {match[1]: leaf.shape[0] for name, leaf in leaves.items() if (match := _stack(name))}
+    by_name: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        number = re.search(r"layers_(\d+)", name)
+        stacked = plain(name) if counts else name
+        by_name.setdefault(stacked, {})[int(number[1]) if number else 0] = tensor
     arrays = {}
     for name, tensors in by_name.items():
-        stacked = _STACKED.fullmatch(name) is not None
-        shape = (len(tensors), *tensors[0].shape) if stacked else tensors[0].shape
-        like = leaves.get(name, next(iter(leaves.values())))
-        sharding = like.sharding
-        if name not in leaves and isinstance(sharding, NamedSharding):
-            sharding = NamedSharding(sharding.mesh, PartitionSpec())
-        leaf = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
-        arrays[name] = _make_array(leaf, tensors, stacked)
+        match, first = _stack(name), next(iter(tensors.values()))
+        if match is None:
+            arrays[name] = _make_array(_like(name, first.shape, leaves), [first], False)
+        elif name in leaves and len(tensors) < counts[match[1]]:
+            leaf = _like(name, (len(tensors), *first.shape), leaves)
+            numbers = sorted(tensors)
+            part = _make_array(leaf, [tensors[i] for i in numbers], True)
+            arrays[name] = leaves[name].astype(np.float32).at[np.array(numbers)].set(part)
+        else:
+            layers = range(counts[match[1]])
+            neutral = _without_effect(name, first.shape)
+            leaf = _like(name, (len(layers), *first.shape), leaves)
+            arrays[name] = _make_array(leaf, [tensors.get(i, neutral) for i in layers], True)
     return arrays
 
 
-def _place(item: tuple[str, Tensor]) -> list[int]:
-    return [int(number) for number in re.findall(r"layers_(\d+)", item[0])]
+def _stack(name: str) -> re.Match[str] | None:
+    return re.fullmatch(r"(.+/)?layers/.+", name)
+
+
+def _like(name: str, shape: tuple[int, ...], leaves: dict[str, Any]) -> jax.ShapeDtypeStruct:
+    """The shape of an array that was trained, float32, with the sharding of the base's array."""
+    sharding = leaves.get(name, next(iter(leaves.values()))).sharding
+    if name not in leaves and isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
+
+
+def _without_effect(name: str, shape: tuple[int, ...]) -> Tensor:
+    """An adapter that changes nothing."""
+    value = 1 if name.endswith((SCALE_IN, SCALE_OUT)) else 0
+    return Tensor(shape, np.dtype(np.float32), lambda: np.full(shape, value, np.float32))
 
 
 def _load(checkpoint: CheckpointReader, leaves: dict[str, Any], abstract: Any) -> tuple[int, Any]:
-    if jax.process_index() == 0:
-        for note in checkpoint.notes:
-            _log.info("note: %s", note)
+    _log_notes(checkpoint)
     arrays = []
     for name, leaf in leaves.items():
         tensors = [checkpoint.tensors[unstacked] for unstacked in _unstacked(name, leaf.shape)]
@@ -146,8 +176,18 @@ def _load(checkpoint: CheckpointReader, leaves: dict[str, Any], abstract: Any) -
     return checkpoint.step, jax.tree.unflatten(jax.tree.structure(abstract), arrays)
 
 
+def _log_notes(checkpoint: CheckpointReader) -> None:
+    if jax.process_index() == 0:
+        for note in checkpoint.notes:
+            _log.info("note: %s", note)
+
+
 def find_parameters(
-    path: str | os.PathLike, abstract: Any, step: int | str | None = None, config: Any = None
+    path: str | os.PathLike,
+    abstract: Any,
+    step: int | str | None = None,
+    config: Any = None,
+    base: str | None = None,
 ) -> tuple[CheckpointReader, dict[str, Any]]:
     """Returns (checkpoint, the leaves of `abstract` by name), checked before a tensor is read.
 
@@ -156,21 +196,22 @@ def find_parameters(
       abstract: as in `load_parameters`.
       step: as in `open_checkpoint`.
       config: the model's `T5Config` or `DecoderConfig`, compared with the checkpoint's own files.
+      base: a checkpoint of the base of an adapter, where the adapter names none that is here.
 
     Raises:
       UserError: if there is no checkpoint, or it does not match the model.
     """
-    checkpoint = open_tensors(path, step=step)
     leaves = named(abstract)
+    tuned = open_tuned(path, step, base)
+    if tuned is not None:
+        directory = run_directory.run_of(local_path(path, "checkpoint"))
+        _check_base(tuned, directory, abstract, config)
+        return tuned.checkpoint, leaves
+    checkpoint = open_tensors(path, step=step)
     expected: dict[str, tuple[int, ...]] = {}
     for name, leaf in leaves.items():
         expected |= _unstacked(name, leaf.shape)
     stored = checkpoint.shapes
-    record = base_record.find(path)
-    if record is not None:
-        find_parameters(record.path, abstract, None, config)
-        check_added(stored, expected, checkpoint.path)
-        return checkpoint, leaves
     check_tensors(stored, expected, checkpoint.path, advice_on(stored, expected))
     if config is not None:
         check_same_model(_known_fields(checkpoint, config), config, checkpoint.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 
+from flan_jax.checkpoints.formats.adapter_config import is_adapter
 from flan_jax.checkpoints.formats.gguf import is_gguf, open_gguf
 from flan_jax.checkpoints.formats.huggingface import is_huggingface, open_huggingface
 from flan_jax.checkpoints.formats.ours import open_ours
@@ -16,7 +17,7 @@ from flan_jax.errors import UserError
 from flan_jax.storage.files import readable
 from flan_jax.storage.paths import local_path
 
-FORMATS = ("t5x", "hf", "gguf", "flan")
+FORMATS = ("t5x", "hf", "gguf", "flan", "peft")
 
 
 def open_checkpoint(
@@ -70,6 +71,11 @@ def _open(path: pathlib.Path, format: str, step: int | str | None) -> Checkpoint
                 f"{path} has no config.json; give the directory of a Hugging Face model."
             )
         return open_huggingface(path)
+    if format == "peft":
+        raise UserError(
+            f"{path} is not a whole model but an adapter, if anything; `flan-jax convert` merges "
+            "an adapter into its base: --to=flan."
+        )
     if format == "t5x":
         return open_t5x(find_t5x(path, step) or path)
     return open_ours(path, step)
@@ -84,6 +90,8 @@ def detect_format(path: pathlib.Path) -> str:
     with readable(path):
         if is_gguf(path):
             return "gguf"
+        if is_adapter(path):
+            return "peft"
         if is_huggingface(path):
             return "hf"
         return "t5x" if find_t5x(path) else "flan"

@@ -223,7 +223,8 @@ def read_parameters(
 
     Args:
       run: the model that the parameters are for.
-      path: a run or a step of ours, or a checkpoint of T5X, Hugging Face or GGUF.
+      path: a run or a step of ours, a checkpoint of T5X, Hugging Face or GGUF, or an adapter of
+        Hugging Face, whose base is the directory it names, else INITIAL_CHECKPOINT_PATH.
       step: of a run; 'best' has the lowest validation loss, None is the last.
       merge: whether adapters, if there are any, are merged into the kernels.
       bases: see `load_parameters`.
@@ -235,10 +236,10 @@ def read_parameters(
 
     from flan_jax.checkpoints.load import load_parameters, merged_into
 
-    base = run.sharded.abstract_base
-    step, params = load_parameters(path, base, step, run.model.config, bases)
+    abstract, base = run.sharded.abstract_base, run.config.initial_checkpoint_path
+    step, params = load_parameters(path, abstract, step, run.model.config, bases, base)
     if merge:
-        params = merged_into(base, params)
+        params = merged_into(abstract, params)
     if jax.process_index() == 0:
         _log.info(f"parameters of step {step} from {path}")
     return step, params
@@ -255,7 +256,8 @@ def check_parameters(run: RunSetup, path: str, step: int | str | None = None) ->
     """
     from flan_jax.checkpoints.load import find_parameters
 
-    checkpoint, _ = find_parameters(path, run.sharded.abstract_base, step, run.model.config)
+    base = run.config.initial_checkpoint_path
+    checkpoint, _ = find_parameters(path, run.sharded.abstract_base, step, run.model.config, base)
     return checkpoint.step
 
 

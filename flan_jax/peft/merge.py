@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,17 +28,29 @@ def merged(params: Any) -> Any:
     """
     if not isinstance(params, Mapping):
         return params
-    if PROMPT in params:
-        raise UserError(
-            "a prompt cannot be merged into the matrices of its model; evaluate the run itself, or "
-            "convert it with --to=peft."
-        )
+    check_mergeable(params)
     children = {name: merged(child) for name, child in params.items() if name not in _ADDED}
     if any(name in params for name in _ADDED):
         children["kernel"] = merged_kernel(params)
         if "bias" in params and SCALE_OUT in params:
             children["bias"] = _rounded(params["bias"] * params[SCALE_OUT], params["bias"])
     return children
+
+
+def check_mergeable(names: Iterable[str]) -> None:
+    """Checks that arrays can be merged into the matrices of a model.
+
+    Args:
+      names: their paths, or the last parts of them.
+
+    Raises:
+      UserError: for a prompt, which is no part of a matrix.
+    """
+    if any(name.rpartition("/")[2] == PROMPT for name in names):
+        raise UserError(
+            "a prompt cannot be merged into the matrices of its model; evaluate the run itself, or "
+            "convert it with --to=peft."
+        )
 
 
 def merged_kernel(module: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from flan_jax.checkpoints.formats.tokenizer_files import read_special_ids
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor, cast
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
+from flan_jax.models.architectures import architecture_of
 from flan_jax.models.families import FAMILIES
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.storage.files import read_json
@@ -27,8 +28,8 @@ _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.b
 
 
 def is_huggingface(path: pathlib.Path) -> bool:
-    """Returns whether `path` is the directory of a model (it has a `config.json`) or an adapter."""
-    return any((path / name).is_file() for name in ("config.json", *_ADAPTER))
+    """Returns whether `path` is the directory of a model: it has a `config.json`."""
+    return (path / "config.json").is_file()
 
 
 def open_huggingface(path: pathlib.Path) -> CheckpointReader:
@@ -99,9 +100,9 @@ def _refuse_adapters(path: pathlib.Path) -> None:
     present = [name for name in _ADAPTER if (path / name).is_file()]
     if present:
         raise UserError(
-            f"{shown(path)} has an adapter ({listed(present)}), such as LoRA, which is not "
-            "supported yet; merge it into its base model (`merge_and_unload` of peft, then "
-            "`save_pretrained`), or remove these files to use the weights without it."
+            f"{shown(path)} has an adapter ({listed(present)}) and the weights of a model; move "
+            "the adapter's files to another directory to use them with these weights as their "
+            "base, or remove them to use the weights without it."
         )
 
 
@@ -122,6 +123,26 @@ def _remove_aliases(stored: dict[str, Tensor], path: pathlib.Path) -> None:
 
 def _are_equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and np.array_equal(first.read(), second.read())
+
+
+def tensor_names(config: Any, path: object) -> dict[str, str]:
+    """Returns the tensor of each parameter of a model, as `transformers` names it.
+
+    Args:
+      config: the `T5Config` or `DecoderConfig`.
+      path: the checkpoint, for messages.
+
+    Raises:
+      UserError: for a model that has no counterpart there.
+    """
+    is_t5 = architecture_of(config) == "t5"
+    family = "t5" if is_t5 else huggingface_decoder.family_of(config, path).name
+    return _tensor_names(family, parameter_shapes(config))
+
+
+def is_transposed(config: Any, parameter: str) -> bool:
+    """Returns whether a parameter of a model has its axes exchanged there."""
+    return _is_transposed("t5" if architecture_of(config) == "t5" else "", parameter)
 
 
 def _tensor_names(family: str, parameters: Iterable[str]) -> dict[str, str]:

@@ -142,7 +142,7 @@ def write_config(config: DecoderConfig, path: object) -> dict[str, Any]:
     Raises:
       UserError: for a decoder that none of the families can be.
     """
-    family = _family_of(config, path)
+    family = family_of(config, path)
     scaling = config.rope_scaling
     context = 4096
     if scaling:
@@ -169,7 +169,16 @@ def write_config(config: DecoderConfig, path: object) -> dict[str, Any]:
     }
 
 
-def _family_of(config: DecoderConfig, path: object) -> DecoderFamily:
+def family_of(config: DecoderConfig, path: object) -> DecoderFamily:
+    """Returns the family that a decoder-only model is one of.
+
+    Args:
+      config: the model's configuration.
+      path: the checkpoint, for messages.
+
+    Raises:
+      UserError: for a decoder that none of the families can be.
+    """
     families = [family for family in FAMILIES.values() if family.has_fields_of(vars(config))]
     activation, *gates = config.mlp_activations
     is_scaled = config.logits_via_embedding and config.scale_tied_logits

@@ -22,7 +22,7 @@ from flan_jax.messages import listed, shown
 from flan_jax.storage.files import parse_json, readable
 from flan_jax.storage.paths import inside
 
-_SINGLE = "model.safetensors"
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _DTYPES = {
     "F32": np.dtype(np.float32),
@@ -60,15 +60,15 @@ def find_weights(directory: pathlib.Path, named: object = None) -> tuple[pathlib
     """
     if named is not None:
         return inside(directory, named, directory / "config.json"), []
-    if (directory / _SINGLE).is_file():
+    if (directory / SINGLE).is_file():
         stale = (directory / INDEX).is_file()
         notes = [
             (
-                f"the weights are those of {_SINGLE}, as in transformers; {INDEX} beside it was "
+                f"the weights are those of {SINGLE}, as in transformers; {INDEX} beside it was "
                 "not read"
             )
         ]
-        return inside(directory, _SINGLE, directory / _SINGLE), notes if stale else []
+        return inside(directory, SINGLE, directory / SINGLE), notes if stale else []
     if (directory / INDEX).is_file():
         return inside(directory, INDEX, directory / INDEX), []
     others = sorted(
@@ -77,7 +77,7 @@ def find_weights(directory: pathlib.Path, named: object = None) -> tuple[pathlib
         if path.suffix in (".safetensors", ".bin", ".pt", ".pth")
     )
     raise UserError(
-        f"{shown(directory)} holds no {_SINGLE} and no {INDEX}{_about(others)}; save the model "
+        f"{shown(directory)} holds no {SINGLE} and no {INDEX}{_about(others)}; save the model "
         "with `save_pretrained`, which writes them."
     )
 
@@ -239,18 +239,25 @@ def write_directory(
             if len(shards) == 1
             else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         )
-        _write_file(directory / file, {name: shapes[name] for name in names}, read)
+        write_file(directory / file, {name: shapes[name] for name in names}, read)
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def _write_file(
+def write_file(
     path: pathlib.Path,
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]],
     read: Callable[[str], np.ndarray],
 ) -> None:
+    """Writes one file, one tensor at a time.
+
+    Args:
+      path: the file.
+      shapes: (shape, dtype) of each tensor by its name, in the order of the file.
+      read: returns a tensor by its name; called when it is written.
+    """
     # Without it `transformers` refuses the file.
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0

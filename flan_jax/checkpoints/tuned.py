@@ -1,0 +1,190 @@
+"""Checkpoints that hold only what was trained: of a run with a frozen base, or adapters of peft.
+
+They are opened beside their base, and read as a whole model: matrices with adapters are merged one
+at a time, when they are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from flan_jax.checkpoints import base_record
+from flan_jax.checkpoints.base_record import BaseRecord
+from flan_jax.checkpoints.check import check_added
+from flan_jax.checkpoints.formats import adapter_config, huggingface_peft
+from flan_jax.checkpoints.model_config import infer_config, infer_sizes
+from flan_jax.checkpoints.model_gin import fields_beside
+from flan_jax.checkpoints.open import detect_format, open_checkpoint, open_tensors
+from flan_jax.checkpoints.reader import CheckpointReader, Tensor
+from flan_jax.config import run_directory
+from flan_jax.errors import UserError
+from flan_jax.messages import shown
+from flan_jax.models.adapters import LORA_B, SCALE_OUT
+from flan_jax.models.architectures import model_fields
+from flan_jax.peft.merge import check_mergeable, merged
+from flan_jax.storage.paths import local_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What was trained beside a frozen base.
+
+    Attributes:
+      checkpoint: what was trained, by our names.
+      record: what it was trained on, and how.
+      base: the model that was tuned.
+    """
+
+    checkpoint: CheckpointReader
+    record: BaseRecord
+    base: CheckpointReader
+
+
+def open_tuned(
+    path: str | os.PathLike, step: int | str | None = None, base: str | os.PathLike | None = None
+) -> Tuned | None:
+    """Returns an opened checkpoint with its base; None if it has all parameters of its model.
+
+    Args:
+      path: a run, one of its steps, or a directory of an adapter.
+      step: of a run, as in `open_checkpoint`.
+      base: the base of an adapter; by default the directory that the adapter names.
+
+    Raises:
+      UserError: if one of them cannot be read, or they do not fit.
+    """
+    path = local_path(path, "checkpoint")
+    if path.exists() and detect_format(path) == "peft":
+        return _open_adapter(path, step, base)
+    record = base_record.find(path)
+    if record is None:
+        return None
+    checkpoint = open_tensors(path, step=step)
+    place, base_step = base_record.place_of(record, run_directory.run_of(path))
+    tuned = open_tuned(place, base_step)
+    whole = open_tensors(place, step=base_step) if tuned is None else merged_reader(tuned)
+    check_added(checkpoint.shapes, whole.shapes, checkpoint.path)
+    return Tuned(checkpoint, record, whole)
+
+
+def _open_adapter(
+    path: pathlib.Path, step: int | str | None, base: str | os.PathLike | None
+) -> Tuned:
+    if step is not None:
+        raise UserError(f"{path} is one adapter and has no steps; leave --step={step} out.")
+    whole = open_whole(_base_of_adapter(path, base))
+    return Tuned(*huggingface_peft.open_adapter(path, whole), whole)
+
+
+def _base_of_adapter(path: pathlib.Path, given: str | os.PathLike | None) -> pathlib.Path:
+    """The directory of the base of an adapter: the one it names, else the one that is given."""
+    named = adapter_config.read_config(path).base
+    if named:
+        for place in (path / named, pathlib.Path(named)):
+            if place.is_dir():
+                return place.resolve()
+    if given is not None:
+        return local_path(given, "the base").resolve()
+    raise UserError(
+        f"the base of the adapter {shown(path)}, {shown(repr(named))}, is not a directory here; "
+        "download it, and give its directory: with --base in `convert`, else with "
+        "--gin.INITIAL_CHECKPOINT_PATH."
+    )
+
+
+def config_of(tuned: Tuned) -> Any:
+    """Returns the configuration of the whole model: that of the base, and what a run's settings say.
+
+    Args:
+      tuned: the model.
+
+    Raises:
+      UserError: if it is not known.
+    """
+    base, run = tuned.base, fields_beside(tuned.checkpoint.path)
+    architecture, _ = infer_sizes(base.shapes)
+    if base.config is None:
+        of_base = fields_beside(base.path).get(architecture, {})
+    else:
+        of_base = {name: getattr(base.config, name) for name in model_fields(architecture)}
+    known = {architecture: {**of_base, **run.get(architecture, {})}}
+    return infer_config(base.shapes, known, tuned.checkpoint.path)
+
+
+def open_whole(
+    path: str | os.PathLike,
+    step: int | str | None = None,
+    format: str | None = None,
+    base: str | os.PathLike | None = None,
+    dtype: np.dtype | None = None,
+) -> CheckpointReader:
+    """Returns a checkpoint as one of a whole model, adapters merged.
+
+    Args:
+      path: a checkpoint of any format.
+      step: as in `open_checkpoint`.
+      format: as in `open_checkpoint`.
+      base: as in `open_tuned`.
+      dtype: that merged arrays are rounded to; by default that of the array in the base.
+
+    Raises:
+      UserError: as `open_checkpoint` and `open_tuned`; and for what cannot be merged.
+    """
+    tuned = open_tuned(path, step, base) if format in (None, "peft", "flan") else None
+    if tuned is None:
+        return open_checkpoint(path, format, step)
+    checkpoint = merged_reader(tuned, dtype)
+    checkpoint.config = config_of(tuned)
+    return checkpoint
+
+
+def merged_reader(tuned: Tuned, dtype: np.dtype | None = None) -> CheckpointReader:
+    """Returns a whole model of what was trained and its base.
+
+    Args:
+      tuned: both.
+      dtype: as in `open_whole`.
+
+    Raises:
+      UserError: for what is no part of an array, such as a prompt.
+    """
+    check_mergeable(tuned.checkpoint.tensors)
+    added: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tuned.checkpoint.tensors.items():
+        module, _, last = name.rpartition("/")
+        if name not in tuned.base.tensors:
+            added.setdefault(module, {})[last] = tensor
+    tensors = {}
+    for name, tensor in tuned.base.tensors.items():
+        module, _, last = name.rpartition("/")
+        stored = tuned.checkpoint.tensors.get(name, tensor)
+        beside = added.get(module, {})
+        is_changed = last == "kernel" or (last == "bias" and SCALE_OUT in beside)
+        if not (beside and is_changed):
+            beside = {}
+        if beside or stored is not tensor:
+            stored = _merged(last, stored, beside, dtype or tensor.dtype, tuned.record.scale)
+        tensors[name] = stored
+    notes = [*tuned.base.notes, *tuned.checkpoint.notes]
+    return dataclasses.replace(tuned.checkpoint, tensors=tensors, slots=None, notes=notes)
+
+
+def _merged(
+    name: str, tensor: Tensor, beside: dict[str, Tensor], dtype: np.dtype, scale: float
+) -> Tensor:
+    """The array of a module with its adapters; it is computed when it is read."""
+
+    def read() -> np.ndarray:
+        arrays = {last: added.read().astype(np.float32) for last, added in beside.items()}
+        if LORA_B in arrays:
+            arrays[LORA_B] = arrays[LORA_B] * np.float32(scale)
+        arrays["kernel"] = np.zeros((1, 1), np.float32)
+        arrays[name] = tensor.read().astype(np.float32)
+        return merged(arrays)[name].astype(dtype)
+
+    return Tensor(tensor.shape, np.dtype(dtype), read, tensor.file)
