@@ -21,8 +21,9 @@ from flan_jax.checkpoints.formats import (
     tokenizer_export,
 )
 from flan_jax.checkpoints.formats.tokenizer_files import read_tokenizer_files
-from flan_jax.checkpoints.open import FORMATS, detect_format, open_checkpoint
+from flan_jax.checkpoints.open import FORMATS, detect_format
 from flan_jax.checkpoints.reader import DTYPES, CheckpointReader
+from flan_jax.checkpoints.tuned import open_whole
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.data.special_tokens import GENERATION_CONFIG, TOKENIZER_CONFIG
@@ -77,11 +78,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     started = time.perf_counter()
     flags = _parse_flags(sys.argv[1:] if argv is None else argv)
-    checkpoint = open_checkpoint(flags.input, flags.format, flags.step)
+    dtype = DTYPES[flags.dtype] if flags.dtype else None
+    checkpoint = open_whole(flags.input, flags.step, flags.format, flags.base, dtype)
     _check_complete(checkpoint)
     _select_optimizer(checkpoint, flags)
     checkpoint.tokenizer, vocabulary = _find_tokenizer(checkpoint, flags.format, flags.tokenizer)
-    dtype = DTYPES[flags.dtype] if flags.dtype else None
     write = {"hf": _write_huggingface, "t5x": _write_t5x, "flan": _write_ours}[flags.to]
     with (
         atomic_directory(flags.output, "--output") as directory,
@@ -125,6 +126,11 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of the parameters written (default: as they are stored)"
+    )
+    parser.add_argument(
+        "--base",
+        metavar="PATH",
+        help="the base model of an adapter (default: the directory that it names)",
     )
     add_step_flag(parser)
     parser.add_argument(

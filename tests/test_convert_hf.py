@@ -521,14 +521,11 @@ def test_one_file_of_weights_goes_before_an_index_as_in_transformers(tmp_path, c
 @pytest.mark.parametrize(
     "name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
 )
-def test_an_adapter_is_named_and_refused(tmp_path, name):
+def test_an_adapter_beside_the_weights_of_a_model_is_named_and_refused(tmp_path, name):
     random_llama(tmp_path / "hf")
     (tmp_path / "hf" / name).write_text("{}")
-    (tmp_path / "alone").mkdir()
-    (tmp_path / "alone" / name).write_text("{}")
-    for directory in ("hf", "alone"):
-        with pytest.raises(UserError, match=f"{directory} has an adapter \\({name}\\)"):
-            open_checkpoint(tmp_path / directory)
+    with pytest.raises(UserError, match=f"hf has an adapter \\({name}\\) and the weights of a"):
+        open_checkpoint(tmp_path / "hf")
 
 
 def write_safetensors(path, header, body=bytes(24)):

@@ -98,7 +98,7 @@ def _base_of_adapter(path: pathlib.Path, given: str | os.PathLike | None) -> pat
 
 
 def config_of(tuned: Tuned) -> Any:
-    """Returns the configuration of the whole model: that of the base, and what a run's settings say.
+    """Returns the configuration of the whole model: the base's, and what a run's settings say.
 
     Args:
       tuned: the model.

@@ -179,7 +179,7 @@ def _beside(kernel: str, name: str) -> str:
 
 
 def _is_copy(tensor: Tensor, place: _Place | None, base: CheckpointReader) -> bool:
-    """Whether a tensor is the base's own array once more, as peft writes it beside some adapters."""
+    """Whether a tensor is the base's own array, which peft writes beside some adapters."""
     if place is None or place.name not in base.tensors or tensor.shape != place.shape:
         return False
     if not (place.is_base or _is_shared(place.name, base.config)):
