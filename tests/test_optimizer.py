@@ -201,6 +201,13 @@ def test_schedules_that_end_at_0(name, points):
     assert float(schedule(name)(0)) == 1.0
 
 
+def test_wsd_may_be_given_more_steps_before_it_decays():
+    short, long = schedule("wsd", warmup=10), schedule("wsd", warmup=10, steps=200)
+    early = jnp.arange(81)
+    np.testing.assert_array_equal(jax.vmap(short)(early), jax.vmap(long)(early))
+    assert short(jnp.int32(81)) < long(jnp.int32(81))
+
+
 def test_a_warm_up_is_a_number_of_steps_or_a_share_of_them():
     def warmup_of(rate):
         return next(step for step in range(1000) if rate(step) >= 0.999999) + 1

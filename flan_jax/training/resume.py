@@ -63,11 +63,16 @@ def check_optimizer(checkpoints: Checkpoints, sharded: ShardedState) -> None:
     if before is None:
         return  # not by this version: `restore` lists what is missing
     run = checkpoints.directory.parent
+    anew = (
+        f"begin another run from its parameters: --gin.INITIAL_CHECKPOINT_PATH={run} with another "
+        "MODEL_DIR"
+        if sharded.tuning.is_full
+        else "give another MODEL_DIR"
+    )
     raise UserError(
         f"MODEL_DIR {str(run)!r} holds a run with OPTIMIZER={before!r}, whose state "
         f"{optimizer_of(expected)!r} cannot continue; resume it with --gin.OPTIMIZER={before}, or "
-        f"begin another run from its parameters: --gin.INITIAL_CHECKPOINT_PATH={run} with another "
-        "MODEL_DIR."
+        f"{anew}."
     )
 
 
