@@ -25,8 +25,9 @@ from flan_jax.cli.setup import (
     prepared,
     read_parameters,
 )
-from flan_jax.config import gin_files
+from flan_jax.config import gin_files, run_status
 from flan_jax.config.flags import ArgumentParser
+from flan_jax.config.run_status import RunStatus
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
 from flan_jax.storage.files import write_file
@@ -52,8 +53,12 @@ def main(argv: list[str] | None = None) -> int:
     # 1. Settings, mesh and model: mistakes are found before the data are prepared.
     run = open_run(flags.profile, flags)
     make_directory(run.config.model_dir)
-    with alone(run.directory, ".train.lock", "flan-jax train"):
-        return _train(run, flags.gin_arguments, started)
+    with (
+        alone(run.directory, ".train.lock", "flan-jax train"),
+        run_status.recorded(run.directory, processes.index_and_count()[0] == 0) as status,
+    ):
+        status.exit_status = _train(run, flags.gin_arguments, started, status)
+        return status.exit_status
 
 
 def make_parser() -> ArgumentParser:
@@ -70,7 +75,7 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
+def _train(run: RunSetup, gin_arguments: list[str], started: float, status: RunStatus) -> int:
     """Trains and evaluates in the directory of the run, alone; returns the exit status."""
     from flan_jax.checkpoints import base_record
     from flan_jax.checkpoints.manager import Checkpoints
@@ -120,7 +125,14 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
         base_record.keep(
             run.directory, base_record.record_of(run.sharded.tuning, initial, step, base), is_new
         )
-    _describe(run, gin_files.config_text(), config_before)
+    _describe(run, gin_files.config_text(), config_before, status)
+    status.update(
+        step=int(state["step"]),
+        steps=data.config.train_steps,
+        held_out=data.config.held_out,
+        train=data.train.candidates(),
+        evaluated=data.eval.names,
+    )
     _log.info(f"ready to train after {time.perf_counter() - started:.1f} s")
 
     # 5. The evaluator, of the trained model at the end, and of steps on the way.
@@ -130,8 +142,9 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float) -> int:
         # 6. The loop.
         state, finished = _take_steps(run, data, state, base, compiled_step, checkpoints, evaluate)
         checkpoints.close()
+        step = int(state["step"])
+        status.update(step=step)
         if not finished:
-            step = int(state["step"])
             _log.info(f"{run.preemption.cause}: saved step {step}; the same command resumes.")
             return signals.SAVED
 
@@ -164,7 +177,7 @@ def _start_compilation(run: RunSetup, latest_step: int | None) -> Callable[[], T
     return compile_in_background(lower)
 
 
-def _describe(run: RunSetup, config_text: str, config_before: str) -> None:
+def _describe(run: RunSetup, config_text: str, config_before: str, status: RunStatus) -> None:
     """Writes `config.gin` and `model-info.txt`; logs the model and the settings that changed."""
     import jax
 
@@ -172,6 +185,7 @@ def _describe(run: RunSetup, config_text: str, config_before: str) -> None:
     from flan_jax.training.model_info import model_info
 
     text, count, trained = model_info(run.sharded)
+    status.update(size=run.config.size, parameters=count, trained_parameters=trained)
     if jax.process_index() == 0:
         for line in config_record.changed_settings(config_before, config_text):
             _log.info(f"changed since the last start: {line}")

@@ -9,11 +9,12 @@ import graphlib
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[1]
-VERBS = "train eval generate prepare convert precompile launch __main__"
+VERBS = "train sweep eval generate prepare convert precompile launch __main__"
 LAYERS = [
     "errors messages signals log progress exit_status metrics import_hook",
     *["storage", "config", "catalogue", "tasks", "models", "peft", "optim", "parallel", "data"],
-    *["checkpoints", "training", "planning", "evaluation", "report", "cli", f"lm_eval {VERBS}"],
+    *["checkpoints", "training", "planning", "evaluation", "report", "sweeps", "cli"],
+    f"lm_eval {VERBS}",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 # A package's __main__ is a verb. `dispatch` names the verbs and imports none.

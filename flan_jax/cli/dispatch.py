@@ -37,6 +37,10 @@ VERBS = {
         "checkpoints of T5X, Hugging Face and GGUF into ours, and ours into theirs",
     ),
     "report": ("flan_jax.report.__main__", "tables and figures from results.csv"),
+    "sweep": (
+        "flan_jax.sweep",
+        "a run for each point of a grid of settings: here, in SLURM arrays; what is missing",
+    ),
     "launch": (
         "flan_jax.launch",
         "the command lines or manifests that train on several hosts: TPU VM, GKE, SLURM",

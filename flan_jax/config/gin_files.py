@@ -36,6 +36,7 @@ CONFIGURED = (
     "flan_jax.peft.config",
     "flan_jax.optim.make",
     "flan_jax.models.architectures",
+    "flan_jax.sweeps.grid",
 )
 
 

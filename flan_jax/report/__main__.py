@@ -24,7 +24,10 @@ def main(argv: Sequence[str]) -> int:
     """Runs `flan-jax report` with arguments; returns the exit status."""
     parser = ArgumentParser("flan-jax report", description=_DESCRIPTION)
     parser.add_argument(
-        "results", nargs="+", metavar="RESULTS", help="a results.csv, or a run directory with one"
+        "results",
+        nargs="+",
+        metavar="RESULTS",
+        help="a results.csv, the directory of a run, or that of a sweep",
     )
     parser.add_argument(
         "--output",
@@ -32,11 +35,12 @@ def main(argv: Sequence[str]) -> int:
         help="where to write; needed for several results, else beside them",
     )
     arguments = parser.parse_args(argv)
-    paths = [_results_path(name) for name in arguments.results]
+    paths = [path for name in arguments.results for path in _results_paths(name)]
     if arguments.output is not None:
         output = local_path(arguments.output, "--output")
-    elif len(paths) == 1:
-        output = paths[0].parent
+    elif len(arguments.results) == 1:
+        place = local_path(arguments.results[0], "RESULTS")
+        output = place if place.is_dir() else place.parent
     else:
         raise UserError(
             "a report of several results belongs to none of their directories; say with "
@@ -46,9 +50,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _results_path(name: str) -> pathlib.Path:
+def _results_paths(name: str) -> list[pathlib.Path]:
+    """Returns the results file of an argument, or those of the runs of a sweep."""
     path = local_path(name, "RESULTS")
-    return path / RESULTS if path.is_dir() else path
+    if (path / "sweep.json").is_file():
+        found = sorted(path.glob(f"*/{RESULTS}"))
+        if not found:
+            raise UserError(f"no run of the sweep in {path} has results yet; run flan-jax sweep.")
+        return found
+    return [path / RESULTS if path.is_dir() else path]
 
 
 if __name__ == "__main__":

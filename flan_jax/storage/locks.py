@@ -47,6 +47,18 @@ def locked(path: pathlib.Path, purpose: str) -> Iterator[bool]:
         yield is_held  # closing the file releases the lock
 
 
+def is_locked(path: pathlib.Path) -> bool:
+    """Returns whether another process holds the lock file `path`; see `locked`."""
+    if not path.is_file():
+        return False
+    try:
+        with open(path, "a+", encoding="utf-8") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
+
+
 @contextlib.contextmanager
 def alone_in(directory: pathlib.Path) -> Iterator[None]:
     """Waits until no other process or thread is in such a block with the same directory.

@@ -1,0 +1,93 @@
+"""`run.json` of a run: whether it is running, saved, finished or failed; read without JAX.
+
+A run that was killed leaves 'running' behind: whether a process still works there is the lock's
+matter (`storage/locks.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from flan_jax import __version__, signals
+from flan_jax.errors import UserError
+from flan_jax.storage.files import read_json, write_file
+
+FILE = "run.json"
+RUNNING, SAVED, FAILED, FINISHED = "running", "saved", "failed", "finished"
+
+
+class RunStatus:
+    """The record of a run that this process works on."""
+
+    def __init__(self, directory: pathlib.Path, writes: bool):
+        """Keeps the record; `writes` is False on all processes but the first."""
+        self._path, self._writes = directory / FILE, writes
+        self.exit_status = 0
+        self._values: dict[str, Any] = {
+            "status": RUNNING,
+            "version": __version__,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _now(),
+        }
+
+    def update(self, **values: Any) -> None:
+        """Writes the record with these values, too."""
+        self._values.update(values)
+        if self._writes:
+            write_file(self._path, json.dumps(self._values, indent=1, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def recorded(directory: pathlib.Path, writes: bool) -> Iterator[RunStatus]:
+    """Keeps `run.json` of a run while the block works on it.
+
+    The block sets `exit_status` of what it yields: 0 is finished, 143 saved. An exception is
+    recorded as failed, or as saved where it is a signal's, and raised again.
+
+    Args:
+      directory: of the run.
+      writes: whether this process writes.
+    """
+    status = RunStatus(directory, writes)
+    status.update()
+    try:
+        yield status
+    except BaseException as error:
+        is_signal = isinstance(error, (KeyboardInterrupt, SystemExit))
+        code = 2 if isinstance(error, UserError) else 1
+        # The directory may be gone, or full: the error itself is what counts.
+        with contextlib.suppress(Exception):
+            status.update(
+                status=SAVED if is_signal else FAILED,
+                exit_status=signals.SAVED if is_signal else code,
+                message=str(error)[:2000],
+                ended=_now(),
+            )
+        raise
+    is_saved = status.exit_status == signals.SAVED
+    status.update(
+        status=SAVED if is_saved else FINISHED, exit_status=status.exit_status, ended=_now()
+    )
+
+
+def read_status(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns the record of a run; empty without one.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    path = directory / FILE
+    advice = "delete it: the next start of the run writes it again"
+    return read_json(path, advice=advice) if path.is_file() else {}
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

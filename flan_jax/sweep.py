@@ -1,0 +1,281 @@
+"""`flan-jax sweep DIR`: a run for each point of a grid of settings; the same command resumes.
+
+flan-jax sweep runs/seeds --gin_file=gin/flan.gin --sweep.HELD_OUT=nli,sentiment --sweep.SEED=0,1,2
+
+Each run is in DIR/NAME, its output in DIR/logs/NAME.log. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+from flan_jax.cli import dispatch
+from flan_jax.config import gin_files, run_status
+from flan_jax.config.flags import ArgumentParser, add_gin_flags
+from flan_jax.config.gin_parsing import argument_value, split_bindings
+from flan_jax.errors import UserError
+from flan_jax.messages import listed
+from flan_jax.storage.locks import locked
+from flan_jax.storage.paths import local_path
+from flan_jax.sweeps import grid, local, plan
+from flan_jax.sweeps.plan import Sweep
+
+_log = logging.getLogger(__name__)
+
+_AXIS = re.compile(r"--sweep\.([^=]+)=(.*)", re.DOTALL)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the verb; returns the exit status: 0 when every point is finished."""
+    argv = sys.argv[1:] if argv is None else argv
+    axes = dict(_axis(argument) for argument in argv if argument.startswith("--sweep."))
+    rest = [argument for argument in argv if not argument.startswith("--sweep.")]
+    flags = _flags(rest)
+    directory = local_path(flags.directory, "DIR").absolute()
+    sweep = _sweep(directory, rest, flags, axes)
+    if flags.status:
+        return _print_status(sweep, flags.json)
+    if flags.point is not None:
+        return _run_point(sweep, flags.point)
+    if flags.backend == "print":
+        print("\n".join(_lines(sweep)))
+        return 0
+    if flags.backend == "slurm":
+        return _slurm(sweep, flags)
+    with locked(directory / ".sweep.lock", "flan-jax sweep"):
+        return _run_here(sweep, flags)
+
+
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the verb's own flags."""
+    parser = ArgumentParser(prog="flan-jax sweep", description=__doc__)
+    parser.add_argument("directory", metavar="DIR", help="of the sweep and its runs")
+    parser.add_argument("--jobs", type=_count, default=1, help="runs at a time here (default: 1)")
+    parser.add_argument(
+        "--retries", type=int, default=0, help="of runs that crash (default: 0); saved ones go on"
+    )
+    parser.add_argument("--gpus", action="store_true", help="one GPU for each job")
+    parser.add_argument("--status", action="store_true", help="print the state of each point")
+    parser.add_argument("--json", action="store_true", help="with --status: as JSON")
+    parser.add_argument(
+        "--retry", action="store_true", help="also the points that failed with a message"
+    )
+    parser.add_argument("--point", metavar="K", help="run one point here: its number or its name")
+    parser.add_argument(
+        "--backend",
+        choices=("local", "slurm", "print"),
+        default="local",
+        help="local: runs here; slurm: prints an array script; print: a line for each point",
+    )
+    parser.add_argument(
+        "--sbatch",
+        metavar="OPTIONS",
+        default="",
+        help="slurm: options of each run, such as '--gpus=1 --time=24:00:00'",
+    )
+    parser.add_argument(
+        "--run", action="store_true", dest="submits", help="slurm: submit the script"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs")
+    return int(text)
+
+
+def _axis(argument: str) -> tuple[str, list[Any]]:
+    """Returns the axis of `--sweep.NAME=a,b`, and its values."""
+    match = _AXIS.fullmatch(argument)
+    if not match or not match[2]:
+        raise UserError(f"{argument} has no values; write --sweep.NAME=a,b,c.")
+    values = [_value(match[1], text) for text in _split(match[2])]
+    return match[1], values
+
+
+def _value(name: str, text: str) -> Any:
+    return text if name == grid.GIN_FILE else argument_value(f"--sweep.{name}", text)
+
+
+def _split(text: str) -> list[str]:
+    """The parts between the commas that are in no bracket."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
+
+
+def _flags(arguments: list[str]) -> argparse.Namespace:
+    """Returns the verb's own flags, and the gin files, without reading them."""
+    parser = make_parser()
+    add_gin_flags(parser)
+    _, rest = split_bindings(arguments)
+    return parser.parse_intermixed_args(rest)
+
+
+def _sweep(
+    directory: pathlib.Path,
+    arguments: list[str],
+    flags: argparse.Namespace,
+    axes: dict[str, list[Any]],
+) -> Sweep:
+    """Returns the sweep that the arguments give, or the one that the directory holds.
+
+    Raises:
+      UserError: if there is none, or the two differ, or a point cannot run.
+    """
+    if not flags.gin_file and not axes:
+        known = plan.read_sweep(directory)
+        if known is None:
+            raise UserError(
+                f"{directory} holds no sweep; give --gin_file=gin/sweep/tiny.gin, or another file "
+                "and --sweep.NAME=a,b."
+            )
+        return known
+    parsed = gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
+    shared = [_absolute(text) for text in parsed.gin_arguments]
+    points = grid.points(grid.SweepConfig().grid, axes)
+    sweep = Sweep(directory, shared, points)
+    is_new = plan.read_sweep(directory) is None
+    if is_new:
+        plan.check_points(sweep)
+    plan.keep(sweep)
+    if is_new:
+        _log.info(f"{len(points)} points: {listed([point.name for point in points])}")
+    return sweep
+
+
+def _absolute(argument: str) -> str:
+    name, _, value = argument.partition("=")
+    return f"{name}={pathlib.Path(value).absolute()}" if name == "--gin_file" else argument
+
+
+def _open_points(sweep: Sweep, retry: bool) -> tuple[list[grid.Point], list[str]]:
+    """Returns the points to run, and the names of those that failed with a message before."""
+    states = sweep.states()
+    failed = [
+        name
+        for name, state in states.items()
+        if state["status"] == run_status.FAILED and state.get("exit_status") == 2 and not retry
+    ]
+    done = {name for name, state in states.items() if state["status"] == run_status.FINISHED}
+    todo = [point for point in sweep.points if point.name not in done | set(failed)]
+    return todo, failed
+
+
+def _run_here(sweep: Sweep, flags: argparse.Namespace) -> int:
+    """Runs what is not finished on this machine, and reports; returns the exit status."""
+    todo, failed = _open_points(sweep, flags.retry)
+    if not todo and not failed:
+        print(f"all {len(sweep.points)} points are finished; flan-jax report {sweep.directory}")
+        return 0
+    failed += local.run_points(sweep, todo, flags.jobs, flags.retries, flags.gpus)
+    _report(sweep)
+    if failed:
+        names = ", ".join(failed)
+        raise UserError(
+            f"{len(failed)} of {len(sweep.points)} points failed: {names}; see "
+            f"{sweep.directory / plan.LOGS}, then flan-jax sweep {sweep.directory} --retry."
+        )
+    return 0
+
+
+def _report(sweep: Sweep) -> None:
+    """Writes sweep.csv and the report of the points with results, if there are any."""
+    from flan_jax.evaluation.results_store import RESULTS
+    from flan_jax.report.write import report_on
+    from flan_jax.sweeps.sweep_table import write_table
+
+    if write_table(sweep):
+        files = [sweep.directory / point.name / RESULTS for point in sweep.points]
+        report_on([file for file in files if file.is_file()], sweep.directory)
+
+
+def _run_point(sweep: Sweep, which: str) -> int:
+    """Runs one point in this process, as SLURM's array jobs do; returns its exit status."""
+    from flan_jax import train
+
+    names = [point.name for point in sweep.points]
+    index = int(which) if which.isdecimal() else names.index(which) if which in names else -1
+    if not 0 <= index < len(names):
+        raise UserError(
+            f"--point={which} is neither a number from 0 to {len(names) - 1} nor one of "
+            f"{listed(names)}."
+        )
+    return train.main(sweep.command(sweep.points[index]))
+
+
+def _print_status(sweep: Sweep, as_json: bool) -> int:
+    """Prints the state of each point; returns 0 when all are finished."""
+    states = sweep.states()
+    if as_json:
+        print(json.dumps(states, indent=1))
+    else:
+        width = max(map(len, states))
+        for number, (name, state) in enumerate(states.items()):
+            steps = f"step {state['step']} of {state['steps']}" if "steps" in state else ""
+            print(f"{number:>4}  {name:<{width}}  {state['status']:<12}{steps}".rstrip())
+    return 0 if all(s["status"] == run_status.FINISHED for s in states.values()) else 1
+
+
+def _lines(sweep: Sweep) -> list[str]:
+    todo, _ = _open_points(sweep, retry=True)
+    return [f"flan-jax sweep {shlex.quote(str(sweep.directory))} --point={p.name}" for p in todo]
+
+
+def _slurm(sweep: Sweep, flags: argparse.Namespace) -> int:
+    """Prints or submits the array script of the points that are not finished."""
+    todo, _ = _open_points(sweep, retry=True)
+    if not todo:
+        print(f"all {len(sweep.points)} points are finished")
+        return 0
+    numbers = [index for index, point in enumerate(sweep.points) if point in todo]
+    logs = sweep.directory / plan.LOGS
+    logs.mkdir(parents=True, exist_ok=True)
+    directory = shlex.quote(str(sweep.directory))
+    script = "\n".join(
+        [
+            "#!/bin/bash",
+            f"#SBATCH --job-name={sweep.directory.name}",
+            f"#SBATCH --array={','.join(map(str, numbers))}%{flags.jobs}",
+            "#SBATCH --requeue --open-mode=append --signal=TERM@120",
+            f"#SBATCH --output={logs}/%a.log",
+            *(f"#SBATCH {option}" for option in shlex.split(flags.sbatch)),
+            # 143: saved, and the time is up or the node is taken away; the queue continues it.
+            f"srun {shlex.quote(sys.executable)} -m flan_jax sweep {directory} "
+            "--point=$SLURM_ARRAY_TASK_ID",
+            "status=$?",
+            'if [ $status = 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+            "exit $status",
+        ]
+    )
+    if not flags.submits:
+        print(script)
+        return 0
+    try:
+        return subprocess.run(
+            ["sbatch"], input=script, text=True, env=dict(os.environ), check=False
+        ).returncode
+    except FileNotFoundError:
+        raise UserError(
+            "--run needs SLURM's sbatch, which is not installed here; without --run the script is "
+            "printed."
+        ) from None
+
+
+if __name__ == "__main__":
+    dispatch.run(main)

@@ -1,0 +1,133 @@
+"""The grid of a sweep: settings by axis, expanded into points with names.
+
+A dict is a product of its axes, a list of dicts their union. An axis 'A,B' changes both settings
+together; its values are pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gin
+
+from flan_jax.config.checks import quoted
+from flan_jax.config.settings import setting
+from flan_jax.errors import UserError
+
+GIN_FILE = "gin_file"
+
+
+@gin.configurable("Sweep")
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """The grid of a sweep."""
+
+    grid: Any = setting(
+        None,
+        None,
+        "axes and their values: {'HELD_OUT': ['nli', 'sentiment'], 'SEED': [0, 1]}, or a list of "
+        "such; the axis gin_file has gin files, an axis 'A,B' pairs of values",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A point of a grid: one run.
+
+    Attributes:
+      name: of its directory in that of the sweep.
+      gin_files: added to those of the sweep.
+      settings: values by name, which override those of the files.
+    """
+
+    name: str
+    gin_files: tuple[str, ...]
+    settings: dict[str, Any]
+
+    def arguments(self) -> list[str]:
+        """Returns the arguments that a run of the point adds to those of the sweep."""
+        files = [f"--gin_file={file}" for file in self.gin_files]
+        return files + [f"--gin.{name}={_written(value)}" for name, value in self.settings.items()]
+
+
+def points(grid: Any, axes: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """Returns the points of a grid, times further axes, in its order.
+
+    Args:
+      grid: of `Sweep.grid`; None for a single point.
+      axes: values by axis, of the command line; they come last in names.
+
+    Raises:
+      UserError: for a grid of another form, without points, or with two points of one name.
+    """
+    products = [grid] if isinstance(grid, Mapping) else [{}] if grid is None else grid
+    if not isinstance(products, (list, tuple)) or not all(
+        isinstance(product, Mapping) for product in products
+    ):
+        raise UserError(
+            f"Sweep.grid must be a dict of lists such as {{'SEED': [0, 1]}}, or a list of such "
+            f"dicts, not {quoted(grid)}."
+        )
+    found = [point for product in products for point in _product({**product, **axes})]
+    seen: dict[str, Point] = {}
+    for point in found:
+        if point.name in seen:
+            raise UserError(
+                f"two points of the sweep are called {point.name!r}: take one of the equal values "
+                "out."
+            )
+        seen[point.name] = point
+    if not found:
+        raise UserError("the sweep has no points; give each axis of its grid a value.")
+    return found
+
+
+def _product(axes: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """The points of a product of axes."""
+    for axis, values in axes.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise UserError(
+                f"the axis {axis} of the sweep must be a list of values, not {quoted(values)}."
+            )
+    choices = [[_choice(axis, value) for value in values] for axis, values in axes.items()]
+    return [_point(itertools.chain.from_iterable(choice)) for choice in itertools.product(*choices)]
+
+
+def _choice(axis: str, value: Any) -> list[tuple[str, Any]]:
+    """The settings that a value of an axis sets."""
+    names = [name.strip() for name in axis.split(",")]
+    if len(names) == 1:
+        return [(axis, value)]
+    if not isinstance(value, (list, tuple)) or len(value) != len(names):
+        raise UserError(
+            f"each value of the axis {axis!r} must be a list of {len(names)}, not {quoted(value)}."
+        )
+    return list(zip(names, value))
+
+
+def _point(pairs: Any) -> Point:
+    pairs = list(pairs)
+    name = "-".join(_part(axis, value) for axis, value in pairs) or "run"
+    files = tuple(value for axis, value in pairs if axis == GIN_FILE)
+    return Point(name, files, {axis: value for axis, value in pairs if axis != GIN_FILE})
+
+
+def _part(axis: str, value: Any) -> str:
+    """A part of a name: 't5_small' of a gin file, 'nli' of a text, 'seed_0' of anything else."""
+    if axis == GIN_FILE:
+        text = pathlib.PurePath(value).stem
+    elif isinstance(value, str):
+        text = value if value.strip("/") == value and "/" not in value else value.split("/")[-1]
+    else:
+        text = f"{axis.rpartition('.')[2].lower()}_{value}"
+    return re.sub(r"[^\w.+=]+", "_", text).strip("_.")
+
+
+def _written(value: Any) -> str:
+    """A value as an argument has it."""
+    return value if isinstance(value, str) else repr(value)

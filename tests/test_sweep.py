@@ -1,0 +1,144 @@
+"""Sweeps: names of points, checks before the start, and runs that fail, are killed and go on."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flan_jax.errors import UserError
+from flan_jax.sweeps import grid
+from support.runs import losses, run_here
+from support.two_processes import SMALL, environment
+
+SETTINGS = [
+    *SMALL,
+    "--gin.MIXTURE_OR_TASK_NAME=rte",
+    "--gin.HELD_OUT=none",
+    "--gin.TRAIN_STEPS=2",
+]
+
+
+def sweep(directory: pathlib.Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flan_jax.sweep", str(directory), *arguments]
+
+
+def statuses(directory: pathlib.Path) -> dict[str, str]:
+    done = run_here(sweep(directory, "--status", "--json"))
+    return {name: state["status"] for name, state in json.loads(done.stdout).items()}
+
+
+def names(*arguments) -> list[str]:
+    return [point.name for point in grid.points(*arguments)]
+
+
+def test_a_grid_is_a_product_a_union_and_pairs():
+    product = {"gin_file": ["a/t5_small.gin"], "HELD_OUT": ["nli"], "SEED": [0, 1]}
+    assert names(product, {}) == ["t5_small-nli-seed_0", "t5_small-nli-seed_1"]
+    assert names([{"SEED": [0]}, {"SEED": [1], "SHOTS": [2]}], {}) == ["seed_0", "seed_1-shots_2"]
+    pairs = {"Data.pack,SEED": [(True, 1), (False, 2)]}
+    assert names(pairs, {}) == ["pack_True-seed_1", "pack_False-seed_2"]
+    assert names(None, {"HELD_OUT": ["nli", "a/b"]}) == ["nli", "b"]
+    point = grid.points(product, {})[0]
+    assert point.arguments() == [
+        "--gin_file=a/t5_small.gin",
+        "--gin.HELD_OUT=nli",
+        "--gin.SEED=0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"SEED": 3}, "the axis SEED of the sweep must be a list of values, not 3"),
+        ({"SEED": [1, 1]}, "two points of the sweep are called 'seed_1'"),
+        ({"A,B": [1]}, "each value of the axis 'A,B' must be a list of 2, not 1"),
+        ([], "the sweep has no points"),
+        ("SEED", "Sweep.grid must be a dict of lists"),
+    ],
+)
+def test_a_grid_of_another_form_is_a_clear_error(given, message):
+    with pytest.raises(UserError, match=message):
+        grid.points(given, {})
+
+
+def test_every_mistake_is_found_before_anything_starts(tmp_path):
+    directory = tmp_path / "sweep"
+    done = run_here(sweep(directory, *SETTINGS, "--sweep.SEED=0,-1", "--sweep.LERNING_RATE=1,2"))
+    assert done.returncode == 2 and not directory.exists()
+    assert "4 of 4 points cannot run, and none was started" in done.stderr
+    assert done.stderr.count("no setting is called 'LERNING_RATE'") == 4
+    done = run_here(sweep(directory, *SETTINGS, "--sweep.HELD_OUT=sentiment,sentimental"))
+    assert "1 of 2 points cannot run" in done.stderr and "sentimental: " in done.stderr
+    assert not directory.exists()
+
+
+def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_path):
+    directory, cache = tmp_path / "sweep", f"--gin.CACHE_DIR={tmp_path / 'cache'}"
+    axis = "--sweep.LEARNING_RATE=0.01,1e30"
+    arguments = sweep(directory, *SETTINGS, cache, axis)
+    first = subprocess.run(arguments, capture_output=True, text=True, env=environment(1))
+    assert first.returncode == 2, first.stdout + first.stderr
+    assert "1 of 2 points failed: learning_rate_1e+30" in first.stderr
+    good, bad = "learning_rate_0.01", "learning_rate_1e+30"
+    assert statuses(directory) == {good: "finished", bad: "failed"}
+    assert "has loss" in (directory / f"logs/{bad}.log").read_text()
+
+    files = {path: path.stat().st_mtime_ns for path in (directory / good).rglob("*")}
+    again = subprocess.run(sweep(directory), capture_output=True, text=True, env=environment(1))
+    assert again.returncode == 2 and f"{bad} starts" in again.stdout + again.stderr
+    assert f"{good} starts" not in again.stdout + again.stderr
+    assert files == {path: path.stat().st_mtime_ns for path in (directory / good).rglob("*")}
+
+    other = run_here(sweep(directory, *SETTINGS, cache, "--sweep.LEARNING_RATE=0.01"))
+    assert other.returncode == 2
+    assert f"holds another sweep (without {bad})" in other.stderr
+    lines = run_here(sweep(directory, "--backend=print")).stdout.splitlines()
+    assert [line.split("--point=")[1] for line in lines if "--point=" in line] == [bad]
+    script = run_here(sweep(directory, "--backend=slurm", "--sbatch=--gpus=1", "--jobs=3")).stdout
+    assert "#SBATCH --array=1%3\n" in script and "#SBATCH --gpus=1\n" in script
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_and_has_the_numbers_of_an_undisturbed_one(tmp_path):
+    settings = [
+        *SMALL,
+        "--gin.HELD_OUT=sentiment",
+        "--gin.MIXTURE_OR_TASK_NAME=rte",
+        "--gin.EVAL_DATASETS=sst2",
+        "--gin.EVAL_ROWS=4",
+        "--gin.EVAL_TEMPLATES=2",
+        "--gin.TRAIN_STEPS=40",
+        "--gin.CHECKPOINT_EVERY=5",
+        f"--gin.CACHE_DIR={tmp_path / 'cache'}",
+        "--sweep.SEED=0,1",
+    ]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = subprocess.run(sweep(whole, *settings), env=environment(1), capture_output=True)
+    assert done.returncode == 0
+    process = subprocess.Popen(sweep(killed, *settings), env=environment(1))
+    deadline = time.time() + 300
+    log = killed / "seed_0/metrics.jsonl"
+    while time.time() < deadline and not (log.exists() and len(log.read_text().splitlines()) > 8):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while "running" in statuses(killed).values() and time.time() < deadline:
+        time.sleep(0.2)  # the run has received SIGTERM, saves and ends
+    assert statuses(killed) == {"seed_0": "saved", "seed_1": "not started"}
+    done = subprocess.run(sweep(killed), env=environment(1), capture_output=True)
+    assert done.returncode == 0
+    for name in ("seed_0", "seed_1"):
+        assert losses(killed / name) == losses(whole / name)
+        assert (killed / name / "results.csv").read_text() == (
+            whole / name / "results.csv"
+        ).read_text()
+    with open(killed / "sweep.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["sweep.SEED"] for row in rows} == {"0", "1"}
+    assert all(row["run.status"] == "finished" for row in rows)
