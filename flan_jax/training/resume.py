@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.manager import Checkpoints
 from flan_jax.errors import UserError
 from flan_jax.optim.make import optimizer_of
@@ -38,13 +39,21 @@ def check_base(sharded: ShardedState, initial_checkpoint_path: str | None) -> No
     """Checks that there is a model to tune where most of its parameters are frozen.
 
     Raises:
-      UserError: if there is none.
+      UserError: if there is none, or it has a prompt.
     """
     if not sharded.tuning.is_full and initial_checkpoint_path is None:
         raise UserError(
             f"PEFT={sharded.tuning.config.method!r} tunes a model that is trained already, and "
             "none is given; add --gin.INITIAL_CHECKPOINT_PATH=PATH (a run, or a checkpoint of T5X, "
             "Hugging Face or GGUF)."
+        )
+    record = initial_checkpoint_path and base_record.find(initial_checkpoint_path)
+    if record and record.prompt_length:
+        raise UserError(
+            f"INITIAL_CHECKPOINT_PATH {initial_checkpoint_path!r} is a run with a prompt, and a "
+            "prompt cannot be merged into the matrices of its model; give its base, "
+            f"{record.path}, and to go on with the prompt --gin.PEFT=prompt "
+            f"--gin.PROMPT_INIT={initial_checkpoint_path}."
         )
 
 
