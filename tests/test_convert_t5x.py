@@ -647,13 +647,7 @@ def test_the_size_of_a_converted_model_is_a_gin_file(tmp_path, capsys):
             f"--gin_file={tmp_path}/out/model.gin",
             "--gin.T5Config.dtype=float32",
         ],
-        (
-            "flan_jax.data.run_data",
-            "flan_jax.training.config",
-            "flan_jax.optim.adafactor",
-            "flan_jax.models.t5",
-            "flan_jax.models.decoder",
-        ),
+        gin_files.CONFIGURED,
     )
     found = T5Config(vocab_size=128)
     assert all(getattr(found, field) == getattr(config, field) for field in model_fields("t5"))
