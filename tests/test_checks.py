@@ -20,6 +20,7 @@ from flan_jax.models.t5 import T5Config
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.optim.make import OPTIMIZERS
 from flan_jax.parallel import partitioning
+from flan_jax.peft.config import PeftConfig
 from flan_jax.training.config import TrainConfig
 
 T5 = dict(
@@ -290,7 +291,14 @@ _OTHER = [
     {"factor": 1},
     "x" * 10**6,
 ]
-_CONFIGS = {TrainConfig: {}, DataConfig: {}, T5Config: T5, DecoderConfig: DECODER, SeqioTasks: {}}
+_CONFIGS = {
+    TrainConfig: {},
+    DataConfig: {},
+    PeftConfig: {},
+    T5Config: T5,
+    DecoderConfig: DECODER,
+    SeqioTasks: {},
+}
 
 
 @pytest.mark.parametrize("kind", _CONFIGS, ids=lambda kind: kind.__name__)

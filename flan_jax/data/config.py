@@ -30,7 +30,7 @@ _LONGEST = 2**20
 _LENGTHS = {"inputs": 1024, "targets": 256}
 
 
-@gin.configurable("Data")
+@gin.configurable("Data", denylist=["prompt_length"])
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What to train on and what to hold out."""
@@ -224,6 +224,8 @@ class DataConfig:
 
     def __post_init__(self):
         check_fields(self, "Data")
+        length = check_number("prompt_length", self.prompt_length, whole=True, least=0, below=2**14)
+        object.__setattr__(self, "prompt_length", length)
         if self.source == "bundled" and self.data_dir is not None:
             raise UserError(
                 f"{setting_name('Data', 'data_dir')} is not read with DATA_SOURCE=bundled, the "

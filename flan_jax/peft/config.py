@@ -34,7 +34,7 @@ class PeftConfig:
     )
     lora_rank: int = setting("LORA_RANK", 16, "of the two matrices of LoRA", least=1, below=2**14)
     lora_alpha: float = setting(
-        "LORA_ALPHA", 32.0, "numerator of the scale of LoRA's product", least=1e-6
+        "LORA_ALPHA", 32.0, "numerator of the scale of LoRA's product", least=1e-6, below=1e9
     )
     lora_scale: str = setting("LORA_SCALE", "alpha/r", "scale of LoRA's product", choices=SCALES)
     lora_targets: str = setting(

@@ -20,7 +20,8 @@ from flan_jax.cli import dispatch
 from flan_jax.config import gin_files, gin_registry, gin_search, settings_help
 from flan_jax.data.config import DataConfig
 from flan_jax.models.architectures import ARCHITECTURES, make_model
-from flan_jax.optim.make import make_optimizer
+from flan_jax.optim.make import OPTIMIZERS, make_optimizer
+from flan_jax.peft.config import PeftConfig
 from flan_jax.training.config import TrainConfig
 
 DEFAULT = (gin_search.shipped_directory() / "flan.gin").read_text()
@@ -131,6 +132,9 @@ NAMES = st.one_of(
             "adamw.b1",
             "lion.schedule",
             "Optimizer.name",
+            "Peft.lora_rank",
+            "Peft.lora_targets",
+            "Sweep.grid",
             "Data.seed",
             "a/Data.seed",
             "Data",
@@ -157,6 +161,7 @@ def configured(argv) -> bool:
     gin_files.parse_command_line(argv, gin_files.CONFIGURED)
     data, train = DataConfig(), TrainConfig()
     make_optimizer()
+    PeftConfig()
     hash(make_model(data.architecture, 512).config)
     assert 0 < data.batch_size < 2**20 and min(data.lengths()) > 1 and max(data.lengths()) < 2**20
     assert train.microbatches > 0 and isinstance(train.model_dir, str)
@@ -422,7 +427,7 @@ def test_every_module_of_settings_is_fuzzed():
     for name in gin_files.CONFIGURED:
         importlib.import_module(name)
     models = [record.config.__name__ for record in ARCHITECTURES.values()]
-    fuzzed = {"Data", "Train", "adafactor", "adamw", "lion", "Optimizer", *models, "SeqioTasks"}
+    fuzzed = {"Data", "Train", "Optimizer", "Peft", "Sweep", *OPTIMIZERS, *models, "SeqioTasks"}
     assert {
         item.name
         for item in gin_registry.configurables().values()
