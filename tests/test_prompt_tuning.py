@@ -282,6 +282,10 @@ def test_options_score_as_each_does_alone_after_the_prompt(prompted):
             expected = by_token[np.arange(len(option)), option].sum()
             assert score == pytest.approx(expected, abs=2e-5)
     np.testing.assert_allclose(apart, scores[0], atol=2e-5)
+    if isinstance(model, decoder.DecoderLM):  # as in lm-evaluation-harness, whose contexts have BOS
+        begun = [np.array([0, *source], np.int32) for source in inputs]
+        without = RankScorer(model, batch_tokens=1024, bos_id=None).scores(params, begun, options)
+        np.testing.assert_array_equal(np.concatenate(without), np.concatenate(scores))
     other = RankScorer(model).scores(with_prompt(params, -prompt_of(params)), inputs, options)
     assert np.abs(other[0] - scores[0]).max() > 1e-3
 
