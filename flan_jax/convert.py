@@ -1,8 +1,14 @@
-"""`flan-jax convert`: T5X, Hugging Face and GGUF into ours, any into T5X's and Hugging Face's."""
+"""`flan-jax convert`: T5X, Hugging Face and GGUF into ours, any into T5X's and Hugging Face's.
+
+What was trained beside a frozen base is merged into it, or with --to=peft and --unmerged written
+without it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import pathlib
 import sys
 import time
@@ -11,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flan_jax.checkpoints import model_gin, provenance
+from flan_jax.checkpoints import model_gin, provenance, tuned_export
 from flan_jax.checkpoints.check import check_tensors
 from flan_jax.checkpoints.formats import (
     gguf_tokenizer,
@@ -23,7 +29,7 @@ from flan_jax.checkpoints.formats import (
 from flan_jax.checkpoints.formats.tokenizer_files import read_tokenizer_files
 from flan_jax.checkpoints.open import FORMATS, detect_format
 from flan_jax.checkpoints.reader import DTYPES, CheckpointReader
-from flan_jax.checkpoints.tuned import open_whole
+from flan_jax.checkpoints.tuned import Tuned, config_of, open_tuned, open_whole
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.data.special_tokens import GENERATION_CONFIG, TOKENIZER_CONFIG
@@ -38,7 +44,7 @@ from flan_jax.storage.files import parse_json, readable
 from flan_jax.storage.paths import local_path
 
 BYTES = "bytes"
-_TARGETS = ("t5x", "hf", "flan")
+_TARGETS = ("t5x", "hf", "flan", "peft")
 
 
 class Output(NamedTuple):
@@ -79,11 +85,16 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     flags = _parse_flags(sys.argv[1:] if argv is None else argv)
     dtype = DTYPES[flags.dtype] if flags.dtype else None
-    checkpoint = open_whole(flags.input, flags.step, flags.format, flags.base, dtype)
-    _check_complete(checkpoint)
+    tuned = _open_unmerged(flags) if flags.to == "peft" or flags.unmerged else None
+    if tuned is None:
+        base = flags.base if flags.format == "peft" else None
+        checkpoint = open_whole(flags.input, flags.step, flags.format, base, dtype)
+        _check_complete(checkpoint)
+    else:
+        checkpoint = tuned.checkpoint
     _select_optimizer(checkpoint, flags)
     checkpoint.tokenizer, vocabulary = _find_tokenizer(checkpoint, flags.format, flags.tokenizer)
-    write = {"hf": _write_huggingface, "t5x": _write_t5x, "flan": _write_ours}[flags.to]
+    write = _writer(flags, tuned)
     with (
         atomic_directory(flags.output, "--output") as directory,
         progress(len(checkpoint.tensors), "converting", "array") as update,
@@ -92,7 +103,8 @@ def main(argv: list[str] | None = None) -> int:
             (directory / name).write_bytes(contents)
         output = Output(flags.output, directory, dtype, vocabulary, lambda _: update())
         write(checkpoint, output)
-    _print_result(checkpoint, flags.output, time.perf_counter() - started)
+    what = "a" if tuned is None else "what was trained of a"
+    _print_result(checkpoint, what, flags.output, time.perf_counter() - started)
     return 0
 
 
@@ -106,6 +118,13 @@ def _parse_flags(argv: list[str]) -> argparse.Namespace:
     flags.input = local_path(flags.input or flags.place, "--input")
     flags.output = local_path(flags.output, "--output")
     flags.format = flags.format or detect_format(flags.input)
+    if flags.unmerged and flags.to != "flan":
+        raise UserError("--unmerged goes with --to=flan; --to=peft never merges, the others do.")
+    if flags.base and flags.format != "peft" and flags.to != "peft":
+        raise UserError(
+            "--base is the base of an adapter of Hugging Face, or its name for --to=peft; leave it "
+            "out."
+        )
     return flags
 
 
@@ -119,7 +138,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--input",
         metavar="PATH",
-        help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory or a GGUF file",
+        help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory (of a model or "
+        "of an adapter) or a GGUF file",
     )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="a directory that does not exist yet"
@@ -130,7 +150,13 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--base",
         metavar="PATH",
-        help="the base model of an adapter (default: the directory that it names)",
+        help="the base model of an adapter (default: the directory that it names); of a run that "
+        "is converted --to=peft: the name or path that peft loads it by",
+    )
+    parser.add_argument(
+        "--unmerged",
+        action="store_true",
+        help="with --to=flan: adapters stay beside their base, whose path base.json has",
     )
     add_step_flag(parser)
     parser.add_argument(
@@ -145,6 +171,29 @@ def _parser() -> ArgumentParser:
         "'bytes' (default: the one beside the input)",
     )
     return parser
+
+
+def _open_unmerged(flags: argparse.Namespace) -> Tuned:
+    """What was trained of a model, with its configuration."""
+    tuned = open_tuned(flags.input, flags.step, flags.base if flags.format == "peft" else None)
+    if tuned is None:
+        raise UserError(
+            f"{flags.input} has all parameters of its model, and no adapter; give --to=hf, t5x or "
+            "flan without --unmerged."
+        )
+    tuned.checkpoint.config = tuned.base.config = config_of(tuned)
+    tuned.checkpoint.slots = None
+    return tuned
+
+
+def _writer(
+    flags: argparse.Namespace, tuned: Tuned | None
+) -> Callable[[CheckpointReader, Output], None]:
+    if tuned is None:
+        return {"hf": _write_huggingface, "t5x": _write_t5x, "flan": _write_ours}[flags.to]
+    if flags.to == "peft":
+        return functools.partial(_write_peft, tuned, flags.base)
+    return functools.partial(_write_unmerged, tuned)
 
 
 def _check_complete(checkpoint: CheckpointReader) -> None:
@@ -194,6 +243,11 @@ def _find_tokenizer(
         is_bytes = False
     elif format == "hf":
         files, is_bytes = read_tokenizer_files(checkpoint.path), False
+    elif format == "peft":
+        files, is_bytes = read_tokenizer_files(checkpoint.path), False
+        if checkpoint.base and not _vocabulary_file(files):
+            of_base = dataclasses.replace(checkpoint, path=checkpoint.base, base=None)
+            return _find_tokenizer(of_base, detect_format(of_base.path), None)
     else:
         files, is_bytes = _tokenizer_of_run(checkpoint)
     config = parse_json(files.get(TOKENIZER_CONFIG, b"{}"), TOKENIZER_CONFIG)
@@ -261,28 +315,50 @@ def _write_gin(checkpoint: CheckpointReader, output: Output) -> None:
         text += f"VOCABULARY = {str(output.path.absolute() / output.vocabulary)!r}\n"
     (output.directory / "model.gin").write_text(text, encoding="utf-8")
     known = provenance.read_provenance(checkpoint.path)
+    if not known and checkpoint.base:
+        known = provenance.read_provenance(checkpoint.base)
     if known:
         text = provenance.provenance_json(known)
         (output.directory / provenance.FILE).write_text(text, encoding="utf-8")
 
 
+def _write_unmerged(tuned: Tuned, checkpoint: CheckpointReader, output: Output) -> None:
+    tuned_export.write_run(output.directory, tuned, output.dtype, output.progress)
+    _write_gin(checkpoint, output)
+
+
 def _write_huggingface(checkpoint: CheckpointReader, output: Output) -> None:
     """Writes the weights, the tokenizer as `transformers` reads it, and a model card."""
-    gin_file = model_gin.file_beside(checkpoint.path)
-    run = gin_file.parent if gin_file else None
-    is_tuned = bool(model_card.read_record(run))
-    vocabulary = _load_vocabulary(checkpoint, output)
-    ids = tokenizer_export.token_ids(checkpoint, vocabulary, is_tuned)
-    if vocabulary is not None:
-        _write_tokenizer(checkpoint, output, vocabulary, ids, is_tuned)
+    run = _run_of(checkpoint)
+    ids = _write_tokenizer(checkpoint, output, bool(model_card.read_record(run)))
     generation = tokenizer_export.generation_config(ids, model_card.answer_length(run))
     (output.directory / GENERATION_CONFIG).write_bytes(generation)
     huggingface.write_huggingface(output.directory, checkpoint, output.dtype, ids, output.progress)
-    has_template = tokenizer_export.has_chat_template(output.directory)
+    _write_card(checkpoint, output, "transformers")
+
+
+def _write_peft(
+    tuned: Tuned, base_name: str | None, checkpoint: CheckpointReader, output: Output
+) -> None:
+    """Writes the adapter, the tokenizer that it was trained with, and a model card."""
+    _write_tokenizer(checkpoint, output, bool(model_card.read_record(_run_of(checkpoint))))
+    tuned_export.write_peft(output.directory, tuned, base_name, output.dtype, output.progress)
+    whole = dataclasses.replace(checkpoint, tensors=tuned.base.tensors)
+    _write_card(whole, output, "peft")
+
+
+def _run_of(checkpoint: CheckpointReader) -> pathlib.Path | None:
+    """The directory with the gin file of a checkpoint."""
+    gin_file = model_gin.file_beside(checkpoint.path)
+    return gin_file.parent if gin_file else None
+
+
+def _write_card(checkpoint: CheckpointReader, output: Output, library: str) -> None:
+    run, has_template = _run_of(checkpoint), tokenizer_export.has_chat_template(output.directory)
     with readable(
         f"the record of the run {run}", "correct its mixture.json and config.gin, or remove them"
     ):
-        card = model_card.model_card(checkpoint, output.name, run, has_template)
+        card = model_card.model_card(checkpoint, output.name, run, has_template, library)
     (output.directory / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -309,12 +385,13 @@ def _load_vocabulary(checkpoint: CheckpointReader, output: Output) -> Vocabulary
 
 
 def _write_tokenizer(
-    checkpoint: CheckpointReader,
-    output: Output,
-    vocabulary: Vocabulary,
-    ids: dict[str, object],
-    is_tuned: bool,
-) -> None:
+    checkpoint: CheckpointReader, output: Output, is_tuned: bool
+) -> dict[str, object]:
+    """Writes the tokenizer as `transformers` reads it, if it is known; returns its special ids."""
+    vocabulary = _load_vocabulary(checkpoint, output)
+    ids = tokenizer_export.token_ids(checkpoint, vocabulary, is_tuned)
+    if vocabulary is None:
+        return ids
     files, notes = tokenizer_export.export_tokenizer(checkpoint, vocabulary, ids, is_tuned)
     checkpoint.notes += notes
     for name, contents in files.items():
@@ -323,13 +400,16 @@ def _write_tokenizer(
             file.unlink(missing_ok=True)
         else:
             file.write_bytes(contents)
+    return ids
 
 
-def _print_result(checkpoint: CheckpointReader, output: pathlib.Path, seconds: float) -> None:
+def _print_result(
+    checkpoint: CheckpointReader, what: str, output: pathlib.Path, seconds: float
+) -> None:
     kind = {"t5": "T5", "decoder": "decoder-only"}[checkpoint.architecture]
     print(
-        f"converted {len(checkpoint.tensors)} arrays of a {kind} model at step {checkpoint.step} "
-        f"from {checkpoint.path} to {output} in {seconds:.1f} s"
+        f"converted {len(checkpoint.tensors)} arrays of {what} {kind} model at step "
+        f"{checkpoint.step} from {checkpoint.path} to {output} in {seconds:.1f} s"
     )
     for note in checkpoint.notes:
         print(f"note: {escaped(note)}")

@@ -10,11 +10,13 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from flan_jax.checkpoints.reader import Tensor
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
@@ -77,6 +79,20 @@ def base_digest(params: Any) -> str:
         before, after = name.split("layers/", 1)
         for i, of_layer in enumerate(per_layer):
             values[f"{before}layers_{i}/{after}"] = of_layer.tolist()
+    return digest(dict(sorted(values.items())))
+
+
+def stored_digest(tensors: Mapping[str, Tensor], dtype: str) -> str:
+    """Returns the digest that parameters on disk have in memory; one is read at a time.
+
+    Args:
+      tensors: by their names, unstacked.
+      dtype: of the parameters in memory.
+    """
+    values = {
+        name: _hashes(tensor.read().astype(dtype), False).tolist()
+        for name, tensor in tensors.items()
+    }
     return digest(dict(sorted(values.items())))
 
 

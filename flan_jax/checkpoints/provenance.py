@@ -43,6 +43,15 @@ def provenance_json(provenance: dict[str, str]) -> str:
     return json.dumps(provenance, indent=1) + "\n"
 
 
+def cached_repository(path: pathlib.Path) -> str | None:
+    """Returns the repository (owner/name) of a path in the hub's cache; None elsewhere."""
+    for part in path.absolute().parts:
+        cached = _CACHE_DIRECTORY.fullmatch(part)
+        if cached:
+            return f"{cached[1]}/{cached[2]}"
+    return None
+
+
 def _read(path: pathlib.Path) -> dict[str, Any]:
     if is_gguf(path):
         return _from_gguf(open_file(path).metadata)
@@ -64,10 +73,9 @@ def _from_gguf(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _from_huggingface(path: pathlib.Path) -> dict[str, Any]:
     values = _read_card(path / "README.md")
-    for part in path.absolute().parts:
-        cached = _CACHE_DIRECTORY.fullmatch(part)
-        if cached:
-            return {**values, "base_model": f"{cached[1]}/{cached[2]}"}
+    cached = cached_repository(path)
+    if cached:
+        return {**values, "base_model": cached}
     return {"base_model": read_json(path / "config.json").get("_name_or_path"), **values}
 
 

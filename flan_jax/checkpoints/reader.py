@@ -66,6 +66,7 @@ class CheckpointReader:
         none.
       tokenizer: the files of its tokenizer, by name; empty until a caller adds them.
       notes: facts for the user, one sentence each.
+      base: the checkpoint of the model that this one tunes, where it holds only what was trained.
     """
 
     path: pathlib.Path
@@ -75,6 +76,7 @@ class CheckpointReader:
     slots: dict[str, Tensor] | None = None
     tokenizer: dict[str, bytes] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    base: pathlib.Path | None = None
 
     @property
     def architecture(self) -> str:

@@ -171,7 +171,9 @@ def merged_reader(tuned: Tuned, dtype: np.dtype | None = None) -> CheckpointRead
             stored = _merged(last, stored, beside, dtype or tensor.dtype, tuned.record.scale)
         tensors[name] = stored
     notes = [*tuned.base.notes, *tuned.checkpoint.notes]
-    return dataclasses.replace(tuned.checkpoint, tensors=tensors, slots=None, notes=notes)
+    return dataclasses.replace(
+        tuned.checkpoint, tensors=tensors, slots=None, notes=notes, base=tuned.base.path
+    )
 
 
 def _merged(

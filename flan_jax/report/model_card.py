@@ -73,7 +73,11 @@ No tokenizer with a chat template was known when this was exported: `flan-jax co
 
 
 def model_card(
-    checkpoint: CheckpointReader, name: str, run: pathlib.Path | None, has_template: bool = False
+    checkpoint: CheckpointReader,
+    name: str,
+    run: pathlib.Path | None,
+    has_template: bool = False,
+    library: str = "transformers",
 ) -> str:
     """Returns the text of README.md.
 
@@ -82,6 +86,7 @@ def model_card(
       name: of the export's directory.
       run: the directory with the run's record, where there is one.
       has_template: whether a tokenizer and its chat template go along.
+      library: that loads it: 'peft' for adapters.
     """
     record, macros = read_record(run), _macros(run)
     sections = [
@@ -95,17 +100,21 @@ def model_card(
         trained_on |= {row["dataset"] for row in record.get("card", [])}
         sections.append(_results(run / RESULTS, checkpoint.step, trained_on))
     sections.append(_licenses(record) if record else _NO_RECORD)
-    header = _header(checkpoint, name, record, macros)
+    header = _header(checkpoint, name, record, macros, library)
     return "\n".join(header) + "\n\n".join(sections) + "\n"
 
 
 def _header(
-    checkpoint: CheckpointReader, name: str, record: dict[str, Any], macros: dict[str, Any]
+    checkpoint: CheckpointReader,
+    name: str,
+    record: dict[str, Any],
+    macros: dict[str, Any],
+    library: str,
 ) -> list[str]:
     tags = "flan, instruction-tuning, flan_jax" if record else "flan_jax"
     return [
         "---",
-        "library_name: transformers",
+        f"library_name: {library}",
         f"tags: [{tags}]",
         *(f"{field}: {text}" for field, text in _origin(checkpoint, record, macros).items()),
         "---",

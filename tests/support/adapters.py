@@ -77,7 +77,7 @@ def _write(path, config, shapes, names, is_transposed):
     rng, arrays = np.random.default_rng(0), {}
     for name, shape in shapes.items():
         theirs = shape[::-1] if is_transposed(name) else shape
-        array = rng.standard_normal(theirs) * 0.4
+        array = rng.standard_normal(theirs) * 0.3
         arrays[names[name]] = (1 + array if name.endswith("scale") else array).astype(np.float32)
     _save(path / "model.safetensors", arrays)
 

@@ -19,7 +19,7 @@ from flan_jax.checkpoints.formats import adapter_config, huggingface, safetensor
 from flan_jax.checkpoints.formats.adapter_config import AdapterConfig
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor, cast
 from flan_jax.errors import UserError
-from flan_jax.messages import shown
+from flan_jax.messages import listed, shown
 from flan_jax.models.adapters import LORA_A, LORA_B, SCALE_IN, SCALE_OUT
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.peft.module_paths import plain
@@ -108,7 +108,8 @@ def open_adapter(path: pathlib.Path, base: CheckpointReader) -> tuple[Checkpoint
         targets=sorted({plain(name.rpartition("/")[0]) for name in added}),
         also_trained=sorted({plain(name) for name in tensors if name in order}),
     )
-    return CheckpointReader(path, 0, tensors, base.config, notes=config.notes), record
+    reader = CheckpointReader(path, 0, tensors, base.config, notes=config.notes, base=base.path)
+    return reader, record
 
 
 class _Place(NamedTuple):
@@ -274,21 +275,22 @@ def write_adapter(
     tensors, targets, inputs, saved = {}, set(), set(), set()
     for name, tensor in adapter.tensors.items():
         if name in model.names:
-            module = model.names[name].rpartition(".")[0]
             _check_writable(name, model.config, adapter.path)
-            saved.add(module)
+            saved.add(_module(model.names[name]))
             continue
         path, _, added = name.rpartition("/")
-        module = model.names[f"{path}/kernel"].removesuffix(".weight")
+        module = _module(model.names[f"{path}/kernel"])
         targets.add(module)
         inputs |= {module} if added == SCALE_IN else set()
         key, tensor = _written(module, added, tensor)
         tensors[key] = tensor
-    for ours, theirs in model.names.items():  # a module is saved with all its parameters
-        if theirs.rpartition(".")[0] in saved:
-            tensor = adapter.tensors.get(ours, base.tensors[ours])
-            is_transposed = huggingface.is_transposed(model.config, ours)
-            tensors[_PREFIX + theirs] = tensor.transposed() if is_transposed else tensor
+    if saved & targets:
+        raise UserError(
+            f"{shown(adapter.path)} has an adapter and an array that trained as a whole in "
+            f"{listed(sorted(saved & targets))}, and peft has one of them in a module; convert the "
+            "run with --to=hf, which merges it."
+        )
+    tensors |= _saved(saved, adapter, base, model)
     _write_tensors(directory, tensors, dtype, progress)
     config = AdapterConfig(
         path=directory / adapter_config.FILE,
@@ -306,6 +308,24 @@ def write_adapter(
     contents = adapter_config.write_config(config, base.architecture, model.modules)
     text = json.dumps(contents, indent=2) + "\n"
     (directory / adapter_config.FILE).write_text(text, encoding="utf-8")
+
+
+def _saved(
+    modules: set[str], adapter: CheckpointReader, base: CheckpointReader, model: _Model
+) -> dict[str, Tensor]:
+    """The tensors of modules that trained as a whole: all that they have, also frozen ones."""
+    tensors = {}
+    for ours, theirs in model.names.items():
+        if _module(theirs) in modules:
+            tensor = adapter.tensors.get(ours, base.tensors[ours])
+            is_transposed = huggingface.is_transposed(model.config, ours)
+            tensors[_PREFIX + theirs] = tensor.transposed() if is_transposed else tensor
+    return tensors
+
+
+def _module(tensor: str) -> str:
+    """The module of a tensor, by the name of either there."""
+    return tensor.rpartition(".")[0]
 
 
 def _check_writable(name: str, config: Any, path: pathlib.Path) -> None:

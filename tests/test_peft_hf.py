@@ -1,0 +1,217 @@
+"""Adapters against Hugging Face's peft itself: it loads ours, and we load its own.
+
+Needs torch, transformers and peft, which flan_jax does not: without them these tests are skipped,
+and say so.
+"""
+
+import dataclasses
+import json
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from flan_jax.checkpoints import tuned_export
+from flan_jax.checkpoints.base_record import BaseRecord
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.checkpoints.reader import CheckpointReader, Tensor
+from flan_jax.checkpoints.tuned import Tuned
+from flan_jax.models.architectures import model_of
+from flan_jax.models.stacking import named, unstack
+from flan_jax.parallel import partitioning
+from flan_jax.peft.config import PeftConfig
+from flan_jax.peft.module_paths import plain
+from flan_jax.peft.tuning import Tuning
+from support.adapters import abstract_of, random_llama, random_t5
+from support.converting import decoder_batch, t5_batch
+
+NOT_CHECKED = "NOT CHECKED AGAINST PEFT: torch, transformers and peft are not installed here"
+MODELS = {
+    "t5": (random_t5, {}),
+    "t5_tied": (random_t5, {"tie_word_embeddings": True, "feed_forward_proj": "relu"}),
+    "llama": (random_llama, {}),
+    "llama_tied": (random_llama, {"tie_word_embeddings": True}),
+    "qwen2": (random_llama, {"model_type": "qwen2"}),
+}
+OURS = {
+    "all": PeftConfig("lora", lora_rank=3, lora_alpha=5.5),
+    "rslora": PeftConfig(
+        "lora", lora_rank=4, lora_alpha=3.0, lora_scale="alpha/sqrt(r)", lora_targets="qv"
+    ),
+    "some": PeftConfig("lora", lora_rank=2, lora_alpha=4.0, lora_targets="layers/.*/query|mlp/wo"),
+    "norms": PeftConfig(
+        "lora", lora_rank=2, lora_alpha=4.0, also_train="layers/.*scale|.*coder_norm/scale"
+    ),
+    "ia3": PeftConfig("ia3"),
+}
+IN_ENCODER = PeftConfig("lora", lora_rank=2, lora_alpha=4.0, lora_targets="encoder/.*/query")
+WITH_HEAD = PeftConfig("lora", lora_rank=2, lora_alpha=4.0, also_train="logits_dense/kernel")
+ON_HEAD = PeftConfig("lora", lora_rank=2, lora_alpha=4.0, lora_targets="logits_dense|key")
+TABLES = PeftConfig("ia3", also_train=".*rel_embedding")
+CASES = [
+    *((model, name, config) for model in MODELS for name, config in OURS.items()),
+    *(("t5", "in_encoder", IN_ENCODER), ("t5", "tables", TABLES)),
+    *((model, "with_head", WITH_HEAD) for model in ("t5", "llama")),
+    *((model, "on_head", ON_HEAD) for model in ("t5", "llama")),
+]
+
+
+@pytest.fixture
+def peft():
+    pytest.importorskip("torch", reason=NOT_CHECKED)
+    pytest.importorskip("transformers", reason=NOT_CHECKED)
+    return pytest.importorskip("peft", reason=NOT_CHECKED)
+
+
+def their_model(base):
+    import transformers
+
+    is_t5 = json.loads((base / "config.json").read_text())["model_type"] == "t5"
+    kind = "AutoModelForSeq2SeqLM" if is_t5 else "AutoModelForCausalLM"
+    return getattr(transformers, kind).from_pretrained(base).eval()
+
+
+def their_logits(model, batch):
+    import torch
+
+    if "encoder_input_tokens" not in batch:
+        with torch.no_grad():
+            return model(torch.tensor(batch["decoder_input_tokens"]).long()).logits.numpy()
+    with torch.no_grad():
+        return model(
+            input_ids=torch.tensor(batch["encoder_input_tokens"]).long(),
+            attention_mask=torch.tensor(batch["encoder_segment_ids"]).long(),
+            decoder_input_ids=torch.tensor(batch["decoder_input_tokens"]).long(),
+        ).logits.numpy()
+
+
+def our_logits(adapter, base, batch):
+    _, params = load_parameters(adapter, abstract_of(base))
+    model = model_of(dataclasses.replace(open_checkpoint(base).config, dropout_rate=0.0))
+    return np.asarray(jax.jit(model.apply)({"params": params}, batch))
+
+
+def assert_near(found, expected):
+    """Asserts that logits differ by at most 1e-4 of the largest."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def batch_for(base):
+    is_t5 = json.loads((base / "config.json").read_text())["model_type"] == "t5"
+    return t5_batch(64) if is_t5 else decoder_batch(64)
+
+
+def random_tuned(base, config):
+    """What a run would have trained, with random numbers."""
+    checkpoint = open_checkpoint(base)
+    model, batch = model_of(checkpoint.config), {**t5_batch(8), **decoder_batch(8)}
+    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    _, params = load_parameters(base, partitioning.unbox(boxed))
+    is_box = partitioning.is_box
+    whole = jax.tree.map(lambda box, x: box.replace_boxed(x), boxed, params, is_leaf=is_box)
+    tuning = Tuning(config, boxed)
+    trained = partitioning.unbox(tuning.fresh(whole, 0))
+    rng, tensors = np.random.default_rng(0), {}
+    for name, leaf in named(unstack(trained)).items():
+        array = np.asarray(leaf) + 0.2 * rng.standard_normal(leaf.shape).astype(np.float32)
+        tensors[name] = Tensor(array.shape, array.dtype, lambda array=array: array)
+    record = BaseRecord(
+        path=str(base),
+        step=0,
+        digest="",
+        dtype="float32",
+        method=config.method,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        scale=config.scale if config.method == "lora" else 1.0,
+        targets=tuning.modules,
+        also_trained=sorted(set(map(plain, tuning.also_trained))),
+    )
+    reader = CheckpointReader(base, 0, tensors, checkpoint.config)
+    return Tuned(reader, record, checkpoint)
+
+
+@pytest.mark.parametrize(
+    "model, name, config", CASES, ids=[f"{model}-{name}" for model, name, _ in CASES]
+)
+def test_peft_loads_what_we_write(peft, tmp_path, model, name, config):
+    from safetensors.torch import load_file
+
+    make, changes = MODELS[model]
+    make(tmp_path / "base", **changes)
+    (tmp_path / "adapter").mkdir()
+    tuned = random_tuned(tmp_path / "base", config)
+    tuned_export.write_peft(tmp_path / "adapter", tuned, None, None, lambda _: None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(missing|unexpected)")
+        loaded = peft.PeftModel.from_pretrained(
+            their_model(tmp_path / "base"), tmp_path / "adapter"
+        ).eval()
+    state = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    result = peft.set_peft_model_state_dict(loaded, state)
+    assert result.unexpected_keys == []
+    trained = ("lora_", "ia3_", "modules_to_save")
+    assert [key for key in result.missing_keys if any(part in key for part in trained)] == []
+    # all that was trained, as peft sees it, is in the file
+    again = peft.get_peft_model_state_dict(loaded, save_embedding_layers=False)
+    assert again.keys() == state.keys()
+    batch = batch_for(tmp_path / "base")
+    expected, base = (
+        their_logits(loaded, batch),
+        their_logits(their_model(tmp_path / "base"), batch),
+    )
+    assert np.abs(expected - base).max() > 1e-2
+    found = our_logits(tmp_path / "adapter", tmp_path / "base", batch)
+    assert_near(found, expected)
+
+
+THEIRS = {
+    "list": {"r": 2, "target_modules": ["q_proj", "down_proj"], "use_rslora": True},
+    "one_layer": {"r": 2, "target_modules": r"model\.layers\.1\..*(q|v)_proj"},
+    "excluded": {
+        "r": 2,
+        "target_modules": ["q_proj", "o_proj"],
+        "exclude_modules": ["model.layers.0.self_attn.q_proj"],
+    },
+    "all_and_norm": {"r": 3, "target_modules": "all-linear", "modules_to_save": ["model.norm"]},
+    "head": {"r": 2, "target_modules": ["lm_head", "k_proj"]},
+}
+
+
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+@pytest.mark.parametrize("name", THEIRS)
+def test_we_load_what_peft_saves(peft, tmp_path, model, name):
+    import torch
+
+    torch.manual_seed(0)
+    random_llama(tmp_path / "base", **MODELS[model][1])
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **THEIRS[name])
+    tuned = peft.get_peft_model(their_model(tmp_path / "base"), config).eval()
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    tuned.save_pretrained(tmp_path / "adapter")
+    batch = batch_for(tmp_path / "base")
+    expected = their_logits(tuned, batch)
+    found = our_logits(tmp_path / "adapter", tmp_path / "base", batch)
+    assert_near(found, expected)
+
+
+def test_we_load_ia3_that_peft_saves(peft, tmp_path):
+    import torch
+
+    torch.manual_seed(0)
+    random_t5(tmp_path / "base")
+    config = peft.IA3Config(task_type="SEQ_2_SEQ_LM")  # its defaults for a T5
+    tuned = peft.get_peft_model(their_model(tmp_path / "base"), config).eval()
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    tuned.save_pretrained(tmp_path / "adapter")
+    batch = batch_for(tmp_path / "base")
+    found = our_logits(tmp_path / "adapter", tmp_path / "base", batch)
+    assert_near(found, their_logits(tuned, batch))
