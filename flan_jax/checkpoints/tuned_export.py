@@ -64,8 +64,8 @@ def write_peft(
     names = tuned.checkpoint.tensors
     if any(name.rpartition("/")[2] == PROMPT for name in names):
         raise UserError(
-            f"{shown(tuned.checkpoint.path)} has a prompt, which is not written for peft yet; use "
-            "the run itself."
+            f"{shown(tuned.checkpoint.path)} has a prompt, which is not written for peft; use the "
+            "run itself."
         )
     huggingface_peft.write_adapter(
         directory,
