@@ -1,5 +1,6 @@
 """What several tests share: settings of a session, rows on disk, models, real rows if present."""
 
+import gc
 import json
 import logging
 import os
@@ -11,6 +12,8 @@ import tempfile
 import gin
 import pytest
 
+# Tracing makes many objects that stay: collecting them as often as usual took 8 % of the time.
+gc.set_threshold(50_000, 20, 20)
 # A program that a test starts and that crashes says in which line.
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
 # Half of the time of the tests is XLA's: it compiles several hundred programs that run once. Where
@@ -20,12 +23,41 @@ _MAY_CHOOSE = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
 
 
+# Most of the compile time of small unoptimized programs is that of the newer way to emit fusions.
+_FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
+
+
 def pytest_configure(config):
-    """Keeps compiled programs for the session, in a directory for each worker of pytest-xdist."""
+    """Keeps compiled programs in one directory for the session, its workers and their programs."""
+    if _MAY_CHOOSE:
+        _compile_fast()
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # of the first process of the session, or a user
+        return
     directory = tempfile.mkdtemp(prefix="flan_jax_tests_")
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+
+
+def _compile_fast() -> None:
+    """Sets the flag of fast compilation, here for programs without optimizations alone."""
+    from jax._src import compiler
+    from jax._src.lib import xla_client
+
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _FAST_COMPILATION not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_FAST_COMPILATION}"
+    # XLA reads the variable once, now; `_choose_optimizations` changes it for other processes.
+    assert xla_client.CompileOptions().executable_build_options.debug_options
+    get_options = compiler.get_compile_options
+
+    def with_emitters(*arguments, env_options_overrides=None, **options):
+        if not compiler._DISABLE_MOST_OPTIMIZATIONS.value:
+            overrides = {"xla_cpu_use_fusion_emitters": True}
+            env_options_overrides = overrides | (env_options_overrides or {})
+        return get_options(*arguments, env_options_overrides=env_options_overrides, **options)
+
+    compiler.get_compile_options = with_emitters
 
 
 # These take longest, so they begin first: two workers then end at about the same time.
@@ -66,6 +98,8 @@ def _choose_optimizations(optimized: bool) -> None:
     if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == value:
         return
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = value
+    flags = os.environ["XLA_FLAGS"].replace(_FAST_COMPILATION, "").strip()
+    os.environ["XLA_FLAGS"] = flags if optimized else f"{flags} {_FAST_COMPILATION}".strip()
     if jax := sys.modules.get("jax"):
         jax.config.update("jax_disable_most_optimizations", not optimized)
         jax.clear_caches()

@@ -36,7 +36,7 @@ from flan_jax.metrics.uncertainty import Measure
 from flan_jax.models import positions
 from flan_jax.models.shapes import parameter_shapes
 from support.converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
-from support.processes import ended_well
+from support.processes import ended_well, simulating
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 T5_ODD = {
@@ -950,16 +950,11 @@ print(split)
 
 def test_parameters_come_onto_a_mesh_with_the_shardings_asked_for(tmp_path):
     random_llama(tmp_path / "hf")
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
     result = subprocess.run(
         [sys.executable, "-c", ONTO_A_MESH, str(tmp_path / "hf")],
         capture_output=True,
         text=True,
-        env=environment,
+        env=simulating(4),
         timeout=300,
     )
     ended_well(result)

@@ -940,7 +940,11 @@ def test_bundled_rows_fill_the_inputs(lengths, inputs, tmp_path):
 
 @pytest.mark.parametrize(
     "lengths, inputs, targets",
-    [((1024, 256), 0.78, 0.985), ((512, 128), 0.77, 0.95), ((256, 64), 0.72, 0.82)],
+    [
+        pytest.param((1024, 256), 0.78, 0.985, marks=pytest.mark.slow),
+        ((512, 128), 0.77, 0.95),
+        pytest.param((256, 64), 0.72, 0.82, marks=pytest.mark.slow),
+    ],
 )
 def test_real_rows_fill_both_lengths(real_rows, t5_vocabulary, lengths, inputs, targets, tmp_path):
     filled = share_filled(

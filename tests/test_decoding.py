@@ -183,12 +183,17 @@ def test_beams_wide_enough_find_the_best_answer_of_all(model_and_params):
 def answers(model, params):
     """What greedy decoding writes, and what beam search does and scores.
 
-    Not the jitted ones, which would remember.
+    Not jitted as they are, which would remember: each call traces them anew.
     """
     given = batching.prompts(model, rows(3)[0], 0)
     tokens, lengths = batching.padded(given, 4, 64), batching.lengths(given, 4)
-    greedy = decoding.greedy.__wrapped__(model, params, tokens, 6, -1, lengths)
-    return greedy, *beam.beam_search.__wrapped__(model, params, tokens, 6, 3, 0.6, -1, lengths)
+
+    @jax.jit
+    def both(params):
+        greedy = decoding.greedy.__wrapped__(model, params, tokens, 6, -1, lengths)
+        return greedy, *beam.beam_search.__wrapped__(model, params, tokens, 6, 3, 0.6, -1, lengths)
+
+    return both(params)
 
 
 def assert_same(found, expected) -> None:

@@ -18,9 +18,9 @@ from flan_jax import launch
 from flan_jax.cli import dispatch
 from flan_jax.cli.launch_backends import BACKENDS
 from flan_jax.errors import UserError
-from support.processes import ended_well, output_tail
+from support.processes import ended_well, output_tail, simulating
 from support.runs import losses
-from support.two_processes import ONE_TASK, arguments, environment, free_port
+from support.two_processes import ONE_TASK, arguments, free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {
@@ -305,7 +305,7 @@ def test_two_local_processes_train(tmp_path):
         *arguments(tmp_path / "cache", tmp_path / "run", *ONE_TASK, "--gin.TRAIN_STEPS=3"),
     ]
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=400, env=environment(1), cwd=ROOT
+        command, capture_output=True, text=True, timeout=400, env=simulating(1), cwd=ROOT
     )
     ended_well(result)
     for index in (0, 1):
@@ -338,7 +338,7 @@ def test_each_local_process_prints_its_error_and_the_status_is_kept(tmp_path, se
         "--",
         *arguments(tmp_path / "cache", tmp_path / "run", f"--gin.{setting}"),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment(1), cwd=ROOT)
+    result = subprocess.run(command, capture_output=True, text=True, env=simulating(1), cwd=ROOT)
     assert result.returncode == 2 and "Traceback" not in result.stdout, output_tail(result)
     assert [
         f"[{i}] flan-jax: error: " in result.stdout and says in result.stdout for i in (0, 1)

@@ -1,7 +1,6 @@
 """Meshes: what they refuse, and that training on 8 devices gives the numbers of one."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from flan_jax.errors import UserError
 from flan_jax.parallel import partitioning
+from support.processes import simulating
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -26,11 +26,8 @@ THREE_AXES = {"data": 2, "fsdp": 2, "model": 2}
 
 def start(directory, variants, devices: int, **environment: str) -> subprocess.Popen:
     environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # enough threads for collectives that wait
-        "JAX_PLATFORMS": "cpu",
-        "NPROC": "64",
+        **simulating(devices),
+        "NPROC": "64",  # enough threads for collectives that wait
         **environment,
     }
     command = [

@@ -5,7 +5,6 @@ The same whatever shares a row, a batch or a width.
 
 import dataclasses
 import functools
-import os
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding import beam, greedy, sampling
 from flan_jax.models.t5 import T5
+from support.processes import simulating
 from support.random_models import VOCABULARY, make_model, rows, tokens
 
 
@@ -301,6 +301,7 @@ jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from support import random_models
 from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.parallel import partitioning
+from support.processes import simulating
 
 model, params = random_models.make_model("t5")
 scores = RankScorer(model, partitioning.make_mesh({"data": -1}), 1024).scores(
@@ -322,7 +323,7 @@ def test_two_processes_score_as_one():
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            env=simulating(1),
         )
         for i in (0, 1)
     ]

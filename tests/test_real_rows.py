@@ -13,6 +13,8 @@ import json
 import math
 import re
 
+import pytest
+
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE, Drop
 from flan_jax.catalogue.render import render
@@ -169,8 +171,10 @@ def problem(d, template, text, answer: str, place: int | None) -> str | None:
     return None
 
 
-def examine(d, source: JsonlSource, path, names: list[str] | None, finding: Finding) -> None:
-    """Reads and renders the rows of one file."""
+def examine(
+    d, source: JsonlSource, path, names: list[str] | None, finding: Finding, templates: int | None
+) -> None:
+    """Reads the rows of one file and renders each in so many templates in turn, or in all."""
     for index, raw in source.rows(d, path.stem):
         finding.rows += 1
         row = read_row(d, raw)
@@ -180,7 +184,8 @@ def examine(d, source: JsonlSource, path, names: list[str] | None, finding: Find
         answer, place = expected(d.name, raw, names)
         if d.name in CLASSES:
             finding.raw[class_name(d.name, raw, names)] += 1
-        for template in d.templates:
+        first = index % len(d.templates)
+        for template in (*d.templates[first:], *d.templates[:first])[:templates]:
             text = render(d, template, row, row_id=f"{path.stem}/{index}")
             wrong = problem(d, template, text, answer, place)
             if wrong:
@@ -189,7 +194,7 @@ def examine(d, source: JsonlSource, path, names: list[str] | None, finding: Find
             finding.ours[text.answer] += 1
 
 
-def examine_all(directory) -> dict[str, Finding]:
+def examine_all(directory, templates: int | None) -> dict[str, Finding]:
     """What became of the rows of every file, by dataset."""
     manifest = {
         entry["file"]: entry
@@ -199,12 +204,15 @@ def examine_all(directory) -> dict[str, Finding]:
     for file, entry in manifest.items():
         d = CATALOGUE[entry["configuration"]]
         finding = findings.setdefault(d.name, Finding())
-        examine(d, source, directory / file, entry.get("label_names"), finding)
+        examine(d, source, directory / file, entry.get("label_names"), finding, templates)
     return findings
 
 
-def test_real_rows_are_answered_as_the_raw_rows_say(real_rows):
-    findings = examine_all(real_rows)
+@pytest.mark.parametrize(
+    "templates", [1, pytest.param(None, marks=pytest.mark.slow)], ids=["one", "all"]
+)
+def test_real_rows_are_answered_as_the_raw_rows_say(real_rows, templates):
+    findings = examine_all(real_rows, templates)
     assert set(findings) == {path.name for path in real_rows.iterdir() if path.is_dir()}
     assert sum(f.rows for f in findings.values()) > 70_000
     assert {name: f.wrong for name, f in findings.items() if f.wrong} == {}

@@ -5,7 +5,6 @@ A whole run, restarts after kill -9 and SIGTERM, devices, and what is refused.
 
 import csv
 import json
-import os
 import pathlib
 import signal
 import socket
@@ -18,7 +17,7 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.training import run_record
 from flan_jax.training.config_record import changed_settings
-from support.processes import ended_well, output_tail
+from support.processes import ended_well, output_tail, simulating
 from support.runs import command, losses, run, run_here, start_and_signal
 
 
@@ -179,7 +178,10 @@ def uninterrupted(cache, tmp_path_factory) -> dict[int, float]:
     return losses(model_dir)
 
 
+# For runs that are compared with each other: half of the tokens of others.
+SHORT = "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 48}"
 RESTARTED = [
+    SHORT,
     "--gin.TRAIN_STEPS=120",
     "--gin.CHECKPOINT_EVERY=20",
     "--gin.LOG_EVERY=1",
@@ -188,6 +190,7 @@ RESTARTED = [
 ]
 
 
+@pytest.mark.optimized  # for the time of 120 steps, as in the next
 def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
     model_dir = tmp_path / "killed"
     arguments = command("train", cache, model_dir, *RESTARTED)
@@ -199,6 +202,7 @@ def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
     assert losses(model_dir) == uninterrupted
 
 
+@pytest.mark.optimized
 def test_sigterm_and_ctrl_c_save_exit_with_143_and_change_no_loss(cache, tmp_path, uninterrupted):
     model_dir = tmp_path / "terminated"
     for step, number, name in ((27, signal.SIGTERM, "SIGTERM"), (71, signal.SIGINT, "Ctrl-C")):
@@ -215,7 +219,12 @@ def test_sigterm_and_ctrl_c_save_exit_with_143_and_change_no_loss(cache, tmp_pat
 
 
 def test_one_device_and_eight_give_the_same_losses(cache, tmp_path):
-    settings = ["--gin.TRAIN_STEPS=20", "--gin.HELD_OUT=none", "--gin.CHECKPOINT_EVERY=100"]
+    settings = [
+        SHORT,
+        "--gin.TRAIN_STEPS=20",
+        "--gin.HELD_OUT=none",
+        "--gin.CHECKPOINT_EVERY=100",
+    ]
     one = tmp_path / "one"
     train(cache, one, *settings)
     expected = losses(one)
@@ -244,9 +253,7 @@ def test_two_processes_give_the_losses_of_one(cache, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={
-                **os.environ,
-                "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+                **simulating(2),
                 "JAX_COORDINATOR_ADDRESS": address,
                 "JAX_NUM_PROCESSES": "2",
                 "JAX_PROCESS_ID": str(i),

@@ -29,6 +29,7 @@ from flan_jax.planning import hlo_costs, hlo_text, mesh_search, roofline, topolo
 from flan_jax.training.config import TrainConfig
 from flan_jax.training.state import init_params, init_state
 from flan_jax.training.step import make_train_step
+from support.compiling import UNOPTIMIZED_CODE
 
 pytestmark = pytest.mark.optimized
 
@@ -59,7 +60,7 @@ def compiled_step(config, scan: bool, batch_size: int = 8, **changes):
         for name, shape in layout.shapes(batch_size).items()
     }
     step = make_train_step(model, optimizer, 0, 0.0, 1e-4, 0.0)
-    return jax.jit(step).lower(state, {}, batch).compile()
+    return jax.jit(step).lower(state, {}, batch).compile(UNOPTIMIZED_CODE)
 
 
 # --- FLOPs

@@ -495,9 +495,13 @@ from flan_jax.catalogue import CATALOGUE
 found = {}
 
 
-def answers(task, right):
-    # What the task's metrics say to a model that always answers right, or always wrong.
+def answers(task):
+    # What the task's metrics say to a model that always answers right, and to one always wrong.
     examples = list(task.get_dataset(None, split="test", shuffle=False).as_numpy_iterator())
+    return [measured(task, examples, right) for right in (True, False)]
+
+
+def measured(task, examples, right):
     targets = [
         task.postprocess_fn(e["targets_pretokenized"].decode(), example=e, is_target=True)
         for e in examples
@@ -518,7 +522,7 @@ for dataset in CATALOGUE:
     template = dataset.forward()[0].id
     for ending in ("", ".rank") if dataset.options else ("",):
         task = seqio.get_mixture_or_task(f"flan_{dataset.name}.{template}{ending}")
-        found[dataset.name + ending] = [answers(task, right) for right in (True, False)]
+        found[dataset.name + ending] = answers(task)
 
 
 # The same through SeqIO's evaluator, as T5X calls it: tokens or scores with the position of their
@@ -558,7 +562,7 @@ found["nli"] = [t.name for t in seqio.get_mixture_or_task("flan_heldout_nli_eval
 seqio_tasks.configure(options_style="lettered")
 record = f"flan_record.{CATALOGUE['record'].forward()[0].id}"
 found["letters"] = [
-    answers(seqio.get_mixture_or_task(record + ending), True) for ending in ("", ".rank")
+    answers(seqio.get_mixture_or_task(record + ending))[0] for ending in ("", ".rank")
 ]
 seqio_tasks.configure()
 rte = f"flan_rte.{CATALOGUE['rte'].forward()[0].id}"

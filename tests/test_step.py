@@ -16,12 +16,12 @@ from flan_jax.training import loop
 from flan_jax.training.profile import Profile
 from flan_jax.training.state import ShardedState
 from flan_jax.training.step import make_eval_step, make_train_step
-
-pytestmark = pytest.mark.optimized
+from support.compiling import UNOPTIMIZED_CODE
 
 CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")
 
 
+@pytest.mark.optimized
 def test_stochastic_rounding_keeps_the_mean_and_yields_a_neighbor():
     # a quarter of the way from 1 to the next bfloat16, 1 + 2^-7
     x = jnp.full(40000, 1.0 + 2.0**-9 / 2)
@@ -90,8 +90,9 @@ def test_chunked_loss_equals_the_loss_and_refuses_uneven_chunks():
         )
         return sums[0], sums
 
-    (_, whole), gradient = jax.value_and_grad(loss, has_aux=True)(table, 1)
-    (_, chunked), same = jax.value_and_grad(loss, has_aux=True)(table, 4)
+    gradients = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    (_, whole), gradient = gradients(table, 1)
+    (_, chunked), same = gradients(table, 4)
     np.testing.assert_allclose(chunked, whole, rtol=1e-6)
     np.testing.assert_allclose(same, gradient, rtol=1e-5, atol=1e-6)
     with pytest.raises(UserError, match="LOSS_CHUNKS=5 does not divide the 12 tokens"):
@@ -121,12 +122,13 @@ def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none"
     return (
         jax.jit(step, donate_argnums=0)
         .lower(state, {}, batch)
-        .compile()
+        .compile(UNOPTIMIZED_CODE)
         .memory_analysis()
         .temp_size_in_bytes
     )
 
 
+@pytest.mark.optimized
 def test_each_way_of_saving_memory_saves_some():
     plain = temporaries()
     assert temporaries(microbatches=4) < 0.6 * plain
@@ -150,8 +152,10 @@ def test_chunked_validation_has_the_same_metrics():
         ),
         jnp.ones((2, 16), jnp.int32),
     )
-    params = partitioning.unbox(model.init(jax.random.key(0), batch)["params"])
-    whole, chunked = make_eval_step(model)(params, batch), make_eval_step(model, 4)(params, batch)
+    params = partitioning.unbox(jax.jit(model.init)(jax.random.key(0), batch)["params"])
+    whole, chunked = (
+        jax.jit(step)(params, batch) for step in (make_eval_step(model), make_eval_step(model, 4))
+    )
     assert whole.keys() == {"loss", "z_loss", "accuracy", "targets"}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, chunked)
 

@@ -12,12 +12,12 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.parallel import processes
+from support.processes import simulating
 from support.two_processes import (
     ONE_TASK,
     SCRIPT,
     TRAIN,
     arguments,
-    environment,
     finish,
     free_port,
     printed,
@@ -179,7 +179,7 @@ def test_the_processes_of_a_job_find_each_other(place):
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment(1), **shared, **dict.fromkeys(names, str(index))},
+            env={**simulating(1), **shared, **dict.fromkeys(names, str(index))},
         )
         for index in (0, 1)
     ]
@@ -205,7 +205,7 @@ def test_a_job_that_finds_no_peers_does_not_train_alone(cache, tmp_path, variabl
         capture_output=True,
         text=True,
         timeout=300,
-        env={**environment(1), **variables},
+        env={**simulating(1), **variables},
     )
     assert (
         result.returncode == 2 and says in result.stderr and "--num_processes=1" in result.stderr

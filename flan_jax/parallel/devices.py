@@ -27,7 +27,8 @@ def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> N
     setting. Two programs in flight hang in the same way, so dispatch is synchronous there.
 
     Args:
-      compiled: directory of the persistent compilation cache.
+      compiled: directory of the persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is
+        set.
       flags: those of `processes.add_flags`; see `processes.join`.
 
     Raises:
@@ -37,8 +38,12 @@ def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> N
     if simulated and int(simulated.group(1)) > 1:
         os.environ.setdefault("NPROC", str(8 * int(simulated.group(1))))
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.config.update("jax_compilation_cache_dir", str(compiled))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    for name, value in (
+        ("jax_compilation_cache_dir", str(compiled)),
+        ("jax_persistent_cache_min_compile_time_secs", 0.2),
+    ):
+        if name.upper() not in os.environ:  # JAX has read it there
+            jax.config.update(name, value)
     keep_freed_memory()
     processes.join(flags)
 

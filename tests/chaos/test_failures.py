@@ -21,13 +21,13 @@ import pytest
 
 from flan_jax.checkpoints import manager, shared_storage, steps
 from flan_jax.errors import UserError
+from support.processes import simulating
 from support.runs import losses
 from support.states import make_state
 from support.two_processes import (
     ONE_TASK,
     TRAIN,
     arguments,
-    environment,
     finish,
     free_port,
     run_one,
@@ -110,7 +110,7 @@ def test_hosts_that_do_not_share_the_directory_end_with_a_sentence(cache, tmp_pa
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment(1),
+            env=simulating(1),
         )
         for index in (0, 1)
     ]
@@ -279,7 +279,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence_and_leaves_the_last_one_
     """The limit of a file's size stands for a disk that is full: writes fail in the same place."""
     program = SAVE_TWICE.format(tests=TESTS, directory=str(tmp_path / "run"))
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(1)
+        [sys.executable, "-c", program], capture_output=True, text=True, env=simulating(1)
     )
     assert result.returncode == 2, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("flan-jax: error:")]
@@ -352,7 +352,7 @@ def test_full_and_read_only_disks_end_with_one_sentence_and_the_same_command_res
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**environment(1), "DISK": str(disk), "LOGS": str(logs), "PYTHON": sys.executable},
+        env={**simulating(1), "DISK": str(disk), "LOGS": str(logs), "PYTHON": sys.executable},
     )
     printed = {path.stem: path.read_text() for path in logs.glob("*.txt")}
     assert result.stdout.split("\n")[:5] == [

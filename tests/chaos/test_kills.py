@@ -22,7 +22,8 @@ from collections.abc import Callable
 
 import pytest
 
-from support.two_processes import ONE_TASK, SMALL, environment, free_port
+from support.processes import simulating
+from support.two_processes import ONE_TASK, SMALL, free_port
 
 SEED = 14
 WORK = [
@@ -119,7 +120,7 @@ def start(
         if processes > 1
         else []
     )
-    variables = {**environment(1), "FLAN_JAX_CHAOS": mark, "TMPDIR": str(temporary)}
+    variables = {**simulating(1), "FLAN_JAX_CHAOS": mark, "TMPDIR": str(temporary)}
     return [
         subprocess.Popen(
             [

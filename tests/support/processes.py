@@ -1,8 +1,21 @@
-"""Whether a program that a test started ended as it should, and what it said last if not."""
+"""Programs that a test starts: their environment, whether they ended well, what they said last."""
 
+import os
+import re
 import subprocess
 
 _LAST = 4000  # characters: the whole output of a run hides its last words
+
+
+def simulating(devices: int) -> dict[str, str]:
+    """The environment of a program for which the CPU is so many devices; other flags stay."""
+    count = "--xla_force_host_platform_device_count"
+    flags = re.sub(rf"{count}=\d+", "", os.environ.get("XLA_FLAGS", ""))
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{flags} {count}={devices}".strip(),
+    }
 
 
 def ended_well(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import time
 import gin
 
 from flan_jax.cli import dispatch
+from support.processes import simulating
 
 SMALL = [
     "--gin.T5Config.emb_dim=32",
@@ -44,13 +44,8 @@ def command(
 
 
 def run(arguments: list[str], devices: int = 1, **options) -> subprocess.CompletedProcess:
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
     return subprocess.run(
-        arguments, capture_output=True, text=True, env=environment, timeout=600, **options
+        arguments, capture_output=True, text=True, env=simulating(devices), timeout=600, **options
     )
 
 
@@ -91,7 +86,7 @@ def start_and_signal(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env=simulating(1),
     )
     path, deadline = model_dir / "metrics.jsonl", time.time() + 300
     while time.time() < deadline and process.poll() is None:

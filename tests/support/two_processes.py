@@ -1,13 +1,12 @@
 """Runs of two processes on this machine, for the tests of hosts and of what goes wrong."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
 import sys
 
-from support.processes import ended_well
+from support.processes import ended_well, simulating
 
 SMALL = [
     "--gin_file=gin/flan.gin",
@@ -39,14 +38,6 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def environment(devices: int) -> dict[str, str]:
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-    }
-
-
 def start_two(command: list[str], devices: int = 1) -> list[subprocess.Popen]:
     """Starts both processes of a run, each with so many devices."""
     address = f"localhost:{free_port()}"
@@ -56,7 +47,7 @@ def start_two(command: list[str], devices: int = 1) -> list[subprocess.Popen]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment(devices),
+            env=simulating(devices),
         )
         for index in (0, 1)
     ]
@@ -72,7 +63,7 @@ def finish(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
 
 def run_one(command: list[str], devices: int = 1) -> str:
     result = subprocess.run(
-        command, capture_output=True, text=True, env=environment(devices), timeout=400
+        command, capture_output=True, text=True, env=simulating(devices), timeout=400
     )
     ended_well(result)
     return result.stdout
