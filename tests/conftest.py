@@ -29,18 +29,18 @@ _FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
 
 def pytest_configure(config):
     """Keeps compiled programs in one directory for the session, its workers and their programs."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # by the session's first process, or a user
+        directory = tempfile.mkdtemp(prefix="flan_jax_tests_")
+        config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     if _MAY_CHOOSE:
         _compile_fast()
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # of the first process of the session, or a user
-        return
-    directory = tempfile.mkdtemp(prefix="flan_jax_tests_")
-    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 
 def _compile_fast() -> None:
     """Sets the flag of fast compilation, here for programs without optimizations alone."""
+    import jax
     from jax._src import compiler
     from jax._src.lib import xla_client
 
@@ -49,6 +49,7 @@ def _compile_fast() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {_FAST_COMPILATION}"
     # XLA reads the variable once, now; `_choose_optimizations` changes it for other processes.
     assert xla_client.CompileOptions().executable_build_options.debug_options
+    assert jax.config.jax_compilation_cache_dir, "JAX was imported before the directory was chosen"
     get_options = compiler.get_compile_options
 
     def with_emitters(*arguments, env_options_overrides=None, **options):
@@ -64,12 +65,17 @@ def _compile_fast() -> None:
 _FIRST = (
     "test_run.py",
     "test_eval_run.py",
+    "test_seqio.py",
     "test_failures.py",
     "test_run_decoder.py",
     "test_decoding.py",
+    "test_step.py",
     "test_decoder.py",
-    "test_rank.py",
     "test_two_processes.py",
+    "test_partitioning.py",
+    "test_rank.py",
+    "test_data.py",
+    "test_launch.py",
     "test_precompile.py",
     "test_t5.py",
 )

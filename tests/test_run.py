@@ -182,7 +182,7 @@ def uninterrupted(cache, tmp_path_factory) -> dict[int, float]:
 SHORT = "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 48}"
 RESTARTED = [
     SHORT,
-    "--gin.TRAIN_STEPS=120",
+    "--gin.TRAIN_STEPS=80",
     "--gin.CHECKPOINT_EVERY=20",
     "--gin.LOG_EVERY=1",
     "--gin.HELD_OUT=none",
@@ -190,11 +190,10 @@ RESTARTED = [
 ]
 
 
-@pytest.mark.optimized  # for the time of 120 steps, as in the next
 def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
     model_dir = tmp_path / "killed"
     arguments = command("train", cache, model_dir, *RESTARTED)
-    for step in (33, 71):
+    for step in (23, 51):
         process = start_and_signal(arguments, model_dir, step, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, process.stdout.read()
     result = train(cache, model_dir, *RESTARTED)
@@ -202,10 +201,9 @@ def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
     assert losses(model_dir) == uninterrupted
 
 
-@pytest.mark.optimized
 def test_sigterm_and_ctrl_c_save_exit_with_143_and_change_no_loss(cache, tmp_path, uninterrupted):
     model_dir = tmp_path / "terminated"
-    for step, number, name in ((27, signal.SIGTERM, "SIGTERM"), (71, signal.SIGINT, "Ctrl-C")):
+    for step, number, name in ((27, signal.SIGTERM, "SIGTERM"), (51, signal.SIGINT, "Ctrl-C")):
         process = start_and_signal(
             command("train", cache, model_dir, *RESTARTED), model_dir, step, number
         )
