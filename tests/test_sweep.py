@@ -13,8 +13,9 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.sweeps import grid
+from support.processes import simulating
 from support.runs import losses, run_here
-from support.two_processes import SMALL, environment
+from support.two_processes import SMALL
 
 SETTINGS = [
     *SMALL,
@@ -82,7 +83,7 @@ def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_p
     directory, cache = tmp_path / "sweep", f"--gin.CACHE_DIR={tmp_path / 'cache'}"
     axis = "--sweep.LEARNING_RATE=0.01,1e30"
     arguments = sweep(directory, *SETTINGS, cache, axis)
-    first = subprocess.run(arguments, capture_output=True, text=True, env=environment(1))
+    first = subprocess.run(arguments, capture_output=True, text=True, env=simulating(1))
     assert first.returncode == 2, first.stdout + first.stderr
     assert "1 of 2 points failed: learning_rate_1e+30" in first.stderr
     good, bad = "learning_rate_0.01", "learning_rate_1e+30"
@@ -90,7 +91,7 @@ def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_p
     assert "has loss" in (directory / f"logs/{bad}.log").read_text()
 
     files = {path: path.stat().st_mtime_ns for path in (directory / good).rglob("*")}
-    again = subprocess.run(sweep(directory), capture_output=True, text=True, env=environment(1))
+    again = subprocess.run(sweep(directory), capture_output=True, text=True, env=simulating(1))
     assert again.returncode == 2 and f"{bad} starts" in again.stdout + again.stderr
     assert f"{good} starts" not in again.stdout + again.stderr
     assert files == {path: path.stat().st_mtime_ns for path in (directory / good).rglob("*")}
@@ -119,9 +120,9 @@ def test_a_sweep_that_is_killed_goes_on_and_has_the_numbers_of_an_undisturbed_on
         "--sweep.SEED=0,1",
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = subprocess.run(sweep(whole, *settings), env=environment(1), capture_output=True)
+    done = subprocess.run(sweep(whole, *settings), env=simulating(1), capture_output=True)
     assert done.returncode == 0
-    process = subprocess.Popen(sweep(killed, *settings), env=environment(1))
+    process = subprocess.Popen(sweep(killed, *settings), env=simulating(1))
     deadline = time.time() + 300
     log = killed / "seed_0/metrics.jsonl"
     while time.time() < deadline and not (log.exists() and len(log.read_text().splitlines()) > 8):
@@ -131,7 +132,7 @@ def test_a_sweep_that_is_killed_goes_on_and_has_the_numbers_of_an_undisturbed_on
     while "running" in statuses(killed).values() and time.time() < deadline:
         time.sleep(0.2)  # the run has received SIGTERM, saves and ends
     assert statuses(killed) == {"seed_0": "saved", "seed_1": "not started"}
-    done = subprocess.run(sweep(killed), env=environment(1), capture_output=True)
+    done = subprocess.run(sweep(killed), env=simulating(1), capture_output=True)
     assert done.returncode == 0
     for name in ("seed_0", "seed_1"):
         assert losses(killed / name) == losses(whole / name)
