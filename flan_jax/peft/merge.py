@@ -48,8 +48,8 @@ def check_mergeable(names: Iterable[str]) -> None:
     """
     if any(name.rpartition("/")[2] == PROMPT for name in names):
         raise UserError(
-            "a prompt cannot be merged into the matrices of its model; use the run itself, or begin "
-            "another one with it: --gin.PROMPT_INIT=RUN."
+            "a prompt cannot be merged into the matrices of its model; use the run itself, or "
+            "begin another one with it: --gin.PROMPT_INIT=RUN."
         )
 
 
