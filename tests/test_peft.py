@@ -26,6 +26,7 @@ from flan_jax.peft.tuning import flat
 from flan_jax.planning import hlo_costs
 from flan_jax.training.state import ShardedState
 from flan_jax.training.step import make_train_step
+from support.compiling import UNOPTIMIZED_CODE
 from support.runs import losses, run_here
 from support.two_processes import ONE_TASK, TRAIN, arguments
 
@@ -223,7 +224,7 @@ def compiled(architecture: str, scan: bool, method: str | None):
     kernels = {
         leaf.shape for name, leaf in flat(sharded.abstract_base).items() if name.endswith("kernel")
     }
-    return lowered.compile(), kernels
+    return lowered.compile(UNOPTIMIZED_CODE), kernels
 
 
 def products(program) -> set[tuple[int, ...]]:
