@@ -29,7 +29,7 @@ class RunStatus:
     def __init__(self, directory: pathlib.Path, writes: bool):
         """Keeps the record; `writes` is False on all processes but the first."""
         self._path, self._writes = directory / FILE, writes
-        self.exit_status = 0
+        self.exit_status, self.is_begun = 0, False
         self._values: dict[str, Any] = {
             "status": RUNNING,
             "version": __version__,
@@ -38,9 +38,15 @@ class RunStatus:
             "started": _now(),
         }
 
+    @property
+    def is_written(self) -> bool:
+        """Whether there is a record, of this start or of an earlier one."""
+        return self._path.is_file()
+
     def update(self, **values: Any) -> None:
         """Writes the record with these values, too."""
         self._values.update(values)
+        self.is_begun = True
         if self._writes:
             write_file(self._path, json.dumps(self._values, indent=1, default=str) + "\n")
 
@@ -49,18 +55,21 @@ class RunStatus:
 def recorded(directory: pathlib.Path, writes: bool) -> Iterator[RunStatus]:
     """Keeps `run.json` of a run while the block works on it.
 
-    The block sets `exit_status` of what it yields: 0 is finished, 143 saved. An exception is
-    recorded as failed, or as saved where it is a signal's, and raised again.
+    The block updates what it yields as soon as the run begins or goes on, and sets its
+    `exit_status`: 0 is finished, 143 saved. An exception is recorded as failed, or as saved where
+    it is a signal's, and raised again; before the first update it leaves an earlier record as it
+    is.
 
     Args:
       directory: of the run.
       writes: whether this process writes.
     """
     status = RunStatus(directory, writes)
-    status.update()
     try:
         yield status
     except BaseException as error:
+        if status.is_written and not status.is_begun:
+            raise
         is_signal = isinstance(error, (KeyboardInterrupt, SystemExit))
         code = 2 if isinstance(error, UserError) else 1
         # The directory may be gone, or full: the error itself is what counts.

@@ -59,9 +59,11 @@ class Sweep:
         """Returns `run.json` of a point; its `status` may also be 'not started' or 'killed'."""
         directory = self.directory / point.name
         record = run_status.read_status(directory)
+        if is_locked(directory / ".train.lock"):
+            return {**record, "status": run_status.RUNNING}
         if not record:
             return {"status": NOT_STARTED}
-        if record["status"] == run_status.RUNNING and not is_locked(directory / ".train.lock"):
+        if record["status"] == run_status.RUNNING:
             return {**record, "status": KILLED}
         return record
 
