@@ -66,15 +66,15 @@ def main(argv: list[str] | None = None) -> int:
     log_left_out(data)
     finished, bases = True, {}
     with run.preemption.handled():
-        for source in sources:
-            finished = finished and _evaluate(run, source, flags.step, output, name, bases)
+        for source, step in sources.items():
+            finished = finished and _evaluate(run, source, step, flags.step, output, name, bases)
 
     # 4. The report.
     return conclude(output, finished, run.preemption.cause)
 
 
-def _sources(flags: argparse.Namespace, run: RunSetup) -> list[str]:
-    """Returns the checkpoints to evaluate.
+def _sources(flags: argparse.Namespace, run: RunSetup) -> dict[str, int]:
+    """Returns the checkpoints to evaluate, each with its step.
 
     Raises:
       UserError: if one cannot be read, or its numbers could be confused with those of another.
@@ -85,8 +85,7 @@ def _sources(flags: argparse.Namespace, run: RunSetup) -> list[str]:
         sources = _adapters(flags)
     for source in sources:
         _check_name(flags, source, _is_of(source, run), run.directory)
-        check_parameters(run, source, flags.step)
-    return sources
+    return {source: check_parameters(run, source, flags.step) for source in sources}
 
 
 def _adapters(flags: argparse.Namespace) -> list[str]:
@@ -121,25 +120,36 @@ def _directory_of(source: str, run: RunSetup, name: str) -> pathlib.Path:
 def _evaluate(
     run: RunSetup,
     source: str,
-    step: int | str | None,
+    step: int,
+    chosen: int | str | None,
     output: pathlib.Path,
     name: str,
     bases: dict[str, Any],
 ) -> bool:
-    """Evaluates a checkpoint into the results; returns whether everything is evaluated."""
+    """Evaluates a checkpoint into the results; returns whether everything is evaluated.
+
+    Args:
+      run: the model, and the data.
+      source: the checkpoint.
+      step: its step.
+      chosen: the flag --step.
+      output: directory of the results.
+      name: of the model in them.
+      bases: see `read_parameters`.
+    """
     from flan_jax.training import run_record
 
-    directory, step_number = _directory_of(source, run, name), check_parameters(run, source, step)
+    directory = _directory_of(source, run, name)
     # Other models may be evaluated into the same output meanwhile.
-    lock = f".eval.{run_name(directory)}.{name}.{step_number}.lock"
+    lock = f".eval.{run_name(directory)}.{name}.{step}.lock"
     with alone(output, lock, "flan-jax eval"):
         if name == UNTUNED:
             trained_on = run_record.trained_before(run.config.initial_checkpoint_path)
         else:
             trained_on = run_record.trained_on(directory, run.data)
         log_trained_on(run.data, trained_on)
-        step_number, params = read_parameters(run, source, step, bases=bases)
-        return make_evaluate(run, run.data, output, directory)(name, params, step_number)
+        step, params = read_parameters(run, source, chosen, bases=bases)
+        return make_evaluate(run, run.data, output, directory)(name, params, step)
 
 
 def make_parser() -> ArgumentParser:

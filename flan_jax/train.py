@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     run = open_run(flags.profile, flags)
     make_directory(run.config.model_dir)
     with (
-        alone(run.directory, ".train.lock", "flan-jax train"),
+        alone(run.directory, run_status.LOCK, "flan-jax train"),
         run_status.recorded(run.directory, processes.index_and_count()[0] == 0) as status,
     ):
         status.exit_status = _train(run, flags.gin_arguments, started, status)
@@ -98,7 +98,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float, status: RunS
     resume.check_optimizer(checkpoints, run.sharded)
     resume.check_base(run.sharded, initial)
     if initial and (is_new or not run.sharded.tuning.is_full):
-        check_parameters(run, initial)
+        initial_step = check_parameters(run, initial)
     start = None
     if is_new:
         start = prompt_start(run.sharded.tuning, run.data.vocabulary, run.config.seed)
@@ -121,10 +121,8 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float, status: RunS
     read_initial = (lambda: read_parameters(run, initial, merge=True)[1]) if initial else None
     state, base = resume.restore_or_initialize(checkpoints, run.sharded, read_initial, start)
     if base is not None:
-        step = check_parameters(run, initial)
-        base_record.keep(
-            run.directory, base_record.record_of(run.sharded.tuning, initial, step, base), is_new
-        )
+        record = base_record.record_of(run.sharded.tuning, initial, initial_step, base)
+        base_record.keep(run.directory, record, is_new)
     _describe(run, gin_files.config_text(), config_before, status)
     status.update(
         step=int(state["step"]),
@@ -153,7 +151,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float, status: RunS
             _log.info("no cluster is held out, so there is nothing to evaluate zero-shot")
             return 0
         tuned = run.sharded.params_of(state, base)
-        finished = evaluate("tuned", tuned, int(state["step"]))
+        finished = evaluate("tuned", tuned, step)
         del state, tuned  # frees the device memory for the other parameters
         if finished:
             untuned = base or resume.initial_state(run.sharded, read_initial)["params"]

@@ -202,7 +202,12 @@ def keep(directory: pathlib.Path, record: BaseRecord, is_new: bool) -> None:
     if before is not None:
         check_digest(before, record.digest, record.path, directory)
     if jax.process_index() == 0:
-        write_file(directory / FILE, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+        write(directory, record)
+
+
+def write(directory: pathlib.Path, record: BaseRecord) -> None:
+    """Writes the record of a run into its directory."""
+    write_file(directory / FILE, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
 
 
 def check_settings(directory: pathlib.Path, tuning: Tuning, dtype: str) -> None:

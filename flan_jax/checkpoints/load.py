@@ -125,7 +125,11 @@ def _trained_arrays(checkpoint: CheckpointReader, base: Any) -> dict[str, jax.Ar
     Of a stack, some layers may have been trained only: the others have adapters without effect.
     """
     leaves = flat(base)
-    counts = {match[1]: leaf.shape[0] for name, leaf in leaves.items() if (match := _stack(name))}
+    counts = {
+        match[1]: leaf.shape[0]
+        for name, leaf in leaves.items()
+        if (match := _STACKED.fullmatch(name))
+    }
     by_name: dict[str, dict[int, Tensor]] = {}
     for name, tensor in checkpoint.tensors.items():
         number = re.search(r"layers_(\d+)", name)
@@ -133,7 +137,7 @@ def _trained_arrays(checkpoint: CheckpointReader, base: Any) -> dict[str, jax.Ar
         by_name.setdefault(stacked, {})[int(number[1]) if number else 0] = tensor
     arrays = {}
     for name, tensors in by_name.items():
-        match, first = _stack(name), next(iter(tensors.values()))
+        match, first = _STACKED.fullmatch(name), next(iter(tensors.values()))
         if match is None:
             arrays[name] = _make_array(_like(name, first.shape, leaves), [first], False)
         elif name in leaves and len(tensors) < counts[match[1]]:
@@ -147,10 +151,6 @@ def _trained_arrays(checkpoint: CheckpointReader, base: Any) -> dict[str, jax.Ar
             leaf = _like(name, (len(layers), *first.shape), leaves)
             arrays[name] = _make_array(leaf, [tensors.get(i, neutral) for i in layers], True)
     return arrays
-
-
-def _stack(name: str) -> re.Match[str] | None:
-    return re.fullmatch(r"(.+/)?layers/.+", name)
 
 
 def _like(name: str, shape: tuple[int, ...], leaves: dict[str, Any]) -> jax.ShapeDtypeStruct:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -38,8 +37,7 @@ def write_run(
         digest = base_record.stored_digest(tuned.base.tensors, kind)
         record = dataclasses.replace(record, digest=digest, dtype=kind)
     ours.write_ours(directory, tuned.checkpoint, dtype, progress)
-    text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
-    (directory / base_record.FILE).write_text(text, encoding="utf-8")
+    base_record.write(directory, record)
 
 
 def write_peft(

@@ -20,6 +20,7 @@ from flan_jax.errors import UserError
 from flan_jax.storage.files import read_json, write_file
 
 FILE = "run.json"
+LOCK = ".train.lock"  # held by the process that works on the run
 RUNNING, SAVED, FAILED, FINISHED = "running", "saved", "failed", "finished"
 
 

@@ -106,7 +106,7 @@ def _note_failure(sweep: Sweep, point: Point, code: int) -> None:
     _log.error(f"{point.name} failed with status {code}: {message}")
     directory = sweep.directory / point.name
     known = run_status.read_status(directory)
-    if known.get("status") != run_status.FAILED and not is_locked(directory / ".train.lock"):
+    if known.get("status") != run_status.FAILED and not is_locked(directory / run_status.LOCK):
         run_status.RunStatus(directory, True).update(
             status=run_status.FAILED, exit_status=code, message=message
         )

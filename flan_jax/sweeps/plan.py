@@ -59,7 +59,7 @@ class Sweep:
         """Returns `run.json` of a point; its `status` may also be 'not started' or 'killed'."""
         directory = self.directory / point.name
         record = run_status.read_status(directory)
-        if is_locked(directory / ".train.lock"):
+        if is_locked(directory / run_status.LOCK):
             return {**record, "status": run_status.RUNNING}
         if not record:
             return {"status": NOT_STARTED}

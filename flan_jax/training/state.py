@@ -90,7 +90,7 @@ class ShardedState:
           UserError: if a dimension does not divide over the mesh, or the method names arrays that
             the model does not have.
         """
-        self.mesh, self._seed = mesh, seed
+        self.mesh = mesh
         self._init_base = functools.partial(init_params, model, shapes, seed, param_dtype)
         with partitioning.use_mesh(mesh):
             self._base = jax.eval_shape(self._init_base)
