@@ -27,6 +27,7 @@ from flan_jax.evaluation.result_rows import (
     write_results,
 )
 from flan_jax.evaluation.results_store import ResultsStore, merged, name_of
+from flan_jax.evaluation.scored_rows import row_scores, score_predictions
 from flan_jax.evaluation.template_evaluation import evaluate_templates
 from flan_jax.models.decoder import DecoderConfig
 
@@ -146,6 +147,7 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
         "scores": [-2.0, -1.0],
         "prediction": "yes",
         "answer": "yes",
+        "score": 100.0,
     }
     lines = (tmp_path / "predictions/xsum.test.short.jsonl").read_text().splitlines()
     assert json.loads(lines[1]) == {
@@ -154,7 +156,50 @@ def test_evaluate_gives_a_row_per_scoring_and_metric_and_writes_predictions(tmp_
         "cut": True,
         "prediction": "?",
         "answer": "z",
+        "score": 0.0,
     }
+
+
+def generated(texts):
+    """Examples of free text; each text needs an answer."""
+    texts = [{"inputs": f"row {i}", **text} for i, text in enumerate(texts)]
+    ids = [np.array([i]) for i in range(len(texts))]
+    return EvalExamples("xsum", "test", "t", "forward", list(map(str, ids)), ids, None, texts)
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_the_score_of_each_row_is_what_it_contributes_to_the_headline_number(tmp_path, group):
+    texts = [
+        {"answer": "a b", "references": ["a c", "a b"], "group": "g"},
+        {"answer": "b", "group": group or "h"},
+        {"answer": "c", "group": group or "i"},
+    ]
+    answers = ["a c", "b d", "?"]
+    squad = {"xsum": dataset("xsum", ("squad",), None)}
+    (result,) = evaluate_templates(
+        [generated(texts)],
+        squad,
+        SETTING,
+        right,
+        lambda inputs: [(answer, False) for answer in answers],
+        alone,
+        tmp_path,
+    )
+    lines = [json.loads(line) for line in (tmp_path / "xsum.test.t.jsonl").read_text().splitlines()]
+    # F1 over words: all of them; one of two and the only one; none.
+    assert [line["score"] for line in lines] == [100.0, 66.6667, 0.0]
+    assert result.rows[0].value == pytest.approx(np.mean([line["score"] for line in lines]))
+    assert [line["group"] for line in lines] == [text["group"] for text in texts]
+    assert lines[0]["references"] == ["a c", "a b"]
+    assert all("references" not in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("metric", ["f1", "macro_f1", "matthews", "pearson", "multirc"])
+def test_a_row_of_a_metric_that_is_no_mean_over_rows_is_right_or_wrong(metric):
+    examples, predictions = ranked([1, 0, 1, 0]), [1, 0, 0, 1]
+    measured = dataset("rte", (metric,))
+    headline = next(iter(score_predictions(examples, measured, predictions).values()))
+    assert row_scores(examples, measured, predictions, headline) == [100.0, 100.0, 0.0, 0.0]
 
 
 def test_inverted_templates_are_measured_by_their_own_metrics_or_refused_and_so_are_empty_splits():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flan_jax.metrics.targets import Prediction
+from flan_jax.metrics.targets import Prediction, references
 from flan_jax.storage.files import write_file
 
 if TYPE_CHECKING:
@@ -35,33 +35,49 @@ def file_name(dataset: str, split: str, template: str) -> str:
     return f"{dataset}.{split}.{template}.jsonl"
 
 
-def write_predictions(path: pathlib.Path, examples: EvalExamples, predictions: Predictions) -> None:
+def write_predictions(
+    path: pathlib.Path,
+    examples: EvalExamples,
+    predictions: Predictions,
+    row_scores: Sequence[float],
+) -> None:
     """Writes predictions, whole or not at all.
 
     Args:
       path: of the file; see `file_name`.
       examples: the rows in a template.
       predictions: on these rows.
+      row_scores: in percent; see `scored_rows.row_scores`.
 
     Raises:
       UserError: if the file cannot be written.
     """
-    lines = [json.dumps(line, ensure_ascii=False) for line in _lines(examples, predictions)]
+    lines = [
+        json.dumps(line, ensure_ascii=False) for line in _lines(examples, predictions, row_scores)
+    ]
     write_file(path, "".join(line + "\n" for line in lines))
 
 
-def _lines(examples: EvalExamples, predictions: Predictions) -> Iterator[dict[str, Any]]:
+def _lines(
+    examples: EvalExamples, predictions: Predictions, row_scores: Sequence[float]
+) -> Iterator[dict[str, Any]]:
     chosen = next(iter(predictions.by_scoring.values()))
     for index, (row_id, text) in enumerate(zip(examples.row_ids, examples.texts)):
         line = {"row": row_id, "prompt": text["inputs"]}
         if predictions.scores is None:
             if predictions.truncated[index]:
                 line["cut"] = True
-            yield line | {"prediction": chosen[index], "answer": text["answer"]}
+            line |= {"prediction": chosen[index]}
         else:
-            yield line | {
+            line |= {
                 "options": text["options"],
                 "scores": [round(float(score), 6) for score in predictions.scores[index]],
                 "prediction": text["options"][chosen[index]],
-                "answer": text["answer"],
             }
+        line |= {"answer": text["answer"], "score": round(row_scores[index], 4)}
+        right = references(text)
+        if len(right) > 1:
+            line["references"] = right
+        if text.get("group") is not None:
+            line["group"] = text["group"]
+        yield line

@@ -35,6 +35,33 @@ def score_predictions(
     return metrics.score_all(names, examples.texts, predictions)
 
 
+def row_scores(
+    examples: EvalExamples,
+    dataset: Dataset,
+    predictions: Sequence[Prediction],
+    headline: Number,
+) -> list[float]:
+    """Returns the headline metric of each row by itself, in percent.
+
+    The headline number is their mean, except for metrics that are not a mean over rows (BLEU, F1,
+    Matthews, correlations; exact match over groups of rows): of these, F1 and correlations of a
+    single row are 100 where it is right and 0 where it is wrong.
+
+    Args:
+      examples: the rows in a template.
+      dataset: of the rows.
+      predictions: one for each row.
+      headline: the first number of `score_predictions`.
+    """
+    measure = headline.measure
+    if measure.statistic == "ratio" and len(measure.units) == len(predictions):
+        values, counts = measure.parts.T
+        return (100 * values / counts).tolist()
+    name = metrics_of(dataset, examples.kind)[0]
+    numbers = [metrics.score(name, [t], [p]) for t, p in zip(examples.texts, predictions)]
+    return [float(next(iter(number.values()))) for number in numbers]
+
+
 def make_rows(
     examples: EvalExamples,
     dataset: Dataset,

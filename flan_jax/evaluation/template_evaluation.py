@@ -14,7 +14,7 @@ from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.option_scores import UnconditionalScores, best_options
 from flan_jax.evaluation.predictions import Predictions, file_name, write_predictions
 from flan_jax.evaluation.result_rows import ResultRow, Setting
-from flan_jax.evaluation.scored_rows import make_rows, score_predictions
+from flan_jax.evaluation.scored_rows import make_rows, row_scores, score_predictions
 from flan_jax.metrics.numbers import Number
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def evaluate_templates(
             rows += make_rows(example, dataset, setting, scoring, values)
         if predictions_dir is not None:
             headline = next(iter(next(iter(numbers.values())).values()))
-            _write(pathlib.Path(predictions_dir), example, predictions, rows[0], headline)
+            directory = pathlib.Path(predictions_dir)
+            _write(directory, example, dataset, predictions, rows[0], headline)
         yield TemplateResult(rows, sum(predictions.truncated))
 
 
@@ -138,11 +139,13 @@ def _ranked(example: EvalExamples, rank: Rank, unconditional: UnconditionalScore
 def _write(
     directory: pathlib.Path,
     example: EvalExamples,
+    dataset: Dataset,
     predictions: Predictions,
     row: ResultRow,
     number: Number,
 ) -> None:
-    """Writes the predictions, and beside them what each row contributes to the headline number."""
+    """Writes the predictions, and beside them what each unit of rows contributes to the number."""
     path = directory / file_name(example.dataset, example.split, example.template)
-    write_predictions(path, example, predictions)
+    chosen = next(iter(predictions.by_scoring.values()))
+    write_predictions(path, example, predictions, row_scores(example, dataset, chosen, number))
     unit_scores.write(path.with_suffix(unit_scores.SUFFIX), row, number.measure, example.row_ids)
