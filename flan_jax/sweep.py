@@ -26,7 +26,7 @@ from flan_jax.errors import UserError
 from flan_jax.messages import listed
 from flan_jax.storage.locks import locked
 from flan_jax.storage.paths import local_path
-from flan_jax.sweeps import grid, local, plan
+from flan_jax.sweeps import grid, local, plan, sweep_table
 from flan_jax.sweeps.plan import Sweep
 
 _log = logging.getLogger(__name__)
@@ -181,6 +181,7 @@ def _run_here(sweep: Sweep, flags: argparse.Namespace) -> int:
     """Runs what is not finished on this machine, and reports; returns the exit status."""
     todo, failed = _open_points(sweep, flags.retry)
     if not todo and not failed:
+        sweep_table.write_table(sweep)
         print(f"all {len(sweep.points)} points are finished; flan-jax report {sweep.directory}")
         return 0
     failed += local.run_points(sweep, todo, flags.jobs, flags.retries, flags.gpus)
@@ -196,13 +197,10 @@ def _run_here(sweep: Sweep, flags: argparse.Namespace) -> int:
 
 def _report(sweep: Sweep) -> None:
     """Writes sweep.csv and the report of the points with results, if there are any."""
-    from flan_jax.evaluation.results_store import RESULTS
     from flan_jax.report.write import report_on
-    from flan_jax.sweeps.sweep_table import write_table
 
-    if write_table(sweep):
-        files = [sweep.directory / point.name / RESULTS for point in sweep.points]
-        report_on([file for file in files if file.is_file()], sweep.directory)
+    if sweep_table.write_table(sweep):
+        report_on(list(sweep.results().values()), sweep.directory)
 
 
 def _run_point(sweep: Sweep, which: str) -> int:

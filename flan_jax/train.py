@@ -130,6 +130,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float, status: RunS
         held_out=data.config.held_out,
         train=data.train.candidates(),
         evaluated=data.eval.names,
+        settings=gin_files.settings(),
     )
     _log.info(f"ready to train after {time.perf_counter() - started:.1f} s")
 
@@ -141,7 +142,7 @@ def _train(run: RunSetup, gin_arguments: list[str], started: float, status: RunS
         state, finished = _take_steps(run, data, state, base, compiled_step, checkpoints, evaluate)
         checkpoints.close()
         step = int(state["step"])
-        status.update(step=step)
+        status.update(step=step, tokens=metrics_log.total_tokens(run.directory / metrics_log.FILE))
         if not finished:
             _log.info(f"{run.preemption.cause}: saved step {step}; the same command resumes.")
             return signals.SAVED

@@ -51,3 +51,14 @@ def test_other_processes_write_nothing(tmp_path):
     with run_status.recorded(tmp_path, False) as status:
         status.update(step=2)
     assert not (tmp_path / "run.json").exists()
+
+
+def test_the_seconds_of_all_starts_add_up(tmp_path):
+    (tmp_path / "run.json").write_text('{"status": "saved", "seconds": 100}')
+    with run_status.recorded(tmp_path, True) as status:
+        status.update(step=1)
+    assert 100 <= run_status.read_status(tmp_path)["seconds"] < 160
+    (tmp_path / "run.json").write_text("damaged")
+    with run_status.recorded(tmp_path, True) as status:
+        status.update(step=1)
+    assert run_status.read_status(tmp_path)["seconds"] < 60

@@ -1,6 +1,7 @@
 """Sweeps: names of points, checks before the start, and runs that fail, are killed and go on."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,8 +12,10 @@ import time
 
 import pytest
 
+from flan_jax.config import run_status
 from flan_jax.errors import UserError
-from flan_jax.sweeps import grid
+from flan_jax.evaluation.result_rows import ResultRow, write_results
+from flan_jax.sweeps import grid, plan, sweep_table
 from support.processes import simulating
 from support.runs import losses, run_here
 from support.two_processes import SMALL
@@ -68,6 +71,40 @@ def test_a_grid_of_another_form_is_a_clear_error(given, message):
         grid.points(given, {})
 
 
+def test_sweep_csv_has_the_rows_of_all_points_with_their_settings(tmp_path):
+    points = grid.points([{"SEED": [0, 1]}, {"SHOTS": [4]}], {})
+    whole = plan.Sweep(tmp_path, ["--gin_file=gin/flan.gin"], points)
+    plan.keep(whole)
+    row = ResultRow(
+        *("a", 8, "tuned", "t5_tiny", "nli", "rte", "test", "terse", "forward", 0),
+        *("template", "sum", "accuracy", 50.0, 12.5, 16),
+    )
+    for point in points[:2]:
+        write_results(
+            tmp_path / point.name / "results.csv", [row, dataclasses.replace(row, template="email")]
+        )
+        with run_status.recorded(tmp_path / point.name, True) as status:
+            settings = {"SEED": point.settings["SEED"], "SHOTS": 0, "HELD_OUT": "nli"}
+            status.update(step=8, parameters=10, tokens=99, held_out="nli", settings=settings)
+    done = run_here([sys.executable, "-m", "flan_jax.report", str(tmp_path)])
+    assert done.returncode == 0, done.stderr
+    assert "1 of 3 points are not finished: shots_4 (not started)" in done.stdout
+    with open(tmp_path / "sweep.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["point"], r["template"], r["sweep.SEED"], r["sweep.SHOTS"]) for r in rows] == [
+        ("seed_0", "terse", "0", "0"),
+        ("seed_0", "email", "0", "0"),
+        ("seed_1", "terse", "1", "0"),
+        ("seed_1", "email", "1", "0"),
+    ]
+    assert {(r["run.parameters"], r["run.tokens"], r["run.held_out"]) for r in rows} == {
+        ("10", "99", "nli")
+    }
+    written = (tmp_path / "sweep.csv").stat().st_mtime_ns
+    assert sweep_table.write_table(plan.read_sweep(tmp_path)) == 4
+    assert (tmp_path / "sweep.csv").stat().st_mtime_ns == written
+
+
 def test_every_mistake_is_found_before_anything_starts(tmp_path):
     directory = tmp_path / "sweep"
     done = run_here(sweep(directory, *SETTINGS, "--sweep.SEED=0,-1", "--sweep.LERNING_RATE=1,2"))
@@ -88,6 +125,9 @@ def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_p
     assert "1 of 2 points failed: learning_rate_1e+30" in first.stderr
     good, bad = "learning_rate_0.01", "learning_rate_1e+30"
     assert statuses(directory) == {good: "finished", bad: "failed"}
+    record = run_status.read_status(directory / good)
+    assert record["tokens"] > 0 and record["settings"]["LEARNING_RATE"] == 0.01
+    assert record["train"] == ["rte"] and record["ended"] >= record["started"]
     assert "has loss" in (directory / f"logs/{bad}.log").read_text()
 
     files = {path: path.stat().st_mtime_ns for path in (directory / good).rglob("*")}

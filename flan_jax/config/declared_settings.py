@@ -71,6 +71,21 @@ def declared_settings(modules: Iterable[str] | None = None) -> list[Declared]:
     return [declared for item in items for declared in _declared_by(item)]
 
 
+def current_values(modules: Iterable[str]) -> dict[str, Any]:
+    """Returns the value of each declared setting by its name, as gin has it now, else its default.
+
+    Args:
+      modules: see `declared_settings`.
+    """
+    values: dict[str, Any] = {}
+    for declared in declared_settings(modules):
+        value = None if declared.default is REQUIRED else declared.default
+        if gin_registry.is_bound(declared.owner, declared.field):
+            value = gin_registry.bound_value(*gin_registry.place_of_value(declared.parameter))
+        values.setdefault(declared.name, value)
+    return values
+
+
 def _package(module: str) -> str:
     return module.rpartition(".")[0]
 

@@ -20,7 +20,7 @@ from gin import config_parser
 
 from flan_jax.config import gin_macros, gin_registry, run_directory
 from flan_jax.config.checks import quoted
-from flan_jax.config.declared_settings import declared_settings
+from flan_jax.config.declared_settings import current_values, declared_settings
 from flan_jax.config.flags import ArgumentParser, add_gin_flags
 from flan_jax.config.gin_macros import Reading
 from flan_jax.config.gin_parsing import argument_value, split_bindings, statements
@@ -181,6 +181,12 @@ def macro(name: str) -> Any:
         return copy.deepcopy(gin.query_parameter(f"%{name}"))
     except ValueError:
         raise UserError(f"{name} is not set; add --gin.{name}=VALUE.") from None
+
+
+def settings() -> dict[str, Any]:
+    """Returns the settings of a run by name, such as 'HELD_OUT', with their present values."""
+    values = current_values(CONFIGURED)
+    return {name: value for name, value in values.items() if not name.startswith("Sweep.")}
 
 
 def config_text() -> str:

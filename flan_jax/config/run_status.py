@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,9 @@ class RunStatus:
         """Keeps the record; `writes` is False on all processes but the first."""
         self._path, self._writes = directory / FILE, writes
         self.exit_status, self.is_begun = 0, False
+        self._begin, self._seconds_before = time.perf_counter(), 0.0
+        with contextlib.suppress(UserError):  # a damaged record is replaced
+            self._seconds_before = float(read_status(directory).get("seconds", 0))
         self._values: dict[str, Any] = {
             "status": RUNNING,
             "version": __version__,
@@ -45,8 +49,9 @@ class RunStatus:
         return self._path.is_file()
 
     def update(self, **values: Any) -> None:
-        """Writes the record with these values, too."""
-        self._values.update(values)
+        """Writes the record with these values, too; and `seconds`, of all starts together."""
+        elapsed = time.perf_counter() - self._begin
+        self._values.update(values, seconds=round(self._seconds_before + elapsed, 1))
         self.is_begun = True
         if self._writes:
             write_file(self._path, json.dumps(self._values, indent=1, default=str) + "\n")

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
+from flan_jax.config.run_status import FINISHED
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
+from flan_jax.messages import listed
 from flan_jax.report.write import report_on
 from flan_jax.storage.paths import local_path
+from flan_jax.sweeps.plan import read_sweep
+from flan_jax.sweeps.sweep_table import write_table
 
 _DESCRIPTION = (
     "Prints each dataset's mean and spread over templates; writes report.md and report.png."
@@ -53,12 +57,20 @@ def main(argv: Sequence[str]) -> int:
 def _results_paths(name: str) -> list[pathlib.Path]:
     """Returns the results file of an argument, or those of the runs of a sweep."""
     path = local_path(name, "RESULTS")
-    if (path / "sweep.json").is_file():
-        found = sorted(path.glob(f"*/{RESULTS}"))
-        if not found:
-            raise UserError(f"no run of the sweep in {path} has results yet; run flan-jax sweep.")
-        return found
-    return [path / RESULTS if path.is_dir() else path]
+    sweep = read_sweep(path)
+    if sweep is None:
+        return [path / RESULTS if path.is_dir() else path]
+    found = list(sweep.results().values())
+    if not found:
+        raise UserError(
+            f"no run of the sweep in {path} has results yet; run flan-jax sweep {path}."
+        )
+    write_table(sweep)
+    states = {name: state["status"] for name, state in sweep.states().items()}
+    unfinished = [f"{name} ({state})" for name, state in states.items() if state != FINISHED]
+    if unfinished:
+        print(f"{len(unfinished)} of {len(states)} points are not finished: {listed(unfinished)}\n")
+    return found
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 from flan_jax.config import gin_files, run_status
 from flan_jax.errors import UserError
+from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
 from flan_jax.storage.files import read_json, readable, write_file
 from flan_jax.storage.locks import is_locked
@@ -50,6 +51,11 @@ class Sweep:
             *(text for text in added if text not in added_files),
             f"--gin.MODEL_DIR={self.directory / point.name}",
         ]
+
+    def results(self) -> dict[str, pathlib.Path]:
+        """Returns the results files that are there, by the names of their points."""
+        files = {point.name: self.directory / point.name / RESULTS for point in self.points}
+        return {name: file for name, file in files.items() if file.is_file()}
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Returns the record of each point by name, `status` as `state_of` has it."""

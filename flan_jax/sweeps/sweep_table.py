@@ -4,39 +4,61 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
+from flan_jax.evaluation.result_rows import COLUMNS
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.storage.files import write_file
+from flan_jax.sweeps.grid import Point
 from flan_jax.sweeps.plan import Sweep
 
 FILE = "sweep.csv"
 # Of run.json, beside the settings of the point.
-_RECORDED = ("parameters", "trained_parameters", "status", "step")
+_RECORDED = (
+    "status",
+    "step",
+    "steps",
+    "size",
+    "parameters",
+    "trained_parameters",
+    "held_out",
+    "tokens",
+    "seconds",
+)
 
 
 def write_table(sweep: Sweep) -> int:
-    """Writes `sweep.csv`; returns its number of rows.
+    """Writes `sweep.csv` if it changes; returns its number of rows.
 
-    Columns: those of results.csv, `point`, the axes of the grid, and of each run its parameters,
-    status and step.
+    Columns: those of results.csv; `point`, `evaluation` (with other settings than the run's own;
+    empty for those) and `gin_files`; 'sweep.NAME' for each axis of the grid
+    (where a point does not set it, the value that its run has); 'run.NAME' of each run's record,
+    and its seed.
     """
     axes = list(dict.fromkeys(name for point in sweep.points for name in point.settings))
-    rows, columns = [], []
-    for point in sweep.points:
-        path = sweep.directory / point.name / RESULTS
-        if not path.is_file():
-            continue
-        record = sweep.state_of(point)
-        added = {"point": point.name, "gin_files": " ".join(point.gin_files)}
-        added |= {f"sweep.{axis}": point.settings.get(axis, "") for axis in axes}
-        added |= {f"run.{name}": record.get(name, "") for name in _RECORDED}
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows += [{**row, **added} for row in reader]
-            columns = list(dict.fromkeys([*columns, *(reader.fieldnames or ()), *added]))
+    rows = [row for point in sweep.points for row in _rows(sweep, point, axes)]
+    if not rows:
+        return 0
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_file(sweep.directory / FILE, text.getvalue())
+    path = sweep.directory / FILE
+    if not path.is_file() or path.read_bytes() != text.getvalue().encode():
+        write_file(path, text.getvalue())
     return len(rows)
+
+
+def _rows(sweep: Sweep, point: Point, axes: list[str]) -> list[dict[str, Any]]:
+    """Returns the rows of a point's results with what belongs beside them."""
+    record = sweep.state_of(point)
+    settings = {**record.get("settings", {}), **point.settings}
+    added = {"point": point.name, "evaluation": "", "gin_files": " ".join(point.gin_files)}
+    added |= {f"sweep.{axis}": settings.get(axis, "") for axis in axes}
+    added |= {f"run.{name}": record.get(name, "") for name in _RECORDED}
+    added["run.seed"] = settings.get("SEED", "")
+    path = sweep.directory / point.name / RESULTS
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{**{name: row[name] for name in COLUMNS}, **added} for row in csv.DictReader(file)]

@@ -219,6 +219,15 @@ def read_steps(path: pathlib.Path) -> list[tuple[int, bytes]]:
     return steps
 
 
+def total_tokens(path: pathlib.Path) -> int:
+    """Returns the non-padding tokens of all steps of `metrics.jsonl`; 0 without a file.
+
+    Raises:
+      UserError: see `read_steps`.
+    """
+    return sum(int(json.loads(line).get("tokens", 0)) for _, line in read_steps(path))
+
+
 def _tensorboard_writer(directory: pathlib.Path, step: int) -> Any:
     """Returns a `SummaryWriter` that purges what a crashed run wrote from this step on."""
     try:
