@@ -32,7 +32,7 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.known_runs import remember_run
 from flan_jax.evaluation.result_rows import ResultRow
-from flan_jax.metrics.uncertainty import Measure
+from flan_jax.metrics.measures import Measure
 from flan_jax.models import positions
 from flan_jax.models.shapes import parameter_shapes
 from support.converting import convert, decoder_batch, our_logits, same_tensors, t5_batch

@@ -16,7 +16,8 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.known_runs import remember_run
 from flan_jax.evaluation.result_rows import ResultRow, write_results
-from flan_jax.metrics.uncertainty import Measure, paired_difference, standard_error
+from flan_jax.metrics.measures import Measure
+from flan_jax.metrics.uncertainty import paired_difference
 from flan_jax.report import __main__ as verb
 from flan_jax.report import bars
 from flan_jax.report.comparisons import compare, means_are_alike
@@ -211,34 +212,6 @@ def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_gold
     assert line.difference.value == pytest.approx(100 * GOLDEN["paired"]["diff"], abs=1e-6)
     assert line.difference.stderr == pytest.approx(100 * paired_se, abs=1e-6)
     assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in table([line])
-
-
-def test_errors_are_those_of_repeated_draws():
-    """500 evaluations of fresh rows whose templates agree within a row.
-
-    The errors are right on average.
-    """
-    generator, means, differences, errors, paired = np.random.default_rng(5), [], [], [], []
-    for _ in range(500):
-        easy = generator.normal(0, 2, (40, 1))
-        models = [
-            generator.random((40, 5)) < 1 / (1 + np.exp(-easy - skill)) for skill in (0.5, 0.2)
-        ]
-        of = [
-            [
-                Measure(
-                    "ratio", tuple(map(str, range(40))), np.stack([scores[:, t], np.ones(40)], 1)
-                )
-                for t in range(5)
-            ]
-            for scores in models
-        ]
-        means.append(models[0].mean())
-        differences.append(models[0].mean() - models[1].mean())
-        errors.append(standard_error(of[0]) / 100)
-        paired.append(paired_difference(*of).stderr / 100)
-    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.08)
-    assert np.mean(paired) == pytest.approx(np.std(differences), rel=0.08)
 
 
 def test_differences_of_bleu_and_f1_are_recomputed_on_resampled_rows_and_no_difference_is_said():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flan_jax.metrics.uncertainty import STATISTICS, Measure
+from flan_jax.metrics.measures import STATISTICS, Measure
 from flan_jax.storage.files import read_json, readable, write_file
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ To add a metric, write a function with the decorator `@metric()` in the module o
 name is the metric's. It returns a dict whose first key is the number that tables show. Every
 number is in percent, and perfect predictions score 100 (except 'pearson_value' and
 'spearman_value', which compare rounded answers with unrounded values). `targets` says what a
-target and a prediction are, `uncertainty` how standard errors are computed.
+target and a prediction are, `uncertainty` how standard errors are computed, and `measures` from
+what.
 """
 
 # Importing a module of metrics registers them.

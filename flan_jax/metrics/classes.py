@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flan_jax.metrics.measures import statistic
 from flan_jax.metrics.numbers import Number, mean_over_groups, paired, summed
 from flan_jax.metrics.registry import metric
 from flan_jax.metrics.targets import Prediction, Target, groups, labels_and_guesses
-from flan_jax.metrics.uncertainty import statistic
 
 
 @metric(needs_two_classes=True)

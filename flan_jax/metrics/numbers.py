@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flan_jax.metrics.measures import Measure
 from flan_jax.metrics.targets import Target, groups
-from flan_jax.metrics.uncertainty import Measure, standard_error
+from flan_jax.metrics.uncertainty import standard_error
 
 
 class Number(float):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flan_jax.metrics.measures import statistic
 from flan_jax.metrics.numbers import Number, paired
 from flan_jax.metrics.registry import metric
 from flan_jax.metrics.targets import Prediction, Target, number_of
-from flan_jax.metrics.uncertainty import statistic
 
 
 @metric()

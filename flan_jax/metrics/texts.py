@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flan_jax.metrics.measures import statistic
 from flan_jax.metrics.numbers import Number, mean, summed
 from flan_jax.metrics.registry import metric
 from flan_jax.metrics.targets import Prediction, Target, folded, references, text_of
-from flan_jax.metrics.uncertainty import statistic
 
 _SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 _ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")

@@ -1,41 +1,30 @@
-"""Standard errors from rows: of a number, its mean over templates, and a paired difference.
+"""Standard errors from rows: of a number, its mean over templates or seeds, and differences.
 
-The rows of an evaluation come in units that are independent of one another: the rows of a group
-(the answers of one question, the translations of one sentence) make one unit, any other row is one
-by itself. A `Measure` holds what each unit contributes, so that a number, its mean over templates
-and a paired difference of two models are all computed from the same units.
-
-A standard error says how much the number would move with other rows of the same kind; the spread
-over templates is another matter and is never mixed with it.
+A standard error says how much the number would move with other rows of the same kind. The spread
+over templates and that over seeds are other matters: only `error_of_both` and `over_seeds` add them
+to it, under names of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-RESAMPLES = 300
+from flan_jax.metrics.intervals import t_interval, t_p_value, wilson_interval
+from flan_jax.metrics.measures import Measure, check_same_units, mean_value
+from flan_jax.metrics.resampling import (
+    SMALL_SAMPLE,
+    bootstrap_interval,
+    bootstrap_values,
+    sign_flip_p_value,
+)
 
-
-class Measure(NamedTuple):
-    """One number of an evaluation, unit by unit.
-
-    Attributes:
-      statistic: a key of `STATISTICS`.
-      units: names of the units, G of them: the row id of the first row of each.
-      parts: what each unit contributes to the statistic, float64 [G, k].
-    """
-
-    statistic: str
-    units: tuple[str, ...]
-    parts: np.ndarray
-
-    def value(self) -> float:
-        """Returns the number, in percent."""
-        return 100 * STATISTICS[self.statistic](self.parts)
+# Percent; what lies below is the rounding error of equal differences.
+_ZERO = 1e-9
 
 
 class Difference(NamedTuple):
@@ -47,33 +36,56 @@ class Difference(NamedTuple):
       value: the difference of the means over templates.
       stderr: its standard error from paired units; None below two units.
       changed: how many units contribute differently in at least one template.
+      dof: degrees of freedom of the standard error: number of units - 1, of a mean over datasets
+        Satterthwaite's; None without a standard error.
+      sign_p: p-value of the sign-flip test; only where some units differ, below `SMALL_SAMPLE`.
+      bootstrap: 95 % interval of the paired bootstrap; where `sign_p` is.
     """
 
     value: float
     stderr: float | None
     changed: int
+    dof: float | None = None
+    sign_p: float | None = None
+    bootstrap: tuple[float, float] | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval by Student's t; None where the units do not differ from one another."""
+        if not self.stderr or self.dof is None:
+            return None
+        return t_interval(self.value, self.stderr, self.dof)
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value by Student's t; None without a standard error.
+
+        If all units differ by the same, t is undefined: 1 if that is 0, else that of the sign-flip
+        test.
+        """
+        if self.stderr is None or self.dof is None:
+            return None
+        if not self.stderr:
+            return 1.0 if abs(self.value) < _ZERO else 2.0**-self.dof
+        return t_p_value(self.value, self.stderr, self.dof)
 
 
-Statistic = Callable[[np.ndarray], float]
-# Name -> from parts [G, k] to the number as a share of 1.
-STATISTICS: dict[str, Statistic] = {}
+class OverSeeds(NamedTuple):
+    """A number's mean over runs that differ only in their seed, in percent.
 
+    Attributes:
+      value: the mean over runs (and templates).
+      sd: standard deviation over runs (n - 1); None for a single run.
+      stderr: standard error from rows of the mean, whatever the seeds; None below two units.
+      stderr_both: standard error from rows and seeds; None if one of the two is.
+      seeds: number of runs.
+    """
 
-def statistic(name: str) -> Callable[[Statistic], Statistic]:
-    """Returns a decorator that registers a function of parts [G, k] as a statistic of that name."""
-
-    def register(function: Statistic) -> Statistic:
-        STATISTICS[name] = function
-        return function
-
-    return register
-
-
-@statistic("ratio")
-def ratio(parts: np.ndarray) -> float:
-    """Returns the mean over rows of parts [G, 2]: sum of the first column / number of rows."""
-    total, rows = parts.sum(axis=0)
-    return float(total / rows)
+    value: float
+    sd: float | None
+    stderr: float | None
+    stderr_both: float | None
+    seeds: int
 
 
 def standard_error(measures: Sequence[Measure]) -> float | None:
@@ -85,7 +97,7 @@ def standard_error(measures: Sequence[Measure]) -> float | None:
     the standard deviation over resampled units, the same in every template, with a fixed seed.
 
     Args:
-      measures: of the same units, one for each template.
+      measures: of the same units, one for each template, or for each template of each seed.
 
     Returns:
       The standard error; None below two units, and for a correlation with a constant.
@@ -93,57 +105,154 @@ def standard_error(measures: Sequence[Measure]) -> float | None:
     Raises:
       ValueError: if the units differ.
     """
-    _check_same_units(measures)
-    if len(measures[0].units) < 2 or any(_is_undefined(measure) for measure in measures):
+    check_same_units(measures)
+    if not _has_error(measures):
         return None
-    if measures[0].statistic == "ratio":
-        return 100 * _linear_error(np.mean([_influence(measure) for measure in measures], axis=0))
-    means = [_mean_of(measures, chosen) for chosen in _resampled(len(measures[0].units))]
-    return 100 * float(np.std(means, ddof=1))
+    return 100 * _norm(_mean_deviations(measures))
+
+
+def error_of_both(measures: Sequence[Measure]) -> float | None:
+    """Returns the standard error of a number's mean for other rows and other wordings; in percent.
+
+    Rows and templates are crossed: the square is V_rows + std_t^2 / T - MS_res / (R T), at least
+    each of the first two parts, with V_rows the square of `standard_error`, std_t the standard
+    deviation over T templates, and MS_res the mean square of the residuals of rows and templates,
+    which both parts contain (Brennan 2001, Generalizability Theory, section 3.2).
+
+    Args:
+      measures: of the same units, one for each template.
+
+    Returns:
+      The standard error; None below two units or two templates, and for a correlation with a
+      constant.
+
+    Raises:
+      ValueError: if the units differ.
+    """
+    return _crossed_error([[measure] for measure in measures])
+
+
+def over_seeds(runs: Sequence[Sequence[Measure]]) -> OverSeeds:
+    """Returns the mean over runs that differ only in their seed.
+
+    Seeds are averaged for each row; they are not more rows.
+
+    Args:
+      runs: of each run, the measures of its templates; all of the same units.
+
+    Raises:
+      ValueError: if the units differ.
+    """
+    values = [100 * mean_value(run) for run in runs]
+    every = [measure for run in runs for measure in run]
+    return OverSeeds(
+        statistics.fmean(values),
+        statistics.stdev(values) if len(values) > 1 else None,
+        standard_error(every),
+        _crossed_error(runs),
+        len(runs),
+    )
+
+
+def confidence_interval(measures: Sequence[Measure]) -> tuple[float, float] | None:
+    """Returns the 95 % interval from rows of a number's mean over templates, in percent.
+
+    By Student's t with G - 1 degrees of freedom; where all rows score 0, or all score 1, Wilson's.
+
+    Args:
+      measures: of the same units, one for each template, or for each template of each seed.
+
+    Returns:
+      The interval; None where there is no standard error.
+
+    Raises:
+      ValueError: if the units differ.
+    """
+    check_same_units(measures)
+    share = _extreme_share(measures)
+    if share is not None:
+        low, high = wilson_interval(share, len(measures[0].units))
+        return 100 * low, 100 * high
+    stderr = standard_error(measures)
+    if stderr is None:
+        return None
+    return t_interval(100 * mean_value(measures), stderr, len(measures[0].units) - 1)
 
 
 def paired_difference(ours: Sequence[Measure], theirs: Sequence[Measure]) -> Difference:
     """Returns the mean over templates of one model less that of another, paired by units.
 
     Args:
-      ours: one for each template.
+      ours: one for each template, or the templates of each seed one after the other.
       theirs: of the same units, in the same templates.
 
     Raises:
       ValueError: if the units differ.
     """
-    _check_same_units([*ours, *theirs])
-    everything = np.arange(len(ours[0].units))
-    value = 100 * (_mean_of(ours, everything) - _mean_of(theirs, everything))
-    changed = np.any([(a.parts != b.parts).any(axis=1) for a, b in zip(ours, theirs)], axis=0)
-    if len(everything) < 2 or any(_is_undefined(measure) for measure in [*ours, *theirs]):
-        return Difference(value, None, int(changed.sum()))
-    if ours[0].statistic == "ratio":
-        influence = np.mean([_influence(a) - _influence(b) for a, b in zip(ours, theirs)], axis=0)
-        stderr = _linear_error(influence)
-    else:
-        again = [
-            _mean_of(ours, chosen) - _mean_of(theirs, chosen)
-            for chosen in _resampled(len(everything))
-        ]
-        stderr = float(np.std(again, ddof=1))
-    return Difference(value, 100 * stderr, int(changed.sum()))
+    check_same_units([*ours, *theirs])
+    ours, theirs = _repeated_to_equal_length(ours, theirs)
+    units = len(ours[0].units)
+    value = 100 * (mean_value(ours) - mean_value(theirs))
+    different = [(a.parts != b.parts).any(axis=1) for a, b in zip(ours, theirs)]
+    changed = int(np.any(different, axis=0).sum())
+    if not _has_error([*ours, *theirs]):
+        return Difference(value, None, changed)
+    stderr = 100 * _norm(_mean_deviations(ours) - _mean_deviations(theirs))
+    stderr = stderr if stderr > _ZERO else 0.0
+    if not changed or units >= SMALL_SAMPLE:
+        return Difference(value, stderr, changed, units - 1)
+    sign_p, bootstrap = sign_flip_p_value(ours, theirs), bootstrap_interval(ours, theirs)
+    return Difference(value, stderr, changed, units - 1, sign_p, bootstrap)
 
 
-def are_of_same_units(measures: Sequence[Measure]) -> bool:
-    """Returns whether all measures have the same units, statistic and shape."""
-    kinds = {(measure.statistic, measure.units, measure.parts.shape) for measure in measures}
-    return len(kinds) == 1
+def _has_error(measures: Sequence[Measure]) -> bool:
+    return len(measures[0].units) > 1 and not any(each.is_undefined for each in measures)
 
 
-def _check_same_units(measures: Sequence[Measure]) -> None:
-    if not are_of_same_units(measures):
-        raise ValueError("the measures are of different rows or statistics")
+def _extreme_share(measures: Sequence[Measure]) -> float | None:
+    """0 if every row scores 0 and 1 if every row scores 1 in all templates, of shares; else None.
+
+    Also None for other statistics, whose 0 or 100 % is not that of each row.
+    """
+    if measures[0].statistic != "ratio":
+        return None
+    scores, rows = np.concatenate([each.parts for each in measures]).T
+    return next((share for share in (0.0, 1.0) if (scores == share * rows).all()), None)
 
 
-def _is_undefined(measure: Measure) -> bool:
-    """Whether a correlation has a constant side: then it and its standard error are undefined."""
-    return measure.statistic.endswith("correlation") and not np.ptp(measure.parts, axis=0).all()
+def _crossed_error(repetitions: Sequence[Sequence[Measure]]) -> float | None:
+    """The standard error of a mean over rows and over repetitions (templates or runs), in percent.
+
+    See `error_of_both`.
+    """
+    every = [measure for repetition in repetitions for measure in repetition]
+    check_same_units(every)
+    count = len(repetitions)
+    if count < 2 or not _has_error(every):
+        return None
+    deviations = np.stack([_mean_deviations(repetition) for repetition in repetitions])
+    mean = deviations.mean(axis=0)
+    of_rows = float((mean**2).sum())
+    of_repetitions = statistics.variance([mean_value(each) for each in repetitions]) / count
+    of_residuals = float(((deviations - mean) ** 2).sum()) / (count - 1) / count
+    both = max(of_rows + of_repetitions - of_residuals, of_rows, of_repetitions)
+    return 100 * math.sqrt(both)
+
+
+def _mean_deviations(measures: Sequence[Measure]) -> np.ndarray:
+    return np.mean([_deviations(measure) for measure in measures], axis=0)
+
+
+def _deviations(measure: Measure) -> np.ndarray:
+    """Numbers [K] whose sum of squares is the number's variance, and that add up over measures.
+
+    Of a mean over rows, how much each unit moves it; else, its deviation on each resample.
+    """
+    if measure.statistic == "ratio":
+        units = len(measure.units)
+        return math.sqrt(units / (units - 1)) * _influence(measure)
+    values = bootstrap_values(measure)
+    return (values - values.mean()) / math.sqrt(len(values) - 1)
 
 
 def _influence(measure: Measure) -> np.ndarray:
@@ -152,18 +261,13 @@ def _influence(measure: Measure) -> np.ndarray:
     return (total - rows * (total.sum() / rows.sum())) / rows.sum()
 
 
-def _linear_error(influence: np.ndarray) -> float:
-    units = len(influence)
-    return math.sqrt(units / (units - 1) * float((influence**2).sum()))
+def _norm(deviations: np.ndarray) -> float:
+    return math.sqrt(float((deviations**2).sum()))
 
 
-def _mean_of(measures: Sequence[Measure], chosen: np.ndarray) -> float:
-    return float(
-        np.mean([STATISTICS[measure.statistic](measure.parts[chosen]) for measure in measures])
-    )
-
-
-def _resampled(units: int) -> list[np.ndarray]:
-    """The same draws of `units` units with replacement every time."""
-    generator = np.random.default_rng(0)
-    return [generator.integers(0, units, units) for _ in range(RESAMPLES)]
+def _repeated_to_equal_length(
+    ours: Sequence[Measure], theirs: Sequence[Measure]
+) -> tuple[Sequence[Measure], Sequence[Measure]]:
+    """Both, repeated as a whole: three seeds meet one run, or two; means stay what they are."""
+    length = math.lcm(len(ours), len(theirs))
+    return list(ours) * (length // len(ours)), list(theirs) * (length // len(theirs))

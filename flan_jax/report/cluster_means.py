@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import flan_jax.tasks  # noqa: F401 (registers the datasets)
 from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.metrics.intervals import t_interval, welch_satterthwaite
 from flan_jax.metrics.uncertainty import Difference
 from flan_jax.report.summaries import Summary
 
@@ -52,6 +53,8 @@ def mean_summary(summaries: Sequence[Summary]) -> Summary:
         dataset="",
         metric=metrics.pop() if len(metrics) == 1 else "mixed",
         stderr=_error_over_datasets({s.dataset: s.stderr for s in summaries}),
+        stderr_both=_error_over_datasets({s.dataset: s.stderr_both for s in summaries}),
+        interval=_interval_over_datasets(summaries),
         stderr_is_bound=any(s.stderr_is_bound for s in summaries),
         measures=(),
         **{name: mean(name) for name in ("mean", "std", "low", "high", "best")},
@@ -66,11 +69,23 @@ def mean_difference(differences: Mapping[str, Difference | None]) -> Difference 
     """Returns the mean of differences by configuration; None if one of them is None."""
     if None in differences.values():
         return None
+    errors = {name: each.stderr for name, each in differences.items()}
     return Difference(
         mean_over_datasets({name: each.value for name, each in differences.items()}),
-        _error_over_datasets({name: each.stderr for name, each in differences.items()}),
+        _error_over_datasets(errors),
         sum(each.changed for each in differences.values()),
+        _dof_over_datasets(errors, {name: each.dof for name, each in differences.items()}),
     )
+
+
+def _interval_over_datasets(summaries: Sequence[Summary]) -> tuple[float, float] | None:
+    """The 95 % interval of a mean over datasets, from the rows of each."""
+    errors = {s.dataset: s.stderr for s in summaries}
+    error = _error_over_datasets(errors)
+    dof = _dof_over_datasets(errors, {s.dataset: s.dof for s in summaries})
+    if error is None or dof is None:
+        return None
+    return t_interval(mean_over_datasets({s.dataset: s.mean for s in summaries}), error, dof)
 
 
 def _error_over_datasets(errors: Mapping[str, float | None]) -> float | None:
@@ -80,9 +95,22 @@ def _error_over_datasets(errors: Mapping[str, float | None]) -> float | None:
     """
     if None in errors.values():
         return None
+    return math.sqrt(math.fsum(_variances(errors)))
+
+
+def _dof_over_datasets(
+    errors: Mapping[str, float | None], dofs: Mapping[str, float | None]
+) -> float | None:
+    """The degrees of freedom of `_error_over_datasets`; None where that is None or 0."""
+    if None in errors.values() or None in dofs.values():
+        return None
+    return welch_satterthwaite(_variances(errors), list(dofs.values()))
+
+
+def _variances(errors: Mapping[str, float]) -> list[float]:
+    """What each configuration adds to the variance of the mean over the paper's datasets."""
     weights = _weights(list(errors))
-    squares = [(weight * error) ** 2 for weight, error in zip(weights, errors.values())]
-    return math.sqrt(math.fsum(squares))
+    return [(weight * error) ** 2 for weight, error in zip(weights, errors.values())]
 
 
 def _weights(configurations: Sequence[str]) -> list[float]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from flan_jax.catalogue.clusters import CLUSTERS
 from flan_jax.errors import UserError
 from flan_jax.evaluation.result_rows import MAJORITY, UNTUNED, ResultRow
-from flan_jax.metrics.uncertainty import Difference, are_of_same_units, paired_difference
+from flan_jax.metrics.measures import are_of_same_units
+from flan_jax.metrics.uncertainty import Difference, paired_difference
 from flan_jax.report.cluster_means import mean_difference, mean_summary
 from flan_jax.report.summaries import INVERTED, Measures, Series, Summary, summarize
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.known_runs import known_runs
 from flan_jax.evaluation.result_rows import MAJORITY, ResultRow, read_results, without_number
-from flan_jax.metrics.uncertainty import Measure
+from flan_jax.metrics.measures import Measure
 
 
 def read_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tuple, Measure]]:

@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.result_rows import MAJORITY, ResultRow
-from flan_jax.metrics.uncertainty import Measure, are_of_same_units, standard_error
+from flan_jax.metrics.intervals import t_interval
+from flan_jax.metrics.measures import Measure, are_of_same_units
+from flan_jax.metrics.uncertainty import confidence_interval, error_of_both, standard_error
 
 # By `unit_scores.key` of a row, what each unit of rows contributes to it.
 Measures = Mapping[tuple, Measure]
@@ -51,6 +53,10 @@ class Summary:
         over its datasets.
       stderr: standard error from rows of the mean over templates; None if it is not known. A
         cluster's: of its mean.
+      stderr_both: standard error from rows and templates of the mean; None for a single template,
+        or if what each row contributes was not kept. A cluster's: of its mean.
+      interval: 95 % interval of the mean from rows, see `uncertainty.confidence_interval`; None
+        without a standard error.
       stderr_is_bound: whether `stderr` is an upper bound, the mean of the templates' own, since
         what each row contributes was not kept.
       best, best_template: the best template and its number on `split`.
@@ -71,6 +77,8 @@ class Summary:
     low: float
     high: float
     stderr: float | None
+    stderr_both: float | None
+    interval: tuple[float, float] | None
     stderr_is_bound: bool
     best: float
     best_template: str
@@ -78,6 +86,12 @@ class Summary:
     templates: tuple[str, ...]
     n: int
     measures: tuple[Measure, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    @property
+    def dof(self) -> int | None:
+        """Degrees of freedom of the standard error from rows; None below two units."""
+        units = len(self.measures[0].units) if self.measures else self.n
+        return units - 1 if units > 1 else None
 
     @property
     def has_choice(self) -> bool:
@@ -145,25 +159,37 @@ def _summary(series: Series, splits: dict[str, list[ResultRow]], measures: Measu
     kept = _measures_of(rows, measures)
     errors = [row.stderr for row in rows if row.stderr is not None]
     stderr = standard_error(kept) if kept else statistics.fmean(errors) if errors else None
+    mean, n = statistics.fmean(values), max(row.n for row in rows)
     return Summary(
         series,
         rows[0].cluster,
         rows[0].dataset,
         split,
         rows[0].metric,
-        mean=statistics.fmean(values),
+        mean=mean,
         std=statistics.stdev(values) if len(values) > 1 else None,
         low=min(values),
         high=max(values),
         stderr=stderr,
+        stderr_both=error_of_both(kept) if kept else None,
+        interval=_interval(mean, stderr, n, kept),
         stderr_is_bound=not kept and len(rows) > 1 and stderr is not None,
         best=best.value,
         best_template=best.template if len(rows) > 1 else "",
         best_by_validation=by_validation,
-        n=max(row.n for row in rows),
+        n=n,
         templates=tuple(row.template for row in rows),
         measures=kept,
     )
+
+
+def _interval(
+    mean: float, stderr: float | None, n: int, measures: Sequence[Measure]
+) -> tuple[float, float] | None:
+    """The 95 % interval of a mean over templates, from the rows."""
+    if measures:
+        return confidence_interval(measures)
+    return None if stderr is None or n < 2 else t_interval(mean, stderr, n - 1)
 
 
 def _best(splits: dict[str, list[ResultRow]], split: str) -> tuple[bool, ResultRow]:
