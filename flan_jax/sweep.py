@@ -31,17 +31,18 @@ from flan_jax.sweeps.plan import Sweep
 
 _log = logging.getLogger(__name__)
 
-_AXIS = re.compile(r"--sweep\.([^=]+)=(.*)", re.DOTALL)
+_AXIS = re.compile(r"--(?:sweep|evaluate)\.([^=]+)=(.*)", re.DOTALL)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the verb; returns the exit status: 0 when every point is finished."""
     argv = sys.argv[1:] if argv is None else argv
     axes = dict(_axis(argument) for argument in argv if argument.startswith("--sweep."))
-    rest = [argument for argument in argv if not argument.startswith("--sweep.")]
+    again = dict(_axis(argument) for argument in argv if argument.startswith("--evaluate."))
+    rest = [argument for argument in argv if not _AXIS.fullmatch(argument)]
     flags = _flags(rest)
     directory = local_path(flags.directory, "DIR").absolute()
-    sweep = _sweep(directory, rest, flags, axes)
+    sweep = _sweep(directory, rest, flags, axes, again)
     if flags.status:
         return _print_status(sweep, flags.json)
     if flags.point is not None:
@@ -132,13 +133,14 @@ def _sweep(
     arguments: list[str],
     flags: argparse.Namespace,
     axes: dict[str, list[Any]],
+    again: dict[str, list[Any]],
 ) -> Sweep:
     """Returns the sweep that the arguments give, or the one that the directory holds.
 
     Raises:
       UserError: if there is none, or the two differ, or a point cannot run.
     """
-    if not flags.gin_file and not axes:
+    if not flags.gin_file and not axes and not again:
         known = plan.read_sweep(directory)
         if known is None:
             raise UserError(
@@ -148,12 +150,11 @@ def _sweep(
         return known
     parsed = gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
     shared = [_absolute(text) for text in parsed.gin_arguments]
-    points = grid.points(grid.SweepConfig().grid, axes)
-    sweep = Sweep(directory, shared, points)
+    config = grid.SweepConfig()
+    points = grid.points(config.grid, axes)
+    evaluations = grid.evaluations(config.evaluations, again)
     is_new = plan.read_sweep(directory) is None
-    if is_new:
-        plan.check_points(sweep)
-    plan.keep(sweep)
+    sweep = plan.keep(Sweep(directory, shared, points, evaluations))
     if is_new:
         _log.info(f"{len(points)} points: {listed([point.name for point in points])}")
     return sweep
@@ -205,8 +206,6 @@ def _report(sweep: Sweep) -> None:
 
 def _run_point(sweep: Sweep, which: str) -> int:
     """Runs one point in this process, as SLURM's array jobs do; returns its exit status."""
-    from flan_jax import train
-
     names = [point.name for point in sweep.points]
     index = int(which) if which.isdecimal() else names.index(which) if which in names else -1
     if not 0 <= index < len(names):
@@ -214,7 +213,39 @@ def _run_point(sweep: Sweep, which: str) -> int:
             f"--point={which} is neither a number from 0 to {len(names) - 1} nor one of "
             f"{listed(names)}."
         )
-    return train.main(sweep.command(sweep.points[index]))
+    point = sweep.points[index]
+    if run_status.read_status(sweep.directory / point.name).get("status") != run_status.FINISHED:
+        from flan_jax import train
+
+        status = train.main(sweep.command(point))
+        if status:
+            return status
+    for name in point.evaluations:
+        status = _evaluate(sweep, point, name)
+        if status:
+            return status
+    return 0
+
+
+def _evaluate(sweep: Sweep, point: grid.Point, name: str) -> int:
+    """Evaluates a trained point with other settings; returns the exit status."""
+    from flan_jax import eval as evaluation
+    from flan_jax.cli.setup import alone, make_directory
+    from flan_jax.parallel import processes
+
+    directory = sweep.evaluation(point, name)
+    if run_status.read_status(directory).get("status") == run_status.FINISHED:
+        return 0
+    processes.join()
+    make_directory(str(directory), "DIR")
+    is_first = processes.index_and_count()[0] == 0
+    with (
+        alone(directory, run_status.LOCK, "flan-jax sweep"),
+        run_status.recorded(directory, is_first) as record,
+    ):
+        record.update(settings=sweep.evaluations[name])
+        record.exit_status = evaluation.main(sweep.evaluation_command(point, name))
+        return record.exit_status
 
 
 def _print_status(sweep: Sweep, as_json: bool) -> int:
@@ -226,7 +257,9 @@ def _print_status(sweep: Sweep, as_json: bool) -> int:
         width = max(map(len, states))
         for number, (name, state) in enumerate(states.items()):
             steps = f"step {state['step']} of {state['steps']}" if "steps" in state else ""
-            print(f"{number:>4}  {name:<{width}}  {state['status']:<12}{steps}".rstrip())
+            print(f"{number:>4}  {name:<{width}}  {state['status']:<15}{steps}".rstrip())
+            for evaluation, status in state.get("evaluations", {}).items():
+                print(f"{'':>6}{evaluation:<{width}}  {status}")
     return 0 if all(s["status"] == run_status.FINISHED for s in states.values()) else 1
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from flan_jax.config import run_status
 from flan_jax.errors import UserError
-from flan_jax.evaluation.result_rows import ResultRow, write_results
+from flan_jax.evaluation.result_rows import ResultRow, read_results, write_results
 from flan_jax.sweeps import grid, plan, sweep_table
 from support.processes import simulating
 from support.runs import losses, run_here
@@ -69,6 +69,63 @@ def test_a_grid_is_a_product_a_union_and_pairs():
 def test_a_grid_of_another_form_is_a_clear_error(given, message):
     with pytest.raises(UserError, match=message):
         grid.points(given, {})
+
+
+def test_evaluations_are_named_by_their_settings():
+    given = [{"INSTRUCTIONS": "template"}, {"SHOTS": 4, "Data.pack": False}]
+    named = grid.evaluations(given, {"SEED": [0, 1]})
+    assert list(named) == ["instructions_template", "shots_4-pack_False", "seed_0", "seed_1"]
+    assert named["shots_4-pack_False"] == {"SHOTS": 4, "Data.pack": False}
+    for wrong in ([{}], "template", [["INSTRUCTIONS"]]):
+        with pytest.raises(UserError, match="Sweep.evaluations must be a list of dicts"):
+            grid.evaluations(wrong, {})
+    with pytest.raises(UserError, match="two evaluations of the sweep are called 'shots_1'"):
+        grid.evaluations([{"SHOTS": 1}], {"SHOTS": [1]})
+
+
+EVALUATED = [
+    *SMALL,
+    "--gin.HELD_OUT=sentiment",
+    "--gin.MIXTURE_OR_TASK_NAME=rte",
+    "--gin.EVAL_DATASETS=sst2",
+    "--gin.EVAL_ROWS=4",
+    "--gin.EVAL_TEMPLATES=2",
+]
+
+
+def test_a_point_is_evaluated_again_with_other_settings(tmp_path):
+    directory = tmp_path / "sweep"
+    cache, again = f"--gin.CACHE_DIR={tmp_path / 'cache'}", "--evaluate.INSTRUCTIONS=template"
+    settings = [*EVALUATED, cache, "--gin.TRAIN_STEPS=1", "--sweep.INSTRUCTIONS=none,template"]
+    done = run_here(sweep(directory, *settings, "--evaluate.INSTRUCTION=none", "--point=0"))
+    assert done.returncode == 2 and not directory.exists()
+    assert done.stderr.count("evaluation instruction_none: ") == 2
+
+    assert run_here(sweep(directory, *settings, again, "--point=none")).returncode == 0
+    point, name = plan.read_sweep(directory).points[0], "instructions_template"
+    output = directory / point.name / "evaluations" / name
+    modes = {(row.model, row.instruction_mode) for row in read_results(output / "results.csv")}
+    assert modes == {("tuned", "template"), ("majority", "any")}
+    assert statuses(directory) == {"none": "finished", "template": "not started"}
+    # What the point has itself is not evaluated again.
+    assert plan.read_sweep(directory).points[1].evaluations == ()
+    results, trained = (output / "results.csv").read_text(), directory / "none/metrics.jsonl"
+    before = trained.stat().st_mtime_ns
+
+    (output / "results.csv").unlink()
+    (output / "run.json").write_text('{"status": "running"}')  # as after a kill -9
+    shown = run_here(sweep(directory, "--status")).stdout
+    assert "0  none      killed" in shown and f"{name}  killed" in shown
+    assert run_here(sweep(directory, "--point=0")).returncode == 0
+    assert (output / "results.csv").read_text() == results
+    assert trained.stat().st_mtime_ns == before
+    assert sweep_table.write_table(plan.read_sweep(directory)) > 0
+    with open(directory / "sweep.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["evaluation"] for row in rows} == {"", name}
+
+    other = run_here(sweep(directory, *settings))
+    assert f"holds another sweep (other evaluations: no {name})" in other.stderr
 
 
 def test_sweep_csv_has_the_rows_of_all_points_with_their_settings(tmp_path):
@@ -148,12 +205,7 @@ def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_p
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_and_has_the_numbers_of_an_undisturbed_one(tmp_path):
     settings = [
-        *SMALL,
-        "--gin.HELD_OUT=sentiment",
-        "--gin.MIXTURE_OR_TASK_NAME=rte",
-        "--gin.EVAL_DATASETS=sst2",
-        "--gin.EVAL_ROWS=4",
-        "--gin.EVAL_TEMPLATES=2",
+        *EVALUATED,
         "--gin.TRAIN_STEPS=40",
         "--gin.CHECKPOINT_EVERY=5",
         f"--gin.CACHE_DIR={tmp_path / 'cache'}",

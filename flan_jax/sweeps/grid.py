@@ -1,7 +1,7 @@
 """The grid of a sweep: settings by axis, expanded into points with names.
 
 A dict is a product of its axes, a list of dicts their union. An axis 'A,B' changes both settings
-together; its values are pairs.
+together; its values are pairs. Evaluations are settings with which each point is evaluated again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
 
 GIN_FILE = "gin_file"
+# Directories beside those of the points.
+_RESERVED = ("logs", "baselines", "figures")
 
 
 @gin.configurable("Sweep")
@@ -33,6 +35,12 @@ class SweepConfig:
         "axes and their values: {'HELD_OUT': ['nli', 'sentiment'], 'SEED': [0, 1]}, or a list of "
         "such; the axis gin_file has gin files, an axis 'A,B' pairs of values",
     )
+    evaluations: Any = setting(
+        None,
+        None,
+        "settings with which each point is evaluated again after training, where its own differ: "
+        "[{'INSTRUCTIONS': 'template'}]",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +51,23 @@ class Point:
       name: of its directory in that of the sweep.
       gin_files: added to those of the sweep.
       settings: values by name, which override those of the files.
+      evaluations: names of those that are made of it.
     """
 
     name: str
     gin_files: tuple[str, ...]
     settings: dict[str, Any]
+    evaluations: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """Returns the arguments that a run of the point adds to those of the sweep."""
         files = [f"--gin_file={file}" for file in self.gin_files]
-        return files + [f"--gin.{name}={_written(value)}" for name, value in self.settings.items()]
+        return files + setting_arguments(self.settings)
+
+
+def setting_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Returns settings as arguments: --gin.NAME=VALUE."""
+    return [f"--gin.{name}={_written(value)}" for name, value in settings.items()]
 
 
 def points(grid: Any, axes: Mapping[str, Sequence[Any]]) -> list[Point]:
@@ -81,10 +96,44 @@ def points(grid: Any, axes: Mapping[str, Sequence[Any]]) -> list[Point]:
                 f"two points of the sweep are called {point.name!r}: take one of the equal values "
                 "out."
             )
+        if point.name in _RESERVED:
+            raise UserError(
+                f"a point of the sweep is called {point.name!r}, like a directory that every sweep "
+                "has; add another axis, such as SEED, to its name."
+            )
         seen[point.name] = point
     if not found:
         raise UserError("the sweep has no points; give each axis of its grid a value.")
     return found
+
+
+def evaluations(given: Any, axes: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the settings of each evaluation by its name, such as 'instructions_template'.
+
+    Args:
+      given: of `Sweep.evaluations`: a list of dicts, or None.
+      axes: values by setting, of the command line; their product is added.
+
+    Raises:
+      UserError: for evaluations of another form, or two of one name.
+    """
+    items = [given] if isinstance(given, Mapping) else [] if given is None else given
+    if not isinstance(items, (list, tuple)) or not all(
+        isinstance(item, Mapping) and item for item in items
+    ):
+        raise UserError(
+            "Sweep.evaluations must be a list of dicts such as [{'INSTRUCTIONS': 'template'}], not "
+            f"{quoted(given)}."
+        )
+    added = [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
+    named: dict[str, dict[str, Any]] = {}
+    for item in [*items, *(added if axes else ())]:
+        parts = (f"{axis.rpartition('.')[2].lower()}_{value}" for axis, value in item.items())
+        name = "-".join(map(_file_name, parts))
+        if name in named:
+            raise UserError(f"two evaluations of the sweep are called {name!r}: take one out.")
+        named[name] = dict(item)
+    return named
 
 
 def _product(axes: Mapping[str, Sequence[Any]]) -> list[Point]:
@@ -125,6 +174,10 @@ def _part(axis: str, value: Any) -> str:
         text = value if value.strip("/") == value and "/" not in value else value.split("/")[-1]
     else:
         text = f"{axis.rpartition('.')[2].lower()}_{value}"
+    return _file_name(text)
+
+
+def _file_name(text: str) -> str:
     return re.sub(r"[^\w.+=]+", "_", text).strip("_.")
 
 

@@ -85,7 +85,10 @@ def _start(sweep: Sweep, point: Point, gpu: int | None) -> subprocess.Popen:
     _log.info(f"{point.name} starts; its output is in {path}")
     with open(path, "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "flan_jax.train", *sweep.command(point)],
+            [
+                *(sys.executable, "-m", "flan_jax.sweep", str(sweep.directory)),
+                f"--point={point.name}",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -14,11 +14,13 @@ from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
 from flan_jax.storage.files import read_json, readable, write_file
 from flan_jax.storage.locks import is_locked
-from flan_jax.sweeps.grid import Point
+from flan_jax.sweeps.grid import Point, setting_arguments
 
 FILE = "sweep.json"
 LOGS = "logs"
-NOT_STARTED, KILLED = "not started", "killed"
+NOT_STARTED, NOT_EVALUATED, KILLED = "not started", "not evaluated", "killed"
+# Which state of several evaluations stands for all.
+_FIRST = (run_status.RUNNING, run_status.FAILED, KILLED, run_status.SAVED, NOT_STARTED)
 _ADVICE = "put the file back that `flan-jax sweep` wrote, or remove it and give the grid again"
 
 
@@ -30,11 +32,13 @@ class Sweep:
       directory: of the sweep.
       arguments: of `flan-jax train`, for all points.
       points: in the order of the grid.
+      evaluations: settings by name; which of them a point has, it says itself.
     """
 
     directory: pathlib.Path
     arguments: list[str]
     points: list[Point]
+    evaluations: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def command(self, point: Point) -> list[str]:
         """Returns the arguments of `flan-jax train` for a point."""
@@ -52,26 +56,58 @@ class Sweep:
             f"--gin.MODEL_DIR={self.directory / point.name}",
         ]
 
-    def results(self) -> dict[str, pathlib.Path]:
-        """Returns the results files that are there, by the names of their points."""
-        files = {point.name: self.directory / point.name / RESULTS for point in self.points}
-        return {name: file for name, file in files.items() if file.is_file()}
+    def evaluation_command(self, point: Point, name: str) -> list[str]:
+        """Returns the arguments of `flan-jax eval` for an evaluation of a point."""
+        settings = setting_arguments(self.evaluations[name])
+        return [*self.command(point), *settings, f"--output={self.evaluation(point, name)}"]
+
+    def evaluation(self, point: Point, name: str) -> pathlib.Path:
+        """Returns the directory of the results of an evaluation of a point."""
+        return self.directory / point.name / "evaluations" / name
+
+    def results(self) -> dict[tuple[str, str], pathlib.Path]:
+        """Returns the results files that are there, by point and evaluation ('' for its own)."""
+        files = {}
+        for point in self.points:
+            files[point.name, ""] = self.directory / point.name / RESULTS
+            for name in point.evaluations:
+                files[point.name, name] = self.evaluation(point, name) / RESULTS
+        return {key: file for key, file in files.items() if file.is_file()}
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Returns the record of each point by name, `status` as `state_of` has it."""
         return {point.name: self.state_of(point) for point in self.points}
 
     def state_of(self, point: Point) -> dict[str, Any]:
-        """Returns `run.json` of a point; its `status` may also be 'not started' or 'killed'."""
-        directory = self.directory / point.name
-        record = run_status.read_status(directory)
-        if is_locked(directory / run_status.LOCK):
-            return {**record, "status": run_status.RUNNING}
-        if not record:
-            return {"status": NOT_STARTED}
-        if record["status"] == run_status.RUNNING:
-            return {**record, "status": KILLED}
+        """Returns `run.json` of a point; its `status` may also be 'not started' or 'killed'.
+
+        It is 'finished' when its evaluations are, too; `evaluations` has their states.
+        """
+        record = _state(self.directory / point.name)
+        if not point.evaluations:
+            return record
+        states = {name: _state(self.evaluation(point, name)) for name in point.evaluations}
+        record["evaluations"] = {name: state["status"] for name, state in states.items()}
+        open_states = [s for s in states.values() if s["status"] != run_status.FINISHED]
+        if record["status"] == run_status.FINISHED and open_states:
+            worst = min(open_states, key=lambda state: _FIRST.index(state["status"]))
+            keys = ("status", "exit_status", "message")
+            record |= {key: worst[key] for key in keys if key in worst}
+            if worst["status"] == NOT_STARTED:
+                record["status"] = NOT_EVALUATED
         return record
+
+
+def _state(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns the record of a run or an evaluation, with its state."""
+    record = run_status.read_status(directory)
+    if is_locked(directory / run_status.LOCK):
+        return {**record, "status": run_status.RUNNING}
+    if not record:
+        return {"status": NOT_STARTED}
+    if record["status"] == run_status.RUNNING:
+        return {**record, "status": KILLED}
+    return record
 
 
 def read_sweep(directory: pathlib.Path) -> Sweep | None:
@@ -86,33 +122,45 @@ def read_sweep(directory: pathlib.Path) -> Sweep | None:
     record = read_json(file, advice=_ADVICE)
     with readable(file, _ADVICE):
         found = [
-            Point(name, tuple(point["gin_files"]), dict(point["settings"]))
+            Point(
+                name,
+                tuple(point["gin_files"]),
+                dict(point["settings"]),
+                tuple(point.get("evaluations", ())),
+            )
             for name, point in record["points"].items()
         ]
-        return Sweep(directory, list(record["arguments"]), found)
+        evaluations = dict(record.get("evaluations", {}))
+        return Sweep(directory, list(record["arguments"]), found, evaluations)
 
 
-def keep(sweep: Sweep) -> None:
-    """Writes `sweep.json`, or compares it with the sweep that the directory holds.
+def keep(sweep: Sweep) -> Sweep:
+    """Writes `sweep.json`, or returns the equal sweep that the directory holds.
 
     Raises:
-      UserError: if that is another sweep.
+      UserError: if that is another sweep, or a point of a new one cannot run.
     """
     before = read_sweep(sweep.directory)
     if before is None:
+        sweep = checked(sweep)
         points = {
-            point.name: {"gin_files": point.gin_files, "settings": point.settings}
+            point.name: {
+                "gin_files": point.gin_files,
+                "settings": point.settings,
+                "evaluations": point.evaluations,
+            }
             for point in sweep.points
         }
-        record = {"arguments": sweep.arguments, "points": points}
+        record = {"arguments": sweep.arguments, "evaluations": sweep.evaluations, "points": points}
         write_file(sweep.directory / FILE, json.dumps(record, indent=1) + "\n")
-        return
+        return sweep
     difference = _difference(before, sweep)
     if difference:
         raise UserError(
             f"{sweep.directory} holds another sweep ({difference}); give another directory, or "
             "leave the grid out to go on with what is there."
         )
+    return before
 
 
 def _difference(before: Sweep, now: Sweep) -> str:
@@ -122,34 +170,60 @@ def _difference(before: Sweep, now: Sweep) -> str:
     new = [name for name in names_now if name not in names]
     arguments = [text for text in now.arguments if text not in before.arguments]
     arguments += [f"no {text}" for text in before.arguments if text not in now.arguments]
+    evaluations = [name for name in now.evaluations if name not in before.evaluations]
+    evaluations += [f"no {name}" for name in before.evaluations if name not in now.evaluations]
     parts = [
         f"without {listed(lacking)}" if lacking else "",
         f"with {listed(new)}" if new else "",
+        f"other evaluations: {listed(evaluations)}" if evaluations else "",
         f"other arguments: {listed(arguments)}" if arguments else "",
     ]
     return "; ".join(filter(None, parts))
 
 
-def check_points(sweep: Sweep) -> None:
-    """Checks the settings of every point, as `flan-jax train` would.
+def checked(sweep: Sweep) -> Sweep:
+    """Returns a sweep whose points can run, each with the evaluations that differ from its own.
 
     Raises:
-      UserError: that lists what is wrong with each.
+      UserError: that lists what is wrong with each point.
     """
-    problems = [
-        f"{point.name}: {problem}"
-        for point in sweep.points
-        if (problem := _problem(sweep.command(point)))
-    ]
+    points, problems = [], []
+    for point in sweep.points:
+        try:
+            points.append(_checked(sweep, point))
+        except UserError as error:
+            problems.append(f"{point.name}: {error}")
     if problems:
         raise UserError(
             f"{len(problems)} of {len(sweep.points)} points cannot run, and none was started:\n  "
             + "\n  ".join(problems)
         )
+    return dataclasses.replace(sweep, points=points)
 
 
-def _problem(arguments: Sequence[str]) -> str:
-    """What is wrong with the settings of a run; empty if nothing is."""
+def _checked(sweep: Sweep, point: Point) -> Point:
+    """Returns a point with its evaluations.
+
+    Raises:
+      UserError: if its settings, or those of an evaluation, cannot work.
+    """
+    own = check_settings(sweep.command(point))
+    differing = []
+    for name, settings in sweep.evaluations.items():
+        try:
+            if check_settings([*sweep.command(point), *setting_arguments(settings)]) != own:
+                differing.append(name)
+        except UserError as error:
+            raise UserError(f"evaluation {name}: {error}") from error
+    return dataclasses.replace(point, evaluations=tuple(differing))
+
+
+def check_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Returns the settings of a run by name, checked as `flan-jax train` would.
+
+    Raises:
+      UserError: if they cannot work.
+    """
     from flan_jax.data.config import DataConfig
     from flan_jax.data.run_data import open_data
     from flan_jax.models.architectures import make_model
@@ -157,11 +231,8 @@ def _problem(arguments: Sequence[str]) -> str:
     from flan_jax.peft.config import PeftConfig
     from flan_jax.training.config import TrainConfig
 
-    try:
-        gin_files.parse_command_line(arguments, gin_files.CONFIGURED)
-        TrainConfig(), PeftConfig(), make_optimizer()
-        data = open_data(DataConfig())
-        make_model(data.config.architecture, data.vocabulary.size)
-    except UserError as error:
-        return str(error)
-    return ""
+    gin_files.parse_command_line(arguments, gin_files.CONFIGURED)
+    TrainConfig(), PeftConfig(), make_optimizer()
+    data = open_data(DataConfig())
+    make_model(data.config.architecture, data.vocabulary.size)
+    return gin_files.settings()

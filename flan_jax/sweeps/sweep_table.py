@@ -7,7 +7,6 @@ import io
 from typing import Any
 
 from flan_jax.evaluation.result_rows import COLUMNS
-from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.storage.files import write_file
 from flan_jax.sweeps.grid import Point
 from flan_jax.sweeps.plan import Sweep
@@ -50,15 +49,19 @@ def write_table(sweep: Sweep) -> int:
 
 
 def _rows(sweep: Sweep, point: Point, axes: list[str]) -> list[dict[str, Any]]:
-    """Returns the rows of a point's results with what belongs beside them."""
+    """Returns the rows of a point's results, also of its evaluations, with what belongs to them."""
     record = sweep.state_of(point)
     settings = {**record.get("settings", {}), **point.settings}
-    added = {"point": point.name, "evaluation": "", "gin_files": " ".join(point.gin_files)}
+    added = {"gin_files": " ".join(point.gin_files)}
     added |= {f"sweep.{axis}": settings.get(axis, "") for axis in axes}
     added |= {f"run.{name}": record.get(name, "") for name in _RECORDED}
     added["run.seed"] = settings.get("SEED", "")
-    path = sweep.directory / point.name / RESULTS
-    if not path.is_file():
-        return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{**{name: row[name] for name in COLUMNS}, **added} for row in csv.DictReader(file)]
+    rows = []
+    for (name, evaluation), path in sweep.results().items():
+        if name != point.name:
+            continue
+        place = {"point": name, "evaluation": evaluation}
+        with open(path, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                rows.append({**{column: row[column] for column in COLUMNS}, **place, **added})
+    return rows
