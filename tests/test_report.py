@@ -21,6 +21,7 @@ from flan_jax.metrics.uncertainty import paired_difference
 from flan_jax.report import __main__ as verb
 from flan_jax.report import bars
 from flan_jax.report.comparisons import compare, means_are_alike
+from flan_jax.report.inputs import read_rows
 from flan_jax.report.step_table import progress
 from flan_jax.report.table import table
 from flan_jax.report.write import conclude
@@ -498,3 +499,62 @@ def test_a_mean_says_of_how_many_datasets_it_is_and_if_their_steps_differ():
     assert "| **mean of 2 datasets** | accuracy | 200 |" in table(compare(lines))
     lines[1] = dataclasses.replace(lines[1], step=20)
     assert "| **mean of 2 datasets, steps 10, 20** |" in table(compare(lines))
+
+
+def seed_run(directory, seed, values, *, dataset="rte", scores=None, **settings):
+    """A run on disk: results, what each row contributes, and its settings."""
+    name = f"tiny-seed_{seed}"
+    rows = [row(f"t{i}", value, run=name, dataset=dataset) for i, value in enumerate(values)]
+    if scores is not None:
+        rows, known = measured(rows, scores)
+        for one in rows:
+            file = directory / name / f"predictions/tuned/{dataset}.{one.template}.units.json"
+            unit_scores.write(
+                file,
+                one,
+                known[unit_scores.key(one)]._replace(units=range(len(scores))),
+                [f"r{i}" for i in range(len(scores))],
+            )
+    write_results(directory / name / "results.csv", rows)
+    remember_run(directory / name, directory / name, [])
+    record = {"status": "finished", "settings": {"SEED": seed, "SIZE": "t5_tiny", **settings}}
+    (directory / name / "run.json").write_text(json.dumps(record))
+    return directory / name
+
+
+def lines_of(*paths):
+    rows, measures, seeds = read_rows([path / "results.csv" for path in paths])
+    return compare(rows, measures, seeds)
+
+
+def test_seeds_of_one_point_are_averaged_for_each_row_and_their_spread_stands_apart(tmp_path):
+    generator = np.random.default_rng(0)
+    scores = [(generator.random((30, 2)) < chance).astype(float) for chance in (0.5, 0.6, 0.9)]
+    runs = [seed_run(tmp_path, i, [0, 0], scores=each) for i, each in enumerate(scores)]
+    (line,) = lines_of(*runs)
+    means = [100 * each.mean() for each in scores]
+    assert line.tuned.mean == pytest.approx(np.mean(means))
+    assert line.tuned.sd_seeds == pytest.approx(np.std(means, ddof=1))
+    mean_of_rows = np.mean(scores, axis=(0, 2))
+    error = 100 * np.std(mean_of_rows, ddof=1) / 30**0.5
+    assert line.tuned.stderr == pytest.approx(error) and not line.tuned.stderr_is_bound
+    low, high = line.tuned.interval
+    assert (high - low) / 2 == pytest.approx(2.04523 * error)
+    by_template = np.mean(scores, axis=(0, 1)) * 100
+    assert line.tuned.std == pytest.approx(np.std(by_template, ddof=1))
+    text = table([line])
+    assert "; mean of 3 seeds" in text and "| std over seeds |" in text
+    assert f"| {np.mean(means):.1f} | {np.std(means, ddof=1):.1f} |" in text
+
+
+def test_runs_that_differ_in_more_than_the_seed_or_in_their_rows_are_not_averaged(tmp_path, caplog):
+    first = seed_run(tmp_path, 0, [50.0, 60.0])
+    other = seed_run(tmp_path, 1, [70.0, 80.0], SHOTS=5)
+    assert [line.tuned.mean for line in lines_of(first, other)] == [55.0, 75.0]
+    partly = seed_run(tmp_path, 2, [70.0])
+    with caplog.at_level("INFO"):
+        assert [line.tuned.mean for line in lines_of(first, partly)] == [55.0, 70.0]
+    assert "seeds not averaged: tiny-seed_2 and tiny-seed_0 were evaluated on other" in caplog.text
+    same = seed_run(tmp_path, 3, [70.0, 80.0])
+    labels = [(line.label, line.tuned.mean) for line in lines_of(first, other, same)]
+    assert labels == [("tiny (2 seeds)", 65.0), ("tiny-seed_1", 75.0)]

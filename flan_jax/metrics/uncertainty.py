@@ -111,7 +111,7 @@ def standard_error(measures: Sequence[Measure]) -> float | None:
     return 100 * _norm(_mean_deviations(measures))
 
 
-def error_of_both(measures: Sequence[Measure]) -> float | None:
+def error_of_both(measures: Sequence[Measure], templates: int | None = None) -> float | None:
     """Returns the standard error of a number's mean for other rows and other wordings; in percent.
 
     Rows and templates are crossed: the square is V_rows + std_t^2 / T - MS_res / (R T), at least
@@ -120,7 +120,9 @@ def error_of_both(measures: Sequence[Measure]) -> float | None:
     which both parts contain (Brennan 2001, Generalizability Theory, section 3.2).
 
     Args:
-      measures: of the same units, one for each template.
+      measures: of the same units, one for each template, or the templates of each seed one after
+        the other.
+      templates: how many there are; None: as many as measures.
 
     Returns:
       The standard error; None below two units or two templates, and for a correlation with a
@@ -129,7 +131,8 @@ def error_of_both(measures: Sequence[Measure]) -> float | None:
     Raises:
       ValueError: if the units differ.
     """
-    return _crossed_error([[measure] for measure in measures])
+    count = templates or len(measures)
+    return _crossed_error([measures[template::count] for template in range(count)])
 
 
 def over_seeds(runs: Sequence[Sequence[Measure]]) -> OverSeeds:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 import flan_jax.tasks  # noqa: F401 (registers the datasets)
@@ -57,6 +58,9 @@ def mean_summary(summaries: Sequence[Summary]) -> Summary:
         interval=_interval_over_datasets(summaries),
         stderr_is_bound=any(s.stderr_is_bound for s in summaries),
         measures=(),
+        values=(),
+        by_seed=(),
+        sd_seeds=_sd_of_seeds(summaries),
         **{name: mean(name) for name in ("mean", "std", "low", "high", "best")},
         best_template="",
         best_by_validation=all(s.best_by_validation for s in summaries),
@@ -86,6 +90,18 @@ def _interval_over_datasets(summaries: Sequence[Summary]) -> tuple[float, float]
     if error is None or dof is None:
         return None
     return t_interval(mean_over_datasets({s.dataset: s.mean for s in summaries}), error, dof)
+
+
+def _sd_of_seeds(summaries: Sequence[Summary]) -> float | None:
+    """The standard deviation over seeds of the mean over datasets."""
+    if len({s.runs for s in summaries}) > 1 or len(summaries[0].runs) < 2:
+        return None
+    by_dataset = {s.dataset: s.by_seed for s in summaries}
+    means = [
+        mean_over_datasets({name: values[seed] for name, values in by_dataset.items()})
+        for seed in range(len(summaries[0].runs))
+    ]
+    return statistics.stdev(means)
 
 
 def _error_over_datasets(errors: Mapping[str, float | None]) -> float | None:

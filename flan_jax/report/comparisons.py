@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flan_jax.catalogue.clusters import CLUSTERS
 from flan_jax.errors import UserError
@@ -43,7 +43,11 @@ class Comparison:
         return self.tuned or self.untuned or self.majority
 
 
-def compare(rows: Iterable[ResultRow], measures: Measures | None = None) -> list[Comparison]:
+def compare(
+    rows: Iterable[ResultRow],
+    measures: Measures | None = None,
+    seeds: Mapping[str, str] | None = None,
+) -> list[Comparison]:
     """Returns the lines of the table by cluster, each cluster followed by its mean (dataset '').
 
     Clusters are in the paper's order. Inverted templates, such as translation into English, make up
@@ -53,12 +57,13 @@ def compare(rows: Iterable[ResultRow], measures: Measures | None = None) -> list
     Args:
       rows: of results files.
       measures: what each unit of rows contributes to a row.
+      seeds: see `seeds.groups_of_seeds`.
 
     Raises:
       UserError: if there is no row to show.
     """
     by_cluster = collections.defaultdict(list)
-    for summary in summarize(rows, measures):
+    for summary in summarize(rows, measures, seeds):
         by_cluster[summary.cluster].append(summary)
     if not by_cluster:
         raise UserError("the results hold no row that a table shows; run `flan-jax eval` first.")

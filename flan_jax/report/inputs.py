@@ -6,15 +6,31 @@ import collections
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.known_runs import known_runs
 from flan_jax.evaluation.result_rows import MAJORITY, ResultRow, read_results, without_number
 from flan_jax.metrics.measures import Measure
+from flan_jax.report.seeds import groups_of_seeds
 
 
-def read_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tuple, Measure]]:
-    """Returns the rows of several results files, and by `unit_scores.key` the measures of them.
+class Inputs(NamedTuple):
+    """Rows of results files, and what belongs to them.
+
+    Attributes:
+      rows: of all files; different runs of one name have their directories for names.
+      measures: by `unit_scores.key` of a row, what each unit of rows contributes to it.
+      seeds: see `seeds.groups_of_seeds`.
+    """
+
+    rows: list[ResultRow]
+    measures: dict[tuple, Measure]
+    seeds: dict[str, str]
+
+
+def read_rows(paths: Sequence[pathlib.Path]) -> Inputs:
+    """Returns the rows of several results files, and what belongs to them.
 
     Different runs of one name get their directories for names. They are recognized by their
     directories, or, where a run was copied, by a number that both have.
@@ -28,7 +44,7 @@ def read_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tupl
     distinct = {path.resolve(): path for path in paths}
     files = {path: read_results(path) for path in distinct.values()}
     new_names = _new_names(files)
-    named, measures = [], {}
+    named, measures, homes = [], {}, {}
     for path, rows in files.items():
         kept = dict(unit_scores.read_all(path.parent))
         for row in rows:
@@ -37,7 +53,9 @@ def read_rows(paths: Sequence[pathlib.Path]) -> tuple[list[ResultRow], dict[tupl
             measure = kept.get(unit_scores.key(row))
             if measure is not None:
                 measures[unit_scores.key(renamed)] = measure
-    return named, measures
+            if renamed.run not in homes:
+                homes[renamed.run] = _place(path, row.run)
+    return Inputs(named, measures, groups_of_seeds(named, homes))
 
 
 def tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:
@@ -78,6 +96,12 @@ def _copied_runs(files: dict[pathlib.Path, list[ResultRow]]) -> set[str]:
         without_number(row) for rows in files.values() for row in rows if row.model != MAJORITY
     )
     return {row.run for rows in files.values() for row in rows if seen[without_number(row)] > 1}
+
+
+def _place(path: pathlib.Path, run: str) -> pathlib.Path:
+    """Where a run lies: after a move, beside its results."""
+    home = pathlib.Path(_home(path, run))
+    return home if home.is_dir() else path.parent
 
 
 def _home(path: pathlib.Path, run: str) -> str:

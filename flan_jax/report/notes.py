@@ -16,6 +16,10 @@ configurations, and its s.e. that of this mean. `untuned` is the model before tu
 over templates); `majority` always gives the most frequent class of these rows. `tuned - untuned`
 is the difference with its standard error, paired by rows; it is there where both were evaluated on
 the same rows, templates and instructions."""
+_SEEDS = """\
+Runs that differ only by their seed are one line: each row's scores are averaged over the seeds
+first, so that seeds do not count as more rows. `std over seeds` (n - 1) is that of the runs' means:
+how much another seed changes."""
 _BOUND = """\
 ≤ An upper bound, the mean of the templates' own standard errors: what each row contributes was not
 kept (`predictions/*/*.units.json` beside the results); `flan-jax eval` writes it."""
@@ -28,6 +32,8 @@ def legend(lines: Sequence[Comparison]) -> list[str]:
     """Returns what the numbers of these lines are, as paragraphs of Markdown."""
     tuned = [line.tuned for line in lines if line.tuned]
     notes = [_NUMBERS]
+    if any(summary.sd_seeds is not None for summary in tuned):
+        notes.append(_SEEDS)
     if any(summary.stderr_is_bound for summary in tuned):
         notes.append(_BOUND)
     if any(summary.has_choice and not summary.best_by_validation for summary in tuned):

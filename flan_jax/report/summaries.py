@@ -63,8 +63,13 @@ class Summary:
       best_by_validation: whether validation rows chose it; else `split` itself did, which flatters
         it.
       templates, n: names of the templates, of a mean 'dataset/template'; rows evaluated in each.
-      measures: what each unit of rows contributes, one for each template; empty where that was not
-        kept.
+      values: the numbers of the templates; of a mean, empty.
+      runs: names of the runs that the numbers are means over: several seeds, or a single run.
+      sd_seeds: standard deviation over seeds (n - 1) of the mean over templates; None for a single
+        run. A cluster's: of its mean.
+      by_seed: of each of `runs`, its mean over templates.
+      measures: what each unit of rows contributes, one for each template, the templates of each run
+        one after the other; empty where that was not kept.
     """
 
     series: Series
@@ -85,6 +90,10 @@ class Summary:
     best_by_validation: bool
     templates: tuple[str, ...]
     n: int
+    values: tuple[float, ...] = ()
+    runs: tuple[str, ...] = ()
+    sd_seeds: float | None = None
+    by_seed: tuple[float, ...] = dataclasses.field(default=(), compare=False, repr=False)
     measures: tuple[Measure, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
@@ -99,15 +108,21 @@ class Summary:
         return not self.dataset or len(self.templates) > 1
 
 
-def summarize(rows: Iterable[ResultRow], measures: Measures | None = None) -> list[Summary]:
+def summarize(
+    rows: Iterable[ResultRow],
+    measures: Measures | None = None,
+    seeds: Mapping[str, str] | None = None,
+) -> list[Summary]:
     """Returns one summary for each dataset and series, in the order of the rows.
 
     Forward and inverted templates have summaries of their own. Of a run the evaluation with most
-    rows counts, and of several the last step; the split 'test' goes before others.
+    rows counts, and of several the last step; the split 'test' goes before others. Runs that differ
+    only by their seed are one series, the mean over them.
 
     Args:
       rows: of results files.
       measures: what each unit of rows contributes to a row.
+      seeds: see `seeds.groups_of_seeds`.
     """
     shown = shown_rows(rows)
     most: dict[tuple, int] = collections.Counter()
@@ -121,7 +136,8 @@ def summarize(rows: Iterable[ResultRow], measures: Measures | None = None) -> li
     groups = collections.defaultdict(lambda: collections.defaultdict(list))
     for row in shown:
         if row.step == last[_of_any_step(row)][1]:
-            groups[series_of(row), row.cluster, row.dataset][row.split].append(row)
+            series = series_of(row)._replace(run=(seeds or {}).get(row.run, row.run))
+            groups[series, row.cluster, row.dataset][row.split].append(row)
     return [_summary(series, splits, measures or {}) for (series, *_), splits in groups.items()]
 
 
@@ -153,13 +169,15 @@ def _of_any_step(row: ResultRow) -> tuple:
 
 def _summary(series: Series, splits: dict[str, list[ResultRow]], measures: Measures) -> Summary:
     split = "test" if "test" in splits else next(iter(splits))
-    rows = sorted(splits[split], key=lambda row: row.template)
-    by_validation, best = _best(splits, split)
+    kept = _measures_of(splits[split], measures)
+    means = {name: _means_over_seeds(rows) for name, rows in splits.items()}
+    rows = means[split]
+    by_validation, best = _best(means, split)
     values = [row.value for row in rows]
-    kept = _measures_of(rows, measures)
     errors = [row.stderr for row in rows if row.stderr is not None]
     stderr = standard_error(kept) if kept else statistics.fmean(errors) if errors else None
     mean, n = statistics.fmean(values), max(row.n for row in rows)
+    by_seed = _by_seed(splits[split])
     return Summary(
         series,
         rows[0].cluster,
@@ -171,16 +189,46 @@ def _summary(series: Series, splits: dict[str, list[ResultRow]], measures: Measu
         low=min(values),
         high=max(values),
         stderr=stderr,
-        stderr_both=error_of_both(kept) if kept else None,
+        stderr_both=error_of_both(kept, len(rows)) if kept else None,
         interval=_interval(mean, stderr, n, kept),
-        stderr_is_bound=not kept and len(rows) > 1 and stderr is not None,
+        stderr_is_bound=not kept and len(splits[split]) > 1 and stderr is not None,
         best=best.value,
         best_template=best.template if len(rows) > 1 else "",
         best_by_validation=by_validation,
         n=n,
         templates=tuple(row.template for row in rows),
+        values=tuple(values),
+        runs=tuple(by_seed),
+        sd_seeds=statistics.stdev(by_seed.values()) if len(by_seed) > 1 else None,
+        by_seed=tuple(by_seed.values()),
         measures=kept,
     )
+
+
+def _means_over_seeds(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """A row for each template, in alphabetical order: the mean over the runs."""
+    means = []
+    for same in _by_template(rows).values():
+        errors = [row.stderr for row in same if row.stderr is not None]
+        value = statistics.fmean(row.value for row in same)
+        stderr = statistics.fmean(errors) if errors else None
+        means.append(dataclasses.replace(same[0], value=value, stderr=stderr))
+    return means
+
+
+def _by_template(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
+    groups: dict[str, list[ResultRow]] = {}
+    for row in sorted(rows, key=lambda row: row.template):
+        groups.setdefault(row.template, []).append(row)
+    return groups
+
+
+def _by_seed(rows: Sequence[ResultRow]) -> dict[str, float]:
+    """Of each run, its mean over templates; by name."""
+    values: dict[str, list[float]] = collections.defaultdict(list)
+    for row in rows:
+        values[row.run].append(row.value)
+    return {run: statistics.fmean(values[run]) for run in sorted(values)}
 
 
 def _interval(
@@ -204,7 +252,11 @@ def _best(splits: dict[str, list[ResultRow]], split: str) -> tuple[bool, ResultR
 
 
 def _measures_of(rows: Sequence[ResultRow], measures: Measures) -> tuple[Measure, ...]:
-    """The measures of all rows; empty unless they have the same units and give the rows' values."""
+    """The measures of all rows, those of a run's templates one after the other.
+
+    Empty unless all have the same units and give the rows' values.
+    """
+    rows = sorted(rows, key=lambda row: (row.run, row.template))
     kept = [measures.get(unit_scores.key(row)) for row in rows]
     if None in kept or not are_of_same_units(kept):
         return ()

@@ -23,12 +23,13 @@ def table(
       sources: where the evaluated rows come from, for the caption.
     """
     has_labels = len({line.label for line in lines if line.tuned}) > 1
+    has_seeds = any(line.tuned and line.tuned.sd_seeds is not None for line in lines)
     text = ["# Results", "", caption(lines, sources)]
     for cluster in dict.fromkeys(line.cluster for line in lines):
         members = [line for line in lines if line.cluster == cluster]
-        text += ["", f"## {heading(cluster)}", "", *_head(has_labels)]
+        text += ["", f"## {heading(cluster)}", "", *_head(has_labels, has_seeds)]
         alike = means_are_alike(members)
-        text += [markdown_line(_cells(line, has_labels, alike)) for line in members]
+        text += [markdown_line(_cells(line, has_labels, has_seeds, alike)) for line in members]
     text += ["", *legend(lines)]
     seen = sorted({line.dataset for line in lines} & set(tuned_on))
     if seen:
@@ -53,12 +54,15 @@ def caption(lines: Sequence[Comparison], sources: Collection[str] = ()) -> str:
       lines: see `comparisons.compare`.
       sources: where the evaluated rows come from.
     """
-    tuned = [line.tuned.series for line in lines if line.tuned and line.dataset]
+    summaries = [line.tuned for line in lines if line.tuned and line.dataset]
+    tuned = [summary.series for summary in summaries]
     sizes = ", ".join(sorted({series.size for series in tuned if series.size}))
     steps = ", ".join(map(str, sorted({series.step for series in tuned})))
+    seeds = {len(summary.runs) for summary in summaries}
     parts = [
         sizes,
         f"step {steps}" if steps else "",
+        f"mean of {max(seeds)} seeds" if len(seeds) == 1 and max(seeds) > 1 else "",
         f"rows: {', '.join(sorted(sources))}" if sources else "",
     ]
     return "; ".join(part for part in parts if part)
@@ -74,17 +78,20 @@ def number_text(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _head(has_labels: bool) -> list[str]:
+def _head(has_labels: bool, has_seeds: bool) -> list[str]:
     label, rule = (["model"], ["---"]) if has_labels else ([], [])
-    names = ["dataset", *label, "metric", "rows", "templates", "mean", "std over templates"]
-    names += ["s.e. from rows", "min", "max", "best template"]
+    seeds, seeds_rule = (["std over seeds"], ["--:"]) if has_seeds else ([], [])
+    names = ["dataset", *label, "metric", "rows", "templates", "mean", *seeds]
+    names += ["std over templates", "s.e. from rows", "min", "max", "best template"]
     names += ["untuned", "tuned - untuned (s.e.)", "majority"]
-    rules = ["---", *rule, "---"] + ["--:"] * 7 + ["---", "--:", "--:", "--:"]
+    rules = ["---", *rule, "---", *seeds_rule] + ["--:"] * 7 + ["---", "--:", "--:", "--:"]
     return [markdown_line(names), markdown_line(rules)]
 
 
-def _cells(line: Comparison, has_labels: bool, alike: bool) -> list[str]:
+def _cells(line: Comparison, has_labels: bool, has_seeds: bool, alike: bool) -> list[str]:
     summary, tuned = line.any, line.tuned
+    mean = number_text(tuned.mean) if tuned else ""
+    seeds = [number_text(tuned.sd_seeds) if tuned else ""] if has_seeds else []
     splits = sorted({each.any.split for each in line.over} or {summary.split})
     mark = "" if splits == ["test"] else f" ({', '.join(splits)})"
     return [
@@ -93,7 +100,9 @@ def _cells(line: Comparison, has_labels: bool, alike: bool) -> list[str]:
         summary.metric,
         str(summary.n),
         str(len(summary.templates)),
-        *(_tuned_cells(tuned) if tuned else [""] * 6),
+        mean,
+        *seeds,
+        *(_tuned_cells(tuned) if tuned else [""] * 5),
         _untuned_text(line.untuned, tuned),
         _difference_text(line.difference),
         number_text(line.majority.mean) if line.majority else "",
@@ -110,7 +119,6 @@ def _name_of_mean(line: Comparison, alike: bool) -> str:
 
 def _tuned_cells(tuned: Summary) -> list[str]:
     return [
-        number_text(tuned.mean),
         number_text(tuned.std),
         ("≤ " if tuned.stderr_is_bound else "") + number_text(tuned.stderr),
         number_text(tuned.low),

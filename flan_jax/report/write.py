@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from flan_jax import signals
 from flan_jax.errors import UserError
@@ -32,9 +32,9 @@ def report_on(paths: Sequence[pathlib.Path], output: pathlib.Path, redraw: bool 
     Raises:
       UserError: if a file is missing or damaged, or the directory cannot be written.
     """
-    rows, measures = read_rows(paths)
+    rows, measures, seeds = read_rows(paths)
     text, files = write_report(
-        rows, output, tuned_on(paths), measures, row_sources(paths), redraw=redraw
+        rows, output, tuned_on(paths), measures, row_sources(paths), seeds, redraw=redraw
     )
     print(text)
     for file in files:
@@ -76,6 +76,7 @@ def write_report(
     tuned_on: Collection[str] = (),
     measures: Measures | None = None,
     sources: Collection[str] = (),
+    seeds: Mapping[str, str] | None = None,
     redraw: bool = True,
 ) -> tuple[str, list[pathlib.Path]]:
     """Writes report.md and its figures; returns the text and the paths of what was written.
@@ -86,13 +87,14 @@ def write_report(
       tuned_on: datasets that a run trained on: the text says which of them it shows.
       measures: what each unit of rows contributes to a row.
       sources: where the evaluated rows come from, for readers.
+      seeds: see `seeds.groups_of_seeds`.
       redraw: whether to write the files also where they exist and show the same numbers.
 
     Raises:
       UserError: if the rows hold nothing to report, or the directory cannot be written.
     """
     rows, directory = list(rows), pathlib.Path(directory)
-    lines = compare(rows, measures)
+    lines = compare(rows, measures, seeds)
     text = table(lines, tuned_on, sources) + progress(rows)
     markdown, pictures = directory / "report.md", [directory / name for name in FIGURES]
     is_complete = all(file.is_file() for file in [markdown, *pictures])

@@ -1,0 +1,71 @@
+"""Runs that differ only by their seed: a report shows their mean as one model."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from flan_jax.config.run_status import read_status
+from flan_jax.evaluation.result_rows import MAJORITY, UNTUNED, ResultRow
+from flan_jax.messages import listed
+
+_log = logging.getLogger(__name__)
+
+# Settings in which the runs of a group may differ.
+_FREE = ("SEED", "MODEL_DIR", "CACHE_DIR")
+
+
+def groups_of_seeds(rows: Iterable[ResultRow], homes: Mapping[str, pathlib.Path]) -> dict[str, str]:
+    """Returns the name of its group for each run whose seed is all that differs from another one.
+
+    A group whose runs were not all evaluated on the same datasets, templates, rows and steps is not
+    one: each run is a model of its own then, and a line of the log says why.
+
+    Args:
+      rows: of results files.
+      homes: the directories of the runs by name; `run.json` there has the settings.
+    """
+    by_settings = collections.defaultdict(list)
+    for run, home in homes.items():
+        settings = read_status(home).get("settings")
+        if isinstance(settings, dict) and "SEED" in settings:
+            fixed = {name: value for name, value in settings.items() if name not in _FREE}
+            by_settings[json.dumps(fixed, sort_keys=True)].append((run, settings["SEED"]))
+    evaluated = _evaluated(rows)
+    groups: dict[str, str] = {}
+    for members in by_settings.values():
+        runs = sorted(run for run, _ in members)
+        if len({seed for _, seed in members}) < len(members) or len(members) < 2:
+            continue  # a copy of a run is not another seed
+        differing = [run for run in runs if evaluated[run] != evaluated[runs[0]]]
+        if differing:
+            _log.info(
+                f"seeds not averaged: {listed(differing)} and {runs[0]} were evaluated on other "
+                "datasets, templates, rows or steps"
+            )
+            continue
+        name = _name(runs)
+        taken = name in homes or name in groups.values()
+        groups |= dict.fromkeys(runs, " + ".join(runs) if taken else name)
+    return groups
+
+
+def _evaluated(rows: Iterable[ResultRow]) -> dict[str, set[tuple]]:
+    """What each run's tuned model was evaluated on."""
+    evaluated = collections.defaultdict(set)
+    for row in rows:
+        if row.model not in (UNTUNED, MAJORITY):
+            setting = (row.model, row.step, row.shots, row.instruction_mode, row.scoring)
+            evaluated[row.run].add((*setting, row.dataset, row.split, row.template, row.n))
+    return evaluated
+
+
+def _name(runs: Sequence[str]) -> str:
+    """Returns 't5_tiny-nli (3 seeds)': what the names of the runs share, as far as it is words."""
+    words = [pathlib.PurePath(run).name.split("-") for run in runs]
+    shared = [word for word in words[0] if all(word in others for others in words[1:])]
+    count = f"{len(runs)} seeds"
+    return f"{'-'.join(shared)} ({count})" if shared else count
