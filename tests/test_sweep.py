@@ -14,6 +14,7 @@ import pytest
 
 from flan_jax.config import run_status
 from flan_jax.errors import UserError
+from flan_jax.evaluation import shared_baselines
 from flan_jax.evaluation.result_rows import ResultRow, read_results, write_results
 from flan_jax.sweeps import grid, plan, sweep_table
 from support.processes import simulating
@@ -126,6 +127,54 @@ def test_a_point_is_evaluated_again_with_other_settings(tmp_path):
 
     other = run_here(sweep(directory, *settings))
     assert f"holds another sweep (other evaluations: no {name})" in other.stderr
+
+
+def test_a_baseline_is_evaluated_once_and_copied_as_it_is(tmp_path):
+    directory, cache = tmp_path / "sweep", f"--gin.CACHE_DIR={tmp_path / 'cache'}"
+    settings = [*EVALUATED, cache, "--gin.TRAIN_STEPS=1"]
+    axis = "--sweep.LEARNING_RATE=0.01,0.02"
+    assert run_here(sweep(directory, *settings, axis, "--point=0")).returncode == 0
+    (shared,) = (directory / "baselines").iterdir()
+
+    name = "learning_rate_0.01"
+    alone = tmp_path / "alone" / name
+    train = [sys.executable, "-m", "flan_jax.train", *settings, "--gin.LEARNING_RATE=0.01"]
+    assert run_here([*train, f"--gin.MODEL_DIR={alone}"]).returncode == 0
+    files = [path for path in (alone / "predictions").rglob("*") if path.is_file()]
+    assert len(files) == 8  # of two models in two templates, each with what the rows contribute
+    for file in [*files, alone / "results.csv", alone / "evaluated.json"]:
+        assert file.read_bytes() == (directory / name / file.relative_to(alone)).read_bytes()
+
+    # Another number in the shared results shows up in the next run: it is copied.
+    rows = read_results(shared / "results.csv")
+    write_results(shared / "results.csv", [dataclasses.replace(row, value=12.5) for row in rows])
+    assert run_here(sweep(directory, "--point=1")).returncode == 0
+    copied = read_results(directory / "learning_rate_0.02" / "results.csv")
+    values = {
+        model: {r.value for r in copied if r.model == model} for model in ("tuned", "untuned")
+    }
+    assert values["untuned"] == {12.5} and 12.5 not in values["tuned"]
+    assert len(list((directory / "baselines").iterdir())) == 1
+
+
+def test_a_run_waits_for_a_baseline_until_its_maker_ends_even_by_kill_9(tmp_path):
+    lock = tmp_path / "lock"
+    code = (
+        "import sys, time; from flan_jax.storage.locks import locked; import pathlib\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'x'): print('held', flush=True); time.sleep(60)"
+    )
+    maker = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
+    assert maker.stdout.readline() == b"held\n"
+    with shared_baselines._alone(lock, lambda: True) as is_held:
+        assert not is_held  # the run is to stop
+
+    def kill() -> bool:
+        maker.kill()
+        maker.wait()
+        return False
+
+    with shared_baselines._alone(lock, kill) as is_held:
+        assert is_held
 
 
 def test_sweep_csv_has_the_rows_of_all_points_with_their_settings(tmp_path):

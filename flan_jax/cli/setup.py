@@ -303,10 +303,10 @@ def make_evaluate(
     """
     import jax
 
-    from flan_jax.evaluation import evaluator
-    from flan_jax.evaluation.held_out import HeldOut
+    from flan_jax.evaluation import evaluator, shared_baselines
+    from flan_jax.evaluation.held_out import Copy, HeldOut
     from flan_jax.evaluation.known_runs import remember_run, run_name
-    from flan_jax.evaluation.result_rows import Setting
+    from flan_jax.evaluation.result_rows import UNTUNED, Setting
     from flan_jax.evaluation.results_store import ResultsStore
     from flan_jax.training import run_record
 
@@ -339,10 +339,19 @@ def make_evaluate(
             if style == "fixed"
             else f"{protocol.instructions}, options {style}",
         )
-        held_out = HeldOut(
-            data, run.model, run.mesh, results, setting, protocol, numbers_only=while_training
-        )
-        return evaluator.evaluate(held_out, params, step, results, run.preemption.requested)
+
+        def make(results: ResultsStore, setting: Setting, copy: Copy | None = None) -> HeldOut:
+            return HeldOut(
+                *(data, run.model, run.mesh, results, setting, protocol, while_training, copy)
+            )
+
+        stop, baselines = run.preemption.requested, run.config.baselines_dir
+        if name == UNTUNED and baselines and not while_training:
+            place, split = local_path(baselines, "Train.baselines_dir"), data.config.eval_split
+            return shared_baselines.evaluate(
+                make, params, step, results, setting, place, split, stop
+            )
+        return evaluator.evaluate(make(results, setting), params, step, results, stop)
 
     return evaluate
 

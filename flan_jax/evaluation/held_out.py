@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +38,10 @@ from flan_jax.storage.hashing import digest
 
 _log = logging.getLogger(__name__)
 
+# A dataset, a template, the setting, and the folder for predictions (None: not written) -> the
+# numbers.
+Copy = Callable[[Dataset, Template, Setting, pathlib.Path | None], TemplateResult]
+
 
 class _Job(NamedTuple):
     """A dataset in a template, with what identifies its numbers.
@@ -69,6 +73,7 @@ class HeldOut:
         setting: Setting,
         protocol: Protocol,
         numbers_only: bool = False,
+        copy: Copy | None = None,
     ):
         """Sets up; nothing is computed yet.
 
@@ -80,10 +85,11 @@ class HeldOut:
           setting: the columns that all numbers share; the step is that of the parameters.
           protocol: which rows, and how they are rendered.
           numbers_only: while training: without predictions and the majority class.
+          copy: takes the numbers from elsewhere; None: the model is evaluated.
         """
         self._data, self._results, self._setting = data, results, setting
-        self._protocol, self._numbers_only = protocol, numbers_only
-        self._model = model_digest(model.config)
+        self._protocol, self._numbers_only, self._copy = protocol, numbers_only, copy
+        self._model, self._mesh = model_digest(model.config), mesh
         bos_id = data.vocabulary.bos_id
         self._scorer = RankScorer(model, mesh, bos_id=bos_id)
         self._generator = Generator(
@@ -117,12 +123,31 @@ class HeldOut:
             )
         if not self._numbers_only:
             self._check_not_fewer(todo)
-        examples = self._examples(pairs, is_done, prompt_length_of(params))
-        writes_predictions = writes and not self._numbers_only
-        results = self._evaluated(
-            params, examples, setting, predictions if writes_predictions else None
-        )
+        written = predictions if writes and not self._numbers_only else None
+        if self._copy is not None:
+            results = (self._copy(job.dataset, job.template, setting, written) for job in todo)
+        else:
+            examples = self._examples(pairs, is_done, prompt_length_of(params))
+            results = self._evaluated(params, examples, setting, written)
         yield from self._parts(todo, results, setting)
+
+    def is_done(self, params: Any, step: int) -> bool:
+        """Returns whether all numbers are in the results already; see `run`."""
+        setting = dataclasses.replace(self._setting, step=step)
+        predictions = self._predictions_dir(setting)
+        return bool(self._find_done(self._pairs(), params, setting, predictions)[1].all())
+
+    def digest(self, params: Any, step: int) -> str:
+        """Returns a digest of all that the numbers come from, except for the name of the run.
+
+        It includes the devices and the order of the evaluation, since the last digits of scores
+        depend on them.
+        """
+        setting = dataclasses.replace(self._setting, step=step, run="")
+        identity = [parameters_digest(params), self._model]
+        jobs = self._jobs(self._protocol, self._pairs(), setting, identity)
+        kinds = sorted({device.device_kind for device in self._mesh.devices.flat})
+        return digest([[job.digest for job in jobs], dict(self._mesh.shape), kinds])
 
     def _parts(
         self, todo: Sequence[_Job], results: Iterator[TemplateResult], setting: Setting
@@ -251,6 +276,10 @@ class HeldOut:
     def _add_signatures(self, pairs: Sequence[tuple[Dataset, Template]]) -> None:
         names = {name for dataset, t in pairs for name in metrics_of(dataset, t.kind)}
         self._results.add_signatures(names)
+
+    def predictions_dir(self, step: int) -> pathlib.Path:
+        """Returns the folder of the predictions of a step."""
+        return self._predictions_dir(dataclasses.replace(self._setting, step=step))
 
     def _predictions_dir(self, setting: Setting) -> pathlib.Path:
         """The folder of the predictions: the model's name, and what differs from a usual run.

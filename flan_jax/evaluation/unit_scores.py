@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flan_jax.evaluation.result_rows import ResultRow
 
 SUFFIX = ".units.json"
+_ADVICE = "delete it and run `flan-jax eval` again"
 # Numbers are percentages; what lies far beyond is damage.
 _LARGEST_VALUE = 1e6
 # The columns of a result row that name the evaluation that a file belongs to.
@@ -61,6 +62,16 @@ def write(path: pathlib.Path, row: ResultRow, measure: Measure, row_ids: Sequenc
     write_file(path, json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def copy(source: pathlib.Path, path: pathlib.Path, run: str) -> None:
+    """Writes the measure of a file as that of another run.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    record = {**read_json(source, advice=_ADVICE), "run": run}
+    write_file(path, json.dumps(record, ensure_ascii=False) + "\n")
+
+
 def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
     """Yields the `key` and the measure of every file below `directory`/predictions.
 
@@ -68,9 +79,8 @@ def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
       UserError: if a file is damaged.
     """
     for path in sorted((directory / "predictions").glob(f"*/*{SUFFIX}")):
-        advice = "delete it and run `flan-jax eval` again"
-        record = read_json(path, advice=advice)
-        with readable(path, advice):
+        record = read_json(path, advice=_ADVICE)
+        with readable(path, _ADVICE):
             item = _read(record)
         yield item
 

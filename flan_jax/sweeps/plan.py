@@ -17,7 +17,7 @@ from flan_jax.storage.locks import is_locked
 from flan_jax.sweeps.grid import Point, setting_arguments
 
 FILE = "sweep.json"
-LOGS = "logs"
+LOGS, BASELINES = "logs", "baselines"
 NOT_STARTED, NOT_EVALUATED, KILLED = "not started", "not evaluated", "killed"
 # Which state of several evaluations stands for all.
 _FIRST = (run_status.RUNNING, run_status.FAILED, KILLED, run_status.SAVED, NOT_STARTED)
@@ -49,8 +49,9 @@ class Sweep:
         return [
             *files,
             *added_files,
-            # The last checkpoint is enough; what follows may set another number.
+            # What follows may set others. The last checkpoint is enough.
             "--gin.Train.keep=1",
+            f"--gin.Train.baselines_dir={self.directory / BASELINES}",
             *others,
             *(text for text in added if text not in added_files),
             f"--gin.MODEL_DIR={self.directory / point.name}",

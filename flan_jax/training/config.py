@@ -63,6 +63,13 @@ class TrainConfig:
         "checkpoints that stay: the last so many, and the one with the lowest validation loss",
         least=1,
     )
+    baselines_dir: str | None = setting(
+        None,
+        None,
+        "where runs share the numbers of their models before tuning, so that equal ones are "
+        "evaluated once; `flan-jax sweep` sets it",
+        path=True,
+    )
     size: str = setting(
         "SIZE", "", "name of the model's size in results; a file of gin/size sets it"
     )
