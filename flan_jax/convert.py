@@ -27,6 +27,7 @@ from flan_jax.checkpoints.formats import (
     tokenizer_export,
 )
 from flan_jax.checkpoints.formats.tokenizer_files import read_tokenizer_files
+from flan_jax.checkpoints.hub_models import local_checkpoint
 from flan_jax.checkpoints.open import FORMATS, detect_format
 from flan_jax.checkpoints.reader import DTYPES, CheckpointReader
 from flan_jax.checkpoints.tuned import Tuned, config_of, open_tuned, open_whole
@@ -115,7 +116,7 @@ def _parse_flags(argv: list[str]) -> argparse.Namespace:
         raise UserError(
             "give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH."
         )
-    flags.input = local_path(flags.input or flags.place, "--input")
+    flags.input = local_checkpoint(flags.input or flags.place, "--input")
     flags.output = local_path(flags.output, "--output")
     flags.format = flags.format or detect_format(flags.input)
     if flags.unmerged and flags.to != "flan":
@@ -139,7 +140,7 @@ def _parser() -> ArgumentParser:
         "--input",
         metavar="PATH",
         help="a run, one of its steps, a T5X checkpoint, a Hugging Face directory (of a model or "
-        "of an adapter) or a GGUF file",
+        "of an adapter), a GGUF file, or hf:org/name[@revision] on the hub",
     )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="a directory that does not exist yet"

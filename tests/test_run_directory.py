@@ -117,11 +117,8 @@ def test_of_the_arguments_of_generate_the_first_is_the_run_unless_flags_name_one
         match="'Is it\\?' is not the directory of a run .*flan-jax generate RUN_DIR PROMPT",
     ):
         given("Is it?")
-    (started / "checkpoints/model.gin").write_text("")
     (started / "config.gin").rename(started / "other.gin")
-    with pytest.raises(
-        UserError, match="is a converted checkpoint, not a run; give --gin_file=gin/flan.gin"
-    ):
+    with pytest.raises(UserError, match=r"has no config.gin\), nor a model; prompts come after it"):
         given(f"{started}/checkpoints", "Is it?")
 
 

@@ -36,6 +36,7 @@ CONFIGURED = (
     "flan_jax.peft.config",
     "flan_jax.optim.make",
     "flan_jax.models.architectures",
+    "flan_jax.checkpoints.model_by_name",
     "flan_jax.sweeps.grid",
 )
 
@@ -68,6 +69,9 @@ def parse_command_line(
     modules = list(modules)
     bindings, rest = split_bindings(argv)
     flags = _parse_flags(rest, parser or ArgumentParser(), modules)
+    model = getattr(flags, "model", None)
+    if model is not None:
+        bindings.insert(0, ("MODEL", model))
     paths = [find_gin_file(name, flags.gin_search_paths) for name in flags.gin_file]
     for module in modules:
         importlib.import_module(module)
@@ -77,10 +81,13 @@ def parse_command_line(
         _read_file(path, reading)
         if home := run_directory.home_of(path):
             gin.bind_parameter(gin_registry.place_of_value("Train.model_dir"), home)
-    for name, text in bindings:
+    # What a macro stands for comes first: any other argument goes before it.
+    for name, text in sorted(bindings, key=lambda binding: not gin_macros.is_expanded(binding[0])):
         place = f"--gin.{name}"
         key, value = config_parser.parse_binding_key(name), argument_value(place, text)
         gin_macros.bind(reading, *key, value, place)
+    if model is not None and flags.checkpoint is None:
+        flags.checkpoint = macro("INITIAL_CHECKPOINT_PATH")
     may_be_unread = frozenset(may_be_unread)
     gin_macros.check_macros(reading, may_be_unread)
     gin_macros.check_values()

@@ -5,18 +5,40 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gin
 from gin import config as gin_config
+from gin import config_parser
 
-from flan_jax.config import gin_registry
+from flan_jax.config import gin_registry, run_directory
 from flan_jax.config.checks import quoted
 from flan_jax.config.gin_parsing import Delegate
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE, is_default_gin_file, shipped_directory
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
+
+# Macro -> function of its value to the settings that it stands for, by their names in gin.
+_EXPANSIONS: dict[str, Callable[[Any], Mapping[str, Any]]] = {}
+
+
+def expands(macro: str) -> Callable:
+    """Returns a decorator: where a macro is set, the settings that the function returns are, too.
+
+    It is as if a file with these settings were included there: what is set later wins.
+    """
+
+    def register(function: Callable[[Any], Mapping[str, Any]]) -> Callable:
+        _EXPANSIONS[macro] = function
+        return function
+
+    return register
+
+
+def is_expanded(macro: str) -> bool:
+    """Returns whether a macro stands for other settings."""
+    return macro in _EXPANSIONS
 
 
 @dataclasses.dataclass
@@ -59,7 +81,9 @@ def bind(
     for name in gin_registry.macros_read(value):
         reading.read_at.setdefault(name, place)
     if not parameter:
-        _set_macro(reading, macro_name(scope, selector), value, place)
+        name = macro_name(scope, selector)
+        _set_macro(reading, name, value, place)
+        _expand(reading, name, value, place)
         return
     problem = gin_registry.unknown_configurable(selector) or gin_registry.unknown_parameter(
         selector, parameter
@@ -82,6 +106,15 @@ def _set_macro(reading: Reading, name: str, value: Any, place: str) -> None:
             reading.read_at.setdefault(name, place)
     reading.set_at[name] = place
     gin.bind_parameter((name, "gin.macro", "value"), value)
+
+
+def _expand(reading: Reading, name: str, value: Any, place: str) -> None:
+    """Sets what a macro stands for; a run's own config.gin has all of that."""
+    file = reading.including[-1] if reading.including else None
+    if not is_expanded(name) or value is None or (file and run_directory.home_of(file)):
+        return
+    for key, implied in _EXPANSIONS[name](value).items():
+        bind(reading, *config_parser.parse_binding_key(key), implied, place)
 
 
 def macro_name(scope: str, selector: str) -> str:

@@ -1,4 +1,7 @@
-"""The directory of a run: its `config.gin` is found in it, also after it was moved or copied."""
+"""The directory of a run: its `config.gin` is found in it, also after it was moved or copied.
+
+In the place of a run, verbs that only read parameters take a model by its name, too.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import os
 import pathlib
 import re
 
+from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import NotHere, UserError
-from flan_jax.storage.paths import local_path
 
 CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
 
 _STEP = re.compile(r"(checkpoint[_-]|step[_-])?\d+")
+HUB = "hf:"  # what the name of a model on the hub begins with
+# Files that the directory of a model has: ours, Hugging Face's or T5X's.
+_OF_MODELS = ("model.gin", "config.json", "adapter_config.json", "checkpoint")
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +27,17 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
         "run",
         nargs="?",
         metavar="RUN_DIR",
-        help="the directory of a run, or of one of its steps: its config.gin, its checkpoint",
+        help="the directory of a run, or of one of its steps: its config.gin, its checkpoint; or a "
+        "model: a checkpoint of any format, or hf:org/name",
     )
 
 
 def add_config_of_run(flags: argparse.Namespace) -> None:
     """Puts the `config.gin` of a run, by RUN_DIR or --checkpoint, before the other gin files.
 
-    Where RUN_DIR is one of the run's steps, that step becomes the checkpoint. Where it is not the
-    directory of a run, it is the first prompt if the verb has `prompts` and other flags name the
-    model.
+    Where RUN_DIR is one of the run's steps, that step becomes the checkpoint. Where it is a model,
+    `flags.model` names it, and the gin file is that of the default run. Where it is neither, it is
+    the first prompt if the verb has `prompts` and other flags name the model.
 
     Raises:
       UserError: if RUN_DIR is not the directory of a run.
@@ -38,6 +45,10 @@ def add_config_of_run(flags: argparse.Namespace) -> None:
     run, checkpoint = getattr(flags, "run", None), getattr(flags, "checkpoint", None)
     has_prompts = hasattr(flags, "prompts")
     config = None if run is None else config_of(run)
+    if run is not None and config is None and not flags.gin_file and is_model(run):
+        flags.model = run
+        flags.gin_file.insert(0, DEFAULT_GIN_FILE)
+        return
     if run is not None and config is None:
         if not has_prompts or not (flags.gin_file or checkpoint):
             problem = UserError if os.path.isdir(os.path.expanduser(run)) else NotHere
@@ -65,16 +76,22 @@ def config_of(place: str) -> pathlib.Path | None:
     return file if file is not None and file.is_file() else None
 
 
+def is_model(place: str) -> bool:
+    """Returns whether a text names a model: on the hub, a GGUF file, or a checkpoint by its files.
+
+    Files of a run's steps are not looked at: see `config_of`.
+    """
+    path = pathlib.Path(place).expanduser()
+    if place.startswith(HUB) or (path.suffix == ".gguf" and path.is_file()):
+        return True
+    return any((path / name).is_file() for name in _OF_MODELS)
+
+
 def _not_a_run(place: str, has_prompts: bool) -> str:
-    if (local_path(place, "RUN_DIR") / "model.gin").is_file():
-        return (
-            f"{place} is a converted checkpoint, not a run; give --gin_file=gin/flan.gin "
-            f"--gin_file={place}/model.gin --checkpoint={place}."
-        )
     hint = "; prompts come after it: flan-jax generate RUN_DIR PROMPT" if has_prompts else ""
     return (
-        f"{place!r} is not the directory of a run (it has no {CONFIG}){hint}; or give --gin_file "
-        "and --gin.MODEL_DIR."
+        f"{place!r} is not the directory of a run (it has no {CONFIG}), nor a model{hint}; or give "
+        "--gin_file and --gin.MODEL_DIR."
     )
 
 

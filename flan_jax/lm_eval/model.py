@@ -18,6 +18,7 @@ import numpy as np
 from flan_jax import log
 from flan_jax.cli.setup import open_model, read_parameters
 from flan_jax.config import gin_files, run_directory
+from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
 from flan_jax.evaluation.rank_scorer import RankScorer
@@ -62,6 +63,7 @@ class FlanLM(LM):
     def __init__(
         self,
         run: str | None = None,
+        model: str | None = None,
         checkpoint: str | None = None,
         step: int | str | None = None,
         gin_file: str | Sequence[str] | None = None,
@@ -77,6 +79,8 @@ class FlanLM(LM):
 
         Args:
           run: directory of a run, for its `config.gin` and its last checkpoint.
+          model: instead of a run, MODEL: a checkpoint of any format with its tokenizer, or
+            hf:org/name.
           checkpoint: a run, one of its steps, or a checkpoint of T5X, Hugging Face or GGUF, instead
             of that.
           step: the checkpoint of this step; 'best': the one with the lowest validation loss.
@@ -96,11 +100,18 @@ class FlanLM(LM):
         super().__init__()
         if protocol not in PROTOCOLS:
             raise UserError(f"protocol={protocol} is not one of {', '.join(PROTOCOLS)}.")
+        if model is not None:
+            if run is not None or checkpoint is not None:
+                raise UserError("model= names the parameters; leave run= and checkpoint= out.")
+            checkpoint, gin_file = model, gin_file or DEFAULT_GIN_FILE
+            settings = {"gin.MODEL": model, **settings}
         argv, checkpoint = _sources(run, checkpoint, gin_file, settings)
         # the harness prints its table on standard output
         with contextlib.redirect_stdout(sys.stderr):
             gin_files.parse_command_line(argv, gin_files.CONFIGURED)
             log.use_standard_error()
+            if model is not None:  # it may be a name on the hub; this is its path
+                checkpoint = gin_files.macro("INITIAL_CHECKPOINT_PATH")
             opened = open_model()
             data = opened.data
             _, self._params = read_parameters(opened, checkpoint, step)
@@ -333,8 +344,8 @@ def _sources(
     unknown = [name for name in settings if not name.startswith("gin.")]
     if unknown:
         raise UserError(
-            f"flan_jax has no model argument {unknown[0]}; it has run, checkpoint, step, gin_file, "
-            "protocol, max_length, batch_tokens, and gin.NAME for any setting."
+            f"flan_jax has no model argument {unknown[0]}; it has run, model, checkpoint, step, "
+            "gin_file, protocol, max_length, batch_tokens, and gin.NAME for any setting."
         )
     if gin_file is None and (run is not None or checkpoint is not None):
         gin_file = run_directory.config_of(str(checkpoint if run is None else run))
@@ -344,7 +355,8 @@ def _sources(
             )
     if gin_file is None or (run is None and checkpoint is None):
         raise UserError(
-            "no model given; write --model_args run=RUN, or checkpoint=PATH,gin_file=FILE."
+            "no model given; write --model_args run=RUN, model=PATH, or "
+            "checkpoint=PATH,gin_file=FILE."
         )
     files = str(gin_file).split("+") if isinstance(gin_file, str | pathlib.Path) else gin_file
     argv = [

@@ -23,6 +23,15 @@ class TrainConfig:
         "directory of the run: checkpoints, logs, results",
         path=True,
     )
+    # Expanded into other settings where it is set: see checkpoints/model_by_name.py.
+    model: str | None = setting(
+        "MODEL",
+        None,
+        "a pretrained model by its checkpoint, of any format, or hf:org/name[@revision] on the "
+        "hub: sets architecture, size, vocabulary and INITIAL_CHECKPOINT_PATH; None: these as they "
+        "are given",
+        path=lambda text: not text.startswith("hf:"),
+    )
     initial_checkpoint_path: str | None = setting(
         "INITIAL_CHECKPOINT_PATH",
         None,
