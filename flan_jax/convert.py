@@ -345,7 +345,7 @@ def _write_peft(
     _write_tokenizer(checkpoint, output, bool(model_card.read_record(_run_of(checkpoint))))
     tuned_export.write_peft(output.directory, tuned, base_name, output.dtype, output.progress)
     whole = dataclasses.replace(checkpoint, tensors=tuned.base.tensors)
-    _write_card(whole, output, "peft")
+    _write_card(whole, output, "peft", is_prompt=tuned.record.method == "prompt")
 
 
 def _run_of(checkpoint: CheckpointReader) -> pathlib.Path | None:
@@ -354,12 +354,14 @@ def _run_of(checkpoint: CheckpointReader) -> pathlib.Path | None:
     return gin_file.parent if gin_file else None
 
 
-def _write_card(checkpoint: CheckpointReader, output: Output, library: str) -> None:
+def _write_card(
+    checkpoint: CheckpointReader, output: Output, library: str, is_prompt: bool = False
+) -> None:
     run, has_template = _run_of(checkpoint), tokenizer_export.has_chat_template(output.directory)
     with readable(
         f"the record of the run {run}", "correct its mixture.json and config.gin, or remove them"
     ):
-        card = model_card.model_card(checkpoint, output.name, run, has_template, library)
+        card = model_card.model_card(checkpoint, output.name, run, has_template, library, is_prompt)
     (output.directory / "README.md").write_text(card, encoding="utf-8")
 
 

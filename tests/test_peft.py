@@ -28,6 +28,7 @@ from flan_jax.planning import hlo_costs
 from flan_jax.training.state import ShardedState
 from flan_jax.training.step import make_train_step
 from support.compiling import UNOPTIMIZED_CODE
+from support.converting import convert
 from support.runs import losses, run_here
 from support.two_processes import ONE_TASK, TRAIN, arguments
 
@@ -389,16 +390,36 @@ def test_a_run_that_cannot_begin_says_what_to_do(runs, settings, said):
     )
 
 
-def test_a_prompt_begins_as_that_of_a_file_or_of_a_run(runs):
+def test_a_prompt_begins_as_that_of_a_file_of_a_run_or_of_peft(runs):
     table = np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)
     np.save(runs / "prompt.npy", table)
     before = saved(runs, "prompt", 5)["params/token_embedder/prompt"]
-    for init, expected in ((runs / "prompt.npy", table), (runs / "prompt/checkpoints/5", before)):
+    convert("flan", "peft", runs / "prompt/checkpoints/5", runs / "of_peft")
+    starts = {"prompt.npy": table, "prompt/checkpoints/5": before, "of_peft": before}
+    for place, expected in starts.items():
+        init = runs / place
         name = f"from_{init.name}"
         more = (f"--gin.PROMPT_INIT={init}", "--gin.LEARNING_RATE=1e-9", "--gin.TRAIN_STEPS=1")
         trained(runs, name, *METHODS["prompt"], *more)
         found = saved(runs, name, 1)["params/token_embedder/prompt"]
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_prompt_for_peft_is_the_run_that_it_is_made_of(runs, tmp_path):
+    convert("flan", "peft", runs / "prompt", tmp_path / "a", "--base=owner/base")
+    settings = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    assert (settings["peft_type"], settings["task_type"]) == ("PROMPT_TUNING", "SEQ_2_SEQ_LM")
+    assert (settings["num_virtual_tokens"], settings["token_dim"]) == (8, 32)
+    assert settings["base_model_name_or_path"] == "owner/base"
+    assert "from peft import AutoPeftModelForSeq2SeqLM\n" in (tmp_path / "a/README.md").read_text()
+    base = f"--gin.INITIAL_CHECKPOINT_PATH={runs / 'base'}"
+    answers = []
+    for more in ([], [f"--checkpoint={tmp_path / 'a'}", base]):
+        verb = [TRAIN[0], "-m", "flan_jax.generate", str(runs / "prompt"), "Is it?", *more]
+        done = run_here(verb)
+        assert done.returncode == 0, done.stdout + done.stderr
+        answers.append(done.stdout)
+    assert answers[0] == answers[1]
 
 
 def test_a_prompt_is_evaluated_and_generates_from_its_directory(runs, tmp_path):

@@ -3,12 +3,23 @@
 import numpy as np
 import pytest
 
-from flan_jax.checkpoints.formats import adapter_config, safetensors_files
+from flan_jax.checkpoints.formats import (
+    adapter_config,
+    huggingface_prompt,
+    safetensors_files,
+)
 from flan_jax.checkpoints.load import load_parameters
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.checkpoints.tuned import open_tuned, open_whole
 from flan_jax.errors import UserError
-from support.adapters import abstract_of, lora_arrays, random_llama, random_t5, save_adapter
+from support.adapters import (
+    abstract_of,
+    lora_arrays,
+    random_llama,
+    random_t5,
+    save_adapter,
+    save_prompt,
+)
 
 
 @pytest.fixture
@@ -189,6 +200,49 @@ def test_a_table_that_is_shared_here_is_refused(tmp_path):
     arrays = {"base_model.model.shared.weight": np.ones((64, 16), np.float32)}
     with pytest.raises(UserError, match="shared.weight, which is one of several tables there"):
         open_with(tmp_path, arrays, target_modules=[], modules_to_save=["shared"])
+
+
+VECTORS = np.ones((4, 16), np.float32)
+
+
+@pytest.mark.parametrize(
+    "vectors, fields, said",
+    [
+        (np.ones((4, 8), np.float32), {}, "vectors have 8 numbers, those of the model 16"),
+        (VECTORS, {"num_virtual_tokens": 3}, r"shape \(4, 16\), and its .* says 3 rows"),
+        (VECTORS, {"num_transformer_submodules": 2}, "says 8 rows"),
+        (VECTORS, {"num_virtual_tokens": None}, "lacks 'num_virtual_tokens'"),
+        (VECTORS, {"num_virtual_tokens": "4"}, "num_virtual_tokens '4', but it must be a whole"),
+        (
+            VECTORS,
+            {"modules_to_save": ["lm_head"]},
+            r"modules_to_save \['lm_head'\], which is not supported; train one without",
+        ),
+        (VECTORS, {"num_ranks": 2}, "num_ranks 2, which is not supported; train one without"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_refused(llama, vectors, fields, said):
+    save_prompt(llama / "adapter", vectors, **fields)
+    with pytest.raises(UserError, match=said):
+        open_tuned(llama / "adapter")
+
+
+def test_a_prompt_with_other_tensors_is_refused(llama):
+    save_prompt(llama / "adapter", VECTORS)
+    save_adapter(llama / "lora", {"base_model.model.lm_head.weight": VECTORS})
+    weights = "adapter_model.safetensors"
+    (llama / "lora" / weights).rename(llama / "adapter" / weights)
+    with pytest.raises(UserError, match="must have prompt_embeddings and nothing else, and it has"):
+        open_tuned(llama / "adapter")
+
+
+def test_a_prompt_is_not_merged_and_an_adapter_is_no_prompt(llama):
+    save_prompt(llama / "prompt", VECTORS)
+    with pytest.raises(UserError, match="a prompt cannot be merged into the matrices"):
+        open_whole(llama / "prompt")
+    save_adapter(llama / "lora", lora_arrays(["q_proj"]), target_modules=["q_proj"])
+    with pytest.raises(UserError, match="has an adapter of the kind lora, and no prompt"):
+        huggingface_prompt.read_vectors(llama / "lora")
 
 
 MODULES = [

@@ -12,9 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from flan_jax.checkpoints.formats import huggingface_peft, safetensors_files
+from flan_jax.checkpoints.formats import adapter_config, huggingface_peft, safetensors_files
 from flan_jax.checkpoints.load import load_parameters
-from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.checkpoints.tuned import merged_reader, open_tuned
 from flan_jax.models import losses, stacking
@@ -81,7 +80,7 @@ class Case:
         huggingface_peft.write_adapter(
             directory, adapter, self.tuned.record, self.tuned.base, "base", None, lambda _: None
         )
-        written = safetensors_files.open_weights(directory / huggingface_peft.WEIGHTS)
+        written = safetensors_files.open_weights(directory / adapter_config.WEIGHTS)
         return {name: tensor.read() for name, tensor in written.items()}
 
     def expected(self, prefix):
@@ -185,9 +184,9 @@ def test_merged_weights_and_logits_are_those_of_peft(family, name):
 def test_tensors_are_written_as_they_were_read(tmp_path, family, name):
     case = Case(family, name)
     written = case.in_peft(case.trained, tmp_path / "back")
-    stored = safetensors_files.open_weights(case.path / huggingface_peft.WEIGHTS)
+    stored = safetensors_files.open_weights(case.path / adapter_config.WEIGHTS)
     assert written.keys() == stored.keys()
     for key, tensor in stored.items():
         assert written[key].tobytes() == tensor.read().tobytes(), key
-    again = huggingface_peft.open_adapter(tmp_path / "back", open_checkpoint(case.path / "../base"))
-    assert again[0].tensors.keys() == case.tuned.checkpoint.tensors.keys()
+    again = open_tuned(tmp_path / "back", base=case.path / "../base").checkpoint
+    assert again.tensors.keys() == case.tuned.checkpoint.tensors.keys()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
+from flan_jax.checkpoints.formats import adapter_config, safetensors_files
 from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.checkpoints.tuned import open_tuned
 from flan_jax.data.config import DataConfig
 from flan_jax.data.layout import make_layout
 from flan_jax.data.run_data import open_data
@@ -28,6 +31,7 @@ from flan_jax.prepare import prepare
 from flan_jax.training.state import ShardedState, init_state
 from flan_jax.training.step import make_train_step
 from support import golden
+from support.converting import convert
 from support.random_models import VOCABULARY, make_model, rows
 
 GOLDEN = golden.ROOT / "peft"
@@ -105,9 +109,9 @@ def test_golden_prompts_of_peft(case, scan):
     numbers = np.load(GOLDEN / case / "golden.npz")
     batch = golden_batch(numbers, model.config.vocab_size, name.startswith("t5"))
     (theirs,) = (key for key in numbers.files if key.startswith("grad/"))
-    table = safetensors_prompt(GOLDEN / case)
+    ((_, vectors),) = open_tuned(GOLDEN / case).checkpoint.tensors.items()
     join = lambda trained, frozen: with_prompt(frozen, trained["prompt"])  # noqa: E731
-    params = {"prompt": jnp.asarray(table[:P])}  # of two tables the encoder's
+    params = {"prompt": jnp.asarray(vectors.read())}
 
     logits = jax.jit(lambda *trees: model.apply({"params": join(*trees)}, batch))(params, base)
     shown = batch["decoder_segment_ids"] > 0
@@ -133,10 +137,27 @@ def test_golden_prompts_of_peft(case, scan):
     np.testing.assert_allclose(found, numbers["adamw/losses"], rtol=1e-4)
 
 
-def safetensors_prompt(path) -> np.ndarray:
-    from safetensors.numpy import load_file
-
-    return load_file(path / "adapter_model.safetensors")["prompt_embeddings"]
+@needs_golden
+@pytest.mark.parametrize("case", CASES)
+def test_a_golden_prompt_comes_back_to_the_byte(case, tmp_path):
+    convert("peft", "flan", GOLDEN / case, tmp_path / "ours", "--unmerged")
+    convert("flan", "peft", tmp_path / "ours", tmp_path / "back")
+    convert("peft", "peft", GOLDEN / case, tmp_path / "directly")
+    stored = safetensors_files.open_weights(GOLDEN / case / adapter_config.WEIGHTS)
+    for name in ("back", "directly"):
+        written = safetensors_files.open_weights(tmp_path / name / adapter_config.WEIGHTS)
+        assert written.keys() == stored.keys() == {"prompt_embeddings"}
+        table = stored["prompt_embeddings"].read()[:P]  # of two tables the encoder's
+        assert written["prompt_embeddings"].read().tobytes() == table.tobytes()
+        settings, expected = (
+            json.loads((path / adapter_config.FILE).read_text())
+            for path in (tmp_path / name, GOLDEN / case)
+        )
+        assert settings["num_transformer_submodules"] == 1
+        changed = {"base_model_name_or_path", "num_transformer_submodules"}
+        for field in settings.keys() - changed:
+            assert settings[field] == expected[field], field
+        assert expected.keys() - settings.keys() == {"auto_mapping", "peft_version"}
 
 
 # --- Packed rows

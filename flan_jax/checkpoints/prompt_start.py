@@ -6,6 +6,8 @@ import pathlib
 
 import numpy as np
 
+from flan_jax.checkpoints.formats import huggingface_prompt
+from flan_jax.checkpoints.formats.adapter_config import is_adapter
 from flan_jax.checkpoints.open import open_tensors
 from flan_jax.errors import UserError
 from flan_jax.models.adapters import PROMPT
@@ -37,8 +39,14 @@ def prompt_start(tuning: Tuning, vocabulary: Vocabulary, seed: int) -> Start | N
             f"PROMPT_INIT {name!r} is neither 'vocabulary', 'uniform', 'labels: ...' nor 'text: "
             "...', and no file or run is there; correct it."
         )
-    vectors = _of_run(path) if path.is_dir() else read_vectors(path)
-    return check_vectors(vectors, tuning.prompt_shape, path)
+    return check_vectors(_read(path), tuning.prompt_shape, path)
+
+
+def _read(path: pathlib.Path) -> np.ndarray:
+    """Returns the prompt of a .npy file, of an adapter of Hugging Face, or of a run."""
+    if not path.is_dir():
+        return read_vectors(path)
+    return huggingface_prompt.read_vectors(path) if is_adapter(path) else _of_run(path)
 
 
 def _of_run(path: pathlib.Path) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.base_record import BaseRecord
 from flan_jax.checkpoints.check import check_added
-from flan_jax.checkpoints.formats import adapter_config, huggingface_peft
+from flan_jax.checkpoints.formats import adapter_config, huggingface_peft, huggingface_prompt
 from flan_jax.checkpoints.model_config import infer_config, infer_sizes
 from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.open import detect_format, open_checkpoint, open_tensors
@@ -77,13 +77,17 @@ def _open_adapter(
 ) -> Tuned:
     if step is not None:
         raise UserError(f"{path} is one adapter and has no steps; leave --step={step} out.")
-    whole = open_whole(_base_of_adapter(path, base))
-    return Tuned(*huggingface_peft.open_adapter(path, whole), whole)
+    config = adapter_config.read_config(path)
+    whole = open_whole(_base_of_adapter(path, config.base, base))
+    is_prompt = config.method == "prompt"
+    opened = huggingface_prompt.open_prompt if is_prompt else huggingface_peft.open_adapter
+    return Tuned(*opened(path, config, whole), whole)
 
 
-def _base_of_adapter(path: pathlib.Path, given: str | os.PathLike | None) -> pathlib.Path:
+def _base_of_adapter(
+    path: pathlib.Path, named: str, given: str | os.PathLike | None
+) -> pathlib.Path:
     """The directory of the base of an adapter: the one it names, else the one that is given."""
-    named = adapter_config.read_config(path).base
     if named:
         for place in (path / named, pathlib.Path(named)):
             if place.is_dir():

@@ -10,13 +10,10 @@ import ml_dtypes
 import numpy as np
 
 from flan_jax.checkpoints import base_record
-from flan_jax.checkpoints.formats import huggingface_peft, ours
+from flan_jax.checkpoints.formats import huggingface_peft, huggingface_prompt, ours
 from flan_jax.checkpoints.formats.huggingface import is_huggingface
 from flan_jax.checkpoints.provenance import cached_repository
 from flan_jax.checkpoints.tuned import Tuned
-from flan_jax.errors import UserError
-from flan_jax.messages import shown
-from flan_jax.models.adapters import PROMPT
 
 
 def write_run(
@@ -59,13 +56,9 @@ def write_peft(
     Raises:
       UserError: for what peft has no counterpart of.
     """
-    names = tuned.checkpoint.tensors
-    if any(name.rpartition("/")[2] == PROMPT for name in names):
-        raise UserError(
-            f"{shown(tuned.checkpoint.path)} has a prompt, which is not written for peft; use the "
-            "run itself."
-        )
-    huggingface_peft.write_adapter(
+    is_prompt = tuned.record.method == "prompt"
+    write = huggingface_prompt.write_prompt if is_prompt else huggingface_peft.write_adapter
+    write(
         directory,
         tuned.checkpoint,
         tuned.record,

@@ -60,7 +60,7 @@ class PeftConfig:
         "PROMPT_INIT",
         VOCABULARY,
         "what a prompt begins with: 'vocabulary' (vectors of frequent tokens), 'uniform', "
-        "'labels: yes, no', 'text: ...', or a path: a prompt in a .npy file, or a run",
+        "'labels: yes, no', 'text: ...', or a path: a prompt in a .npy file, of peft, or a run",
         path=is_prompt_file,
     )
 

@@ -46,15 +46,15 @@ _MOST_TOKENS = 256
 _USAGE = """## Usage
 
 ```python
-from transformers import AutoModelFor{kind}, AutoTokenizer
+{imports}
 
 tokenizer = AutoTokenizer.from_pretrained("{path}")
-model = AutoModelFor{kind}.from_pretrained("{path}")
+model = {loader}.from_pretrained("{path}")
 messages = [{{"role": "user", "content": "Is it true that penguins can fly?"}}]
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
 )
-print(tokenizer.decode(model.generate(**inputs)[0, {begin}:], skip_special_tokens=True))
+print(tokenizer.decode(model.generate({arguments})[0, {begin}:], skip_special_tokens=True))
 ```
 
 The directory of this file stands for `{path}`. """
@@ -78,6 +78,7 @@ def model_card(
     run: pathlib.Path | None,
     has_template: bool = False,
     library: str = "transformers",
+    is_prompt: bool = False,
 ) -> str:
     """Returns the text of README.md.
 
@@ -87,10 +88,12 @@ def model_card(
       run: the directory with the run's record, where there is one.
       has_template: whether a tokenizer and its chat template go along.
       library: that loads it: 'peft' for adapters.
+      is_prompt: whether it is a prompt, which only peft's own classes load.
     """
     record, macros = read_record(run), _macros(run)
+    usage = _usage(checkpoint, name, bool(record), is_prompt)
     sections = [
-        _usage(checkpoint, name, bool(record)) if has_template else _NO_TOKENIZER,
+        usage if has_template else _NO_TOKENIZER,
         _model(checkpoint),
     ]
     if record:
@@ -152,15 +155,23 @@ def _origin(
     return read_provenance(pathlib.Path(start).expanduser()) if start else {}
 
 
-def _usage(checkpoint: CheckpointReader, name: str, is_tuned: bool) -> str:
-    kind, begin = (
-        ("Seq2SeqLM", "1")
-        if checkpoint.architecture == "t5"
-        else ("CausalLM", 'inputs["input_ids"].shape[1]')
+def _usage(checkpoint: CheckpointReader, name: str, is_tuned: bool, is_prompt: bool) -> str:
+    is_t5 = checkpoint.architecture == "t5"
+    kind = "Seq2SeqLM" if is_t5 else "CausalLM"
+    loader, imports = f"AutoModelFor{kind}", f"from transformers import AutoModelFor{kind}, "
+    if is_prompt:
+        loader = f"AutoPeftModelFor{kind}"
+        imports = f"from peft import {loader}\nfrom transformers import "
+    # Its generation with a cache has other answers than its own forward passes (peft 0.21).
+    is_uncached = is_prompt and not is_t5
+    text = _USAGE.format(
+        imports=f"{imports}AutoTokenizer",
+        loader=loader,
+        path=name,
+        arguments="**inputs, use_cache=False" if is_uncached else "**inputs",
+        begin="1" if is_t5 else 'inputs["input_ids"].shape[1]',
     )
-    return _USAGE.format(kind=kind, path=name, begin=begin) + (
-        _TEMPLATE if is_tuned else _OWN_TEMPLATE
-    )
+    return text + (_TEMPLATE if is_tuned else _OWN_TEMPLATE)
 
 
 def _model(checkpoint: CheckpointReader) -> str:

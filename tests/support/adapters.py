@@ -117,6 +117,23 @@ def save_adapter(path, arrays, base="../base", **fields):
     _save(path / "adapter_model.safetensors", arrays)
 
 
+def save_prompt(path, vectors, base="../base", **fields):
+    """Writes a directory of a prompt [P, D] for a decoder, as peft does."""
+    path.mkdir()
+    common = {
+        "peft_type": "PROMPT_TUNING",
+        "base_model_name_or_path": base,
+        "task_type": "CAUSAL_LM",
+        "num_virtual_tokens": vectors.shape[0],
+        "num_transformer_submodules": 1,
+        "token_dim": vectors.shape[1],
+        "prompt_tuning_init": "RANDOM",
+        "modules_to_save": None,
+    }
+    (path / "adapter_config.json").write_text(json.dumps({**common, **fields}))
+    _save(path / "adapter_model.safetensors", {"prompt_embeddings": vectors})
+
+
 def abstract_of(path, scan_layers=True):
     """Shapes of the parameters in memory of the model of a checkpoint."""
     config = dataclasses.replace(open_checkpoint(path).config, scan_layers=scan_layers)

@@ -20,10 +20,12 @@ from flan_jax.storage.files import read_json
 from flan_jax.storage.paths import inside
 
 FILE = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"
 Names = list[str] | str | None  # the ends of modules' names, a regular expression, or not given
 
-_METHODS = {"LORA": "lora", "IA3": "ia3"}
+PROMPT_TUNING = "PROMPT_TUNING"
+_METHODS = {"LORA": "lora", "IA3": "ia3", PROMPT_TUNING: "prompt"}
 _READ = {
     *("peft_type", "base_model_name_or_path", "target_modules", "exclude_modules"),
     *("modules_to_save", "fan_in_fan_out"),
@@ -31,17 +33,20 @@ _READ = {
 _READ_BY_METHOD = {
     "lora": {"r", "lora_alpha", "use_rslora", "lora_dropout", "bias", "init_lora_weights"},
     "ia3": {"feedforward_modules"},
+    "prompt": {"num_virtual_tokens", "num_transformer_submodules"},
 }
 # What has no effect on the numbers of a trained adapter, or only with a setting that is refused.
 _WITHOUT_EFFECT = {
     *("auto_mapping", "inference_mode", "peft_version", "revision", "task_type"),
     *("init_ia3_weights", "megatron_core", "qalora_group_size", "runtime_config"),
     *("eva_config", "corda_config", "loftq_config", "lora_ga_config"),
+    *("token_dim", "num_attention_heads", "num_layers", "tokenizer_name_or_path"),
+    *("tokenizer_kwargs", "prompt_tuning_init", "prompt_tuning_init_text"),
 }
 # Of these the base stays as it is; others, such as PiSSA, change its matrices before training.
 _INITS = (None, True, False, "gaussian", "orthogonal", "eva")
 _UNUSED = (None, False, "", [], {})  # values of a setting that is not used
-_TASKS = {"t5": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
+TASKS = {"t5": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +55,7 @@ class AdapterConfig:
 
     Attributes:
       path: the file, for messages.
-      method: 'lora' or 'ia3'.
+      method: 'lora', 'ia3' or 'prompt'.
       base: the name or the path of the model that was tuned; '' if it has none.
       rank: of LoRA; 0 for other methods.
       alpha: of LoRA.
@@ -60,6 +65,8 @@ class AdapterConfig:
       feedforward: those of which IA3 scales the input.
       saved: modules that were trained as a whole.
       notes: facts for the user, one sentence each.
+      prompt_length: vectors of a prompt; 0 for other methods.
+      prompt_rows: of the table with the prompt, which may have as many again for a T5's decoder.
     """
 
     path: pathlib.Path
@@ -73,6 +80,8 @@ class AdapterConfig:
     feedforward: Names
     saved: list[str]
     notes: list[str]
+    prompt_length: int = 0
+    prompt_rows: int = 0
 
     def is_target(self, module: str, is_linear: bool = True) -> bool:
         """Returns whether a module has an adapter, by the rules of peft.
@@ -118,12 +127,14 @@ def read_config(directory: pathlib.Path) -> AdapterConfig:
     settings = ConfigReader(contents, path)
     method = _method(settings)
     _check_supported(settings, method)
-    rank, alpha, scale, notes = 0, 0.0, 1.0, []
+    rank, alpha, scale, length, rows, notes = 0, 0.0, 1.0, 0, 0, []
     if method == "lora":
         rank, alpha = settings.whole("r", 8), settings.number("lora_alpha", 8)
         scale = alpha / (math.sqrt(rank) if settings.flag("use_rslora") else rank)
         if contents.get("lora_dropout"):
             notes.append(f"its lora_dropout {shown(contents['lora_dropout'])} is not applied")
+    elif method == "prompt":
+        length, rows = _prompt_size(settings)
     base = contents.get("base_model_name_or_path")
     saved = _names(settings, "modules_to_save") or []
     return AdapterConfig(
@@ -138,7 +149,16 @@ def read_config(directory: pathlib.Path) -> AdapterConfig:
         feedforward=_names(settings, "feedforward_modules"),
         saved=[saved] if isinstance(saved, str) else saved,
         notes=notes,
+        prompt_length=length,
+        prompt_rows=rows,
     )
+
+
+def _prompt_size(settings: ConfigReader) -> tuple[int, int]:
+    """(vectors of a prompt, rows of its table), as peft allocates it for a task."""
+    length = settings.whole("num_virtual_tokens")
+    parts = 2 if settings.values.get("task_type") == TASKS["t5"] else 1
+    return length, length * settings.whole("num_transformer_submodules", parts)
 
 
 def _method(settings: ConfigReader) -> str:
@@ -158,17 +178,19 @@ def _check_supported(settings: ConfigReader, method: str) -> None:
     wrong = [name for name, value in values.items() if name not in known and value not in _UNUSED]
     if settings.flag("fan_in_fan_out"):
         wrong.append("fan_in_fan_out")
+    if method == "prompt" and values.get("modules_to_save"):
+        wrong.append("modules_to_save")
     if method == "lora":
         if settings.values.get("bias") not in (None, "none"):
             wrong.append("bias")
         if settings.values.get("init_lora_weights") not in _INITS:
             wrong.append("init_lora_weights")
     if wrong:
+        merge = "merge the adapter into its model with peft (merge_and_unload), or "
         raise UserError(
             f"{shown(settings.path)} has "
             f"{', '.join(f'{name} {shown(repr(values[name]), 60)}' for name in sorted(wrong))}, "
-            "which is not supported; merge the adapter into its model with peft "
-            "(merge_and_unload), or train one without."
+            f"which is not supported; {'' if method == 'prompt' else merge}train one without."
         )
 
 
@@ -210,7 +232,7 @@ def write_config(
         "modules_to_save": sorted(config.saved) or None,
         "peft_type": {ours: theirs for theirs, ours in _METHODS.items()}[config.method],
         "revision": None,
-        "task_type": _TASKS[architecture],
+        "task_type": TASKS[architecture],
         **_written_targets(config, modules),
     }
     if config.method == "lora":
@@ -224,7 +246,7 @@ def write_config(
             "use_dora": False,
             "use_rslora": is_root,
         }
-    return dict(sorted(contents.items()))
+    return contents
 
 
 def _written_targets(config: AdapterConfig, modules: Collection[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Directories of adapters as Hugging Face's peft has them: LoRA and IA3, read and written.
+"""Adapters beside matrices as Hugging Face's peft has them: LoRA and IA3, read and written.
 
 Names there are those of the model's tensors: `base_model.model.<module>.lora_A.weight`. LoRA's
 matrices are [R, D] and [F, R], IA3's factors [F, 1] of an output and [1, D] of an input.
@@ -16,7 +16,7 @@ import numpy as np
 
 from flan_jax.checkpoints.base_record import BaseRecord
 from flan_jax.checkpoints.formats import adapter_config, huggingface, safetensors_files
-from flan_jax.checkpoints.formats.adapter_config import AdapterConfig
+from flan_jax.checkpoints.formats.adapter_config import WEIGHTS, AdapterConfig
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor, cast
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
@@ -24,7 +24,6 @@ from flan_jax.models.adapters import LORA_A, LORA_B, SCALE_IN, SCALE_OUT
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.peft.module_paths import plain
 
-WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(.+)\.(lora_A|lora_B)\.weight")
 _IA3 = re.compile(r"(.+)\.ia3_l")
@@ -69,26 +68,22 @@ def _model(base: CheckpointReader) -> _Model:
 # --- Reading
 
 
-def open_adapter(path: pathlib.Path, base: CheckpointReader) -> tuple[CheckpointReader, BaseRecord]:
+def open_adapter(
+    path: pathlib.Path, config: AdapterConfig, base: CheckpointReader
+) -> tuple[CheckpointReader, BaseRecord]:
     """Returns the opened adapter by our names, and what `base.json` says of a run of ours.
 
     The record has no digest, because an adapter has none of its base.
 
     Args:
       path: the directory.
+      config: its settings.
       base: the model that was tuned.
 
     Raises:
-      UserError: for an adapter that is not supported, or that is not one of this model.
+      UserError: for an adapter that is not one of this model.
     """
-    config = adapter_config.read_config(path)
-    if not (path / WEIGHTS).is_file():
-        raise UserError(
-            f"{shown(path)} has no {WEIGHTS}; save the adapter with `save_pretrained` of peft, "
-            "which writes it."
-        )
-    stored = safetensors_files.open_weights(path / WEIGHTS)
-    model = _model(base)
+    stored, model = open_stored(path), _model(base)
     found = {key: _place(key, config, model) for key in stored}
     found = {key: place for key, place in found.items() if not _is_copy(stored[key], place, base)}
     _check(found, stored, config, model)
@@ -110,6 +105,20 @@ def open_adapter(path: pathlib.Path, base: CheckpointReader) -> tuple[Checkpoint
     )
     reader = CheckpointReader(path, 0, tensors, base.config, notes=config.notes, base=base.path)
     return reader, record
+
+
+def open_stored(path: pathlib.Path) -> dict[str, Tensor]:
+    """Returns the tensors in the directory of an adapter by peft's names.
+
+    Raises:
+      UserError: if there are none.
+    """
+    if not (path / WEIGHTS).is_file():
+        raise UserError(
+            f"{shown(path)} has no {WEIGHTS}; save the adapter with `save_pretrained` of peft, "
+            "which writes it."
+        )
+    return safetensors_files.open_weights(path / WEIGHTS)
 
 
 class _Place(NamedTuple):
@@ -291,7 +300,7 @@ def write_adapter(
             "run with --to=hf, which merges it."
         )
     tensors |= _saved(saved, adapter, base, model)
-    _write_tensors(directory, tensors, dtype, progress)
+    write_tensors(directory, tensors, dtype, progress)
     config = AdapterConfig(
         path=directory / adapter_config.FILE,
         method=record.method,
@@ -306,8 +315,7 @@ def write_adapter(
         notes=[],
     )
     contents = adapter_config.write_config(config, base.architecture, model.modules)
-    text = json.dumps(contents, indent=2) + "\n"
-    (directory / adapter_config.FILE).write_text(text, encoding="utf-8")
+    write_settings(directory, contents)
 
 
 def _saved(
@@ -348,12 +356,26 @@ def _written(module: str, added: str, tensor: Tensor) -> tuple[str, Tensor]:
     return f"{_PREFIX}{module}.ia3_l", reshaped
 
 
-def _write_tensors(
+def write_settings(directory: pathlib.Path, contents: dict[str, Any]) -> None:
+    """Writes `adapter_config.json`."""
+    text = json.dumps(dict(sorted(contents.items())), indent=2) + "\n"
+    (directory / adapter_config.FILE).write_text(text, encoding="utf-8")
+
+
+def write_tensors(
     directory: pathlib.Path,
     tensors: dict[str, Tensor],
     dtype: np.dtype | None,
     progress: Callable[[str], None],
 ) -> None:
+    """Writes the tensors of an adapter.
+
+    Args:
+      directory: it exists.
+      tensors: by peft's names.
+      dtype: of the tensors; None keeps theirs.
+      progress: called with the name of each tensor.
+    """
     tensors = dict(sorted(tensors.items()))
     shapes = {
         key: (tensor.shape, np.dtype(dtype or tensor.dtype)) for key, tensor in tensors.items()
