@@ -7,8 +7,13 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flan_jax/__init__.py").read_text()).group(1)
-# Files of Hugging Face and llama.cpp: rows in parquet, tokenizer.json, GGUF weights.
-HUGGING_FACE = ["datasets>=4.0,<6", "tokenizers>=0.20,<0.24", "gguf>=0.17,<0.20"]
+# Of Hugging Face and llama.cpp: parquet, tokenizer.json and its chat template, GGUF weights.
+HUGGING_FACE = [
+    "datasets>=4.0,<6",
+    "tokenizers>=0.20,<0.24",
+    "gguf>=0.17,<0.20",
+    "jinja2>=3.1.6,<4",  # chat templates; its sandbox had holes before 3.1.6
+]
 
 setuptools.setup(
     name="flan_jax",

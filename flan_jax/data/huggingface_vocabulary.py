@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -118,15 +119,37 @@ class HuggingFaceVocabulary:
 
         As `transformers` reads what a chat template renders.
         """
+        return self.rendered_tokens(text)[0]
+
+    def rendered_tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Returns the same ids, and where in the text each of them begins and ends."""
+        encoding = self._rendered_model.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    @functools.cached_property
+    def _rendered_model(self) -> Any:
+        """The tokenizer that reads special tokens as such.
+
+        Without its post-processor, which would leave spaces out of the places of tokens.
+        """
         import tokenizers
 
-        model = tokenizers.Tokenizer.from_file(self.path)
+        contents = {**read_json(self.path), "post_processor": None}
+        model = tokenizers.Tokenizer.from_str(json.dumps(contents, ensure_ascii=False))
         model.no_truncation()
         model.no_padding()
-        model.add_special_tokens(
-            [text for i in (self.bos_id, *self.eos_ids[:1]) if (text := self.token(i))]
-        )
-        return model.encode(text, add_special_tokens=False).ids
+        if getattr(model.model, "dropout", None):
+            model.model.dropout = None
+        named = sorted({*self._named_ids, self.bos_id, *self.eos_ids[:1]})
+        model.add_special_tokens([text for i in named if (text := self.token(i))])
+        return model
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of special tokens: those that the tokenizer lists, and those with a name."""
+        listed = read_json(self.path).get("added_tokens") or ()
+        ids = {entry["id"] for entry in listed if entry["special"]}
+        return frozenset({*ids, *self._named_ids, self.bos_id, *self.eos_ids})
 
     def token(self, token_id: int) -> str:
         """Returns the text of a token, special ones included, as the tokenizer's file has it."""

@@ -13,6 +13,8 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
+from flan_jax.data.chat.chat_vocabulary import ChatVocabulary
+from flan_jax.data.chat.choose import AUTO, with_chat_template
 from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
 from flan_jax.data.special_tokens import (
     CONFIG,
@@ -117,7 +119,7 @@ def _ends_beside(path: pathlib.Path) -> tuple[int, ...]:
     return read_special_tokens(ids, f"{path.parent}/").ids.get("eos", ())
 
 
-Vocabulary = ByteVocabulary | SentencePieceVocabulary | HuggingFaceVocabulary
+Vocabulary = ByteVocabulary | SentencePieceVocabulary | HuggingFaceVocabulary | ChatVocabulary
 
 
 def padded_size(vocabulary: Vocabulary) -> int:
@@ -126,17 +128,27 @@ def padded_size(vocabulary: Vocabulary) -> int:
 
 
 @functools.cache
-def load_vocabulary(name: str, architecture: str | None = None) -> Vocabulary:
+def load_vocabulary(
+    name: str, architecture: str | None = None, chat_template: str | None = None
+) -> Vocabulary:
     """Returns the vocabulary of a name.
 
     Args:
       name: VOCABULARY: 'bytes', a SentencePiece model, a tokenizer.json, or a directory with one.
       architecture: 't5' or 'decoder', which decides how a tokenizer.json closes inputs; see
         `HuggingFaceVocabulary`.
+      chat_template: CHAT_TEMPLATE: 'auto', a file, or None for the tokenizer alone.
 
     Raises:
-      UserError: if it is none of them.
+      UserError: if it is none of them, or the chat template is not usable.
     """
+    if chat_template not in (None, AUTO) and not name.endswith(".json"):
+        directory = pathlib.Path(name).expanduser()
+        if not (directory / VOCABULARY_FILES[0]).is_file():
+            raise UserError(
+                f"CHAT_TEMPLATE needs a tokenizer.json, and VOCABULARY {name!r} is none; give the "
+                "model's own, or set CHAT_TEMPLATE=None."
+            )
     if name == "bytes":
         return ByteVocabulary()
     path = pathlib.Path(name).expanduser()
@@ -148,5 +160,6 @@ def load_vocabulary(name: str, architecture: str | None = None) -> Vocabulary:
             "model, or of a tokenizer.json."
         )
     if path.suffix == ".json":
-        return HuggingFaceVocabulary(str(path), architecture)
+        plain = HuggingFaceVocabulary(str(path), architecture)
+        return plain if chat_template is None else with_chat_template(plain, chat_template)
     return SentencePieceVocabulary(str(path))
