@@ -212,7 +212,9 @@ def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_gold
     assert line.tuned.stderr == pytest.approx(100 * se, abs=1e-6) and not line.tuned.stderr_is_bound
     assert line.difference.value == pytest.approx(100 * GOLDEN["paired"]["diff"], abs=1e-6)
     assert line.difference.stderr == pytest.approx(100 * paired_se, abs=1e-6)
-    assert f"| {line.difference.value:+.1f} ({line.difference.stderr:.1f}) |" in table([line])
+    low, high = line.difference.interval
+    text = f"| {line.difference.value:+.1f} ({low:+.1f} to {high:+.1f}) |"
+    assert text in table([line])
 
 
 def test_differences_of_bleu_and_f1_are_recomputed_on_resampled_rows_and_no_difference_is_said():

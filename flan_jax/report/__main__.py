@@ -1,6 +1,7 @@
 """The verb `report`: the table and the figure of one or several runs' results.
 
 flan-jax report runs/nli runs/commonsense --output=paper
+flan-jax report --compare runs/lora runs/full --output=paper
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from flan_jax.config.run_status import FINISHED
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
-from flan_jax.report.write import report_on
+from flan_jax.report.write import compare_on, report_on
 from flan_jax.storage.paths import local_path
 from flan_jax.sweeps.plan import read_sweep
 from flan_jax.sweeps.sweep_table import write_table
@@ -29,9 +30,16 @@ def main(argv: Sequence[str]) -> int:
     parser = ArgumentParser("flan-jax report", description=_DESCRIPTION)
     parser.add_argument(
         "results",
-        nargs="+",
+        nargs="*",
         metavar="RESULTS",
         help="a results.csv, the directory of a run, or that of a sweep",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="two results instead: their differences, paired by rows; writes compare.md and "
+        "compare.csv to --output",
     )
     parser.add_argument(
         "--output",
@@ -39,6 +47,10 @@ def main(argv: Sequence[str]) -> int:
         help="where to write; needed for several results, else beside them",
     )
     arguments = parser.parse_args(argv)
+    if arguments.compare:
+        return _compare(arguments.compare, arguments.results, arguments.output)
+    if not arguments.results:
+        parser.error("the following arguments are required: RESULTS")
     paths = [path for name in arguments.results for path in _results_paths(name)]
     if arguments.output is not None:
         output = local_path(arguments.output, "--output")
@@ -51,6 +63,23 @@ def main(argv: Sequence[str]) -> int:
             "--output=DIR where it goes."
         )
     report_on(paths, output)
+    return 0
+
+
+def _compare(models: Sequence[str], others: Sequence[str], output: str | None) -> int:
+    """Compares two results; returns the exit status."""
+    if others:
+        raise UserError(
+            f"--compare is of two results, and {listed(others)} is there too; give "
+            "--compare A B alone."
+        )
+    paths = [_results_paths(name) for name in models]
+    places = [local_path(name, "RESULTS") for name in models]
+    homes = [place.parent if place.suffix == ".csv" else place for place in places]
+    names = tuple(home.resolve().name for home in homes)
+    if names[0] == names[1]:
+        names = tuple(models)
+    compare_on(*paths, names, None if output is None else local_path(output, "--output"))
     return 0
 
 

@@ -254,9 +254,12 @@ def _best(splits: dict[str, list[ResultRow]], split: str) -> tuple[bool, ResultR
 def _measures_of(rows: Sequence[ResultRow], measures: Measures) -> tuple[Measure, ...]:
     """The measures of all rows, those of a run's templates one after the other.
 
-    Empty unless all have the same units and give the rows' values.
+    Empty unless all have the same templates and units, and give the rows' values.
     """
     rows = sorted(rows, key=lambda row: (row.run, row.template))
+    templates = len({row.template for row in rows})
+    if len(rows) != templates * len({row.run for row in rows}):
+        return ()  # a seed lacks a template
     kept = [measures.get(unit_scores.key(row)) for row in rows]
     if None in kept or not are_of_same_units(kept):
         return ()

@@ -78,12 +78,23 @@ def number_text(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
+def signed_text(value: float) -> str:
+    """Returns a difference with its sign and one decimal; '0.0' for one that rounds to it."""
+    rounded = round(value, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Returns '-1.2 to 3.4'; '' for None."""
+    return "" if interval is None else f"{signed_text(interval[0])} to {signed_text(interval[1])}"
+
+
 def _head(has_labels: bool, has_seeds: bool) -> list[str]:
     label, rule = (["model"], ["---"]) if has_labels else ([], [])
     seeds, seeds_rule = (["std over seeds"], ["--:"]) if has_seeds else ([], [])
     names = ["dataset", *label, "metric", "rows", "templates", "mean", *seeds]
     names += ["std over templates", "s.e. from rows", "min", "max", "best template"]
-    names += ["untuned", "tuned - untuned (s.e.)", "majority"]
+    names += ["untuned", "tuned - untuned (95 %)", "majority"]
     rules = ["---", *rule, "---", *seeds_rule] + ["--:"] * 7 + ["---", "--:", "--:", "--:"]
     return [markdown_line(names), markdown_line(rules)]
 
@@ -140,9 +151,8 @@ def _difference_text(difference: Difference | None) -> str:
         return ""
     if not difference.changed:
         return "0.0, no row differs"
-    value = round(difference.value, 1) + 0.0  # no -0.0
-    error = "" if difference.stderr is None else f" ({number_text(difference.stderr)})"
-    return f"{value:+.1f}{error}"
+    interval = interval_text(difference.interval)
+    return signed_text(difference.value) + (f" ({interval})" if interval else "")
 
 
 def _untuned_text(untuned: Summary | None, tuned: Summary | None) -> str:

@@ -12,12 +12,15 @@ from flan_jax.evaluation.result_rows import ResultRow
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.report.comparisons import compare
 from flan_jax.report.figures import FIGURES
+from flan_jax.report.head_to_head import compare_models, read_model
+from flan_jax.report.head_to_head_table import as_csv, markdown
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
 from flan_jax.report.step_table import progress
 from flan_jax.report.summaries import Measures
 from flan_jax.report.table import table
 from flan_jax.storage.files import write_file
 
+COMPARISON, COMPARISON_CSV = "compare.md", "compare.csv"
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,33 @@ def report_on(paths: Sequence[pathlib.Path], output: pathlib.Path, redraw: bool 
     print(text)
     for file in files:
         print(f"wrote {file}")
+
+
+def compare_on(
+    ours: Sequence[pathlib.Path],
+    theirs: Sequence[pathlib.Path],
+    names: tuple[str, str],
+    output: pathlib.Path | None,
+) -> None:
+    """Prints the comparison of two models; writes compare.md and compare.csv.
+
+    Args:
+      ours: results files of the first model.
+      theirs: of the second.
+      names: of the models, for readers.
+      output: the directory where the files go; None: nowhere.
+
+    Raises:
+      UserError: if the models cannot be compared, or the directory cannot be written.
+    """
+    models = [read_model(name, paths) for name, paths in zip(names, (ours, theirs))]
+    comparison = compare_models(*models)
+    text = markdown(comparison)
+    print(text)
+    if output is not None:
+        for name, contents in ((COMPARISON, text), (COMPARISON_CSV, as_csv(comparison))):
+            write_file(output / name, contents)
+            print(f"wrote {output / name}")
 
 
 def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
