@@ -14,8 +14,8 @@ from flan_jax.messages import listed
 
 _log = logging.getLogger(__name__)
 
-# Settings in which the runs of a group may differ.
-_FREE = ("SEED", "MODEL_DIR", "CACHE_DIR")
+# Settings in which the runs of a group may differ: the seed, and what changes no number.
+_FREE = ("SEED", "MODEL_DIR", "CACHE_DIR", "Train.baselines_dir", "TRACKER", "LOG_EVERY")
 
 
 def groups_of_seeds(rows: Iterable[ResultRow], homes: Mapping[str, pathlib.Path]) -> dict[str, str]:
@@ -32,7 +32,12 @@ def groups_of_seeds(rows: Iterable[ResultRow], homes: Mapping[str, pathlib.Path]
     for run, home in homes.items():
         settings = read_status(home).get("settings")
         if isinstance(settings, dict) and "SEED" in settings:
-            fixed = {name: value for name, value in settings.items() if name not in _FREE}
+            fixed = {
+                name: value
+                for name, value in settings.items()
+                # None is also the value of a setting that a run before it was there does not have.
+                if name not in _FREE and value is not None
+            }
             by_settings[json.dumps(fixed, sort_keys=True)].append((run, settings["SEED"]))
     evaluated = _evaluated(rows)
     groups: dict[str, str] = {}
