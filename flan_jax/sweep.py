@@ -23,7 +23,7 @@ from flan_jax.config import gin_files, run_status
 from flan_jax.config.flags import ArgumentParser, add_gin_flags
 from flan_jax.config.gin_parsing import argument_value, split_bindings
 from flan_jax.errors import UserError
-from flan_jax.messages import listed
+from flan_jax.messages import listed, shown
 from flan_jax.storage.locks import locked
 from flan_jax.storage.paths import local_path
 from flan_jax.sweeps import grid, local, plan, sweep_table
@@ -47,8 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         return _print_status(sweep, flags.json)
     if flags.point is not None:
         return _run_point(sweep, flags.point)
+    if flags.prepare:
+        return _prepare(sweep)
     if flags.backend == "print":
-        print("\n".join(_lines(sweep)))
+        print("\n".join(_lines(sweep, flags)))
         return 0
     if flags.backend == "slurm":
         return _slurm(sweep, flags)
@@ -62,15 +64,19 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("directory", metavar="DIR", help="of the sweep and its runs")
     parser.add_argument("--jobs", type=_count, default=1, help="runs at a time here (default: 1)")
     parser.add_argument(
-        "--retries", type=int, default=0, help="of runs that crash (default: 0); saved ones go on"
+        "--retries",
+        type=int,
+        default=0,
+        help="of a run that crashes, all starts together (default: 0); saved ones go on",
     )
     parser.add_argument("--gpus", action="store_true", help="one GPU for each job")
     parser.add_argument("--status", action="store_true", help="print the state of each point")
     parser.add_argument("--json", action="store_true", help="with --status: as JSON")
-    parser.add_argument(
-        "--retry", action="store_true", help="also the points that failed with a message"
-    )
+    parser.add_argument("--retry", action="store_true", help="also the points that failed")
     parser.add_argument("--point", metavar="K", help="run one point here: its number or its name")
+    parser.add_argument(
+        "--prepare", action="store_true", help="prepare the data of all points, and no more"
+    )
     parser.add_argument(
         "--backend",
         choices=("local", "slurm", "print"),
@@ -165,27 +171,37 @@ def _absolute(argument: str) -> str:
     return f"{name}={pathlib.Path(value).absolute()}" if name == "--gin_file" else argument
 
 
-def _open_points(sweep: Sweep, retry: bool) -> tuple[list[grid.Point], list[str]]:
-    """Returns the points to run, and the names of those that failed with a message before."""
-    states = sweep.states()
-    failed = [
-        name
-        for name, state in states.items()
-        if state["status"] == run_status.FAILED and state.get("exit_status") == 2 and not retry
-    ]
-    done = {name for name, state in states.items() if state["status"] == run_status.FINISHED}
-    todo = [point for point in sweep.points if point.name not in done | set(failed)]
+def _open_points(sweep: Sweep, flags: argparse.Namespace) -> tuple[list[grid.Point], list[str]]:
+    """Returns the points to run, and the names of those that failed and are not tried again.
+
+    Points that run already, in another job or on another machine, are in neither.
+    """
+    todo, failed = [], []
+    for point, state in zip(sweep.points, sweep.states().values()):
+        is_failed = state["status"] == run_status.FAILED and not flags.retry
+        is_given_up = state.get("exit_status") == 2 or state.get("crashes", 0) > flags.retries
+        if is_failed and is_given_up:
+            failed.append(point.name)
+        elif state["status"] == run_status.RUNNING:
+            _log.info(f"{point.name} is running already")
+        elif state["status"] != run_status.FINISHED:
+            todo.append(point)
     return todo, failed
 
 
 def _run_here(sweep: Sweep, flags: argparse.Namespace) -> int:
     """Runs what is not finished on this machine, and reports; returns the exit status."""
-    todo, failed = _open_points(sweep, flags.retry)
+    todo, failed = _open_points(sweep, flags)
     if not todo and not failed:
         sweep_table.write_table(sweep)
-        print(f"all {len(sweep.points)} points are finished; flan-jax report {sweep.directory}")
-        return 0
-    failed += local.run_points(sweep, todo, flags.jobs, flags.retries, flags.gpus)
+        return _print_end(sweep)
+    if todo:
+        if local.prepare(sweep):
+            _log.error(f"some data cannot be prepared: {sweep.directory / plan.LOGS}/prepare.log")
+        # Failures of earlier starts count, unless --retry forgives them.
+        before = {name: state.get("crashes", 0) for name, state in sweep.states().items()}
+        crashes = {name: flags.retries + flags.retry * count for name, count in before.items()}
+        failed += local.run_points(sweep, todo, flags.jobs, crashes, flags.gpus)
     _report(sweep)
     if failed:
         names = ", ".join(failed)
@@ -193,6 +209,41 @@ def _run_here(sweep: Sweep, flags: argparse.Namespace) -> int:
             f"{len(failed)} of {len(sweep.points)} points failed: {names}; see "
             f"{sweep.directory / plan.LOGS}, then flan-jax sweep {sweep.directory} --retry."
         )
+    return _print_end(sweep)
+
+
+def _print_end(sweep: Sweep) -> int:
+    """Prints whether all points are finished; returns 0 if so, 1 while some run elsewhere."""
+    names = [n for n, s in sweep.states().items() if s["status"] != run_status.FINISHED]
+    if names:
+        print(f"{len(names)} of {len(sweep.points)} points run elsewhere: {listed(names)}")
+        return 1
+    print(f"all {len(sweep.points)} points are finished; flan-jax report {sweep.directory}")
+    return 0
+
+
+def _prepare(sweep: Sweep) -> int:
+    """Prepares the data of all points that are not finished; returns the exit status."""
+    from flan_jax.data.config import DataConfig
+    from flan_jax.prepare import prepare
+
+    states, prepared, problems = sweep.states(), [], []
+    for point in sweep.points:
+        if states[point.name]["status"] == run_status.FINISHED:
+            continue
+        evaluations = [sweep.evaluation_settings(point, name) for name in point.evaluations]
+        for arguments, only in [(sweep.command(point), None), *((e, "eval") for e in evaluations)]:
+            try:
+                gin_files.parse_command_line(arguments, gin_files.CONFIGURED)
+                wanted = (DataConfig(), only)
+                if wanted not in prepared:
+                    prepared.append(wanted)
+                    prepare(wanted[0], only=only)
+            except UserError as error:
+                problems.append(f"{point.name}: {error}")
+    _log.info(f"the data of {len(sweep.points)} points: {len(prepared)} different configurations")
+    if problems:
+        raise UserError("these data cannot be prepared:\n  " + "\n  ".join(problems))
     return 0
 
 
@@ -257,20 +308,22 @@ def _print_status(sweep: Sweep, as_json: bool) -> int:
         width = max(map(len, states))
         for number, (name, state) in enumerate(states.items()):
             steps = f"step {state['step']} of {state['steps']}" if "steps" in state else ""
-            print(f"{number:>4}  {name:<{width}}  {state['status']:<15}{steps}".rstrip())
+            message = state.get("message", "") if state["status"] == run_status.FAILED else ""
+            text = f"{steps:<18}{shown(message, 100)}"
+            print(f"{number:>4}  {name:<{width}}  {state['status']:<15}{text}".rstrip())
             for evaluation, status in state.get("evaluations", {}).items():
                 print(f"{'':>6}{evaluation:<{width}}  {status}")
     return 0 if all(s["status"] == run_status.FINISHED for s in states.values()) else 1
 
 
-def _lines(sweep: Sweep) -> list[str]:
-    todo, _ = _open_points(sweep, retry=True)
+def _lines(sweep: Sweep, flags: argparse.Namespace) -> list[str]:
+    todo, _ = _open_points(sweep, flags)
     return [f"flan-jax sweep {shlex.quote(str(sweep.directory))} --point={p.name}" for p in todo]
 
 
 def _slurm(sweep: Sweep, flags: argparse.Namespace) -> int:
     """Prints or submits the array script of the points that are not finished."""
-    todo, _ = _open_points(sweep, retry=True)
+    todo, failed = _open_points(sweep, flags)
     if not todo:
         print(f"all {len(sweep.points)} points are finished")
         return 0

@@ -237,7 +237,11 @@ def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_p
     assert "has loss" in (directory / f"logs/{bad}.log").read_text()
 
     files = {path: path.stat().st_mtime_ns for path in (directory / good).rglob("*")}
-    again = subprocess.run(sweep(directory), capture_output=True, text=True, env=simulating(1))
+    again = run_here(sweep(directory))
+    assert again.returncode == 2 and f"1 of 2 points failed: {bad}" in again.stderr
+    assert "starts" not in again.stdout + again.stderr  # a crash counts over all starts
+    retry = sweep(directory, "--retry")
+    again = subprocess.run(retry, capture_output=True, text=True, env=simulating(1))
     assert again.returncode == 2 and f"{bad} starts" in again.stdout + again.stderr
     assert f"{good} starts" not in again.stdout + again.stderr
     assert files == {path: path.stat().st_mtime_ns for path in (directory / good).rglob("*")}
@@ -245,9 +249,12 @@ def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_p
     other = run_here(sweep(directory, *SETTINGS, cache, "--sweep.LEARNING_RATE=0.01"))
     assert other.returncode == 2
     assert f"holds another sweep (without {bad})" in other.stderr
-    lines = run_here(sweep(directory, "--backend=print")).stdout.splitlines()
+    assert run_here(sweep(directory, "--backend=print")).stdout.strip() == ""
+    lines = run_here(sweep(directory, "--backend=print", "--retries=2")).stdout.splitlines()
     assert [line.split("--point=")[1] for line in lines if "--point=" in line] == [bad]
-    script = run_here(sweep(directory, "--backend=slurm", "--sbatch=--gpus=1", "--jobs=3")).stdout
+    script = run_here(
+        sweep(directory, "--backend=slurm", "--retry", "--sbatch=--gpus=1", "--jobs=3")
+    ).stdout
     assert "#SBATCH --array=1%3\n" in script and "#SBATCH --gpus=1\n" in script
 
 

@@ -22,6 +22,7 @@ from flan_jax.storage.files import read_json, write_file
 
 FILE = "run.json"
 LOCK = ".train.lock"  # held by the process that works on the run
+_LONGEST_MESSAGE = 2000
 RUNNING, SAVED, FAILED, FINISHED = "running", "saved", "failed", "finished"
 
 
@@ -32,15 +33,17 @@ class RunStatus:
         """Keeps the record; `writes` is False on all processes but the first."""
         self._path, self._writes = directory / FILE, writes
         self.exit_status, self.is_begun = 0, False
-        self._begin, self._seconds_before = time.perf_counter(), 0.0
+        self._begin, before = time.perf_counter(), {}
         with contextlib.suppress(UserError):  # a damaged record is replaced
-            self._seconds_before = float(read_status(directory).get("seconds", 0))
+            before = read_status(directory)
+        self._seconds_before = float(before.get("seconds", 0))
         self._values: dict[str, Any] = {
             "status": RUNNING,
             "version": __version__,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": _now(),
+            "crashes": int(before.get("crashes", 0)),
         }
 
     @property
@@ -55,6 +58,16 @@ class RunStatus:
         self.is_begun = True
         if self._writes:
             write_file(self._path, json.dumps(self._values, indent=1, default=str) + "\n")
+
+    def fail(self, code: int, message: str) -> None:
+        """Writes that the run failed; `crashes` counts what is not an error of the user's."""
+        self.update(
+            status=FAILED,
+            exit_status=code,
+            message=message[:_LONGEST_MESSAGE],
+            crashes=self._values["crashes"] + (code != 2),
+            ended=_now(),
+        )
 
 
 @contextlib.contextmanager
@@ -76,16 +89,14 @@ def recorded(directory: pathlib.Path, writes: bool) -> Iterator[RunStatus]:
     except BaseException as error:
         if status.is_written and not status.is_begun:
             raise
-        is_signal = isinstance(error, (KeyboardInterrupt, SystemExit))
-        code = 2 if isinstance(error, UserError) else 1
         # The directory may be gone, or full: the error itself is what counts.
         with contextlib.suppress(Exception):
-            status.update(
-                status=SAVED if is_signal else FAILED,
-                exit_status=signals.SAVED if is_signal else code,
-                message=str(error)[:2000],
-                ended=_now(),
-            )
+            if isinstance(error, KeyboardInterrupt) or _code(error) == signals.SAVED:
+                status.update(
+                    status=SAVED, exit_status=signals.SAVED, message=str(error), ended=_now()
+                )
+            else:
+                status.fail(_code(error), str(error))
         raise
     is_saved = status.exit_status == signals.SAVED
     status.update(
@@ -102,6 +113,13 @@ def read_status(directory: pathlib.Path) -> dict[str, Any]:
     path = directory / FILE
     advice = "delete it: the next start of the run writes it again"
     return read_json(path, advice=advice) if path.is_file() else {}
+
+
+def _code(error: BaseException) -> int:
+    """The exit status of an error."""
+    if isinstance(error, SystemExit):  # such as that of the preparation of the data
+        return error.code if isinstance(error.code, int) else 1
+    return 2 if isinstance(error, UserError) else 1
 
 
 def _now() -> str:

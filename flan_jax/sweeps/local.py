@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flan_jax import signals
 from flan_jax.config import run_status
@@ -25,50 +25,63 @@ _MOST_CONTINUED = 100  # times that one point is saved and continued
 _log = logging.getLogger(__name__)
 
 
+def prepare(sweep: Sweep) -> int:
+    """Prepares the data of all points in one process before any starts; returns its exit status.
+
+    What cannot be prepared is in its log; the points that need it fail with the same message.
+
+    Raises:
+      KeyboardInterrupt: on SIGTERM or Ctrl-C.
+    """
+    process = _start(sweep, "prepare", "--prepare")
+    try:
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def run_points(
-    sweep: Sweep, points: Sequence[Point], jobs: int, retries: int, gpus: bool
+    sweep: Sweep, points: Sequence[Point], jobs: int, crashes: Mapping[str, int], gpus: bool
 ) -> list[str]:
     """Runs points until each is finished or has failed; returns the names of those that failed.
 
     A point that was saved (status 143) is continued; one that ended with a message (status 2) is
-    not tried again; any other end is tried `retries` times more.
+    not tried again; any other end is a crash.
 
     Args:
       sweep: of the points.
       points: to run.
       jobs: how many at a time.
-      retries: see above.
-      gpus: whether the job in slot i has the GPU i alone.
+      crashes: with how many, all starts of the sweep together, a point is tried again.
+      gpus: whether the job in slot i has the i-th GPU alone.
 
     Raises:
       KeyboardInterrupt: on SIGTERM or Ctrl-C, when all points have saved and ended.
     """
     waiting, running = collections.deque(points), {}
-    slots, tries = set(range(jobs)), collections.Counter()
+    slots, saved = set(range(jobs)), collections.Counter[str]()
     failed: list[str] = []
     try:
         while waiting or running:
             while waiting and slots:
                 slot, point = min(slots), waiting.popleft()
                 slots.remove(slot)
-                tries[point.name] += 1
-                running[slot] = (point, _start(sweep, point, slot if gpus else None))
+                process = _start(sweep, point.name, f"--point={point.name}", slot if gpus else None)
+                running[slot] = (point, process)
             time.sleep(_POLL_S)
-            for slot, (point, process) in list(running.items()):
-                if process.poll() is None:
-                    continue
+            ended = {slot: job for slot, job in running.items() if job[1].poll() is not None}
+            for slot, (point, process) in ended.items():
                 del running[slot]
                 slots.add(slot)
-                most = {signals.SAVED: _MOST_CONTINUED, 2: 0}.get(process.returncode, retries)
-                if process.returncode and tries[point.name] <= most:
-                    _log.info(f"{point.name} ended with status {process.returncode}: again")
-                    waiting.append(point)
-                elif process.returncode:
-                    failed.append(point.name)
-                    _note_failure(sweep, point, process.returncode)
-                left = len(waiting) + len(running)
-                if not process.returncode:
+                saved[point.name] += process.returncode == signals.SAVED
+                if process.returncode == 0:
+                    left = len(waiting) + len(running)
                     _log.info(f"{point.name} is finished; {left} of {len(points)} left")
+                elif _is_tried_again(sweep, point, process.returncode, crashes, saved):
+                    waiting.append(point)
+                else:
+                    failed.append(point.name)
     finally:
         for _, process in running.values():
             process.terminate()
@@ -77,24 +90,48 @@ def run_points(
     return failed
 
 
-def _start(sweep: Sweep, point: Point, gpu: int | None) -> subprocess.Popen:
-    """Starts a point; its output is appended to its log."""
-    path = sweep.directory / LOGS / f"{point.name}.log"
+def _is_tried_again(
+    sweep: Sweep,
+    point: Point,
+    code: int,
+    crashes: Mapping[str, int],
+    saved: Mapping[str, int],
+) -> bool:
+    """Logs how a point ended, records it where the run could not; returns whether to go on."""
+    message = _last_line(sweep.directory / LOGS / f"{point.name}.log")
+    _note_failure(sweep, point, code, message)
+    if code == signals.SAVED:
+        is_again = saved[point.name] <= _MOST_CONTINUED
+    else:
+        so_far = sweep.state_of(point).get("crashes", 0)
+        is_again = code != 2 and so_far <= crashes[point.name]
+    again = "it is started again" if is_again else "failed"
+    _log.error(f"{point.name} ended with status {code}, {again}: {message}")
+    return is_again
+
+
+def _start(sweep: Sweep, name: str, flag: str, gpu: int | None = None) -> subprocess.Popen:
+    """Starts `flan-jax sweep` with a flag; its output is appended to the log of that name."""
+    path = sweep.directory / LOGS / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})}
-    _log.info(f"{point.name} starts; its output is in {path}")
+    _log.info(f"{name} starts; its output is in {path}")
     with open(path, "ab") as file:
         return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "flan_jax.sweep", str(sweep.directory)),
-                f"--point={point.name}",
-            ],
+            [sys.executable, "-m", "flan_jax.sweep", str(sweep.directory), flag],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**os.environ, **_gpu_variable(gpu)},
             preexec_fn=_end_with_parent,
         )
+
+
+def _gpu_variable(gpu: int | None) -> dict[str, str]:
+    """Returns the variable that leaves one of the visible GPUs; none for None."""
+    if gpu is None:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {"CUDA_VISIBLE_DEVICES": visible[gpu] if visible[gpu:] and visible[gpu] else str(gpu)}
 
 
 def _end_with_parent() -> None:
@@ -103,16 +140,18 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _note_failure(sweep: Sweep, point: Point, code: int) -> None:
-    """Logs why a point failed, and records it where the run could not."""
-    message = _last_line(sweep.directory / LOGS / f"{point.name}.log")
-    _log.error(f"{point.name} failed with status {code}: {message}")
+def _note_failure(sweep: Sweep, point: Point, code: int, message: str) -> None:
+    """Records why a point failed where the run could not, as after a kill -9."""
     directory = sweep.directory / point.name
-    known = run_status.read_status(directory)
-    if known.get("status") != run_status.FAILED and not is_locked(directory / run_status.LOCK):
-        run_status.RunStatus(directory, True).update(
-            status=run_status.FAILED, exit_status=code, message=message
-        )
+    if code == signals.SAVED or is_locked(directory / run_status.LOCK):
+        return
+    for place in [directory, *(sweep.evaluation(point, name) for name in point.evaluations)]:
+        status = run_status.read_status(place).get("status")
+        if status == run_status.FAILED:
+            return
+        if status != run_status.FINISHED:
+            run_status.RunStatus(place, True).fail(code, message)
+            return
 
 
 def _last_line(path: pathlib.Path) -> str:

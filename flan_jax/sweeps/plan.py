@@ -59,8 +59,11 @@ class Sweep:
 
     def evaluation_command(self, point: Point, name: str) -> list[str]:
         """Returns the arguments of `flan-jax eval` for an evaluation of a point."""
-        settings = setting_arguments(self.evaluations[name])
-        return [*self.command(point), *settings, f"--output={self.evaluation(point, name)}"]
+        return [*self.evaluation_settings(point, name), f"--output={self.evaluation(point, name)}"]
+
+    def evaluation_settings(self, point: Point, name: str) -> list[str]:
+        """Returns the gin arguments of an evaluation of a point."""
+        return [*self.command(point), *setting_arguments(self.evaluations[name])]
 
     def evaluation(self, point: Point, name: str) -> pathlib.Path:
         """Returns the directory of the results of an evaluation of a point."""
@@ -92,7 +95,7 @@ class Sweep:
         open_states = [s for s in states.values() if s["status"] != run_status.FINISHED]
         if record["status"] == run_status.FINISHED and open_states:
             worst = min(open_states, key=lambda state: _FIRST.index(state["status"]))
-            keys = ("status", "exit_status", "message")
+            keys = ("status", "exit_status", "message", "crashes")
             record |= {key: worst[key] for key in keys if key in worst}
             if worst["status"] == NOT_STARTED:
                 record["status"] = NOT_EVALUATED
@@ -210,9 +213,9 @@ def _checked(sweep: Sweep, point: Point) -> Point:
     """
     own = check_settings(sweep.command(point))
     differing = []
-    for name, settings in sweep.evaluations.items():
+    for name in sweep.evaluations:
         try:
-            if check_settings([*sweep.command(point), *setting_arguments(settings)]) != own:
+            if check_settings(sweep.evaluation_settings(point, name)) != own:
                 differing.append(name)
         except UserError as error:
             raise UserError(f"evaluation {name}: {error}") from error
