@@ -1,4 +1,4 @@
-"""The verb `report`: the table and the figure of one or several runs' results.
+"""The verb `report`: the table and the figures of one or several runs' results.
 
 flan-jax report runs/nli runs/commonsense --output=paper
 flan-jax report --compare runs/lora runs/full --output=paper
@@ -21,7 +21,7 @@ from flan_jax.sweeps.plan import read_sweep
 from flan_jax.sweeps.sweep_table import write_table
 
 _DESCRIPTION = (
-    "Prints each dataset's mean and spread over templates; writes report.md and report.png."
+    "Prints each dataset's mean and spread over templates; writes report.md and figures/."
 )
 
 

@@ -90,9 +90,9 @@ def read_model(name: str, paths: Sequence[pathlib.Path]) -> Model:
     Raises:
       UserError: if a file is missing or damaged, or they have no tuned model, or several.
     """
-    rows, measures, seeds = read_rows(paths)
-    tuned = [row for row in rows if row.model not in (UNTUNED, MAJORITY)]
-    summaries = summarize(tuned, measures, seeds)
+    inputs = read_rows(paths)
+    tuned = [row for row in inputs.rows if row.model not in (UNTUNED, MAJORITY)]
+    summaries = summarize(tuned, inputs.measures, inputs.seeds)
     models = sorted({(s.series.run, s.series.model) for s in summaries})
     if not models:
         raise UserError(f"{name} has no results of a tuned model; run `flan-jax eval` first.")

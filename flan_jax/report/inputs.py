@@ -22,11 +22,13 @@ class Inputs(NamedTuple):
       rows: of all files; different runs of one name have their directories for names.
       measures: by `unit_scores.key` of a row, what each unit of rows contributes to it.
       seeds: see `seeds.groups_of_seeds`.
+      homes: the directories of the runs by name.
     """
 
     rows: list[ResultRow]
     measures: dict[tuple, Measure]
     seeds: dict[str, str]
+    homes: dict[str, pathlib.Path]
 
 
 def read_rows(paths: Sequence[pathlib.Path]) -> Inputs:
@@ -55,7 +57,7 @@ def read_rows(paths: Sequence[pathlib.Path]) -> Inputs:
                 measures[unit_scores.key(renamed)] = measure
             if renamed.run not in homes:
                 homes[renamed.run] = _place(path, row.run)
-    return Inputs(named, measures, groups_of_seeds(named, homes))
+    return Inputs(named, measures, groups_of_seeds(named, homes), homes)
 
 
 def tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:

@@ -11,37 +11,52 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation.result_rows import ResultRow
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.report.comparisons import compare
-from flan_jax.report.figures import FIGURES
+from flan_jax.report.figures.figure_files import (
+    DIRECTORY,
+    ReportFigure,
+    make_figures,
+    write_figures,
+)
+from flan_jax.report.figures.report_data import ReportData
 from flan_jax.report.head_to_head import compare_models, read_model
 from flan_jax.report.head_to_head_table import as_csv, markdown
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
+from flan_jax.report.run_facts import RunFacts, read_facts
 from flan_jax.report.step_table import progress
 from flan_jax.report.summaries import Measures
 from flan_jax.report.table import table
 from flan_jax.storage.files import write_file
 
 COMPARISON, COMPARISON_CSV = "compare.md", "compare.csv"
+_MARKDOWN, _PICTURE = "report.md", "report.png"
 _log = logging.getLogger(__name__)
 
 
-def report_on(paths: Sequence[pathlib.Path], output: pathlib.Path, redraw: bool = True) -> None:
+def report_on(paths: Sequence[pathlib.Path], output: pathlib.Path) -> None:
     """Prints the table of results files; writes it and its figures.
 
     Args:
       paths: of results files.
       output: the directory where the report goes.
-      redraw: see `write_report`.
 
     Raises:
       UserError: if a file is missing or damaged, or the directory cannot be written.
     """
-    rows, measures, seeds = read_rows(paths)
+    inputs = read_rows(paths)
     text, files = write_report(
-        rows, output, tuned_on(paths), measures, row_sources(paths), seeds, redraw=redraw
+        inputs.rows,
+        output,
+        tuned_on(paths),
+        inputs.measures,
+        row_sources(paths),
+        inputs.seeds,
+        read_facts(inputs.homes),
     )
     print(text)
     for file in files:
         print(f"wrote {file}")
+    if not files:
+        print(f"{output / _MARKDOWN} and its figures are up to date")
 
 
 def compare_on(
@@ -96,7 +111,7 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
                 "no row was evaluated, so there is nothing to report; the lines above say why "
                 "each dataset was left out."
             )
-        report_on([directory / RESULTS], directory, redraw=False)
+        report_on([directory / RESULTS], directory)
     return 0
 
 
@@ -107,9 +122,11 @@ def write_report(
     measures: Measures | None = None,
     sources: Collection[str] = (),
     seeds: Mapping[str, str] | None = None,
-    redraw: bool = True,
+    facts: Mapping[str, RunFacts] | None = None,
 ) -> tuple[str, list[pathlib.Path]]:
-    """Writes report.md and its figures; returns the text and the paths of what was written.
+    """Writes report.md and its figures; returns the tables and the paths of what was written.
+
+    Files that show the same numbers already stay as they are.
 
     Args:
       rows: of results files.
@@ -118,7 +135,7 @@ def write_report(
       measures: what each unit of rows contributes to a row.
       sources: where the evaluated rows come from, for readers.
       seeds: see `seeds.groups_of_seeds`.
-      redraw: whether to write the files also where they exist and show the same numbers.
+      facts: of the runs by their names, for figures over a setting.
 
     Raises:
       UserError: if the rows hold nothing to report, or the directory cannot be written.
@@ -126,12 +143,37 @@ def write_report(
     rows, directory = list(rows), pathlib.Path(directory)
     lines = compare(rows, measures, seeds)
     text = table(lines, tuned_on, sources) + progress(rows)
-    markdown, pictures = directory / "report.md", [directory / name for name in FIGURES]
-    is_complete = all(file.is_file() for file in [markdown, *pictures])
-    if not redraw and is_complete and markdown.read_bytes() == text.encode():
-        return text, []
-    drawn = [draw(lines, sources) for draw in FIGURES.values()]
+    data = ReportData(lines, sources, facts or {})
+    figures = make_figures(data)
+    markdown, before = directory / _MARKDOWN, ""
+    if markdown.is_file():
+        before = markdown.read_text(encoding="utf-8", errors="replace")
+    files = write_figures(figures, data, directory, before)
+    files += _copy_first(figures, directory)
+    contents = text + _shown(figures)
     # The text comes last: it says that the pictures show the same numbers.
-    for file, contents in zip([*pictures, markdown], [*drawn, text.encode()]):
-        write_file(file, contents)
-    return text, [markdown, *pictures]
+    if contents != before:
+        write_file(markdown, contents)
+        files.insert(0, markdown)
+    return text, files
+
+
+def _shown(figures: Sequence[ReportFigure]) -> str:
+    """The figures with their captions, as Markdown."""
+    lines = ["", "## Figures"]
+    for figure in figures:
+        # The picture's own text has the caption, too; here it can be searched.
+        lines += ["", f"![{figure.name}]({DIRECTORY}/{figure.name}.png)", "", figure.caption]
+    return "\n".join([*lines, ""]) if figures else ""
+
+
+def _copy_first(figures: Sequence[ReportFigure], directory: pathlib.Path) -> list[pathlib.Path]:
+    """Copies the picture of the first figure to report.png; returns it if it changed."""
+    if not figures:
+        return []
+    picture = (directory / DIRECTORY / f"{figures[0].name}.png").read_bytes()
+    file = directory / _PICTURE
+    if file.is_file() and file.read_bytes() == picture:
+        return []
+    write_file(file, picture)
+    return [file]

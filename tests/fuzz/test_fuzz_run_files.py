@@ -111,8 +111,8 @@ def run(tmp_path):
 def reported(directory) -> str:
     """The table that `flan-jax report` and the end of an evaluation print."""
     paths = [directory / "results.csv"]
-    rows, measures = read_rows(paths)
-    return table(compare(rows, measures), tuned_on(paths), row_sources(paths))
+    inputs = read_rows(paths)
+    return table(compare(inputs.rows, inputs.measures), tuned_on(paths), row_sources(paths))
 
 
 def read_first(directory) -> bool:

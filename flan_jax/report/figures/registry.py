@@ -1,0 +1,14 @@
+"""The figures by name, in the order of a report."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from flan_jax.report.figures import difference, template_spread, zero_shot
+
+# Each is a module with `points`, `caption` and `draw`; a figure without points is not drawn.
+FIGURES: dict[str, ModuleType] = {
+    "zero_shot": zero_shot,
+    "difference": difference,
+    "template_spread": template_spread,
+}

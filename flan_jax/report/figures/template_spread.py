@@ -1,0 +1,86 @@
+"""Figure `template_spread`: the score in each template, a tick each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flan_jax.report.figures.captions import caption_of
+from flan_jax.report.figures.points import TUNED, UNTUNED, Point, point_of, untuned_of
+from flan_jax.report.figures.report_data import ReportData
+from flan_jax.report.summaries import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from flan_jax.report.figures.lanes import Row
+
+_MEAN = "mean"
+
+
+def points(data: ReportData) -> list[Point]:
+    """Returns the score of each dataset in each template, and their means."""
+    result: list[Point] = []
+    for cluster, dataset in dict.fromkeys((line.cluster, line.dataset) for line in data.lines):
+        lines = [line for line in data.lines if (line.cluster, line.dataset) == (cluster, dataset)]
+        if dataset:
+            for line in lines:
+                result += _of_templates(line.tuned, line.label, TUNED) if line.tuned else []
+            for untuned, name in untuned_of(lines):
+                result += _of_templates(untuned, name, UNTUNED)
+    return result
+
+
+def caption(points: Sequence[Point], data: ReportData) -> str:
+    """Returns what the figure shows."""
+    return caption_of(points, data.sources, "A tick for each template; points: their means.")
+
+
+def draw(points: Sequence[Point], caption: str) -> Figure:
+    """Draws the points, a lane for each model."""
+    from flan_jax.report.figures import lanes, style
+
+    names = list(dict.fromkeys(point.series for point in points if point.kind == TUNED))
+    looks = {name: style.look(number) for number, name in enumerate(names)}
+    ends = _ends(points)
+
+    def lane(point: Point) -> tuple[str, str]:
+        return point.series, point.kind
+
+    def draw_point(axes: Axes, point: Point, y: float, row: Row) -> None:
+        look = style.look_of(point, looks)
+        if point.x == _MEAN:
+            low, high = ends[point.cluster, point.dataset, *lane(point)]
+            style.line(axes, 0, y, low, high, False, **style.thin_line(look.color))
+            axes.plot([point.value], [y], **style.dot(look, 3.6))
+        else:
+            axes.plot([point.value], [y], **style.tick(look))
+
+    return lanes.draw_lanes(
+        points,
+        lanes.Layout(lanes.dataset_label(points), lane),
+        draw_point,
+        f"{lanes.name_of_metric(points)} (%) in each template",
+        [*style.handles_of_models(points, looks), style.handle("a template", **style.tick())],
+        caption,
+    )
+
+
+def _of_templates(summary: Summary, series: str, kind: str) -> list[Point]:
+    """The mean over templates, and each of them."""
+    mean = point_of(summary, series, kind, x=_MEAN, low=None, high=None, std=None)
+    each = [
+        mean.replaced(x=template, value=value, templates=1)
+        for template, value in zip(summary.templates, summary.values)
+    ]
+    return [mean, *each]
+
+
+def _ends(points: Sequence[Point]) -> dict[tuple, tuple[float, float]]:
+    """The lowest and the highest number of each lane."""
+    lanes: dict[tuple, list[float]] = {}
+    for point in points:
+        key = point.cluster, point.dataset, point.series, point.kind
+        lanes.setdefault(key, []).append(point.value)
+    return {key: (min(values), max(values)) for key, values in lanes.items()}

@@ -1,0 +1,65 @@
+"""What a report knows of the runs behind its numbers: their settings, size and training data."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flan_jax.config.run_status import read_status
+from flan_jax.report.cluster_means import paper_dataset
+
+# Settings that say nothing about the model: where files are, and what is done on the way.
+_OF_THE_PLACE = ("MODEL_DIR", "CACHE_DIR", "DATA_DIR", "MESH", "EVAL_EVERY", "EVAL_EVERY_ROWS")
+
+
+class RunFacts(NamedTuple):
+    """A run as `run.json` records it.
+
+    Attributes:
+      settings: by name, such as 'HELD_OUT'.
+      parameters: their number; None if it was not recorded.
+      datasets: number of the paper's datasets that it trains on; None if it was not recorded.
+    """
+
+    settings: Mapping[str, Any]
+    parameters: int | None
+    datasets: int | None
+
+
+def read_facts(directories: Mapping[str, pathlib.Path]) -> dict[str, RunFacts]:
+    """Returns the facts of runs by name; runs without `run.json` are left out.
+
+    Args:
+      directories: of the runs, by their names in the report.
+
+    Raises:
+      UserError: if a `run.json` is damaged.
+    """
+    facts = {}
+    for name, directory in directories.items():
+        record = read_status(directory)
+        if record:
+            train = record.get("train")
+            facts[name] = RunFacts(
+                record.get("settings", {}),
+                record.get("parameters"),
+                len(set(map(paper_dataset, train))) if train else None,
+            )
+    return facts
+
+
+def differing(facts: Sequence[RunFacts]) -> list[str]:
+    """Returns the names of the settings in which runs differ, those of the place left out.
+
+    Settings of a model's architecture ('T5Config.emb_dim') are left out, too: the size stands for
+    them.
+    """
+    names = dict.fromkeys(name for each in facts for name in each.settings)
+    return [
+        name
+        for name in names
+        if name not in _OF_THE_PLACE
+        and "." not in name
+        and len({repr(each.settings.get(name)) for each in facts}) > 1
+    ]

@@ -1,0 +1,125 @@
+"""Directories of runs that were never trained: results, what each row contributes, and run.json."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from flan_jax.evaluation import unit_scores
+from flan_jax.evaluation.known_runs import remember_run
+from flan_jax.evaluation.result_rows import ResultRow, write_results
+from flan_jax.metrics.measures import Measure
+
+NLI = ("anli_r1", "cb", "qnli", "rte")
+_SETTINGS = {
+    "HELD_OUT": "nli",
+    "SEED": 0,
+    "SHOTS": 0,
+    "INSTRUCTIONS": "template",
+    "TEMPLATES": None,
+    "TRAIN_CLUSTERS": None,
+    "PEFT": None,
+    "INITIAL_CHECKPOINT_PATH": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fabricated:
+    """What a run is evaluated on, and how well it does.
+
+    Attributes:
+      datasets: by cluster.
+      rows, templates, first_row: of each dataset.
+      accuracy: of the tuned model; the untuned one has `untuned`.
+      size, parameters, train, settings: of the model.
+      shots, mode: of the evaluation.
+    """
+
+    datasets: dict[str, Sequence[str]] = dataclasses.field(default_factory=lambda: {"nli": NLI})
+    rows: int = 24
+    templates: int = 3
+    first_row: int = 0
+    accuracy: float = 0.6
+    untuned: float | None = 0.4
+    size: str = "t5_tiny"
+    parameters: int = 1_700_000
+    train: Sequence[str] = ("sst2", "xsum")
+    settings: dict = dataclasses.field(default_factory=dict)
+    shots: int = 0
+    mode: str = "template"
+    metric: str = "accuracy"
+    kind: str = "forward"
+
+
+def write_run(directory: pathlib.Path, run: Fabricated) -> None:
+    """Writes the directory of a run."""
+    settings = {**_SETTINGS, "SHOTS": run.shots, "INSTRUCTIONS": run.mode, **run.settings}
+    rows = []
+    for cluster, datasets in run.datasets.items():
+        for dataset in datasets:
+            rows += _of_dataset(directory, run, cluster, dataset, settings["SEED"])
+    write_results(directory / "results.csv", rows)
+    remember_run(directory, directory, run.train, "bundled")
+    record = {
+        "status": "finished",
+        "step": 10,
+        "steps": 10,
+        "size": run.size,
+        "parameters": run.parameters,
+        "train": run.train,
+        "settings": settings,
+    }
+    (directory / "run.json").write_text(json.dumps(record))
+
+
+def _of_dataset(
+    directory: pathlib.Path, run: Fabricated, cluster: str, dataset: str, seed: int
+) -> list[ResultRow]:
+    """The result rows of a dataset; what each row contributes goes to files."""
+    generator = np.random.default_rng([seed, *dataset.encode()])
+    chance = generator.random((run.rows, run.templates))
+    models = {"tuned": run.accuracy, "untuned": run.untuned}
+    base = ResultRow(
+        run=directory.name,
+        step=10,
+        model="tuned",
+        size=run.size,
+        cluster=cluster,
+        dataset=dataset,
+        split="test",
+        template="",
+        kind=run.kind,
+        shots=run.shots,
+        instruction_mode=run.mode,
+        scoring="sum",
+        metric=run.metric,
+        value=0.0,
+        stderr=None,
+        n=run.rows,
+    )
+    rows = []
+    for model, accuracy in models.items():
+        if accuracy is not None:
+            row = dataclasses.replace(base, model=model, step=10 if model == "tuned" else 0)
+            rows += _of_templates(directory, row, chance < accuracy, run.first_row)
+    any_row = {"scoring": "majority", "template": "any", "instruction_mode": "any", "size": ""}
+    majority = {"model": "majority", "step": 0, "shots": 0, "value": 55.0, "stderr": 8.0}
+    return [*rows, dataclasses.replace(base, **majority, **any_row)]
+
+
+def _of_templates(
+    directory: pathlib.Path, row: ResultRow, is_right: np.ndarray, first_row: int
+) -> list[ResultRow]:
+    """A result row for each column of `is_right`, bool [rows, templates]."""
+    rows = []
+    ids = [f"{row.dataset}/test/{first_row + number}" for number in range(len(is_right))]
+    for template, right in enumerate(is_right.T):
+        parts = np.stack([right, np.ones(len(right))], axis=1).astype(float)
+        measure = Measure("ratio", tuple(range(len(right))), parts)
+        one = dataclasses.replace(row, template=f"template_{template}", value=measure.value())
+        name = f"{row.dataset}-{row.shots}-{row.instruction_mode}-{template}.units.json"
+        unit_scores.write(directory / "predictions" / row.model / name, one, measure, ids)
+        rows.append(one)
+    return rows

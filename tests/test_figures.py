@@ -1,0 +1,226 @@
+"""Figures: every drawn number is a result, nothing overlaps, the same numbers make the same files.
+
+The runs are fabricated: what is drawn matters here, not how a model learns.
+"""
+
+import csv
+import itertools
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.report import __main__ as verb
+from flan_jax.report.comparisons import compare
+from flan_jax.report.figures import style
+from flan_jax.report.figures.figure_files import draw, make_figures
+from flan_jax.report.figures.registry import FIGURES
+from flan_jax.report.figures.report_data import ReportData
+from flan_jax.report.inputs import read_rows
+from flan_jax.report.run_facts import read_facts
+from support.fabricated_runs import Fabricated, write_run
+
+LONG = "a_model_with_a_rather_long_name_of_forty"
+
+
+def data_of(directory: pathlib.Path, **runs: Fabricated) -> ReportData:
+    """Writes the runs and returns what a report makes figures of."""
+    for name, run in runs.items():
+        write_run(directory / name, run)
+    inputs = read_rows([directory / name / "results.csv" for name in runs])
+    lines = compare(inputs.rows, inputs.measures, inputs.seeds)
+    return ReportData(lines, {"bundled"}, read_facts(inputs.homes))
+
+
+def drawing(data: ReportData, name: str):
+    """Returns a Matplotlib figure of the data, and its points."""
+    figure, points = FIGURES[name], FIGURES[name].points(data)
+    with style.styled(name):
+        drawn = figure.draw(points, figure.caption(points, data))
+        drawn.set_dpi(100)
+        FigureCanvasAgg(drawn).draw()
+    return drawn, points
+
+
+def check_layout(figure) -> None:
+    """Every text and the legend are inside the picture, and no text is on another."""
+    renderer = figure.canvas.get_renderer()
+    width, height = figure.bbox.width, figure.bbox.height
+    assert round(figure.get_figwidth(), 2) in (3.4, 6.75)
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in shown_texts(figure)]
+    legends = [("legend", legend.get_window_extent(renderer)) for legend in figure.legends]
+    for text, box in [*boxes, *legends]:
+        assert box.x0 > -1 and box.y0 > -1, text
+        assert box.x1 < width + 1 and box.y1 < height + 1, text
+    for (one, box), (other, its) in itertools.combinations(boxes, 2):
+        across = min(box.x1, its.x1) - max(box.x0, its.x0)
+        down = min(box.y1, its.y1) - max(box.y0, its.y0)
+        assert across < 1 or down < 1, f"{one!r} and {other!r}"
+    axes_end = min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
+    assert all(box.y1 < axes_end for _, box in legends)
+
+
+def shown_texts(figure) -> list[Text]:
+    """Returns the texts of a figure that are seen."""
+    hidden = set()
+    for axes in figure.axes:
+        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not min(limits) <= tick.get_loc() <= max(limits):
+                    hidden |= {tick.label1, tick.label2}
+    texts = dict.fromkeys(figure.findobj(Text))
+    return [t for t in texts if t.get_visible() and t.get_text().strip() and t not in hidden]
+
+
+def test_every_drawn_number_is_one_of_results_csv(tmp_path):
+    write_run(tmp_path / "run", Fabricated())
+    assert verb.main([str(tmp_path / "run")]) == 0
+    with open(tmp_path / "run/results.csv", newline="") as file:
+        results = list(csv.DictReader(file))
+    with open(tmp_path / "run/figures/template_spread.csv", newline="") as file:
+        points = [point for point in csv.DictReader(file) if point["x"] != "mean"]
+    known = {
+        (row["model"], row["dataset"], row["template"]): float(row["value"]) for row in results
+    }
+    drawn = {(p["kind"], p["dataset"], p["x"]): float(p["value"]) for p in points}
+    expected = {key: value for key, value in known.items() if key[0] != "majority"}
+    assert drawn == pytest.approx(expected, abs=1e-9)
+    with open(tmp_path / "run/figures/zero_shot.csv", newline="") as file:
+        means = {(p["kind"], p["dataset"]): p for p in csv.DictReader(file)}
+    for kind, dataset in itertools.product(("tuned", "untuned"), ("anli_r1", "rte")):
+        values = [v for (m, d, _), v in known.items() if (m, d) == (kind, dataset)]
+        point = means[kind, dataset]
+        assert float(point["value"]) == pytest.approx(sum(values) / len(values), abs=1e-9)
+        assert float(point["low"]) < float(point["value"]) < float(point["high"])
+    with open(tmp_path / "run/figures/difference.csv", newline="") as file:
+        differences = {p["dataset"]: float(p["value"]) for p in csv.DictReader(file)}
+    for dataset, value in differences.items():
+        tuned, untuned = (float(means[kind, dataset]["value"]) for kind in ("tuned", "untuned"))
+        assert value == pytest.approx(tuned - untuned, abs=1e-9)
+
+
+def test_the_same_numbers_make_the_same_files_without_dates(tmp_path):
+    data = data_of(tmp_path, one=Fabricated())
+    figures = make_figures(data)
+    assert [figure.name for figure in figures] == ["zero_shot", "difference", "template_spread"]
+    for figure in figures:
+        files, again = draw(figure, data), draw(figure, data)
+        assert files == again and set(files) == {"pdf", "svg", "png"}
+        assert b"/Type /Font" in files["pdf"] and b"/Type3" not in files["pdf"]
+        assert b"CreationDate" not in files["pdf"] and b"<dc:date>" not in files["svg"]
+        # Text stays text.
+        assert b">Natural language inference</text>" in files["svg"]
+
+
+HARD = {
+    "one": {"one": Fabricated()},
+    "fourteen": {f"{LONG}_{i:02}"[-40:]: Fabricated(settings={"X": i}) for i in range(14)},
+    "one_dataset_one_template": {"one": Fabricated({"sentiment": ["sst2"]}, templates=1)},
+    "one_row": {"one": Fabricated(rows=1)},
+    "twelve_clusters": {
+        "one": Fabricated({name: [f"{name}_a", f"{name}_b"] for name in CLUSTERS}, rows=4)
+    },
+    "at_the_ends": {
+        "all": Fabricated(accuracy=2.0, untuned=-1.0),
+        "none": Fabricated(accuracy=-1.0, untuned=2.0),
+    },
+    "no_difference": {"one": Fabricated(untuned=0.6)},
+    "no_untuned": {"one": Fabricated(untuned=None)},
+    "long_datasets": {"one": Fabricated({"nli": [f"{LONG}_{LONG}_{i}" for i in "ab"]})},
+    "other_rows": {"one": Fabricated(), "two": Fabricated(first_row=7), "three": Fabricated()},
+    "other_datasets": {"one": Fabricated(), "two": Fabricated({"nli": ["rte", "cb"]})},
+    "inverted": {
+        "one": Fabricated({"translation": ["wmt14_enfr", "wmt16_translate_deen"]}, metric="bleu"),
+        "two": Fabricated({"translation": ["wmt14_enfr"]}, metric="bleu", kind="inverted"),
+    },
+    "dollars": {"cost_$x^2$_%_{n}": Fabricated(), "ümläut_≤": Fabricated(accuracy=0.5)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_nothing_overlaps_or_is_outside_of_the_picture(tmp_path, case):
+    data = data_of(tmp_path, **HARD[case])
+    names = [figure.name for figure in make_figures(data)]
+    assert ("difference" in names) == (case != "no_untuned") and "zero_shot" in names
+    for name in names:
+        figure, points = drawing(data, name)
+        check_layout(figure)
+        labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+        series = {point.series for point in points if point.kind == "tuned"}
+        if len(series) > 1:
+            assert series <= {label.replace("\n", "") for label in labels}
+
+
+def test_a_difference_is_filled_where_its_interval_excludes_zero(tmp_path):
+    data = data_of(tmp_path, one=Fabricated({"nli": ["rte"]}, rows=80, accuracy=0.9, untuned=0.2))
+    figure, (point,) = drawing(data, "difference")
+    assert point.low > 0
+    assert markers(figure, "o") == [(point.value, "#0072b2")]
+    data = data_of(tmp_path, one=Fabricated({"nli": ["rte"]}, rows=80, accuracy=0.51, untuned=0.5))
+    figure, (point,) = drawing(data, "difference")
+    assert point.low < 0 < point.high and markers(figure, "o") == [(point.value, "white")]
+
+
+def test_models_before_which_no_row_differs_are_named(tmp_path):
+    data = data_of(tmp_path, one=Fabricated({"nli": ["rte"]}, untuned=0.6))
+    figure, (point,) = drawing(data, "difference")
+    assert (point.value, point.low, point.note) == (0, None, "no row differs")
+    assert "No row differs anywhere." in FIGURES["difference"].caption([point], data)
+
+
+def test_a_mean_over_other_rows_is_hatched_and_named(tmp_path):
+    runs = {"one": Fabricated(), "two": Fabricated(first_row=7), "three": Fabricated()}
+    data = data_of(tmp_path, **runs)
+    figure, points = drawing(data, "zero_shot")
+    odd = {point.series for point in points if not point.is_equal}
+    assert odd == {"two"} and all(not point.dataset for point in points if not point.is_equal)
+    assert sum(bool(each.get_hatch()) for each in figure.axes[0].collections) == len(odd)
+    caption = FIGURES["zero_shot"].caption(points, data)
+    assert "Hatched, over other datasets, splits or rows than the rest: Natural language" in caption
+    data = data_of(tmp_path, one=Fabricated(), three=Fabricated())
+    assert all(point.is_equal for point in FIGURES["zero_shot"].points(data))
+
+
+def test_recalled_numbers_of_the_paper_are_hollow_and_said_to_be(tmp_path):
+    data = data_of(tmp_path, one=Fabricated({"nli": ["anli_r1", "rte"]}))
+    figure, points = drawing(data, "zero_shot")
+    paper = {(p.dataset, p.series): p for p in points if p.kind == "paper"}
+    assert paper["anli_r1", "FLAN 137B"].value == 47.7 and not paper["anli_r1", "FLAN 137B"].note
+    assert paper["rte", "FLAN 137B"].note == "recalled, unverified"
+    assert dict(markers(figure, "*"))[78.3] == "white" != dict(markers(figure, "*"))[47.7]
+    assert "Hollow marks of the paper: recalled, unverified." in FIGURES["zero_shot"].caption(
+        points, data
+    )
+    # A number of another metric is not that number.
+    f1 = data_of(tmp_path, one=Fabricated({"nli": ["rte"]}, metric="f1"))
+    assert not [p for p in FIGURES["zero_shot"].points(f1) if p.kind == "paper"]
+
+
+def markers(figure, shape: str) -> list[tuple[float, str]]:
+    """Returns x and face color of the points of a shape."""
+    return [
+        (float(line.get_xdata()[0]), line.get_markerfacecolor())
+        for line in figure.axes[0].lines
+        if line.get_marker() == shape
+    ]
+
+
+def test_many_models_differ_in_color_or_shape():
+    assert len({style.look(number) for number in range(56)}) == 56
+
+
+def test_matplotlib_is_imported_only_to_draw(tmp_path):
+    write_run(tmp_path / "run", Fabricated({"nli": ["rte"]}))
+    verb.main([str(tmp_path / "run")])
+    code = (
+        "import sys; from flan_jax.report.__main__ import main; main([sys.argv[1]]); "
+        "print([m for m in ('matplotlib', 'jax', 'tensorflow') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.stdout.endswith("are up to date\n[]\n"), done.stdout + done.stderr
