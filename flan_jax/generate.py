@@ -13,35 +13,27 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from flan_jax import log, signals
+from flan_jax import log
 from flan_jax.cli import dispatch
-from flan_jax.cli.setup import RunSetup, alone, open_model, read_parameters
 from flan_jax.config import gin_files, run_directory
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped
 from flan_jax.models.decoding.method import METHODS, Decoding
 from flan_jax.parallel import processes
+from flan_jax.runs.answers import Answer, make_answer
+from flan_jax.runs.directories import alone
+from flan_jax.runs.setup import RunSetup, open_model, read_parameters
 from flan_jax.storage.files import parse_json, read_json, write_file
 from flan_jax.storage.paths import local_path
-
-if TYPE_CHECKING:
-    from flan_jax.data.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
 
 # Prompts per device that are answered before their answers are written: enough to fill batches of
 # similar lengths.
 _CHUNK = 256
-
-# (consecutive prompts, the index of the first) -> their answers: a text, and whether it was
-# truncated.
-Answer = Callable[[list[str], int], list[tuple[str, bool]]]
 
 
 @processes.end_together
@@ -63,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # libraries print, too
         run = open_model(flags)
         _, params = read_parameters(run, flags.checkpoint or str(run.directory), flags.step)
-    answer = _make_answer(run, params, prompts, method)
+    processes.mute_others()
+    answer = make_answer(run, params, prompts, method)
     chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
     if output is None:
         for first in range(0, len(prompts), chunk):
@@ -90,37 +83,6 @@ def _prompts(flags: argparse.Namespace) -> list[str]:
     except UnicodeEncodeError:
         raise UserError("a prompt is not UTF-8 text; convert it.") from None
     return flags.prompts or read_prompts(flags.file)
-
-
-def _make_answer(run: RunSetup, params: Any, prompts: list[str], method: Decoding) -> Answer:
-    """Returns the function that answers some of the prompts.
-
-    Raises:
-      UserError: if a prompt is too long.
-    """
-    import jax
-
-    from flan_jax.evaluation.generator import Generator
-    from flan_jax.models.adapters import prompt_length_of
-
-    vocabulary, (source_length, target_length) = run.data.vocabulary, run.data.config.lengths()
-    room = source_length - prompt_length_of(params)
-    inputs = dict(zip(prompts, encoded(prompts, vocabulary, room)))
-    generator = Generator(
-        run.model, vocabulary, run.mesh, target_length, bos_id=vocabulary.bos_id, method=method
-    )
-
-    def answer(some: list[str], first: int) -> list[tuple[str, bool]]:
-        if run.preemption.requested():  # of several processes; a single process is interrupted
-            raise signals.Preempted(run.preemption.cause)
-        generator.shapes.clear()  # so that a chunk is answered by the same programs after a restart
-        answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
-        truncated = sum(is_truncated for _, is_truncated in answers)
-        if truncated and jax.process_index() == 0:
-            _log.warning(generator.truncation_note(truncated, len(answers)))
-        return answers
-
-    return answer
 
 
 def _identity(run: RunSetup, params: Any, method: Decoding) -> dict[str, Any]:
@@ -243,24 +205,6 @@ def read_prompts(name: str | None) -> list[str]:
             f"{len(lines) - len(prompts)} of {len(lines)} lines are empty and get no answer"
         )
     return prompts
-
-
-def encoded(prompts: list[str], vocabulary: Vocabulary, source_length: int) -> list[np.ndarray]:
-    """Returns the token ids of each prompt, int32 [S].
-
-    Raises:
-      UserError: if a prompt has more than `source_length` tokens.
-    """
-    result = []
-    for prompt in prompts:
-        tokens = vocabulary.encode_input(prompt)
-        if len(tokens) > source_length:
-            raise UserError(
-                f"the prompt {prompt[:40]!r}... has {len(tokens)} tokens with its end, but "
-                f"TASK_FEATURE_LENGTHS allows {source_length}; shorten it."
-            )
-        result.append(np.asarray(tokens, np.int32))
-    return result
 
 
 def write_answers(

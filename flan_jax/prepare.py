@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterator
 
 from flan_jax import log
 from flan_jax.catalogue.registry import CATALOGUE
-from flan_jax.cli.console import log_eval_counts, log_left_out, log_plan
 from flan_jax.cli.dispatch import run
 from flan_jax.config import gin_files
 from flan_jax.config.checks import check_number
@@ -27,6 +26,7 @@ from flan_jax.data.prune import prune
 from flan_jax.data.run_data import Job, RunData, open_data, train_jobs
 from flan_jax.errors import UserError
 from flan_jax.progress import progress
+from flan_jax.runs.data_log import log_eval_counts, log_left_out, log_plan
 from flan_jax.storage.locks import claimed
 
 _MOST_WORKERS = 16

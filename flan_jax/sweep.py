@@ -266,9 +266,9 @@ def _run_point(sweep: Sweep, which: str) -> int:
         )
     point = sweep.points[index]
     if run_status.read_status(sweep.directory / point.name).get("status") != run_status.FINISHED:
-        from flan_jax import train
+        from flan_jax.train import main as train
 
-        status = train.main(sweep.command(point))
+        status = train(sweep.command(point))
         if status:
             return status
     for name in point.evaluations:
@@ -281,8 +281,8 @@ def _run_point(sweep: Sweep, which: str) -> int:
 def _evaluate(sweep: Sweep, point: grid.Point, name: str) -> int:
     """Evaluates a trained point with other settings; returns the exit status."""
     from flan_jax import eval as evaluation
-    from flan_jax.cli.setup import alone, make_directory
     from flan_jax.parallel import processes
+    from flan_jax.runs.directories import alone, make_directory
 
     directory = sweep.evaluation(point, name)
     if run_status.read_status(directory).get("status") == run_status.FINISHED:

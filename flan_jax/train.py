@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
-import logging
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-from flan_jax import signals
 from flan_jax.cli import dispatch
-from flan_jax.cli.console import log_sides, log_trained_on
-from flan_jax.cli.setup import (
-    Evaluate,
-    RunSetup,
-    alone,
-    check_parameters,
-    make_directory,
-    make_evaluate,
-    open_run,
-    prepared,
-    read_parameters,
-)
-from flan_jax.config import gin_files, run_status
+from flan_jax.config import gin_files
 from flan_jax.config.flags import ArgumentParser
-from flan_jax.config.run_status import RunStatus
 from flan_jax.parallel import processes
-from flan_jax.report.write import conclude
-from flan_jax.storage.files import write_file
-
-if TYPE_CHECKING:
-    from flan_jax.checkpoints.manager import Checkpoints
-    from flan_jax.data.run_data import RunData
-    from flan_jax.training.metrics_log import MetricsLog
-    from flan_jax.training.state import State
-    from flan_jax.training.step import TrainStep
-    from flan_jax.training.validation import Validate
-
-_log = logging.getLogger(__name__)
+from flan_jax.runs.setup import open_run
+from flan_jax.runs.train_run import train_run
 
 
 @processes.end_together
@@ -49,16 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
-
-    # 1. Settings, mesh and model: mistakes are found before the data are prepared.
     run = open_run(flags.profile, flags)
-    make_directory(run.config.model_dir)
-    with (
-        alone(run.directory, run_status.LOCK, "flan-jax train"),
-        run_status.recorded(run.directory, processes.index_and_count()[0] == 0) as status,
-    ):
-        status.exit_status = _train(run, flags.gin_arguments, started, status)
-        return status.exit_status
+    processes.mute_others()
+    return train_run(run, flags.gin_arguments, started)
 
 
 def make_parser() -> ArgumentParser:
@@ -73,232 +36,6 @@ def make_parser() -> ArgumentParser:
     )
     processes.add_flags(parser)
     return parser
-
-
-def _train(run: RunSetup, gin_arguments: list[str], started: float, status: RunStatus) -> int:
-    """Trains and evaluates in the directory of the run, alone; returns the exit status."""
-    from flan_jax.checkpoints import base_record
-    from flan_jax.checkpoints.manager import Checkpoints
-    from flan_jax.checkpoints.prompt_start import prompt_start
-    from flan_jax.evaluation.results_store import ResultsStore
-    from flan_jax.training import config_record, metrics_log, resume, run_record
-
-    # 2. Checkpoints: whether the run can begin or resume in its directory.
-    ResultsStore(run.directory).check()
-    metrics_log.read_steps(run.directory / metrics_log.FILE)
-    config_before = config_record.read_config(run.directory)
-    checkpoints = Checkpoints(run.directory / "checkpoints", run.config.keep)
-    is_new = checkpoints.latest_step() is None
-    initial = run.config.initial_checkpoint_path
-    settings = run_record.settings_of(run.data.config, initial)
-    if not is_new:
-        run_record.check_same(run.directory, settings)
-        base_record.check_settings(run.directory, run.sharded.tuning, run.config.param_dtype)
-    resume.check_steps(checkpoints, run.data.config.train_steps)
-    resume.check_optimizer(checkpoints, run.sharded)
-    resume.check_base(run.sharded, initial)
-    if initial and (is_new or not run.sharded.tuning.is_full):
-        initial_step = check_parameters(run, initial)
-    start = None
-    if is_new:
-        start = prompt_start(run.sharded.tuning, run.data.vocabulary, run.config.seed)
-
-    # 3. Data: what trains, what is held out; tokens from the cache, or made now.
-    data = prepared(run.data, gin_arguments)
-    run = dataclasses.replace(run, data=data)
-    log_sides(data)
-    trained_before = (
-        run_record.trained_before(initial)
-        if is_new
-        else run_record.began_with(run.directory, initial)
-    )
-    log_trained_on(data, trained_before)
-    record = {**settings, **run_record.record_of(data), "trained_before": trained_before}
-    run_record.keep(run.directory, record, is_new)
-
-    # 4. State: latest checkpoint, initial parameters or random ones; meanwhile the step compiles.
-    compiled_step = _start_compilation(run, checkpoints.latest_step())
-    read_initial = (lambda: read_parameters(run, initial, merge=True)[1]) if initial else None
-    state, base = resume.restore_or_initialize(checkpoints, run.sharded, read_initial, start)
-    if base is not None:
-        record = base_record.record_of(run.sharded.tuning, initial, initial_step, base)
-        base_record.keep(run.directory, record, is_new)
-    _describe(run, gin_files.config_text(), config_before, status)
-    status.update(
-        step=int(state["step"]),
-        steps=data.config.train_steps,
-        held_out=data.config.held_out,
-        train=data.train.candidates(),
-        evaluated=data.eval.names,
-        settings=gin_files.settings(),
-    )
-    _log.info(f"ready to train after {time.perf_counter() - started:.1f} s")
-
-    # 5. The evaluator, of the trained model at the end, and of steps on the way.
-    evaluate = make_evaluate(run, data)
-
-    with run.preemption.handled():
-        # 6. The loop.
-        state, finished = _take_steps(run, data, state, base, compiled_step, checkpoints, evaluate)
-        checkpoints.close()
-        step = int(state["step"])
-        status.update(step=step, tokens=metrics_log.total_tokens(run.directory / metrics_log.FILE))
-        if not finished:
-            _log.info(f"{run.preemption.cause}: saved step {step}; the same command resumes.")
-            return signals.SAVED
-
-        # 7. The held-out cluster, tuned and untuned, and the report.
-        if not data.eval.names:
-            _log.info("no cluster is held out, so there is nothing to evaluate zero-shot")
-            return 0
-        tuned = run.sharded.params_of(state, base)
-        finished = evaluate("tuned", tuned, step)
-        del state, tuned  # frees the device memory for the other parameters
-        if finished:
-            untuned = base or resume.initial_state(run.sharded, read_initial)["params"]
-            finished = evaluate("untuned", untuned, 0, protocol=data.eval.untuned_protocol)
-    return conclude(run.directory, finished, run.preemption.cause)
-
-
-def _start_compilation(run: RunSetup, latest_step: int | None) -> Callable[[], TrainStep]:
-    """Returns a function that returns the compiled training step; compiles in the background.
-
-    Where the latest checkpoint is the last step, it compiles only when called.
-    """
-    from flan_jax.training.compile import compile_in_background, lower_train_step
-
-    shapes = run.data.layout.shapes(run.data.config.batch_size)
-    lower = functools.partial(
-        lower_train_step, run.model, run.optimizer, run.sharded, run.config, shapes
-    )
-    if latest_step == run.data.config.train_steps:
-        return lambda: lower().compile()
-    return compile_in_background(lower)
-
-
-def _describe(run: RunSetup, config_text: str, config_before: str, status: RunStatus) -> None:
-    """Writes `config.gin` and `model-info.txt`; logs the model and the settings that changed."""
-    import jax
-
-    from flan_jax.training import config_record
-    from flan_jax.training.model_info import model_info
-
-    text, count, trained = model_info(run.sharded)
-    status.update(size=run.config.size, parameters=count, trained_parameters=trained)
-    if jax.process_index() == 0:
-        for line in config_record.changed_settings(config_before, config_text):
-            _log.info(f"changed since the last start: {line}")
-        write_file(run.directory / config_record.FILE, config_text)
-        write_file(run.directory / "model-info.txt", text)
-    name = run.config.size or run.data.config.architecture
-    _log.info(f"model: {name} with {count:,} parameters, {run.model.config.dtype} compute")
-    tuning = run.sharded.tuning
-    if not tuning.is_full:
-        _log.info(f"{trained:,} parameters train ({trained / count:.2%}): {tuning.summary()}")
-
-
-def _take_steps(
-    run: RunSetup,
-    data: RunData,
-    state: State,
-    base: Any,
-    compiled_step: Callable[[], TrainStep],
-    checkpoints: Checkpoints,
-    evaluate: Evaluate,
-) -> tuple[State, bool]:
-    """Runs the training loop; returns the state, and whether all steps are taken.
-
-    Raises:
-      Diverged: if a loss, a gradient or a parameter is not finite.
-    """
-    from flan_jax.parallel import partitioning
-    from flan_jax.training import loop
-    from flan_jax.training.prefetch import device_batches
-    from flan_jax.training.profile import Profile
-
-    config, begin, steps = run.config, int(state["step"]), data.config.train_steps
-    batches = data.train.batches()
-    stream = device_batches(batches, partitioning.batch_sharding(run.mesh), begin, steps)
-    log = _open_log(run, begin)
-    params_of = functools.partial(run.sharded.params_of, base=base)
-    validate = _open_validation(run, data, params_of)
-
-    def evaluate_step(step: int, state: State) -> bool:
-        return evaluate(
-            "tuned",
-            params_of(state),
-            step,
-            protocol=data.eval.training_protocol,
-            while_training=True,
-        )
-
-    hooks = []
-    if data.config.eval_every and data.eval.names:
-        hooks.append(loop.every(data.config.eval_every, steps, log, evaluate_step))
-    with (
-        contextlib.closing(log),
-        loop.divergence_explained(batches, checkpoints),
-        partitioning.use_mesh(run.mesh),
-        contextlib.closing(stream),
-    ):
-        if begin == 0 and config.initial_checkpoint_path and validate is not None:
-            log.write(0, validate(0, state))
-            log.restart_clock()
-        return loop.train(
-            state,
-            run.sharded.tuning.frozen(base),
-            steps,
-            compiled_step,
-            stream,
-            checkpoints,
-            config.checkpoint_every,
-            log,
-            Profile(run.directory / "profile", begin, steps, config.profile_steps),
-            validate,
-            hooks,
-            run.preemption.requested,
-        )
-
-
-def _open_log(run: RunSetup, begin: int) -> MetricsLog:
-    """Returns the log of the metrics; only process 0 writes it."""
-    import jax
-
-    from flan_jax.models.flops import model_flops
-    from flan_jax.parallel.hardware import peak_flops
-    from flan_jax.training.metrics_log import MetricsLog, Work
-
-    config = run.data.config
-    flops = model_flops(
-        run.model.config,
-        config.batch_size,
-        *config.lengths(),
-        is_frozen=not run.sharded.tuning.is_full,
-    )
-    return MetricsLog(
-        run.directory,
-        begin,
-        config.train_steps,
-        run.config.log_every,
-        run.config.tensorboard,
-        jax.process_index() == 0,
-        Work(flops, peak_flops(run.mesh.devices.flat)),
-    )
-
-
-def _open_validation(
-    run: RunSetup, data: RunData, params_of: Callable[[State], Any]
-) -> Validate | None:
-    """Returns the function that validates a state; None without validation rows."""
-    from flan_jax.training.compile import lower_eval_step
-    from flan_jax.training.validation import make_validate
-
-    batches = data.train.batches("validation")
-    if batches is None:
-        return None
-    shapes = data.layout.shapes(data.config.batch_size)
-    lower = functools.partial(lower_eval_step, run.model, run.sharded, run.config, shapes)
-    return make_validate(batches, run.mesh, lower, params_of)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from flan_jax.catalogue.mixture_card import format_card
 from flan_jax.catalogue.records import RATE_CAP, TRAIN_CAP, Dataset, Template
 from flan_jax.catalogue.relations import RELATIONS, shared_texts
 from flan_jax.catalogue.splits import check_disjoint, held_out_split
-from flan_jax.cli.console import log_sides
 from flan_jax.data import cache, packs
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
@@ -48,6 +47,7 @@ from flan_jax.data.sources.slices import reading_order
 from flan_jax.data.vocabulary import EOS, ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
+from flan_jax.runs.data_log import log_sides
 
 RTE = [
     {

@@ -20,7 +20,6 @@ from flan_jax.checkpoints import model_gin
 from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
-from flan_jax.cli.setup import build_run, check_parameters
 from flan_jax.config import gin_files
 from flan_jax.config.gin_files import CONFIGURED
 from flan_jax.data.config import DataConfig
@@ -29,6 +28,7 @@ from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.models.shapes import parameter_shapes
+from flan_jax.runs.setup import build_run, check_parameters
 from flan_jax.training.config import TrainConfig
 from support import tokenizer_files
 from support.converting import convert

@@ -14,6 +14,7 @@ from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
+from flan_jax.runs import answers
 
 PROMPTS = [f"number {i}, größer" for i in range(11)]
 IDENTITY = {"method": "sample", "seed": 1, "parameters": "abc"}
@@ -171,7 +172,7 @@ def test_wrong_flags_are_a_clear_error_message_before_a_model_is_loaded(flags, m
 
 def test_prompts_are_encoded_as_the_model_reads_them():
     vocabulary = ByteVocabulary()
-    one, two = generate.encoded(["ab", "c"], vocabulary, 2 + len(vocabulary.input_end))
+    one, two = answers.encoded(["ab", "c"], vocabulary, 2 + len(vocabulary.input_end))
     assert one.dtype == np.int32 and one.tolist() == [
         *vocabulary.encode("ab"),
         *vocabulary.input_end,
@@ -180,7 +181,7 @@ def test_prompts_are_encoded_as_the_model_reads_them():
     with pytest.raises(
         UserError, match="has 4 tokens with its end, but TASK_FEATURE_LENGTHS allows 3"
     ):
-        generate.encoded(["ab", "abc"], vocabulary, 2 + len(vocabulary.input_end))
+        answers.encoded(["ab", "abc"], vocabulary, 2 + len(vocabulary.input_end))
 
 
 def test_a_file_that_generate_did_not_write_is_left_alone(tmp_path):

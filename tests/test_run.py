@@ -99,7 +99,7 @@ def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finishe
     before = (finished / "metrics.jsonl").read_text(), (finished / "results.csv").read_text()
     arguments = [f"--gin_file={finished / 'config.gin'}"]
     program = (
-        f"import sys; from flan_jax import train; status = train.main({arguments});"
+        f"import sys; from flan_jax.train import main; status = main({arguments});"
         "print('status', status, [m for m in ('tensorflow', 'seqio', 'torch') if m in sys.modules])"
     )
     result = run([sys.executable, "-c", program])

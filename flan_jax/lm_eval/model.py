@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from flan_jax import log
-from flan_jax.cli.setup import open_model, read_parameters
 from flan_jax.config import gin_files, run_directory
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import UserError
@@ -24,6 +23,8 @@ from flan_jax.evaluation.generator import Generator
 from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.decoder import DecoderLM
+from flan_jax.parallel import processes
+from flan_jax.runs.setup import open_model, read_parameters
 
 try:
     from lm_eval.api.instance import Instance
@@ -113,6 +114,7 @@ class FlanLM(LM):
             if model is not None:  # it may be a name on the hub; this is its path
                 checkpoint = gin_files.macro("INITIAL_CHECKPOINT_PATH")
             opened = open_model()
+            processes.mute_others()
             data = opened.data
             _, self._params = read_parameters(opened, checkpoint, step)
         self.protocol, self._vocabulary = protocol, data.vocabulary

@@ -43,9 +43,9 @@ def _say_digests(tree) -> None:
 
 
 def _train(argv: list[str]) -> int:
-    from flan_jax import train
     from flan_jax.checkpoints.manager import Checkpoints
     from flan_jax.data.batches import Batches
+    from flan_jax.train import main
 
     at, save = Batches.at, Checkpoints.save
 
@@ -58,13 +58,13 @@ def _train(argv: list[str]) -> int:
         save(self, step, tree, metrics)
 
     Batches.at, Checkpoints.save = watched_at, watched_save
-    return train.main(argv)
+    return main(argv)
 
 
 def _restore(argv: list[str]) -> int:
     from flan_jax.checkpoints import manager
-    from flan_jax.cli.setup import open_run
     from flan_jax.config import gin_files
+    from flan_jax.runs.setup import open_run
 
     gin_files.parse_command_line(argv, gin_files.CONFIGURED)
     run = open_run()

@@ -1,4 +1,4 @@
-"""cli/setup: a lock per directory, and preparations that end early."""
+"""runs/: a lock per directory, and preparations that end early."""
 
 import os
 import re
@@ -10,13 +10,13 @@ import sys
 
 import pytest
 
-from flan_jax.cli import setup
 from flan_jax.errors import UserError
+from flan_jax.runs import directories, preparation
 
 HOLD = """
 import pathlib, sys
-from flan_jax.cli import setup
-with setup.alone(pathlib.Path(sys.argv[1]), ".train.lock", "flan-jax train"):
+from flan_jax.runs import directories
+with directories.alone(pathlib.Path(sys.argv[1]), ".train.lock", "flan-jax train"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -27,14 +27,14 @@ def test_a_directory_removed_during_the_work_is_a_clear_error_message(tmp_path, 
     says = "run was removed while flan-jax train worked in it: what was saved there is lost"
     with (
         pytest.raises(UserError, match=says),
-        setup.alone(tmp_path / "run", ".train.lock", "flan-jax train"),
+        directories.alone(tmp_path / "run", ".train.lock", "flan-jax train"),
     ):
         shutil.rmtree(tmp_path / "run")
         if error:
             raise error
     with (
         pytest.raises(OSError, match="of its own"),
-        setup.alone(tmp_path, ".train.lock", "flan-jax train"),
+        directories.alone(tmp_path, ".train.lock", "flan-jax train"),
     ):
         raise OSError("of its own")
 
@@ -53,15 +53,15 @@ def test_a_second_run_in_a_directory_is_refused_until_the_first_ends(tmp_path):
     )
     with (
         pytest.raises(UserError, match=says),
-        setup.alone(tmp_path, ".train.lock", "flan-jax train"),
+        directories.alone(tmp_path, ".train.lock", "flan-jax train"),
     ):
         pass
     # another purpose, at the same time
-    with setup.alone(tmp_path, ".eval.run.tuned.4.lock", "flan-jax eval"):
+    with directories.alone(tmp_path, ".eval.run.tuned.4.lock", "flan-jax eval"):
         pass
     holder.kill()
     holder.wait()
-    with setup.alone(tmp_path, ".train.lock", "flan-jax train"):
+    with directories.alone(tmp_path, ".train.lock", "flan-jax train"):
         assert f'"process": {os.getpid()}' in (tmp_path / ".train.lock").read_text()
 
 
@@ -73,7 +73,7 @@ def test_a_preparation_ended_by_a_signal_is_a_clear_error_message(
     program.write_text(f"#!/bin/sh\nkill -{int(number)} $$\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    assert setup._prepare([]) == status
+    assert preparation._prepare([]) == status
     assert (
         f"the preparation of the data was ended by signal {int(number)}" in capsys.readouterr().err
     )

@@ -1,0 +1,1 @@
+"""What the verbs and the library in Python do with a run: open, prepare, train, evaluate."""
