@@ -158,7 +158,7 @@ class _Builders:
         """The shards of the jobs: rendered here while that is quicker, then in processes."""
         start, jobs = time.perf_counter(), list(jobs)
         # What SeqIO has registered is in this process alone.
-        is_alone = self.workers == 1 or self.data.train.seqio_tasks
+        is_alone = self.workers == 1 or self.data.train.trained.seqio_tasks
         while jobs and self._pool is None:
             if not is_alone and time.perf_counter() - start >= _ALONE_SECONDS:
                 self._pool = self._start_pool()

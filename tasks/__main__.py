@@ -1,9 +1,11 @@
 """`flan-jax tasks`: shows the catalogue as text or, with --json, as JSON.
 
 `list` shows all datasets, `show` one of them, `render` its rows as instructions. `check` loads rows
-of every dataset and renders them in every template, options style and instruction mode. `split`
-shows which datasets train and which are held out, `overlap` which held-out rows occur in training
-rows. The package of this module fills the catalogue when it is imported.
+of every dataset and renders them in every template, options style and instruction mode; of a file
+of your own it shows form, counts and lengths. `render` and `check` take such a file, or a directory
+of them, in the place of a name. `split` shows which datasets train and which are held out,
+`overlap` which held-out rows occur in training rows. The package of this module fills the catalogue
+when it is imported.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import collections
 import dataclasses
 import itertools
 import json
+import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,13 +29,18 @@ from flan_jax.catalogue.splits import HELD_OUT_FORMS, Split, held_out_split
 from flan_jax.catalogue.template_words import wording, wording_summary
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
-from flan_jax.data import dataset_check
+from flan_jax.data import dataset_check, own_check
 from flan_jax.data.contamination.overlap import OverlapReport, held_out_overlap
 from flan_jax.data.exemplars import ExemplarPool
+from flan_jax.data.mixture_language import is_path
+from flan_jax.data.own_data import OwnData, open_own
 from flan_jax.data.rows import usable_rows
+from flan_jax.data.sources.base import Source
 from flan_jax.data.sources.kinds import KINDS, open_source
+from flan_jax.data.sources.own_files import paths_of
 from flan_jax.data.sources.slices import parse_spec
 from flan_jax.data.user_modules import import_module
+from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped, shown
 
@@ -70,10 +79,20 @@ def _parser() -> ArgumentParser:
     showing.add_argument("name")
     _add_render_flags(verb("render", _render, "rows of a dataset, written with its templates"))
     checking = verb("check", _check, "load rows of every dataset and render them in every way")
-    checking.add_argument("names", nargs="*", metavar="name", help="only these datasets")
+    checking.add_argument(
+        "names", nargs="*", metavar="name", help="only these datasets, or files of your own"
+    )
     _add_source_flags(checking)
     checking.add_argument(
-        "--num_rows", type=_count, default=100, help="at most this many rows a split (default 100)"
+        "--num_rows",
+        type=_count,
+        help="at most this many rows a split (default 100; of a file of your own all)",
+    )
+    checking.add_argument(
+        "--vocabulary",
+        default="bytes",
+        help="of the lengths of a file's rows: 'bytes' (default), a SentencePiece model or a "
+        "tokenizer.json",
     )
     _add_split_flags(verb("split", _split, "which datasets train, are dropped, are evaluated"))
     _add_overlap_flags(
@@ -83,7 +102,7 @@ def _parser() -> ArgumentParser:
 
 
 def _add_render_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name")
+    parser.add_argument("name", help="a dataset, or a file of your own")
     _add_source_flags(parser)
     parser.add_argument("--split", help="raw split of the source, e.g. train or validation[:10]")
     parser.add_argument("--num_rows", type=_count, default=1, help="how many rows (default 1)")
@@ -279,8 +298,7 @@ def _indented(title: str, inputs: str, targets: str) -> str:
 
 
 def _render(flags: argparse.Namespace) -> None:
-    dataset = CATALOGUE[flags.name]
-    source = open_source(flags.source, flags.data_dir)
+    dataset, source = _opened(flags)
     templates = _templates(dataset, flags.template, flags.instructions)
     first_split = next(iter(dataset.splits))
     why = source.available(dataset, first_split) if flags.source in ("tfds", "hf") else None
@@ -315,6 +333,23 @@ def _render(flags: argparse.Namespace) -> None:
     dropped = [f"{n} {shown(name.removeprefix('dropped: '))}" for name, n in counts.items()]
     if dropped:
         print(f"rows left out: {', '.join(dropped)}", file=sys.stderr)
+
+
+def _opened(flags: argparse.Namespace) -> tuple[Dataset, Source]:
+    """The dataset to render, and where its rows are."""
+    if not _is_own(flags.name):
+        return CATALOGUE[flags.name], open_source(flags.source, flags.data_dir)
+    (own,) = _own([flags.name])
+    return own.dataset, own.source
+
+
+def _is_own(name: str) -> bool:
+    return name not in CATALOGUE and (is_path(name) or os.path.exists(name))
+
+
+def _own(names: Sequence[str]) -> list[OwnData]:
+    paths: list[pathlib.Path] = [path for name in names for path in paths_of(name)]
+    return list(open_own(paths).values())
 
 
 def _rendered_json(index: int, template: Template, text: Rendered) -> str:
@@ -360,13 +395,41 @@ def _templates(dataset: Dataset, wanted: str, instructions: str) -> Sequence[Tem
 
 
 def _check(flags: argparse.Namespace) -> int:
+    own = _own([name for name in flags.names if _is_own(name)])
+    if not own:
+        return _check_datasets(flags)
+    if not all(map(_is_own, flags.names)):
+        raise UserError("give either datasets or files, since the reports on them differ.")
+    vocabulary = load_vocabulary(flags.vocabulary)
+    reports = {each: own_check.check_own(each, vocabulary, flags.num_rows) for each in own}
+    if flags.json:
+        records = [_own_record(each, splits) for each, splits in reports.items()]
+        print(json.dumps(records, indent=1, ensure_ascii=False))
+    else:
+        for each, splits in reports.items():
+            print(escaped(own_check.report_text(each, splits)))
+        print(f"lengths in tokens of {flags.vocabulary}, ends included")
+    return 0 if all(splits["train"].used for splits in reports.values()) else 1
+
+
+def _own_record(own: OwnData, splits: dict[str, own_check.SplitReport]) -> dict[str, Any]:
+    return {
+        "name": own.dataset.name,
+        "form": own.form.name,
+        "unread": own.unread,
+        "splits": {name: dataclasses.asdict(split) for name, split in splits.items()},
+    }
+
+
+def _check_datasets(flags: argparse.Namespace) -> int:
+    num_rows = 100 if flags.num_rows is None else flags.num_rows
     source = open_source(flags.source, flags.data_dir)
     datasets = [CATALOGUE[name] for name in flags.names] or list(CATALOGUE)
     reports = []
     if not flags.json:
         print(dataset_check.HEADER)
     for dataset in datasets:
-        reports.append(dataset_check.check_dataset(source, dataset, flags.num_rows))
+        reports.append(dataset_check.check_dataset(source, dataset, num_rows))
         if not flags.json:
             print(escaped(dataset_check.table_row(reports[-1])), flush=True)
     if flags.json:

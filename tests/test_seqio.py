@@ -112,7 +112,7 @@ def test_our_own_names_train_as_the_datasets_they_stand_for():
             mixture_or_task_name="flan_copa", held_out="none", templates=1, decontaminate=True
         )
     )
-    assert data.train.datasets() == ["copa"] and not data.train.seqio_tasks
+    assert data.train.datasets() == ["copa"] and not data.train.trained.seqio_tasks
     assert data.train.shard_key("copa", 0) == open_data(
         dataclasses.replace(data.config, mixture_or_task_name="copa")
     ).train.shard_key("copa", 0)

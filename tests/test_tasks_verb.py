@@ -418,3 +418,36 @@ def test_list_is_quick_and_imports_no_engine():
     # CPU seconds, which other programs do not lengthen: 0.5 of them; importing jax or seqio takes
     # far longer.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+def test_a_file_of_ones_own_is_checked_and_rendered(tasks, tmp_path):
+    path = tmp_path / "my.jsonl"
+    rows = [{"question": f"What is {i}?", "answer": "n" * i, "id": i} for i in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "nope\n")
+    status, out, _ = tasks("check", str(path))
+    assert status == 0
+    assert "my.jsonl: question/answer (+ context); rows: train 31" in out
+    assert "fields not read: id" in out
+    assert "left out: 1, empty answer (the first: train/0, counted from 0)" in out
+    status, out, _ = tasks("check", str(path), "--json")
+    (record,) = json.loads(out)
+    splits = record["splits"]
+    used = sorted(range(1, 30))
+    assert status == 0 and sum(split["used"] for split in splits.values()) == len(used)
+    longest = max(split["targets"]["longest"] for split in splits.values())
+    assert longest == 30  # 29 bytes and the end
+    status, out, err = tasks("render", str(path), "--num_rows=2", "--json")
+    assert status == 0 and "1 empty answer" in err
+    assert [(row["row"], row["inputs"], row["targets"]) for row in lines(out)] == [
+        (1, "What is 1?", "n"),
+        (2, "What is 2?", "nn"),
+    ]
+    path.write_text('{"question": "a"}\n{"answer": "b"}\n')
+    assert tasks("check", str(path))[0] == 1  # no row can train
+    for argv, says in (
+        (("check", "rte", str(path)), "give either datasets or files"),
+        (("check", str(tmp_path / "mu.jsonl")), "did you mean my.jsonl"),
+        (("render", str(path), "--split=test"), "has no split 'test'; it has train"),
+    ):
+        status, _, err = tasks(*argv)
+        assert status == 2 and says in err

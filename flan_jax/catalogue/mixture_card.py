@@ -14,7 +14,8 @@ class CardRow:
       templates: number of templates that train.
       cap: at most this many rows are used; None without a limit.
       rows: number of rows after drops.
-      rate: draws in proportion to the other datasets' rates: rows, at most 3,000.
+      rate: draws in proportion to the other datasets' rates: rows, at most 3,000 unless
+        MIXTURE_OR_TASK_NAME has another cap, or a share.
       share: fraction of all draws.
     """
 
@@ -23,7 +24,7 @@ class CardRow:
     templates: int
     cap: int | None
     rows: int
-    rate: int
+    rate: float
     share: float
 
 
@@ -34,13 +35,13 @@ def format_card(card: list[CardRow]) -> str:
     ]
     lines += [_line(row) for row in card]
     rows, rates = sum(row.rows for row in card), sum(row.rate for row in card)
-    lines.append(f"{len(card)} datasets, {rows:,} rows, sum of rates {rates:,}")
+    lines.append(f"{len(card)} datasets, {rows:,} rows, sum of rates {rates:,.0f}")
     return "\n".join(lines)
 
 
 def _line(row: CardRow) -> str:
     cap = f"{row.cap:,}" if row.cap else "-"
     return (
-        f"{row.dataset:<36}{row.cluster:<40}{row.rows:>8,}{cap:>8}{row.rate:>7,}"
+        f"{row.dataset:<36}{row.cluster:<40}{row.rows:>8,}{cap:>8}{row.rate:>7,.0f}"
         f"{row.share:>8.2%}{row.templates:>11}"
     )

@@ -45,7 +45,7 @@ class Template:
       inputs: text with `{field}` placeholders; `{options}` stands on a line of its own.
       targets: the same for what the model answers.
       kind: 'forward' (answers the dataset's task) or 'inverted' (the other way around: produces
-        one of its inputs).
+        one of its inputs); 'text' for files of texts without inputs, which train whole.
     """
 
     id: str

@@ -207,4 +207,6 @@ def config_text() -> str:
         value = gin_registry.bound_value(*place)
         if declared.setting.is_path(value):
             gin.bind_parameter(place, run_directory.absolute(value))
+        elif declared.setting.paths_in is not None and isinstance(value, str):
+            gin.bind_parameter(place, declared.setting.paths_in(value, run_directory.absolute))
     return gin.config_str(max_line_length=116)

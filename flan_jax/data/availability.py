@@ -20,7 +20,7 @@ class Availability:
       config: the data of the run.
       source: where rows are read.
       train_names: what trains if it is available.
-      seqio_tasks: those of `train_names` whose rows SeqIO reads; they count as available.
+      others: those of `train_names` that are not of the catalogue; they count as available.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class Availability:
         config: DataConfig,
         source: Source,
         train_names: Collection[str],
-        seqio_tasks: Collection[str],
+        others: Collection[str],
     ):
         self.left_out: dict[str, str] = {}
         self._config, self._source = config, source
-        self._train_names, self._seqio_tasks = train_names, seqio_tasks
+        self._train_names, self._others = train_names, others
 
     def available(self, names: Iterable[str], split: str) -> list[str]:
         """Returns those of `names` that have rows of the split; `left_out` gets the others.
@@ -46,7 +46,7 @@ class Availability:
 
     def _reason(self, name: str, split: str) -> str | None:
         """Why a name has no rows of the split; None if it has some."""
-        if name in self._seqio_tasks:
+        if name in self._others:
             return None
         dataset = CATALOGUE[name]
         if split == "train":

@@ -92,6 +92,12 @@ class TokenCache:
         self._pools: dict[tuple[str, bool], ExemplarPool] = {}
         self._code = digest([rendering_source(), _FORMAT])
 
+    def beside(self, source: Source, rendering: Rendering) -> TokenCache:
+        """Returns a cache of other rows, or of another rendering, in the same files."""
+        cache = TokenCache(self.directory, source, self.vocabulary, rendering)
+        cache.packs, cache.held_out_filter = self.packs, self.held_out_filter
+        return cache
+
     def keep(self, shard: Shard) -> str:
         """Writes a shard; returns its key."""
         with PackWriter(self.packs.directory) as writer:
@@ -146,9 +152,9 @@ class TokenCache:
         for name, row in self._train_rows(dataset, split, counts):
             chosen = choose_template(dataset, name, self.rendering.seed, epoch)
             for template in dataset.templates if has_all_templates else (chosen,):
-                example = encoder.encode(dataset, template, row, name)
-                inputs.append(example.inputs.astype(compact))
-                targets.append(example.targets.astype(compact))
+                for example in encoder.examples(dataset, template, row, name):
+                    inputs.append(example.inputs.astype(compact))
+                    targets.append(example.targets.astype(compact))
             labels.append(row.get("label"))
             positions.append(int(name.rsplit("/", 1)[1]))
         count_one_class(dataset, labels, counts)
@@ -161,7 +167,7 @@ class TokenCache:
                 split,
             )
         counts.update(encoder.counts)
-        counts["rows"] = len(positions)
+        counts["rows"] = len(positions) if has_all_templates else len(inputs)
         meta = {"dataset": dataset.name, "code": self.code_digest(dataset)}
         shard = train_shard(key, inputs, targets, counts, meta)
         if has_all_templates:

@@ -18,6 +18,7 @@ from flan_jax.config.checks import (
     setting_name,
 )
 from flan_jax.config.settings import setting
+from flan_jax.data.mixture_language import with_paths
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
 from flan_jax.peft.config import PeftConfig
@@ -78,7 +79,9 @@ class DataConfig:
     mixture_or_task_name: str | None = setting(
         "MIXTURE_OR_TASK_NAME",
         None,
-        "one dataset, or a SeqIO task or mixture, instead of the held-out mixture",
+        "what trains instead of the held-out mixture ('flan'): datasets, files, SeqIO tasks, such "
+        "as 'flan+my.jsonl:3000'",
+        paths_in=with_paths,
     )
     mixture_or_task_module: str | None = setting(
         "MIXTURE_OR_TASK_MODULE",

@@ -140,6 +140,24 @@ class Encoder:
             options = [self._target(option) for option in text.options]
         return Encoded(np.asarray(ids, np.int32), self._target(text.targets), options, text)
 
+    def examples(
+        self, dataset: Dataset, template: Template, row: dict[str, Any], row_id: str
+    ) -> list[Encoded]:
+        """Returns the training examples of a row in one template: one, or the parts of a text.
+
+        A text without an input (a template of kind 'text') is trained whole, in as many examples
+        as it takes; the last one ends in EOS. See `encode` for the arguments.
+        """
+        if template.kind != "text":
+            return [self.encode(dataset, template, row, row_id)]
+        text, length = row["answer"], self.rendering.target_length
+        # an encoder reads at least the end of an empty input
+        inputs = np.asarray(self.vocabulary.encode_input(""), np.int32)
+        inputs = inputs[: self.rendering.input_length]
+        ids = np.asarray([*self.vocabulary.encode(text), self.vocabulary.eos_id], np.int32)
+        parts = np.split(ids, range(length, len(ids), length))
+        return [Encoded(inputs, part, None, Rendered("", text, None, text, None)) for part in parts]
+
     def _render(
         self,
         dataset: Dataset,

@@ -232,9 +232,7 @@ class EvalData:
         if instructions not in self._caches:
             first = self._caches[self._config.instructions]
             rendering = dataclasses.replace(first.rendering, instructions=instructions)
-            cache = TokenCache(first.directory, first.source, first.vocabulary, rendering)
-            cache.packs = first.packs
-            self._caches[instructions] = cache
+            self._caches[instructions] = first.beside(first.source, rendering)
         return self._caches[instructions]
 
 

@@ -168,13 +168,14 @@ def open_data(config: DataConfig, embedding_rows: int | None = None) -> RunData:
         config.train_datasets,
         config.commercial_only,
     )
-    names, seqio_tasks = resolve_train_names(config, split, cache)
-    availability = Availability(config, source, names, seqio_tasks)
+    trained = resolve_train_names(config, split, cache)
+    others = {*trained.seqio_tasks, *trained.own}
+    availability = Availability(config, source, trained.names, others)
     evaluated = EvalData(config, cache, split, availability)
     if config.decontaminate:
         datasets = [CATALOGUE[name] for name in evaluated.datasets()]
         cache.held_out_filter = HeldOutFilter(datasets, source, config.eval_split)
-    trained = TrainData(config, cache, layout, names, seqio_tasks, availability)
+    train = TrainData(config, cache, layout, trained, availability)
     return RunData(
         config,
         vocabulary,
@@ -182,7 +183,7 @@ def open_data(config: DataConfig, embedding_rows: int | None = None) -> RunData:
         source,
         split,
         cache,
-        trained,
+        train,
         evaluated,
         availability.left_out,
     )

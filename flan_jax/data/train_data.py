@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flan_jax.catalogue.mixture_card import CardRow
-from flan_jax.catalogue.records import RATE_CAP, Dataset
+from flan_jax.catalogue.records import Dataset
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.data import packing
 from flan_jax.data.availability import Availability
@@ -21,12 +20,10 @@ from flan_jax.data.layout import Layout
 from flan_jax.data.packing import Member, MissingEpochs, Plan, Planner, plan_once
 from flan_jax.data.packs import Shard
 from flan_jax.data.shards import TrainShard, losses
-from flan_jax.data.train_names import dataset_of, in_catalogue
+from flan_jax.data.train_names import TrainNames, dataset_of, in_catalogue
+from flan_jax.data.train_parts import DatasetPart, TrainPart
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import digest
-
-if TYPE_CHECKING:
-    from flan_jax.data.seqio.shards import SeqioShards
 
 
 class TrainData:
@@ -36,14 +33,13 @@ class TrainData:
     datasets whose loss chooses the best checkpoint.
 
     Attributes:
-      seqio_tasks: what trains and is read through SeqIO, by name.
+      trained: what MIXTURE_OR_TASK_NAME names.
 
     Args:
       config: the data of the run.
       cache: where the tokens of this run's rendering are.
       layout: how examples lie in a row.
-      names: what trains if it is available; see `train_names.resolve_train_names`.
-      seqio_tasks: those of `names` whose rows SeqIO reads.
+      trained: what trains if it is available; see `train_names.resolve_train_names`.
       availability: of the run.
     """
 
@@ -52,14 +48,13 @@ class TrainData:
         config: DataConfig,
         cache: TokenCache,
         layout: Layout,
-        names: list[str],
-        seqio_tasks: dict[str, SeqioShards],
+        trained: TrainNames,
         availability: Availability,
     ):
-        self.seqio_tasks = seqio_tasks
+        self.trained = trained
         self._config, self._cache, self._layout = config, cache, layout
-        self._names, self._availability = names, availability
-        self._datasets: dict[str, Dataset] = {}
+        self._names, self._availability = trained.names, availability
+        self._parts: dict[str, TrainPart] = dict(trained.seqio_tasks)
         self._members: dict[str, list[Member]] = {}
         self._plans: dict[str, Plan] = {}
         self._planner: Planner | None = None
@@ -71,8 +66,12 @@ class TrainData:
         return in_catalogue(self._names)
 
     def unchecked(self) -> list[str]:
-        """Returns the SeqIO tasks of users: whether they overlap with held-out data is unknown."""
-        return [name for name in self.seqio_tasks if dataset_of(name) is None]
+        """Returns what is not compared with the held-out rows: it may share text with them.
+
+        These are the SeqIO tasks of users; and their files, unless DECONTAMINATE is True.
+        """
+        tasks = [name for name in self.trained.seqio_tasks if dataset_of(name) is None]
+        return tasks if self._config.decontaminate else [*tasks, *self.trained.own]
 
     def datasets(self, split: str = "train") -> list[str]:
         """Returns the names of what trains and is available; the rest is noted in `left_out`.
@@ -92,40 +91,47 @@ class TrainData:
             )
         if split == "train":
             return names
-        source = self._cache.source
+        parts = {name: self._part(name) for name in names}
         return [
             name
-            for name in names
-            if name in CATALOGUE and source.available(CATALOGUE[name], split) is None
+            for name, part in parts.items()
+            if isinstance(part, DatasetPart) and part.has(split)
         ]
 
     def dataset(self, name: str) -> Dataset:
-        """Returns a dataset of the catalogue with the templates that it trains with (TEMPLATES)."""
-        if name not in self._datasets:
-            dataset = CATALOGUE[name]
-            templates = dataset.first_templates(self._config.templates)
-            self._datasets[name] = dataclasses.replace(dataset, templates=templates)
-        return self._datasets[name]
+        """Returns a dataset with the templates that it trains with (TEMPLATES), or a file."""
+        return self._part(name).dataset
+
+    def _part(self, name: str) -> TrainPart:
+        if name not in self._parts:
+            self._parts[name] = self._own_part(name) or self._catalogue_part(name)
+        return self._parts[name]
+
+    def _own_part(self, name: str) -> DatasetPart | None:
+        own = self.trained.own.get(name)
+        if own is None:
+            return None
+        rendering = own.rendering(self._cache.rendering, self._config.architecture)
+        return DatasetPart(own.dataset, self._cache.beside(own.source, rendering))
+
+    def _catalogue_part(self, name: str) -> DatasetPart:
+        dataset = CATALOGUE[name]
+        templates = dataset.first_templates(self._config.templates)
+        return DatasetPart(dataclasses.replace(dataset, templates=templates), self._cache)
 
     # Shards.
 
     def shard_key(self, name: str, epoch: int, split: str = "train") -> str:
         """Returns the key of the shard of (dataset, epoch), which stands for its contents."""
-        if name in self.seqio_tasks:
-            return self.seqio_tasks[name].key(epoch)
-        return self._cache.train_key(self.dataset(name), epoch, split)
+        return self._part(name).key(epoch, split)
 
     def open_shard(self, name: str, epoch: int, split: str = "train") -> TrainShard | None:
         """Returns the examples of (dataset, epoch); None if they are not in the cache."""
-        if name in self.seqio_tasks:
-            return self.seqio_tasks[name].open(epoch)
-        return self._cache.open_train(self.dataset(name), epoch, split)
+        return self._part(name).open(epoch, split)
 
     def render_shard(self, name: str, epoch: int, split: str = "train") -> Shard:
         """Renders the shard of (dataset, epoch)."""
-        if name in self.seqio_tasks:
-            return self.seqio_tasks[name].render(epoch)
-        return self._cache.render_train(self.dataset(name), epoch, split)
+        return self._part(name).render(epoch, split)
 
     def build_shard(self, name: str, epoch: int, split: str = "train") -> str:
         """Puts the shard of (dataset, epoch) into the cache if it is not there; returns its key."""
@@ -175,30 +181,28 @@ class TrainData:
         missing = self.missing(split)
         if missing:
             raise MissingEpochs(set(missing))
-        left_out, members = self._availability.left_out, []
+        left_out, usable = self._availability.left_out, {}
         for name in self.datasets(split):
             counts = self.counts(name, split)
             rows = counts["rows"]
             if rows:
-                members.append(Member(name, rows, self._rate(name, rows)))
+                usable[name] = rows
             elif split == "train":
                 why = ", ".join(f"{n:,} {text}" for text, n in losses(counts).items())
                 left_out[name] = f"no row of {counts['rows read']:,} is usable{why and ': '}{why}"
-        if split == "train" and not members:
+        if split == "train" and not usable:
             first = self.datasets(split)[0]
             raise UserError(
                 f"there is no row to train on (the first dataset: {first}, {left_out[first]})."
             )
-        self._members[split] = members
-        return members
-
-    def _rate(self, name: str, rows: int) -> float:
-        """The unnormalized rate of a member: that of its SeqIO mixture, else its rows, capped."""
-        rate = getattr(self.seqio_tasks.get(name), "rate", None)
-        return min(rows, RATE_CAP) if rate is None else rate
+        own = {name: self._part(name).rate for name in usable}
+        own = {name: rate for name, rate in own.items() if rate is not None}
+        rates = self.trained.rates.of(usable, own)
+        self._members[split] = [Member(name, rows, rates[name]) for name, rows in usable.items()]
+        return self._members[split]
 
     def card(self, members: list[Member]) -> list[CardRow]:
-        """Returns the mixture card: rates r_m = min(rows e_m, 3,000), shares r_m / sum r."""
+        """Returns the mixture card: rates r_m (`Rates`), shares r_m / sum r."""
         total = sum(m.rate for m in members)
         return [
             CardRow(m.name, *self._described(m.name), m.rows, m.rate, m.rate / total)
@@ -206,7 +210,9 @@ class TrainData:
         ]
 
     def _described(self, name: str) -> tuple[str, int, int | None]:
-        """Cluster, number of templates and cap of what trains; a user's SeqIO task has none."""
+        """Cluster, number of templates and cap of what trains; what is a user's has no cap."""
+        if name in self.trained.own:
+            return self.dataset(name).cluster, 0, None
         if name in CATALOGUE:
             dataset = self.dataset(name)
             return dataset.cluster, len(dataset.templates), dataset.train_cap

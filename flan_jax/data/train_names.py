@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from flan_jax.catalogue.clusters import CLUSTERS
 from flan_jax.catalogue.records import in_words
@@ -12,7 +14,11 @@ from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.catalogue.splits import Split, held_out_split
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
+from flan_jax.data.mixture_language import FLAN, HUB, Part, is_path, parse
+from flan_jax.data.own_data import OwnData, open_own
 from flan_jax.data.seqio.recipes import mixture_recipes, task_recipes
+from flan_jax.data.sources.own_files import paths_of
+from flan_jax.data.train_parts import Rates
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest, shown
 
@@ -20,10 +26,25 @@ if TYPE_CHECKING:
     from flan_jax.data.seqio.shards import SeqioShards
 
 
-def resolve_train_names(
-    config: DataConfig, split: Split, cache: TokenCache
-) -> tuple[list[str], dict[str, SeqioShards]]:
-    """Returns the names of what trains, available or not, and the SeqIO tasks among them.
+@dataclasses.dataclass(frozen=True)
+class TrainNames:
+    """What trains under the settings, available or not.
+
+    Attributes:
+      names: of all of it, each once.
+      seqio_tasks: those of `names` whose rows SeqIO reads.
+      own: those of `names` that are files of the user.
+      rates: how often each is drawn.
+    """
+
+    names: list[str]
+    seqio_tasks: dict[str, SeqioShards] = dataclasses.field(default_factory=dict)
+    own: dict[str, OwnData] = dataclasses.field(default_factory=dict)
+    rates: Rates = Rates()
+
+
+def resolve_train_names(config: DataConfig, split: Split, cache: TokenCache) -> TrainNames:
+    """Returns what trains.
 
     Args:
       config: the data of a run.
@@ -31,24 +52,93 @@ def resolve_train_names(
       cache: what SeqIO tasks are encoded with and kept in.
 
     Raises:
-      UserError: if MIXTURE_OR_TASK_NAME is unknown, held out, not licensed for COMMERCIAL_ONLY, or
-        a SeqIO task that other settings cannot apply to.
+      UserError: if MIXTURE_OR_TASK_NAME cannot be read, or a part of it is unknown, held out, not
+        licensed for COMMERCIAL_ONLY, or a SeqIO task that other settings cannot apply to.
     """
-    name = config.mixture_or_task_name
-    if name is None:
-        return split.train, {}
-    names = _catalogue_names(name, config)
-    seqio_tasks: dict[str, SeqioShards] = {}
-    if names is None:
-        _check_may_be_registered(name, config.mixture_or_task_module)
-        from flan_jax.data.seqio import shards as seqio_shards  # imports TensorFlow
-
-        seqio_tasks = seqio_shards.resolve(name, cache)
-        names = list(seqio_tasks)
-        _check_settings_apply(names[0], config)
+    if config.mixture_or_task_name is None:
+        return TrainNames(split.train)
+    parts = parse(config.mixture_or_task_name)
+    own = _own(parts, config)
+    names_of, seqio_tasks = [], {}
+    for part in parts:
+        names_of.append([])
+        for name in part.names:
+            tasks = {}
+            names = own.names[name] if name in own.names else _catalogue_names(name, config, split)
+            if names is None:
+                tasks = _seqio_tasks(name, config, cache)
+                names = list(tasks)
+                _check_cap(name, part, tasks)
+            names_of[-1] += names
+            seqio_tasks |= tasks
+    names = [name for names in names_of for name in names]
+    _check_once(names)
+    _check_settings_apply(names, seqio_tasks, config)
     _check_licenses(names, config.commercial_only)
     split.check(CATALOGUE, in_catalogue(names))
-    return names, seqio_tasks
+    return TrainNames(names, seqio_tasks, own.data, _rates(parts, names_of))
+
+
+class _Own(NamedTuple):
+    """The files of the user: by their name in the mixture, and those names by that of the part."""
+
+    data: dict[str, OwnData]
+    names: dict[str, list[str]]
+
+
+def _own(parts: Iterable[Part], config: DataConfig) -> _Own:
+    """Opens the files that the parts name."""
+    paths = {
+        name: paths_of(name)
+        for part in parts
+        for name in part.names
+        if _is_own(name, config.mixture_or_task_module)
+    }
+    data = open_own([path for matches in paths.values() for path in matches])
+    names = iter(data)
+    return _Own(data, {name: [next(names) for _ in matches] for name, matches in paths.items()})
+
+
+def _is_own(name: str, user_module: str | None) -> bool:
+    """Whether a part is a file or a directory: by how it is written, or because it is there."""
+    if is_path(name):
+        return True
+    is_known = name == FLAN or name in CATALOGUE or name.startswith(HUB)
+    may_be_task = user_module is not None or "seqio" in sys.modules
+    return not is_known and not may_be_task and os.path.exists(name)
+
+
+def _rates(parts: Iterable[Part], names_of: Iterable[list[str]]) -> Rates:
+    caps, shares = {}, []
+    for part, names in zip(parts, names_of):
+        if part.cap is not None:
+            caps |= dict.fromkeys(names, part.cap)
+        if part.share is not None:
+            shares.append((frozenset(names), part.share))
+    return Rates(caps, tuple(shares))
+
+
+def _seqio_tasks(name: str, config: DataConfig, cache: TokenCache) -> dict[str, SeqioShards]:
+    _check_may_be_registered(name, config.mixture_or_task_module)
+    from flan_jax.data.seqio import shards as seqio_shards  # imports TensorFlow
+
+    return seqio_shards.resolve(name, cache)
+
+
+def _check_cap(name: str, part: Part, tasks: Mapping[str, SeqioShards]) -> None:
+    if part.cap is not None and any(task.rate is not None for task in tasks.values()):
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME: the SeqIO mixture {name!r} has rates of its own, which the cap "
+            f":{part.cap} would replace; give it a share, such as {name}:50%, or leave it out."
+        )
+
+
+def _check_once(names: list[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME: {shown(twice)} is in two of its parts; leave it out of one."
+        )
 
 
 def in_catalogue(names: Iterable[str]) -> list[str]:
@@ -71,8 +161,10 @@ def dataset_of(name: str) -> str | None:
     return task.dataset if task is not None else None
 
 
-def _catalogue_names(name: str, config: DataConfig) -> list[str] | None:
+def _catalogue_names(name: str, config: DataConfig, split: Split) -> list[str] | None:
     """The datasets that train under a name of the catalogue or its SeqIO tasks; else None."""
+    if name == FLAN:
+        return split.train
     if name in CATALOGUE:
         return [name]
     task, mixture = task_recipes().get(name), mixture_recipes().get(name)
@@ -95,32 +187,53 @@ def _check_may_be_registered(name: str, user_module: str | None) -> None:
             f"MIXTURE_OR_TASK_NAME is one dataset, SeqIO task or mixture, and {name!r} is a "
             "cluster; `flan-jax tasks list` shows its datasets."
         )
+    if name.startswith(HUB):
+        raise UserError(_fetch(name.removeprefix(HUB)))
     registered = [*task_recipes(), *mixture_recipes()]
     if name in registered or user_module is not None or "seqio" in sys.modules:
         return
-    near = nearest(name, [*(dataset.name for dataset in CATALOGUE), *registered])
+    near = nearest(name, [FLAN, *(dataset.name for dataset in CATALOGUE), *registered])
     hint = did_you_mean(
         near, "; a task of your own needs MIXTURE_OR_TASK_MODULE, the module that registers it."
     )
     raise UserError(
         f"MIXTURE_OR_TASK_NAME {shown(repr(name))} is not a dataset of the catalogue "
-        f"(`flan-jax tasks list`), nor a registered SeqIO task or mixture{hint}"
+        "(`flan-jax tasks list`), a file, a directory, nor a registered SeqIO task or "
+        f"mixture{hint}"
     )
 
 
-def _check_settings_apply(task: str, config: DataConfig) -> None:
-    """Raises a UserError if a setting is given that cannot change the rows of a SeqIO task."""
+def _fetch(repository: str) -> str:
+    """Returns how to fetch a dataset of the hub by hand."""
+    folder = repository.rpartition("/")[2]
+    return (
+        f"MIXTURE_OR_TASK_NAME: {HUB}{shown(repository)} is not fetched by name yet; run `hf "
+        f"download {shown(repository)} --repo-type=dataset --local-dir={shown(folder)}`, and name "
+        f"the directory in it that has the files, such as {shown(folder)}/data."
+    )
+
+
+def _check_settings_apply(
+    names: list[str], seqio_tasks: Mapping[str, SeqioShards], config: DataConfig
+) -> None:
+    """Raises a UserError if a setting is given that cannot change the rows of what trains."""
     settings = {
         "DECONTAMINATE": config.decontaminate,
         "TEMPLATES": config.templates,
         "COMMERCIAL_ONLY": config.commercial_only,
     }
+    if any(name in CATALOGUE for name in names):
+        settings = {"DECONTAMINATE": config.decontaminate}
     for setting, value in settings.items():
-        if value:
+        if value and seqio_tasks:
             raise UserError(
-                f"{setting} has no effect on SeqIO task {task!r}, whose own code makes its "
-                f"rows; leave {setting} out, or train on datasets of the catalogue."
+                f"{setting} has no effect on SeqIO task {next(iter(seqio_tasks))!r}, whose own "
+                f"code makes its rows; leave {setting} out, or train on datasets of the catalogue."
             )
+    if config.templates and not any(name in CATALOGUE for name in names):
+        raise UserError(
+            "TEMPLATES has no effect on files, whose rows are written as they are; leave it out."
+        )
 
 
 def _check_licenses(names: Iterable[str], commercial_only: bool) -> None:

@@ -20,13 +20,14 @@ _log = logging.getLogger(__name__)
 
 def log_sides(data: RunData) -> None:
     """Logs what trains (the mixture card), what is held out, dropped with it, and left out."""
-    _log.info("rows: %s", data.source.description)
+    if data.train.candidates() or data.eval.names:
+        _log.info("rows: %s", data.source.description)
+    for name, own in data.train.trained.own.items():
+        _log.info("%s: %s", name, own.described())
     _log_held_out(data)
     members = data.train.members()
     log_left_out(data)
-    unchecked = data.train.unchecked()
-    if data.split.eval and unchecked:
-        _log.info("not checked for overlap with held-out data: SeqIO task %s", ", ".join(unchecked))
+    _log_unchecked(data)
     for line in format_card(data.train.card(members)).splitlines():
         _log.info("%s", line)
     validated = {member.name for member in data.train.members("validation")}
@@ -34,6 +35,23 @@ def log_sides(data: RunData) -> None:
     if without:
         _log.info("without validation rows: %s", ", ".join(without))
     _log.info("packing fills %s", data.train.plan().filled_text())
+
+
+def _log_unchecked(data: RunData) -> None:
+    """Logs what trains and is not compared with the rows that are evaluated."""
+    unchecked = data.train.unchecked()
+    files = [name for name in unchecked if name in data.train.trained.own]
+    tasks = [name for name in unchecked if name not in files]
+    if data.eval.names and tasks:
+        _log.info("not checked for overlap with held-out data: SeqIO task %s", ", ".join(tasks))
+    if data.eval.names and files:
+        _log.info(
+            "not checked for overlap with held-out data: %s (DECONTAMINATE=True leaves out rows "
+            "that share words with it)",
+            ", ".join(files),
+        )
+    if data.config.commercial_only and data.train.trained.own:
+        _log.info("no license is known of %s", ", ".join(data.train.trained.own))
 
 
 def _log_held_out(data: RunData) -> None:

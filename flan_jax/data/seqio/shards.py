@@ -45,8 +45,11 @@ class SeqioShards:
     cache: TokenCache
     rate: float | None
 
-    def key(self, epoch: int) -> str:
-        """Returns the key of the shard of an epoch: the task, its code, vocabulary and lengths."""
+    def key(self, epoch: int, split: str = "train") -> str:
+        """Returns the key of the shard of an epoch: the task, its code, vocabulary and lengths.
+
+        There is but one split, 'train'.
+        """
         rendering = self.cache.rendering
         key = digest(
             [
@@ -61,16 +64,17 @@ class SeqioShards:
         )
         return f"seqio.{self.task.name}/train-epoch={epoch}-{key[:16]}"
 
-    def open(self, epoch: int) -> TrainShard | None:
+    def open(self, epoch: int, split: str = "train") -> TrainShard | None:
         """Returns the examples of an epoch, memory-mapped; None if they are not in the cache."""
         shard = self.cache.packs.find(self.key(epoch))
         return None if shard is None else open_train_shard(shard)
 
-    def render(self, epoch: int) -> Shard:
+    def render(self, epoch: int, split: str = "train") -> Shard:
         """Runs the pipeline of the task over its train split; returns the shard of its tokens.
 
         Args:
           epoch: number of the epoch, from 0.
+          split: 'train'.
 
         Raises:
           UserError: if the number of examples is not that of the first epoch.

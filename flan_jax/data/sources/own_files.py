@@ -1,0 +1,211 @@
+"""The files of one part of MIXTURE_OR_TASK_NAME, as a source of rows.
+
+In a directory, files whose names have the word train, validation (valid, val, dev) or test are
+those splits, and others train. Without a validation file, the last 200 rows by hash of their
+position are for validation, and no more than a tenth of the rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flan_jax.catalogue.records import Dataset
+from flan_jax.data.sources import file_rows
+from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
+from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest, shown
+from flan_jax.storage.files import readable
+from flan_jax.storage.hashing import digest, file_digest
+
+# Rows for validation where no file has them: so many, and one of so many.
+VALIDATION_ROWS, VALIDATION_PART = 200, 10
+
+_WORDS = {
+    "train": "train",
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    "test": "test",
+}
+_WORD = re.compile("[a-z]+")
+
+
+class OwnFiles:
+    """The rows of a file or a directory; a source of one dataset.
+
+    Attributes:
+      path: of the file or directory.
+      files: raw split -> its files.
+
+    Args:
+      path: of an existing file or directory.
+
+    Raises:
+      UserError: if it has no file of a known kind, or none to train on.
+    """
+
+    kind = "files"
+    data_dir = None
+
+    def __init__(self, path: pathlib.Path):
+        self.path, self.directory = path, path.parent
+        self.files = _files_by_split(path)
+        self._digests: dict[pathlib.Path, str] = {}
+        self._counts: dict[pathlib.Path, int] = {}
+
+    @property
+    def description(self) -> str:
+        """Returns which rows the source has, in words."""
+        return str(self.path)
+
+    @functools.cached_property
+    def counts(self) -> dict[str, int]:
+        """Returns the number of rows of each raw split, damaged ones included."""
+        return {split: sum(map(self._count, files)) for split, files in self.files.items()}
+
+    @functools.cached_property
+    def splits(self) -> dict[str, str]:
+        """Returns the slices of `Dataset.splits`."""
+        splits = {split: split for split in self.files}
+        if "validation" not in splits:
+            held = min(VALIDATION_ROWS, self.counts["train"] // VALIDATION_PART)
+            if held:
+                splits |= {"train": f"train[:-{held}]", "validation": f"train[-{held}:]"}
+        return splits
+
+    def spec(self, dataset: Dataset, split: str) -> str | None:
+        """Returns the slice of a raw split that is our split; None if there is none."""
+        return dataset.splits.get(split)
+
+    def available(self, dataset: Dataset, split: str = "train") -> str | None:
+        """Returns None if our split has rows here, else the reason why not."""
+        spec = self.spec(dataset, split)
+        if spec is None:
+            return f"has no {split} rows"
+        return None if self.counts[parse_spec(spec)[0]] else f"{self.path} has no rows"
+
+    def rows(self, dataset: Dataset, spec: str) -> Iterator[tuple[int, file_rows.Row]]:
+        """Yields (position in the raw split, record) for each row of a slice."""
+        split = parse_spec(spec)[0]
+        if split not in self.files:
+            raise UserError(f"{self.path} has no split {split!r}; it has {', '.join(self.files)}.")
+        for positions in reading_order(dataset, spec, self.counts[split]):
+            yield from in_order(positions, functools.partial(self._rows_at, split))
+
+    def first_records(self, count: int) -> list[Mapping[str, Any]]:
+        """Returns the first training records that are not damaged."""
+        rows = itertools.chain.from_iterable(map(file_rows.read_rows, self.files["train"]))
+        return list(itertools.islice((row for row in rows if isinstance(row, dict)), count))
+
+    def fingerprint(self, dataset: Dataset, spec: str) -> str:
+        """Returns a digest of the files of a slice, and of how they are read."""
+        files = self.files[parse_spec(spec)[0]]
+        for path in files:
+            if path not in self._digests:
+                with readable(path, "check its permissions"):
+                    self._digests[path] = file_digest(path)
+        named = [(path.name, self._digests[path]) for path in files]
+        return digest([named, inspect.getsource(file_rows)])
+
+    def downloadable(self, dataset: Dataset) -> bool:
+        """Returns False: these rows are on disk."""
+        return False
+
+    def download(self, dataset: Dataset) -> str | None:
+        """Returns None: there is nothing to download."""
+        return None
+
+    def manual_steps(self, dataset: Dataset) -> str | None:
+        """Returns None: the user brings these rows."""
+        return None
+
+    def _count(self, path: pathlib.Path) -> int:
+        if path not in self._counts:
+            self._counts[path] = file_rows.count_rows(path)
+        return self._counts[path]
+
+    def _rows_at(self, split: str, positions: np.ndarray) -> Iterator[tuple[int, file_rows.Row]]:
+        """(position, record) of ascending positions in the files of a raw split."""
+        begin = 0
+        for path in self.files[split]:
+            count = self._count(path)
+            within = positions[slice(*np.searchsorted(positions, [begin, begin + count]))]
+            wanted = iter((within - begin).tolist())
+            number = next(wanted, None)
+            for index, row in enumerate(file_rows.read_rows(path) if len(within) else ()):
+                if index == number:
+                    yield begin + index, row
+                    number = next(wanted, None)
+                    if number is None:
+                        break
+            begin += count
+
+
+def paths_of(name: str) -> list[pathlib.Path]:
+    """Returns the files and directories of a name: one, or those that a pattern with `*` matches.
+
+    Raises:
+      UserError: if there is none; it has the place where it was looked for.
+    """
+    path = pathlib.Path(name).expanduser()
+    if "*" not in name:
+        if not path.exists():
+            raise UserError(_not_found(name, path))
+        return [path]
+    absolute = path.absolute()
+    pattern = str(absolute.relative_to(absolute.anchor))
+    matches = sorted(pathlib.Path(absolute.anchor).glob(pattern))
+    paths = [match for match in matches if match.is_dir() or file_rows.kind_of(match)]
+    if not paths:
+        raise UserError(
+            f"nothing matches {shown(repr(name))} (looked for {absolute}); "
+            f"it takes files of the kinds {file_rows.KINDS_IN_WORDS}, and directories of them."
+        )
+    return paths
+
+
+def _not_found(name: str, path: pathlib.Path) -> str:
+    folder = path.absolute().parent
+    others = [other.name for other in folder.iterdir()] if folder.is_dir() else []
+    where = f"looked for {path.absolute()}"
+    if not folder.is_dir():
+        where += f", and there is no directory {folder}"
+    hint = did_you_mean(nearest(path.name, others), "; give the path from where you run this.")
+    return f"no file {shown(repr(name))} ({where}){hint}"
+
+
+def _files_by_split(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    if not path.is_dir():
+        if file_rows.kind_of(path) is None:
+            raise UserError(
+                f"{shown(path)} is not a file of a known kind; the kinds are "
+                f"{file_rows.KINDS_IN_WORDS}."
+            )
+        return {"train": [path]}
+    files = sorted(
+        file
+        for file in path.iterdir()
+        if file.is_file() and file_rows.kind_of(file) and not file.name.startswith(".")
+    )
+    splits: dict[str, list[pathlib.Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of(file), []).append(file)
+    if "train" not in splits:
+        found = ", ".join(file.name for file in files[:5]) or "no file of a known kind"
+        raise UserError(
+            f"{shown(path)} has nothing to train on: it has {found}; the kinds are "
+            f"{file_rows.KINDS_IN_WORDS}, and files with 'validation' or 'test' in their names do "
+            "not train."
+        )
+    return splits
+
+
+def _split_of(file: pathlib.Path) -> str:
+    words: Sequence[str] = _WORD.findall(file.name.lower())
+    return next((_WORDS[word] for word in words if word in _WORDS), "train")

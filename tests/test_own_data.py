@@ -1,0 +1,238 @@
+"""A run on files of one's own: batches by hand, rates, caches, decontamination, training."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.cli.console import log_sides
+from flan_jax.data.config import DataConfig
+from flan_jax.data.run_data import open_data
+from flan_jax.data.vocabulary import ByteVocabulary
+from flan_jax.errors import UserError
+from flan_jax.prepare import prepare
+from support.runs import command, losses, run_here
+
+PAIRS = [{"prompt": f"Say {i}.", "completion": f"It is {i}."} for i in range(40)]
+BYTES = ByteVocabulary()
+
+
+def config(tmp_path, name, **changes) -> DataConfig:
+    record = dict(
+        mixture_or_task_name=name,
+        held_out="none",
+        batch_size=4,
+        train_steps=6,
+        task_feature_lengths={"inputs": 64, "targets": 32},
+        cache_dir=str(tmp_path / "cache"),
+        validation_batches=2,
+        eval_max_rows=2,
+    )
+    return DataConfig(**{**record, **changes})
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A file of 40 pairs."""
+    return write(tmp_path / "my.jsonl", PAIRS)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def examples(batch, architecture: str) -> list[tuple[list[int], list[int], list[int]]]:
+    """(what is read first, what is read, what is trained) of each example of a batch, as ids."""
+    found = []
+    for b in range(len(batch["decoder_segment_ids"])):
+        segments = batch["decoder_segment_ids"][b]
+        for segment in range(1, segments.max() + 1):
+            here = segments == segment
+            targets = batch["decoder_target_tokens"][b][here]
+            weights = batch["decoder_loss_weights"][b][here]
+            if architecture == "t5":
+                assert weights.all()
+                encoder = batch["encoder_segment_ids"][b] == segment
+                read = batch["encoder_input_tokens"][b][encoder]
+            else:
+                read = targets[weights == 0]
+            first = batch["decoder_input_tokens"][b][here][:1].tolist()
+            found.append((first, read.tolist(), targets[weights == 1].tolist()))
+    return found
+
+
+@pytest.mark.parametrize("architecture", ["t5", "decoder"])
+def test_the_loss_is_on_the_answers_alone(mine, tmp_path, architecture):
+    one = config(tmp_path, str(mine), architecture=architecture, train_steps=20)
+    data = prepare(one, workers=1)
+    expected = [
+        ([0], [*BYTES.encode(row["prompt"]), 1], [*BYTES.encode(row["completion"]), 1])
+        for row in PAIRS
+    ]
+    validation = data.train.batches("validation")
+    trained, validated = (
+        [e for step in range(len(b)) for e in examples(b.at(step), architecture)]
+        for b in (data.train.batches(), validation)
+    )
+    assert len(validated) == 4 and not [e for e in trained if e in validated]
+    assert all(e in expected for e in trained + validated)
+    assert len({tuple(e[1]) for e in trained}) == 36
+
+
+@pytest.mark.parametrize("architecture", ["t5", "decoder"])
+def test_texts_train_whole_in_examples_as_long_as_a_row(tmp_path, architecture):
+    texts = [f"{i}: " + "word " * 60 for i in range(20)]
+    path = write(tmp_path / "books.jsonl", [{"text": text} for text in texts])
+    one = config(tmp_path, str(path), architecture=architecture, train_steps=40, shots=3)
+    data = prepare(one, workers=1)
+    found = [e for step in range(40) for e in examples(data.train.batches().at(step), architecture)]
+    ids = [[*BYTES.encode(text.strip()), 1] for text in texts]
+    length = 32 if architecture == "t5" else 96
+    pieces = [piece[i : i + length] for piece in ids for i in range(0, len(piece), length)]
+    assert all(first == [0] for first, _, _ in found)
+    assert all(read == ([1] if architecture == "t5" else []) for _, read, _ in found)
+    assert all(target in pieces for _, _, target in found)
+    trained = {tuple(target) for _, _, target in found}
+    counts = data.train.counts("books.jsonl")
+    assert (counts["rows read"], counts["rows"]) == (18, len(trained))
+    assert not [name for name in counts if "truncated" in name]
+
+
+def test_rates_and_shares_are_those_of_the_language(mine, tmp_path):
+    other = write(tmp_path / "other.csv", [])
+    other.write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(300)))
+    name = f"rte:5+{mine}:10+{other}:20:50%"
+    data = prepare(config(tmp_path, name), workers=1)
+    rates = {member.name: member.rate for member in data.train.members()}
+    assert rates == {"rte": 5, "my.jsonl": 10, "other.csv": pytest.approx(15)}
+    card = {row.dataset: row for row in data.train.card(data.train.members())}
+    assert card["other.csv"].rows == 270 and card["other.csv"].share == pytest.approx(0.5)
+    assert card["my.jsonl"].cluster == "own data"
+
+
+def test_what_is_not_named_trains_as_before(tmp_path, mine):
+    """`flan` is the held-out mixture: the same batches."""
+    held_out = dict(held_out="nli", train_datasets=3, validation_batches=0)
+    plain = prepare(config(tmp_path, None, **held_out), workers=1)
+    named = prepare(config(tmp_path, "flan", **held_out), workers=1)
+    for step in range(6):
+        batches = plain.train.batches().at(step), named.train.batches().at(step)
+        assert all((batches[1][name] == array).all() for name, array in batches[0].items())
+    both = open_data(config(tmp_path, f"flan+{mine}", **held_out))
+    assert both.train.datasets() == [*plain.train.datasets(), "my.jsonl"]
+    assert both.train.candidates() == plain.train.candidates()
+    assert both.eval.names == plain.eval.names
+
+
+def test_a_change_of_a_file_is_noticed_and_its_place_makes_no_difference(mine, tmp_path):
+    one = config(tmp_path, str(mine))
+    keys = [open_data(one).train.shard_key("my.jsonl", 0)]
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    write(moved / "my.jsonl", PAIRS)
+    there = dataclasses.replace(one, mixture_or_task_name=str(moved / "my.jsonl"))
+    keys.append(open_data(there).train.shard_key("my.jsonl", 0))
+    write(mine, [*PAIRS[:-1], {"prompt": "Say 39.", "completion": "It is nine."}])
+    keys.append(open_data(one).train.shard_key("my.jsonl", 0))
+    assert keys[0] == keys[1] != keys[2]
+    # a file has one template: all epochs, with any seed, are one shard
+    data = open_data(dataclasses.replace(one, seed=7))
+    assert data.train.shard_key("my.jsonl", 9) == keys[2]
+
+
+def test_lost_rows_are_said(mine, tmp_path, caplog):
+    with open(mine, "a") as file:
+        file.write('nope\n{"prompt": "x"}\n{"prompt": "y", "completion": " "}\n')
+    data = prepare(config(tmp_path, str(mine)), workers=1)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        log_sides(data)
+    assert "my.jsonl: prompt/completion; rows: train 43; validation: train[-4:]" in caplog.text
+    assert "bundled" not in caplog.text
+    counts = data.train.counts("my.jsonl")
+    validation = data.train.counts("my.jsonl", "validation")
+    lost = ["not a JSON object on one line", "no field completion", "empty completion"]
+    assert [counts[f"dropped: {why}"] + validation.get(f"dropped: {why}", 0) for why in lost] == [
+        1,
+        1,
+        1,
+    ]
+
+
+def test_rows_that_share_words_with_held_out_ones_are_left_out(tmp_path, caplog):
+    from flan_jax.catalogue import CATALOGUE
+    from flan_jax.data.contamination.index import read_rows
+    from flan_jax.data.sources.bundled import BundledSource
+
+    (_, row) = next(iter(read_rows(BundledSource(), CATALOGUE["rte"], "test").rows))
+    copy = {"prompt": f"Read this. {row['premise']}", "completion": row["hypothesis"]}
+    path = write(tmp_path / "my.jsonl", [*PAIRS, copy])
+    one = config(tmp_path, str(path), held_out="nli", eval_datasets="rte", validation_batches=0)
+    with caplog.at_level("INFO"):
+        data = prepare(one, workers=1)
+        log_sides(data)
+    assert "not checked for overlap with held-out data: my.jsonl" in caplog.text
+    rows = data.train.counts("my.jsonl")["rows"]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        data = prepare(dataclasses.replace(one, decontaminate=True), workers=1)
+        log_sides(data)
+    assert "not checked" not in caplog.text
+    counts = data.train.counts("my.jsonl")
+    assert counts["rows"] == rows - counts["dropped: shares words with held-out rte"] == rows - 1
+
+
+@pytest.mark.parametrize(
+    "name, changes, says",
+    [
+        ("flan+rte:5", {"held_out": "sentiment"}, "rte is in two of its parts"),
+        ("flan+rte", {"held_out": "nli"}, "rte trains while"),
+        ("flan+alpcaa", {}, "'alpcaa' is not a dataset of the catalogue"),
+        ("hf:tatsu-lab/alpaca", {}, "hf download tatsu-lab/alpaca --repo-type=dataset"),
+        ("mine.jsonl", {}, "no file 'mine.jsonl' .looked for .*did you mean my.jsonl"),
+        ("notes.txt", {}, "notes.txt is not a file of a known kind; the kinds are .jsonl"),
+        ("my.jsonl", {"templates": 2}, "TEMPLATES has no effect on files"),
+    ],
+)
+def test_a_part_that_cannot_train_is_one_message(mine, tmp_path, monkeypatch, name, changes, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "seqio", raising=False)
+    monkeypatch.setitem(sys.modules, "flan_jax.data.seqio.shards", None)
+    (tmp_path / "notes.txt").write_text("not rows")
+    with pytest.raises(UserError, match=says):
+        open_data(config(tmp_path, name, **changes))
+
+
+def test_a_run_trains_on_a_file_with_a_cluster_held_out_and_resumes(mine, tmp_path, monkeypatch):
+    """It learns, evaluates what is held out, and its config.gin has the file's whole path."""
+    monkeypatch.chdir(tmp_path)
+    words = command(
+        "train",
+        tmp_path / "cache",
+        tmp_path / "run",
+        "--gin.MIXTURE_OR_TASK_NAME=rte:20%+my.jsonl",
+        "--gin.HELD_OUT=sentiment",
+        "--gin.EVAL_DATASETS=sst2",
+        "--gin.EVAL_TEMPLATES=1",
+        "--gin.EVAL_ROWS=2",
+        "--gin.CHECKPOINT_EVERY=5",
+        gin_file="flan.gin",
+    )
+    done = run_here([*words, "--gin.TRAIN_STEPS=5"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_here([*words, "--gin.TRAIN_STEPS=20"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = losses(tmp_path / "run")
+    assert len(found) == 20 and np.mean([found[19], found[20]]) < found[1] - 0.5
+    assert f"rte:20%+{mine}" in (tmp_path / "run/config.gin").read_text()
+    record = json.loads((tmp_path / "run/mixture.json").read_text())
+    assert record["card"][-1]["dataset"] == "my.jsonl"
+    assert record["card"][-1]["share"] == pytest.approx(0.8)
+    # other rows are not what the run began with
+    write(mine, PAIRS[1:])
+    done = run_here([*words, "--gin.TRAIN_STEPS=20"])
+    assert done.returncode == 2 and "set of training rows" in done.stderr
