@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             "--backend=print only prints; start what it prints on each host, or choose another "
             "--backend."
         )
-    return _run(launch)
+    return start(launch)
 
 
 def _parser() -> ArgumentParser:
@@ -151,8 +151,12 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
             )
 
 
-def _run(launch: Launch) -> int:
-    """Runs the commands; returns the status of the first that failed, else 0."""
+def start(launch: Launch) -> int:
+    """Runs the commands; returns the status of the first that failed, else 0.
+
+    Raises:
+      UserError: if a program is not installed here.
+    """
     # `flan-jax` is that of this Python's environment, also where it is not activated.
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     environment = {**os.environ, "PATH": path}

@@ -10,19 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import pathlib
 import re
-import shlex
-import subprocess
 import sys
 from typing import Any
 
-from flan_jax.cli import dispatch
+from flan_jax.cli import dispatch, sweep_backends
 from flan_jax.config import gin_files, run_status
 from flan_jax.config.flags import ArgumentParser, add_gin_flags
 from flan_jax.config.gin_parsing import argument_value, split_bindings
 from flan_jax.errors import UserError
+from flan_jax.launch import start
 from flan_jax.messages import listed, shown
 from flan_jax.storage.locks import locked
 from flan_jax.storage.paths import local_path
@@ -41,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     again = dict(_axis(argument) for argument in argv if argument.startswith("--evaluate."))
     rest = [argument for argument in argv if not _AXIS.fullmatch(argument)]
     flags = _flags(rest)
+    sweep_backends.check_flags(flags)
     directory = local_path(flags.directory, "DIR").absolute()
     sweep = _sweep(directory, rest, flags, axes, again)
     if flags.status:
@@ -49,11 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         return _run_point(sweep, flags.point)
     if flags.prepare:
         return _prepare(sweep)
-    if flags.backend == "print":
-        print("\n".join(_lines(sweep, flags)))
-        return 0
-    if flags.backend == "slurm":
-        return _slurm(sweep, flags)
+    if flags.backend != "local":
+        return _queue(sweep, flags, _configuring(argv, flags))
     with locked(directory / ".sweep.lock", "flan-jax sweep"):
         return _run_here(sweep, flags)
 
@@ -79,19 +75,15 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--backend",
-        choices=("local", "slurm", "print"),
+        choices=("local", "slurm", "gcluster", "print"),
         default="local",
-        help="local: runs here; slurm: prints an array script; print: a line for each point",
+        help="local: runs here; slurm: prints an array script; gcluster: prints JobSets; print: a "
+        "line for each point",
     )
     parser.add_argument(
-        "--sbatch",
-        metavar="OPTIONS",
-        default="",
-        help="slurm: options of each run, such as '--gpus=1 --time=24:00:00'",
+        "--run", action="store_true", dest="submits", help="submit what is printed otherwise"
     )
-    parser.add_argument(
-        "--run", action="store_true", dest="submits", help="slurm: submit the script"
-    )
+    sweep_backends.add_flags(parser)
     return parser
 
 
@@ -155,12 +147,16 @@ def _sweep(
             )
         return known
     parsed = gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
+    sweep_backends.check_cache(flags)
     shared = [_absolute(text) for text in parsed.gin_arguments]
     config = grid.SweepConfig()
     points = grid.points(config.grid, axes)
     evaluations = grid.evaluations(config.evaluations, again)
     is_new = plan.read_sweep(directory) is None
-    sweep = plan.keep(Sweep(directory, shared, points, evaluations))
+    sweep = Sweep(directory, shared, points, evaluations)
+    if sweep_backends.is_elsewhere(flags, directory):
+        return plan.checked(sweep)
+    sweep = plan.keep(sweep)
     if is_new:
         _log.info(f"{len(points)} points: {listed([point.name for point in points])}")
     return sweep
@@ -316,49 +312,30 @@ def _print_status(sweep: Sweep, as_json: bool) -> int:
     return 0 if all(s["status"] == run_status.FINISHED for s in states.values()) else 1
 
 
-def _lines(sweep: Sweep, flags: argparse.Namespace) -> list[str]:
-    todo, _ = _open_points(sweep, flags)
-    return [f"flan-jax sweep {shlex.quote(str(sweep.directory))} --point={p.name}" for p in todo]
+def _configuring(argv: list[str], flags: argparse.Namespace) -> list[str]:
+    """Returns the arguments that give the sweep: gin files, settings, axes, as they were typed."""
+    bindings, _ = split_bindings([text for text in argv if not _AXIS.fullmatch(text)])
+    return [
+        *(f"--gin_file={name}" for name in flags.gin_file),
+        *(f"--gin_search_paths={name}" for name in flags.gin_search_paths),
+        *(f"--gin.{name}={text}" for name, text in bindings),
+        *(text for text in argv if _AXIS.fullmatch(text)),
+    ]
 
 
-def _slurm(sweep: Sweep, flags: argparse.Namespace) -> int:
-    """Prints or submits the array script of the points that are not finished."""
+def _queue(sweep: Sweep, flags: argparse.Namespace, typed: list[str]) -> int:
+    """Prints or submits the points that are not finished; returns the exit status."""
     todo, failed = _open_points(sweep, flags)
+    if failed:
+        _log.error(f"failed before, and left out without --retry: {listed(failed)}")
     if not todo:
-        print(f"all {len(sweep.points)} points are finished")
+        print(f"# none of {len(sweep.points)} points is to be run")
         return 0
-    numbers = [index for index, point in enumerate(sweep.points) if point in todo]
-    logs = sweep.directory / plan.LOGS
-    logs.mkdir(parents=True, exist_ok=True)
-    directory = shlex.quote(str(sweep.directory))
-    script = "\n".join(
-        [
-            "#!/bin/bash",
-            f"#SBATCH --job-name={sweep.directory.name}",
-            f"#SBATCH --array={','.join(map(str, numbers))}%{flags.jobs}",
-            "#SBATCH --requeue --open-mode=append --signal=TERM@120",
-            f"#SBATCH --output={logs}/%a.log",
-            *(f"#SBATCH {option}" for option in shlex.split(flags.sbatch)),
-            # 143: saved, and the time is up or the node is taken away; the queue continues it.
-            f"srun {shlex.quote(sys.executable)} -m flan_jax sweep {directory} "
-            "--point=$SLURM_ARRAY_TASK_ID",
-            "status=$?",
-            'if [ $status = 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
-            "exit $status",
-        ]
-    )
-    if not flags.submits:
-        print(script)
-        return 0
-    try:
-        return subprocess.run(
-            ["sbatch"], input=script, text=True, env=dict(os.environ), check=False
-        ).returncode
-    except FileNotFoundError:
-        raise UserError(
-            "--run needs SLURM's sbatch, which is not installed here; without --run the script is "
-            "printed."
-        ) from None
+    launch = sweep_backends.launch_of(sweep, todo, flags, typed)
+    if flags.submits:
+        return start(launch)
+    print(launch.text)
+    return 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from flan_jax import sweep as sweep_verb
 from flan_jax.config import run_status
 from flan_jax.errors import UserError
 from flan_jax.evaluation import shared_baselines
@@ -256,6 +257,53 @@ def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_p
         sweep(directory, "--backend=slurm", "--retry", "--sbatch=--gpus=1", "--jobs=3")
     ).stdout
     assert "#SBATCH --array=1%3\n" in script and "#SBATCH --gpus=1\n" in script
+
+
+CLUSTER = ["--backend=gcluster", "--tpu=v5e", "--topology=4x4", "--image=repo/flan:1", "--claim=c"]
+MOUNTED = "--gin.CACHE_DIR=/runs/cache"
+
+
+def test_kubernetes_has_a_job_set_for_each_point():
+    yaml = pytest.importorskip("yaml")
+    directory, axes = pathlib.Path("/runs/Size_2"), ["--sweep.SEED=0,1", "--sweep.HELD_OUT=none"]
+    arguments = [*SETTINGS, MOUNTED, *axes, *CLUSTER, "--queue=tpus"]
+    done = run_here(sweep(directory, *arguments))
+    assert done.returncode == 0, done.stderr
+    sets = list(yaml.safe_load_all(done.stdout))
+    assert [item["metadata"]["name"] for item in sets] == ["size-2-0", "size-2-1"]
+    assert sets[1]["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "tpus"}
+    assert sets[1]["metadata"]["annotations"]["flan-jax/point"] == "seed_1-none"
+    job = sets[1]["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert (job["completions"], job["completionMode"]) == (4, "Indexed")
+    command = job["template"]["spec"]["containers"][0]["command"]
+    assert command[:3] == ["flan-jax", "sweep", "/runs/Size_2"]
+    assert command[-1] == "--point=seed_1-none" and set(axes) < set(command)
+    # The pods read the command as it was meant: it gives the same points.
+    flags = sweep_verb._flags([a for a in command[2:] if not a.startswith("--sweep.")])
+    assert flags.point == "seed_1-none" and flags.gin_file == ["gin/flan.gin"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--backend=gcluster"], "--backend=gcluster needs --tpu"),
+        ([*CLUSTER, "--nodes=2"], "--nodes has no effect with --backend=gcluster; it is for slurm"),
+        (CLUSTER, "CACHE_DIR is ~/.cache/flan_jax, which ends with the container"),
+        ([*CLUSTER, MOUNTED, "--queue=A B"], "--queue=A B must be the name of a LocalQueue"),
+        (["--tpu=v5e"], "--tpu has no effect with --backend=local"),
+        (["--backend=print", "--run"], "--run is for slurm and gcluster"),
+        (["--backend=slurm", "--nodes=two"], "--nodes=two must be a whole number of at least 1"),
+    ],
+)
+def test_flags_of_another_queue_are_clear_errors(arguments, message, tmp_path):
+    directory = tmp_path if "--backend=slurm" in arguments else "/runs/x"
+    done = run_here(sweep(directory, *SETTINGS, *arguments))
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_pods_do_not_see_a_local_directory(tmp_path):
+    done = run_here(sweep(tmp_path / "x", *SETTINGS, MOUNTED, *CLUSTER))
+    assert done.returncode == 2 and "which the pods do not see; give /runs/NAME" in done.stderr
 
 
 @pytest.mark.slow

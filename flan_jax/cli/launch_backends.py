@@ -10,7 +10,8 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flan_jax import __version__
 from flan_jax.errors import UserError
@@ -45,6 +46,9 @@ _FLAT_GKE_TPU = ("v5e", "v6e")  # their slices have two dimensions, the others t
 _CHIPS_PER_HOST = 4  # of a slice with several hosts, in each of these generations
 # GKE: how often a JobSet is restarted, and the seconds in which its pods save.
 _MOST_RESTARTS, _GRACE_S = 100, 120
+_EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_APPLY = [["kubectl", "apply", "-f", "-"]]
 _DEFAULT_PORT = 8476
 
 
@@ -87,8 +91,8 @@ class Backend:
 
 def local(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """Returns processes on this machine, which share its GPUs or simulate devices on the CPU."""
-    count, devices = _number(flags, "num_processes"), _number(flags, "devices", 1)
-    coordinator = f"localhost:{_number(flags, 'port', _DEFAULT_PORT)}"
+    count, devices = whole_number(flags, "num_processes"), whole_number(flags, "devices", 1)
+    coordinator = f"localhost:{whole_number(flags, 'port', _DEFAULT_PORT)}"
     commands = []
     for index in range(count):
         if flags.gpus:
@@ -120,7 +124,7 @@ def plain(flags: argparse.Namespace, arguments: list[str]) -> Launch:
             f"--hosts={flags.hosts} must be different host names or addresses, as in "
             "--hosts=10.0.0.1,10.0.0.2."
         )
-    coordinator = f"{hosts[0]}:{_number(flags, 'port', _DEFAULT_PORT)}"
+    coordinator = f"{hosts[0]}:{whole_number(flags, 'port', _DEFAULT_PORT)}"
     lines = [
         f"# on {host}\n{shlex.join(_verb(arguments, coordinator, len(hosts), index))}"
         for index, host in enumerate(hosts)
@@ -222,35 +226,66 @@ def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
 
     GKE sets the variables by which JAX finds the processes.
     """
+    return Launch(job_set(flags, _verb(arguments), _name(flags)), _APPLY, stdin=True)
+
+
+def job_set(
+    flags: argparse.Namespace,
+    command: Sequence[str],
+    name: str,
+    annotations: Mapping[str, str] | None = None,
+) -> str:
+    """Returns the manifest of a JobSet whose pods run a command.
+
+    Args:
+      flags: of the backend.
+      command: of each pod.
+      name: of the JobSet.
+      annotations: added to it.
+
+    Raises:
+      UserError: if the flags do not fit together.
+    """
     if flags.tpu not in _GKE_TPU:
         raise UserError(
             f"--tpu={flags.tpu} is not one of "
             f"{', '.join(_GKE_TPU)}{did_you_mean(nearest(flags.tpu, _GKE_TPU))}"
         )
+    if flags.queue is not None and not re.fullmatch(_LABEL, flags.queue):
+        raise UserError(
+            f"--queue={flags.queue} must be the name of a LocalQueue of Kueue: lower-case letters, "
+            "digits and hyphens."
+        )
     chips = _chips_of_slice(flags)
-    chips_per_host = _number(flags, "chips_per_host", min(chips, _CHIPS_PER_HOST))
+    chips_per_host = whole_number(flags, "chips_per_host", min(chips, _CHIPS_PER_HOST))
     if chips % chips_per_host:
         raise UserError(
             f"--topology={flags.topology} has {chips} chips, which are no whole number of hosts "
             f"with {chips_per_host} each; give another --chips_per_host."
         )
-    # Kubernetes expands "$(NAME)", and "$$" is its escape of "$".
-    command = [argument.replace("$", "$$") for argument in _verb(arguments)]
-    text = _JOB_SET.format(
-        name=json.dumps(_name(flags)),
+    annotations = {_EXCLUSIVE: "cloud.google.com/gke-nodepool", **(annotations or {})}
+    # Kueue lets the JobSet start when there is room for all of its pods.
+    labels = {} if flags.queue is None else {"kueue.x-k8s.io/queue-name": flags.queue}
+    return _JOB_SET.format(
+        name=json.dumps(name),
+        metadata="".join(
+            f"\n  {kind}:" + "".join(f"\n    {key}: {json.dumps(v)}" for key, v in values.items())
+            for kind, values in (("labels", labels), ("annotations", annotations))
+            if values
+        ),
         most_restarts=_MOST_RESTARTS,
-        slices=_number(flags, "slices", 1),
+        slices=whole_number(flags, "slices", 1),
         hosts=chips // chips_per_host,
         grace_seconds=_GRACE_S,
         accelerator=_GKE_TPU[flags.tpu],
         topology=flags.topology,
         image=json.dumps(flags.image),
-        command="\n".join(f"              - {json.dumps(argument)}" for argument in command),
+        # Kubernetes expands "$(NAME)", and "$$" is its escape of "$".
+        command="\n".join(f"              - {json.dumps(a.replace('$', '$$'))}" for a in command),
         chips_per_host=chips_per_host,
         mount=MOUNT,
         claim=json.dumps(flags.claim),
     )
-    return Launch(text, [["kubectl", "apply", "-f", "-"]], stdin=True)
 
 
 def _chips_of_slice(flags: argparse.Namespace) -> int:
@@ -272,9 +307,7 @@ _JOB_SET = """\
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: {name}
-  annotations:
-    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
+  name: {name}{metadata}
 spec:
   failurePolicy:
     maxRestarts: {most_restarts}
@@ -326,13 +359,13 @@ def slurm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
 
     JAX finds the processes.
     """
-    nodes, gpus = _number(flags, "nodes"), _number(flags, "gpus_per_node")
+    nodes, gpus = whole_number(flags, "nodes"), whole_number(flags, "gpus_per_node")
     options = {
         "job-name": _name(flags),
         "nodes": nodes,
         "ntasks-per-node": gpus,
         "gpus-per-node": gpus,
-        "cpus-per-task": _number(flags, "cpus_per_task", 8),
+        "cpus-per-task": whole_number(flags, "cpus_per_task", 8),
         "time": flags.time,
         "partition": flags.partition,
         "account": flags.account,
@@ -340,34 +373,50 @@ def slurm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
         "open-mode": "append",
         "signal": "TERM@120",
     }
-    options = {option: value for option, value in options.items() if value is not None}
-    for option, value in options.items():
-        if re.search(r"\s", str(value)):
-            raise UserError(
-                f"--{option}={value!r} has a blank in it, which SLURM's options cannot have."
-            )
     # srun does not take the number of cores from the script (since SLURM 22.05).
     srun = f"srun --cpus-per-task={options['cpus-per-task']} --kill-on-bad-exit=1"
     lines = [
         "#!/bin/bash",
-        *(f"#SBATCH --{option}={value}" for option, value in options.items()),
+        *sbatch_lines(options),
         "#SBATCH --requeue",
         f"{srun} {shlex.join(_verb(arguments))}",
-        *_REQUEUE,
+        *requeue_lines("$SLURM_JOB_ID"),
     ]
     return Launch("\n".join(lines), [["sbatch"]], stdin=True)
 
 
-# A job that was canceled ends with the same status, but its state is no longer RUNNING.
-_STATE = "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)"
-_REQUEUE = [
-    "status=$?",
-    f"# {SAVED}: saved, not finished",
-    f'if [ $status -eq {SAVED} ] && [ "{_STATE}" = RUNNING ]; then',
-    "  scontrol requeue $SLURM_JOB_ID",
-    "fi",
-    "exit $status",
-]
+def sbatch_lines(options: Mapping[str, Any]) -> list[str]:
+    """Returns the options of a batch script by name, without those that are None.
+
+    Raises:
+      UserError: for a value with a blank.
+    """
+    given = {option: value for option, value in options.items() if value is not None}
+    for option, value in given.items():
+        if re.search(r"\s", str(value)):
+            raise UserError(
+                f"--{option}={value!r} has a blank in it, which SLURM's options cannot have."
+            )
+    return [f"#SBATCH --{option}={value}" for option, value in given.items()]
+
+
+def requeue_lines(job: str) -> list[str]:
+    """Returns the end of a batch script, which queues a job again that saved and did not finish.
+
+    Args:
+      job: its id, as a variable of the shell.
+    """
+    # A job that was canceled ends with the same status, but its state is no longer RUNNING.
+    state = f"$(squeue --noheader --jobs={job} --format=%T)"
+    return [
+        "status=$?",
+        f"# {SAVED}: saved, not finished",
+        f'if [ $status -eq {SAVED} ] && [ "{state}" = RUNNING ]; then',
+        f"  scontrol requeue {job}",
+        "fi",
+        "exit $status",
+    ]
+
 
 BACKENDS = {
     "local": Backend(local, ("num_processes",), ("devices", "gpus", "port")),
@@ -377,7 +426,9 @@ BACKENDS = {
         ("name", "project", "wheel", "version", "spot", "steps"),
     ),
     "gcluster": Backend(
-        gcluster, ("tpu", "topology", "image", "claim"), ("name", "slices", "chips_per_host")
+        gcluster,
+        ("tpu", "topology", "image", "claim"),
+        ("name", "slices", "chips_per_host", "queue"),
     ),
     "slurm": Backend(
         slurm, ("nodes", "gpus_per_node"), ("name", "cpus_per_task", "time", "partition", "account")
@@ -403,6 +454,7 @@ FLAG_HELP = {
     "claim": "PersistentVolumeClaim that all pods mount at /runs, for MODEL_DIR and CACHE_DIR",
     "slices": "how many slices (default: 1)",
     "chips_per_host": f"chips of a node (default: {_CHIPS_PER_HOST})",
+    "queue": "LocalQueue of Kueue that starts the JobSet",
     "nodes": "how many nodes",
     "gpus_per_node": "GPUs of each, one process a GPU",
     "cpus_per_task": "cores of each process (default: 8)",
@@ -416,7 +468,12 @@ FLAG_HELP = {
 SWITCHES = ("gpus", "spot")
 
 
-def _number(flags: argparse.Namespace, name: str, default: int | None = None) -> int:
+def whole_number(flags: argparse.Namespace, name: str, default: int | None = None) -> int | None:
+    """Returns the number of a flag, or the default where it is not given.
+
+    Raises:
+      UserError: if it is not a whole number of at least 1.
+    """
     text = getattr(flags, name)
     if text is None:
         return default
