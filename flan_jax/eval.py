@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
-    run = open_run(flags=flags)
+    run = open_run(flags=flags, evaluates=True)
     processes.mute_others()
     request = Request(flags.checkpoint, flags.adapters, flags.step, flags.output, flags.name)
     evaluated = evaluate_checkpoints(run, request, flags.gin_arguments)

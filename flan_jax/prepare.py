@@ -58,7 +58,7 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
     if workers is not None:
         check_number("--workers", workers, whole=True, least=1)
     start = time.time()
-    data = open_data(config)
+    data = open_data(config.for_evaluation() if only == "eval" else config)
     _download(data)
     with _Builders(data, workers) as builders:
         protocols = [data.eval.eval_protocol] if only == "eval" else None

@@ -2,7 +2,13 @@
 
 import pytest
 
-from flan_jax.data.mixture_language import Part, is_path, parse, with_paths
+from flan_jax.data.mixture_language import (
+    Part,
+    is_path,
+    parse,
+    with_paths,
+    without_paths,
+)
 from flan_jax.data.train_parts import Rates
 from flan_jax.errors import UserError
 
@@ -67,6 +73,8 @@ def test_paths_are_what_is_written_as_one():
     text = with_paths("flan:3000+(a.jsonl+rte):5:10%", lambda path: f"/home/{path}")
     assert text == "flan:3000+(/home/a.jsonl+rte):5:10%"
     assert with_paths("flan+", str.upper) == "flan+"
+    assert without_paths("flan:30%+(a.jsonl+rte):5:70%") == "flan+rte"
+    assert without_paths("a.jsonl") is None
 
 
 def test_rates_are_capped_rows_and_shares_of_all_draws():

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
-from flan_jax.cli.console import log_sides
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
+from flan_jax.runs.data_log import log_sides
 from support.runs import command, losses, run_here
 
 PAIRS = [{"prompt": f"Say {i}.", "completion": f"It is {i}."} for i in range(40)]
@@ -195,7 +195,8 @@ def test_rows_that_share_words_with_held_out_ones_are_left_out(tmp_path, caplog)
         ("flan+alpcaa", {}, "'alpcaa' is not a dataset of the catalogue"),
         ("hf:tatsu-lab/alpaca", {}, "hf download tatsu-lab/alpaca --repo-type=dataset"),
         ("mine.jsonl", {}, "no file 'mine.jsonl' .looked for .*did you mean my.jsonl"),
-        ("notes.txt", {}, "notes.txt is not a file of a known kind; the kinds are .jsonl"),
+        ("notes.txt", {}, "is written as ./notes.txt"),
+        ("./notes.txt", {}, "notes.txt is not a file of a known kind; the kinds are .jsonl"),
         ("my.jsonl", {"templates": 2}, "TEMPLATES has no effect on files"),
     ],
 )
@@ -208,6 +209,7 @@ def test_a_part_that_cannot_train_is_one_message(mine, tmp_path, monkeypatch, na
         open_data(config(tmp_path, name, **changes))
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_a_file_with_a_cluster_held_out_and_resumes(mine, tmp_path, monkeypatch):
     """It learns, evaluates what is held out, and its config.gin has the file's whole path."""
     monkeypatch.chdir(tmp_path)
@@ -233,6 +235,10 @@ def test_a_run_trains_on_a_file_with_a_cluster_held_out_and_resumes(mine, tmp_pa
     record = json.loads((tmp_path / "run/mixture.json").read_text())
     assert record["card"][-1]["dataset"] == "my.jsonl"
     assert record["card"][-1]["share"] == pytest.approx(0.8)
+    # an evaluation does not read the file
+    mine.unlink()
+    done = run_here([sys.executable, "-m", "flan_jax.eval", str(tmp_path / "run")])
+    assert done.returncode == 0, done.stdout + done.stderr
     # other rows are not what the run began with
     write(mine, PAIRS[1:])
     done = run_here([*words, "--gin.TRAIN_STEPS=20"])

@@ -18,7 +18,7 @@ from flan_jax.config.checks import (
     setting_name,
 )
 from flan_jax.config.settings import setting
-from flan_jax.data.mixture_language import with_paths
+from flan_jax.data.mixture_language import with_paths, without_paths
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
 from flan_jax.peft.config import PeftConfig
@@ -224,6 +224,16 @@ class DataConfig:
     def cache_directory(self) -> pathlib.Path:
         """Returns where tokens are kept."""
         return local_path(DEFAULT_CACHE if self.cache_dir is None else self.cache_dir, "CACHE_DIR")
+
+    def for_evaluation(self) -> DataConfig:
+        """Returns the settings without the files of the user, which only training reads.
+
+        Where a run is evaluated they may be elsewhere.
+        """
+        name = self.mixture_or_task_name
+        if name is None:
+            return self
+        return dataclasses.replace(self, mixture_or_task_name=without_paths(name))
 
     def __post_init__(self):
         check_fields(self, "Data")

@@ -71,7 +71,8 @@ def parse(text: str) -> list[Part]:
 def is_path(name: str) -> bool:
     """Returns whether the name of a part is written as a path: of files, or of a directory.
 
-    The names of datasets and SeqIO tasks have no `/`, `~` or `*`, and no suffix of a file.
+    The names of datasets and SeqIO tasks have no `/`, `~` or `*`, and no suffix of a file. A
+    directory or a file without a suffix that is known is written with a `/`.
     """
     if name.startswith(HUB):
         return False
@@ -88,6 +89,12 @@ def with_paths(text: str, change: Callable[[str], str]) -> str:
     except UserError:
         return text
     return "+".join(_written(part, change) for part in parts)
+
+
+def without_paths(text: str) -> str | None:
+    """Returns the names in the text that are not paths, without rates; None if there are none."""
+    names = [name for part in parse(text) for name in part.names if not is_path(name)]
+    return "+".join(names) or None
 
 
 def _written(part: Part, change: Callable[[str], str]) -> str:

@@ -58,7 +58,7 @@ def resolve_train_names(config: DataConfig, split: Split, cache: TokenCache) -> 
     if config.mixture_or_task_name is None:
         return TrainNames(split.train)
     parts = parse(config.mixture_or_task_name)
-    own = _own(parts, config)
+    own = _own(parts)
     names_of, seqio_tasks = [], {}
     for part in parts:
         names_of.append([])
@@ -86,26 +86,12 @@ class _Own(NamedTuple):
     names: dict[str, list[str]]
 
 
-def _own(parts: Iterable[Part], config: DataConfig) -> _Own:
+def _own(parts: Iterable[Part]) -> _Own:
     """Opens the files that the parts name."""
-    paths = {
-        name: paths_of(name)
-        for part in parts
-        for name in part.names
-        if _is_own(name, config.mixture_or_task_module)
-    }
+    paths = {name: paths_of(name) for part in parts for name in part.names if is_path(name)}
     data = open_own([path for matches in paths.values() for path in matches])
     names = iter(data)
     return _Own(data, {name: [next(names) for _ in matches] for name, matches in paths.items()})
-
-
-def _is_own(name: str, user_module: str | None) -> bool:
-    """Whether a part is a file or a directory: by how it is written, or because it is there."""
-    if is_path(name):
-        return True
-    is_known = name == FLAN or name in CATALOGUE or name.startswith(HUB)
-    may_be_task = user_module is not None or "seqio" in sys.modules
-    return not is_known and not may_be_task and os.path.exists(name)
 
 
 def _rates(parts: Iterable[Part], names_of: Iterable[list[str]]) -> Rates:
@@ -192,6 +178,11 @@ def _check_may_be_registered(name: str, user_module: str | None) -> None:
     registered = [*task_recipes(), *mixture_recipes()]
     if name in registered or user_module is not None or "seqio" in sys.modules:
         return
+    if os.path.exists(name):
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {shown(repr(name))} is not a dataset or task, but a file or "
+            f"directory; a path without a suffix such as .jsonl is written as ./{shown(name)}."
+        )
     near = nearest(name, [FLAN, *(dataset.name for dataset in CATALOGUE), *registered])
     hint = did_you_mean(
         near, "; a task of your own needs MIXTURE_OR_TASK_MODULE, the module that registers it."

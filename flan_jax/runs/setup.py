@@ -50,7 +50,9 @@ class RunSetup:
     preemption: Preemption
 
 
-def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None) -> RunSetup:
+def open_run(
+    profile_steps: int = 0, flags: argparse.Namespace | None = None, evaluates: bool = False
+) -> RunSetup:
     """Returns the model that gin configures on all devices, with its data.
 
     Joins the other processes, if any, and writes the first lines of the log.
@@ -58,11 +60,13 @@ def open_run(profile_steps: int = 0, flags: argparse.Namespace | None = None) ->
     Args:
       profile_steps: see `TrainConfig`.
       flags: with those of `processes.add_flags`.
+      evaluates: whether the run is evaluated and does not train; see `DataConfig.for_evaluation`.
 
     Raises:
       UserError: if the settings are not valid or do not fit together.
     """
-    return _open(DataConfig(), profile_steps, flags)
+    config = DataConfig()
+    return _open(config.for_evaluation() if evaluates else config, profile_steps, flags)
 
 
 def open_model(flags: argparse.Namespace | None = None) -> RunSetup:
