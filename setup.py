@@ -30,7 +30,11 @@ setuptools.setup(
         "flan_jax.gin",
     ],
     package_dir={"flan_jax": "flan_jax", "flan_jax.tasks": "tasks", "flan_jax.gin": "gin"},
-    package_data={"flan_jax.tasks": ["rows/*/*.jsonl"], "flan_jax.gin": ["*.gin", "*/*.gin"]},
+    package_data={
+        "flan_jax.tasks": ["rows/*/*.jsonl"],
+        "flan_jax.gin": ["*.gin", "*/*.gin"],
+        "flan_jax.report.page": ["*.html", "*.css", "*.js"],
+    },
     install_requires=[
         "jax>=0.10,<0.13",
         "flax>=0.12,<0.14",

@@ -248,7 +248,7 @@ def _report(sweep: Sweep) -> None:
     from flan_jax.report.write import report_on
 
     if sweep_table.write_table(sweep):
-        report_on(list(sweep.results().values()), sweep.directory)
+        report_on(list(sweep.results().values()), sweep.directory, points=sweep.records())
 
 
 def _run_point(sweep: Sweep, which: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flan_jax.metrics.targets import Prediction, references
-from flan_jax.storage.files import write_file
+from flan_jax.storage.files import readable, write_file
 
 if TYPE_CHECKING:
     from flan_jax.data.shards import EvalExamples
@@ -56,6 +56,40 @@ def write_predictions(
         json.dumps(line, ensure_ascii=False) for line in _lines(examples, predictions, row_scores)
     ]
     write_file(path, "".join(line + "\n" for line in lines))
+
+
+def read_predictions(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of a file of predictions.
+
+    Each has 'row', 'prompt', 'prediction' and 'answer'; 'options' and 'scores' where options were
+    ranked. Files of version 0.1.0 lack 'score', 'references' and 'group'.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    lines = []
+    with readable(path, "delete it: reports then go without these rows"):
+        for text in path.read_text(encoding="utf-8").split("\n"):
+            if text:
+                line = json.loads(text)
+                _check(line)
+                lines.append(line)
+    return lines
+
+
+def _check(line: dict[str, Any]) -> None:
+    """Raises a ValueError, KeyError or TypeError for a damaged line."""
+    texts = [line[name] for name in ("row", "prompt", "prediction", "answer")]
+    texts += [*line.get("options", ()), *line.get("references", ())]
+    numbers = [*line.get("scores", ()), line.get("score", 0)]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a text of a row is another type")
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise ValueError("a score is not a number")
+    if "options" in line:
+        if len(line["options"]) != len(line["scores"]):
+            raise ValueError("a row does not have one score for each option")
+        line["options"].index(line["prediction"])
 
 
 def _lines(

@@ -43,6 +43,11 @@ def key(row: ResultRow) -> tuple:
     return tuple(getattr(row, name) for name in _COLUMNS)
 
 
+def evaluation_of(row: ResultRow) -> tuple:
+    """Returns the evaluation of a result row: its `key` without scoring and metric."""
+    return tuple(getattr(row, name) for name in _COLUMNS[:-2])
+
+
 def write(path: pathlib.Path, row: ResultRow, measure: Measure, row_ids: Sequence[str]) -> None:
     """Writes the measure of a result row.
 
@@ -72,8 +77,10 @@ def copy(source: pathlib.Path, path: pathlib.Path, run: str) -> None:
     write_file(path, json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
+def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure, pathlib.Path]]:
     """Yields the `key` and the measure of every file below `directory`/predictions.
+
+    With them comes the file of the predictions that it belongs to, which need not be there.
 
     Raises:
       UserError: if a file is damaged.
@@ -82,7 +89,7 @@ def read_all(directory: pathlib.Path) -> Iterator[tuple[tuple, Measure]]:
         record = read_json(path, advice=_ADVICE)
         with readable(path, _ADVICE):
             item = _read(record)
-        yield item
+        yield *item, path.with_name(path.name.removesuffix(SUFFIX) + ".jsonl")
 
 
 def _read(record: dict[str, Any]) -> tuple[tuple, Measure]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
@@ -21,7 +22,8 @@ from flan_jax.sweeps.plan import read_sweep
 from flan_jax.sweeps.sweep_table import write_table
 
 _DESCRIPTION = (
-    "Prints each dataset's mean and spread over templates; writes report.md and figures/."
+    "Prints each dataset's mean and spread over templates; writes report.md, report.html and "
+    "figures/."
 )
 
 
@@ -52,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
     if not arguments.results:
         parser.error("the following arguments are required: RESULTS")
     paths = [path for name in arguments.results for path in _results_paths(name)]
+    points = {}
+    for name in arguments.results:
+        points |= _points(name)
     if arguments.output is not None:
         output = local_path(arguments.output, "--output")
     elif len(arguments.results) == 1:
@@ -62,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
             "a report of several results belongs to none of their directories; say with "
             "--output=DIR where it goes."
         )
-    report_on(paths, output)
+    report_on(paths, output, points=points)
     return 0
 
 
@@ -100,6 +105,12 @@ def _results_paths(name: str) -> list[pathlib.Path]:
     if unfinished:
         print(f"{len(unfinished)} of {len(states)} points are not finished: {listed(unfinished)}\n")
     return found
+
+
+def _points(name: str) -> dict[pathlib.Path, dict[str, Any]]:
+    """Returns the records of the points of a sweep by directory; none for a run."""
+    sweep = read_sweep(local_path(name, "RESULTS"))
+    return sweep.records() if sweep else {}
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ class Inputs(NamedTuple):
       measures: by `unit_scores.key` of a row, what each unit of rows contributes to it.
       seeds: see `seeds.groups_of_seeds`.
       homes: the directories of the runs by name.
+      predictions: by `unit_scores.evaluation_of` a row, the file of its predictions.
     """
 
     rows: list[ResultRow]
     measures: dict[tuple, Measure]
     seeds: dict[str, str]
     homes: dict[str, pathlib.Path]
+    predictions: dict[tuple, pathlib.Path]
 
 
 def read_rows(paths: Sequence[pathlib.Path]) -> Inputs:
@@ -46,18 +48,20 @@ def read_rows(paths: Sequence[pathlib.Path]) -> Inputs:
     distinct = {path.resolve(): path for path in paths}
     files = {path: read_results(path) for path in distinct.values()}
     new_names = _new_names(files)
-    named, measures, homes = [], {}, {}
+    named, measures, homes, predictions = [], {}, {}, {}
     for path, rows in files.items():
-        kept = dict(unit_scores.read_all(path.parent))
+        kept = {key: (measure, file) for key, measure, file in unit_scores.read_all(path.parent)}
         for row in rows:
             renamed = dataclasses.replace(row, run=new_names.get((path, row.run), row.run))
             named.append(renamed)
-            measure = kept.get(unit_scores.key(row))
-            if measure is not None:
+            if unit_scores.key(row) in kept:
+                measure, file = kept[unit_scores.key(row)]
                 measures[unit_scores.key(renamed)] = measure
+                if file.is_file():
+                    predictions[unit_scores.evaluation_of(renamed)] = file
             if renamed.run not in homes:
                 homes[renamed.run] = _place(path, row.run)
-    return Inputs(named, measures, groups_of_seeds(named, homes), homes)
+    return Inputs(named, measures, groups_of_seeds(named, homes), homes, predictions)
 
 
 def tuned_on(paths: Sequence[pathlib.Path]) -> set[str]:

@@ -222,7 +222,8 @@ def _results(path: pathlib.Path, step: int, trained_on: set[str]) -> str:
     rows = [row for row in read_results(path) if row.model != "tuned" or row.step == step]
     if not any(row.model == "tuned" for row in rows):
         return f"## Results\n\nStep {step:,} was not evaluated."
-    text = table(compare(rows, dict(unit_scores.read_all(path.parent))), trained_on)
+    measures = {key: measure for key, measure, _ in unit_scores.read_all(path.parent)}
+    text = table(compare(rows, measures), trained_on)
     return text.replace("\n## ", "\n### ").replace("# Results", "## Results", 1).strip()
 
 

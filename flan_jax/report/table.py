@@ -106,7 +106,7 @@ def _cells(line: Comparison, has_labels: bool, has_seeds: bool, alike: bool) -> 
     splits = sorted({each.any.split for each in line.over} or {summary.split})
     mark = "" if splits == ["test"] else f" ({', '.join(splits)})"
     return [
-        (line.dataset or _name_of_mean(line, alike)) + mark,
+        (line.dataset or name_of_mean(line, alike)) + mark,
         *([line.label] if has_labels else []),
         summary.metric,
         str(summary.n),
@@ -115,12 +115,18 @@ def _cells(line: Comparison, has_labels: bool, has_seeds: bool, alike: bool) -> 
         *seeds,
         *(_tuned_cells(tuned) if tuned else [""] * 5),
         _untuned_text(line.untuned, tuned),
-        _difference_text(line.difference),
+        difference_text(line.difference),
         number_text(line.majority.mean) if line.majority else "",
     ]
 
 
-def _name_of_mean(line: Comparison, alike: bool) -> str:
+def name_of_mean(line: Comparison, alike: bool) -> str:
+    """Returns '**mean of 3 datasets**', with their names where other means are of other ones.
+
+    Args:
+      line: of a mean.
+      alike: see `comparisons.means_are_alike`.
+    """
     datasets = [each.dataset for each in line.over]
     which = "" if alike else f": {', '.join(datasets)}"
     steps = sorted({each.tuned.series.step for each in line.over if each.tuned})
@@ -146,7 +152,8 @@ def _best(summary: Summary) -> str:
     return f"{number_text(summary.best)}{mark} {summary.best_template}".strip()
 
 
-def _difference_text(difference: Difference | None) -> str:
+def difference_text(difference: Difference | None) -> str:
+    """Returns a difference with its standard error: '+3.4 (2.1)'; '' for None."""
     if difference is None:
         return ""
     if not difference.changed:
@@ -160,12 +167,13 @@ def _untuned_text(untuned: Summary | None, tuned: Summary | None) -> str:
     if untuned is None:
         return ""
     std = "" if untuned.std is None else f" ± {number_text(untuned.std)}"
-    differences = _setting_differences(untuned, tuned) if tuned else []
+    differences = setting_differences(untuned, tuned) if tuned else []
     setting = f" ({', '.join(differences)})" if differences else ""
     return number_text(untuned.mean) + std + setting
 
 
-def _setting_differences(untuned: Summary, tuned: Summary) -> list[str]:
+def setting_differences(untuned: Summary, tuned: Summary) -> list[str]:
+    """Returns what the untuned model was evaluated with, where it is not what the tuned one was."""
     differences = []
     if untuned.series.instruction_mode != tuned.series.instruction_mode:
         differences.append(untuned.series.instruction_mode)

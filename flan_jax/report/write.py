@@ -1,14 +1,14 @@
-"""Writing a report: `report.md` and its figures, by the verb and at the end of an evaluation."""
+"""Writing a report by the verb and at the end of an evaluation: text, figures and page."""
 
 from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flan_jax import signals
 from flan_jax.errors import UserError
-from flan_jax.evaluation.result_rows import ResultRow
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.report.comparisons import compare
 from flan_jax.report.figures.figure_files import (
@@ -21,9 +21,10 @@ from flan_jax.report.figures.report_data import ReportData
 from flan_jax.report.head_to_head import compare_models, read_model
 from flan_jax.report.head_to_head_table import as_csv, markdown
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
-from flan_jax.report.run_facts import RunFacts, read_facts
+from flan_jax.report.page.run_entries import run_entries
+from flan_jax.report.page.write_page import PageInputs, write_page
+from flan_jax.report.run_facts import read_facts
 from flan_jax.report.step_table import progress
-from flan_jax.report.summaries import Measures
 from flan_jax.report.table import table
 from flan_jax.storage.files import write_file
 
@@ -32,31 +33,43 @@ _MARKDOWN, _PICTURE = "report.md", "report.png"
 _log = logging.getLogger(__name__)
 
 
-def report_on(paths: Sequence[pathlib.Path], output: pathlib.Path) -> None:
-    """Prints the table of results files; writes it and its figures.
+def report_on(
+    paths: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    points: Mapping[pathlib.Path, Mapping[str, Any]] | None = None,
+) -> None:
+    """Prints the table of results files; writes it, its figures and the page.
+
+    Files that show the same numbers already stay as they are.
 
     Args:
       paths: of results files.
       output: the directory where the report goes.
+      points: of a sweep: the record of each by its directory.
 
     Raises:
       UserError: if a file is missing or damaged, or the directory cannot be written.
     """
     inputs = read_rows(paths)
-    text, files = write_report(
-        inputs.rows,
-        output,
-        tuned_on(paths),
-        inputs.measures,
-        row_sources(paths),
-        inputs.seeds,
-        read_facts(inputs.homes),
+    lines = compare(inputs.rows, inputs.measures, inputs.seeds)
+    data = ReportData(lines, row_sources(paths), read_facts(inputs.homes))
+    figures = make_figures(data)
+    text = table(lines, tuned_on(paths), data.sources) + progress(inputs.rows)
+    files = _write_text(text, figures, data, output)
+    page = PageInputs(
+        lines=lines,
+        sources=data.sources,
+        tuned_on=tuned_on(paths),
+        runs=run_entries(inputs.homes, points or {}),
+        files=inputs.predictions,
+        figures=figures,
     )
+    files += write_page(page, output)
     print(text)
     for file in files:
         print(f"wrote {file}")
     if not files:
-        print(f"{output / _MARKDOWN} and its figures are up to date")
+        print(f"{output / _MARKDOWN}, its figures and its page are up to date")
 
 
 def compare_on(
@@ -115,36 +128,10 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
     return 0
 
 
-def write_report(
-    rows: Iterable[ResultRow],
-    directory: str | pathlib.Path,
-    tuned_on: Collection[str] = (),
-    measures: Measures | None = None,
-    sources: Collection[str] = (),
-    seeds: Mapping[str, str] | None = None,
-    facts: Mapping[str, RunFacts] | None = None,
-) -> tuple[str, list[pathlib.Path]]:
-    """Writes report.md and its figures; returns the tables and the paths of what was written.
-
-    Files that show the same numbers already stay as they are.
-
-    Args:
-      rows: of results files.
-      directory: where the files go.
-      tuned_on: datasets that a run trained on: the text says which of them it shows.
-      measures: what each unit of rows contributes to a row.
-      sources: where the evaluated rows come from, for readers.
-      seeds: see `seeds.groups_of_seeds`.
-      facts: of the runs by their names, for figures over a setting.
-
-    Raises:
-      UserError: if the rows hold nothing to report, or the directory cannot be written.
-    """
-    rows, directory = list(rows), pathlib.Path(directory)
-    lines = compare(rows, measures, seeds)
-    text = table(lines, tuned_on, sources) + progress(rows)
-    data = ReportData(lines, sources, facts or {})
-    figures = make_figures(data)
+def _write_text(
+    text: str, figures: Sequence[ReportFigure], data: ReportData, directory: pathlib.Path
+) -> list[pathlib.Path]:
+    """Writes report.md with these tables, and its figures; returns what was written."""
     markdown, before = directory / _MARKDOWN, ""
     if markdown.is_file():
         before = markdown.read_text(encoding="utf-8", errors="replace")
@@ -155,7 +142,7 @@ def write_report(
     if contents != before:
         write_file(markdown, contents)
         files.insert(0, markdown)
-    return text, files
+    return files
 
 
 def _shown(figures: Sequence[ReportFigure]) -> str:

@@ -82,6 +82,10 @@ class Sweep:
         """Returns the record of each point by name, `status` as `state_of` has it."""
         return {point.name: self.state_of(point) for point in self.points}
 
+    def records(self) -> dict[pathlib.Path, dict[str, Any]]:
+        """Returns `states` by the directory of each point."""
+        return {self.directory / name: state for name, state in self.states().items()}
+
     def state_of(self, point: Point) -> dict[str, Any]:
         """Returns `run.json` of a point; its `status` may also be 'not started' or 'killed'.
 

@@ -1,0 +1,1 @@
+"""`report.html`: the results, figures, rows and runs of a report in one file that works offline."""
