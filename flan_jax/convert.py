@@ -365,8 +365,13 @@ def _write_card(
     (output.directory / "README.md").write_text(card, encoding="utf-8")
 
 
-def _load_vocabulary(checkpoint: CheckpointReader, output: Output) -> Vocabulary | None:
-    """The vocabulary among the files that are written; None and a note if it is not supported."""
+def _load_vocabulary(
+    checkpoint: CheckpointReader, output: Output, is_tuned: bool
+) -> Vocabulary | None:
+    """The vocabulary among the files that are written; None and a note if it is not supported.
+
+    It has the chat template that the run was trained with, if it is from a run.
+    """
     if output.vocabulary is None:
         checkpoint.notes.append(
             "no tokenizer is known, so the export has none; --tokenizer=PATH gives one"
@@ -375,7 +380,9 @@ def _load_vocabulary(checkpoint: CheckpointReader, output: Output) -> Vocabulary
     is_bytes = output.vocabulary == BYTES
     name = BYTES if is_bytes else str(output.directory / output.vocabulary)
     try:
-        vocabulary = load_vocabulary(name, checkpoint.architecture)
+        vocabulary = load_vocabulary(
+            name, checkpoint.architecture, _chat_template_of(checkpoint) if is_tuned else None
+        )
     except UserError as error:
         reason = str(error).replace(str(output.directory), str(output.path))
         checkpoint.notes.append(
@@ -387,11 +394,17 @@ def _load_vocabulary(checkpoint: CheckpointReader, output: Output) -> Vocabulary
     return vocabulary
 
 
+def _chat_template_of(checkpoint: CheckpointReader) -> str | None:
+    """CHAT_TEMPLATE of a run."""
+    gin_file = model_gin.file_beside(checkpoint.path)
+    return model_gin.read_macros(gin_file).get("CHAT_TEMPLATE") if gin_file else None
+
+
 def _write_tokenizer(
     checkpoint: CheckpointReader, output: Output, is_tuned: bool
 ) -> dict[str, object]:
     """Writes the tokenizer as `transformers` reads it, if it is known; returns its special ids."""
-    vocabulary = _load_vocabulary(checkpoint, output)
+    vocabulary = _load_vocabulary(checkpoint, output, is_tuned)
     ids = tokenizer_export.token_ids(checkpoint, vocabulary, is_tuned)
     if vocabulary is None:
         return ids

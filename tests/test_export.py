@@ -30,10 +30,11 @@ from flan_jax.errors import UserError
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.runs.setup import build_run, check_parameters
 from flan_jax.training.config import TrainConfig
-from support import tokenizer_files
+from support import chat_templates, tokenizer_files
 from support.converting import convert
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
+NO_JINJA = "NOT CHECKED: jinja2, which reads chat templates ([hf]), is not installed here"
 PROMPTS = ["Is it true that it was wet?", "Rain fell on the day. Options:\n- yes\n- no", "wet"]
 MOST_TOKENS = 12
 T5 = {
@@ -154,7 +155,11 @@ def decoder_with_bpe(tmp_path):
 
 
 def decoder_with_blank(tmp_path):
-    """A tokenizer that puts a blank before every text, and several ids that end an answer."""
+    """A tokenizer that puts a blank before every text, and several ids that end an answer.
+
+    What it has for a chat template renders no message.
+    """
+    pytest.importorskip("jinja2", reason=NO_JINJA)
     tokenizer_files.save(
         tokenizer_files.llama2_like(),
         tmp_path / "hf",
@@ -166,6 +171,14 @@ def decoder_with_blank(tmp_path):
         json.dumps({"eos_token_id": [2, 9, 31], "do_sample": True})
     )
     return run_of(tmp_path / "run", random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 80}))
+
+
+def decoder_with_chat_template(tmp_path, *settings):
+    """An instruct model: its prompts go through its chat template."""
+    pytest.importorskip("jinja2", reason=NO_JINJA)
+    chat_templates.save("smollm 2", tmp_path / "hf")
+    model = random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 384})
+    return run_of(tmp_path / "run", model, *settings)
 
 
 def decoder_over_bytes(tmp_path):
@@ -234,6 +247,24 @@ def test_an_export_says_the_ids_and_the_prompt_of_the_training(tmp_path, make):
     )
     assert special.names["eos"] == ("<|im_end|>" if make is decoder_with_bpe else "</s>")
     usage(tmp_path / "out")
+
+
+@pytest.mark.parametrize("setting", ["'auto'", "None", "'mine.jinja'"])
+def test_an_export_has_the_chat_template_that_the_run_was_trained_with(tmp_path, setting):
+    (tmp_path / "mine.jinja").write_text(chat_templates.template("qwen 2.5"))
+    setting = setting.replace("mine", f"{tmp_path}/mine")
+    run = decoder_with_chat_template(tmp_path, f"--gin.CHAT_TEMPLATE={setting}")
+    convert("flan", "hf", run, tmp_path / "out")
+    config = read(tmp_path / "out/tokenizer_config.json")
+    if setting == "None":  # the prompt form of the training
+        assert "messages[0]['content'] + " in config["chat_template"]
+    else:
+        name = "smollm 2" if setting == "'auto'" else "qwen 2.5"
+        assert config["chat_template"] == chat_templates.template(name)
+    assert not (tmp_path / "out/chat_template.jinja").exists()
+    assert (config["bos_token"], config["eos_token"]) == ("<|im_start|>", "<|im_end|>")
+    ids = read(tmp_path / "out/generation_config.json")
+    assert (ids["bos_token_id"], ids["eos_token_id"]) == (1, 2)
 
 
 def test_what_was_only_converted_keeps_its_ids_and_its_template(tmp_path, capsys):
@@ -423,7 +454,7 @@ def test_t5_reads_the_same_ids_from_tokenizer_json_as_from_its_sentencepiece_mod
         assert one.encode_target(text) == other.encode_target(text), text
 
 
-@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("make", [*KINDS, decoder_with_chat_template])
 def test_three_lines_of_transformers_answer_as_generate_does(tmp_path, make):
     pytest.importorskip("torch", reason=NOT_CHECKED)
     transformers = pytest.importorskip("transformers", reason=NOT_CHECKED)
@@ -459,7 +490,9 @@ def test_three_lines_of_transformers_answer_as_generate_does(tmp_path, make):
             None,
         )
         vocabulary = load_vocabulary(
-            str(run / name) if name else "bytes", "t5" if "t5" in make.__name__ else "decoder"
+            str(run / name) if name else "bytes",
+            "t5" if "t5" in make.__name__ else "decoder",
+            "auto",
         )
         read_ids = scope["inputs"]["input_ids"][0].tolist()
         assert read_ids[-len(vocabulary.encode_input(prompt)) :] == vocabulary.encode_input(prompt)

@@ -64,10 +64,19 @@ class Batches:
             raise IndexError(f"the plan holds steps 0 to {len(self) - 1}, not {step}")
         begins = self._begins(step, begin, end)
         examples = self._examples(begins)
+        trained = None
+        if any(shard.trained is not None for shard, _ in examples):
+            trained = [
+                np.ones(len(shard.targets[index]), np.uint16)
+                if shard.trained is None
+                else shard.trained[index]
+                for shard, index in examples
+            ]
         return self.layout.batch(
             [shard.inputs[index] for shard, index in examples],
             [shard.targets[index] for shard, index in examples],
             np.diff(begins),
+            trained,
         )
 
     def tokens_at(self, step: int) -> int:

@@ -139,7 +139,7 @@ class TokenCache:
             name = row_id(dataset, spec, row)
             chosen.append(numbers[choose_template(dataset, name, self.rendering.seed, epoch).id])
         pairs = np.arange(len(chosen)) * len(numbers) + np.array(chosen, np.int64)
-        return TrainShard(opened.inputs.take(pairs), opened.targets.take(pairs), opened.meta)
+        return opened.take(pairs)
 
     def render_train(self, dataset: Dataset, epoch: int, split: str = "train") -> Shard:
         """Renders the shard of `train_key`."""

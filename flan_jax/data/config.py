@@ -18,6 +18,7 @@ from flan_jax.config.checks import (
     setting_name,
 )
 from flan_jax.config.settings import setting
+from flan_jax.data.chat.segments import LOSS_ON
 from flan_jax.data.mixture_language import with_paths, without_paths
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
@@ -116,6 +117,19 @@ class DataConfig:
         "bytes",
         "'bytes', a SentencePiece model or a tokenizer.json",
         path=lambda name: name != "bytes",
+    )
+    chat_template: str | None = setting(
+        "CHAT_TEMPLATE",
+        "auto",
+        "'auto': that of an instruct model's tokenizer, which writes all that the model reads; a "
+        "file with another one; None: without",
+        path=lambda name: name != "auto",
+    )
+    loss_on: str = setting(
+        "LOSS_ON",
+        "assistant",
+        "which messages of a dialogue are trained: the assistant's, the last one of them, or all",
+        choices=LOSS_ON,
     )
     decoder_start_id: int = setting(
         "DECODER_START_ID",
@@ -244,6 +258,11 @@ class DataConfig:
                 f"{setting_name('Data', 'data_dir')} is not read with DATA_SOURCE=bundled, the "
                 "rows that come with the package; set DATA_SOURCE to jsonl, hf or tfds, or leave "
                 "it out."
+            )
+        if self.loss_on == "all" and self.architecture == "t5":
+            raise UserError(
+                "LOSS_ON='all' trains what an encoder only reads; set LOSS_ON='assistant' or "
+                "'last', or use a decoder-only model."
             )
         self._check_rows()
         for name in ("instructions", "untuned_instructions"):

@@ -65,7 +65,11 @@ class EncoderDecoderLayout:
         return shapes
 
     def batch(
-        self, inputs: Tokens, targets: Tokens, counts: Sequence[int]
+        self,
+        inputs: Tokens,
+        targets: Tokens,
+        counts: Sequence[int],
+        trained: Tokens | None = None,
     ) -> dict[str, np.ndarray]:
         """Returns the features of B rows: row b holds the next `counts[b]` examples.
 
@@ -73,6 +77,7 @@ class EncoderDecoderLayout:
           inputs: the tokens of each example's inputs.
           targets: the tokens of each example's targets.
           counts: B numbers.
+          trained: for each token of the targets 1 if it has a loss, else 0; None: all have one.
 
         Returns:
           `features`, each int32 of its shape in `shapes(B)`.
@@ -80,12 +85,15 @@ class EncoderDecoderLayout:
         inputs = _after(self.prompt, inputs)
         source = _lay(inputs, _lengths(inputs), counts, self.input_length)
         target = _lay(targets, _lengths(targets), counts, self.target_length)
+        weights = np.minimum(target.segments, 1)
+        if trained is not None:
+            weights = _lay(trained, _lengths(targets), counts, self.target_length).tokens
         return {
             "encoder_input_tokens": source.tokens,
             "encoder_segment_ids": source.segments,
             "encoder_positions": source.positions,
             **target.decoder_features(self.bos_id),
-            "decoder_loss_weights": np.minimum(target.segments, 1),
+            "decoder_loss_weights": weights,
         }
 
 
@@ -127,21 +135,31 @@ class DecoderLayout:
         return dict.fromkeys(self.features, (batch_size, *self.capacity))
 
     def batch(
-        self, inputs: Tokens, targets: Tokens, counts: Sequence[int]
+        self,
+        inputs: Tokens,
+        targets: Tokens,
+        counts: Sequence[int],
+        trained: Tokens | None = None,
     ) -> dict[str, np.ndarray]:
         """Returns the features of B rows, as `EncoderDecoderLayout.batch`."""
         first, *following = [*self.prompt, self.bos_id]
         inputs = _after(following, inputs)
         prefixes = _lengths(inputs)
         pieces = [piece for example in zip(inputs, targets) for piece in example]
-        laid = _lay(pieces, prefixes + _lengths(targets), counts, *self.capacity)
+        lengths = prefixes + _lengths(targets)
+        laid = _lay(pieces, lengths, counts, *self.capacity)
+        weights = laid.parted(prefixes, 0, 1)
+        if trained is not None:
+            untrained = [np.zeros(length, np.int32) for length in prefixes]
+            pieces = [piece for example in zip(untrained, trained) for piece in example]
+            weights = _lay(pieces, lengths, counts, *self.capacity).tokens
         features = laid.decoder_features(first)
         if self.prompt:  # nothing predicts its ids, which are beyond the logits
             unpredicted = np.full(len(prefixes), len(self.prompt))
             features["decoder_target_tokens"] = laid.tokens * laid.parted(unpredicted, 0, 1)
         return {
             **features,
-            "decoder_loss_weights": laid.parted(prefixes, 0, 1),
+            "decoder_loss_weights": weights,
             "decoder_causal_attention": laid.parted(prefixes + 1, 1, 0),
         }
 

@@ -10,6 +10,7 @@ from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.catalogue.splits import Split, held_out_split
 from flan_jax.data.availability import Availability
 from flan_jax.data.cache import TokenCache
+from flan_jax.data.chat.chat_vocabulary import ChatVocabulary
 from flan_jax.data.config import DataConfig
 from flan_jax.data.contamination.filter import HeldOutFilter
 from flan_jax.data.encode import Rendering
@@ -56,6 +57,11 @@ class RunData:
     def directory(self) -> pathlib.Path:
         """Where the token cache lies."""
         return self.cache.directory
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether what a model reads goes through a chat template."""
+        return isinstance(self.vocabulary, ChatVocabulary)
 
     def undownloaded(self) -> list[str]:
         """Returns what trains or is evaluated and that the source can download but has not yet."""
@@ -151,7 +157,7 @@ def open_data(config: DataConfig, embedding_rows: int | None = None) -> RunData:
 
     if config.mixture_or_task_module is not None:
         import_module(config.mixture_or_task_module)
-    vocabulary = load_vocabulary(config.vocabulary, config.architecture)
+    vocabulary = load_vocabulary(config.vocabulary, config.architecture, config.chat_template)
     is_decoder = config.architecture == "decoder"
     first_id = vocabulary.bos_id if is_decoder else config.decoder_start_id
     rows = embedding_rows or padded_size(vocabulary)

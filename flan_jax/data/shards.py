@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,16 +46,29 @@ class Ragged:
 
 @dataclasses.dataclass
 class TrainShard:
-    """One epoch of a dataset's training rows: token ids, ends included (see `encode.Encoded`)."""
+    """One epoch of a dataset's training rows: token ids, ends included (see `encode.Encoded`).
+
+    Attributes:
+      inputs, targets: the tokens of each example.
+      meta: the record of the shard.
+      trained: for each token of the targets 1 if it has a loss, else 0; None if all have one.
+    """
 
     inputs: Ragged
     targets: Ragged
     meta: dict[str, Any]
+    trained: Ragged | None = None
 
     @functools.cached_property
     def tokens(self) -> np.ndarray:
         """Tokens of each row, inputs and targets together: int64 [rows]."""
         return self.inputs.lengths + self.targets.lengths
+
+    def take(self, examples: np.ndarray) -> TrainShard:
+        """Returns the examples of these numbers, int [n], in this order."""
+        trained = None if self.trained is None else self.trained.take(examples)
+        inputs, targets = self.inputs.take(examples), self.targets.take(examples)
+        return TrainShard(inputs, targets, self.meta, trained)
 
 
 @dataclasses.dataclass
@@ -87,6 +100,7 @@ def train_shard(
     targets: list[np.ndarray],
     counts: Mapping[str, int],
     meta: dict[str, Any],
+    trained: Sequence[np.ndarray | None] = (),
 ) -> Shard:
     """Returns a shard of training examples.
 
@@ -96,14 +110,23 @@ def train_shard(
       targets: token ids of each example's targets.
       counts: what was counted when it was made.
       meta: what else its record has.
+      trained: for each example which tokens of its targets have a loss (1) and which have none (0);
+        None for an example whose targets all have one, and none of them where that is so of all.
     """
     arrays = {**_ragged_arrays("inputs", inputs), **_ragged_arrays("targets", targets)}
+    if any(mask is not None for mask in trained):
+        masks = [
+            np.ones(len(target), np.uint16) if mask is None else mask.astype(np.uint16)
+            for mask, target in zip(trained, targets)
+        ]
+        arrays |= _ragged_arrays("trained", masks)
     return Shard(key, _with_counts(meta, counts), arrays)
 
 
 def open_train_shard(shard: Shard) -> TrainShard:
     """Returns the examples of a shard made by `train_shard`."""
-    return TrainShard(_ragged(shard, "inputs"), _ragged(shard, "targets"), shard.meta)
+    trained = _ragged(shard, "trained") if "trained" in shard.arrays else None
+    return TrainShard(_ragged(shard, "inputs"), _ragged(shard, "targets"), shard.meta, trained)
 
 
 def eval_shard(

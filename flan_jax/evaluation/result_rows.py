@@ -19,6 +19,8 @@ from flan_jax.storage.files import readable, write_file
 MAJORITY, UNTUNED = "majority", "untuned"
 # The columns `template` and `instruction_mode` of the majority class, which no wording changes.
 ANY = "any"
+# In `instruction_mode` where what the model reads goes through its chat template.
+CHAT = "chat template"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,8 @@ class ResultRow:
         'any'.
       shots: number of exemplars.
       instruction_mode: 'template', 'none', 'dataset_name' or 'baseline', followed by the style of
-        the options where that is not the usual one, e.g. 'template, options none'; the majority
-        class has 'any'.
+        the options where that is not the usual one, e.g. 'template, options none', and by 'chat
+        template' where the model reads through one; the majority class has 'any'.
       scoring: one of `option_scores.SCORINGS` (ranked options), 'greedy' (generated text) or
         'majority'.
       metric: a key that a metric returns; the first one of a dataset is the one that tables show.

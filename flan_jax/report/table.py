@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.evaluation.result_rows import CHAT
 from flan_jax.metrics.uncertainty import Difference
 from flan_jax.report.cluster_means import count_of_datasets
 from flan_jax.report.comparisons import Comparison, means_are_alike
@@ -58,12 +59,14 @@ def caption(lines: Sequence[Comparison], sources: Collection[str] = ()) -> str:
     tuned = [summary.series for summary in summaries]
     sizes = ", ".join(sorted({series.size for series in tuned if series.size}))
     steps = ", ".join(map(str, sorted({series.step for series in tuned})))
+    is_chat = any(CHAT in series.instruction_mode for series in tuned)
     seeds = {len(summary.runs) for summary in summaries}
     parts = [
         sizes,
         f"step {steps}" if steps else "",
         f"mean of {max(seeds)} seeds" if len(seeds) == 1 and max(seeds) > 1 else "",
         f"rows: {', '.join(sorted(sources))}" if sources else "",
+        "inputs in the chat template" if is_chat else "",
     ]
     return "; ".join(part for part in parts if part)
 

@@ -277,16 +277,13 @@ def make_evaluate(
         # In the loop the step itself has just checked.
         if not while_training and run.preemption.requested():
             return False
-        style = data.config.options_style
         setting = Setting(
             run=run_name(run_directory),
             step=step,
             model=name,
             size=run.config.size,
             shots=data.config.shots,
-            instruction_mode=protocol.instructions
-            if style == "fixed"
-            else f"{protocol.instructions}, options {style}",
+            instruction_mode=instruction_mode(data, protocol),
         )
 
         def make(results: ResultsStore, setting: Setting, copy: Copy | None = None) -> HeldOut:
@@ -303,3 +300,17 @@ def make_evaluate(
         return evaluator.evaluate(make(results, setting), params, step, results, stop)
 
     return evaluate
+
+
+def instruction_mode(data: RunData, protocol: eval_data.Protocol) -> str:
+    """Returns a protocol as results name it: 'template', 'none, options lettered, chat template'.
+
+    Args:
+      data: of the run.
+      protocol: how its held-out rows are written.
+    """
+    from flan_jax.evaluation.result_rows import CHAT
+
+    style = data.config.options_style
+    parts = [protocol.instructions, *([] if style == "fixed" else [f"options {style}"])]
+    return ", ".join([*parts, *([CHAT] if data.is_chat else [])])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flan_jax.checkpoints.reader import CheckpointReader
+from flan_jax.data.chat.chat_vocabulary import ChatVocabulary
 from flan_jax.data.special_tokens import (
     CHAT_TEMPLATE,
     KINDS,
@@ -67,7 +68,8 @@ def _training_ids(vocabulary: Vocabulary, is_decoder: bool) -> dict[str, tuple[i
         "eos": vocabulary.eos_ids,
         "pad": () if vocabulary.pad_id is None else (vocabulary.pad_id,),
     }
-    return {**ids, "bos": (vocabulary.bos_id,)} if is_decoder else ids
+    plain = vocabulary.plain if isinstance(vocabulary, ChatVocabulary) else vocabulary
+    return {**ids, "bos": (plain.bos_id,)} if is_decoder else ids
 
 
 def _one_or_several(ids: tuple[int, ...]) -> int | list[int] | None:
@@ -85,8 +87,9 @@ def export_tokenizer(
 ) -> tuple[dict[str, bytes | None], list[str]]:
     """Returns (files that go beside the vocabulary's own, notes for the user).
 
-    A run's export has the prompt form of the training as its chat template; a model that was only
-    converted keeps its own template, if it has one. A file that must not be there is None.
+    A run's export has the chat template of its training, or the prompt form of the training as its
+    template; a model that was only converted keeps its own template, if it has one. A file that
+    must not be there is None.
 
     Args:
       checkpoint: as in `token_ids`.
@@ -104,7 +107,11 @@ def export_tokenizer(
         config |= {name: text for name, text in names.items() if config.get(name) is None}
     files: dict[str, bytes | None] = {}
     notes: list[str] = []
-    if is_tuned or not (CHAT_TEMPLATE in given or config.get("chat_template")):
+    if isinstance(vocabulary, ChatVocabulary):
+        config["chat_template"] = vocabulary.template.as_setting()
+        if CHAT_TEMPLATE in given:
+            files[CHAT_TEMPLATE] = None  # `transformers` would prefer it
+    elif is_tuned or not (CHAT_TEMPLATE in given or config.get("chat_template")):
         config["chat_template"], notes = chat_template(checkpoint, vocabulary)
         if CHAT_TEMPLATE in given:
             files[CHAT_TEMPLATE] = None  # `transformers` would prefer it
@@ -158,10 +165,15 @@ def _names(vocabulary: Vocabulary, ids: dict[str, Any], architecture: str) -> di
         return {}  # `_default_config` has them
     if isinstance(vocabulary, SentencePieceVocabulary):
         return {f"{kind}_token": text for kind, text in _T5_TOKENS.items()}
+    bos_id = None
+    if architecture == "decoder":
+        # A chat template has what a model reads first, and names BOS as the tokenizer does.
+        is_chat = isinstance(vocabulary, ChatVocabulary)
+        bos_id = vocabulary.plain.bos_id if is_chat else vocabulary.bos_id
     numbers = {
         "eos_token": vocabulary.eos_id,
         "pad_token": ids["pad_token_id"],
-        "bos_token": vocabulary.bos_id if architecture == "decoder" else None,
+        "bos_token": bos_id,
     }
     return {
         name: text

@@ -62,6 +62,12 @@ class ChatTemplate:
         """A digest of all that decides what it renders."""
         return digest([dict(self.texts), dict(self.tokens), self.now.isoformat()])
 
+    def as_setting(self) -> str | list[dict[str, str]]:
+        """Returns the value of 'chat_template' in a `tokenizer_config.json`."""
+        if list(self.texts) == [_DEFAULT]:
+            return self.texts[_DEFAULT]
+        return [{"name": name, "template": text} for name, text in self.texts.items()]
+
     def render(
         self,
         messages: Sequence[Message],

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 import seqio
 import tensorflow as tf
 
+from flan_jax.data.chat.chat_vocabulary import ChatVocabulary
 from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
 from flan_jax.data.vocabulary import SentencePieceVocabulary, Vocabulary
 
 
 def as_seqio(vocabulary: Vocabulary) -> seqio.Vocabulary:
     """Returns the same vocabulary for SeqIO pipelines."""
+    if isinstance(vocabulary, ChatVocabulary):  # tasks write their texts themselves
+        vocabulary = vocabulary.plain
     if isinstance(vocabulary, HuggingFaceVocabulary):
         return SeqioVocabulary(vocabulary)
     if isinstance(vocabulary, SentencePieceVocabulary):
