@@ -131,8 +131,8 @@ def test_a_number_that_cannot_be_is_refused(make, says):
         (
             "OPTIONS_STYLE=Fixed",
             (
-                "OPTIONS_STYLE must be one of fixed, shuffled, lettered, none, not 'Fixed'; did "
-                "you mean"
+                "OPTIONS_STYLE must be one of fixed, shuffled, lettered, none, mixed, not 'Fixed'; "
+                "did you mean"
             ),
         ),
         ("LEARNING_RATE=0", "LEARNING_RATE must be a number of at least 1e-12, not 0."),

@@ -1015,7 +1015,7 @@ def test_rows_and_templates_that_cannot_be_evaluated_are_refused(given):
         ({"vocabulary": None}, "Data.vocabulary must be text, not None."),
         (
             {"options_style": "lettred"},
-            "options_style must be one of fixed, shuffled, lettered, none, not 'lettred'; did",
+            "options_style must be one of fixed, shuffled, lettered, none, mixed, not 'lettred'",
         ),
         (
             {"instructions": "foo"},

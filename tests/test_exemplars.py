@@ -7,7 +7,7 @@ import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE, Dataset, Template
-from flan_jax.catalogue.render import render
+from flan_jax.catalogue.render import render, shots_of, style_of
 from flan_jax.data.config import DataConfig
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.exemplars import POOL_ROWS, ExemplarPool
@@ -273,3 +273,27 @@ def test_exemplars_for_which_a_long_row_leaves_no_room_are_counted():
     encoder = Encoder(ByteVocabulary(), Rendering(32, 16, shots=3), pool=None)
     encoder.encode(dataset, dataset.templates[0], {"t": "word " * 40, "answer": "a"}, "d/test/0")
     assert encoder.counts["exemplars that did not fit"] == 3
+
+
+def test_mixed_shots_and_options_are_of_training_rows_alone(tmp_path):
+    mixed = dict(shots="mixed", options_style="mixed", templates=1)
+    data = prepare(config(tmp_path, **mixed, eval_datasets="rte"), workers=1)
+    names = [f"rte/train/{i}" for i in range(12)]
+    texts = training_texts(data)
+    expected = [(shots_of("mixed", n, 0), style_of("mixed", n, 0)) for n in names]
+    assert len({shots for shots, _ in expected}) > 1 and len({s for _, s in expected}) > 1
+    for text, (shots, style) in zip(texts, expected, strict=True):
+        assert text.count("Is that enough to be sure") == shots + 1
+        assert text.count("Options:") == (0 if style == "none" else shots + 1)
+        assert ("(A)" in text) == (style == "lettered")
+    dataset, template = data.eval.jobs()[0]
+    for example in data.eval.examples(dataset, template).texts:
+        assert "Answer:" not in example["inputs"] and "\n- " in example["inputs"]
+    seeds = [dataclasses.replace(data.config, seed=seed) for seed in (0, 1)]
+    keys = [open_data(each).train.shard_key("rte", 0) for each in seeds]
+    assert keys[0] != keys[1]
+    for shots in ("mix", -1, 1.5, 2000, None):
+        with pytest.raises(UserError, match="shots"):
+            config(tmp_path, shots=shots)
+    with pytest.raises(UserError, match="OPTIONS_STYLE=mixed is a letter"):
+        config(tmp_path, options_style="mixed", instructions="none")

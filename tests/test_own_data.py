@@ -5,15 +5,17 @@ import dataclasses
 import json
 import sys
 
+import gin
 import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.config import gin_files
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
-from flan_jax.prepare import prepare
+from flan_jax.prepare import make_parser, prepare
 from flan_jax.runs.data_log import log_sides
 from support.runs import command, losses, run_here
 
@@ -243,3 +245,46 @@ def test_a_run_trains_on_a_file_with_a_cluster_held_out_and_resumes(mine, tmp_pa
     write(mine, PAIRS[1:])
     done = run_here([*words, "--gin.TRAIN_STEPS=20"])
     assert done.returncode == 2 and "set of training rows" in done.stderr
+
+
+def test_the_mixture_of_the_flan_collection_has_its_weights_and_caps(tmp_path, monkeypatch):
+    """gin/mixture/flan2022.gin over small imitations of the files that a user brings."""
+    monkeypatch.chdir(tmp_path)
+    records = {
+        "t0": {"inputs": "Say {}.", "targets": "{}"},
+        "niv2": {"instruction": "Repeat.", "input": "{}", "output": "{}"},
+        "cot": {"question": "{} + 1?", "rationale": "Count on from {}.", "answer": "more"},
+        "dialog": {"inputs": "A: {}?\nB:", "targets": "{}!"},
+    }
+    for folder, record in records.items():
+        (tmp_path / "flan2022" / folder).mkdir(parents=True)
+        for task, count in (("a", 20), ("b", 60)):
+            rows = [{k: v.format(i) for k, v in record.items()} for i in range(count)]
+            write(tmp_path / f"flan2022/{folder}/{folder}_{task}.jsonl", rows)
+    arguments = ["--gin_file=gin/mixture/flan2022.gin", "--gin.TRAIN_STEPS=2"]
+    arguments += [f"--gin.CACHE_DIR={tmp_path / 'cache'}", "--gin.Data.validation_batches=0"]
+    try:
+        gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
+        data = prepare(DataConfig(), workers=1)
+    finally:
+        gin.clear_config()
+    shares = collections.Counter()
+    for row in data.train.card(data.train.members()):
+        source = row.dataset.split("_")[0]
+        shares[source if source in records else "flan"] += row.share
+    paper = {"flan": 0.4, "t0": 0.32, "niv2": 0.2, "cot": 0.05, "dialog": 0.03}
+    assert shares == {name: pytest.approx(share) for name, share in paper.items()}
+    rates = {member.name: member.rate for member in data.train.members()}
+    assert rates["t0_b.jsonl"] == pytest.approx(3 * rates["t0_a.jsonl"])
+    caps = data.train.trained.rates.caps
+    assert [caps[name] for name in ("rte", "t0_a.jsonl", "niv2_b.jsonl", "cot_a.jsonl")] == [
+        30_000,
+        20_000,
+        5_000,
+        100_000,
+    ]
+    shard = data.train.open_shard("cot_b.jsonl", 0)
+    texts = [BYTES.decode(shard.inputs[i]) for i in range(len(shard.inputs))]
+    exemplars = collections.Counter(text.count("Explain step by step") - 1 for text in texts)
+    assert set(exemplars) == {0, 1, 2, 5} and 15 < exemplars[0] < 39
+    assert data.eval.names == []

@@ -12,7 +12,15 @@ import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue import CATALOGUE, FROM_ROW, Dataset, Template
-from flan_jax.catalogue.render import choose_template, render
+from flan_jax.catalogue.render import (
+    MIXED,
+    MIXED_SHOTS,
+    MIXED_STYLES,
+    choose_template,
+    render,
+    shots_of,
+    style_of,
+)
 from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.encode import Encoder, Rendering
 from flan_jax.data.sources.kinds import open_source
@@ -314,3 +322,22 @@ def test_vocabularies_round_trip(t5_vocabulary):
     assert (
         t5.decode(t5.encode("Rank classification works.") + [EOS]) == "Rank classification works."
     )
+
+
+def test_a_mixed_style_is_another_one_for_each_row_and_the_same_each_time():
+    names = [f"toy/train/{i}" for i in range(3000)]
+    for of, values in ((shots_of, MIXED_SHOTS), (style_of, MIXED_STYLES)):
+        drawn = [of(MIXED, name, 5) for name in names]
+        assert drawn == [of(MIXED, name, 5) for name in names]
+        assert drawn != [of(MIXED, name, 6) for name in names]
+        for value in set(values):
+            expected = values.count(value) / len(values)
+            assert drawn.count(value) / len(names) == pytest.approx(expected, abs=0.03)
+        assert of(values[-1], "toy/train/0", 5) == values[-1]
+    row = {"text": "x", "options": ["bad", "fair", "good"], "label": 2}
+    for name in names[:30]:
+        mixed, plain = (
+            render(TOY, TOY.templates[0], row, row_id=name, seed=5, options_style=style)
+            for style in (MIXED, style_of(MIXED, name, 5))
+        )
+        assert mixed == plain

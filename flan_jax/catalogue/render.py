@@ -19,6 +19,11 @@ from flan_jax.storage.hashing import permutation, stable_hash
 
 STYLES = ("fixed", "shuffled", "lettered", "none")
 INSTRUCTIONS = ("template", "none", "dataset_name", "baseline")
+# Value of SHOTS and OPTIONS_STYLE: another one for each row, by hash. As in the Flan Collection of
+# 2022, half of the rows have exemplars, and half show their options, in one style or another.
+MIXED = "mixed"
+MIXED_SHOTS = (0, 0, 0, 1, 2, 5)
+MIXED_STYLES = ("none", "none", "none", "fixed", "shuffled", "lettered")
 
 _FIELD = re.compile(r"\{(\w+)\}")
 _OPTIONS_LINE = re.compile(r"\n*\{options\}\n*")
@@ -53,6 +58,20 @@ def choose_template(dataset: Dataset, row_id: str, seed: int, epoch: int) -> Tem
     return dataset.templates[stable_hash("template", row_id, seed, epoch) % len(dataset.templates)]
 
 
+def shots_of(shots: int | str, row_id: str, seed: int) -> int:
+    """Returns the number of exemplars of a row: `shots`, or one of MIXED_SHOTS for MIXED."""
+    if shots != MIXED:
+        return shots
+    return MIXED_SHOTS[stable_hash("shots", row_id, seed) % len(MIXED_SHOTS)]
+
+
+def style_of(options_style: str, row_id: str, seed: int) -> str:
+    """Returns the options style of a row: the same, or one of MIXED_STYLES for MIXED."""
+    if options_style != MIXED:
+        return options_style
+    return MIXED_STYLES[stable_hash("style", row_id, seed) % len(MIXED_STYLES)]
+
+
 def render(
     dataset: Dataset,
     template: Template,
@@ -72,7 +91,8 @@ def render(
       row: the fields of the row, as `read_row` returns them.
       row_id: names the row; decides the order of shuffled options.
       options_style: 'fixed' (a list), 'shuffled' (a list in an order that depends on the row),
-        'lettered' ((A), (B), ...; the answer is the letter), 'none' (not shown, still ranked).
+        'lettered' ((A), (B), ...; the answer is the letter), 'none' (not shown, still ranked)
+        or MIXED.
       instructions: 'template', 'none' (the text of the row alone) or 'dataset_name' (the same after
         the names of task and dataset), the three conditions of the paper's Figure 8; or
         'baseline', a text that a language model without tuning can continue, in the manner of
@@ -84,6 +104,7 @@ def render(
     Raises:
       UserError: for an unknown style or mode.
     """
+    options_style = style_of(options_style, row_id, seed)
     if options_style not in STYLES:
         raise UserError(f"unknown options style {options_style!r}; styles are {', '.join(STYLES)}.")
     if instructions not in INSTRUCTIONS:

@@ -53,7 +53,8 @@ class Availability:
             reason = counts_once(CATALOGUE, dataset, self._train_names, self._source)
             if reason:
                 return reason
-        reason = unavailable(self._source, dataset, split, self._config.shots)
+        shots = self._config.shots if split == "train" else self._config.eval_shots
+        reason = unavailable(self._source, dataset, split, bool(shots))
         if reason is not None and self._config.strict:
             raise UserError(
                 f"{name} {reason}, and STRICT_DATA is True; provide it, or set STRICT_DATA=False."

@@ -24,7 +24,7 @@ import numpy as np
 
 from flan_jax.catalogue.fingerprint import rendering_source, source_of_row
 from flan_jax.catalogue.records import Dataset, Template
-from flan_jax.catalogue.render import choose_template
+from flan_jax.catalogue.render import MIXED, choose_template
 from flan_jax.data.contamination.filter import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering, undecidable
 from flan_jax.data.exemplars import ExemplarPool
@@ -277,7 +277,8 @@ class TokenCache:
 
     def _key(self, dataset: Dataset, split: str, choice: dict[str, Any], seed_decides: bool) -> str:
         """'<dataset>/<split>-<choice>-<digest>'."""
-        if seed_decides or self.rendering.shots or self.rendering.options_style == "shuffled":
+        by_seed = self.rendering.options_style in ("shuffled", MIXED)
+        if seed_decides or self.rendering.shots or by_seed:
             choice = {**choice, "seed": self.rendering.seed}
         key = digest([self._fingerprint(dataset, split), choice])[:16]
         given = [f"{name}={value}" for name, value in choice.items() if value is not None]

@@ -9,9 +9,10 @@ from typing import Any
 import gin
 
 from flan_jax.catalogue.relations import RULES
-from flan_jax.catalogue.render import INSTRUCTIONS, STYLES
+from flan_jax.catalogue.render import INSTRUCTIONS, MIXED, STYLES
 from flan_jax.config.checks import (
     INT32,
+    check_choice,
     check_fields,
     check_number,
     quoted,
@@ -161,8 +162,9 @@ class DataConfig:
     options_style: str = setting(
         "OPTIONS_STYLE",
         "fixed",
-        "how options are shown",
-        choices=STYLES,
+        "how options are shown; 'mixed': half of the training rows show none and the others any "
+        "style, by hash; the evaluation is 'fixed'",
+        choices=(*STYLES, MIXED),
     )
     instructions: str = setting(
         "INSTRUCTIONS",
@@ -170,12 +172,11 @@ class DataConfig:
         "how rows are written; 'baseline' is for models that are not tuned",
         choices=INSTRUCTIONS,
     )
-    shots: int = setting(
+    shots: int | str = setting(
         "SHOTS",
         0,
-        "exemplars before each row, as many as fit",
-        least=0,
-        below=1025,
+        "exemplars before each row, as many as fit; 'mixed': half of the training rows have none "
+        "and the others 1, 2 or 5, by hash; the evaluation is zero-shot",
     )
     decontaminate: bool = setting(
         "DECONTAMINATE",
@@ -239,6 +240,16 @@ class DataConfig:
         """Returns where tokens are kept."""
         return local_path(DEFAULT_CACHE if self.cache_dir is None else self.cache_dir, "CACHE_DIR")
 
+    @property
+    def eval_shots(self) -> int:
+        """Returns the exemplars before each row that is evaluated."""
+        return 0 if isinstance(self.shots, str) else self.shots
+
+    @property
+    def eval_options_style(self) -> str:
+        """Returns how the options of a row that is evaluated are shown."""
+        return "fixed" if self.options_style == MIXED else self.options_style
+
     def for_evaluation(self) -> DataConfig:
         """Returns the settings without the files of the user, which only training reads.
 
@@ -267,12 +278,19 @@ class DataConfig:
         self._check_rows()
         for name in ("instructions", "untuned_instructions"):
             mode = getattr(self, name)
-            if self.options_style == "lettered" and mode in ("none", "dataset_name"):
+            letters = ("lettered", MIXED) if name == "instructions" else ("lettered",)
+            if self.options_style in letters and mode in ("none", "dataset_name"):
                 raise UserError(
-                    "the answer with OPTIONS_STYLE=lettered is a letter, and "
+                    f"the answer with OPTIONS_STYLE={self.options_style} is a letter, and "
                     f"{setting_name('Data', name)}={mode} does not show which option has which; "
                     "change one of the two."
                 )
+        name = setting_name("Data", "shots")
+        if isinstance(self.shots, str):
+            check_choice(f"{name}, unless it is a number,", self.shots, (MIXED,))
+        else:
+            shots = check_number(name, self.shots, whole=True, least=0, below=1025)
+            object.__setattr__(self, "shots", shots)
         if not isinstance(self.eval_templates, str | None):
             number = check_number(
                 "EVAL_TEMPLATES without ids", self.eval_templates, whole=True, least=1

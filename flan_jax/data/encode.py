@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.catalogue.records import Dataset, Template, placeholders
-from flan_jax.catalogue.render import Rendered, render
+from flan_jax.catalogue.render import Rendered, render, shots_of
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.vocabulary import Vocabulary
 
@@ -34,7 +34,7 @@ class Rendering:
       input_length, target_length: most tokens of an example, EOS included.
       options_style, instructions: see `render.render`.
       seed: decides template choice, shuffled options and exemplars.
-      shots: exemplars before each row, as many of them as fit beside it.
+      shots: exemplars before each row, as many of them as fit beside it; or `render.MIXED`.
     """
 
     input_length: int = 1024
@@ -42,7 +42,7 @@ class Rendering:
     options_style: str = "fixed"
     instructions: str = "template"
     seed: int = 0
-    shots: int = 0
+    shots: int | str = 0
 
 
 @dataclasses.dataclass
@@ -127,14 +127,15 @@ class Encoder:
           with_options: whether the options are encoded, too.
         """
         text = self._render(dataset, template, row, row_id)
+        shots = shots_of(self.rendering.shots, row_id, self.rendering.seed)
         ids = self.vocabulary.encode_input(text.inputs)
         if len(ids) > self.rendering.input_length:
             self.counts[INPUTS_TRUNCATED] += 1
             text, ids = self._truncate(dataset, template, row, row_id, text, ids)
-            if self.rendering.shots:
-                self.counts[EXEMPLARS_LEFT_OUT] += self.rendering.shots
-        elif self.rendering.shots:
-            text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids)
+            if shots:
+                self.counts[EXEMPLARS_LEFT_OUT] += shots
+        elif shots:
+            text, ids = self._with_exemplars(dataset, template, row, row_id, text, ids, shots)
         options = None
         if with_options and text.options:
             options = [self._target(option) for option in text.options]
@@ -185,17 +186,18 @@ class Encoder:
         row_id: str,
         text: Rendered,
         ids: list[int],
+        count: int,
     ) -> tuple[Rendered, list[int]]:
         """Puts those of the row's exemplars before it, in the order drawn, that fit beside it."""
         shown: list[dict[str, Any]] = []
-        for exemplar in self.pool.draw(row, row_id, self.rendering.shots):
+        for exemplar in self.pool.draw(row, row_id, count):
             longer = self._render(dataset, template, row, row_id, [*shown, exemplar])
             longer_ids = self.vocabulary.encode_input(longer.inputs)
             if len(longer_ids) <= self.rendering.input_length:
                 shown.append(exemplar)
                 text, ids = longer, longer_ids
-        if len(shown) < self.rendering.shots:
-            self.counts[EXEMPLARS_LEFT_OUT] += self.rendering.shots - len(shown)
+        if len(shown) < count:
+            self.counts[EXEMPLARS_LEFT_OUT] += count - len(shown)
         return text, ids
 
     def _target(self, text: str) -> np.ndarray:

@@ -177,7 +177,7 @@ def open_data(config: DataConfig, embedding_rows: int | None = None) -> RunData:
     trained = resolve_train_names(config, split, cache)
     others = {*trained.seqio_tasks, *trained.own}
     availability = Availability(config, source, trained.names, others)
-    evaluated = EvalData(config, cache, split, availability)
+    evaluated = EvalData(config, _eval_cache(config, cache), split, availability)
     if config.decontaminate:
         datasets = [CATALOGUE[name] for name in evaluated.datasets()]
         cache.held_out_filter = HeldOutFilter(datasets, source, config.eval_split)
@@ -193,6 +193,13 @@ def open_data(config: DataConfig, embedding_rows: int | None = None) -> RunData:
         evaluated,
         availability.left_out,
     )
+
+
+def _eval_cache(config: DataConfig, cache: TokenCache) -> TokenCache:
+    """The cache of rows that are evaluated: that of training rows, unless their style is mixed."""
+    style, shots = config.eval_options_style, config.eval_shots
+    rendering = dataclasses.replace(cache.rendering, options_style=style, shots=shots)
+    return cache if rendering == cache.rendering else cache.beside(cache.source, rendering)
 
 
 def _rendering(config: DataConfig) -> Rendering:

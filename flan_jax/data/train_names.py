@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flan_jax.catalogue.clusters import CLUSTERS
 from flan_jax.catalogue.records import in_words
 from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.catalogue.render import MIXED
 from flan_jax.catalogue.splits import Split, held_out_split
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
@@ -106,6 +107,12 @@ def _rates(parts: Iterable[Part], names_of: Iterable[list[str]]) -> Rates:
 
 def _seqio_tasks(name: str, config: DataConfig, cache: TokenCache) -> dict[str, SeqioShards]:
     _check_may_be_registered(name, config.mixture_or_task_module)
+    is_ours = name in task_recipes() or name in mixture_recipes()
+    if is_ours and MIXED in (config.shots, config.options_style):
+        raise UserError(
+            f"the SeqIO task {name!r} has one style for all rows; with SHOTS='mixed' or "
+            "OPTIONS_STYLE='mixed', name its dataset instead."
+        )
     from flan_jax.data.seqio import shards as seqio_shards  # imports TensorFlow
 
     return seqio_shards.resolve(name, cache)

@@ -142,7 +142,7 @@ def log_eval_counts(data: RunData) -> None:
     for name, counts in lost.items():
         if counts:
             # of all the exemplars that were drawn
-            drawn = {EXEMPLARS_LEFT_OUT: f" of {rows[name] * data.config.shots:,}"}
+            drawn = {EXEMPLARS_LEFT_OUT: f" of {rows[name] * data.config.eval_shots:,}"}
             details = [
                 f"{count:,}{drawn.get(what, '')} {shown(what)}" for what, count in counts.items()
             ]

@@ -282,7 +282,7 @@ def make_evaluate(
             step=step,
             model=name,
             size=run.config.size,
-            shots=data.config.shots,
+            shots=data.config.eval_shots,
             instruction_mode=instruction_mode(data, protocol),
         )
 
@@ -311,6 +311,6 @@ def instruction_mode(data: RunData, protocol: eval_data.Protocol) -> str:
     """
     from flan_jax.evaluation.result_rows import CHAT
 
-    style = data.config.options_style
+    style = data.config.eval_options_style
     parts = [protocol.instructions, *([] if style == "fixed" else [f"options {style}"])]
     return ", ".join([*parts, *([CHAT] if data.is_chat else [])])

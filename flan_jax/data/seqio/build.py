@@ -61,7 +61,7 @@ def build_task(name: str, recipe: TaskRecipe, settings: SeqioTasks) -> seqio.Tas
     """
     dataset = CATALOGUE[recipe.dataset]
     source, training = settings.opened_source, recipe.template is None
-    why = {split: unavailable(source, dataset, split, settings.shots) for split in _SPLITS}
+    why = {split: unavailable(source, dataset, split, settings.shots > 0) for split in _SPLITS}
     splits = [split for split in _SPLITS if why[split] is None]
     if not splits or (training and why["train"]):
         # The reason is that of the first split that the dataset should have.
@@ -110,9 +110,8 @@ def build_mixture(name: str, recipe: MixtureRecipe, settings: SeqioTasks) -> seq
     )
     tasks = []
     for dataset in map(CATALOGUE.__getitem__, split.eval if recipe.evaluated else split.train):
-        reason = unavailable(
-            settings.opened_source, dataset, "test" if recipe.evaluated else "train", settings.shots
-        )
+        evaluated = "test" if recipe.evaluated else "train"
+        reason = unavailable(settings.opened_source, dataset, evaluated, settings.shots > 0)
         if not recipe.evaluated:
             reason = counts_once(CATALOGUE, dataset, split.train, settings.opened_source) or reason
         if reason is not None:

@@ -62,14 +62,14 @@ class Source(Protocol):
         """Returns the steps to fetch the rows by hand; None where `download` can, or nobody can."""
 
 
-def unavailable(source: Source, dataset: Dataset, split: str, shots: int = 0) -> str | None:
+def unavailable(source: Source, dataset: Dataset, split: str, shots: bool = False) -> str | None:
     """Returns None if a split of a dataset, and its exemplars, have rows here, else the reason.
 
     Args:
       source: where rows come from.
       dataset: a dataset of the catalogue.
       split: 'train', 'validation' or 'test'.
-      shots: exemplars before each row; they are training rows.
+      shots: whether there are exemplars before rows; they are training rows.
     """
     reason = source.available(dataset, split)
     if reason is None and shots:
