@@ -312,7 +312,8 @@ spec:
   failurePolicy:
     maxRestarts: {most_restarts}
     rules:
-    - action: FailJobSet
+    - name: errorMessage
+      action: FailJobSet
       onJobFailureReasons:
       - PodFailurePolicy
   replicatedJobs:
