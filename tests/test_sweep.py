@@ -49,6 +49,8 @@ def test_a_grid_is_a_product_a_union_and_pairs():
     assert names([{"SEED": [0]}, {"SEED": [1], "SHOTS": [2]}], {}) == ["seed_0", "seed_1-shots_2"]
     pairs = {"Data.pack,SEED": [(True, 1), (False, 2)]}
     assert names(pairs, {}) == ["pack_True-seed_1", "pack_False-seed_2"]
+    same = {"SIZE,EVAL_DATASETS": [("rte", "rte"), ("rte", "cb")]}
+    assert names(same, {}) == ["rte", "rte-cb"]
     assert names(None, {"HELD_OUT": ["nli", "a/b"]}) == ["nli", "b"]
     point = grid.points(product, {})[0]
     assert point.arguments() == [
@@ -56,6 +58,35 @@ def test_a_grid_is_a_product_a_union_and_pairs():
         "--gin.HELD_OUT=nli",
         "--gin.SEED=0",
     ]
+
+
+SHIPPED = sorted(pathlib.Path("gin/sweep").glob("*.gin"))
+# Points, and evaluations of all points together, of the shipped sweeps.
+COUNTS = {
+    "clusters": (7, 0),
+    "held_out": (11, 0),
+    "instructions": (12, 8),
+    "model_size": (9, 0),
+    "peft": (8, 0),
+    "quick": (1, 0),
+    "shots": (14, 0),
+    "templates": (12, 0),
+    "tiny": (4, 0),
+}
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_point_of_a_shipped_sweep_passes_the_checks_before_the_start(file, tmp_path):
+    arguments = [f"--gin_file={file}", f"--gin.CACHE_DIR={tmp_path / 'cache'}"]
+    if file.stem == "quick":
+        arguments.insert(0, "--gin_file=gin/flan.gin")
+    arguments = [str(tmp_path / "sweep"), *arguments]
+    flags = sweep_verb._flags(arguments)
+    whole = sweep_verb._sweep(tmp_path / "sweep", arguments, flags, {}, {})
+    evaluations = sum(len(point.evaluations) for point in whole.points)
+    assert (len(whole.points), evaluations) == COUNTS[file.stem]
+    header = file.read_text().partition("\ninclude ")[0]
+    assert "flan-jax sweep runs/" in header and "# Hardware: " in header and "# Seen:  " in header
 
 
 @pytest.mark.parametrize(

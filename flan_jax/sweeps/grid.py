@@ -144,7 +144,7 @@ def _product(axes: Mapping[str, Sequence[Any]]) -> list[Point]:
                 f"the axis {axis} of the sweep must be a list of values, not {quoted(values)}."
             )
     choices = [[_choice(axis, value) for value in values] for axis, values in axes.items()]
-    return [_point(itertools.chain.from_iterable(choice)) for choice in itertools.product(*choices)]
+    return [_point(choice) for choice in itertools.product(*choices)]
 
 
 def _choice(axis: str, value: Any) -> list[tuple[str, Any]]:
@@ -159,11 +159,14 @@ def _choice(axis: str, value: Any) -> list[tuple[str, Any]]:
     return list(zip(names, value))
 
 
-def _point(pairs: Any) -> Point:
-    pairs = list(pairs)
-    name = "-".join(_part(axis, value) for axis, value in pairs) or "run"
+def _point(choices: Sequence[list[tuple[str, Any]]]) -> Point:
+    """The point of a value of each axis."""
+    # 'A,B' with one value for both, such as a dataset that trains and is evaluated, names it once.
+    names = [dict.fromkeys(_part(axis, value) for axis, value in choice) for choice in choices]
+    pairs = list(itertools.chain.from_iterable(choices))
     files = tuple(value for axis, value in pairs if axis == GIN_FILE)
-    return Point(name, files, {axis: value for axis, value in pairs if axis != GIN_FILE})
+    settings = {axis: value for axis, value in pairs if axis != GIN_FILE}
+    return Point("-".join(itertools.chain.from_iterable(names)) or "run", files, settings)
 
 
 def _part(axis: str, value: Any) -> str:
