@@ -127,7 +127,7 @@ def test_a_number_that_cannot_be_is_refused(make, says):
             "INSTRUCTIONS must be one of template, none, dataset_name, baseline, not 'foo'.",
         ),
         ("Data.pack=1", "Data.pack must be True or False, not 1."),
-        ("Train.tensorboard=yes", "Train.tensorboard must be True or False, not 'yes'."),
+        ("TRACKER=3", "TRACKER must be None or text, not 3."),
         (
             "OPTIONS_STYLE=Fixed",
             (

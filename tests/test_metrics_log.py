@@ -19,16 +19,8 @@ def metrics(loss: float) -> dict:
     return {"loss": jnp.float32(loss), "accuracy": jnp.float32(0.5), "grad_norm": jnp.float32(1.0)}
 
 
-def log(directory, step=0, tensorboard=False) -> MetricsLog:
-    return MetricsLog(
-        directory,
-        step,
-        total=6,
-        every=2,
-        tensorboard=tensorboard,
-        enabled=True,
-        work=Work(1e9, None),
-    )
+def log(directory, step=0) -> MetricsLog:
+    return MetricsLog(directory, step, total=6, every=2, enabled=True, work=Work(1e9, None))
 
 
 def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):
@@ -46,9 +38,7 @@ def test_every_step_is_written_and_every_other_line_printed(tmp_path, capsys):
 
 
 def test_an_untimed_step_is_in_no_logged_speed(tmp_path, capsys):
-    writer = MetricsLog(
-        tmp_path, 0, total=6, every=1, tensorboard=False, enabled=True, work=Work(1e9, None)
-    )
+    writer = MetricsLog(tmp_path, 0, total=6, every=1, enabled=True, work=Work(1e9, None))
     writer.add(1, metrics(1.0), tokens=100, waited=0.0, timed=False)
     writer.add(2, metrics(1.0), tokens=100, waited=0.0)
     first, second = capsys.readouterr().out.splitlines()
@@ -80,12 +70,3 @@ def test_a_loss_that_is_not_finite_raises_after_earlier_steps_are_written(tmp_pa
         writer.add(2, metrics(float("nan")), tokens=1, waited=0.0)
     assert error.value.step == 2
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
-
-
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-    writer = log(tmp_path, tensorboard=True)
-    writer.add(1, metrics(1.0), tokens=1, waited=0.0)
-    writer.add(2, metrics(0.5), tokens=1, waited=0.0)
-    writer.close()
-    (events,) = (tmp_path / "tensorboard").glob("events*")
-    assert b"grad_norm" in events.read_bytes()

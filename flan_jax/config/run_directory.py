@@ -14,11 +14,18 @@ from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import NotHere, UserError
 
 CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
+SWEEP_FILE = "sweep.json"  # in the directory above that of a run: the run is a point of a sweep
 
 _STEP = re.compile(r"(checkpoint[_-]|step[_-])?\d+")
 HUB = "hf:"  # what the name of a model on the hub begins with
 # Files that the directory of a model has: ours, Hugging Face's or T5X's.
 _OF_MODELS = ("model.gin", "config.json", "adapter_config.json", "checkpoint")
+
+
+def sweep_of(directory: pathlib.Path) -> str | None:
+    """Returns the name of the sweep that the run in a directory is a point of; None if of none."""
+    parent = directory.absolute().parent
+    return parent.name if (parent / SWEEP_FILE).is_file() else None
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The modules of users, in which they register tasks (MIXTURE_OR_TASK_MODULE)."""
+"""The modules of users: their tasks (MIXTURE_OR_TASK_MODULE), their tracker (TRACKER)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.util
 import pathlib
 import sys
 import traceback
+import types
 
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import digest
@@ -18,8 +19,8 @@ _MOVED = {
 }
 
 
-def import_module(name: str) -> None:
-    """Imports a user's module by dotted name, or by the path of its file.
+def import_module(name: str) -> types.ModuleType:
+    """Returns a user's module, imported by dotted name or by the path of its file.
 
     Raises:
       UserError: if there is no such module, or it does not run.
@@ -31,7 +32,7 @@ def import_module(name: str) -> None:
             f"no module found at {name!r}; give a module's name or the path of a .py file."
         )
     try:
-        _run_file(path) if is_file else importlib.import_module(name)
+        return _run_file(path) if is_file else importlib.import_module(name)
     except UserError:
         raise
     except Exception as error:
@@ -49,11 +50,11 @@ def import_module(name: str) -> None:
         raise UserError(f"The module {name!r} does not run: {_what_and_where(error)}.") from error
 
 
-def _run_file(path: pathlib.Path) -> None:
+def _run_file(path: pathlib.Path) -> types.ModuleType:
     # A name of its own: a file called queue.py must not be taken for the module of that name.
     module_name = f"{path.stem}_{digest(str(path.resolve()))[:8]}"
     if module_name in sys.modules:
-        return
+        return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
     sys.modules[module_name] = importlib.util.module_from_spec(spec)
     try:
@@ -61,6 +62,7 @@ def _run_file(path: pathlib.Path) -> None:
     except BaseException:
         del sys.modules[module_name]
         raise
+    return sys.modules[module_name]
 
 
 def _what_and_where(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flan_jax import signals
 from flan_jax.config import gin_files, run_status
+from flan_jax.config.run_directory import sweep_of
 from flan_jax.config.run_status import RunStatus
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
@@ -21,6 +22,7 @@ from flan_jax.runs.evaluating import Evaluate, make_evaluate
 from flan_jax.runs.preparation import prepared
 from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
 from flan_jax.storage.files import write_file
+from flan_jax.training.trackers import registry as trackers
 
 if TYPE_CHECKING:
     from flan_jax.checkpoints.manager import Checkpoints
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from flan_jax.training.metrics_log import MetricsLog
     from flan_jax.training.state import State
     from flan_jax.training.step import TrainStep
+    from flan_jax.training.trackers.tracking import Tracking
     from flan_jax.training.validation import Validate
 
 _log = logging.getLogger(__name__)
@@ -50,13 +53,16 @@ def train_run(
       The exit status: 0 when everything is done, 143 when the run was preempted and is saved.
 
     Raises:
-      UserError: if the run cannot begin or continue in its directory.
+      UserError: if the run cannot begin or continue in its directory, or TRACKER cannot be used.
       Diverged: if a loss, a gradient or a parameter is not finite.
     """
+    is_first = processes.index_and_count()[0] == 0
+    if is_first:
+        trackers.check(run.config.tracker)
     make_directory(run.config.model_dir)
     with (
         alone(run.directory, run_status.LOCK, "flan-jax train"),
-        run_status.recorded(run.directory, processes.index_and_count()[0] == 0) as status,
+        run_status.recorded(run.directory, is_first) as status,
     ):
         status.exit_status = _train(run, gin_arguments, started, status, evaluates)
         return status.exit_status
@@ -271,10 +277,20 @@ def _open_log(run: RunSetup, begin: int) -> MetricsLog:
         begin,
         config.train_steps,
         run.config.log_every,
-        run.config.tensorboard,
         jax.process_index() == 0,
         Work(flops, peak_flops(run.mesh.devices.flat)),
+        _open_tracking(run, begin) if jax.process_index() == 0 else None,
     )
+
+
+def _open_tracking(run: RunSetup, begin: int) -> Tracking | None:
+    """Returns the tracker of the run; None without TRACKER, and where no step is left."""
+    from flan_jax.training.trackers.tracking import Tracking
+
+    if run.config.tracker is None or begin == run.data.config.train_steps:
+        return None
+    group = sweep_of(run.directory)
+    return Tracking(run.config.tracker, run.directory, group, gin_files.settings(), begin)
 
 
 def _open_validation(

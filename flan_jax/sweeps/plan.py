@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from flan_jax.config import gin_files, run_status
+from flan_jax.config import gin_files, run_directory, run_status
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
@@ -16,7 +16,7 @@ from flan_jax.storage.files import read_json, readable, write_file
 from flan_jax.storage.locks import is_locked
 from flan_jax.sweeps.grid import Point, setting_arguments
 
-FILE = "sweep.json"
+FILE = run_directory.SWEEP_FILE
 LOGS, BASELINES = "logs", "baselines"
 NOT_STARTED, NOT_EVALUATED, KILLED = "not started", "not evaluated", "killed"
 # Which state of several evaluations stands for all.
@@ -238,9 +238,11 @@ def check_settings(arguments: Sequence[str]) -> dict[str, Any]:
     from flan_jax.optim.make import make_optimizer
     from flan_jax.peft.config import PeftConfig
     from flan_jax.training.config import TrainConfig
+    from flan_jax.training.trackers import registry as trackers
 
     gin_files.parse_command_line(arguments, gin_files.CONFIGURED)
-    TrainConfig(), PeftConfig(), make_optimizer()
+    trackers.check(TrainConfig().tracker)
+    PeftConfig(), make_optimizer()
     data = open_data(DataConfig())
     make_model(data.config.architecture, data.vocabulary.size)
     return gin_files.settings()

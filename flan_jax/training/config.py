@@ -109,8 +109,12 @@ class TrainConfig:
         least=1,
     )
     log_every: int = setting("LOG_EVERY", 10, "steps between printed lines", least=1)
-    tensorboard: bool = setting(
-        None, False, "True: also writes event files to MODEL_DIR/tensorboard"
+    tracker: str | None = setting(
+        "TRACKER",
+        None,
+        "'tensorboard', 'wandb', 'trackio' or a module (or .py file) with init, log and finish: "
+        "gets the numbers of metrics.jsonl, too; None: nothing does",
+        path=lambda name: name.endswith(".py"),
     )
     # Steps that are traced for a profiler, from the third of this start on: the flag --profile.
     profile_steps: int = 0

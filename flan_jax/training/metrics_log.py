@@ -1,4 +1,4 @@
-"""Metrics of a run: a line of `metrics.jsonl` a step, a log line every few steps, TensorBoard."""
+"""Metrics of a run: a line of `metrics.jsonl` a step, a log line every few steps, a tracker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import pathlib
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax
 
 from flan_jax.errors import Diverged, UserError
 from flan_jax.storage.files import parse_json, readable, write_file
+from flan_jax.training.trackers.tracking import Tracking
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +71,9 @@ class MetricsLog:
         step: int,
         total: int,
         every: int,
-        tensorboard: bool,
         enabled: bool,
         work: Work,
+        tracking: Tracking | None = None,
     ):
         """Removes the lines of steps after `step` (from before a crash) from `metrics.jsonl`.
 
@@ -80,25 +82,24 @@ class MetricsLog:
           step: where this start of the run begins.
           total: steps of the run, for the ETA.
           every: steps between two log lines.
-          tensorboard: whether to write event files too.
           enabled: False on processes that must not write; they still wait for and check the
             metrics.
           work: of a step.
+          tracking: gets what is written; None for no tracker.
         """
         self.path = directory / FILE
         self.total, self.every, self.enabled, self.work = total, every, enabled, work
         self._pending: list[_Pending] = []
-        self._writer = (
-            _tensorboard_writer(directory, step + 1 if step else 0)
-            if tensorboard and enabled
-            else None
-        )
+        self._tracking = tracking
         self._since = time.perf_counter()
         self._waited = 0.0
         self._untimed = 0
         if enabled:
             # a run that begins has no lines yet, not of step 0 either
             _keep_until(self.path, step or -1)
+        if tracking is not None:
+            for number, line in read_steps(self.path):
+                tracking.add(number, _numbers(json.loads(line)))
 
     def add(
         self,
@@ -150,6 +151,8 @@ class MetricsLog:
                     step, {"loss": metrics["loss"], "gradient norm": metrics["grad_norm"]}
                 )
             self.write(step, {**metrics, "tokens": tokens})
+        if self._tracking is not None:
+            self._tracking.send()
         if self.enabled:
             last = steps[-1].step
             speed = self._speed(timed, elapsed, waited, self.total - last) if timed else ""
@@ -179,14 +182,13 @@ class MetricsLog:
             return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._writer:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        if self._tracking is not None:
+            self._tracking.add(step, values)
 
     def close(self) -> None:
-        """Closes the event file."""
-        if self._writer:
-            self._writer.close()
+        """Ends the tracker, with an error if one is being handled."""
+        if self._tracking is not None:
+            self._tracking.finish(failed=sys.exc_info()[0] is not None)
 
 
 def _on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
@@ -228,12 +230,6 @@ def total_tokens(path: pathlib.Path) -> int:
     return sum(int(json.loads(line).get("tokens", 0)) for _, line in read_steps(path))
 
 
-def _tensorboard_writer(directory: pathlib.Path, step: int) -> Any:
-    """Returns a `SummaryWriter` that purges what a crashed run wrote from this step on."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "Train.tensorboard=True needs tensorboardX: pip install 'flan_jax[tensorboard]'."
-        ) from error
-    return SummaryWriter(str(directory / "tensorboard"), purge_step=step)
+def _numbers(line: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a line of `metrics.jsonl`, without its step."""
+    return {name: value for name, value in line.items() if name != "step"}

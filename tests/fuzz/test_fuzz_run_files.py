@@ -212,7 +212,7 @@ def test_metrics(fuzz, examples, run):
     def check(damaged):
         (run / FILE).write_bytes(damaged.value)
         before = read_steps(run / FILE)  # what `train` reads first
-        MetricsLog(run, 4, total=6, every=2, tensorboard=False, enabled=True, work=Work(1e9, None))
+        MetricsLog(run, 4, total=6, every=2, enabled=True, work=Work(1e9, None))
         kept = [line for step, line in before if step <= 4]
         return (run / FILE).read_bytes() == b"".join(line + b"\n" for line in kept)
 

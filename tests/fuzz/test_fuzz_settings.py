@@ -125,7 +125,7 @@ NAMES = st.one_of(
             "DecoderConfig.rope_scaling",
             "DecoderConfig.positions",
             "Train.keep",
-            "Train.tensorboard",
+            "Train.tracker",
             "Data.pack",
             "adafactor.schedule",
             "adafactor.warmup_steps",
