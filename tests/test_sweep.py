@@ -1,5 +1,6 @@
 """Sweeps: names of points, checks before the start, and runs that fail, are killed and go on."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -37,6 +38,23 @@ def sweep(directory: pathlib.Path, *arguments: str) -> list[str]:
 def statuses(directory: pathlib.Path) -> dict[str, str]:
     done = run_here(sweep(directory, "--status", "--json"))
     return {name: state["status"] for name, state in json.loads(done.stdout).items()}
+
+
+@contextlib.contextmanager
+def held_by_another_process(lock: pathlib.Path):
+    """Within it a process holds a lock; yields the process."""
+    code = (
+        "import sys, time; from flan_jax.storage.locks import locked; import pathlib\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'another'):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        yield holder
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def names(*arguments) -> list[str]:
@@ -191,22 +209,17 @@ def test_a_baseline_is_evaluated_once_and_copied_as_it_is(tmp_path):
 
 def test_a_run_waits_for_a_baseline_until_its_maker_ends_even_by_kill_9(tmp_path):
     lock = tmp_path / "lock"
-    code = (
-        "import sys, time; from flan_jax.storage.locks import locked; import pathlib\n"
-        "with locked(pathlib.Path(sys.argv[1]), 'x'): print('held', flush=True); time.sleep(60)"
-    )
-    maker = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
-    assert maker.stdout.readline() == b"held\n"
-    with shared_baselines._alone(lock, lambda: True) as is_held:
-        assert not is_held  # the run is to stop
+    with held_by_another_process(lock) as maker:
+        with shared_baselines._alone(lock, lambda: True) as is_held:
+            assert not is_held  # the run is to stop
 
-    def kill() -> bool:
-        maker.kill()
-        maker.wait()
-        return False
+        def kill() -> bool:
+            maker.kill()
+            maker.wait()
+            return False
 
-    with shared_baselines._alone(lock, kill) as is_held:
-        assert is_held
+        with shared_baselines._alone(lock, kill) as is_held:
+            assert is_held
 
 
 def test_sweep_csv_has_the_rows_of_all_points_with_their_settings(tmp_path):
@@ -249,9 +262,26 @@ def test_every_mistake_is_found_before_anything_starts(tmp_path):
     assert done.returncode == 2 and not directory.exists()
     assert "4 of 4 points cannot run, and none was started" in done.stderr
     assert done.stderr.count("no setting is called 'LERNING_RATE'") == 4
-    done = run_here(sweep(directory, *SETTINGS, "--sweep.HELD_OUT=sentiment,sentimental"))
-    assert "1 of 2 points cannot run" in done.stderr and "sentimental: " in done.stderr
-    assert not directory.exists()
+    grid_of_two = "[{'HELD_OUT': ['none', 'sentimental']}, {'SED': [1]}]"
+    done = run_here(sweep(directory, *SETTINGS, f"--gin.Sweep.grid={grid_of_two}"))
+    assert done.returncode == 2 and not directory.exists()
+    assert "2 of 3 points cannot run" in done.stderr
+    assert "sentimental: " in done.stderr and "no setting is called 'SED'" in done.stderr
+
+
+def test_a_second_sweep_is_refused_while_the_first_works_there(tmp_path):
+    directory = tmp_path / "sweep"
+    plan.keep(plan.Sweep(directory, SETTINGS, grid.points({"SEED": [0]}, {})))
+    with held_by_another_process(directory / ".sweep.lock"):
+        done = run_here(sweep(directory))
+    assert done.returncode == 2 and "is in use by another (process " in done.stderr
+    assert statuses(directory) == {"seed_0": "not started"}
+    (directory / "seed_0").mkdir()
+    with held_by_another_process(directory / "seed_0" / run_status.LOCK):
+        assert statuses(directory) == {"seed_0": "running"}
+        # A run that works on another machine is left alone.
+        done = run_here(sweep(directory))
+        assert done.returncode == 1 and "1 of 1 points run elsewhere: seed_0" in done.stdout
 
 
 def test_a_point_that_fails_does_not_end_the_others_and_finished_ones_stay(tmp_path):
@@ -338,7 +368,10 @@ def test_pods_do_not_see_a_local_directory(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on_and_has_the_numbers_of_an_undisturbed_one(tmp_path):
+@pytest.mark.parametrize("with_its_run", [False, True], ids=["the sweep", "the sweep and its run"])
+def test_a_sweep_that_is_killed_goes_on_and_has_the_numbers_of_an_undisturbed_one(
+    tmp_path, with_its_run
+):
     settings = [
         *EVALUATED,
         "--gin.TRAIN_STEPS=40",
@@ -355,10 +388,13 @@ def test_a_sweep_that_is_killed_goes_on_and_has_the_numbers_of_an_undisturbed_on
     while time.time() < deadline and not (log.exists() and len(log.read_text().splitlines()) > 8):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
+    if with_its_run:
+        os.kill(run_status.read_status(killed / "seed_0")["pid"], signal.SIGKILL)
     process.wait()
     while "running" in statuses(killed).values() and time.time() < deadline:
         time.sleep(0.2)  # the run has received SIGTERM, saves and ends
-    assert statuses(killed) == {"seed_0": "saved", "seed_1": "not started"}
+    state = "killed" if with_its_run else "saved"
+    assert statuses(killed) == {"seed_0": state, "seed_1": "not started"}
     done = subprocess.run(sweep(killed), env=simulating(1), capture_output=True)
     assert done.returncode == 0
     for name in ("seed_0", "seed_1"):
