@@ -139,6 +139,12 @@ def _add_split_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_overlap_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="file",
+        help="files of your own that train in the place of the catalogue",
+    )
     parser.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
     _add_related_flag(parser)
     _add_source_flags(parser)
@@ -486,12 +492,12 @@ def _split_json(split: Split) -> str:
 
 def _overlap(flags: argparse.Namespace) -> None:
     source = open_source(flags.source, flags.data_dir)
+    own = [(each.dataset, each.source) for each in _own(flags.files)]
     report, left_out = held_out_overlap(
-        CATALOGUE, source, flags.held_out, flags.split, flags.max_rows, flags.related
+        CATALOGUE, source, flags.held_out, flags.split, flags.max_rows, flags.related, own
     )
-    limits = {
-        name: min(CATALOGUE[name].train_cap, flags.max_rows or sys.maxsize) for name in report.train
-    }
+    caps = {dataset.name: dataset.train_cap for dataset in (*CATALOGUE, *(d for d, _ in own))}
+    limits = {name: min(caps[name], flags.max_rows or sys.maxsize) for name in report.train}
     capped = [name for name, rows in report.train.items() if rows >= limits[name]]
     if flags.json:
         record = dataclasses.asdict(report) | {

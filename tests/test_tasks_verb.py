@@ -420,6 +420,19 @@ def test_list_is_quick_and_imports_no_engine():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
+def test_a_file_of_ones_own_is_compared_with_held_out_rows(tasks, tmp_path):
+    _, out, _ = tasks("render", "rte", "--split=test", "--instructions=none", "--json")
+    premise = lines(out)[0]["inputs"].split("\n")[0]
+    path = tmp_path / "my.jsonl"
+    rows = [{"text": f"A page about {i}."} for i in range(20)] + [{"text": f"So: {premise}"}] * 5
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, out, _ = tasks("overlap", str(path), "--held_out=nli", "--json")
+    report = json.loads(out)
+    assert status == 0 and report["train"] == {"my.jsonl": 23}  # two are for validation
+    (pair,) = (pair for pair in report["pairs"] if pair["held_out"] == "rte")
+    assert (pair["train"], pair["held_out_rows"]) == ("my.jsonl", 1) and not report["left_out"]
+
+
 def test_a_file_of_ones_own_is_checked_and_rendered(tasks, tmp_path):
     path = tmp_path / "my.jsonl"
     rows = [{"question": f"What is {i}?", "answer": "n" * i, "id": i} for i in range(30)]

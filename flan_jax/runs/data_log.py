@@ -46,8 +46,8 @@ def _log_unchecked(data: RunData) -> None:
         _log.info("not checked for overlap with held-out data: SeqIO task %s", ", ".join(tasks))
     if data.eval.names and files:
         _log.info(
-            "not checked for overlap with held-out data: %s (DECONTAMINATE=True leaves out rows "
-            "that share words with it)",
+            "not checked for overlap with held-out data: %s (`flan-jax tasks overlap FILE` does, "
+            "DECONTAMINATE=True leaves out rows that share words with it)",
             ", ".join(files),
         )
     if data.config.commercial_only and data.train.trained.own:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from flan_jax.catalogue.records import Dataset
 from flan_jax.catalogue.registry import Catalogue
 from flan_jax.catalogue.splits import held_out_split
 from flan_jax.data.contamination.index import (
@@ -92,6 +93,7 @@ def held_out_overlap(
     split: str = "test",
     max_rows: int | None = None,
     related: str = "text",
+    own: Sequence[tuple[Dataset, Source]] = (),
 ) -> tuple[OverlapReport, dict[str, str]]:
     """Compares the training rows of a run with the rows that it is evaluated on.
 
@@ -103,6 +105,7 @@ def held_out_overlap(
       max_rows: the first so many rows of each dataset on either side; None for all, up to a
         dataset's training cap.
       related: which related datasets train, see `splits.held_out_split`.
+      own: files of the user, each with its rows, that train in the place of the catalogue.
 
     Returns:
       The report, and the reason by name of each dataset that is not in it.
@@ -119,8 +122,9 @@ def held_out_overlap(
         (sides.train, "train", "trained on"),
         (sides.eval, split, "held out"),
     ):
-        rows = []
-        for dataset in map(catalogue.__getitem__, names):
+        is_own = bool(own) and role == "trained on"
+        rows = [read_rows(place, each, ours, max_rows) for each, place in own] if is_own else []
+        for dataset in () if is_own else map(catalogue.__getitem__, names):
             reason = source.available(dataset, ours)
             if role == "trained on":
                 reason = counts_once(catalogue, dataset, names, source) or reason
