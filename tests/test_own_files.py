@@ -93,6 +93,8 @@ def test_an_array_is_read_in_chunks(tmp_path, monkeypatch):
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-9], "a.jsonl.gz is not readable"),
         ("a.jsonl.zst", b"no", "a.jsonl.zst cannot be read"),
         ("a.csv", b"a,a\n1,2\n", "a.csv: the header names a field twice"),
+        ("a.csv", b'a,b\n1,"2\n3,4\n5,6\n', "a.csv:4: .* is a quotation mark not closed"),
+        ("a.tsv", b'a\tb\n"x" y\t1\n', "a.tsv:2: the cells cannot be told apart"),
     ],
 )
 def test_a_file_that_cannot_be_read_on_is_one_message(tmp_path, name, contents, says):
@@ -183,12 +185,17 @@ def test_splits_are_those_of_file_names(tmp_path):
         for split in ("train", "validation")
     )
     assert (len(train), len(validation)) == (30, 10)
-    assert "rows: train 30, validation 10, test 10; test rows are not read" in own.described()
+    described = own.described()
+    assert "rows: train 30, validation 10, test 10; test rows are not read" in described
+    assert "files not read: README.md" in described
     only_test = tmp_path / "only_test"
     only_test.mkdir()
     write(only_test / "test.jsonl", ROWS)
     with pytest.raises(UserError, match="has nothing to train on: it has test.jsonl"):
         open_own([only_test])
+    (tmp_path / "repository/data").mkdir(parents=True)
+    with pytest.raises(UserError, match="it has no file of a known kind, but directories: data;"):
+        open_own([tmp_path / "repository"])
 
 
 @pytest.mark.parametrize("rows, validation", [(9, 0), (10, 1), (500, 50), (5000, 200)])

@@ -248,6 +248,8 @@ own = DataConfig(
     task_feature_lengths=lengths,
 )
 found["own"] = prepare(own).train.batches().datasets_at(0)
+joined = prepare(dataclasses.replace(own, mixture_or_task_name="alone:25%+cb:5"))
+found["joined"] = {member.name: member.rate for member in joined.train.members()}
 found["ignored"] = []
 for setting in ({"decontaminate": True}, {"templates": 1}):
     try:
@@ -352,6 +354,7 @@ def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
         "flan_rte",
     ]
     assert found["own"] == ["flan_copa"] and found["own_second"]
+    assert found["joined"] == {"flan_copa": pytest.approx(5 / 3), "cb": 5}
     assert found["candidates"] == [["copa"], [], ["rte"], []]
     assert [
         line.split(" has no effect on SeqIO task 'flan_copa'")[0] for line in found["ignored"]

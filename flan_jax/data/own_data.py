@@ -70,7 +70,9 @@ class OwnData:
             text += f"; validation: {spec}, chosen by hash" if spec else "; too few for validation"
         if "test" in self.source.files:
             text += "; test rows are not read"
-        return text + (f"; fields not read: {listed(self.unread)}" if self.unread else "")
+        for what, names in (("fields", self.unread), ("files", self.source.unread)):
+            text += f"; {what} not read: {listed(names)}" if names else ""
+        return text
 
 
 def open_own(paths: Sequence[pathlib.Path]) -> dict[str, OwnData]:

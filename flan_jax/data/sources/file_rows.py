@@ -150,7 +150,8 @@ def _table(delimiter: str) -> Callable[[pathlib.Path, BinaryIO], Iterator[Row]]:
         csv.field_size_limit(2**31 - 1)
         # bytes that are not UTF-8 become lone surrogates, which `record_forms` drops
         text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-        lines = csv.reader(text, delimiter=delimiter)
+        # strict: else a quotation mark that is not closed takes all lines after it for one cell
+        lines = csv.reader(text, delimiter=delimiter, strict=True)
         try:
             header = next(lines, [])
             if len(set(header)) < len(header):
@@ -161,7 +162,10 @@ def _table(delimiter: str) -> Callable[[pathlib.Path, BinaryIO], Iterator[Row]]:
                 elif cells:
                     yield Drop(OTHER_CELLS)
         except csv.Error as error:
-            raise UserError(f"{shown(path)}:{lines.line_num}: {error}; {_ADVICE}.") from error
+            raise UserError(
+                f"{shown(path)}:{lines.line_num}: the cells cannot be told apart ({error}); is a "
+                "quotation mark not closed, or not doubled within quotation marks?"
+            ) from error
 
     return read
 

@@ -21,7 +21,7 @@ from flan_jax.catalogue.records import Dataset
 from flan_jax.data.sources import file_rows
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
-from flan_jax.messages import did_you_mean, nearest, shown
+from flan_jax.messages import did_you_mean, listed, nearest, shown
 from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest, file_digest
 
@@ -78,6 +78,12 @@ class OwnFiles:
             if held:
                 splits |= {"train": f"train[:-{held}]", "validation": f"train[-{held}:]"}
         return splits
+
+    @property
+    def unread(self) -> list[str]:
+        """Returns the names of the files of a directory that are of no known kind."""
+        entries = self.path.iterdir() if self.path.is_dir() else ()
+        return sorted(e.name for e in entries if e.is_file() and file_rows.kind_of(e) is None)
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
         """Returns the slice of a raw split that is our split; None if there is none."""
@@ -197,7 +203,9 @@ def _files_by_split(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     for file in files:
         splits.setdefault(_split_of(file), []).append(file)
     if "train" not in splits:
-        found = ", ".join(file.name for file in files[:5]) or "no file of a known kind"
+        found = listed(file.name for file in files) or "no file of a known kind"
+        folders = listed(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
+        found += f", but directories: {folders}" if folders else ""
         raise UserError(
             f"{shown(path)} has nothing to train on: it has {found}; the kinds are "
             f"{file_rows.KINDS_IN_WORDS}, and files with 'validation' or 'test' in their names do "
