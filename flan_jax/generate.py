@@ -23,17 +23,13 @@ from flan_jax.errors import UserError
 from flan_jax.messages import escaped
 from flan_jax.models.decoding.method import METHODS, Decoding
 from flan_jax.parallel import processes
-from flan_jax.runs.answers import Answer, make_answer
+from flan_jax.runs.answers import AT_ONCE, Answer, make_answer
 from flan_jax.runs.directories import alone
 from flan_jax.runs.setup import RunSetup, open_model, read_parameters
 from flan_jax.storage.files import parse_json, read_json, write_file
 from flan_jax.storage.paths import local_path
 
 _log = logging.getLogger(__name__)
-
-# Prompts per device that are answered before their answers are written: enough to fill batches of
-# similar lengths.
-_CHUNK = 256
 
 
 @processes.end_together
@@ -57,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         _, params = read_parameters(run, flags.checkpoint or str(run.directory), flags.step)
     processes.mute_others()
     answer = make_answer(run, params, prompts, method)
-    chunk, writes = _CHUNK * row_multiple(run.mesh), jax.process_index() == 0
+    chunk, writes = AT_ONCE * row_multiple(run.mesh), jax.process_index() == 0
     if output is None:
         for first in range(0, len(prompts), chunk):
             answers = [text for text, _ in answer(prompts[first : first + chunk], first)]

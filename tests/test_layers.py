@@ -13,7 +13,17 @@ VERBS = "train sweep eval generate prepare convert precompile launch __main__"
 LAYERS = [
     "errors messages signals log progress exit_status metrics import_hook",
     *["storage", "config", "catalogue", "tasks", "models", "peft", "optim", "parallel", "data"],
-    *["checkpoints", "training", "planning", "evaluation", "report", "runs", "sweeps", "cli"],
+    *[
+        "checkpoints",
+        "training",
+        "planning",
+        "evaluation",
+        "report",
+        "runs",
+        "api",
+        "sweeps",
+        "cli",
+    ],
     f"lm_eval {VERBS}",
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -72,11 +72,44 @@ def parse_command_line(
     model = getattr(flags, "model", None)
     if model is not None:
         bindings.insert(0, ("MODEL", model))
-    paths = [find_gin_file(name, flags.gin_search_paths) for name in flags.gin_file]
+    flags.gin_arguments = configure(
+        flags.gin_file, bindings, modules, flags.gin_search_paths, may_be_unread
+    )
+    if model is not None and flags.checkpoint is None:
+        flags.checkpoint = macro("INITIAL_CHECKPOINT_PATH")
+    if hasattr(flags, "log_level"):
+        flags.gin_arguments.append(f"--log_level={flags.log_level}")
+    return flags
+
+
+def configure(
+    files: Iterable[str],
+    bindings: Sequence[tuple[str, str]],
+    modules: Iterable[str] = CONFIGURED,
+    search_paths: Sequence[str] = (),
+    may_be_unread: Iterable[str] = (),
+) -> list[str]:
+    """Configures the process from gin files and settings, replacing what was configured before.
+
+    Args:
+      files: names of gin files.
+      bindings: (name, text of the value) of each setting, such as ('HELD_OUT', 'nli').
+      modules: as in `parse_command_line`.
+      search_paths: the directories of --gin_search_paths.
+      may_be_unread: as in `parse_command_line`.
+
+    Returns:
+      The arguments that configure another process in the same way.
+
+    Raises:
+      UserError: as `parse_command_line`.
+    """
+    modules, may_be_unread = list(modules), frozenset(may_be_unread)
+    paths = [find_gin_file(name, search_paths) for name in files]
     for module in modules:
         importlib.import_module(module)
     gin.clear_config()
-    reading = Reading(flags.gin_search_paths, _fields_by_macro(modules))
+    reading = Reading(search_paths, _fields_by_macro(modules))
     for path in paths:
         _read_file(path, reading)
         if home := run_directory.home_of(path):
@@ -86,19 +119,13 @@ def parse_command_line(
         place = f"--gin.{name}"
         key, value = config_parser.parse_binding_key(name), argument_value(place, text)
         gin_macros.bind(reading, *key, value, place)
-    if model is not None and flags.checkpoint is None:
-        flags.checkpoint = macro("INITIAL_CHECKPOINT_PATH")
-    may_be_unread = frozenset(may_be_unread)
     gin_macros.check_macros(reading, may_be_unread)
     gin_macros.check_values()
     gin_macros.forget_overridden(may_be_unread)
-    flags.gin_arguments = [f"--gin_file={path}" for path in paths]
-    if flags.gin_search_paths:
-        flags.gin_arguments.append(f"--gin_search_paths={','.join(flags.gin_search_paths)}")
-    flags.gin_arguments += [f"--gin.{name}={text}" for name, text in bindings]
-    if hasattr(flags, "log_level"):
-        flags.gin_arguments.append(f"--log_level={flags.log_level}")
-    return flags
+    arguments = [f"--gin_file={path}" for path in paths]
+    if search_paths:
+        arguments.append(f"--gin_search_paths={','.join(search_paths)}")
+    return arguments + [f"--gin.{name}={text}" for name, text in bindings]
 
 
 def _parse_flags(

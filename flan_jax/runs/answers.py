@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Prompts per device that are answered together: enough to fill batches of similar lengths.
+AT_ONCE = 256
+
 # (consecutive prompts, the index of the first) -> their answers: a text, and whether it was
 # truncated.
 Answer = Callable[[list[str], int], list[tuple[str, bool]]]
@@ -46,11 +49,9 @@ def make_answer(
     import jax
 
     from flan_jax.evaluation.generator import Generator
-    from flan_jax.models.adapters import prompt_length_of
 
-    vocabulary, (source_length, target_length) = run.data.vocabulary, run.data.config.lengths()
-    room = source_length - prompt_length_of(params)
-    inputs = dict(zip(prompts, encoded(prompts, vocabulary, room)))
+    vocabulary, (_, target_length) = run.data.vocabulary, run.data.config.lengths()
+    inputs = dict(zip(prompts, encoded(prompts, vocabulary, room_of(run, params))))
     generator = Generator(
         run.model,
         vocabulary,
@@ -66,11 +67,24 @@ def make_answer(
         generator.shapes.clear()  # so that a chunk is answered by the same programs after a restart
         answers = generator.answers(params, [inputs[prompt] for prompt in some], first)
         truncated = sum(is_truncated for _, is_truncated in answers)
-        if truncated and jax.process_index() == 0:
+        # Who gives the length has chosen it.
+        if truncated and max_length is None and jax.process_index() == 0:
             _log.warning(generator.truncation_note(truncated, len(answers)))
         return answers
 
     return answer
+
+
+def room_of(run: RunSetup, params: Any) -> int:
+    """Returns how many tokens an input may have: those of TASK_FEATURE_LENGTHS, but for a prompt.
+
+    Args:
+      run: the model.
+      params: its parameters.
+    """
+    from flan_jax.models.adapters import prompt_length_of
+
+    return run.data.config.lengths()[0] - prompt_length_of(params)
 
 
 def encoded(prompts: Sequence[str], vocabulary: Vocabulary, source_length: int) -> list[np.ndarray]:

@@ -1,0 +1,168 @@
+"""`evaluate` measures a model on datasets, as `flan-jax eval` does; `Results` has the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flan_jax.api.loaded import Model
+from flan_jax.api.settings import Configuration
+from flan_jax.api.tuning_runs import Run
+from flan_jax.config import run_directory
+from flan_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from flan_jax.evaluation.result_rows import ResultRow
+
+
+def evaluate(
+    run: Run | Model | str | os.PathLike,
+    datasets: Sequence[str] | None = None,
+    *,
+    step: int | str | None = None,
+    output: str | os.PathLike | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> Results:
+    """Evaluates a model on datasets in all their templates, and returns the numbers.
+
+    They are those of `flan-jax eval`, in `results.csv` with `predictions/` beside it. What is there
+    already is not evaluated again. `flan-jax report DIR` draws the figures.
+
+    Args:
+      run: what `train` returned, the directory of a run, or a model of `load`.
+      datasets: names of `flan-jax tasks list`; None: those that the run holds out.
+      step: of a run: the number of a checkpoint, or 'best'; None: the last.
+      output: the directory of the results; None: that of the run.
+      name: column `model` of the results; None: 'tuned'.
+      **settings: others of docs/settings.md by their names in lower case, such as `eval_rows` (at
+        most so many rows of each dataset), `eval_templates`, `shots` or `eval_split`.
+
+    Raises:
+      UserError: if a dataset does not exist or is not available, the checkpoint cannot be read, or
+        its numbers would take the place of those of another one.
+    """
+    from flan_jax.runs.evaluating import Request, evaluate_checkpoints
+    from flan_jax.runs.setup import open_run
+
+    configuration, checkpoint, of_run = _source(run)
+    if not of_run and output is None:
+        raise UserError(
+            "a model that is not a run has no directory for its results; give output=DIR."
+        )
+    if datasets is not None:
+        if isinstance(datasets, str):
+            raise UserError(f"datasets must be a list of names; write [{datasets!r}].")
+        settings = {**settings, "eval_datasets": "+".join(datasets)}
+    configuration = configuration.with_settings("evaluate", settings)
+    request = Request(
+        checkpoint, step=step, output=None if output is None else os.fspath(output), name=name
+    )
+    if isinstance(run, Model):
+        run.release()
+    with configuration.applied() as arguments:
+        evaluated = evaluate_checkpoints(open_run(), request, arguments)
+    return Results(evaluated.output, evaluated.run.data.eval.names, evaluated.finished)
+
+
+def _source(
+    run: Run | Model | str | os.PathLike,
+) -> tuple[Configuration, str | None, bool]:
+    """The settings of what is evaluated, its checkpoint (None: the last), whether it is a run's.
+
+    Raises:
+      UserError: if it is neither a run nor a model with a checkpoint.
+    """
+    if isinstance(run, Model):
+        if run.checkpoint is None:
+            raise UserError(f"{run.name} has random parameters, and no checkpoint to evaluate.")
+        return run.configuration, run.checkpoint, run_directory.config_of(run.name) is not None
+    place = os.path.abspath(os.path.expanduser(run))
+    config = run_directory.config_of(place)
+    if config is None:
+        raise UserError(
+            f"{os.fspath(run)!r} is not the directory of a run; give a run, or a model of "
+            "flan_jax.load."
+        )
+    is_whole = config.parent == pathlib.Path(place)
+    return Configuration((str(config),)), None if is_whole else place, True
+
+
+class Results:
+    """Numbers of an evaluation; `evaluate` returns it.
+
+    Attributes:
+      directory: where `results.csv` is.
+      datasets: what was evaluated.
+      finished: whether everything is evaluated; False after an interruption: the same call does the
+        rest.
+    """
+
+    def __init__(self, directory: pathlib.Path, datasets: Sequence[str], finished: bool):
+        self.directory, self.datasets, self.finished = directory, list(datasets), finished
+
+    def __repr__(self) -> str:
+        return f"<Results of {', '.join(self.datasets)} in {self.directory}>"
+
+    def _repr_markdown_(self) -> str:
+        return self.report()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns the lines of `results.csv` that are of these datasets, one number each.
+
+        The columns: run, step, model ('tuned', 'untuned' or 'majority'), size, cluster, dataset,
+        split, template, kind, shots, instruction_mode, scoring, metric, value and stderr (percent;
+        None below two rows) and n, the rows evaluated.
+        """
+        return [dataclasses.asdict(row) for row in self._rows()]
+
+    def table(self) -> pandas.DataFrame:
+        """Returns the same as a table of pandas.
+
+        Raises:
+          UserError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UserError(
+                "table() needs pandas: pip install pandas; rows() has the same numbers."
+            ) from error
+        from flan_jax.evaluation.result_rows import COLUMNS
+
+        return pandas.DataFrame(self.rows(), columns=list(COLUMNS))
+
+    def report(self) -> str:
+        """Returns the tables of `flan-jax report` as Markdown: means over templates, with errors.
+
+        Raises:
+          UserError: if no row was evaluated.
+        """
+        from flan_jax.report.comparisons import compare
+        from flan_jax.report.inputs import read_rows, row_sources, tuned_on
+        from flan_jax.report.table import table
+
+        if not self._rows():
+            raise UserError(f"no row of {', '.join(self.datasets)} was evaluated.")
+        paths = [self._path]
+        inputs = read_rows(paths)
+        rows = [row for row in inputs.rows if row.dataset in self.datasets]
+        lines = compare(rows, inputs.measures, inputs.seeds)
+        return table(lines, tuned_on(paths), row_sources(paths))
+
+    @property
+    def _path(self) -> pathlib.Path:
+        from flan_jax.evaluation.results_store import RESULTS
+
+        return self.directory / RESULTS
+
+    def _rows(self) -> list[ResultRow]:
+        from flan_jax.evaluation.results_store import ResultsStore
+
+        rows = ResultsStore(self.directory).rows()
+        return [row for row in rows if row.dataset in self.datasets]

@@ -1,0 +1,122 @@
+"""The settings of a call: keyword arguments as gin has them, for as long as the call takes."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import importlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from flan_jax.config import gin_files, gin_state
+from flan_jax.config.checks import quoted
+from flan_jax.config.declared_settings import declared_settings
+from flan_jax.config.gin_search import DEFAULT_GIN_FILE
+from flan_jax.errors import UserError
+from flan_jax.messages import did_you_mean, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """gin files and settings, as a command line has them.
+
+    Attributes:
+      files: names of gin files.
+      bindings: (name, text of the value) of each setting; of one name the last counts.
+    """
+
+    files: tuple[str, ...] = (DEFAULT_GIN_FILE,)
+    bindings: tuple[tuple[str, str], ...] = ()
+
+    def with_settings(self, caller: str, settings: Mapping[str, Any]) -> Configuration:
+        """Returns the configuration with more settings.
+
+        Args:
+          caller: the function whose arguments they are, for messages.
+          settings: values by name in lower case, such as `learning_rate`, or by OWNER.FIELD.
+
+        Raises:
+          UserError: for a name that no setting has, or a value that is not a plain one.
+        """
+        names = _names() if settings else {}
+        added = []
+        for name, value in settings.items():
+            if name not in names:
+                near = nearest(name, names)
+                raise UserError(f"{caller}() has no argument {quoted(name)}{did_you_mean(near)}")
+            added.append((names[name], _text(name, value)))
+        return self.and_bindings(added)
+
+    def and_bindings(self, bindings: Iterable[tuple[str, str]]) -> Configuration:
+        """Returns the configuration with more bindings, which take precedence."""
+        by_name = dict(self.bindings)
+        for name, text in bindings:
+            by_name.pop(name, None)
+            by_name[name] = text
+        return dataclasses.replace(self, bindings=tuple(by_name.items()))
+
+    def and_file(self, name: str) -> Configuration:
+        """Returns the configuration with one more gin file, after the others."""
+        return dataclasses.replace(self, files=(*self.files, name))
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[list[str]]:
+        """Within it gin has these settings alone; the program's own are back afterwards.
+
+        Yields:
+          The arguments that configure another process in the same way; it logs as this one.
+
+        Raises:
+          UserError: for settings that are not valid, and where a program that the block ran failed.
+        """
+        with gin_state.put_aside():
+            arguments = gin_files.configure(self.files, self.bindings)
+            level = logging.getLogger("flan_jax").getEffectiveLevel()
+            is_quiet = level > logging.INFO
+            try:
+                yield [*arguments, f"--log_level={'warning' if is_quiet else 'info'}"]
+            except SystemExit as end:  # of the preparation of the data, which has printed why
+                raise UserError(
+                    f"the data could not be prepared (flan-jax prepare ended with {end.code}); "
+                    "what it printed says why."
+                ) from None
+
+
+def _names() -> dict[str, str]:
+    """Names of settings as arguments have them -> as gin has them."""
+    for module in gin_files.CONFIGURED:
+        importlib.import_module(module)
+    names = {}
+    for declared in declared_settings(gin_files.CONFIGURED):
+        if declared.owner != "Sweep":
+            names[declared.setting.macro.lower() if declared.setting.macro else declared.name] = (
+                declared.name
+            )
+            names[declared.parameter] = declared.parameter
+    return names
+
+
+def _text(name: str, value: Any) -> str:
+    """The text of a value in gin.
+
+    Raises:
+      UserError: if it is not a plain one.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif type(value).__module__ == "numpy" and hasattr(value, "item"):
+        value = value.item()
+    text = repr(value)
+    try:
+        is_plain = ast.literal_eval(text) == value
+    except (ValueError, SyntaxError):
+        is_plain = False
+    if not is_plain:
+        raise UserError(
+            f"{name}={quoted(value)} is not a plain value; give a number, a text, True, False, "
+            "None, or a list or a dict of them."
+        )
+    return text

@@ -1,0 +1,137 @@
+"""`train` tunes a model in the directory of a run, and `resume` continues one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+from flan_jax.api.loaded import Model, load
+from flan_jax.api.mixtures import Mixture
+from flan_jax.api.settings import Configuration
+from flan_jax.config import run_directory
+from flan_jax.errors import UserError
+
+
+def train(
+    model: Model,
+    data: Mixture,
+    steps: int,
+    model_dir: str | os.PathLike,
+    *,
+    peft: str | None = None,
+    **settings: Any,
+) -> Run:
+    """Tunes a model and returns the run; `model` itself stays as it is.
+
+    The run is that of `flan-jax train` with the same settings: checkpoints, `config.gin`,
+    `metrics.jsonl` and the rest are in `model_dir`, the same call continues it exactly after an
+    interruption (Ctrl-C saves a checkpoint), and so does
+    `flan-jax train --gin_file=MODEL_DIR/config.gin`, which also evaluates at the end. The memory of
+    the parameters of `model` is freed meanwhile.
+
+    Args:
+      model: what training begins with.
+      data: what it trains on.
+      steps: updates in all (TRAIN_STEPS).
+      model_dir: the directory of the run (MODEL_DIR).
+      peft: 'lora', 'prompt' or 'ia3', with the settings of its recipe, gin/peft/lora.gin and so on
+        (AdamW at a learning rate of its own); None: all parameters train.
+      **settings: others of docs/settings.md by their names in lower case, such as `learning_rate`,
+        `optimizer`, `batch_size`, `lora_rank` or `checkpoint_every`.
+
+    Raises:
+      UserError: if settings do not fit together, the directory holds another run, or another
+        program works there.
+      Diverged: if a loss, a gradient or a parameter is not finite; nothing of that step is saved.
+    """
+    if not isinstance(model, Model) or not isinstance(data, Mixture):
+        raise UserError("train takes a model of flan_jax.load and data of flan_jax.mixture.")
+    if data.model is not None and data.model.start != model.start:
+        raise UserError(
+            f"data was made for {data.model.name}, not for {model.name}; make it with "
+            "mixture(..., model=model)."
+        )
+    configuration = model.start.and_bindings(data.bindings)
+    if peft is not None:
+        configuration = configuration.and_file(_recipe(peft))
+    given = {"train_steps": steps, "model_dir": os.path.abspath(os.path.expanduser(model_dir))}
+    model.release()
+    return _train(configuration.with_settings("train", {**settings, **given}))
+
+
+def resume(model_dir: str | os.PathLike, steps: int | None = None, **settings: Any) -> Run:
+    """Continues a run of `train` or of `flan-jax train` with its own settings.
+
+    Args:
+      model_dir: the directory of the run.
+      steps: updates in all; None: as many as before.
+      **settings: what is different from now on, such as `checkpoint_every`; see `train`.
+
+    Raises:
+      UserError: if it is not the directory of a run, or see `train`.
+    """
+    config = run_directory.config_of(os.fspath(model_dir))
+    if config is None:
+        raise UserError(f"{os.fspath(model_dir)!r} is not the directory of a run.")
+    given = settings if steps is None else {**settings, "train_steps": steps}
+    return _train(Configuration((str(config.absolute()),)).with_settings("resume", given))
+
+
+def _recipe(peft: str) -> str:
+    """The gin file of a method of parameter-efficient tuning.
+
+    Raises:
+      UserError: if there is no such method.
+    """
+    from flan_jax.config.checks import check_choice
+    from flan_jax.peft.config import METHODS
+
+    check_choice("peft", peft, METHODS, optional=True)
+    return f"gin/peft/{peft}.gin"
+
+
+def _train(configuration: Configuration) -> Run:
+    from flan_jax.runs.setup import open_run
+    from flan_jax.runs.train_run import train_run
+
+    started = time.perf_counter()
+    with configuration.applied() as arguments:
+        setup = open_run()
+        status = train_run(setup, arguments, started, evaluates=False)
+        return Run(setup.directory, finished=status == 0)
+
+
+class Run:
+    """A run that was trained; `train` and `resume` return it.
+
+    Attributes:
+      directory: its MODEL_DIR.
+      finished: whether all its steps are taken; False after an interruption, when it is saved.
+    """
+
+    def __init__(self, directory: pathlib.Path, finished: bool = True):
+        self.directory, self.finished = pathlib.Path(directory), finished
+
+    def __repr__(self) -> str:
+        return f"<Run {self.directory}, {'finished' if self.finished else 'not finished'}>"
+
+    def __fspath__(self) -> str:
+        return str(self.directory)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Returns the lines of `metrics.jsonl`: of each step `step`, `loss` and others.
+
+        The loss is the mean cross entropy of target tokens in nats; lines with `validation_loss`
+        are of checkpoints.
+        """
+        from flan_jax.training.metrics_log import FILE
+
+        lines = (self.directory / FILE).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def model(self, step: int | str | None = None, **settings: Any) -> Model:
+        """Returns its model: `load(run.directory, step=step, ...)`."""
+        return load(self.directory, step=step, **settings)

@@ -1,0 +1,369 @@
+"""The library in Python: `flan_jax.load`, `mixture`, `train`, `evaluate`, beside the verbs."""
+
+import functools
+import inspect
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+import flan_jax
+from flan_jax import eval as eval_verb
+from flan_jax import generate as generate_verb
+from flan_jax.evaluation.rank_scorer import RankScorer
+from flan_jax.train import main as train_verb
+from support.adapters import random_llama
+from support.tokenizer_files import byte_bpe, save
+
+TINY_T5 = {
+    "T5Config.emb_dim": 16,
+    "T5Config.num_heads": 2,
+    "T5Config.head_dim": 8,
+    "T5Config.mlp_dim": 32,
+    "T5Config.num_encoder_layers": 1,
+    "T5Config.num_decoder_layers": 1,
+}
+LENGTHS = {"inputs": 96, "targets": 16}
+OPTIONS = ["yes", "no", "it is not possible to tell"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> pathlib.Path:
+    """A directory with a random Llama and its tokenizer, as of Hugging Face, and a token cache."""
+    place = tmp_path_factory.mktemp("api")
+    random_llama(place / "llama", vocab_size=320)
+    save(byte_bpe(), place / "llama")
+    return place
+
+
+@pytest.fixture(scope="module")
+def decoder(place) -> flan_jax.Model:
+    return flan_jax.load(
+        place / "llama", task_feature_lengths=LENGTHS, cache_dir=str(place / "cache")
+    )
+
+
+@pytest.fixture(scope="module")
+def t5(place) -> flan_jax.Model:
+    return flan_jax.load(
+        "gin/size/t5_tiny.gin",
+        task_feature_lengths=LENGTHS,
+        cache_dir=str(place / "cache"),
+        **TINY_T5,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(decoder) -> flan_jax.Mixture:
+    """One dataset of a few bundled rows, in two templates, and another one to evaluate."""
+    return flan_jax.mixture(
+        "cb", held_out="none", eval_datasets="copa", eval_templates=1, templates=1, model=decoder
+    )
+
+
+train = functools.partial(
+    flan_jax.train, batch_size=2, checkpoint_every=2, **{"Data.validation_batches": 1}
+)
+
+
+@pytest.fixture(scope="module")
+def run(decoder, data, place) -> flan_jax.Run:
+    return train(decoder, data, steps=4, model_dir=place / "runs/whole")
+
+
+def losses(directory: pathlib.Path) -> dict[int, float]:
+    lines = map(json.loads, (pathlib.Path(directory) / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+# --- The package
+
+
+def test_the_import_is_light_and_train_stays_the_function():
+    program = (
+        "import sys, flan_jax; "
+        "print([m for m in ('jax', 'numpy', 'gin', 'tensorflow') if m in sys.modules]); "
+        "import flan_jax.train; from flan_jax.train import main; "
+        "print(flan_jax.train.__module__, main.__module__)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["[]", "flan_jax.api.tuning_runs flan_jax.train"]
+
+
+def test_the_public_surface_is_documented():
+    names = set(flan_jax.__all__) - {"__version__"}
+    assert names <= set(dir(flan_jax)) and names == set(flan_jax._MODULES)
+    page = (pathlib.Path(flan_jax.__file__).parents[1] / "docs/python.md").read_text()
+    for name in names:
+        public = getattr(flan_jax, name)
+        assert f"`{name}`" in page or f"flan_jax.{name}" in page, f"docs/python.md lacks {name}"
+        members = [public] if inspect.isfunction(public) else vars(public).values()
+        for member in filter(inspect.isfunction, members):
+            if not member.__name__.startswith("_"):
+                assert member.__doc__, member
+        if inspect.isfunction(public):
+            assert "Args:" in public.__doc__ and "Raises:" in public.__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'lod'"):
+        _ = flan_jax.lod
+
+
+# --- Models
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_scores_are_those_of_rank_classification_and_of_the_logits(kind, request):
+    model = request.getfixturevalue(kind)
+    text, vocabulary = "Is water wet?", model.vocabulary
+    scores = model.score(text, OPTIONS)
+    assert scores.dtype == np.float64 and scores.shape == (3,)
+    source = np.array(vocabulary.encode_input(text), np.int32)
+    targets = [
+        np.array([*vocabulary.encode_target(option), vocabulary.eos_id], np.int32)
+        for option in OPTIONS
+    ]
+    scorer = RankScorer(model._setup.model, model.mesh, bos_id=vocabulary.bos_id)
+    assert np.array_equal(scores, scorer.scores(model.params, [source], [targets])[0])
+    for score, target in zip(scores, targets):
+        if kind == "t5":
+            logits = model.logits(inputs=source[None], targets=target[None])[0]
+        else:
+            ids = np.concatenate([[vocabulary.bos_id], source, target[:-1]])
+            logits = model.logits(ids[None])[0, len(source) :]
+        assert logits.dtype == np.float32
+        tokens = jax.nn.log_softmax(logits)[np.arange(len(target)), target]
+        assert abs(tokens.sum() - score) < 1e-4
+
+
+def test_many_rows_are_ranked_as_each_by_itself(decoder):
+    rows = [("Is it wet?", OPTIONS), ("Is it dry?", OPTIONS[:2]), ("Is it wet?", ["no", "no"])]
+    rankings = decoder.rank(rows)
+    for (text, options), ranking in zip(rows, rankings):
+        np.testing.assert_allclose(ranking.scores, decoder.score(text, options), atol=1e-4)
+        assert ranking.answer == options[int(np.argmax(ranking.scores))]
+    assert decoder.rank([]) == []
+
+
+def test_answers_are_those_of_the_verb(decoder, place, capsys):
+    prompts = ["Is it wet?", "rain and snow"]
+    common = [str(place / "llama"), f"--gin.TASK_FEATURE_LENGTHS={LENGTHS}", *prompts]
+    assert generate_verb.main(common) == 0
+    # the verb escapes what would break its lines
+    shown = [generate_verb._on_one_line(text) for text in decoder.generate(prompts)]
+    assert capsys.readouterr().out.splitlines() == shown
+    assert generate_verb.main([*common, "--method=sample", "--seed=3", "--top_k=5"]) == 0
+    sampled = decoder.generate(prompts, method="sample", seed=3, top_k=5)
+    assert capsys.readouterr().out.splitlines() == list(map(generate_verb._on_one_line, sampled))
+    (short,) = decoder.generate(prompts[:1], max_tokens=3)
+    whole = decoder.generate(prompts[:1])[0]
+    assert whole.startswith(short) and short != whole
+
+
+def test_logits_are_causal_and_padding_of_a_t5_is_not_read(decoder, t5):
+    ids = np.array([[5, 6, 7, 8], [9, 10, 11, 12]])
+    logits = decoder.logits(ids)
+    assert logits.shape == (2, 4, decoder.config.vocab_size)
+    changed = decoder.logits([[5, 6, 20, 21]])
+    np.testing.assert_allclose(logits[0, :2], changed[0, :2], atol=1e-5)
+    assert np.abs(logits[0, 2] - changed[0, 2]).max() > 1e-3
+    padded = t5.logits(inputs=[[5, 6, 0, 0]], targets=[[7, 8]])
+    np.testing.assert_allclose(padded, t5.logits(inputs=[[5, 6]], targets=[[7, 8]]), atol=1e-5)
+
+
+def test_a_bidirectional_prefix_is_as_long_as_it_is_given():
+    model = flan_jax.load(
+        "gin/size/decoder_tiny.gin",
+        **{"DecoderConfig.prefix": "bidirectional", "DecoderConfig.num_layers": 2},
+        **{"DecoderConfig.emb_dim": 16, "DecoderConfig.mlp_dim": 16},
+    )
+    source, target = np.array(model.vocabulary.encode_input("wet?")), np.array([70, 1])
+    ids = np.concatenate([[model.vocabulary.bos_id], source, target[:-1]])[None]
+    logits = model.logits(ids, prefix_length=len(source) + 1)[0, len(source) :]
+    total = jax.nn.log_softmax(logits)[np.arange(2), target].sum()
+    text = model.vocabulary.decode([70])
+    assert abs(total - model.score("wet?", [text])[0]) < 1e-4
+    causal = jax.nn.log_softmax(model.logits(ids)[0, len(source) :])[np.arange(2), target].sum()
+    assert abs(total - causal) > 1e-4
+
+
+@pytest.mark.devices
+def test_a_mesh_as_an_argument(place):
+    mesh = {"data": 2, "fsdp": 2, "model": 2}
+    rows = [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
+    sharded = flan_jax.load(place / "llama", mesh=mesh)
+    assert dict(sharded.mesh.shape) == mesh
+    one = flan_jax.load(place / "llama")
+    np.testing.assert_allclose(sharded.logits(rows), one.logits(rows), atol=1e-4)
+
+
+def test_the_dtype_of_the_computation_is_an_argument(place):
+    model = flan_jax.load(place / "llama", dtype="bfloat16", param_dtype="bfloat16")
+    assert model.config.dtype == "bfloat16"
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(model.params)} == {"bfloat16"}
+    with pytest.raises(flan_jax.UserError, match="float16"):
+        flan_jax.load(place / "llama", dtype="float16")
+
+
+# --- gin
+
+
+@gin.configurable
+def of_the_program(number=1):
+    return number
+
+
+def test_the_gin_settings_of_a_program_stay_as_they_are(place, decoder, t5):
+    gin.parse_config("of_the_program.number = 3\nNAME = 4\nT5Config.emb_dim = 7")
+    gin.finalize()
+    before, operative = gin.config_str(), (of_the_program(), gin.operative_config_str())
+    wide = flan_jax.load(
+        "gin/size/t5_tiny.gin", task_feature_lengths=LENGTHS, **{**TINY_T5, "T5Config.mlp_dim": 64}
+    )
+    assert (wide.config.emb_dim, wide.config.mlp_dim, t5.config.mlp_dim) == (16, 64, 32)
+    # models of different sizes work side by side
+    for model in (wide, t5, decoder):
+        assert np.isfinite(model.score("Is it wet?", OPTIONS)).all()
+    with pytest.raises(flan_jax.UserError):
+        flan_jax.load(place / "nowhere")
+    assert gin.config_str() == before and gin.config_is_locked()
+    assert (of_the_program(), gin.operative_config_str()) == operative
+
+
+# --- Data
+
+
+def test_batches_are_those_of_a_run(data, run):
+    batches = list(data.batches(batch_size=2, steps=3))
+    assert len(batches) == 3
+    assert batches[0]["decoder_target_tokens"].shape == (2, sum(LENGTHS.values()))
+    later = next(data.batches(batch_size=2, steps=4, start=2))
+    for name, array in later.items():
+        assert array.dtype == np.int32 and np.array_equal(array, batches[2][name])
+    tokens = sum(line.get("tokens", 0) for line in run.metrics() if line["step"] == 3)
+    assert tokens == int((later["decoder_segment_ids"] > 0).sum())
+
+
+def test_the_card_and_the_names_of_a_mixture(data):
+    (row,) = data.card()
+    assert (row["dataset"], row["templates"], row["share"]) == ("cb", 1, 1.0)
+    assert data.train_names == ["cb"] and data.held_out_names == ["copa"]
+
+
+# --- Training
+
+
+def test_a_run_is_continued_by_the_command_and_the_other_way_round(
+    decoder, data, run, place, capsys
+):
+    directory = place / "runs"
+    assert run.finished and list(losses(run)) == [1, 2, 3, 4]
+    # begun here, continued by the command, which also evaluates
+    begun = train(decoder, data, steps=2, model_dir=directory / "begun_here")
+    config = f"--gin_file={begun.directory / 'config.gin'}"
+    assert train_verb([config, "--gin.TRAIN_STEPS=4"]) == 0
+    assert "resuming from step 2" in capsys.readouterr().out
+    assert losses(begun) == losses(run)
+    assert (begun.directory / "report.md").is_file()
+    # begun by the command, continued here
+    other = directory / "begun_by_the_command"
+    config = f"--gin_file={run.directory / 'config.gin'}"
+    moved = [f"--gin.MODEL_DIR={other}", "--gin.TRAIN_STEPS=2", "--gin.EVAL_DATASETS=None"]
+    shutil.copy(run.directory / "config.gin", directory / "recipe.gin")
+    assert train_verb([f"--gin_file={directory / 'recipe.gin'}", *moved]) == 0
+    assert losses(flan_jax.resume(other, steps=4)) == losses(run)
+
+
+def test_parameter_efficient_tuning_with_the_settings_of_its_recipe(decoder, data, place):
+    before = decoder.score("Is it wet?", OPTIONS)
+    tuned = train(decoder, data, steps=2, model_dir=place / "runs/lora", peft="lora", lora_rank=2)
+    text = (tuned.directory / "config.gin").read_text()
+    assert "LORA_RANK = 2\n" in text and "OPTIMIZER = 'adamw'" in text
+    assert np.array_equal(decoder.score("Is it wet?", OPTIONS), before)
+    model = tuned.model()
+    assert np.abs(model.score("Is it wet?", OPTIONS) - before).max() > 1e-7
+    # what was tuned is tuned further, from a checkpoint of ours
+    further = train(model, data_of(data, model), steps=1, model_dir=place / "runs/further")
+    assert str(tuned.directory / "checkpoints/2") in (further.directory / "config.gin").read_text()
+
+
+def data_of(data: flan_jax.Mixture, model: flan_jax.Model) -> flan_jax.Mixture:
+    lengths = {"task_feature_lengths": LENGTHS, "cache_dir": str(data.data.directory)}
+    return flan_jax.mixture("cb", held_out="none", templates=1, model=model, **lengths)
+
+
+# --- Evaluation
+
+
+def test_results_are_those_of_the_verb(run, place, capsys):
+    settings = {"eval_templates": 1, "eval_rows": 4}
+    results = flan_jax.evaluate(run, ["rte"], output=place / "results/here", **settings)
+    arguments = ["--gin.EVAL_DATASETS=rte", "--gin.EVAL_TEMPLATES=1", "--gin.EVAL_ROWS=4"]
+    output = place / "results/verb"
+    assert eval_verb.main([str(run.directory), f"--output={output}", *arguments]) == 0
+    theirs = (output / "results.csv").read_bytes()
+    assert (results.directory / "results.csv").read_bytes() == theirs
+    rows = results.rows()
+    assert {row["dataset"] for row in rows} == {"rte"} and len(rows) == theirs.count(b"\n") - 1
+    assert {row["model"] for row in rows} == {"tuned", "majority"} and rows[0]["n"] == 4
+    assert "| rte | accuracy | 4 |" in results.report() in capsys.readouterr().out
+    pandas = pytest.importorskip("pandas", reason="NOT CHECKED: table() needs pandas")
+    table = results.table()
+    assert isinstance(table, pandas.DataFrame) and table["value"].tolist() == [
+        row["value"] for row in rows
+    ]
+
+
+def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
+    settings = {"eval_templates": 1, "eval_rows": 2, "name": "llama"}
+    results = flan_jax.evaluate(decoder, ["rte"], output=place / "results/llama", **settings)
+    assert {row["model"] for row in results.rows()} == {"llama", "majority"}
+
+
+# --- Mistakes
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        ("load('nowhere')", "no checkpoint found at .*nowhere"),
+        ("load(llama, learning_rat=1)", r"load\(\) has no argument 'learning_rat'; did you mean"),
+        ("load(llama, seed=object())", "seed=<object.*> is not a plain value"),
+        ("load(llama, step=3)", "has no steps|step"),
+        ("load('gin/size/t5_tiny.gin', step=3)", "has no checkpoints, so leave step=3 out"),
+        ("decoder.score('x', 'yes')", "options must be a list of texts, not 'yes'"),
+        ("decoder.score('x', [])", "has no options"),
+        ("decoder.score('x' * 500, ['yes'])", "allows 96; shorten it"),
+        ("decoder.generate('why?')", r"give a list: generate\(\['why\?'\]\)"),
+        ("decoder.generate(['x'], top_k=3)", "has no argument 'top_k'; it is one of method='samp"),
+        ("decoder.generate(['x'], method='best')", "the decoding method must be one of greedy"),
+        ("decoder.generate(['x'], max_tokens=0)", "max_tokens must be a whole number of at least"),
+        ("decoder.logits(inputs=[[1]], targets=[[1]])", r"decoder-only model; write logits\(ids"),
+        ("t5.logits([[1]])", r"this is a T5; write logits\(inputs=..., targets=...\)"),
+        ("t5.logits(inputs=[[1], [2]], targets=[[1]])", "must have as many rows"),
+        ("decoder.logits([[1, 2], [3]])", r"ids must be whole numbers \[B, L\]"),
+        ("decoder.logits([[1.5]])", "ids must be whole numbers .*, not float64"),
+        ("decoder.logits([[320]])", "those of the model are 0 to 319"),
+        ("decoder.logits([[1]], prefix_length=1)", "a decoder whose prefix is bidirectional"),
+        ("flan_jax.mixture(held_out='nil')", "nil"),
+        ("flan_jax.mixture('nothing', held_out='none')", "nothing"),
+        ("flan_jax.train(decoder, data, 2, place / 'x', peft='lara')", "did you mean lora"),
+        ("flan_jax.train(decoder, 'rte', 2, place / 'x')", "data of flan_jax.mixture"),
+        ("flan_jax.train(t5, data, 2, place / 'x')", "make it with mixture"),
+        ("flan_jax.resume(place)", "is not the directory of a run"),
+        ("flan_jax.evaluate(place)", "is not the directory of a run; give a run, or a model"),
+        ("flan_jax.evaluate(decoder, ['rte'])", "give output=DIR"),
+        ("flan_jax.evaluate(t5, ['rte'])", "has random parameters, and no checkpoint"),
+        ("flan_jax.evaluate(run, 'rte')", r"write \['rte'\]"),
+        ("flan_jax.evaluate(run, ['rto'])", "rto"),
+    ],
+)
+def test_a_mistake_is_one_clear_message(call, message, place, decoder, t5, data, run):
+    names = {"load": flan_jax.load, "llama": place / "llama", "place": place, "data": data}
+    names |= {"decoder": decoder, "t5": t5, "run": run, "flan_jax": flan_jax}
+    with pytest.raises(flan_jax.UserError, match=message):
+        eval(call, names)
