@@ -17,7 +17,7 @@ from support.runs import losses, whole_lines
 from support.two_processes import SMALL, free_port
 
 # Seconds in the queue and at work, for one machine with other work to do.
-PATIENCE_S = 1500
+PATIENCE_S = 2400
 
 
 @pytest.mark.slow
