@@ -62,7 +62,7 @@ setuptools.setup(
         "cuda13": ["jax[cuda13]"],
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "wandb": ["wandb>=0.22,<0.32"],
-        "trackio": ["trackio>=0.30,<0.44"],
+        "trackio": ["trackio>=0.40,<0.44"],
         "hf": HUGGING_FACE,
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
         "test": [
