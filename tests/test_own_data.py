@@ -17,10 +17,12 @@ from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.prepare import make_parser, prepare
 from flan_jax.runs.data_log import log_sides
+from support.own_rows import RECORDS, write
 from support.runs import command, losses, run_here
 
 PAIRS = [{"prompt": f"Say {i}.", "completion": f"It is {i}."} for i in range(40)]
 BYTES = ByteVocabulary()
+LONGER = {"inputs": 128, "targets": 64}
 
 
 def config(tmp_path, name, **changes) -> DataConfig:
@@ -41,11 +43,6 @@ def config(tmp_path, name, **changes) -> DataConfig:
 def mine(tmp_path):
     """A file of 40 pairs."""
     return write(tmp_path / "my.jsonl", PAIRS)
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def examples(batch, architecture: str) -> list[tuple[list[int], list[int], list[int]]]:
@@ -288,3 +285,19 @@ def test_the_mixture_of_the_flan_collection_has_its_weights_and_caps(tmp_path, m
     exemplars = collections.Counter(text.count("Explain step by step") - 1 for text in texts)
     assert set(exemplars) == {0, 1, 2, 5} and 15 < exemplars[0] < 39
     assert data.eval.names == []
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_ten_rows_of_each_form_train(tmp_path, name):
+    record, inputs, targets = RECORDS[name]
+    last = name.split("/")[-1]
+    rows = [record | {last: f"{i}{record[last]}"} for i in range(10)]
+    path = write(tmp_path / "my.jsonl", rows)
+    data = prepare(
+        config(tmp_path, str(path), train_steps=3, task_feature_lengths=LONGER), workers=1
+    )
+    found = [e for step in range(3) for e in examples(data.train.batches().at(step), "t5")]
+    text = str(record[last]).strip()
+    answers = [targets.removesuffix(text) + f"{i}{record[last]}".rstrip() for i in range(10)]
+    assert {BYTES.decode(read) for _, read, _ in found} == {inputs or ""}
+    assert {BYTES.decode(trained) for _, _, trained in found} <= set(answers)

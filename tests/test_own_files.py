@@ -16,6 +16,7 @@ from flan_jax.data.sources import file_rows
 from flan_jax.data.sources.file_rows import count_rows, read_rows
 from flan_jax.data.sources.own_files import paths_of
 from flan_jax.errors import UserError
+from support.own_rows import RECORDS
 
 ROWS = [{"prompt": f'Row {i}, "ä"\nand more', "completion": f"c{i}"} for i in range(10)]
 
@@ -101,30 +102,6 @@ def test_a_file_that_cannot_be_read_on_is_one_message(tmp_path, name, contents, 
     (tmp_path / name).write_bytes(contents)
     with pytest.raises(UserError, match=says):
         list(read_rows(tmp_path / name))
-
-
-RECORDS = {
-    "inputs/targets": ({"inputs": "i", "targets": "t"}, "i", "t"),
-    "prompt/completion": ({"prompt": "p", "completion": "c", "id": 7}, "p", "c"),
-    "prompt/response": ({"prompt": "p", "response": "r"}, "p", "r"),
-    "instruction/output": (
-        {"instruction": "do", "input": "it", "output": "o", "text": "all"},
-        "do\n\nit",
-        "o",
-    ),
-    "instruction/response": (
-        {"instruction": "do", "context": "here", "response": "r", "category": "x"},
-        "do\n\nhere",
-        "r",
-    ),
-    "question/answer": ({"question": "q", "answer": 4}, "q", "4"),
-    "question/rationale/answer": (
-        {"question": "q", "rationale": "so", "answer": "a"},
-        "q\n\nExplain step by step, then give the answer.",
-        "so\nThe answer is a",
-    ),
-    "text": ({"text": " t "}, None, "t"),
-}
 
 
 @pytest.mark.parametrize("name", RECORDS)
