@@ -135,6 +135,9 @@ def test_seeds_are_one_model_and_other_runs_are_not(tmp_path, capsys):
     difference = paired_difference([each for run in ours for each in run], theirs)
     assert f"| {difference.value:+.1f} | {difference.stderr:.1f} |" in printed
     assert "mean of 3 seeds" in printed and "| std over seeds |" in printed
+    two = ",".join(str(tmp_path / f"sweep/seed_{i}") for i in (0, 2))
+    printed = compared(capsys, two, tmp_path / "b")
+    assert "- A: seed_0, seed_2, t5_tiny, step 10, 0 shots, mean of 2 seeds" in printed
     (tmp_path / "sweep/seed_1/run.json").unlink()
     with pytest.raises(UserError, match=r"sweep has several models \(.*seed_1 tuned"):
         verb.main(["--compare", str(tmp_path / "sweep"), str(tmp_path / "b")])

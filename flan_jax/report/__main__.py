@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         nargs=2,
         metavar=("A", "B"),
         help="two results instead: their differences, paired by rows; writes compare.md and "
-        "compare.csv to --output",
+        "compare.csv to --output; the seeds of one have commas between them",
     )
     parser.add_argument(
         "--output",
@@ -78,14 +78,27 @@ def _compare(models: Sequence[str], others: Sequence[str], output: str | None) -
             f"--compare is of two results, and {listed(others)} is there too; give "
             "--compare A B alone."
         )
-    paths = [_results_paths(name) for name in models]
-    places = [local_path(name, "RESULTS") for name in models]
-    homes = [place.parent if place.suffix == ".csv" else place for place in places]
-    names = tuple(home.resolve().name for home in homes)
-    if names[0] == names[1]:
-        names = tuple(models)
-    compare_on(*paths, names, None if output is None else local_path(output, "--output"))
+    given = [_split(name) for name in models]
+    paths = [[path for name in names for path in _results_paths(name)] for names in given]
+    names = [_name(names) for names in given]
+    compare_on(
+        *paths,
+        tuple(models if names[0] == names[1] else names),
+        None if output is None else local_path(output, "--output"),
+    )
     return 0
+
+
+def _split(name: str) -> list[str]:
+    """Returns the results of a model: several have commas between them, such as its seeds."""
+    return [name] if local_path(name, "RESULTS").exists() else name.split(",")
+
+
+def _name(results: Sequence[str]) -> str:
+    """Returns a name of results for readers, from those of their directories."""
+    places = [local_path(name, "RESULTS") for name in results]
+    homes = [place.parent if place.suffix == ".csv" else place for place in places]
+    return ", ".join(home.resolve().name for home in homes)
 
 
 def _results_paths(name: str) -> list[pathlib.Path]:
