@@ -69,6 +69,7 @@ def test_a_run_writes_the_files_that_a_paper_needs(finished):
         "results.csv",
         "report.md",
         "report.png",
+        "report.html",
         "figures/zero_shot.pdf",
         "figures/difference.svg",
         "figures/template_spread.csv",

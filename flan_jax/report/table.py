@@ -156,7 +156,7 @@ def _best(summary: Summary) -> str:
 
 
 def difference_text(difference: Difference | None) -> str:
-    """Returns a difference with its standard error: '+3.4 (2.1)'; '' for None."""
+    """Returns a difference with its 95 % interval: '+3.4 (-0.8 to +7.6)'; '' for None."""
     if difference is None:
         return ""
     if not difference.changed:

@@ -57,11 +57,16 @@
   const table = byId("results-table");
   const headings = [...table.tHead.rows[0].cells];
   const lines = [...table.tBodies[0].rows];
+  // What a word of the filter finds; the names of templates are in the title of the ticks.
+  const textOf = new Map(lines.map((line) => [line, [...line.cells]
+    .filter((cell) => !cell.classList.contains("each"))
+    .map((cell) => cell.textContent).join("\n").toLowerCase()]));
   const cellOf = (line, key) => line.cells[headings.findIndex((th) => th.dataset.key === key)];
 
   function valueOf(line, key) {
     const cell = cellOf(line, key);
-    if (cell.classList.contains("text")) return cell.textContent.toLowerCase();
+    const isText = headings[cell.cellIndex].classList.contains("text");
+    if (isText) return cell.textContent.toLowerCase();
     return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
   }
 
@@ -79,7 +84,7 @@
   function fulfills(line, word) {
     if (word.startsWith("-") && word.length > 1) return !fulfills(line, word.slice(1));
     const [, key, sign, wanted] = CONDITION.exec(word) ?? [];
-    if (!key) return line.textContent.toLowerCase().includes(word);
+    if (!key) return textOf.get(line).includes(word);
     if (!headings.some((th) => th.dataset.key === key)) return false;
     const value = valueOf(line, key);
     if (value === null) return false;

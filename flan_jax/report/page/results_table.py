@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from flan_jax.report.table import (
 )
 
 # Width and height of the ticks in CSS pixels, and the margin beside 0 and 100.
-_WIDTH, _HEIGHT, _MARGIN = 124, 22, 2
+_WIDTH, _HEIGHT, _MARGIN = 116, 22, 2
 
 
 class _Column(NamedTuple):
@@ -47,7 +48,7 @@ _COLUMNS = (
     _Column("seeds", "std over seeds"),
     _Column("each", "each template", is_number=False),
     _Column("untuned", "untuned"),
-    _Column("difference", "tuned \N{MINUS SIGN} untuned (s.e.)"),
+    _Column("difference", "tuned \N{MINUS SIGN} untuned (95 % interval)"),
     _Column("majority", "majority"),
 )
 
@@ -86,11 +87,7 @@ def _head_cell(column: _Column) -> str:
 def _body_cell(column: _Column, content: str, value: float | None = None) -> str:
     """A cell of this HTML; `value` is what a number sorts by."""
     sorts = "" if value is None else f' data-value="{value:.6g}"'
-    kind = "number" if column.is_number else "text"
-    return (
-        f'<td class="{kind} {column.key}" data-key="{column.key}" data-title="{column.title}"'
-        f"{sorts}>{content}</td>"
-    )
+    return f'<td class="{column.key}"{sorts}>{content}</td>'
 
 
 def _cells(line: Comparison, alike: bool) -> dict[str, tuple]:
@@ -101,9 +98,9 @@ def _cells(line: Comparison, alike: bool) -> dict[str, tuple]:
     name = line.dataset or name_of_mean(line, alike).strip("*")
     bound = "\N{LESS-THAN OR EQUAL TO} " if tuned and tuned.stderr_is_bound else ""
     return {
-        "model": (text(line.label),),
+        "model": (_breakable(line.label),),
         "cluster": (text(line.cluster),),
-        "dataset": (text(name + split),),
+        "dataset": (_breakable(name + split),),
         "metric": (text(summary.metric),),
         "rows": (f"{summary.n:,}", summary.n),
         "templates": (str(len(summary.templates)), len(summary.templates)),
@@ -116,6 +113,11 @@ def _cells(line: Comparison, alike: bool) -> dict[str, tuple]:
         "difference": _difference(line.difference),
         "majority": _number(line.majority and line.majority.mean),
     }
+
+
+def _breakable(name: str) -> str:
+    """A name that may break after its separators."""
+    return re.sub("([-_])(?=.)", r"\1<wbr>", text(name))
 
 
 def _number(value: float | None, mark: str = "") -> tuple:
@@ -139,11 +141,12 @@ def _difference(difference: Difference | None) -> tuple:
     """The difference, marked where its 95 % interval excludes 0."""
     if difference is None:
         return ("",)
-    shown = _minus(text(difference_text(difference)))
+    value, *interval = _minus(text(difference_text(difference))).split(" ", 1)
+    shown = " ".join([f"<span>{value}</span>", *(f"<span>{part}</span>" for part in interval)])
     if not difference.interval or difference.interval[0] <= 0 <= difference.interval[1]:
         return shown, difference.value
     kind, arrow = ("better", "▲") if difference.value > 0 else ("worse", "▼")
-    return f'<strong class="{kind}">{arrow} {shown}</strong>', difference.value
+    return f'<strong class="{kind}">{arrow}\N{NO-BREAK SPACE}{shown}</strong>', difference.value
 
 
 def _ticks(line: Comparison) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from flan_jax.storage.locks import is_locked
 # Settings that name a run, or places, and say nothing about its results.
 _PLACES = ("MODEL_DIR", "CACHE_DIR", "DATA_DIR")
 _TITLES = ("run", "state", "step", "model", "parameters", "time", "settings that differ")
-_SYMBOLS = {"finished": "✓", "failed": "✗", "killed": "✗", "running": "▶", "saved": "⏸"}
+_SYMBOLS = {"finished": "✓", "failed": "✗", "killed": "✗", "running": "▶", "saved": "◐"}
 
 
 class RunEntry(NamedTuple):
@@ -34,7 +33,8 @@ class RunEntry(NamedTuple):
     @property
     def settings(self) -> dict[str, str]:
         """The settings as gin has them."""
-        settings = self.record.get("settings") or {}
+        settings = self.record.get("settings")
+        settings = settings if isinstance(settings, dict) else {}
         return {name: repr(value) for name, value in settings.items()}
 
 
@@ -149,12 +149,8 @@ def _short(count: int) -> str:
 
 def _time(record: Mapping[str, Any]) -> str:
     """How long a run took, with its beginning; '' where that is not recorded."""
-    started, ended = record.get("started"), record.get("ended")
-    seconds = record.get("seconds")
-    if seconds is None and started and ended:
-        span = datetime.datetime.fromisoformat(ended) - datetime.datetime.fromisoformat(started)
-        seconds = span.total_seconds()
-    parts = [] if seconds is None else [_duration(float(seconds))]
+    seconds, started = record.get("seconds"), record.get("started")
+    parts = [_duration(seconds)] if isinstance(seconds, (int, float)) else []
     if started:
         parts.append(f"<small>{text(str(started)[:16].replace('T', ' '))}</small>")
     return " ".join(parts)
@@ -173,6 +169,8 @@ def _shared_settings(runs: Sequence[RunEntry], differing: Sequence[str]) -> str:
     if not runs:
         return ""
     names = [name for name in runs[0].settings if name not in differing]
+    if not names:
+        return ""
     rows = "".join(
         f"<tr><td><code>{text(name)}</code></td>"
         f"<td><code>{text(runs[0].settings[name])}</code></td></tr>"
