@@ -4,10 +4,14 @@ The runs are fabricated: what is drawn matters here, not how a model learns.
 """
 
 import csv
+import dataclasses
 import itertools
+import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,7 +35,7 @@ def data_of(directory: pathlib.Path, **runs: Fabricated) -> ReportData:
     """Writes the runs and returns what a report makes figures of."""
     for name, run in runs.items():
         write_run(directory / name, run)
-    inputs = read_rows([directory / name / "results.csv" for name in runs])
+    inputs = read_rows(sorted(directory.rglob("results.csv")))
     lines = compare(inputs.rows, inputs.measures, inputs.seeds)
     return ReportData(lines, {"bundled"}, read_facts(inputs.homes))
 
@@ -103,6 +107,29 @@ def test_every_drawn_number_is_one_of_results_csv(tmp_path):
         assert value == pytest.approx(tuned - untuned, abs=1e-9)
 
 
+def test_figures_of_a_sweep_equal_sweep_csv(tmp_path, capsys):
+    runs = {name: run for name, run in SWEEPS["size"].items() if "nli" in name}
+    for name, run in runs.items():
+        write_run(tmp_path / name, run)
+    points = {name: {"gin_files": [], "settings": {"HELD_OUT": "nli"}} for name in [*runs, "none"]}
+    (tmp_path / "sweep.json").write_text(json.dumps({"arguments": [], "points": points}))
+    assert verb.main([str(tmp_path)]) == 0
+    assert "1 of 5 points are not finished: none" in capsys.readouterr().out
+    with open(tmp_path / "sweep.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(tmp_path / "figures/size.csv", newline="") as file:
+        drawn = [point for point in csv.DictReader(file) if point["kind"] == "tuned"]
+    assert {point["size"] for point in drawn} == {run.size for run in runs.values()}
+    for point in drawn:
+        values: dict[str, list[float]] = {}
+        for row in rows:
+            if row["size"] == point["size"] and row["model"] == "tuned":
+                assert float(row["run.parameters"]) == float(point["x"])
+                values.setdefault(row["dataset"], []).append(float(row["value"]))
+        means = [sum(each) / len(each) for each in values.values()]
+        assert float(point["value"]) == pytest.approx(sum(means) / len(means), abs=1e-9)
+
+
 def test_the_same_numbers_make_the_same_files_without_dates(tmp_path):
     data = data_of(tmp_path, one=Fabricated())
     figures = make_figures(data)
@@ -137,8 +164,118 @@ HARD = {
         "one": Fabricated({"translation": ["wmt14_enfr", "wmt16_translate_deen"]}, metric="bleu"),
         "two": Fabricated({"translation": ["wmt14_enfr"]}, metric="bleu", kind="inverted"),
     },
+    "seeds": {
+        f"{size}_{seed}": Fabricated(size=size, settings={"SEED": seed, "X": size})
+        for size in ("t5_tiny", "t5_mini")
+        for seed in (0, 1, 2)
+    },
     "dollars": {"cost_$x^2$_%_{n}": Fabricated(), "ümläut_≤": Fabricated(accuracy=0.5)},
 }  # fmt: skip
+
+
+THREE = {
+    "nli": ("rte", "cb"),
+    "commonsense": ("copa", "hellaswag"),
+    "closed_book_qa": ("arc_easy", "natural_questions"),
+}
+SIZES = {"t5_tiny": 1.7e6, "t5_mini": 6.5e6, "decoder_tiny": 0.7e6, "decoder_422m": 422e6}
+
+
+def over(name: str, values: Sequence[Any], **more: Any) -> dict[str, Fabricated]:
+    """Returns runs that differ in a setting."""
+    return {
+        f"{name.lower()}_{value}": Fabricated(
+            settings={**more.get("settings", {}), name: value},
+            accuracy=0.3 + 0.1 * number,
+            **{key: value for key, value in more.items() if key != "settings"},
+        )
+        for number, value in enumerate(values)
+    }
+
+
+SWEEPS = {
+    "clusters": over("TRAIN_CLUSTERS", (1, 2, 4, 7), datasets=THREE),
+    "size": {
+        f"{size}-{cluster}": Fabricated(
+            {cluster: THREE[cluster]}, size=size, parameters=int(parameters), accuracy=accuracy
+        )
+        for accuracy, (size, parameters) in zip((0.5, 0.6, 0.4, 0.8), SIZES.items())
+        for cluster in ("nli", "commonsense")
+    },
+    "instructions": {
+        mode: Fabricated(
+            mode=mode, templates=1, evaluations=[Fabricated(mode="template", accuracy=0.5)]
+        )
+        for mode in ("none", "dataset_name")
+    }
+    | {"template": Fabricated()},
+    "shots": {
+        f"shots_{shots}": Fabricated(THREE, shots=shots, accuracy=accuracy)
+        for shots, accuracy in ((0, 0.5), (4, 0.55), (16, 0.7))
+    },
+    "prompt_tuning": {
+        f"{start}_{peft}": Fabricated(
+            {"nli": ["rte", "cb"], "misc": ["wic"]},
+            settings={"PEFT": peft, "INITIAL_CHECKPOINT_PATH": f"/runs/{start}"},
+            accuracy=accuracy,
+        )
+        for accuracy, (start, peft) in zip(
+            (0.5, 0.6, 0.7), (("base", "prompt"), ("flan", "prompt"), ("flan", None))
+        )
+    },
+    "templates": {
+        f"{name}-datasets_{datasets}": dataclasses.replace(
+            run, settings={**run.settings, "DATASETS_PER_CLUSTER": datasets}
+        )
+        for datasets in (1, 4)
+        for name, run in over("TEMPLATES", (1, 4, None), datasets=THREE).items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_figure_over_a_setting_is_drawn_where_that_differs(tmp_path, name):
+    data = data_of(tmp_path, **SWEEPS[name])
+    drawn = [figure.name for figure in make_figures(data)]
+    assert drawn == ["zero_shot", "difference", "template_spread", name]
+    figure, points = drawing(data, name)
+    check_layout(figure)
+    # Each number is that of the table.
+    table = {round(s.mean, 9) for line in data.lines for s in (line.tuned, line.untuned) if s}
+    shown = {round(p.value, 9) for p in points if p.kind == "tuned" and "Mean" not in p.cluster}
+    assert shown and shown <= table
+    assert all(point.is_equal for point in points)
+
+
+def test_runs_that_hold_out_other_clusters_are_one_series(tmp_path):
+    runs = {
+        f"{size}-{cluster}": Fabricated(
+            {cluster: datasets}, size=size, settings={"HELD_OUT": cluster}, accuracy=accuracy
+        )
+        for size, accuracy in (("t5_tiny", 0.4), ("t5_mini", 0.5))
+        for cluster, datasets in THREE.items()
+    }
+    data = data_of(tmp_path, **runs)
+    assert len({line.label for line in data.lines}) == 6
+    tuned = [point for point in FIGURES["zero_shot"].points(data) if point.kind == "tuned"]
+    assert {point.series for point in tuned} == {"t5_tiny", "t5_mini"} and len(tuned) == 18
+    # A run for each dataset: the mean of a cluster is over the runs.
+    runs = {
+        f"{size}-{dataset}": Fabricated(
+            {"nli": [dataset]},
+            size=size,
+            parameters=len(size),
+            settings={"MIXTURE_OR_TASK_NAME": dataset},
+        )
+        for size in ("t5_tiny", "t5_large")
+        for dataset in ("rte", "cb")
+    }
+    data = data_of(tmp_path / "datasets", **runs)
+    points = [p for p in FIGURES["size"].points(data) if p.kind == "tuned"]
+    by_size = {p.size: p.value for p in points}
+    for size, value in by_size.items():
+        each = [line.tuned.mean for line in data.lines if line.tuned.series.size == size]
+        assert len(each) == 2 and value == pytest.approx(sum(each) / 2, abs=1e-9)
 
 
 @pytest.mark.parametrize("case", HARD)
@@ -160,7 +297,8 @@ def test_a_difference_is_filled_where_its_interval_excludes_zero(tmp_path):
     figure, (point,) = drawing(data, "difference")
     assert point.low > 0
     assert markers(figure, "o") == [(point.value, "#0072b2")]
-    data = data_of(tmp_path, one=Fabricated({"nli": ["rte"]}, rows=80, accuracy=0.51, untuned=0.5))
+    near = Fabricated({"nli": ["rte"]}, rows=80, accuracy=0.51, untuned=0.5)
+    data = data_of(tmp_path / "near", one=near)
     figure, (point,) = drawing(data, "difference")
     assert point.low < 0 < point.high and markers(figure, "o") == [(point.value, "white")]
 
@@ -181,7 +319,7 @@ def test_a_mean_over_other_rows_is_hatched_and_named(tmp_path):
     assert sum(bool(each.get_hatch()) for each in figure.axes[0].collections) == len(odd)
     caption = FIGURES["zero_shot"].caption(points, data)
     assert "Hatched, over other datasets, splits or rows than the rest: Natural language" in caption
-    data = data_of(tmp_path, one=Fabricated(), three=Fabricated())
+    data = data_of(tmp_path / "alike", one=Fabricated(), three=Fabricated())
     assert all(point.is_equal for point in FIGURES["zero_shot"].points(data))
 
 
@@ -196,7 +334,7 @@ def test_recalled_numbers_of_the_paper_are_hollow_and_said_to_be(tmp_path):
         points, data
     )
     # A number of another metric is not that number.
-    f1 = data_of(tmp_path, one=Fabricated({"nli": ["rte"]}, metric="f1"))
+    f1 = data_of(tmp_path / "f1", one=Fabricated({"nli": ["rte"]}, metric="f1"))
     assert not [p for p in FIGURES["zero_shot"].points(f1) if p.kind == "paper"]
 
 

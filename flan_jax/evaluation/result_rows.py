@@ -80,7 +80,7 @@ class Setting:
 
 def without_number(row: ResultRow) -> tuple:
     """Returns all columns of a row except its number: what the number is of."""
-    return dataclasses.astuple(dataclasses.replace(row, value=0.0, stderr=None, n=0))
+    return tuple({**vars(row), "value": 0.0, "stderr": None, "n": 0}.values())
 
 
 def write_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:

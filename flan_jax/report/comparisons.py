@@ -98,12 +98,35 @@ def means_are_alike(lines: Sequence[Comparison]) -> bool:
     return len(contents) <= 1
 
 
+def mean_lines(lines: Sequence[Comparison]) -> list[Comparison]:
+    """Returns the mean over a cluster's datasets for each label; none for a single dataset.
+
+    Args:
+      lines: of the datasets of one cluster.
+    """
+    means = []
+    for label in dict.fromkeys(line.label for line in lines):
+        members = [line for line in lines if line.label == label]
+        if len(members) < 2:
+            continue
+        columns = [
+            [getattr(line, name) for line in members] for name in ("tuned", "untuned", "majority")
+        ]
+        # A baseline that lacks a dataset has no mean to compare with the model's.
+        summaries = [mean_summary(column) if all(column) else None for column in columns]
+        if any(summaries):
+            difference = mean_difference({line.dataset: line.difference for line in members})
+            cluster = members[0].cluster
+            means.append(Comparison(cluster, "", label, *summaries, tuple(members), difference))
+    return means
+
+
 def _cluster_lines(summaries: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
     """The lines of a cluster's datasets in alphabetical order, then their means."""
     lines: list[Comparison] = []
     for dataset in sorted({s.dataset for s in summaries}):
         lines += _dataset_lines([s for s in summaries if s.dataset == dataset], labels)
-    return lines + _means(lines)
+    return lines + mean_lines(lines)
 
 
 def _dataset_lines(summaries: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
@@ -159,22 +182,3 @@ def _nearest(baselines: Sequence[Summary], tuned: Summary) -> Summary | None:
         return sum(a == b for a, b in zip(s.series, tuned.series))
 
     return max(filter(is_comparable, baselines), default=None, key=shared)
-
-
-def _means(lines: Sequence[Comparison]) -> list[Comparison]:
-    """The mean over a cluster's datasets for each label; none for a single dataset."""
-    means = []
-    for label in dict.fromkeys(line.label for line in lines):
-        members = [line for line in lines if line.label == label]
-        if len(members) < 2:
-            continue
-        columns = [
-            [getattr(line, name) for line in members] for name in ("tuned", "untuned", "majority")
-        ]
-        # A baseline that lacks a dataset has no mean to compare with the model's.
-        summaries = [mean_summary(column) if all(column) else None for column in columns]
-        if any(summaries):
-            difference = mean_difference({line.dataset: line.difference for line in members})
-            cluster = members[0].cluster
-            means.append(Comparison(cluster, "", label, *summaries, tuple(members), difference))
-    return means

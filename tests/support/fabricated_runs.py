@@ -35,6 +35,7 @@ class Fabricated:
       accuracy: of the tuned model; the untuned one has `untuned`.
       size, parameters, train, settings: of the model.
       shots, mode: of the evaluation.
+      evaluations: other evaluations of it.
     """
 
     datasets: dict[str, Sequence[str]] = dataclasses.field(default_factory=lambda: {"nli": NLI})
@@ -51,17 +52,18 @@ class Fabricated:
     mode: str = "template"
     metric: str = "accuracy"
     kind: str = "forward"
+    evaluations: Sequence["Fabricated"] = ()
 
 
 def write_run(directory: pathlib.Path, run: Fabricated) -> None:
-    """Writes the directory of a run."""
+    """Writes the directory of a run, and of its evaluations with other settings.
+
+    Settings are those of its training; an evaluation has its own shots and mode.
+    """
+    for number, other in enumerate(run.evaluations):
+        _write_results(directory / f"evaluations/{number}", directory, other)
+    _write_results(directory, directory, run)
     settings = {**_SETTINGS, "SHOTS": run.shots, "INSTRUCTIONS": run.mode, **run.settings}
-    rows = []
-    for cluster, datasets in run.datasets.items():
-        for dataset in datasets:
-            rows += _of_dataset(directory, run, cluster, dataset, settings["SEED"])
-    write_results(directory / "results.csv", rows)
-    remember_run(directory, directory, run.train, "bundled")
     record = {
         "status": "finished",
         "step": 10,
@@ -74,15 +76,25 @@ def write_run(directory: pathlib.Path, run: Fabricated) -> None:
     (directory / "run.json").write_text(json.dumps(record))
 
 
+def _write_results(directory: pathlib.Path, home: pathlib.Path, run: Fabricated) -> None:
+    """Writes the results of a run whose directory is `home`."""
+    rows = []
+    for cluster, datasets in run.datasets.items():
+        for dataset in datasets:
+            rows += _of_dataset(directory, home.name, run, cluster, dataset)
+    write_results(directory / "results.csv", rows)
+    remember_run(directory, home, run.train, "bundled")
+
+
 def _of_dataset(
-    directory: pathlib.Path, run: Fabricated, cluster: str, dataset: str, seed: int
+    directory: pathlib.Path, name: str, run: Fabricated, cluster: str, dataset: str
 ) -> list[ResultRow]:
     """The result rows of a dataset; what each row contributes goes to files."""
-    generator = np.random.default_rng([seed, *dataset.encode()])
+    generator = np.random.default_rng([run.settings.get("SEED", 0), *dataset.encode()])
     chance = generator.random((run.rows, run.templates))
     models = {"tuned": run.accuracy, "untuned": run.untuned}
     base = ResultRow(
-        run=directory.name,
+        run=name,
         step=10,
         model="tuned",
         size=run.size,

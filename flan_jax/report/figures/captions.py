@@ -23,15 +23,16 @@ def caption_of(points: Sequence[Point], sources: Collection[str], *sentences: st
       *sentences: what the figure shows; empty ones are left out.
     """
     measured = [point for point in points if point.kind != PAPER]
-    rows = [point.n for point in measured if point.dataset and point.n is not None]
-    rows = rows or [point.n for point in measured if point.n is not None]
+    has_datasets = any(point.dataset for point in measured)
+    counts = [p.n for p in measured if p.n is not None and bool(p.dataset) == has_datasets]
+    unit = "dataset" if has_datasets else "mean"
     sizes = listed(sorted({point.size for point in measured if point.size}), "sizes")
     steps = _steps({point.step for point in measured if point.kind == TUNED})
     parts = [
         ", ".join(part for part in (sizes, steps) if part),
         _seeds({point.seeds for point in measured if point.kind == TUNED}),
         f"rows: {', '.join(sorted(sources))}" if sources else "",
-        f"n = {_range(rows)} per dataset" if rows else "",
+        f"n = {_range(counts)} per {unit}" if counts else "",
     ]
     subject = "; ".join(part for part in parts if part)
     notes = [f"{subject}." if subject else "", *sentences]

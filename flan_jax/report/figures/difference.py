@@ -9,6 +9,7 @@ from flan_jax.report.comparisons import Comparison
 from flan_jax.report.figures.captions import caption_of
 from flan_jax.report.figures.points import TUNED, Point, equal_rows, point_of
 from flan_jax.report.figures.report_data import ReportData
+from flan_jax.report.figures.settings_axis import with_models_joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ _SAME = "no row differs"
 
 def points(data: ReportData) -> list[Point]:
     """Returns the differences of every model from its untuned one, where both can be paired."""
-    result: list[Point] = []
+    data, result = with_models_joined(data), []
     for cluster, dataset in dict.fromkeys((line.cluster, line.dataset) for line in data.lines):
         lines = [line for line in data.lines if (line.cluster, line.dataset) == (cluster, dataset)]
         lines = [line for line in lines if line.tuned and line.difference]
@@ -49,7 +50,7 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
 
     def draw_point(axes: Axes, point: Point, y: float, row: Row) -> None:
         look = looks[point.series]._replace(is_hollow=not _excludes_zero(point))
-        axes.plot([0, 0], [row.top, row.bottom], color=style.INK, linewidth=0.8, zorder=2)
+        style.add(axes, [0, 0], [row.top, row.bottom], color=style.INK, linewidth=0.8, zorder=2)
         style.mark(axes, point.value, y, point, look)
 
     handles = [] if len(names) < 2 else style.handles_of_models(points, looks)

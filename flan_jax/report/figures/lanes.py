@@ -96,7 +96,8 @@ def draw_lanes(
     is_narrow = names_wide + _LEAST_AXES + 3 * MARGIN <= style.NARROW and len(handles) < 6
     width = style.NARROW if is_narrow else style.WIDE
     left = min(names_wide, 0.42 * width) + 2 * MARGIN
-    _wrap_labels(rows, left - 2 * MARGIN)
+    # A little more than the widest name, which must not wrap for a rounding error.
+    _wrap_labels(rows, left - 2 * MARGIN + 0.01)
     headings, height = _place(rows)
     is_tall = height > _TALL
     above = _ABOVE + (_TICK_LABELS if is_tall else 0)

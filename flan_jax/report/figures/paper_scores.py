@@ -13,6 +13,8 @@ from typing import NamedTuple
 from flan_jax.report.summaries import INVERTED
 
 RECALLED = "recalled, unverified"
+FLAN, GPT3, LAMDA = "FLAN 137B", "GPT-3 175B", "LaMDA-PT 137B"
+FLAN_ZERO_SHOT, FLAN_FEW_SHOT = "FLAN 137B, zero-shot", "FLAN 137B, few-shot"
 
 
 class PaperScore(NamedTuple):
@@ -87,8 +89,8 @@ ZERO_SHOT = {
 CLUSTERS_HELD_OUT = frozenset({"nli", "closed_book_qa", "commonsense"})
 MEAN_BY_CLUSTERS = {1: 49.9, 2: 55.0, 3: 59.3, 4: 59.2, 5: 60.8, 6: 61.9, 7: 63.5}
 
-# Figure 8: INSTRUCTIONS in training and in evaluation -> mean score by cluster. The means over the
-# clusters (55.2, 37.3, 46.6, 47.0) are verified, those of each cluster are recalled.
+# Figure 8: INSTRUCTIONS in training and in evaluation -> mean score by cluster, recalled; the means
+# over the clusters, verified.
 BY_INSTRUCTIONS = {
     ("template", "template"): {
         "nli": 56.2,
@@ -114,6 +116,13 @@ BY_INSTRUCTIONS = {
         "closed_book_qa": 40.8,
         "translation": 21.9,
     },
+}
+
+MEAN_BY_INSTRUCTIONS = {
+    ("template", "template"): 55.2,
+    ("none", "template"): 37.3,
+    ("dataset_name", "template"): 46.6,
+    ("dataset_name", "dataset_name"): 47.0,
 }
 
 # Figure 9, recalled: cluster -> mean score without and with exemplars.

@@ -71,7 +71,7 @@ def csv_text(points: Iterable[Point]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(dataclasses.astuple(point) for point in points)
+    writer.writerows(vars(point).values() for point in points)
     return text.getvalue()
 
 

@@ -17,6 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from flan_jax.report.figures.paper_scores import (
+    FLAN,
+    FLAN_FEW_SHOT,
+    FLAN_ZERO_SHOT,
+    GPT3,
+    LAMDA,
+)
 from flan_jax.report.figures.points import MAJORITY, PAPER, TUNED, UNTUNED, Point
 
 # Inches: a column of a paper, and both.
@@ -26,11 +33,13 @@ SMALL, NORMAL = 7.0, 8.0
 INK, GRAY, GRID, BAND = "#222222", "#7f7f7f", "#e4e4e4", "#f6f6f6"
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
-# Color, shape and size; green and orange are told from the models' own by their shapes.
+# Color, shape and size.
 _PAPER_LOOKS = {
-    "FLAN 137B": ("#8a4b08", "*", 6.0),
-    "GPT-3 175B": ("#5b2a86", (3, 0, 0), 4.6),
-    "": ("#8a4b08", "*", 6.0),
+    FLAN: ("#8a4b08", "*", 6.0),
+    FLAN_FEW_SHOT: ("#8a4b08", "*", 6.0),
+    FLAN_ZERO_SHOT: ("#8a4b08", (4, 1, 0), 5.5),
+    GPT3: ("#5b2a86", (3, 0, 0), 4.6),
+    LAMDA: ("#5b2a86", (4, 0, 0), 4.6),
 }
 # Scores that may be negative.
 _SIGNED = ("matthews", "pearson", "pearson_value", "spearman", "spearman_value")
@@ -125,19 +134,23 @@ def mark(
     if point.std is not None:
         ends = point.value - point.std, point.value + point.std
         line(axes, x, y, *ends, is_upright, **thin_line(look.color))
+    if point.std_seeds is not None:
+        for end in (point.value - point.std_seeds, point.value + point.std_seeds):
+            place = (x, end) if is_upright else (end, y)
+            add(axes, *zip(place), **seed_end(look, is_upright))
     if not point.is_equal:
         axes.scatter(
             [x], [y], s=75, marker="s", facecolor="none", edgecolor=look.color, hatch="/" * 7,
             linewidth=0.5, zorder=3, clip_on=False,
         )  # fmt: skip
-    axes.plot([x], [y], **dot(look))
+    add(axes, [x], [y], **dot(look))
 
 
 def ends(point: Point) -> list[float]:
     """Returns the number and the ends of its errors."""
     values = [point.value, *(end for end in (point.low, point.high) if end is not None)]
-    if point.std is not None:
-        values += [point.value - point.std, point.value + point.std]
+    for std in (point.std, point.std_seeds):
+        values += [] if std is None else [point.value - std, point.value + std]
     return values
 
 
@@ -151,8 +164,12 @@ def line(
     axes: Axes, x: float, y: float, low: float, high: float, is_upright: bool, **style: Any
 ) -> None:
     """Draws a line from `low` to `high` on the axis of the numbers."""
-    ends = ([x, x], [low, high]) if is_upright else ([low, high], [y, y])
-    axes.plot(*ends, **style)
+    add(axes, *(([x, x], [low, high]) if is_upright else ([low, high], [y, y])), **style)
+
+
+def add(axes: Axes, xs: Sequence[float], ys: Sequence[float], **style: Any) -> None:
+    """Draws points or a line; `plot` takes twice as long, as it follows the limits of the data."""
+    axes.add_artist(Line2D(xs, ys, **style))
 
 
 def dot(look: Look, size: float = 4.4) -> dict[str, Any]:
@@ -198,10 +215,26 @@ def tick(look: Look = HOLLOW) -> dict[str, Any]:
     }
 
 
+def seed_end(look: Look = HOLLOW, is_upright: bool = False) -> dict[str, Any]:
+    """Returns the style of an end of the spread over seeds: a bracket."""
+    return {**tick(look), "marker": "_" if is_upright else "|", "markersize": 6.5, "clip_on": True}
+
+
 def paper_mark(point: Point) -> dict[str, Any]:
     """Returns the style of a number of the paper; hollow where it is recalled."""
-    color, shape, size = _PAPER_LOOKS.get(point.series, _PAPER_LOOKS[""])
+    color, shape, size = _PAPER_LOOKS[point.series]
     return {**dot(Look(color, shape, is_hollow=bool(point.note)), size), "markeredgewidth": 0.7}
+
+
+def curve(look: Look) -> dict[str, Any]:
+    """Returns the style of the line between the points of a curve."""
+    dashes = (0, (3, 1.5)) if look.is_hollow else "solid"
+    return {"color": look.color, "linewidth": 1.0, "linestyle": dashes, "zorder": 3.5}
+
+
+def paper_curve(point: Point) -> dict[str, Any]:
+    """Returns the style of a curve of the paper."""
+    return {**paper_mark(point), "linestyle": (0, (4, 2)), "linewidth": 1.0, "color": "#8a4b08"}
 
 
 def majority_line() -> dict[str, Any]:
@@ -248,6 +281,8 @@ def handles_of_errors(
         handles.append(handle(interval, **pale_bar(GRAY)))
     if any(point.std is not None for point in points):
         handles.append(handle("std over templates", **thin_line(GRAY)))
+    if any(point.std_seeds is not None for point in points):
+        handles.append(handle("± std over seeds", **seed_end()))
     if not all(point.is_equal for point in points):
         handles.append(
             Patch(facecolor="none", edgecolor=GRAY, hatch="/" * 7, label="mean over other rows")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flan_jax.report.figures.captions import caption_of
 from flan_jax.report.figures.points import TUNED, UNTUNED, Point, point_of, untuned_of
 from flan_jax.report.figures.report_data import ReportData
+from flan_jax.report.figures.settings_axis import with_models_joined
 from flan_jax.report.summaries import Summary
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _MEAN = "mean"
 
 def points(data: ReportData) -> list[Point]:
     """Returns the score of each dataset in each template, and their means."""
-    result: list[Point] = []
+    data, result = with_models_joined(data), []
     for cluster, dataset in dict.fromkeys((line.cluster, line.dataset) for line in data.lines):
         lines = [line for line in data.lines if (line.cluster, line.dataset) == (cluster, dataset)]
         if dataset:
@@ -43,19 +44,19 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
 
     names = list(dict.fromkeys(point.series for point in points if point.kind == TUNED))
     looks = {name: style.look(number) for number, name in enumerate(names)}
-    ends = _ends(points)
+    values = _values(points)
 
     def lane(point: Point) -> tuple[str, str]:
         return point.series, point.kind
 
     def draw_point(axes: Axes, point: Point, y: float, row: Row) -> None:
+        if point.x != _MEAN:
+            return  # drawn with the mean of its lane
         look = style.look_of(point, looks)
-        if point.x == _MEAN:
-            low, high = ends[point.cluster, point.dataset, *lane(point)]
-            style.line(axes, 0, y, low, high, False, **style.thin_line(look.color))
-            axes.plot([point.value], [y], **style.dot(look, 3.6))
-        else:
-            axes.plot([point.value], [y], **style.tick(look))
+        scores = values[point.cluster, point.dataset, *lane(point)]
+        style.line(axes, 0, y, min(scores), max(scores), False, **style.thin_line(look.color))
+        style.add(axes, scores, [y] * len(scores), **style.tick(look))
+        style.add(axes, [point.value], [y], **style.dot(look, 3.6))
 
     return lanes.draw_lanes(
         points,
@@ -77,10 +78,11 @@ def _of_templates(summary: Summary, series: str, kind: str) -> list[Point]:
     return [mean, *each]
 
 
-def _ends(points: Sequence[Point]) -> dict[tuple, tuple[float, float]]:
-    """The lowest and the highest number of each lane."""
+def _values(points: Sequence[Point]) -> dict[tuple, list[float]]:
+    """The scores of each lane in its templates."""
     lanes: dict[tuple, list[float]] = {}
     for point in points:
-        key = point.cluster, point.dataset, point.series, point.kind
-        lanes.setdefault(key, []).append(point.value)
-    return {key: (min(values), max(values)) for key, values in lanes.items()}
+        if point.x != _MEAN:
+            key = point.cluster, point.dataset, point.series, point.kind
+            lanes.setdefault(key, []).append(point.value)
+    return lanes

@@ -11,8 +11,9 @@ from matplotlib.textpath import text_to_path
 
 # Inches of a line of text for each point of its size.
 LINE = 1.3 / 72
-# Where a name may be broken: after a space, or a sign within the name.
-_PART = re.compile(r"[^\s_\-/,.]*[\s_\-/,.]*")
+_WORD = re.compile(r"\S*\s*")
+# Where a word may be broken: after a sign that parts names.
+_PART = re.compile(r"[^_\-/,.]*[_\-/,.]*\s*")
 # Renderers hint glyphs, which makes a text a little wider than its outlines.
 _SLACK = 1.03
 
@@ -30,7 +31,7 @@ def wrapped(text: str, most: float, size: float, is_bold: bool = False) -> list[
     """Returns the lines of a text that are at most so wide; nothing of it is left out.
 
     Args:
-      text: to wrap, at spaces and after the signs that part names.
+      text: to wrap, at spaces; a word that is too wide also after the signs that part names.
       most: inches.
       size: of the font, in points.
       is_bold: whether it is bold.
@@ -45,10 +46,17 @@ def wrapped(text: str, most: float, size: float, is_bold: bool = False) -> list[
 
 
 def _parts(text: str, most: float, size: float, is_bold: bool) -> list[str]:
-    """The parts between which a text may be broken; single letters of a part that is too wide."""
+    """The parts between which a text may be broken.
+
+    These are words; the parts of a word that is too wide, and the letters of such a part.
+    """
     parts = []
-    for part in _PART.findall(text):
-        parts += [part] if width(part.rstrip(), size, is_bold) <= most else list(part)
+    for word in _WORD.findall(text):
+        if width(word.rstrip(), size, is_bold) <= most:
+            parts.append(word)
+            continue
+        for part in _PART.findall(word):
+            parts += [part] if width(part.rstrip(), size, is_bold) <= most else list(part)
     return parts
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flan_jax.report.comparisons import Comparison
 from flan_jax.report.figures.captions import caption_of
-from flan_jax.report.figures.paper_scores import RECALLED, ZERO_SHOT
+from flan_jax.report.figures.paper_scores import FLAN, GPT3, RECALLED, ZERO_SHOT
 from flan_jax.report.figures.points import (
     MAJORITY,
     PAPER,
@@ -19,20 +19,16 @@ from flan_jax.report.figures.points import (
     untuned_of,
 )
 from flan_jax.report.figures.report_data import ReportData
+from flan_jax.report.figures.settings_axis import with_models_joined
 from flan_jax.report.summaries import INVERTED
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from flan_jax.report.figures.lanes import Row
-
-FLAN, GPT3 = "FLAN 137B", "GPT-3 175B"
 
 
 def points(data: ReportData) -> list[Point]:
     """Returns the scores of tuned and untuned models, of the majority class and of the paper."""
-    result: list[Point] = []
+    data, result = with_models_joined(data), []
     for cluster, dataset in dict.fromkeys((line.cluster, line.dataset) for line in data.lines):
         lines = [line for line in data.lines if (line.cluster, line.dataset) == (cluster, dataset)]
         result += _of_dataset(lines)
@@ -52,35 +48,9 @@ def caption(points: Sequence[Point], data: ReportData) -> str:
 
 def draw(points: Sequence[Point], caption: str) -> Figure:
     """Draws the points, a lane for each model and one for the paper's."""
-    from flan_jax.report.figures import lanes, style
+    from flan_jax.report.figures.score_lanes import draw_scores
 
-    names = list(dict.fromkeys(point.series for point in points if point.kind == TUNED))
-    looks = {name: style.look(number) for number, name in enumerate(names)}
-
-    def lane(point: Point) -> tuple[str, str] | None:
-        if point.kind == MAJORITY:
-            return None
-        return ("", PAPER) if point.kind == PAPER else (point.series, point.kind)
-
-    def draw_point(axes: Axes, point: Point, y: float, row: Row) -> None:
-        if point.kind == MAJORITY:
-            ends = [row.top + 0.02, row.bottom - 0.02]
-            axes.plot([point.value] * 2, ends, **style.majority_line())
-        elif point.kind == PAPER:
-            # A little apart, since both may have the same score.
-            y += 0.022 if point.series == FLAN else -0.022
-            axes.plot([point.value], [y], **style.paper_mark(point))
-        else:
-            style.mark(axes, point.value, y, point, style.look_of(point, looks))
-
-    return lanes.draw_lanes(
-        points,
-        lanes.Layout(lanes.dataset_label(points), lane),
-        draw_point,
-        f"{lanes.name_of_metric(points)} (%)",
-        [*style.handles_of_models(points, looks), *style.handles_of_errors(points)],
-        caption,
-    )
+    return draw_scores(points, caption)
 
 
 def _of_dataset(lines: Sequence[Comparison]) -> list[Point]:
@@ -110,8 +80,8 @@ def _of_paper(line: Comparison) -> list[Point]:
         return []
     base = Point(line.cluster, line.dataset, "", PAPER, 0.0, metric=score.metric)
     numbers = [
-        (FLAN, score.flan, score.flan_verified),
         (GPT3, score.gpt3, score.gpt3_verified),
+        (FLAN, score.flan, score.flan_verified),
     ]
     return [
         base.replaced(series=name, value=value, note="" if verified else RECALLED)

@@ -1,0 +1,61 @@
+"""Figure `clusters` (6 in the paper): the score over the number of clusters that train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flan_jax.report.comparisons import Comparison
+from flan_jax.report.figures.captions import caption_of
+from flan_jax.report.figures.paper_scores import CLUSTERS_HELD_OUT, FLAN, MEAN_BY_CLUSTERS
+from flan_jax.report.figures.points import PAPER, Point
+from flan_jax.report.figures.report_data import ReportData
+from flan_jax.report.figures.settings_axis import MEAN, means_of_clusters, models_along
+from flan_jax.report.run_facts import RunFacts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_AXIS = ("TRAIN_CLUSTERS",)
+
+
+def points(data: ReportData) -> list[Point]:
+    """Returns the means of the clusters at each number of training clusters, and the paper's."""
+    models = models_along(data, _place, _AXIS)
+    found = means_of_clusters(models, has_mean=True)
+    # The mean of the same three clusters is what the paper has.
+    if {point.cluster for point in found} - {MEAN} != CLUSTERS_HELD_OUT:
+        return found
+    base = Point(MEAN, "", FLAN, PAPER, 0.0)
+    return found + [base.replaced(x=x, value=value) for x, value in MEAN_BY_CLUSTERS.items()]
+
+
+def caption(points: Sequence[Point], data: ReportData) -> str:
+    """Returns what the figure shows."""
+    datasets = {model.x: model.facts.datasets for model in models_along(data, _place, _AXIS)}
+    counts = ", ".join(f"{x}: {count}" for x, count in sorted(datasets.items()) if count)
+    return caption_of(
+        points,
+        data.sources,
+        "Means over the datasets of each held-out cluster.",
+        f"Datasets that train, by number of clusters: {counts}." if counts else "",
+    )
+
+
+def draw(points: Sequence[Point], caption: str) -> Figure:
+    """Draws a panel for each held-out cluster and one for their mean."""
+    from flan_jax.report.figures import lanes, panels, style
+
+    looks = panels.looks_of(points)
+    return panels.draw_panels(
+        points,
+        panels.Axis("training clusters", {x: str(x) for x in panels.places_of(points)}),
+        lanes.name_of_metric(points),
+        [*style.handles_of_models(points, looks), *style.handles_of_errors(points)],
+        caption,
+        looks,
+    )
+
+
+def _place(line: Comparison, facts: RunFacts) -> int | None:
+    return facts.settings.get("TRAIN_CLUSTERS")
