@@ -6,6 +6,7 @@ What is averaged over what, and which baselines stand beside it.
 import dataclasses
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -559,5 +560,10 @@ def test_runs_that_differ_in_more_than_the_seed_or_in_their_rows_are_not_average
         assert [line.tuned.mean for line in lines_of(first, partly)] == [55.0, 70.0]
     assert "seeds not averaged: tiny-seed_2 and tiny-seed_0 were evaluated on other" in caplog.text
     same = seed_run(tmp_path, 3, [70.0, 80.0])
+    copy = tmp_path / "copy"
+    shutil.copytree(same, copy)
+    with caplog.at_level("INFO"):
+        assert len(lines_of(first, same, copy)) == 3
+    assert "two have the same SEED" in caplog.text
     labels = [(line.label, line.tuned.mean) for line in lines_of(first, other, same)]
     assert labels == [("tiny (2 seeds)", 65.0), ("tiny-seed_1", 75.0)]

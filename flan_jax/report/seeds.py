@@ -28,7 +28,30 @@ def groups_of_seeds(rows: Iterable[ResultRow], homes: Mapping[str, pathlib.Path]
       rows: of results files.
       homes: the directories of the runs by name; `run.json` there has the settings.
     """
-    by_settings = collections.defaultdict(list)
+    evaluated = _evaluated(rows)
+    groups: dict[str, str] = {}
+    for seeds in _by_settings(homes):
+        runs = sorted(seeds)
+        if len(runs) < 2:
+            continue
+        differing = [run for run in runs if evaluated[run] != evaluated[runs[0]]]
+        if len(set(seeds.values())) < len(runs):
+            _log.info(f"seeds not averaged: of {listed(runs)} two have the same SEED")
+        elif differing:
+            _log.info(
+                f"seeds not averaged: {listed(differing)} and {runs[0]} were evaluated on other "
+                "datasets, templates, rows or steps"
+            )
+        else:
+            name = _name(runs)
+            taken = name in homes or name in groups.values()
+            groups |= dict.fromkeys(runs, " + ".join(runs) if taken else name)
+    return groups
+
+
+def _by_settings(homes: Mapping[str, pathlib.Path]) -> list[dict[str, int]]:
+    """The SEED of each run by name, for each set of other settings."""
+    groups: dict[str, dict[str, int]] = collections.defaultdict(dict)
     for run, home in homes.items():
         settings = read_status(home).get("settings")
         if isinstance(settings, dict) and "SEED" in settings:
@@ -38,24 +61,8 @@ def groups_of_seeds(rows: Iterable[ResultRow], homes: Mapping[str, pathlib.Path]
                 # None is also the value of a setting that a run before it was there does not have.
                 if name not in _FREE and value is not None
             }
-            by_settings[json.dumps(fixed, sort_keys=True)].append((run, settings["SEED"]))
-    evaluated = _evaluated(rows)
-    groups: dict[str, str] = {}
-    for members in by_settings.values():
-        runs = sorted(run for run, _ in members)
-        if len({seed for _, seed in members}) < len(members) or len(members) < 2:
-            continue  # a copy of a run is not another seed
-        differing = [run for run in runs if evaluated[run] != evaluated[runs[0]]]
-        if differing:
-            _log.info(
-                f"seeds not averaged: {listed(differing)} and {runs[0]} were evaluated on other "
-                "datasets, templates, rows or steps"
-            )
-            continue
-        name = _name(runs)
-        taken = name in homes or name in groups.values()
-        groups |= dict.fromkeys(runs, " + ".join(runs) if taken else name)
-    return groups
+            groups[json.dumps(fixed, sort_keys=True)][run] = settings["SEED"]
+    return list(groups.values())
 
 
 def _evaluated(rows: Iterable[ResultRow]) -> dict[str, set[tuple]]:
