@@ -42,8 +42,8 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--adapters",
         metavar="A,B,...",
-        help="runs with PEFT, or their steps, that tune the same base: each is evaluated, and the "
-        "base is read once",
+        help="runs with PEFT, their steps, or adapters of Hugging Face, that tune the same base: "
+        "each is evaluated, and the base is read once",
     )
     parser.add_argument("--output", metavar="DIR", help="where results go (default: MODEL_DIR)")
     parser.add_argument("--name", help="column `model` of the results (default: tuned)")

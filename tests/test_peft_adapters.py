@@ -162,6 +162,8 @@ def test_the_base_is_the_one_named_else_the_one_given(llama, tmp_path):
     save_adapter(llama / "a", arrays, target_modules=["q_proj"], base="owner/name")
     with pytest.raises(UserError, match="'owner/name', is not a directory here; download it"):
         open_tuned(llama / "a")
+    with pytest.raises(UserError, match="is not a directory here"):
+        open_tuned(llama / "a", base=llama / "a")
     assert open_tuned(llama / "a", base=llama / "base").base.path == (llama / "base").resolve()
     save_adapter(llama / "b", arrays, target_modules=["q_proj"], base=str(llama / "base"))
     assert open_tuned(llama / "b").record.path == str((llama / "base").resolve())

@@ -1,15 +1,21 @@
-"""LoRA in whole runs: killed and resumed, on another mesh, with two processes, in microbatches."""
+"""AdamW in whole runs, of LoRA and of all parameters.
 
+Killed and resumed, on another mesh, with two processes, in microbatches.
+"""
+
+import json
 import pathlib
 import shutil
 import signal
+import time
 
+import numpy as np
 import pytest
 
 from flan_jax.checkpoints.open import open_tensors
 from support.processes import ended_well
-from support.runs import losses, run, run_here, start_and_signal
-from support.two_processes import ONE_TASK, TRAIN, arguments, start_two
+from support.runs import losses, run, run_here, start_and_signal, whole_lines
+from support.two_processes import ONE_TASK, TRAIN, arguments, finish, start_two
 
 SETTINGS = [
     *ONE_TASK,
@@ -74,17 +80,73 @@ def test_microbatches_have_the_losses_of_one_batch(runs):
     assert max(abs(one[step] - four[step]) / one[step] for step in one) < 1e-5
 
 
+# --- To the bit
+
+TWO = ["--gin.MESH={'fsdp': 4}"]  # of two processes with two devices each
+
+
+def started(runs: pathlib.Path, method: str, name: str, *more: str) -> list[str]:
+    """The command of a run of LoRA, or of one that trains all parameters."""
+    full = ["--gin.PEFT=None", "--gin.LEARNING_RATE=0.001"] if method == "full" else []
+    return lora(runs, name, *full, *more)
+
+
+def saved(run: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of the last checkpoint of a run: parameters and moments of AdamW."""
+    checkpoint = open_tensors(run, step=8)
+    tensors = {**checkpoint.tensors, **checkpoint.slots}
+    return {name: tensor.read() for name, tensor in tensors.items()}
+
+
+def assert_same(run: pathlib.Path, other: pathlib.Path) -> None:
+    """Asserts that two runs have the same losses and, to the bit, the same last checkpoint."""
+    assert losses(run) == losses(other)
+    arrays, expected = saved(run), saved(other)
+    assert arrays.keys() == expected.keys()
+    assert any(name.startswith("mu/") for name in arrays), sorted(arrays)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
+
+
 @pytest.mark.slow
-def test_kill_nine_twice_changes_no_loss(runs):
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_kill_nine_twice_changes_nothing(runs, method):
+    whole, killed = runs / f"{method}_whole", runs / f"{method}_killed"
+    ended_well(run(started(runs, method, whole.name)))
     for step in (3, 6):
-        start_and_signal(lora(runs, "killed"), runs / "killed", step, signal.SIGKILL)
-    ended_well(run(lora(runs, "killed")))
-    assert losses(runs / "killed") == losses(runs / "whole")
+        process = start_and_signal(started(runs, method, killed.name), killed, step, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, process.stdout.read()
+    ended_well(run(started(runs, method, killed.name)))
+    assert_same(killed, whole)
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(runs):
-    processes = start_two(lora(runs, "two", "--gin.MESH={'fsdp': 4}"), devices=2)
-    outputs = [process.communicate(timeout=400)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert differences(runs, "two") < 1e-5
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_processes_have_the_losses_of_one_and_kill_nine_changes_nothing(runs, method):
+    one, two, killed = (runs / f"{method}_{name}" for name in ("one", "two", "two_killed"))
+    ended_well(run(started(runs, method, one.name)))
+    finish(start_two(started(runs, method, two.name, *TWO), devices=2))
+    expected, found = losses(one), losses(two)
+    assert found.keys() == expected.keys()
+    assert max(abs(found[step] - expected[step]) / expected[step] for step in expected) < 1e-5
+
+    processes = start_two(started(runs, method, killed.name, *TWO), devices=2)
+    wait_for_step(killed, 5)
+    for process in processes:
+        process.kill()
+    statuses = [process.wait(60) for process in processes]
+    assert -signal.SIGKILL in statuses, [process.stdout.read() for process in processes]
+    assert len(losses(killed)) < 8
+    outputs = finish(start_two(started(runs, method, killed.name, *TWO), devices=2))
+    assert "resuming from step" in outputs[0]
+    assert_same(killed, two)
+
+
+def wait_for_step(model_dir: pathlib.Path, step: int) -> None:
+    """Waits until `metrics.jsonl` holds a step."""
+    path, deadline = model_dir / "metrics.jsonl", time.time() + 300
+    while time.time() < deadline:
+        if path.exists() and any(json.loads(line)["step"] >= step for line in whole_lines(path)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{model_dir} did not get to step {step}")

@@ -44,14 +44,14 @@ def settings_of(name: Any) -> dict[str, Any]:
     """
     # Without MODEL none of this is needed, nor imported.
     from flan_jax.checkpoints.hub_models import local_checkpoint
-    from flan_jax.checkpoints.tuned import open_whole
+    from flan_jax.checkpoints.tuned import open_described
 
     if not isinstance(name, str):
         raise UserError(
             f"MODEL must be the path of a checkpoint or hf:org/name, not {name!r}; None for none."
         )
     path = local_checkpoint(name, "MODEL").absolute()
-    checkpoint = open_whole(path)
+    checkpoint = open_described(path)
     vocabulary = _vocabulary_of(checkpoint)
     return {
         **_fields(checkpoint.config),

@@ -72,6 +72,22 @@ def open_tuned(
     return Tuned(checkpoint, record, whole)
 
 
+def prompt_length(path: str | os.PathLike) -> int | None:
+    """Returns how many vectors the prompt of a run or adapter has; None for a whole model.
+
+    Args:
+      path: as in `open_tuned`.
+
+    Raises:
+      UserError: if its record is damaged, or the adapter is not supported.
+    """
+    path = local_path(path, "checkpoint")
+    if path.exists() and detect_format(path) == "peft":
+        return adapter_config.read_config(path).prompt_length
+    record = base_record.find(path)
+    return None if record is None else record.prompt_length
+
+
 def _open_adapter(
     path: pathlib.Path, step: int | str | None, base: str | os.PathLike | None
 ) -> Tuned:
@@ -92,8 +108,8 @@ def _base_of_adapter(
         for place in (path / named, pathlib.Path(named)):
             if place.is_dir():
                 return place.resolve()
-    if given is not None:
-        return local_path(given, "the base").resolve()
+    if given is not None and (place := local_path(given, "the base").resolve()) != path.resolve():
+        return place
     raise UserError(
         f"the base of the adapter {shown(path)}, {shown(repr(named))}, is not a directory here; "
         "download it, and give its directory: with --base in `convert`, else with "
@@ -118,6 +134,25 @@ def config_of(tuned: Tuned) -> Any:
         of_base = {name: getattr(base.config, name) for name in model_fields(architecture)}
     known = {architecture: {**of_base, **run.get(architecture, {})}}
     return infer_config(base.shapes, known, tuned.checkpoint.path)
+
+
+def open_described(path: str | os.PathLike) -> CheckpointReader:
+    """Returns an opened checkpoint with the configuration of its whole model.
+
+    Unlike that of `open_whole`, one of adapters or of a prompt holds only what was trained.
+
+    Args:
+      path: as in `open_whole`.
+
+    Raises:
+      UserError: as `open_checkpoint` and `open_tuned`.
+    """
+    tuned = open_tuned(path)
+    if tuned is None:
+        return open_checkpoint(path)
+    return dataclasses.replace(
+        tuned.checkpoint, config=config_of(tuned), slots=None, base=tuned.base.path
+    )
 
 
 def open_whole(

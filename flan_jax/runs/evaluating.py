@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flan_jax.config import run_directory
 from flan_jax.config.checks import check_text
+from flan_jax.data.run_data import open_data
 from flan_jax.errors import UserError
 from flan_jax.runs.data_log import log_left_out, log_trained_on
 from flan_jax.runs.directories import alone, make_directory
@@ -27,7 +28,8 @@ class Request:
 
     Attributes:
       checkpoint: a run, one of its steps, or a checkpoint of another program; None: MODEL_DIR.
-      adapters: instead of it, runs with PEFT that tune the same base, with commas between them.
+      adapters: instead of it, runs with PEFT or adapters of Hugging Face that tune the same base,
+        with commas between them.
       step: of a run; 'best' has the lowest validation loss, None is the last.
       output: directory of the results; None: MODEL_DIR.
       name: column `model` of the results; None: 'tuned'.
@@ -46,7 +48,7 @@ class Evaluated(NamedTuple):
     Attributes:
       output: the directory of the results.
       finished: whether everything is evaluated; False on preemption.
-      run: as it was given, with its data prepared.
+      run: as it was given, with its data prepared for the prompt of one of the models.
     """
 
     output: pathlib.Path
@@ -88,13 +90,19 @@ def evaluate_checkpoints(run: RunSetup, request: Request, gin_arguments: list[st
     for source in sources:
         results.check_run(_directory_of(source, run, name), name)
 
-    # 3. Data and evaluation.
-    run = dataclasses.replace(run, data=prepared(run.data, gin_arguments, only="eval"))
+    # 3. Data: inputs leave room for the prompt of each model.
+    lengths = {source: _prompt_length(source, run, name) for source in sources}
+    runs = {length: _with_data(run, length, gin_arguments) for length in set(lengths.values())}
+    run = next(iter(runs.values()))
     log_left_out(run.data)
+
+    # 4. Evaluation.
     finished, bases = True, {}
     with run.preemption.handled():
         for source, step in sources.items():
-            finished = finished and _evaluate(run, source, step, request.step, output, name, bases)
+            finished = finished and _evaluate(
+                runs[lengths[source]], source, step, request.step, output, name, bases
+            )
     return Evaluated(output, finished, run)
 
 
@@ -110,7 +118,52 @@ def _sources(request: Request, run: RunSetup) -> dict[str, int]:
         sources = _adapters(request)
     for source in sources:
         _check_name(request, source, _is_of(source, run), run.directory)
-    return {source: check_parameters(run, source, request.step) for source in sources}
+    steps = {source: check_parameters(run, source, request.step) for source in sources}
+    _check_distinct(steps)
+    return steps
+
+
+def _check_distinct(steps: dict[str, int]) -> None:
+    """Checks that no two checkpoints have the same name and step in the results.
+
+    Raises:
+      UserError: if two have.
+    """
+    by_name: dict[tuple[str, int], str] = {}
+    for source, step in steps.items():
+        name = run_directory.run_of(local_path(source, "--adapters").resolve()).name
+        other = by_name.setdefault((name, step), source)
+        if other != source:
+            raise UserError(
+                f"--adapters={other},{source}: results would have both under the name {name!r} "
+                f"and step {step}; rename one of the directories, or evaluate them one by one with "
+                "another --name."
+            )
+
+
+def _prompt_length(source: str, run: RunSetup, name: str) -> int:
+    """Returns the tokens of a prompt for which the inputs of a checkpoint leave room.
+
+    They are those of its own prompt. A whole model, such as the untuned one, reads the inputs that
+    the settings give, so that it can be compared.
+    """
+    from flan_jax.checkpoints.tuned import prompt_length
+    from flan_jax.evaluation.result_rows import UNTUNED
+
+    length = None if name == UNTUNED else prompt_length(source)
+    return run.data.config.prompt_length if length is None else length
+
+
+def _with_data(run: RunSetup, length: int, gin_arguments: list[str]) -> RunSetup:
+    """Returns the run with its held-out rows in the cache, for a prompt of so many tokens."""
+    data = run.data
+    if length != data.config.prompt_length:
+        config = dataclasses.replace(data.config, prompt_length=length)
+        config.example_lengths()  # raises where the prompt leaves no room
+        data = open_data(config, run.model.config.vocab_size)
+        prompt = ["--gin.PEFT=prompt", f"--gin.PROMPT_LENGTH={length}"]
+        gin_arguments = [*gin_arguments, *(prompt if length else ["--gin.PEFT=None"])]
+    return dataclasses.replace(run, data=prepared(data, gin_arguments, only="eval"))
 
 
 def _adapters(request: Request) -> list[str]:
