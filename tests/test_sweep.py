@@ -1,5 +1,6 @@
 """Sweeps: names of points, checks before the start, and runs that fail, are killed and go on."""
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -15,6 +16,7 @@ import pytest
 
 from flan_jax import sweep as sweep_verb
 from flan_jax.config import run_status
+from flan_jax.data.packs import Packs
 from flan_jax.errors import UserError
 from flan_jax.evaluation import shared_baselines
 from flan_jax.evaluation.result_rows import ResultRow, read_results, write_results
@@ -177,6 +179,26 @@ def test_a_point_is_evaluated_again_with_other_settings(tmp_path):
 
     other = run_here(sweep(directory, *settings))
     assert f"holds another sweep (other evaluations: no {name})" in other.stderr
+
+
+def test_data_are_prepared_once_for_all_points_and_held_out_rows_once_for_all_seeds(tmp_path):
+    caches = {}
+    for seeds in ("0", "0,1"):
+        directory, cache = tmp_path / f"sweep_{seeds}", tmp_path / f"cache_{seeds}"
+        settings = [*EVALUATED, "--gin.TRAIN_STEPS=2", f"--gin.CACHE_DIR={cache}"]
+        done = run_here(sweep(directory, *settings, f"--sweep.SEED={seeds}", "--prepare"))
+        assert done.returncode == 0, done.stderr
+        packs = Packs(cache / "tokens").packs()
+        caches[seeds] = collections.Counter(key for pack in packs for key in pack.index)
+    assert set(caches["0,1"].values()) == {1}  # nothing is rendered twice
+    kinds = {
+        key: "template" in entry["meta"] for pack in packs for key, entry in pack.index.items()
+    }
+    held_out = [key for key, is_evaluated in kinds.items() if is_evaluated]
+    assert len(held_out) == 2 and set(held_out) < set(caches["0"])  # of two templates
+    assert len(caches["0,1"]) > len(caches["0"])  # a seed has its own training examples
+    done = run_here(sweep(directory, "--prepare"))
+    assert "2 points: 2 different configurations" in done.stdout + done.stderr
 
 
 def test_a_baseline_is_evaluated_once_and_copied_as_it_is(tmp_path):
