@@ -271,6 +271,20 @@ def test_runs_have_state_step_parameters_time_and_settings(run):
         assert shown in text, shown
 
 
+def test_seeds_are_one_line_whose_runs_have_rows_of_their_own(tmp_path):
+    for seed in (0, 1):
+        record = {**RECORD, "settings": {"HELD_OUT": "nli", "SEED": seed}}
+        make_run(tmp_path / f"nli-seed_{seed}", [ranked("rte", "t", 8)], seed, record)
+    report(*tmp_path.iterdir(), f"--output={tmp_path / 'both'}")
+    page = Parsed(page_of(tmp_path / "both"))
+    (line,) = [a for tag, a in page.tags if tag == "td" and a.get("class") == "seeds"]
+    assert float(line["data-value"]) >= 0 and "std over seeds" in page.text
+    (task,) = page.rows["tasks"]
+    labels = [page.rows["models"][run["model"]]["label"] for run in task["runs"]]
+    assert labels == ["tuned, nli-seed_0", "tuned, nli-seed_1"]
+    assert all(len(run["tuned"]) == len(run["untuned"]) == 8 for run in task["runs"])
+
+
 def test_a_strange_record_of_a_run_does_not_end_a_report(run):
     strange = {"status": 7, "seconds": "long", "started": 3, "step": "x", "settings": ["a"]}
     (run / run_status.FILE).write_text(json.dumps({**strange, "parameters": None, "size": ["<b>"]}))
@@ -289,7 +303,7 @@ def test_a_sweep_lists_points_without_results_and_why(tmp_path):
     )
     report(tmp_path)
     text = Parsed(page_of(tmp_path)).text
-    assert "2 of 3 runs have no results yet: two, three." in text
+    assert "2 of 3 runs are not finished: two (failed), three (not started)." in text
     assert "3 of 10" in text and message in text and "not started" in text
 
 

@@ -154,6 +154,7 @@ def _train(
         if finished:
             untuned = base or resume.initial_state(run.sharded, read_initial)["params"]
             finished = evaluate("untuned", untuned, 0, protocol=data.eval.untuned_protocol)
+    status.update()  # the page shows the seconds
     return conclude(run.directory, finished, run.preemption.cause)
 
 

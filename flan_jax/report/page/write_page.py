@@ -10,6 +10,7 @@ import string
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from flan_jax.config.run_status import FINISHED
 from flan_jax.report.comparisons import Comparison
 from flan_jax.report.figures.figure_files import ReportFigure
 from flan_jax.report.notes import legend
@@ -108,13 +109,13 @@ def _counts(inputs: PageInputs) -> str:
 
 
 def _notices(inputs: PageInputs) -> str:
-    """What a reader must know before the numbers: missing runs, datasets that are not held out."""
+    """What a reader must know first: runs that are not finished, datasets that are not held out."""
     notices = []
-    waiting = [run.name for run in inputs.runs if not run.has_results]
-    if waiting:
-        notices.append(
-            f"{len(waiting)} of {len(inputs.runs)} runs have no results yet: {', '.join(waiting)}."
-        )
+    states = {run.name: run.record.get("status", FINISHED) for run in inputs.runs}
+    unfinished = [f"{name} ({state})" for name, state in states.items() if state != FINISHED]
+    if unfinished:
+        count = f"{len(unfinished)} of {len(inputs.runs)}"
+        notices.append(f"{count} runs are not finished: {', '.join(unfinished)}.")
     seen = sorted({line.dataset for line in inputs.lines} & set(inputs.tuned_on))
     if seen:
         notices.append(
