@@ -139,10 +139,6 @@ def test_an_unknown_form_is_answered_with_the_fields_and_the_forms(tmp_path):
     path.write_text('{"query": "q", "reply": "r"}\n')
     with pytest.raises(UserError, match="its fields are query, reply.*prompt . completion"):
         open_own([path])
-    for record in ({"messages": []}, {"conversations": []}):
-        path.write_text(json.dumps(record))
-        with pytest.raises(UserError, match="dialogues, and there is no chat template"):
-            open_own([path])
     path.write_text("")
     with pytest.raises(UserError, match="has no rows; is it the right file"):
         open_own([path])

@@ -27,6 +27,8 @@ from flan_jax.errors import UserError
 RENDERING_MODULES = (
     "flan_jax.catalogue.render",
     "flan_jax.catalogue.row_fields",
+    "flan_jax.data.chat.dialogues",
+    "flan_jax.data.chat.segments",
     "flan_jax.data.encode",
     "flan_jax.data.exemplars",
     "flan_jax.data.rows",

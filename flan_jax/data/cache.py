@@ -146,7 +146,7 @@ class TokenCache:
         key = self.train_key(dataset, epoch, split)
         has_all_templates = "templates=all" in key
         encoder, counts = self._encoder(dataset, self.held_out_filter), collections.Counter()
-        inputs, targets, labels, positions = [], [], [], []
+        inputs, targets, trained, labels, positions = [], [], [], [], []
         # 30,000 long rows lie in memory
         compact = np.uint16 if self.vocabulary.size <= 2**16 else np.int32
         for name, row in self._train_rows(dataset, split, counts):
@@ -155,6 +155,7 @@ class TokenCache:
                 for example in encoder.examples(dataset, template, row, name):
                     inputs.append(example.inputs.astype(compact))
                     targets.append(example.targets.astype(compact))
+                    trained.append(example.trained)
             labels.append(row.get("label"))
             positions.append(int(name.rsplit("/", 1)[1]))
         count_one_class(dataset, labels, counts)
@@ -169,7 +170,7 @@ class TokenCache:
         counts.update(encoder.counts)
         counts["rows"] = len(positions) if has_all_templates else len(inputs)
         meta = {"dataset": dataset.name, "code": self.code_digest(dataset)}
-        shard = train_shard(key, inputs, targets, counts, meta)
+        shard = train_shard(key, inputs, targets, counts, meta, trained)
         if has_all_templates:
             shard.arrays["rows"] = np.array(positions, np.int64)
         return shard

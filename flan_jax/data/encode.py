@@ -16,6 +16,7 @@ import numpy as np
 
 from flan_jax.catalogue.records import Dataset, Template, placeholders
 from flan_jax.catalogue.render import Rendered, render, shots_of
+from flan_jax.data.chat.dialogues import DialogueEncoder
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.vocabulary import Vocabulary
 
@@ -35,6 +36,7 @@ class Rendering:
       options_style, instructions: see `render.render`.
       seed: decides template choice, shuffled options and exemplars.
       shots: exemplars before each row, as many of them as fit beside it; or `render.MIXED`.
+      loss_on: which messages of a dialogue are trained.
     """
 
     input_length: int = 1024
@@ -43,6 +45,7 @@ class Rendering:
     instructions: str = "template"
     seed: int = 0
     shots: int | str = 0
+    loss_on: str = "assistant"
 
 
 @dataclasses.dataclass
@@ -54,12 +57,14 @@ class Encoded:
       targets: int32 ids that end in EOS.
       options: int32 ids of each option with EOS, or None.
       text: what they are the ids of.
+      trained: for each of the targets 1 if it has a loss, else 0; None if all have one.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     options: list[np.ndarray] | None
     text: Rendered
+    trained: np.ndarray | None = None
 
 
 def undecidable(
@@ -144,11 +149,15 @@ class Encoder:
     def examples(
         self, dataset: Dataset, template: Template, row: dict[str, Any], row_id: str
     ) -> list[Encoded]:
-        """Returns the training examples of a row in one template: one, or the parts of a text.
+        """Returns the training examples of a row in one template.
+
+        They are one, the parts of a text, or a dialogue or its turns.
 
         A text without an input (a template of kind 'text') is trained whole, in as many examples
         as it takes; the last one ends in EOS. See `encode` for the arguments.
         """
+        if template.kind == "dialogue":
+            return self._dialogue(row)
         if template.kind != "text":
             return [self.encode(dataset, template, row, row_id)]
         text, length = row["answer"], self.rendering.target_length
@@ -158,6 +167,16 @@ class Encoder:
         ids = np.asarray([*self.vocabulary.encode(text), self.vocabulary.eos_id], np.int32)
         parts = np.split(ids, range(length, len(ids), length))
         return [Encoded(inputs, part, None, Rendered("", text, None, text, None)) for part in parts]
+
+    def _dialogue(self, row: dict[str, Any]) -> list[Encoded]:
+        rendering = self.rendering
+        lengths = rendering.input_length, rendering.target_length
+        encoder = DialogueEncoder(self.vocabulary, *lengths, rendering.loss_on, self.counts)
+        text = Rendered(row["inputs"], row["answer"], None, row["answer"], None)
+        return [
+            Encoded(example.inputs, example.targets, None, text, example.trained)
+            for example in encoder.encode(row["messages"], row.get("tools"))
+        ]
 
     def _render(
         self,

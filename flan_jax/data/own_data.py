@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.data.encode import Rendering
-from flan_jax.data.record_forms import RecordForm, no_template, recognize, row_of
+from flan_jax.data.record_forms import RecordForm, recognize, row_of
 from flan_jax.data.sources.own_files import OwnFiles
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
@@ -23,6 +23,7 @@ _NO_CAP = 2**62
 
 _PAIR = Template("record", "{inputs}")
 _TEXT = Template("record", "", kind="text")
+_DIALOGUE = Template("record", "{inputs}", kind="dialogue")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ class OwnData:
           architecture: 't5' or 'decoder'.
         """
         rendering = dataclasses.replace(rendering, instructions="template", options_style="fixed")
+        if self.form.is_dialogue:
+            return dataclasses.replace(rendering, shots=0)
         if self.form.inputs:
             return rendering
         if architecture != "decoder":
@@ -81,7 +84,7 @@ def open_own(paths: Sequence[pathlib.Path]) -> dict[str, OwnData]:
     A name is that of the file; where two have the same, the path below the directory of both.
 
     Raises:
-      UserError: if one has no rows, or none of a known form, or dialogues.
+      UserError: if one has no rows, or none of a known form.
     """
     return {name: _open(name, path) for name, path in zip(_names(paths), paths)}
 
@@ -94,16 +97,15 @@ def _open(name: str, path: pathlib.Path) -> OwnData:
         why = f"{rows:,} rows, none of which can be read" if rows else "no rows"
         raise UserError(f"{shown(path)} has {why}; is it the right file?")
     form, unread = recognize(records, path)
-    if form.is_dialogue:
-        raise UserError(f"{shown(path)}: {no_template(form)}")
+    template = _DIALOGUE if form.is_dialogue else _PAIR if form.inputs else _TEXT
     dataset = Dataset(
         name=name,
         cluster=CLUSTER,
         splits=source.splits,
-        fields=("inputs",) if form.inputs else (),
+        fields=("inputs",) if template is not _TEXT else (),
         row=functools.partial(row_of, form=form.name),
         options=None,
-        templates=(_PAIR if form.inputs else _TEXT,),
+        templates=(template,),
         train_cap=_NO_CAP,
     )
     return OwnData(dataset, source, form, tuple(unread))

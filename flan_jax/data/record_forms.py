@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flan_jax.catalogue.records import Drop
+from flan_jax.data.chat.dialogue_records import dialogue_row
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
 
@@ -46,13 +47,7 @@ class RecordForm:
         return tuple(self.name.split("/"))
 
     def segments(self, record: Mapping[str, Any]) -> list[Segment] | Drop:
-        """Returns the segments of a record, or why it cannot be used.
-
-        Raises:
-          UserError: for a dialogue, which only a chat template can write.
-        """
-        if self.is_dialogue:
-            raise UserError(no_template(self))
+        """Returns the segments of a record, or why it cannot be used; not of a dialogue."""
         texts: dict[str, str] = {}
         for name in (*self.fields, *self.optional):
             text = _text(record.get(name), name)
@@ -72,8 +67,8 @@ class RecordForm:
 FORMS = {
     form.name: form
     for form in (
-        RecordForm("messages", is_dialogue=True),
-        RecordForm("conversations", is_dialogue=True),
+        RecordForm("messages", ("tools",), is_dialogue=True),
+        RecordForm("conversations", ("system", "tools"), is_dialogue=True),
         RecordForm("inputs/targets", (), "{inputs}", "{targets}"),
         RecordForm("prompt/completion", (), "{prompt}", "{completion}"),
         RecordForm("prompt/response", (), "{prompt}", "{response}"),
@@ -116,20 +111,13 @@ def recognize(records: Iterable[Mapping[str, Any]], where: object) -> tuple[Reco
     )
 
 
-def no_template(form: RecordForm) -> str:
-    """Returns why records of a dialogue cannot train."""
-    return (
-        f"records of the form {form.name} are dialogues, and there is no chat template to write "
-        "them with; write each as prompt and completion, the turns before the last answer and that "
-        "answer."
-    )
-
-
 def row_of(record: Mapping[str, Any] | Drop, form: str) -> dict[str, Any] | Drop:
     """Returns the fields of a record of a form, as the row function of a `Dataset` does.
 
-    They are 'inputs', unless the form has none, and 'answer'.
+    They are 'inputs', unless the form has none, and 'answer'; for a dialogue see `dialogue_row`.
     """
+    if FORMS[form].is_dialogue and not isinstance(record, Drop):
+        return dialogue_row(record, form)
     segments = record if isinstance(record, Drop) else FORMS[form].segments(record)
     if isinstance(segments, Drop):
         return segments

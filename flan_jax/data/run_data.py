@@ -209,4 +209,5 @@ def _rendering(config: DataConfig) -> Rendering:
         config.instructions,
         config.seed,
         config.shots,
+        config.loss_on,
     )

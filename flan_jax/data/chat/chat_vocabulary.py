@@ -23,6 +23,8 @@ from flan_jax.data.special_tokens import until
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
+# Raise it where the same template and tokenizer lead to other ids than before.
+_FORMAT = 1
 # A dialogue that shows how a template writes a turn.
 _QUESTION = {"role": "user", "content": "Is water wet?"}
 _ANSWER = {"role": "assistant", "content": "Certainly"}
@@ -94,7 +96,9 @@ class ChatVocabulary:
         self.input_begin, self.input_end = self._around(read)
         # Options come again and again.
         self._cached_target = functools.lru_cache(4096)(self._target)
-        self.fingerprint = f"{plain.fingerprint}:chat{template.digest}:{self.bos_id}:{end}"
+        self.fingerprint = (
+            f"{plain.fingerprint}:chat{_FORMAT}:{template.digest}:{self.bos_id}:{end}"
+        )
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of a text as it is, without a template."""

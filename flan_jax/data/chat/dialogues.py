@@ -61,6 +61,7 @@ class DialogueEncoder:
       input_length: S, most tokens of an example's inputs.
       target_length: T, most tokens of its targets. A decoder's example has up to S + T tokens.
       loss_on: LOSS_ON.
+      counts: what goes up; None: a new one.
     """
 
     def __init__(
@@ -69,10 +70,11 @@ class DialogueEncoder:
         input_length: int,
         target_length: int,
         loss_on: str = "assistant",
+        counts: collections.Counter[str] | None = None,
     ):
         self.vocabulary, self.loss_on = vocabulary, loss_on
         self.input_length, self.target_length = input_length, target_length
-        self.counts: collections.Counter[str] = collections.Counter()
+        self.counts = collections.Counter() if counts is None else counts
 
     def encode(
         self, messages: Sequence[Message], tools: Tools | None = None
@@ -148,7 +150,7 @@ class DialogueEncoder:
         examples = []
         for turn in turns:
             inputs = np.asarray(vocabulary.encode_input(plain_text(messages[:turn])), np.int32)
-            targets = np.asarray(vocabulary.encode_target(_content(messages[turn])), np.int32)
+            targets = np.asarray(vocabulary.encode_target(content_of(messages[turn])), np.int32)
             examples.append(self._fitted(inputs, targets, vocabulary.eos_id))
         return examples
 
@@ -171,13 +173,13 @@ def plain_text(messages: Sequence[Message]) -> str:
     """
     roles = [message.get("role") for message in messages]
     if [role for role in roles if role != "system"] == ["user"]:
-        return "\n\n".join(text for message in messages if (text := _content(message)))
-    parts = [f"{str(role).capitalize()}: {_content(m)}" for role, m in zip(roles, messages)]
+        return "\n\n".join(text for message in messages if (text := content_of(message)))
+    parts = [f"{str(role).capitalize()}: {content_of(m)}" for role, m in zip(roles, messages)]
     return "\n\n".join(parts)
 
 
-def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message, which may be in parts."""
+def content_of(message: Mapping[str, Any]) -> str:
+    """Returns the text of a message, which may be in parts."""
     content = message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
         content = "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
