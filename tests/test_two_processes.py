@@ -33,15 +33,37 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+# A tracker that notes its calls beside itself.
+TRACKER = """
+import pathlib
+
+def note(*call):
+    with open(pathlib.Path(__file__).with_suffix(".txt"), "a") as file:
+        print(*call, file=file)
+
+def init(name, **_):
+    note("init", name)
+
+def log(values, step):
+    note("step", step)
+
+def finish():
+    note("finish")
+"""
+
+
 @pytest.fixture(scope="module")
 def two(cache, tmp_path_factory):
     """The directory of a run of two processes with two devices each, and their output."""
     model_dir = tmp_path_factory.mktemp("runs") / "two"
+    tracker = model_dir.parent / "tracker.py"
+    tracker.write_text(TRACKER)
     command = [
         *SCRIPT,
         "train",
         *arguments(cache, model_dir, *SETTINGS),
         "--gin.MESH={'data': 2, 'fsdp': 2}",
+        f"--gin.TRACKER={tracker}",
     ]
     return model_dir, finish(start_two(command, devices=2))
 
@@ -60,6 +82,11 @@ def test_each_process_makes_only_its_own_rows(two):
         assert len(rows) >= 4 and all(
             first_last == [4 * index, 4 * index + 4] for first_last in rows
         )
+
+
+def test_the_first_process_alone_sends_to_the_tracker(two):
+    lines = (two[0].parent / "tracker.txt").read_text().splitlines()
+    assert lines == ["init two", *(f"step {step}" for step in (1, 2, 3, 4)), "finish"]
 
 
 @pytest.mark.parametrize(
