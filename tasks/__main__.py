@@ -32,12 +32,11 @@ from flan_jax.config.flags import ArgumentParser
 from flan_jax.data import dataset_check, own_check
 from flan_jax.data.contamination.overlap import OverlapReport, held_out_overlap
 from flan_jax.data.exemplars import ExemplarPool
-from flan_jax.data.mixture_language import is_path
-from flan_jax.data.own_data import OwnData, open_own
+from flan_jax.data.mixture_language import is_own
+from flan_jax.data.own_data import OwnData, open_own, own_paths
 from flan_jax.data.rows import usable_rows
 from flan_jax.data.sources.base import Source
 from flan_jax.data.sources.kinds import KINDS, open_source
-from flan_jax.data.sources.own_files import paths_of
 from flan_jax.data.sources.slices import parse_spec
 from flan_jax.data.user_modules import import_module
 from flan_jax.data.vocabulary import load_vocabulary
@@ -350,11 +349,11 @@ def _opened(flags: argparse.Namespace) -> tuple[Dataset, Source]:
 
 
 def _is_own(name: str) -> bool:
-    return name not in CATALOGUE and (is_path(name) or os.path.exists(name))
+    return name not in CATALOGUE and (is_own(name) or os.path.exists(name))
 
 
 def _own(names: Sequence[str]) -> list[OwnData]:
-    paths: list[pathlib.Path] = [path for name in names for path in paths_of(name)]
+    paths: list[pathlib.Path] = [path for name in names for path in own_paths(name)]
     return list(open_own(paths).values())
 
 

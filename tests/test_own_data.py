@@ -192,7 +192,6 @@ def test_rows_that_share_words_with_held_out_ones_are_left_out(tmp_path, caplog)
         ("flan+rte:5", {"held_out": "sentiment"}, "rte is in two of its parts"),
         ("flan+rte", {"held_out": "nli"}, "rte trains while"),
         ("flan+alpcaa", {}, "'alpcaa' is not a dataset of the catalogue"),
-        ("hf:tatsu-lab/alpaca", {}, "hf download tatsu-lab/alpaca --repo-type=dataset"),
         ("mine.jsonl", {}, "no file 'mine.jsonl' .looked for .*did you mean my.jsonl"),
         ("notes.txt", {}, "is written as ./notes.txt"),
         ("./notes.txt", {}, "notes.txt is not a file of a known kind; the kinds are .jsonl"),

@@ -10,9 +10,9 @@ import pyarrow.parquet
 import pytest
 
 from flan_jax.catalogue.records import Drop
-from flan_jax.data.own_data import open_own
+from flan_jax.data.own_data import open_own, own_paths
 from flan_jax.data.record_forms import FORMS, recognize
-from flan_jax.data.sources import file_rows
+from flan_jax.data.sources import file_rows, hub_files
 from flan_jax.data.sources.file_rows import count_rows, read_rows
 from flan_jax.data.sources.own_files import paths_of
 from flan_jax.errors import UserError
@@ -185,6 +185,47 @@ def test_without_a_file_of_them_validation_rows_are_taken_by_hash(tmp_path, rows
         assert min(taken[1]) < 200 and max(taken[1]) > 4800
     says = f"validation: train[-{validation}:], chosen by hash"
     assert (says if validation else "too few for validation") in own.described()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An imitation of the hub with the dataset org/tides, and the directory it is read from."""
+    served = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub_files, "DEFAULT_DIRECTORY", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub_files, "offline", lambda: None)
+    asked = []
+
+    def snapshot_download(repository, repo_type, revision, allow_patterns, local_dir):
+        asked.append((repository, repo_type, revision, allow_patterns))
+        if repository != "org/tides":
+            raise ValueError("401: not found\nmore")
+        for split in ("train", "test"):
+            (local_dir / "default" / split).mkdir(parents=True)
+            write(local_dir / "default" / split / "0000.parquet", ROWS)
+
+    monkeypatch.setattr(served, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_a_dataset_of_the_hub_is_downloaded_once_and_read_as_files(hub, tmp_path):
+    for _ in range(2):
+        (own,) = open_own(own_paths("hf:org/tides")).values()
+        assert own.dataset.name == "org/tides/default/" and own.source.counts["train"] == 10
+        assert own.source.files["train"] == [tmp_path / "hub/org/tides/default/train/0000.parquet"]
+    assert hub == [("org/tides", "dataset", "refs/convert/parquet", ["default/*"])]
+
+
+def test_a_dataset_of_the_hub_that_cannot_be_downloaded_is_fetched_by_hand(hub, monkeypatch):
+    command = "hf download org/x --repo-type=dataset --revision=refs/convert/parquet --local-dir="
+    with pytest.raises(UserError, match=rf"is not downloaded \(401: not found\); `{command}"):
+        own_paths("hf:org/x")
+    with pytest.raises(UserError, match="org/tides/main has no configuration 'main'"):
+        own_paths("hf:org/tides/main")
+    monkeypatch.setattr(hub_files, "offline", lambda: "is not on disk, and HF_HUB_OFFLINE is set")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set; `hf download org/y"):
+        own_paths("hf:org/y")
+    with pytest.raises(UserError, match="hf:alpaca is not the name of a dataset on the hub"):
+        own_paths("hf:alpaca")
 
 
 def test_two_files_of_one_name_have_longer_names(tmp_path):

@@ -20,7 +20,7 @@ from flan_jax.config.checks import (
 )
 from flan_jax.config.settings import setting
 from flan_jax.data.chat.segments import LOSS_ON
-from flan_jax.data.mixture_language import with_paths, without_paths
+from flan_jax.data.mixture_language import with_paths, without_own
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
 from flan_jax.peft.config import PeftConfig
@@ -258,7 +258,7 @@ class DataConfig:
         name = self.mixture_or_task_name
         if name is None:
             return self
-        return dataclasses.replace(self, mixture_or_task_name=without_paths(name))
+        return dataclasses.replace(self, mixture_or_task_name=without_own(name))
 
     def __post_init__(self):
         check_fields(self, "Data")

@@ -15,18 +15,17 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from flan_jax.config.run_directory import HUB
 from flan_jax.data.sources.file_rows import kind_of
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
 # The part that stands for the held-out mixture.
 FLAN = "flan"
-# A dataset of the Hugging Face hub.
-HUB = "hf:"
 FORMS = (
     "parts are joined by '+': 'flan' (the held-out mixture), a dataset, a SeqIO task, a file, a "
-    "directory or (a+b); each may end in :N (a cap of its rate, such as :3000), in :N% (its share "
-    "of all draws) or both"
+    "directory, hf:org/name or (a+b); each may end in :N (a cap of its rate, such as :3000), in "
+    ":N% (its share of all draws) or both"
 )
 
 _RATE = re.compile(r":(\d[\d_]*|\d+(?:\.\d+)?%)$")
@@ -62,9 +61,9 @@ def parse(text: str) -> list[Part]:
     shares = [part.share for part in parts if part.share is not None]
     total = sum(shares)
     if len(shares) == len(parts) and abs(total - 1) > 1e-4:
-        raise _error(text, f"the shares add up to {total:.4%}, not to 100%")
+        raise _error(text, f"the shares add up to {total * 100:.6g}%, not to 100%")
     if shares and len(shares) < len(parts) and total >= 1:
-        raise _error(text, f"the shares add up to {total:.4%} and leave nothing to the rest")
+        raise _error(text, f"the shares add up to {total * 100:.6g}% and leave nothing to the rest")
     return parts
 
 
@@ -79,6 +78,11 @@ def is_path(name: str) -> bool:
     return any(mark in name for mark in "/~*") or kind_of(name) is not None
 
 
+def is_own(name: str) -> bool:
+    """Returns whether a part is files of the user: by path, or of the hub as `hf:org/name`."""
+    return name.startswith(HUB) or is_path(name)
+
+
 def with_paths(text: str, change: Callable[[str], str]) -> str:
     """Returns the text with each path of it changed, such as to an absolute one.
 
@@ -91,9 +95,9 @@ def with_paths(text: str, change: Callable[[str], str]) -> str:
     return "+".join(_written(part, change) for part in parts)
 
 
-def without_paths(text: str) -> str | None:
-    """Returns the names in the text that are not paths, without rates; None if there are none."""
-    names = [name for part in parse(text) for name in part.names if not is_path(name)]
+def without_own(text: str) -> str | None:
+    """Returns the names in the text that are not `is_own`, without rates; None if none are left."""
+    names = [name for part in parse(text) for name in part.names if not is_own(name)]
     return "+".join(names) or None
 
 

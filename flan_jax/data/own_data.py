@@ -9,9 +9,11 @@ import pathlib
 from collections.abc import Sequence
 
 from flan_jax.catalogue.records import Dataset, Template
+from flan_jax.config.run_directory import HUB
 from flan_jax.data.encode import Rendering
 from flan_jax.data.record_forms import RecordForm, recognize, row_of
-from flan_jax.data.sources.own_files import OwnFiles
+from flan_jax.data.sources.hub_files import directory_of, hub_directory
+from flan_jax.data.sources.own_files import OwnFiles, paths_of
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
 
@@ -78,10 +80,22 @@ class OwnData:
         return text
 
 
+def own_paths(name: str) -> list[pathlib.Path]:
+    """Returns the files and directories of a name for which `mixture_language.is_own` is true.
+
+    Downloads a dataset of the hub that is not on disk.
+
+    Raises:
+      UserError: if there are none.
+    """
+    return [directory_of(name[len(HUB) :])] if name.startswith(HUB) else paths_of(name)
+
+
 def open_own(paths: Sequence[pathlib.Path]) -> dict[str, OwnData]:
     """Returns the datasets of files and directories, by name.
 
-    A name is that of the file; where two have the same, the path below the directory of both.
+    A name is that of the file; where two have the same, the path below the directory of both. That
+    of a dataset of the hub is 'org/name/config/'.
 
     Raises:
       UserError: if one has no rows, or none of a known form.
@@ -112,7 +126,7 @@ def _open(name: str, path: pathlib.Path) -> OwnData:
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
-    names = [path.absolute().name + "/" * path.is_dir() for path in paths]
+    names = [_name(path.absolute()) + "/" * path.is_dir() for path in paths]
     if len(set(names)) == len(names):
         return names
     common = pathlib.Path(os.path.commonpath([path.absolute().parent for path in paths]))
@@ -121,3 +135,8 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
     if twice is not None:
         raise UserError(f"MIXTURE_OR_TASK_NAME names {shown(twice)} twice; give it once.")
     return below
+
+
+def _name(path: pathlib.Path) -> str:
+    hub = hub_directory()
+    return str(path.relative_to(hub)) if path.is_relative_to(hub) else path.name

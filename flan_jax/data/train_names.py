@@ -15,10 +15,9 @@ from flan_jax.catalogue.render import MIXED
 from flan_jax.catalogue.splits import Split, held_out_split
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
-from flan_jax.data.mixture_language import FLAN, HUB, Part, is_path, parse
-from flan_jax.data.own_data import OwnData, open_own
+from flan_jax.data.mixture_language import FLAN, Part, is_own, parse
+from flan_jax.data.own_data import OwnData, open_own, own_paths
 from flan_jax.data.seqio.recipes import mixture_recipes, task_recipes
-from flan_jax.data.sources.own_files import paths_of
 from flan_jax.data.train_parts import Rates
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest, shown
@@ -89,7 +88,7 @@ class _Own(NamedTuple):
 
 def _own(parts: Iterable[Part]) -> _Own:
     """Opens the files that the parts name."""
-    paths = {name: paths_of(name) for part in parts for name in part.names if is_path(name)}
+    paths = {name: own_paths(name) for part in parts for name in part.names if is_own(name)}
     data = open_own([path for matches in paths.values() for path in matches])
     names = iter(data)
     return _Own(data, {name: [next(names) for _ in matches] for name, matches in paths.items()})
@@ -180,8 +179,6 @@ def _check_may_be_registered(name: str, user_module: str | None) -> None:
             f"MIXTURE_OR_TASK_NAME is one dataset, SeqIO task or mixture, and {name!r} is a "
             "cluster; `flan-jax tasks list` shows its datasets."
         )
-    if name.startswith(HUB):
-        raise UserError(_fetch(name.removeprefix(HUB)))
     registered = [*task_recipes(), *mixture_recipes()]
     if name in registered or user_module is not None or "seqio" in sys.modules:
         return
@@ -198,16 +195,6 @@ def _check_may_be_registered(name: str, user_module: str | None) -> None:
         f"MIXTURE_OR_TASK_NAME {shown(repr(name))} is not a dataset of the catalogue "
         "(`flan-jax tasks list`), a file, a directory, nor a registered SeqIO task or "
         f"mixture{hint}"
-    )
-
-
-def _fetch(repository: str) -> str:
-    """Returns how to fetch a dataset of the hub by hand."""
-    folder = repository.rpartition("/")[2]
-    return (
-        f"MIXTURE_OR_TASK_NAME: {HUB}{shown(repository)} is not fetched by name yet; run `hf "
-        f"download {shown(repository)} --repo-type=dataset --local-dir={shown(folder)}`, and name "
-        f"the directory in it that has the files, such as {shown(folder)}/data."
     )
 
 

@@ -33,7 +33,7 @@ from flan_jax.storage.paths import local_path
 
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
-_REVISION = "refs/convert/parquet"
+REVISION = "refs/convert/parquet"
 # The hub names a split 'partial-...' if it converted only the first gigabytes of it.
 _PREFIXES = ("", "partial-")
 _SUFFIXES = (".parquet", ".jsonl", ".json")
@@ -196,7 +196,7 @@ class HubSource:
         files = self._remote(dataset, raw_split)
         if isinstance(files, str):
             return files
-        return [f"hf://datasets/{dataset.hub.id}@{_REVISION}/{f}" for f in files]
+        return [f"hf://datasets/{dataset.hub.id}@{REVISION}/{f}" for f in files]
 
     def _local(self, dataset: Dataset, raw_split: str) -> list[pathlib.Path]:
         config = self.directory / dataset.hub.id / dataset.hub.config
@@ -229,7 +229,7 @@ class HubSource:
         """The files of a configuration on the hub, requested once; or why there are none."""
         key = (dataset.hub.id, dataset.hub.config)
         if key not in self._listings:
-            self._listings[key] = self._unreachable or _offline() or self._request_listing(*key)
+            self._listings[key] = self._unreachable or offline() or self._request_listing(*key)
         return self._listings[key]
 
     def _request_listing(self, repository: str, config: str) -> list[Any] | str:
@@ -238,7 +238,7 @@ class HubSource:
 
         try:
             entries = huggingface_hub.HfApi().list_repo_tree(
-                repository, config, recursive=True, revision=_REVISION, repo_type="dataset"
+                repository, config, recursive=True, revision=REVISION, repo_type="dataset"
             )
             return [entry for entry in entries if hasattr(entry, "blob_id")]
         except errors.GatedRepoError:
@@ -247,7 +247,7 @@ class HubSource:
                 "hf auth login"
             )
         except errors.RevisionNotFoundError:
-            return f"{repository} has no parquet files made by the hub ({_REVISION})"
+            return f"{repository} has no parquet files made by the hub ({REVISION})"
         except errors.RepositoryNotFoundError:
             return f"{repository} is not on the hub, or needs a login (hf auth login)"
         except errors.EntryNotFoundError:
@@ -268,7 +268,7 @@ class HubSource:
                     dataset.hub.id,
                     name,
                     repo_type="dataset",
-                    revision=_REVISION,
+                    revision=REVISION,
                     local_dir=unfinished,
                 )
             folder = pathlib.PurePosixPath(files[0]).parent
@@ -422,7 +422,7 @@ def _class(
 
 
 @functools.cache
-def _offline() -> str | None:
+def offline() -> str | None:
     """Why the hub cannot be reached, or None if it can; determined once."""
     from huggingface_hub import constants
 

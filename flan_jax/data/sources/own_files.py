@@ -1,7 +1,8 @@
 """The files of one part of MIXTURE_OR_TASK_NAME, as a source of rows.
 
 In a directory, files whose names have the word train, validation (valid, val, dev) or test are
-those splits, and others train. Without a validation file, the last 200 rows by hash of their
+those splits, and others train; files in directories of such names are those splits, too, as those
+of the hub are. Without a validation file, the last 200 rows by hash of their
 position are for validation, and no more than a tenth of the rows.
 """
 
@@ -196,12 +197,14 @@ def _files_by_split(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
         return {"train": [path]}
     files = sorted(
         file
-        for file in path.iterdir()
+        for folder in (path, *_split_folders(path))
+        for file in folder.iterdir()
         if file.is_file() and file_rows.kind_of(file) and not file.name.startswith(".")
     )
     splits: dict[str, list[pathlib.Path]] = {}
     for file in files:
-        splits.setdefault(_split_of(file), []).append(file)
+        named = file if file.parent == path else file.parent
+        splits.setdefault(_split_of(named) or "train", []).append(file)
     if "train" not in splits:
         found = listed(file.name for file in files) or "no file of a known kind"
         folders = listed(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
@@ -214,6 +217,11 @@ def _files_by_split(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     return splits
 
 
-def _split_of(file: pathlib.Path) -> str:
-    words: Sequence[str] = _WORD.findall(file.name.lower())
-    return next((_WORDS[word] for word in words if word in _WORDS), "train")
+def _split_folders(path: pathlib.Path) -> list[pathlib.Path]:
+    return [entry for entry in path.iterdir() if entry.is_dir() and _split_of(entry)]
+
+
+def _split_of(path: pathlib.Path) -> str | None:
+    """The split that a file or directory is called after; None if its name has no such word."""
+    words: Sequence[str] = _WORD.findall(path.name.lower())
+    return next((_WORDS[word] for word in words if word in _WORDS), None)
