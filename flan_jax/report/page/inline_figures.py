@@ -41,7 +41,7 @@ def _figure(number: int, figure: ReportFigure, place: pathlib.Path) -> str:
     label = text(figure.name.replace("_", " "))
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (
-        f'<figure><div class="canvas">{svg}</div>'
+        f'<figure><div class="canvas" tabindex="0">{svg}</div>'
         f"<figcaption>{text(figure.caption)} ({links})</figcaption></figure>"
     )
 

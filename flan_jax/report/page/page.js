@@ -197,7 +197,8 @@
     return runs.flatMap(({ task, run }) => task.rows.flatMap((row, number) => {
       const tuned = run.tuned[number];
       const untuned = run.untuned?.[number] ?? null;
-      const matches = tuned && shows(tuned, untuned) && textsOf(row, tuned, untuned).includes(wanted);
+      const matches = tuned && shows(tuned, untuned)
+        && textsOf(row, tuned, untuned).includes(wanted);
       return matches ? [{ task, run, row, tuned, untuned }] : [];
     }));
   }
@@ -217,13 +218,14 @@
   }
 
   function countText(runs, matching) {
+    const counted = (number) => number.toLocaleString("en");
     const sum = (number) => runs.reduce((total, each) => total + number(each), 0);
     const total = sum(({ run }) => run.total);
     const here = sum(({ task, run }) => task.rows.filter((_, number) => run.tuned[number]).length);
     const hasUntuned = runs.some(({ run }) => run.untuned);
-    const changes = hasUntuned ? `, tuning made ${sum(({ run }) => run.counts.better)} right or better `
-      + `and ${sum(({ run }) => run.counts.worse)} wrong or worse` : "";
-    const counted = (number) => number.toLocaleString("en");
+    const [better, worse] = ["better", "worse"].map((name) => sum(({ run }) => run.counts[name]));
+    const changes = hasUntuned
+      ? `, tuning made ${counted(better)} right or better and ${counted(worse)} wrong or worse` : "";
     const which = runs.length === 1 ? "this template" : "these templates";
     const text = `${counted(matching)} rows shown. Of all ${counted(total)} rows in ${which} `
       + `${counted(sum(({ run }) => run.counts.wrong))} are not fully right${changes}.`;
@@ -272,7 +274,8 @@
   function optionBars(row, tuned, untuned) {
     const models = [["tuned", tuned], ...(untuned ? [["untuned", untuned]] : [])];
     const grid = element("div", { class: untuned ? "answers" : "answers alone" });
-    const heads = ["option", ...models.map(([name]) => `${name}: log-probability, share; \u25cf chosen`)];
+    const titles = models.map(([name]) => `${name}: log-probability, share; \u25cf chosen`);
+    const heads = ["option", ...titles];
     for (const text of heads) {
       const head = element("div", { class: "head" });
       head.textContent = text;

@@ -25,7 +25,7 @@ from flan_jax.storage.files import write_file
 FILE = "report.html"
 # A page of this size opens at once and passes through e-mail. The rows take what the rest leaves,
 # but at least so much.
-_PAGE_BYTES, _LEAST_FOR_ROWS = 400_000, 100_000
+_PAGE_BYTES, _LEAST_FOR_ROWS = 450_000, 100_000
 _HERE = pathlib.Path(__file__).parent
 
 
