@@ -143,6 +143,11 @@ def test_the_same_numbers_make_the_same_files_without_dates(tmp_path):
         assert b">Natural language inference</text>" in files["svg"]
 
 
+THREE = {
+    "nli": ("rte", "cb"),
+    "commonsense": ("copa", "hellaswag"),
+    "closed_book_qa": ("arc_easy", "natural_questions"),
+}
 HARD = {
     "one": {"one": Fabricated()},
     "fourteen": {f"{LONG}_{i:02}"[-40:]: Fabricated(settings={"X": i}) for i in range(14)},
@@ -154,6 +159,11 @@ HARD = {
     "at_the_ends": {
         "all": Fabricated(accuracy=2.0, untuned=-1.0),
         "none": Fabricated(accuracy=-1.0, untuned=2.0),
+    },
+    "negative": {"one": Fabricated({"misc": ["cola"]}, metric="matthews", shift=0.8)},
+    "two_metrics": {
+        "one": Fabricated(THREE),
+        "two": Fabricated({"nli": ["stsb"]}, metric="pearson", shift=0.5),
     },
     "no_difference": {"one": Fabricated(untuned=0.6)},
     "no_untuned": {"one": Fabricated(untuned=None)},
@@ -173,11 +183,6 @@ HARD = {
 }  # fmt: skip
 
 
-THREE = {
-    "nli": ("rte", "cb"),
-    "commonsense": ("copa", "hellaswag"),
-    "closed_book_qa": ("arc_easy", "natural_questions"),
-}
 SIZES = {"t5_tiny": 1.7e6, "t5_mini": 6.5e6, "decoder_tiny": 0.7e6, "decoder_422m": 422e6}
 
 
@@ -231,6 +236,61 @@ SWEEPS = {
         for name, run in over("TEMPLATES", (1, 4, None), datasets=THREE).items()
     },
 }
+
+
+HARD_SWEEPS = {
+    "twelve_clusters_and_long_names": (
+        "size",
+        {
+            f"{size}-{x}": Fabricated(
+                {name: [f"{name}_a", f"{name}_b"] for name in CLUSTERS},
+                rows=6,
+                size=size,
+                parameters=int(SIZES[size]),
+                settings={"INITIAL_MODEL_WITH_A_RATHER_LONG_NAME": f"{LONG}_{x}"},
+            )
+            for size in SIZES
+            for x in range(5)
+        },
+    ),
+    "other_rows_and_seeds": (
+        "clusters",
+        {
+            f"{x}_{seed}": Fabricated(
+                {"nli": ["rte", "cb"]},
+                first_row=9 * (x == 2),
+                settings={"TRAIN_CLUSTERS": x, "SEED": seed},
+            )
+            for x in (1, 2, 7)
+            for seed in (0, 1)
+        },
+    ),
+    "at_the_ends": (
+        "templates",
+        {
+            f"{x}": Fabricated(accuracy=y, untuned=-1, settings={"TEMPLATES": x})
+            for x, y in ((1, -1), (10, 2))
+        },
+    ),
+    "missing_clusters": (
+        "instructions",
+        {
+            "a": Fabricated(THREE, mode="none"),
+            "b": Fabricated({"nli": ["rte"]}, mode="template"),
+            "c": Fabricated({"misc": ["wic"]}, mode="template", settings={"HELD_OUT": "misc"}),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HARD_SWEEPS)
+def test_nothing_overlaps_in_panels_either(tmp_path, case):
+    name, runs = HARD_SWEEPS[case]
+    figure, points = drawing(data_of(tmp_path, **runs), name)
+    check_layout(figure)
+    odd = [point for point in points if not point.is_equal]
+    assert bool(odd) == (case in ("other_rows_and_seeds", "missing_clusters"))
+    assert any(p.std_seeds is not None for p in points) == (case == "other_rows_and_seeds")
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -33,6 +33,7 @@ class Fabricated:
       datasets: by cluster.
       rows, templates, first_row: of each dataset.
       accuracy: of the tuned model; the untuned one has `untuned`.
+      shift: subtracted from each row's score, as correlations may be negative.
       size, parameters, train, settings: of the model.
       shots, mode: of the evaluation.
       evaluations: other evaluations of it.
@@ -44,6 +45,7 @@ class Fabricated:
     first_row: int = 0
     accuracy: float = 0.6
     untuned: float | None = 0.4
+    shift: float = 0.0
     size: str = "t5_tiny"
     parameters: int = 1_700_000
     train: Sequence[str] = ("sst2", "xsum")
@@ -115,21 +117,22 @@ def _of_dataset(
     for model, accuracy in models.items():
         if accuracy is not None:
             row = dataclasses.replace(base, model=model, step=10 if model == "tuned" else 0)
-            rows += _of_templates(directory, row, chance < accuracy, run.first_row)
+            scores = (chance < accuracy) - run.shift
+            rows += _of_templates(directory, row, scores, run.first_row)
     any_row = {"scoring": "majority", "template": "any", "instruction_mode": "any", "size": ""}
     majority = {"model": "majority", "step": 0, "shots": 0, "value": 55.0, "stderr": 8.0}
     return [*rows, dataclasses.replace(base, **majority, **any_row)]
 
 
 def _of_templates(
-    directory: pathlib.Path, row: ResultRow, is_right: np.ndarray, first_row: int
+    directory: pathlib.Path, row: ResultRow, scores: np.ndarray, first_row: int
 ) -> list[ResultRow]:
-    """A result row for each column of `is_right`, bool [rows, templates]."""
+    """A result row for each column of `scores`, float64 [rows, templates]."""
     rows = []
-    ids = [f"{row.dataset}/test/{first_row + number}" for number in range(len(is_right))]
-    for template, right in enumerate(is_right.T):
-        parts = np.stack([right, np.ones(len(right))], axis=1).astype(float)
-        measure = Measure("ratio", tuple(range(len(right))), parts)
+    ids = [f"{row.dataset}/test/{first_row + number}" for number in range(len(scores))]
+    for template, each in enumerate(scores.T):
+        parts = np.stack([each, np.ones(len(each))], axis=1)
+        measure = Measure("ratio", tuple(range(len(each))), parts)
         one = dataclasses.replace(row, template=f"template_{template}", value=measure.value())
         name = f"{row.dataset}-{row.shots}-{row.instruction_mode}-{template}.units.json"
         unit_scores.write(directory / "predictions" / row.model / name, one, measure, ids)

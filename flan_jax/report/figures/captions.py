@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from flan_jax.report.figures.paper_scores import RECALLED
-from flan_jax.report.figures.points import PAPER, TUNED, Point
+from flan_jax.report.figures.points import MEAN, PAPER, TUNED, Point
 from flan_jax.report.table import heading
 
 _MOST_LISTED = 3
 
 
-def caption_of(points: Sequence[Point], sources: Collection[str], *sentences: str) -> str:
+def caption_of(
+    points: Sequence[Point], sources: Collection[str], *sentences: str, unit: str = "dataset"
+) -> str:
     """Returns the caption of a figure.
 
     It has sizes, steps and number of rows of the models, where the rows come from, the sentences,
@@ -21,11 +23,11 @@ def caption_of(points: Sequence[Point], sources: Collection[str], *sentences: st
       points: of the figure.
       sources: where the evaluated rows come from.
       *sentences: what the figure shows; empty ones are left out.
+      unit: of the number of rows: 'dataset', or 'cluster' where points are means of those.
     """
     measured = [point for point in points if point.kind != PAPER]
-    has_datasets = any(point.dataset for point in measured)
-    counts = [p.n for p in measured if p.n is not None and bool(p.dataset) == has_datasets]
-    unit = "dataset" if has_datasets else "mean"
+    is_shown = (lambda point: point.dataset) if unit == "dataset" else (lambda p: p.cluster != MEAN)
+    counts = [point.n for point in measured if is_shown(point) and point.n is not None]
     sizes = listed(sorted({point.size for point in measured if point.size}), "sizes")
     steps = _steps({point.step for point in measured if point.kind == TUNED})
     parts = [

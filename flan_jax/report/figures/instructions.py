@@ -13,9 +13,9 @@ from flan_jax.report.figures.paper_scores import (
     MEAN_BY_INSTRUCTIONS,
     RECALLED,
 )
-from flan_jax.report.figures.points import PAPER, Point
+from flan_jax.report.figures.points import MEAN, PAPER, Point
 from flan_jax.report.figures.report_data import ReportData
-from flan_jax.report.figures.settings_axis import MEAN, Model, means_of_clusters, models_along
+from flan_jax.report.figures.settings_axis import Model, means_of_clusters, models_along
 from flan_jax.report.run_facts import RunFacts
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def caption(points: Sequence[Point], data: ReportData) -> str:
         points,
         data.sources,
         "How rows are written in training → in evaluation; means over the datasets of a cluster.",
+        unit="cluster",
     )
 
 

@@ -27,7 +27,11 @@ def points(data: ReportData) -> list[Point]:
 def caption(points: Sequence[Point], data: ReportData) -> str:
     """Returns what the figure shows."""
     return caption_of(
-        points, data.sources, "Means over the datasets of each held-out cluster.", _sizes(data)
+        points,
+        data.sources,
+        "Means over the datasets of each held-out cluster.",
+        _sizes(data),
+        unit="cluster",
     )
 
 

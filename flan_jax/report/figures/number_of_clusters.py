@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from flan_jax.report.comparisons import Comparison
 from flan_jax.report.figures.captions import caption_of
 from flan_jax.report.figures.paper_scores import CLUSTERS_HELD_OUT, FLAN, MEAN_BY_CLUSTERS
-from flan_jax.report.figures.points import PAPER, Point
+from flan_jax.report.figures.points import MEAN, PAPER, Point
 from flan_jax.report.figures.report_data import ReportData
-from flan_jax.report.figures.settings_axis import MEAN, means_of_clusters, models_along
+from flan_jax.report.figures.settings_axis import means_of_clusters, models_along
 from flan_jax.report.run_facts import RunFacts
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def caption(points: Sequence[Point], data: ReportData) -> str:
         data.sources,
         "Means over the datasets of each held-out cluster.",
         f"Datasets that train, by number of clusters: {counts}." if counts else "",
+        unit="cluster",
     )
 
 

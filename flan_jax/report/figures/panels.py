@@ -21,6 +21,8 @@ from flan_jax.report.table import heading
 # Inches.
 _HEIGHT, _LEFT, _GAP, _BELOW, _TITLE_LINE = 1.55, 0.5, 0.25, 0.46, 0.15
 _MOST_COLUMNS = 3
+# Shares of the axis: from one curve to the next at a place, and of all curves there.
+_STEP, _SPREAD = 0.035, 0.16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +63,16 @@ def draw_panels(
     width = style.NARROW if columns == 1 else style.WIDE
     inner = (width - _LEFT - 2 * MARGIN - (columns - 1) * _GAP) / columns
     titles = [_title(cluster, inner) for cluster in clusters]
-    title = max(map(len, titles)) * _TITLE_LINE
-    pitch = title + _HEIGHT + _BELOW
-    rows = -(-len(clusters) // columns)
-    sheet = Sheet(width, MARGIN + rows * pitch, handles, caption)
+    tops, body = _tops(titles, columns)
+    sheet = Sheet(width, body, handles, caption)
     limits = _limits(points)
     for number, cluster in enumerate(clusters):
         row, column = divmod(number, columns)
-        left, top = MARGIN + _LEFT + column * (inner + _GAP), MARGIN + row * pitch + title
+        left, top = MARGIN + _LEFT + column * (inner + _GAP), tops[row]
         axes = sheet.axes(left, top, inner, _HEIGHT)
         axes.set_ylim(*limits)
         _set_places(axes, axis, inner)
-        _draw(axes, [point for point in points if point.cluster == cluster], axis, looks)
+        _draw(axes, [point for point in points if point.cluster == cluster], axis, looks, inner)
         axes.tick_params(axis="y", labelleft=column == 0)
         axes.grid(axis="y")
         lines = titles[number]
@@ -96,6 +96,15 @@ def draw_panels(
 def _columns(panels: int) -> int:
     """As many columns as leave no panel alone in its row, if that is possible."""
     return 2 if panels in (2, 4) else _MOST_COLUMNS
+
+
+def _tops(titles: Sequence[Sequence[str]], columns: int) -> tuple[list[float], float]:
+    """Where the axes of each row of panels begin, below their titles, and where the last ends."""
+    tops, top = [], MARGIN
+    for start in range(0, len(titles), columns):
+        tops.append(top + max(map(len, titles[start : start + columns])) * _TITLE_LINE)
+        top = tops[-1] + _HEIGHT + _BELOW
+    return tops, top
 
 
 def _title(cluster: str, width: float) -> list[str]:
@@ -145,19 +154,27 @@ def _position(place: float, axis: Axis) -> float:
     return math.log10(place) if axis.is_log else place
 
 
-def _draw(axes: Axes, points: Sequence[Point], axis: Axis, looks: Mapping[str, style.Look]) -> None:
+def _draw(
+    axes: Axes,
+    points: Sequence[Point],
+    axis: Axis,
+    looks: Mapping[str, style.Look],
+    width: float,
+) -> None:
     """Draws the curves of a panel, beside one another at each place."""
     curves: dict[tuple[str, str], list[Point]] = collections.defaultdict(list)
     for point in points:
         curves[point.kind, point.series].append(point)
     own = [key for key in curves if key[0] in (TUNED, UNTUNED)]
+    step = min(_STEP, _SPREAD / max(len(own), 1))
+    bar = min(style.BAR, 0.85 * step * width * 72)
     for (kind, name), members in curves.items():
         members = sorted(members, key=lambda point: point.x)
         if kind == MAJORITY:
             _draw_majority(axes, members)
             continue
         shift = own.index((kind, name)) - (len(own) - 1) / 2 if kind != PAPER else 0.0
-        places = [_shifted(axes, point.x, axis, shift, len(own)) for point in members]
+        places = [_shifted(axes, point.x, axis, shift * step) for point in members]
         values = [point.value for point in members]
         if kind == PAPER:
             style.add(axes, places, values, **style.paper_curve(members[0]))
@@ -165,7 +182,7 @@ def _draw(axes: Axes, points: Sequence[Point], axis: Axis, looks: Mapping[str, s
         look = style.look_of(members[0], looks)
         style.add(axes, places, values, **style.curve(look))
         for place, point in zip(places, members):
-            style.mark(axes, place, point.value, point, look, is_upright=True)
+            style.mark(axes, place, point.value, point, look, is_upright=True, bar=bar)
 
 
 def _draw_majority(axes: Axes, points: Sequence[Point]) -> None:
@@ -175,11 +192,11 @@ def _draw_majority(axes: Axes, points: Sequence[Point]) -> None:
         style.add(axes, [low, high], [value, value], **style.majority_line())
 
 
-def _shifted(axes: Axes, place: float, axis: Axis, shift: float, count: int) -> float:
-    """A place, moved so that the curves' errors are side by side."""
+def _shifted(axes: Axes, place: float, axis: Axis, shift: float) -> float:
+    """A place, moved by a share of the axis so that the curves' errors are side by side."""
     low, high = axes.get_xlim()
     span = _position(high, axis) - _position(low, axis)
-    moved = _position(place, axis) + shift * span * min(0.035, 0.12 / max(count, 1))
+    moved = _position(place, axis) + shift * span
     return 10**moved if axis.is_log else moved
 
 

@@ -14,6 +14,8 @@ from flan_jax.report.summaries import Summary
 
 # Values of `Point.kind`.
 TUNED, UNTUNED, MAJORITY, PAPER = "tuned", "untuned", "majority", "paper"
+# The value of `Point.cluster` of a mean over clusters.
+MEAN = "Mean of the clusters"
 
 
 @dataclasses.dataclass(frozen=True)

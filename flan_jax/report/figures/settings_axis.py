@@ -15,6 +15,7 @@ from flan_jax.report.cluster_means import mean_summary
 from flan_jax.report.comparisons import Comparison, mean_lines
 from flan_jax.report.figures.points import (
     MAJORITY,
+    MEAN,
     TUNED,
     UNTUNED,
     Point,
@@ -30,7 +31,6 @@ from flan_jax.report.summaries import Summary
 _NEVER = ("HELD_OUT", "EVAL_DATASETS", "MIXTURE_OR_TASK_NAME", "SEED")
 # Of a line itself, in place of the settings that a run was trained with.
 _OF_LINES = ("SHOTS", "INSTRUCTIONS")
-MEAN = "Mean of the clusters"
 _KINDS = (TUNED, UNTUNED, MAJORITY)
 
 

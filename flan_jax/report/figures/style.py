@@ -30,6 +30,7 @@ from flan_jax.report.figures.points import MAJORITY, PAPER, TUNED, UNTUNED, Poin
 NARROW, WIDE = 3.4, 6.75
 # Points.
 SMALL, NORMAL = 7.0, 8.0
+BAR = 4.2
 INK, GRAY, GRID, BAND = "#222222", "#7f7f7f", "#e4e4e4", "#f6f6f6"
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
@@ -117,7 +118,13 @@ def look_of(point: Point, looks: Mapping[str, Look]) -> Look:
 
 
 def mark(
-    axes: Axes, x: float, y: float, point: Point, look: Look, is_upright: bool = False
+    axes: Axes,
+    x: float,
+    y: float,
+    point: Point,
+    look: Look,
+    is_upright: bool = False,
+    bar: float = BAR,
 ) -> None:
     """Draws a point with its interval from rows and its spread over templates.
 
@@ -128,9 +135,10 @@ def mark(
       point: what is drawn.
       look: of its model.
       is_upright: whether the number is on the y axis.
+      bar: how thick the interval is, in points.
     """
     if point.low is not None and point.high is not None:
-        line(axes, x, y, point.low, point.high, is_upright, **pale_bar(look.color))
+        line(axes, x, y, point.low, point.high, is_upright, **pale_bar(look.color, bar))
     if point.std is not None:
         ends = point.value - point.std, point.value + point.std
         line(axes, x, y, *ends, is_upright, **thin_line(look.color))
@@ -186,11 +194,11 @@ def dot(look: Look, size: float = 4.4) -> dict[str, Any]:
     }
 
 
-def pale_bar(color: str) -> dict[str, Any]:
+def pale_bar(color: str, bar: float = BAR) -> dict[str, Any]:
     """Returns the style of an interval from rows."""
     return {
         "color": color,
-        "linewidth": 4.2,
+        "linewidth": bar,
         "alpha": _PALE,
         "solid_capstyle": "butt",
         "zorder": 2.5,

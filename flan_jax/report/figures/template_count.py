@@ -30,6 +30,7 @@ def caption(points: Sequence[Point], data: ReportData) -> str:
         points,
         data.sources,
         "Means over the datasets of each held-out cluster, evaluated in all templates.",
+        unit="cluster",
     )
 
 
