@@ -1,6 +1,8 @@
 """docs/python.md and the notebooks of examples/, run as they stand, with tiny models."""
 
 import doctest
+import importlib.util
+import json
 import pathlib
 
 import pytest
@@ -27,3 +29,31 @@ def test_the_examples_of_the_page(with_smollm2):
     path = ROOT / "docs/python.md"
     failures, tests = doctest.testfile(str(path), module_relative=False, optionflags=flags)
     assert tests > 20 and not failures
+
+
+@pytest.fixture(scope="module")
+def run_cells():
+    """The function of docs/make_notebooks.py that runs the cells of a notebook."""
+    path = ROOT / "docs/make_notebooks.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.run_cells
+
+
+@pytest.mark.parametrize("name", ["held_out", "own_data"])
+def test_a_notebook_runs_as_it_stands(name, run_cells, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written = json.loads((ROOT / f"examples/{name}.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in written["cells"] if cell["cell_type"] == "code"]
+    shown = [output for cell in cells for output in cell["outputs"]]
+    assert shown and len(json.dumps(shown)) < 10_000, "run docs/make_notebooks.py"
+    notebook = json.loads(json.dumps(written))
+    run_cells(notebook)
+    # the same cells show something, whatever the last digits are
+    again = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    kinds = [[output["output_type"] for output in cell["outputs"]] for cell in again]
+    assert kinds == [[output["output_type"] for output in cell["outputs"]] for cell in cells]
+    if name == "own_data":  # the model has learned the file
+        assert "'Mars'" in json.dumps(again[-1]["outputs"])

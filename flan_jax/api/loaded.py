@@ -16,6 +16,7 @@ from flan_jax.config.checks import check_number, quoted
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
+from flan_jax.storage.paths import short_path
 
 if TYPE_CHECKING:
     import jax
@@ -144,7 +145,7 @@ class Model:
         config = self.config
         kind = type(config).__name__.removesuffix("Config")
         mesh = {axis: size for axis, size in self.mesh.shape.items() if size > 1}
-        return f"<Model {self.name}: {kind}, {config.dtype}, mesh {mesh or 'of one device'}>"
+        return f"<Model {short_path(self.name)}: {kind}, {config.dtype}, {mesh or 'one device'}>"
 
     @property
     def config(self) -> T5Config | DecoderConfig:

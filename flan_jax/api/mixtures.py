@@ -29,8 +29,9 @@ def mixture(
     runs share.
 
     Args:
-      name: what trains (MIXTURE_OR_TASK_NAME): a dataset of the catalogue, or a SeqIO task or
-        mixture; None: everything that is not held out.
+      name: what trains (MIXTURE_OR_TASK_NAME): datasets of the catalogue, SeqIO tasks, files of
+        one's own, and 'flan' for all that is not held out, joined by '+', each with a cap ':N' or a
+        share ':N%' if need be, such as 'flan+my.jsonl:3000'; None: 'flan'. See docs/your_data.md.
       held_out: what does not train and is evaluated zero-shot (HELD_OUT): a cluster such as 'nli',
         several joined by '+', or 'none'; None: the default, 'nli'.
       source: where rows come from (DATA_SOURCE): 'bundled' (the default), 'tfds', 'hf' or 'jsonl'.
@@ -74,13 +75,13 @@ class Mixture:
         self.configuration, self.bindings, self.model = configuration, bindings, model
 
     def __repr__(self) -> str:
-        train, evaluated = self.data.train.candidates(), self.data.eval.names
-        return f"<Mixture: {len(train)} datasets train, {len(evaluated)} are held out>"
+        train, evaluated = self.train_names, self.held_out_names
+        return f"<Mixture: {len(train)} datasets train, {len(evaluated)} are evaluated>"
 
     @property
     def train_names(self) -> list[str]:
-        """The datasets of the catalogue that train if the source has them."""
-        return self.data.train.candidates()
+        """What trains if the source has it: datasets of the catalogue, SeqIO tasks, files."""
+        return list(self.data.train.trained.names)
 
     @property
     def held_out_names(self) -> list[str]:

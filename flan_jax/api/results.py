@@ -13,6 +13,7 @@ from flan_jax.api.settings import Configuration
 from flan_jax.api.tuning_runs import Run
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
+from flan_jax.storage.paths import short_path
 
 if TYPE_CHECKING:
     import pandas
@@ -107,7 +108,7 @@ class Results:
         self.directory, self.datasets, self.finished = directory, list(datasets), finished
 
     def __repr__(self) -> str:
-        return f"<Results of {', '.join(self.datasets)} in {self.directory}>"
+        return f"<Results of {', '.join(self.datasets)} in {short_path(self.directory)}>"
 
     def _repr_markdown_(self) -> str:
         return self.report()

@@ -13,6 +13,7 @@ from flan_jax.api.mixtures import Mixture
 from flan_jax.api.settings import Configuration
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
+from flan_jax.storage.paths import local_path, short_path
 
 
 def train(
@@ -57,7 +58,8 @@ def train(
     configuration = model.start.and_bindings(data.bindings)
     if peft is not None:
         configuration = configuration.and_file(_recipe(peft))
-    given = {"train_steps": steps, "model_dir": os.path.abspath(os.path.expanduser(model_dir))}
+    directory = local_path(model_dir, "model_dir").absolute()
+    given = {"train_steps": steps, "model_dir": directory}
     model.release()
     return _train(configuration.with_settings("train", {**settings, **given}))
 
@@ -116,7 +118,8 @@ class Run:
         self.directory, self.finished = pathlib.Path(directory), finished
 
     def __repr__(self) -> str:
-        return f"<Run {self.directory}, {'finished' if self.finished else 'not finished'}>"
+        state = "finished" if self.finished else "not finished"
+        return f"<Run {short_path(self.directory)}, {state}>"
 
     def __fspath__(self) -> str:
         return str(self.directory)

@@ -47,6 +47,13 @@ def local_path(name: str | os.PathLike, setting: str) -> pathlib.Path:
         raise UserError(f"{setting} {shown(name)}: {shown(error)}; give the full path.") from error
 
 
+def short_path(path: str | os.PathLike) -> str:
+    """Returns a path for readers: relative to the working directory if it is below it."""
+    path = pathlib.Path(path)
+    here = pathlib.Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 def inside(directory: pathlib.Path, name: object, named_by: object) -> pathlib.Path:
     """Returns the path of a file below `directory`, by a name that a file of the directory has.
 
