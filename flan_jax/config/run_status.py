@@ -18,12 +18,26 @@ from typing import Any
 
 from flan_jax import __version__, signals
 from flan_jax.errors import UserError
-from flan_jax.storage.files import read_json, write_file
+from flan_jax.storage.files import read_json, readable, write_file
 
 FILE = "run.json"
 LOCK = ".train.lock"  # held by the process that works on the run
 _LONGEST_MESSAGE = 2000
 RUNNING, SAVED, FAILED, FINISHED = "running", "saved", "failed", "finished"
+# The types of what other programs read from it.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "status": str,
+    "settings": dict,
+    "train": list,
+    "evaluated": list,
+    "step": int,
+    "steps": int,
+    "seconds": (int, float),
+    "started": str,
+    "message": str,
+    "parameters": int,
+    "trained_parameters": int,
+}
 
 
 class RunStatus:
@@ -112,7 +126,12 @@ def read_status(directory: pathlib.Path) -> dict[str, Any]:
     """
     path = directory / FILE
     advice = "delete it: the next start of the run writes it again"
-    return read_json(path, advice=advice) if path.is_file() else {}
+    record = read_json(path, advice=advice) if path.is_file() else {}
+    with readable(path, advice):
+        for name, kind in _KINDS.items():
+            if name in record and not isinstance(record[name], kind):
+                raise ValueError(f"{name} is {type(record[name]).__name__}")
+    return record
 
 
 def _code(error: BaseException) -> int:

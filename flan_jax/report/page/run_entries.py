@@ -33,9 +33,7 @@ class RunEntry(NamedTuple):
     @property
     def settings(self) -> dict[str, str]:
         """The settings as gin has them."""
-        settings = self.record.get("settings")
-        settings = settings if isinstance(settings, dict) else {}
-        return {name: repr(value) for name, value in settings.items()}
+        return {name: repr(value) for name, value in self.record.get("settings", {}).items()}
 
 
 def run_entries(
