@@ -16,7 +16,6 @@ import dataclasses
 import itertools
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,10 +29,10 @@ from flan_jax.catalogue.template_words import wording, wording_summary
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.data import dataset_check, own_check
-from flan_jax.data.contamination.overlap import OverlapReport, held_out_overlap
+from flan_jax.data.contamination.overlap import held_out_overlap, report_text
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.mixture_language import is_own
-from flan_jax.data.own_data import OwnData, open_own, own_paths
+from flan_jax.data.own_data import open_named
 from flan_jax.data.rows import usable_rows
 from flan_jax.data.sources.base import Source
 from flan_jax.data.sources.kinds import KINDS, open_source
@@ -344,17 +343,14 @@ def _opened(flags: argparse.Namespace) -> tuple[Dataset, Source]:
     """The dataset to render, and where its rows are."""
     if not _is_own(flags.name):
         return CATALOGUE[flags.name], open_source(flags.source, flags.data_dir)
-    (own,) = _own([flags.name])
-    return own.dataset, own.source
+    first, *others = open_named([flags.name])
+    if others:
+        raise UserError(f"{flags.name} matches {len(others) + 1} files; give one of them.")
+    return first.dataset, first.source
 
 
 def _is_own(name: str) -> bool:
     return name not in CATALOGUE and (is_own(name) or os.path.exists(name))
-
-
-def _own(names: Sequence[str]) -> list[OwnData]:
-    paths: list[pathlib.Path] = [path for name in names for path in own_paths(name)]
-    return list(open_own(paths).values())
 
 
 def _rendered_json(index: int, template: Template, text: Rendered) -> str:
@@ -400,7 +396,7 @@ def _templates(dataset: Dataset, wanted: str, instructions: str) -> Sequence[Tem
 
 
 def _check(flags: argparse.Namespace) -> int:
-    own = _own([name for name in flags.names if _is_own(name)])
+    own = open_named([name for name in flags.names if _is_own(name)])
     if not own:
         return _check_datasets(flags)
     if not all(map(_is_own, flags.names)):
@@ -408,22 +404,13 @@ def _check(flags: argparse.Namespace) -> int:
     vocabulary = load_vocabulary(flags.vocabulary)
     reports = {each: own_check.check_own(each, vocabulary, flags.num_rows) for each in own}
     if flags.json:
-        records = [_own_record(each, splits) for each, splits in reports.items()]
+        records = [own_check.report_record(each, splits) for each, splits in reports.items()]
         print(json.dumps(records, indent=1, ensure_ascii=False))
     else:
         for each, splits in reports.items():
             print(escaped(own_check.report_text(each, splits)))
         print(f"lengths in tokens of {flags.vocabulary}, ends included")
     return 0 if all(splits["train"].used for splits in reports.values()) else 1
-
-
-def _own_record(own: OwnData, splits: dict[str, own_check.SplitReport]) -> dict[str, Any]:
-    return {
-        "name": own.dataset.name,
-        "form": own.form.name,
-        "unread": own.unread,
-        "splits": {name: dataclasses.asdict(split) for name, split in splits.items()},
-    }
 
 
 def _check_datasets(flags: argparse.Namespace) -> int:
@@ -491,7 +478,7 @@ def _split_json(split: Split) -> str:
 
 def _overlap(flags: argparse.Namespace) -> None:
     source = open_source(flags.source, flags.data_dir)
-    own = [(each.dataset, each.source) for each in _own(flags.files)]
+    own = [(each.dataset, each.source) for each in open_named(flags.files)]
     report, left_out = held_out_overlap(
         CATALOGUE, source, flags.held_out, flags.split, flags.max_rows, flags.related, own
     )
@@ -506,38 +493,13 @@ def _overlap(flags: argparse.Namespace) -> None:
         }
         print(json.dumps(record, indent=1, ensure_ascii=False))
         return
-    _print_overlap(report)
+    print(report_text(report))
     if flags.max_rows is not None:
         print(f"only the first {flags.max_rows:,} rows of each dataset were read")
     elif capped:
         print(f"read up to the training cap, as a run does: {', '.join(capped)}")
     for name, reason in left_out.items():
         print(f"left out: {name}: {escaped(reason)}", file=sys.stderr)
-
-
-def _print_overlap(report: OverlapReport) -> None:
-    print(
-        f"{'held out':<36}{'rows':>9}{'N words':>9}{'overlapping':>13}{'share':>9}"
-        f"{'only phrases':>14}"
-    )
-    for total in report.held_out:
-        print(
-            f"{total.name:<36}{total.rows:>9,}{total.words:>9}{total.overlapping:>13,}"
-            f"{total.overlapping / max(total.rows, 1):>9.2%}{total.phrases_only:>14,}"
-        )
-        pairs = [pair for pair in report.pairs if pair.held_out == total.name]
-        for pair in sorted(pairs, key=lambda pair: -pair.held_out_rows):
-            texts = ", ".join(f"{name} {count:,}" for name, count in pair.texts.items())
-            print(
-                f"  {pair.train}: {pair.held_out_rows:,} rows ({texts}) with {pair.train_rows:,} "
-                f"training rows\n"
-                f"    {pair.held_out_row} and {pair.train_row}: {escaped(pair.example)}"
-            )
-    print(
-        f"{sum(total.overlapping for total in report.held_out):,} of "
-        f"{sum(total.rows for total in report.held_out):,} held-out rows share words with "
-        f"{sum(report.train.values()):,} rows of {len(report.train)} training datasets"
-    )
 
 
 if __name__ == "__main__":

@@ -456,11 +456,13 @@ def test_a_file_of_ones_own_is_checked_and_rendered(tasks, tmp_path):
         (2, "What is 2?", "nn"),
     ]
     path.write_text('{"question": "a"}\n{"answer": "b"}\n')
+    (tmp_path / "other.jsonl").write_text(path.read_text())
     assert tasks("check", str(path))[0] == 1  # no row can train
     for argv, says in (
         (("check", "rte", str(path)), "give either datasets or files"),
         (("check", str(tmp_path / "mu.jsonl")), "did you mean my.jsonl"),
         (("render", str(path), "--split=test"), "has no split 'test'; it has train"),
+        (("render", f"{tmp_path}/*.jsonl"), "matches 2 files; give one of them"),
     ):
         status, _, err = tasks(*argv)
         assert status == 2 and says in err

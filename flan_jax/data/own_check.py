@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -102,3 +103,13 @@ def report_text(own: OwnData, splits: dict[str, SplitReport]) -> str:
             for reason, (count, place) in split.left_out.items()
         ]
     return "\n".join(lines)
+
+
+def report_record(own: OwnData, splits: dict[str, SplitReport]) -> dict[str, Any]:
+    """Returns the report for scripts, as plain values."""
+    return {
+        "name": own.dataset.name,
+        "form": own.form.name,
+        "unread": own.unread,
+        "splits": {name: dataclasses.asdict(split) for name, split in splits.items()},
+    }

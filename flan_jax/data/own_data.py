@@ -103,6 +103,11 @@ def open_own(paths: Sequence[pathlib.Path]) -> dict[str, OwnData]:
     return {name: _open(name, path) for name, path in zip(_names(paths), paths)}
 
 
+def open_named(names: Sequence[str]) -> list[OwnData]:
+    """Returns the datasets of names for which `mixture_language.is_own` is true; see `open_own`."""
+    return list(open_own([path for name in names for path in own_paths(name)]).values())
+
+
 def _open(name: str, path: pathlib.Path) -> OwnData:
     source = OwnFiles(path)
     records = source.first_records(_RECORDS)

@@ -27,6 +27,7 @@ from flan_jax.data.contamination.index import (
 from flan_jax.data.contamination.ngrams import joined, unique_pairs
 from flan_jax.data.sources.base import Source, counts_once
 from flan_jax.errors import UserError
+from flan_jax.messages import escaped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,3 +248,32 @@ def _phrases(index: HeldOutIndex, sides: list[SharedKeys]) -> np.ndarray:
         joined([side.documents[side.texts[w]] for side, w in zip(sides, windows)]),
     )
     return count + np.bincount(keys, minlength=index.size) > PHRASE_DOCUMENTS
+
+
+def report_text(report: OverlapReport) -> str:
+    """Returns the report as a table, with the pairs of each held-out dataset below its line."""
+    lines = [
+        f"{'held out':<36}{'rows':>9}{'N words':>9}{'overlapping':>13}{'share':>9}"
+        f"{'only phrases':>14}"
+    ]
+    for total in report.held_out:
+        lines.append(
+            f"{total.name:<36}{total.rows:>9,}{total.words:>9}{total.overlapping:>13,}"
+            f"{total.overlapping / max(total.rows, 1):>9.2%}{total.phrases_only:>14,}"
+        )
+        pairs = [pair for pair in report.pairs if pair.held_out == total.name]
+        lines += map(_pair_text, sorted(pairs, key=lambda pair: -pair.held_out_rows))
+    lines.append(
+        f"{sum(total.overlapping for total in report.held_out):,} of "
+        f"{sum(total.rows for total in report.held_out):,} held-out rows share words with "
+        f"{sum(report.train.values()):,} rows of {len(report.train)} training datasets"
+    )
+    return "\n".join(lines)
+
+
+def _pair_text(pair: Pair) -> str:
+    texts = ", ".join(f"{name} {count:,}" for name, count in pair.texts.items())
+    return (
+        f"  {pair.train}: {pair.held_out_rows:,} rows ({texts}) with {pair.train_rows:,} training "
+        f"rows\n    {pair.held_out_row} and {pair.train_row}: {escaped(pair.example)}"
+    )
