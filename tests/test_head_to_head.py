@@ -10,7 +10,7 @@ from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.result_rows import ResultRow, write_results
 from flan_jax.metrics.measures import Measure
-from flan_jax.metrics.uncertainty import paired_difference
+from flan_jax.metrics.uncertainty import paired_difference, standard_error
 from flan_jax.report import __main__ as verb
 
 
@@ -67,6 +67,7 @@ def test_each_dataset_has_its_paired_difference_and_files_have_all_digits(tmp_pa
         seen = [float(line[name]) for name in ("difference", "stderr", "low", "high", "p")]
         assert seen == pytest.approx(expected) and int(line["changed"]) == difference.changed
         assert f"| {low:+.1f} to {high:+.1f} |" in printed
+        assert float(line["a_stderr"]) == pytest.approx(standard_error(ours[dataset]))
     # Below 100 rows, two more checks; Holm's p of the smaller one is twice as large.
     assert lines["cb"]["sign_p"] and not lines["rte"]["sign_p"]
     clearer = min(differences, key=lambda dataset: differences[dataset].p)

@@ -213,6 +213,7 @@ def test_errors_of_means_over_templates_and_of_paired_differences_equal_the_gold
     assert line.difference.value == pytest.approx(100 * GOLDEN["paired"]["diff"], abs=1e-6)
     assert line.difference.stderr == pytest.approx(100 * paired_se, abs=1e-6)
     low, high = line.difference.interval
+    assert f"| {100 * se:.1f} ({line.tuned.stderr_both:.1f}) |" in table([line])
     text = f"| {line.difference.value:+.1f} ({low:+.1f} to {high:+.1f}) |"
     assert text in table([line])
 

@@ -22,7 +22,7 @@ _COLUMNS = (
     *("cluster", "dataset", "split", "metric", "shots", "instruction_mode", "templates", "n"),
     *("a", "b", "difference", "stderr", "low", "high", "p", "p_holm"),
     *("sign_p", "bootstrap_low", "bootstrap_high", "changed"),
-    *("a_sd_seeds", "b_sd_seeds", "a_seeds", "b_seeds"),
+    *("a_stderr", "b_stderr", "a_sd_seeds", "b_sd_seeds", "a_seeds", "b_seeds"),
 )
 _NOTES = """\
 Percentage points, A less B, means over templates. Both were evaluated on the same rows in the same
@@ -143,6 +143,8 @@ def _record(line: Line) -> dict[str, object]:
         "b": line.theirs.mean,
         **_difference_record(line.difference),
         "p_holm": line.p_holm,
+        "a_stderr": line.ours.stderr,
+        "b_stderr": line.theirs.stderr,
         "a_sd_seeds": line.ours.sd_seeds,
         "b_sd_seeds": line.theirs.sd_seeds,
         "a_seeds": len(line.ours.runs),

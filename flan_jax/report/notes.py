@@ -11,12 +11,13 @@ _NUMBERS = """\
 All numbers are in percent. `mean`, `std` (n - 1), `min` and `max` are over templates: how much the
 wording matters.
 `s.e.` is the standard error from the rows evaluated, of the mean over templates: how much the
-choice of rows matters. A cluster's line is the mean over the paper's datasets, each the mean of its
-configurations, and its s.e. that of this mean. `untuned` is the model before tuning (mean ± std
-over templates); `majority` always gives the most frequent class of these rows. `tuned - untuned`
-is the difference with its 95 % interval (Student's t), paired by rows; it is there where both were
-evaluated on the same rows, templates and instructions. One of 20 such intervals is expected to
-miss the true difference; `flan-jax report --compare` adjusts for the number of datasets."""
+choice of rows matters; in parentheses, how much that of rows and wordings together. A cluster's
+line is the mean over the paper's datasets, each the mean of its configurations, and its s.e. that
+of this mean. `untuned` is the model before tuning (mean ± std over templates); `majority` always
+gives the most frequent class of these rows. `tuned - untuned` is the difference with its 95 %
+interval (Student's t), paired by rows; it is there where both were evaluated on the same rows,
+templates and instructions. One of 20 such intervals is expected to miss the true difference;
+`flan-jax report --compare` adjusts for the number of datasets."""
 _SEEDS = """\
 Runs that differ only by their seed are one line: each row's scores are averaged over the seeds
 first, so that seeds do not count as more rows. `std over seeds` (n - 1) is that of the runs' means:

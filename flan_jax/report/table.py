@@ -96,7 +96,7 @@ def _head(has_labels: bool, has_seeds: bool) -> list[str]:
     label, rule = (["model"], ["---"]) if has_labels else ([], [])
     seeds, seeds_rule = (["std over seeds"], ["--:"]) if has_seeds else ([], [])
     names = ["dataset", *label, "metric", "rows", "templates", "mean", *seeds]
-    names += ["std over templates", "s.e. from rows", "min", "max", "best template"]
+    names += ["std over templates", "s.e. from rows (and wordings)", "min", "max", "best template"]
     names += ["untuned", "tuned - untuned (95 %)", "majority"]
     rules = ["---", *rule, "---", *seeds_rule] + ["--:"] * 7 + ["---", "--:", "--:", "--:"]
     return [markdown_line(names), markdown_line(rules)]
@@ -140,11 +140,17 @@ def name_of_mean(line: Comparison, alike: bool) -> str:
 def _tuned_cells(tuned: Summary) -> list[str]:
     return [
         number_text(tuned.std),
-        ("≤ " if tuned.stderr_is_bound else "") + number_text(tuned.stderr),
+        _error(tuned),
         number_text(tuned.low),
         number_text(tuned.high),
         _best(tuned),
     ]
+
+
+def _error(summary: Summary) -> str:
+    """The standard error from rows, that from rows and wordings in parentheses."""
+    both = "" if summary.stderr_both is None else f" ({number_text(summary.stderr_both)})"
+    return ("≤ " if summary.stderr_is_bound else "") + number_text(summary.stderr) + both
 
 
 def _best(summary: Summary) -> str:
