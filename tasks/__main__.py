@@ -403,13 +403,8 @@ def _check(flags: argparse.Namespace) -> int:
         raise UserError("give either datasets or files, since the reports on them differ.")
     vocabulary = load_vocabulary(flags.vocabulary)
     reports = {each: own_check.check_own(each, vocabulary, flags.num_rows) for each in own}
-    if flags.json:
-        records = [own_check.report_record(each, splits) for each, splits in reports.items()]
-        print(json.dumps(records, indent=1, ensure_ascii=False))
-    else:
-        for each, splits in reports.items():
-            print(escaped(own_check.report_text(each, splits)))
-        print(f"lengths in tokens of {flags.vocabulary}, ends included")
+    write = own_check.report_json if flags.json else own_check.report_text
+    print(write(reports))
     return 0 if all(splits["train"].used for splits in reports.values()) else 1
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from typing import Any
+import json
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from flan_jax.catalogue.row_fields import read_row
 from flan_jax.data.own_data import OwnData
 from flan_jax.data.sources.slices import parse_spec
 from flan_jax.data.vocabulary import Vocabulary
-from flan_jax.messages import shown
+from flan_jax.messages import escaped, shown
 
 HEADER = (
     f"{'split':<12}{'rows':>9}{'used':>9}   inputs: {'median':>7}{'95 %':>7}{'longest':>9}"
@@ -90,26 +91,32 @@ def _lengths(counts: list[int]) -> Lengths:
     return Lengths(*quantiles.tolist())
 
 
-def report_text(own: OwnData, splits: dict[str, SplitReport]) -> str:
-    """Returns the report as text."""
-    lines = [f"{own.dataset.name}: {own.described()}", HEADER]
-    for name, split in splits.items():
-        lines.append(
-            f"{name:<12}{split.rows:>9,}{split.used:>9,}           {split.inputs}"
-            f"            {split.targets}"
-        )
-        lines += [
-            f"{'':<12}left out: {count:,}, {shown(reason)} (the first: {place}, counted from 0)"
-            for reason, (count, place) in split.left_out.items()
-        ]
-    return "\n".join(lines)
+def report_text(reports: Mapping[OwnData, Mapping[str, SplitReport]]) -> str:
+    """Returns the reports on files as text."""
+    lines = []
+    for own, splits in reports.items():
+        lines += [f"{own.dataset.name}: {own.described()}", HEADER]
+        for name, split in splits.items():
+            lines.append(
+                f"{name:<12}{split.rows:>9,}{split.used:>9,}           {split.inputs}"
+                f"            {split.targets}"
+            )
+            lines += [
+                f"{'':<12}left out: {count:,}, {shown(why)} (the first: {place}, counted from 0)"
+                for why, (count, place) in split.left_out.items()
+            ]
+    return escaped("\n".join([*lines, "lengths in tokens of --vocabulary, ends included"]))
 
 
-def report_record(own: OwnData, splits: dict[str, SplitReport]) -> dict[str, Any]:
-    """Returns the report for scripts, as plain values."""
-    return {
-        "name": own.dataset.name,
-        "form": own.form.name,
-        "unread": own.unread,
-        "splits": {name: dataclasses.asdict(split) for name, split in splits.items()},
-    }
+def report_json(reports: Mapping[OwnData, Mapping[str, SplitReport]]) -> str:
+    """Returns the reports on files for scripts."""
+    records = [
+        {
+            "name": own.dataset.name,
+            "form": own.form.name,
+            "unread": own.unread,
+            "splits": {name: dataclasses.asdict(split) for name, split in splits.items()},
+        }
+        for own, splits in reports.items()
+    ]
+    return json.dumps(records, indent=1, ensure_ascii=False)
