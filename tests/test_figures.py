@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from flan_jax.catalogue.clusters import CLUSTERS
+from flan_jax.errors import UserError
 from flan_jax.report import __main__ as verb
 from flan_jax.report.comparisons import compare
 from flan_jax.report.figures import style
@@ -245,12 +246,13 @@ HARD_SWEEPS = {
             f"{size}-{x}": Fabricated(
                 {name: [f"{name}_a", f"{name}_b"] for name in CLUSTERS},
                 rows=6,
+                templates=2,
                 size=size,
                 parameters=int(SIZES[size]),
                 settings={"INITIAL_MODEL_WITH_A_RATHER_LONG_NAME": f"{LONG}_{x}"},
             )
             for size in SIZES
-            for x in range(5)
+            for x in range(3)
         },
     ),
     "other_rows_and_seeds": (
@@ -405,6 +407,24 @@ def markers(figure, shape: str) -> list[tuple[float, str]]:
         for line in figure.axes[0].lines
         if line.get_marker() == shape
     ]
+
+
+@pytest.mark.parametrize(
+    "damage", [{"settings": []}, {"parameters": "many"}, {"parameters": 0}, {"train": [1]}]
+)
+def test_a_damaged_run_json_is_a_clear_error(tmp_path, damage):
+    write_run(tmp_path / "run", Fabricated({"nli": ["rte"]}))
+    path = tmp_path / "run/run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    with pytest.raises(UserError, match="run.json is not readable"):
+        verb.main([str(tmp_path / "run")])
+
+
+def test_odd_settings_draw_no_figure_over_them(tmp_path):
+    odd = {"TEMPLATES": [1], "TRAIN_CLUSTERS": "all", "PEFT": ["lora"], "INSTRUCTIONS": None}
+    data = data_of(tmp_path, one=Fabricated(settings=odd), two=Fabricated(settings={"X": 1}))
+    names = [figure.name for figure in make_figures(data)]
+    assert names == ["zero_shot", "difference", "template_spread", "prompt_tuning"]
 
 
 def test_many_models_differ_in_color_or_shape():

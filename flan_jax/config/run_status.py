@@ -21,6 +21,7 @@ from flan_jax.errors import UserError
 from flan_jax.storage.files import read_json, readable, write_file
 
 FILE = "run.json"
+ADVICE = "delete it: the next start of the run writes it again"  # where it is damaged
 LOCK = ".train.lock"  # held by the process that works on the run
 _LONGEST_MESSAGE = 2000
 RUNNING, SAVED, FAILED, FINISHED = "running", "saved", "failed", "finished"
@@ -125,9 +126,8 @@ def read_status(directory: pathlib.Path) -> dict[str, Any]:
       UserError: if it is damaged.
     """
     path = directory / FILE
-    advice = "delete it: the next start of the run writes it again"
-    record = read_json(path, advice=advice) if path.is_file() else {}
-    with readable(path, advice):
+    record = read_json(path, advice=ADVICE) if path.is_file() else {}
+    with readable(path, ADVICE):
         for name, kind in _KINDS.items():
             if name in record and not isinstance(record[name], kind):
                 raise ValueError(f"{name} is {type(record[name]).__name__}")

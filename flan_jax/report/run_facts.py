@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flan_jax.config.run_status import read_status
+from flan_jax.config.run_status import ADVICE, FILE, read_status
 from flan_jax.report.cluster_means import paper_dataset
+from flan_jax.storage.files import readable
 
 # Settings that say nothing about the model: where files are, and what is done on the way.
 _OF_THE_PLACE = ("MODEL_DIR", "CACHE_DIR", "DATA_DIR", "MESH", "EVAL_EVERY", "EVAL_EVERY_ROWS")
@@ -40,13 +41,22 @@ def read_facts(directories: Mapping[str, pathlib.Path]) -> dict[str, RunFacts]:
     for name, directory in directories.items():
         record = read_status(directory)
         if record:
-            train = record.get("train")
-            facts[name] = RunFacts(
-                record.get("settings", {}),
-                record.get("parameters"),
-                len(set(map(paper_dataset, train))) if train else None,
-            )
+            with readable(directory / FILE, ADVICE):
+                facts[name] = _facts_of(record)
     return facts
+
+
+def _facts_of(record: Mapping[str, Any]) -> RunFacts:
+    """The facts of a record; raises a ValueError if it is damaged."""
+    settings, parameters = record.get("settings", {}), record.get("parameters")
+    train = record.get("train") or []
+    if not isinstance(settings, dict):
+        raise ValueError("its settings are not an object")
+    if not (parameters is None or type(parameters) is int and parameters > 0):
+        raise ValueError(f"parameters is {parameters!r}")
+    if not (isinstance(train, list) and all(isinstance(name, str) for name in train)):
+        raise ValueError("train is not a list of datasets")
+    return RunFacts(settings, parameters, len(set(map(paper_dataset, train))) or None)
 
 
 def differing(facts: Sequence[RunFacts]) -> list[str]:

@@ -59,4 +59,5 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
 
 
 def _place(line: Comparison, facts: RunFacts) -> int | None:
-    return facts.settings.get("TRAIN_CLUSTERS")
+    count = facts.settings.get("TRAIN_CLUSTERS")
+    return count if isinstance(count, int) else None

@@ -22,6 +22,7 @@ from flan_jax.report.run_facts import RunFacts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_ALL = "all parameters"
 _START = "INITIAL_CHECKPOINT_PATH"
 # Settings that come with a method.
 _AXIS = (
@@ -43,7 +44,7 @@ _AXIS = (
 def points(data: ReportData) -> list[Point]:
     """Returns the scores of the tuned models by method and start, and the paper's."""
     models = models_along(data, _place, _AXIS)
-    if not any(model.facts.settings.get("PEFT") for model in models):
+    if all(model.x[0] == _ALL for model in models):
         return []
     found = points_of_datasets(models, _names(models))
     if not any(model.x[0] == "prompt" for model in models):
@@ -77,7 +78,8 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
 def _place(line: Comparison, facts: RunFacts) -> tuple[str, str] | None:
     if "PEFT" not in facts.settings:
         return None
-    return facts.settings["PEFT"] or "all parameters", shown(facts.settings.get(_START))
+    method = facts.settings["PEFT"]
+    return shown(method) if method else _ALL, shown(facts.settings.get(_START))
 
 
 def _names(models: Sequence[Model]) -> dict[Model, str]:

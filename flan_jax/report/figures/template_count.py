@@ -50,4 +50,5 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
 
 
 def _place(line: Comparison, facts: RunFacts) -> int | None:
-    return facts.settings.get("TEMPLATES") or _ALL if "TEMPLATES" in facts.settings else None
+    count = facts.settings.get("TEMPLATES", "not recorded")
+    return _ALL if count is None else count if isinstance(count, int) else None
