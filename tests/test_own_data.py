@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
+from flan_jax.catalogue.render import shots_of
 from flan_jax.config import gin_files
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import open_data
@@ -103,6 +104,17 @@ def test_texts_train_whole_in_examples_as_long_as_a_row(tmp_path, architecture):
     whole = [ids[i] for i in range(20) if str(ids[i])[1:-1] in str(trained)]
     assert trained == sum(whole, []) and len(whole) == 18
     assert not [name for name in counts if "truncated" in name]
+
+
+def test_a_small_file_has_as_many_mixed_exemplars_as_there_are(tmp_path):
+    path = write(tmp_path / "my.jsonl", PAIRS[:4])
+    data = prepare(config(tmp_path, str(path), shots="mixed"), workers=1)
+    shard, counts = data.train.open_shard("my.jsonl", 0), data.train.counts("my.jsonl")
+    texts = [BYTES.decode(shard.inputs[i]) for i in range(4)]
+    drawn = [shots_of("mixed", f"my.jsonl/train/{i}", 0) for i in range(4)]
+    shown = [text.count("Say") - 1 for text in texts]
+    assert shown == [min(count, 3) for count in drawn] and max(shown) > 0
+    assert counts.get("exemplars that did not fit", 0) == sum(drawn) - sum(shown)
 
 
 def test_rates_and_shares_are_those_of_the_language(mine, tmp_path):

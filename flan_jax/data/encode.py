@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.catalogue.records import Dataset, Template, placeholders
-from flan_jax.catalogue.render import Rendered, render, shots_of
+from flan_jax.catalogue.render import MIXED, Rendered, render, shots_of
 from flan_jax.data.chat.dialogues import DialogueEncoder
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.vocabulary import Vocabulary
@@ -209,7 +209,7 @@ class Encoder:
     ) -> tuple[Rendered, list[int]]:
         """Puts those of the row's exemplars before it, in the order drawn, that fit beside it."""
         shown: list[dict[str, Any]] = []
-        for exemplar in self.pool.draw(row, row_id, count):
+        for exemplar in self.pool.draw(row, row_id, count, self.rendering.shots == MIXED):
             longer = self._render(dataset, template, row, row_id, [*shown, exemplar])
             longer_ids = self.vocabulary.encode_input(longer.inputs)
             if len(longer_ids) <= self.rendering.input_length:

@@ -61,7 +61,9 @@ class ExemplarPool:
                 held_out_filter.kept(dataset, iter(self._rows), collections.Counter())
             )
 
-    def draw(self, row: dict[str, Any], name: str, count: int) -> list[dict[str, Any]]:
+    def draw(
+        self, row: dict[str, Any], name: str, count: int, or_fewer: bool = False
+    ) -> list[dict[str, Any]]:
         """Returns `count` exemplars for a row, chosen by hash.
 
         Never the row itself, nor one with the same text.
@@ -70,6 +72,7 @@ class ExemplarPool:
           row: its fields.
           name: its id.
           count: how many.
+          or_fewer: whether all of a pool that has fewer are drawn instead.
 
         Raises:
           UserError: if the pool has fewer.
@@ -79,7 +82,7 @@ class ExemplarPool:
             other_name, other = self._rows[index]
             if len(drawn) < count and other_name != name and self._text(other) != text:
                 drawn.append(other)
-        if len(drawn) < count:
+        if len(drawn) < count and not or_fewer:
             raise UserError(
                 f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; set "
                 f"SHOTS to at most {len(drawn)}."
