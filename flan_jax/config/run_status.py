@@ -131,6 +131,8 @@ def read_status(directory: pathlib.Path) -> dict[str, Any]:
         for name, kind in _KINDS.items():
             if name in record and not isinstance(record[name], kind):
                 raise ValueError(f"{name} is {type(record[name]).__name__}")
+            if kind is list and not all(isinstance(item, str) for item in record.get(name, ())):
+                raise ValueError(f"an item of {name} is not a text")
     return record
 
 

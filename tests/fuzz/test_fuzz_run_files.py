@@ -20,6 +20,9 @@ from flan_jax.evaluation.result_rows import COLUMNS, read_results
 from flan_jax.evaluation.results_store import ResultsStore
 from flan_jax.report.comparisons import compare
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
+from flan_jax.report.page.run_entries import run_entries
+from flan_jax.report.page.write_page import PageInputs, page_html
+from flan_jax.report.run_facts import read_facts
 from flan_jax.report.table import table
 from flan_jax.training import run_record
 from flan_jax.training.config_record import changed_settings, read_config
@@ -162,6 +165,61 @@ def test_records_of_results(fuzz, examples, run, name, value):
         )
         (run / name).write_bytes(contents)
         return read_first(run)
+
+    fuzz(
+        f"run files: {name.rpartition('/')[2]}",
+        damaged_values(value) | damaged_bytes(json.dumps(value).encode()),
+        check,
+        examples,
+    )
+
+
+PREDICTIONS = {
+    "row": "rte/test/0",
+    "prompt": "Is it so?",
+    "options": ["no", "yes"],
+    "scores": [-2.0, -1.0],
+    "prediction": "yes",
+    "answer": "yes",
+    "score": 100.0,
+    "references": ["yes", "Yes"],
+    "group": "a",
+}
+RECORD = {
+    "status": "finished",
+    "step": 100,
+    "steps": 100,
+    "seconds": 3.5,
+    "started": "2026-01-02T03:04:05+00:00",
+    "size": "t5_tiny",
+    "parameters": 7,
+    "trained_parameters": 5,
+    "train": ["copa"],
+    "settings": {"SEED": 0, "HELD_OUT": "nli"},
+}
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("predictions/tuned/rte.test.terse.jsonl", PREDICTIONS), ("run.json", RECORD)],
+)
+@shares(quick=40, full=800)
+def test_what_the_page_shows(fuzz, examples, run, name, value):
+    """The page is whole whatever its texts are: its rows can be read back from it."""
+    (run / "runs.json").unlink()  # the run is here
+
+    def check(damaged):
+        contents = (
+            damaged.value if isinstance(damaged.value, bytes) else as_json(damaged.value).encode()
+        )
+        (run / name).write_bytes(contents)
+        inputs = read_rows([run / "results.csv"])
+        lines = compare(inputs.rows, inputs.measures, inputs.seeds)
+        read_facts(inputs.homes)
+        runs = run_entries(inputs.homes, {})
+        page = page_html(PageInputs(lines, (), (), runs, inputs.predictions, ()), run)
+        rows = page.split('id="rows-data">')[1].split("</script>")[0]
+        return page.count("<script") == 2 and bool(json.loads(rows)) and bool(page.encode())
 
     fuzz(
         f"run files: {name.rpartition('/')[2]}",
