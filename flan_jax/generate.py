@@ -1,7 +1,8 @@
 """`flan-jax generate`: prompts in, answers out: greedy decoding, sampling or beam search.
 
-Prompts are arguments, the lines of a file, or those of standard input. With --output the answers
-are written as JSON lines, and the same command resumes after a kill.
+Prompts are arguments, the lines of a file (of *.jsonl prompts or messages in JSON), or those of
+standard input. With --output the answers are written as JSON lines, and the same command resumes
+after a kill. Without prompts, on a terminal, it is a conversation.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from typing import Any
 from flan_jax import log
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files, run_directory
+from flan_jax.config.checks import check_number
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped
 from flan_jax.models.decoding.method import METHODS, Decoding
 from flan_jax.parallel import processes
-from flan_jax.runs.answers import AT_ONCE, Answer, make_answer
+from flan_jax.runs.answers import AT_ONCE, Answer, Prompt, make_answer
+from flan_jax.runs.conversation import converse
 from flan_jax.runs.directories import alone
+from flan_jax.runs.prompts import read_prompts
 from flan_jax.runs.setup import RunSetup, open_model, read_parameters
 from flan_jax.storage.files import parse_json, read_json, write_file
 from flan_jax.storage.paths import local_path
@@ -34,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @processes.end_together
 def main(argv: list[str] | None = None) -> int:
-    """Runs the verb. Prompts are the arguments, the lines of `--file`, or of standard input."""
+    """Runs the verb: a conversation on a terminal, or answers to prompts."""
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
     log.use_standard_error()  # standard output is for the answers
@@ -42,7 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     output = None if flags.output is None else local_path(flags.output, "--output")
     if flags.checkpoint is not None:
         local_path(flags.checkpoint, "--checkpoint")
-    prompts = _prompts(flags)
+    if flags.max_tokens is not None:
+        flags.max_tokens = check_number(
+            "--max_tokens", flags.max_tokens, whole=True, least=1, below=2**20
+        )
+    is_conversation = not flags.prompts and flags.file is output is None and sys.stdin.isatty()
+    prompts = [] if is_conversation else _prompts(flags)
 
     import jax
 
@@ -52,7 +61,13 @@ def main(argv: list[str] | None = None) -> int:
         run = open_model(flags)
         _, params = read_parameters(run, flags.checkpoint or str(run.directory), flags.step)
     processes.mute_others()
-    answer = make_answer(run, params, prompts, method)
+    limits = flags.max_tokens, flags.stop, flags.system
+    if is_conversation:
+        if jax.process_count() > 1:
+            raise UserError("a conversation needs one process; give prompts, or --file.")
+        converse(run, params, method, *limits, say=_say)
+        return 0
+    answer = make_answer(run, params, prompts, method, *limits)
     chunk, writes = AT_ONCE * row_multiple(run.mesh), jax.process_index() == 0
     if output is None:
         for first in range(0, len(prompts), chunk):
@@ -62,11 +77,12 @@ def main(argv: list[str] | None = None) -> int:
                 print("\n".join(map(shown, answers)), flush=True)
         return 0
     with alone(output.parent, f".{output.name}.lock", "flan-jax generate"):
-        write_answers(output, prompts, answer, _identity(run, params, method), chunk, writes)
+        identity = _identity(run, params, method, *limits)
+        write_answers(output, prompts, answer, identity, chunk, writes)
     return 0
 
 
-def _prompts(flags: argparse.Namespace) -> list[str]:
+def _prompts(flags: argparse.Namespace) -> list[Prompt]:
     """Returns the prompts of the arguments, of --file or of standard input.
 
     Raises:
@@ -81,13 +97,22 @@ def _prompts(flags: argparse.Namespace) -> list[str]:
     return flags.prompts or read_prompts(flags.file)
 
 
-def _identity(run: RunSetup, params: Any, method: Decoding) -> dict[str, Any]:
+def _identity(
+    run: RunSetup,
+    params: Any,
+    method: Decoding,
+    max_tokens: int | None,
+    stops: list[str],
+    system: str | None,
+) -> dict[str, Any]:
     """Returns the settings and digests that answers depend on."""
     from flan_jax.evaluation.digests import model_digest, parameters_digest
 
     return {
         **method.settings(),
-        "max_length": run.data.config.lengths()[1],
+        "max_length": max_tokens or run.data.config.lengths()[1],
+        "stop": stops or None,
+        "system": system,
         "parameters": parameters_digest(params),
         "vocabulary": run.data.vocabulary.fingerprint,
         "model": model_digest(run.model.config),
@@ -99,9 +124,32 @@ def make_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="flan-jax generate", description=__doc__)
     run_directory.add_flag(parser)
     parser.add_argument(
-        "prompts", nargs="*", help="prompts; none: lines of --file, or of standard input"
+        "prompts",
+        nargs="*",
+        help="prompts; none: lines of --file, or of standard input; on a terminal a conversation",
     )
-    parser.add_argument("--file", metavar="FILE", help="one prompt a line")
+    parser.add_argument(
+        "--file",
+        metavar="FILE",
+        help="one prompt a line; of FILE.jsonl each line is {prompt} or {messages}",
+    )
+    parser.add_argument(
+        "--system", metavar="TEXT", help="a system message before each prompt or conversation"
+    )
+    parser.add_argument(
+        "--max_tokens",
+        type=int,
+        metavar="N",
+        help="most tokens of an answer, its end included (default: those of targets in "
+        "TASK_FEATURE_LENGTHS)",
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="ends an answer before it; may be given several times",
+    )
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -142,6 +190,10 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def _say(text: str) -> None:
+    print(_as_printed(text), end="", flush=True)
+
+
 def _as_printed(text: str) -> str:
     """Returns an answer unchanged; on a terminal with its control characters escaped."""
     return escaped(text) if sys.stdout.isatty() else text
@@ -172,40 +224,9 @@ def chosen_decoding(flags: argparse.Namespace) -> Decoding:
     return Decoding(flags.method, **given)
 
 
-def read_prompts(name: str | None) -> list[str]:
-    """Returns the lines of a file, or of standard input if `name` is None.
-
-    Raises:
-      UserError: if the file cannot be read, is not UTF-8 text, or contains no prompt.
-    """
-    try:
-        contents = (
-            sys.stdin.buffer.read() if name is None else local_path(name, "--file").read_bytes()
-        )
-        text = contents.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        place = "standard input" if name is None else f"--file {name!r}"
-        raise UserError(
-            f"{place} is not UTF-8 text ({error.reason} at byte {error.start}); convert it."
-        ) from error
-    except OSError as error:
-        raise UserError(f"--file {name!r} cannot be read ({error.strerror}).") from error
-    lines = text.removesuffix("\n").split("\n")
-    prompts = [line for line in lines if line.strip()]
-    if not prompts:
-        raise UserError(
-            "no prompt given; write one as an argument, or give --file with one a line."
-        )
-    if len(prompts) < len(lines):
-        _log.warning(
-            f"{len(lines) - len(prompts)} of {len(lines)} lines are empty and get no answer"
-        )
-    return prompts
-
-
 def write_answers(
     output: pathlib.Path,
-    prompts: list[str],
+    prompts: list[Prompt],
     answer: Answer,
     identity: dict[str, Any],
     chunk: int,
@@ -213,9 +234,9 @@ def write_answers(
 ) -> None:
     """Writes a line {prompt, answer} for each prompt in order, after the lines that exist already.
 
-    A truncated answer has 'cut': true, too. The settings and parameters that the answers depend on
-    are written beside them, in `<output>.settings.json`, so that answers of other parameters or
-    settings are never mixed with them.
+    Of messages it is {messages, answer}. A truncated answer has 'cut': true, too. The settings and
+    parameters that the answers depend on are written beside them, in `<output>.settings.json`, so
+    that answers of other parameters or settings are never mixed with them.
 
     Args:
       output: the file; what follows its last complete line is removed.
@@ -252,9 +273,13 @@ def write_answers(
                 file.write("".join(new_lines))
 
 
-def _answer_line(prompt: str, text: str, is_truncated: bool) -> str:
-    record = {"prompt": prompt, "answer": text, **({"cut": True} if is_truncated else {})}
+def _answer_line(prompt: Prompt, text: str, is_truncated: bool) -> str:
+    record = {_kind_of(prompt): prompt, "answer": text, **({"cut": True} if is_truncated else {})}
     return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _kind_of(prompt: Prompt) -> str:
+    return "prompt" if isinstance(prompt, str) else "messages"
 
 
 def _settings_of(output: pathlib.Path) -> pathlib.Path:
@@ -262,7 +287,7 @@ def _settings_of(output: pathlib.Path) -> pathlib.Path:
 
 
 def _complete_lines(
-    output: pathlib.Path, prompts: list[str], identity: dict[str, Any]
+    output: pathlib.Path, prompts: list[Prompt], identity: dict[str, Any]
 ) -> list[bytes]:
     """Returns the complete lines of the file, checked against prompts and settings.
 
@@ -301,7 +326,7 @@ def _failing_as_user_error(output: pathlib.Path):
         ) from error
 
 
-def _check_prompts(output: pathlib.Path, lines: list[bytes], prompts: list[str]) -> None:
+def _check_prompts(output: pathlib.Path, lines: list[bytes], prompts: list[Prompt]) -> None:
     """Checks that each line answers the prompt of its place.
 
     Raises:
@@ -312,7 +337,8 @@ def _check_prompts(output: pathlib.Path, lines: list[bytes], prompts: list[str])
             line, f"line {number} of {output}", advice="remove the file, or give another --output"
         )
         is_whole = isinstance(answered.get("answer"), str)
-        if number > len(prompts) or not is_whole or answered.get("prompt") != prompts[number - 1]:
+        prompt = prompts[number - 1] if number <= len(prompts) else None
+        if prompt is None or not is_whole or answered.get(_kind_of(prompt)) != prompt:
             raise UserError(
                 f"line {number} of {output} answers another prompt than the one in that place; "
                 "remove the file, or give another --output."

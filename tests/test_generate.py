@@ -14,7 +14,7 @@ from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
-from flan_jax.runs import answers
+from flan_jax.runs import answers, prompts
 
 PROMPTS = [f"number {i}, größer" for i in range(11)]
 IDENTITY = {"method": "sample", "seed": 1, "parameters": "abc"}
@@ -198,9 +198,9 @@ def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path, capsys):
     with pytest.raises(UserError, match="not UTF-8"):
         generate.main(["--gin_file=gin/flan.gin", "caf\udce9"])
     with pytest.raises(UserError, match="not UTF-8"):
-        generate.read_prompts(str(tmp_path / "prompts"))
+        prompts.read_prompts(str(tmp_path / "prompts"))
     (tmp_path / "prompts").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb")
-    assert generate.read_prompts(str(tmp_path / "prompts")) == ["a", "b"]
+    assert prompts.read_prompts(str(tmp_path / "prompts")) == ["a", "b"]
     assert "1 of 3 lines are empty" in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ from flan_jax.evaluation import batching
 from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.decoding import beam, greedy, sampling
 from flan_jax.models.decoding.method import Decoding
+from flan_jax.models.decoding.token_loop import OnTokens
 
 _GREEDY = Decoding()
 
@@ -35,6 +36,7 @@ class Generator:
         batch_tokens: int = 8192,
         bos_id: int | None = 0,
         method: Decoding = _GREEDY,
+        on_tokens: OnTokens | None = None,
     ):
         """Sets up for a `T5` or a `DecoderLM` on a mesh (None: one device).
 
@@ -46,9 +48,12 @@ class Generator:
           batch_tokens: most tokens, read and written, a batch and device; each beam counts.
           bos_id: what a decoder reads before the input; None: nothing. It has no effect on a T5.
           method: how the tokens are chosen.
+          on_tokens: called with the tokens of each position as they are written, but not by beam
+            search.
         """
         self.model, self.vocabulary, self.mesh = model, vocabulary, mesh
         self.max_length, self.bos_id, self.method = max_length, bos_id, method
+        self.on_tokens = on_tokens
         self.batch_tokens = (
             batch_tokens // method.beams if method.method == "beam" else batch_tokens
         )
@@ -141,7 +146,7 @@ class Generator:
             "lengths": lengths,
         }
         if method.method == "greedy":
-            return greedy.greedy(self.model, params, source, **common)
+            return greedy.greedy(self.model, params, source, on_tokens=self.on_tokens, **common)
         if method.method == "sample":
             return sampling.sample(
                 self.model,
@@ -152,6 +157,7 @@ class Generator:
                 temperature=method.temperature,
                 top_k=method.top_k,
                 top_p=method.top_p,
+                on_tokens=self.on_tokens,
                 **common,
             )
         return beam.beam_search(

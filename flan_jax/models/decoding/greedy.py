@@ -10,10 +10,10 @@ from jaxtyping import ArrayLike, Float, Integer
 
 from flan_jax.models import cpu
 from flan_jax.models.array_types import Array
-from flan_jax.models.decoding.token_loop import EosId, write_answers
+from flan_jax.models.decoding.token_loop import EosId, OnTokens, write_answers
 
 
-@functools.partial(jax.jit, static_argnames=("model", "max_length", "eos_id"))
+@functools.partial(jax.jit, static_argnames=("model", "max_length", "eos_id", "on_tokens"))
 def greedy(
     model: Any,
     params: Any,
@@ -21,6 +21,7 @@ def greedy(
     max_length: int,
     eos_id: EosId = 1,
     lengths: Integer[ArrayLike, " B"] | None = None,
+    on_tokens: OnTokens | None = None,
 ) -> Integer[Array, "B {max_length}"]:
     """Returns the most likely token at every position, int32, with 0 after the first EOS.
 
@@ -35,6 +36,7 @@ def greedy(
       eos_id: the token that ends an answer, or several.
       lengths: how many tokens of each row count; None, for T5: those that are not 0. A row of
         length 0 gives zeros.
+      on_tokens: see `token_loop.write_answers`.
 
     Raises:
       ValueError: if a decoder's lengths are None.
@@ -43,4 +45,4 @@ def greedy(
     def choose(_: Array, logits: Float[Array, "B V"]) -> Integer[Array, " B"]:
         return cpu.first_argmax(logits)
 
-    return write_answers(model, params, tokens, max_length, eos_id, lengths, choose)
+    return write_answers(model, params, tokens, max_length, eos_id, lengths, choose, on_tokens)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float, Integer, Key
 
 from flan_jax.models.array_types import Array
-from flan_jax.models.decoding.token_loop import EosId, write_answers
+from flan_jax.models.decoding.token_loop import EosId, OnTokens, write_answers
 
 
-@functools.partial(jax.jit, static_argnames=("model", "max_length", "top_k", "top_p", "eos_id"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "max_length", "top_k", "top_p", "eos_id", "on_tokens")
+)
 def sample(
     model: Any,
     params: Any,
@@ -26,6 +28,7 @@ def sample(
     top_p: float = 1.0,
     eos_id: EosId = 1,
     lengths: Integer[ArrayLike, " B"] | None = None,
+    on_tokens: OnTokens | None = None,
 ) -> Integer[Array, "B {max_length}"]:
     """Returns tokens drawn from the model's distribution, int32, with 0 after the first EOS.
 
@@ -45,6 +48,7 @@ def sample(
       top_p: see `Decoding`.
       eos_id: see `greedy`.
       lengths: see `greedy`.
+      on_tokens: see `greedy`.
 
     Raises:
       ValueError: if a decoder's lengths are None.
@@ -55,7 +59,7 @@ def sample(
         keys_of_token = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
         return draw(keys_of_token, logits / temperature, top_k, top_p)
 
-    return write_answers(model, params, tokens, max_length, eos_id, lengths, choose)
+    return write_answers(model, params, tokens, max_length, eos_id, lengths, choose, on_tokens)
 
 
 def draw(

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ArrayLike, Bool, Integer
 
 from flan_jax.models.array_types import Array
@@ -14,6 +15,8 @@ from flan_jax.models.decoding.decoding_start import begin, input_lengths, start_
 
 # The token that ends an answer, or several.
 EosId = int | tuple[int, ...]
+# Takes the tokens of one position, int32 [B]; 0 for a row that has ended.
+OnTokens = Callable[[np.ndarray], None]
 
 
 def is_eos(chosen: Integer[Array, "*shape"], eos_id: EosId) -> Bool[Array, "*shape"]:
@@ -30,6 +33,7 @@ def write_answers(
     eos_id: EosId,
     lengths: Integer[ArrayLike, " B"] | None,
     choose: Callable,
+    on_tokens: OnTokens | None = None,
 ) -> Integer[Array, "B {max_length}"]:
     """Returns the answers, int32 [B, max_length], with 0 after EOS.
 
@@ -41,11 +45,14 @@ def write_answers(
       eos_id: what ends an answer.
       lengths: of the inputs; see `decoding_start.input_lengths`.
       choose: (index, logits [B, V]) -> the next token of each row, int32 [B].
+      on_tokens: called on the host with each of them in order; needs a single device.
     """
     lengths = input_lengths(model, tokens, lengths)
 
     def write(index: Any, logits: Any, written: Any, ended: Any) -> tuple:
         chosen = jnp.where(ended, 0, choose(index, logits))
+        if on_tokens is not None:
+            jax.debug.callback(on_tokens, chosen, ordered=True)
         written = jax.lax.dynamic_update_slice(written, chosen[:, None], (0, index))
         return index + 1, chosen, written, ended | is_eos(chosen, eos_id)
 

@@ -1,0 +1,77 @@
+"""Prompts of a file or of standard input: one a line, or JSON lines of prompts and messages."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from flan_jax.errors import UserError
+from flan_jax.messages import shown
+from flan_jax.runs.answers import Prompt
+from flan_jax.storage.files import parse_json
+from flan_jax.storage.paths import local_path
+
+_log = logging.getLogger(__name__)
+
+JSON_LINES = ".jsonl"
+
+
+def read_prompts(name: str | None) -> list[Prompt]:
+    """Returns the prompts of a file, or of standard input if `name` is None.
+
+    A line is a prompt; in a file called *.jsonl it is an object with 'prompt' or 'messages'.
+
+    Raises:
+      UserError: if the file cannot be read, is not UTF-8 text, contains no prompt, or a line of
+        JSON is neither.
+    """
+    try:
+        contents = (
+            sys.stdin.buffer.read() if name is None else local_path(name, "--file").read_bytes()
+        )
+        text = contents.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        place = "standard input" if name is None else f"--file {name!r}"
+        raise UserError(
+            f"{place} is not UTF-8 text ({error.reason} at byte {error.start}); convert it."
+        ) from error
+    except OSError as error:
+        raise UserError(f"--file {name!r} cannot be read ({error.strerror}).") from error
+    lines = text.removesuffix("\n").split("\n")
+    prompts = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise UserError(
+            "no prompt given; write one as an argument, or give --file with one a line."
+        )
+    if len(prompts) < len(lines):
+        _log.warning(
+            f"{len(lines) - len(prompts)} of {len(lines)} lines are empty and get no answer"
+        )
+    if name is None or not name.lower().endswith(JSON_LINES):
+        return [line for _, line in prompts]
+    return [_prompt(line, f"line {number} of {shown(name)}") for number, line in prompts]
+
+
+def _prompt(line: str, place: str) -> Prompt:
+    record = parse_json(line, place, advice="write an object with 'prompt' or 'messages'")
+    prompt, messages = record.get("prompt"), record.get("messages")
+    if isinstance(prompt, str) and messages is None:
+        return prompt
+    if prompt is not None or not _are_messages(messages):
+        raise UserError(
+            f"{place} must have either 'prompt', a text, or 'messages', a list of objects with "
+            "'role' and 'content'; correct it."
+        )
+    return messages
+
+
+def _are_messages(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(each, dict) and isinstance(each.get("role"), str) and "content" in each
+            for each in value
+        )
+    )
