@@ -14,3 +14,11 @@ class NotHere(UserError):
 
 class Diverged(Exception):
     """The training gives numbers that are not finite. The command line exits with status 1."""
+
+
+def message_of(error: Exception) -> str:
+    """Returns the message of an error, without lines that gin adds.
+
+    It adds them to an error that passes through a configurable function.
+    """
+    return str(error).split("\n  In call to configurable ")[0]

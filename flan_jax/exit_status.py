@@ -6,7 +6,7 @@ import errno
 import sys
 
 from flan_jax import signals
-from flan_jax.errors import Diverged, UserError
+from flan_jax.errors import Diverged, UserError, message_of
 from flan_jax.messages import escaped
 
 # Characters: enough for the list of the tensors in which two models of this project differ.
@@ -38,8 +38,7 @@ def explained(error: BaseException) -> int | None:
             "room, or give another directory; then the same command resumes."
         )
     if isinstance(error, UserError):
-        # gin adds lines to an error that passes through a configurable function.
-        message = escaped(str(error).split("\n  In call to configurable ")[0])
+        message = escaped(message_of(error))
         if len(message) > _LONGEST_MESSAGE:
             message = (
                 f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-(_LONGEST_MESSAGE // 2) :]}"

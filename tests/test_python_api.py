@@ -217,8 +217,17 @@ def of_the_program(number=1):
     return number
 
 
-def test_the_gin_settings_of_a_program_stay_as_they_are(place, decoder, t5):
-    gin.parse_config("of_the_program.number = 3\nNAME = 4\nT5Config.emb_dim = 7")
+@pytest.fixture
+def called_like_ours():
+    """A configurable of the program with a name that flan_jax has, too."""
+    function = gin.configurable("Train", module="of_the_program")(lambda seed=1: seed)
+    yield function
+    gin.config._REGISTRY.pop("of_the_program.Train")
+
+
+def test_the_gin_settings_of_a_program_stay_as_they_are(place, decoder, t5, called_like_ours):
+    settings = ["test_python_api.of_the_program.number = 3", "NAME = 4", "T5Config.emb_dim = 7"]
+    gin.parse_config([*settings, "of_the_program.Train.seed = 5"])
     gin.finalize()
     before, operative = gin.config_str(), (of_the_program(), gin.operative_config_str())
     wide = flan_jax.load(
@@ -231,7 +240,7 @@ def test_the_gin_settings_of_a_program_stay_as_they_are(place, decoder, t5):
     with pytest.raises(flan_jax.UserError):
         flan_jax.load(place / "nowhere")
     assert gin.config_str() == before and gin.config_is_locked()
-    assert (of_the_program(), gin.operative_config_str()) == operative
+    assert (of_the_program(), gin.operative_config_str()) == operative and called_like_ours() == 5
 
 
 # --- Data
@@ -337,6 +346,9 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("load('gin/size/t5_tiny.gin', step=3)", "has no checkpoints, so leave step=3 out"),
         ("decoder.score('x', 'yes')", "options must be a list of texts, not 'yes'"),
         ("decoder.score('x', [])", "has no options"),
+        ("decoder.score(3, ['yes'])", "text must be a text, not 3"),
+        ("decoder.score('x', ['yes', 1])", "an option must be a text, not 1"),
+        ("decoder.generate([None])", "a prompt must be a text, not None"),
         ("decoder.score('x' * 500, ['yes'])", "allows 96; shorten it"),
         ("decoder.generate('why?')", r"give a list: generate\(\['why\?'\]\)"),
         ("decoder.generate(['x'], top_k=3)", "has no argument 'top_k'; it is one of method='samp"),
@@ -354,6 +366,9 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("flan_jax.train(decoder, data, 2, place / 'x', peft='lara')", "did you mean lora"),
         ("flan_jax.train(decoder, 'rte', 2, place / 'x')", "data of flan_jax.mixture"),
         ("flan_jax.train(t5, data, 2, place / 'x')", "make it with mixture"),
+        ("flan_jax.train(decoder, data, -2, place / 'x')", "TRAIN_STEPS must be .* not -2.$"),
+        ("flan_jax.train(decoder, data, 2, 'gs://b/x')", "model_dir gs://b/x is a URL"),
+        ("flan_jax.train(decoder, data, 4, run, batch_size=3)", "another BATCH_SIZE"),
         ("flan_jax.resume(place)", "is not the directory of a run"),
         ("flan_jax.evaluate(place)", "is not the directory of a run; give a run, or a model"),
         ("flan_jax.evaluate(decoder, ['rte'])", "give output=DIR"),

@@ -206,7 +206,7 @@ class Model:
 
         rows = [(text, _checked_options(options)) for text, options in rows]
         vocabulary = self.vocabulary
-        texts = [text for text, _ in rows]
+        texts = _checked_texts("text", [text for text, _ in rows])
         inputs = encoded(texts, vocabulary, room_of(self._setup, self.params))
         options = [
             [
@@ -252,7 +252,7 @@ class Model:
 
         if isinstance(prompts, str):
             raise UserError(f"prompts is one text; give a list: generate([{quoted(prompts)}]).")
-        prompts = list(prompts)
+        prompts = _checked_texts("a prompt", prompts)
         if max_tokens is not None:
             max_tokens = check_number("max_tokens", max_tokens, whole=True, least=1, below=2**20)
         answer = make_answer(
@@ -341,11 +341,24 @@ def _checked_options(options: Sequence[str]) -> list[str]:
     Raises:
       UserError: if they are not several texts.
     """
-    if isinstance(options, str) or not all(isinstance(option, str) for option in options):
+    if isinstance(options, str):
         raise UserError(f"options must be a list of texts, not {quoted(options)}.")
     if not len(options):
         raise UserError("a row has no options; give at least one text.")
-    return list(options)
+    return _checked_texts("an option", options)
+
+
+def _checked_texts(what: str, texts: Iterable[str]) -> list[str]:
+    """The texts as a list.
+
+    Raises:
+      UserError: if one of them is not a text.
+    """
+    texts = list(texts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(f"{what} must be a text, not {quoted(text)}.")
+    return texts
 
 
 def _decoding(method: str, settings: dict[str, Any]) -> Any:

@@ -67,7 +67,10 @@ def evaluate(
     if isinstance(run, Model):
         run.release()
     with configuration.applied() as arguments:
-        evaluated = evaluate_checkpoints(open_run(), request, arguments)
+        setup = open_run()
+        if not setup.data.eval.names:
+            raise UserError("the run holds nothing out; name datasets: datasets=['rte', 'copa'].")
+        evaluated = evaluate_checkpoints(setup, request, arguments)
     return Results(evaluated.output, evaluated.run.data.eval.names, evaluated.finished)
 
 

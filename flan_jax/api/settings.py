@@ -15,7 +15,7 @@ from flan_jax.config import gin_files, gin_state
 from flan_jax.config.checks import quoted
 from flan_jax.config.declared_settings import declared_settings
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE
-from flan_jax.errors import UserError
+from flan_jax.errors import UserError, message_of
 from flan_jax.messages import did_you_mean, nearest
 
 
@@ -67,17 +67,22 @@ class Configuration:
         """Within it gin has these settings alone; the program's own are back afterwards.
 
         Yields:
-          The arguments that configure another process in the same way; it logs as this one.
+          The arguments that configure another process in the same way.
 
         Raises:
           UserError: for settings that are not valid, and where a program that the block ran failed.
         """
+        _import_declarations()
         with gin_state.put_aside():
-            arguments = gin_files.configure(self.files, self.bindings)
-            level = logging.getLogger("flan_jax").getEffectiveLevel()
-            is_quiet = level > logging.INFO
             try:
+                arguments = gin_files.configure(self.files, self.bindings)
+                # The preparation of the data, in another process, logs as this one.
+                is_quiet = logging.getLogger("flan_jax").getEffectiveLevel() > logging.INFO
                 yield [*arguments, f"--log_level={'warning' if is_quiet else 'info'}"]
+            except UserError as error:
+                if message_of(error) == str(error):
+                    raise
+                raise UserError(message_of(error)) from None
             except SystemExit as end:  # of the preparation of the data, which has printed why
                 raise UserError(
                     f"the data could not be prepared (flan-jax prepare ended with {end.code}); "
@@ -87,16 +92,19 @@ class Configuration:
 
 def _names() -> dict[str, str]:
     """Names of settings as arguments have them -> as gin has them."""
-    for module in gin_files.CONFIGURED:
-        importlib.import_module(module)
+    _import_declarations()
     names = {}
     for declared in declared_settings(gin_files.CONFIGURED):
         if declared.owner != "Sweep":
-            names[declared.setting.macro.lower() if declared.setting.macro else declared.name] = (
-                declared.name
-            )
             names[declared.parameter] = declared.parameter
+            if declared.setting.macro:
+                names[declared.setting.macro.lower()] = declared.setting.macro
     return names
+
+
+def _import_declarations() -> None:
+    for module in gin_files.CONFIGURED:
+        importlib.import_module(module)
 
 
 def _text(name: str, value: Any) -> str:
