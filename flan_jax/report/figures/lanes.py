@@ -108,11 +108,18 @@ def draw_lanes(
             draw(axes, point, _y_of(point, row, layout), row)
     _set_limits(axes, points, limits, height)
     _finish(sheet, axes, rows, axis, is_tall)
+    _write_headings(sheet, axes, headings, above)
+    return sheet.figure
+
+
+def _write_headings(
+    sheet: Sheet, axes: Axes, headings: Sequence[tuple[str, float]], above: float
+) -> None:
+    """Writes the names of the clusters above their rows."""
     for name, top in headings:
         # On white: the lines of the grid are not drawn through it.
         axes.axhspan(top, top + _HEADING, facecolor="white", linewidth=0, zorder=1)
         sheet.text(MARGIN, above + top + 0.06, name, fontsize=style.NORMAL, fontweight="bold")
-    return sheet.figure
 
 
 def _rows(points: Sequence[Point], layout: Layout) -> list[Row]:

@@ -75,22 +75,22 @@ def draw_panels(
         _draw(axes, [point for point in points if point.cluster == cluster], axis, looks, inner)
         axes.tick_params(axis="y", labelleft=column == 0)
         axes.grid(axis="y")
-        lines = titles[number]
-        sheet.text(
-            left,
-            top - len(lines) * _TITLE_LINE + 0.01,
-            "\n".join(lines),
-            fontsize=style.NORMAL,
-            fontweight="bold",
-            linespacing=1.15,
-        )
-        middle, below = left + inner / 2, top + _HEIGHT + 0.21
-        sheet.text(middle, below, axis.name, fontsize=style.NORMAL, ha="center")
+        _write_names(sheet, left, top, inner, titles[number], axis.name)
         if column == 0:
-            beside, middle = MARGIN, top + _HEIGHT / 2
-            name = f"{metric} (%)"
-            sheet.text(beside, middle, name, fontsize=style.NORMAL, rotation=90, va="center")
+            name, middle = f"{metric} (%)", top + _HEIGHT / 2
+            sheet.text(MARGIN, middle, name, fontsize=style.NORMAL, rotation=90, va="center")
     return sheet.figure
+
+
+def _write_names(
+    sheet: Sheet, left: float, top: float, width: float, title: Sequence[str], axis: str
+) -> None:
+    """Writes the title above axes that begin at `left` and `top`, and their axis' name below."""
+    above = top - len(title) * _TITLE_LINE + 0.01
+    bold = {"fontsize": style.NORMAL, "fontweight": "bold", "linespacing": 1.15}
+    sheet.text(left, above, "\n".join(title), **bold)
+    below = top + _HEIGHT + 0.21
+    sheet.text(left + width / 2, below, axis, fontsize=style.NORMAL, ha="center")
 
 
 def _columns(panels: int) -> int:

@@ -28,11 +28,6 @@ def draw_scores(
     looks = {name: style.look(number) for number, name in enumerate(names)}
     papers = list(dict.fromkeys(point.series for point in points if point.kind == PAPER))
 
-    def lane(point: Point) -> tuple[str, str] | None:
-        if point.kind == MAJORITY:
-            return None
-        return ("", PAPER) if point.kind == PAPER else (point.series, point.kind)
-
     def draw_point(axes: Axes, point: Point, y: float, row: lanes.Row) -> None:
         if point.kind == MAJORITY:
             ends = [row.top + 0.02, row.bottom - 0.02]
@@ -44,9 +39,9 @@ def draw_scores(
             style.mark(axes, point.value, y, point, style.look_of(point, looks))
 
     if row is None:
-        layout = lanes.Layout(lanes.dataset_label(points), lane)
+        layout = lanes.Layout(lanes.dataset_label(points), _lane)
     else:
-        layout = lanes.Layout(row, lane, is_mean=lambda point: False)
+        layout = lanes.Layout(row, _lane, is_mean=lambda point: False)
     return lanes.draw_lanes(
         points,
         layout,
@@ -55,3 +50,10 @@ def draw_scores(
         [*style.handles_of_models(points, looks), *style.handles_of_errors(points)],
         caption,
     )
+
+
+def _lane(point: Point) -> tuple[str, str] | None:
+    """A lane for each model, one for the paper's; the majority class spans the row."""
+    if point.kind == MAJORITY:
+        return None
+    return ("", PAPER) if point.kind == PAPER else (point.series, point.kind)
