@@ -34,8 +34,15 @@ from flan_jax.evaluation.known_runs import remember_run
 from flan_jax.evaluation.result_rows import ResultRow
 from flan_jax.metrics.measures import Measure
 from flan_jax.models import positions
-from flan_jax.models.shapes import parameter_shapes
-from support.converting import convert, decoder_batch, our_logits, same_tensors, t5_batch
+from support.converting import (
+    LLAMA,
+    convert,
+    decoder_batch,
+    our_logits,
+    random_tensors,
+    same_tensors,
+    t5_batch,
+)
 from support.processes import ended_well, simulating
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
@@ -233,26 +240,9 @@ def random_llama(path, dtype=np.float32, shard_bytes=10**9, **changes):
     Gives its config.json.
     """
     path.mkdir()
-    config = {
-        "model_type": "llama",
-        "vocab_size": 64,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": False,
-        **changes,
-    }
+    config = {**LLAMA, **changes}
     (path / "config.json").write_text(json.dumps(config))
-    parameters = parameter_shapes(huggingface_decoder.read_config(config, path))
-    names = huggingface_decoder.tensor_names(config["model_type"], parameters)
-    rng, arrays = np.random.default_rng(0), {}
-    for name, shape in parameters.items():
-        theirs = shape[::-1] if huggingface_decoder.is_transposed(name) else shape
-        arrays[names[name]] = rng.standard_normal(theirs).astype(dtype)
+    arrays = {name: array.astype(dtype) for name, array in random_tensors(config).items()}
     shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     safetensors_files.write_directory(path, shapes, arrays.__getitem__, shard_bytes)
     return config
@@ -295,14 +285,7 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
         "feed_forward_proj": "gated-gelu",
         "tie_word_embeddings": False,
     }
-    parameters = parameter_shapes(huggingface_t5.read_config(config, True, "here"))
-    rng, names = np.random.default_rng(0), huggingface_t5.tensor_names(parameters)
-    arrays = {
-        names[name]: rng.standard_normal(
-            shape[::-1] if huggingface_t5.is_transposed(name) else shape
-        ).astype(np.float32)
-        for name, shape in parameters.items()
-    }
+    arrays = random_tensors(config)
     table = arrays["shared.weight"]
     old = {name: array for name, array in arrays.items() if name != "shared.weight"}
     old |= dict.fromkeys(huggingface_t5.EMBEDDING_ALIASES, table)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from flan_jax.checkpoints import base_record
+from flan_jax.checkpoints import base_record, tuned_export
 from flan_jax.checkpoints.formats import adapter_config, safetensors_files
 from flan_jax.checkpoints.load import load_parameters
 from flan_jax.checkpoints.open import open_checkpoint
@@ -18,7 +18,16 @@ from flan_jax.checkpoints.tuned import open_tuned, open_whole
 from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
 from flan_jax.models.architectures import model_fields, model_of
-from support.adapters import abstract_of, lora_arrays, random_llama, save_adapter
+from flan_jax.peft.config import PeftConfig
+from support.adapters import (
+    abstract_of,
+    lora_arrays,
+    random_llama,
+    random_t5,
+    random_tuned,
+    save_adapter,
+    save_prompt,
+)
 from support.converting import convert, decoder_batch, our_logits, t5_batch
 from support.runs import command, run_here
 
@@ -194,6 +203,76 @@ def test_what_does_not_go_together_is_refused(runs, tmp_path, capsys):
     gone = json.dumps({**record, "path": str(tmp_path / "gone")})
     (tmp_path / "lora/base.json").write_text(gone)
     assert "which is not there; put it back" in refused(tmp_path / "lora", "--to=hf")
+
+
+LORA = PeftConfig("lora", lora_rank=2, lora_targets="query|logits_dense|mlp/wo")
+PROMPT = PeftConfig("prompt", prompt_length=3, prompt_init="uniform")
+TABLE = "token_embedder/embedding"
+
+
+@pytest.mark.parametrize(
+    "make, changes, config, said",
+    [
+        (
+            random_llama,
+            {"model_type": "qwen2"},
+            dataclasses.replace(LORA, also_train="query/bias"),
+            "in model.layers.0.self_attn.q_proj, .*; convert the run with --to=hf, which merges",
+        ),
+        (
+            random_t5,
+            {},
+            dataclasses.replace(LORA, also_train=TABLE),
+            "has trained token_embedder/embedding, which is several tables in Hugging Face's model",
+        ),
+        (
+            random_llama,
+            {"tie_word_embeddings": True},
+            PeftConfig("ia3", also_train=TABLE),
+            "has trained decoder/token_embedder/embedding, which is several tables",
+        ),
+        (
+            random_llama,
+            {},
+            dataclasses.replace(PROMPT, also_train="logits_dense/kernel"),
+            "has a prompt and has trained decoder/logits_dense/kernel as a whole, which is not",
+        ),
+    ],
+    ids=["bias", "table", "tied_table", "prompt_and_head"],
+)
+def test_what_peft_cannot_have_is_not_written(tmp_path, make, changes, config, said):
+    make(tmp_path / "base", **changes)
+    tuned = random_tuned(tmp_path / "base", config)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match=said):
+        tuned_export.write_peft(tmp_path / "a", tuned, None, None, lambda _: None)
+    assert not list((tmp_path / "a").iterdir())
+
+
+@pytest.mark.parametrize("config", [LORA, PROMPT], ids=["lora", "prompt"])
+@pytest.mark.parametrize(
+    "fields, lacking",
+    [({"positions": "relative"}, "rotary positions"), ({"prefix": "bidirectional"}, "a causal")],
+)
+def test_a_decoder_that_hugging_face_does_not_have_is_not_written(
+    tmp_path, config, fields, lacking
+):
+    random_llama(tmp_path / "base")
+    tuned = random_tuned(tmp_path / "base", config)
+    tuned.base.config = dataclasses.replace(tuned.base.config, **fields)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match=f"no counterpart in Hugging Face's .*{lacking}"):
+        tuned_export.write_peft(tmp_path / "a", tuned, None, None, lambda _: None)
+
+
+@pytest.mark.parametrize("form", ["hf", "t5x", "flan"])
+def test_a_prompt_is_no_part_of_a_whole_model(tmp_path, capsys, form):
+    random_llama(tmp_path / "base")
+    save_prompt(tmp_path / "prompt", np.ones((4, 16), np.float32))
+    arguments = [str(tmp_path / "prompt"), f"--to={form}", f"--output={tmp_path / 'x'}"]
+    assert dispatch.main(["convert", *arguments]) == 2
+    assert "a prompt cannot be merged into the matrices" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def results(directory: pathlib.Path) -> dict[str, str]:

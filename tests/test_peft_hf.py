@@ -13,21 +13,15 @@ import numpy as np
 import pytest
 
 from flan_jax.checkpoints import tuned_export
-from flan_jax.checkpoints.base_record import BaseRecord
 from flan_jax.checkpoints.load import load_parameters
 from flan_jax.checkpoints.open import open_checkpoint
-from flan_jax.checkpoints.reader import CheckpointReader, Tensor
-from flan_jax.checkpoints.tuned import Tuned, open_tuned
+from flan_jax.checkpoints.tuned import open_tuned
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.evaluation.generator import Generator
 from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.architectures import model_of
-from flan_jax.models.stacking import named, unstack
-from flan_jax.parallel import partitioning
 from flan_jax.peft.config import PeftConfig
-from flan_jax.peft.module_paths import plain
-from flan_jax.peft.tuning import Tuning
-from support.adapters import abstract_of, random_llama, random_t5
+from support.adapters import abstract_of, random_llama, random_t5, random_tuned
 from support.converting import decoder_batch, t5_batch
 
 NOT_CHECKED = "NOT CHECKED AGAINST PEFT: torch, transformers and peft are not installed here"
@@ -104,37 +98,6 @@ def assert_near(found, expected):
 def batch_for(base):
     is_t5 = json.loads((base / "config.json").read_text())["model_type"] == "t5"
     return t5_batch(64) if is_t5 else decoder_batch(64)
-
-
-def random_tuned(base, config):
-    """What a run would have trained, with random numbers."""
-    checkpoint = open_checkpoint(base)
-    model, batch = model_of(checkpoint.config), {**t5_batch(8), **decoder_batch(8)}
-    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
-    _, params = load_parameters(base, partitioning.unbox(boxed))
-    is_box = partitioning.is_box
-    whole = jax.tree.map(lambda box, x: box.replace_boxed(x), boxed, params, is_leaf=is_box)
-    tuning = Tuning(config, boxed)
-    trained = partitioning.unbox(tuning.fresh(whole, 0))
-    rng, tensors = np.random.default_rng(0), {}
-    for name, leaf in named(unstack(trained)).items():
-        array = np.asarray(leaf) + 0.2 * rng.standard_normal(leaf.shape).astype(np.float32)
-        tensors[name] = Tensor(array.shape, array.dtype, lambda array=array: array)
-    record = BaseRecord(
-        path=str(base),
-        step=0,
-        digest="",
-        dtype="float32",
-        method=config.method,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        scale=config.scale if config.method == "lora" else 1.0,
-        targets=tuning.modules,
-        also_trained=sorted(set(map(plain, tuning.also_trained))),
-        prompt_length=config.prompt_tokens,
-    )
-    reader = CheckpointReader(base, 0, tensors, checkpoint.config)
-    return Tuned(reader, record, checkpoint)
 
 
 @pytest.mark.parametrize(

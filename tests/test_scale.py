@@ -24,6 +24,7 @@ from flan_jax.optim.adamw import adamw
 from flan_jax.optim.lion import lion
 from flan_jax.parallel import hardware, partitioning
 from flan_jax.parallel.hardware import CHIPS, GIB, peak_flops
+from flan_jax.peft.config import PeftConfig
 from flan_jax.planning import compiled as programs
 from flan_jax.planning import hlo_costs, hlo_text, mesh_search, roofline, topology
 from flan_jax.training.config import TrainConfig
@@ -526,6 +527,18 @@ def test_the_memory_of_an_optimizer_is_that_of_its_state(optimizer, bytes_each):
 
 
 AUTO = TrainConfig(mesh="auto")
+
+
+def test_the_reason_of_a_mesh_names_frozen_parameters_as_they_are_stored():
+    xxl = job(dataclasses.replace(XXL, remat="full"), 8, adamw(1e-3), param_dtype="bfloat16")
+    frozen = dataclasses.replace(xxl, peft=PeftConfig("lora"))
+    choice = programs.Choice({"data": 1, "fsdp": 1, "model": 4}, "full", 1)
+    for each, said in (
+        (frozen, "the frozen bfloat16 parameters (20.7 GiB), the gradients of what trains and"),
+        (xxl, "the bfloat16 parameters (20.7 GiB), their gradients and the optimizer's state"),
+    ):
+        why = mesh_search.explain(mesh_search.estimate(each, CHIPS["v5e"], choice), each)
+        assert said in why
 
 
 def test_what_fits_with_adafactor_alone_is_said():

@@ -18,6 +18,7 @@ from flax.core import meta
 from flan_jax.errors import UserError
 from flan_jax.messages import listed
 from flan_jax.models.adapters import LORA_A, LORA_B
+from flan_jax.models.stacking import named
 from flan_jax.peft import ia3, lora, prompt
 from flan_jax.peft.config import UNIFORM, PeftConfig
 from flan_jax.peft.module_paths import matching, plain
@@ -150,10 +151,7 @@ def joined(params: Any, frozen: Any, scale: float) -> Any:
 
 def flat(tree: Any) -> dict[str, Any]:
     """Returns the leaves of a tree of dicts by path, boxes as leaves."""
-    leaves = traverse_util.flatten_dict(
-        tree, sep="/", is_leaf=lambda _, x: not isinstance(x, Mapping)
-    )
-    return dict(leaves)
+    return named(tree, is_leaf=lambda node: not isinstance(node, Mapping))
 
 
 def nested(leaves: dict[str, Any]) -> Any:

@@ -214,17 +214,20 @@ def _whole_optimizer_bytes(job: Job) -> float:
 def explain(candidate: Candidate, job: Job) -> str:
     """Returns why a candidate has its mesh, in a sentence."""
     choice, mesh = candidate.choice, candidate.choice.mesh
-    state = _Model.from_config(job.model.config).parameters * 4 / GIB
+    stored = 4 if job.config.param_dtype == "float32" else 2
+    state = _Model.from_config(job.model.config).parameters * stored / GIB
+    parameters = f"{'frozen ' if job.is_frozen else ''}{job.config.param_dtype} parameters"
+    gradients = "the gradients of what trains" if job.is_frozen else "their gradients"
     moments = _whole_optimizer_bytes(job) / GIB
     replicas, shards = mesh["data"] * mesh["fsdp"], mesh["fsdp"] * mesh["model"]
     why = [
         (
-            f"the float32 parameters ({state:.1f} GiB), their gradients and the optimizer's state "
+            f"the {parameters} ({state:.1f} GiB), {gradients} and the optimizer's state "
             f"({moments:.1f} GiB) lie over fsdp x model = {shards} devices"
         )
         if shards > 1
-        else f"every device holds the float32 parameters ({state:.1f} GiB) and the optimizer's "
-        f"state ({moments:.1f} GiB)"
+        else f"every device holds the {parameters} ({state:.1f} GiB) and the optimizer's state "
+        f"({moments:.1f} GiB)"
     ]
     if mesh["model"] > 1:
         why.append(

@@ -6,29 +6,19 @@ import json
 import jax
 import numpy as np
 
-from flan_jax.checkpoints.formats import (
-    huggingface_decoder,
-    huggingface_t5,
-    safetensors_files,
-)
+from flan_jax.checkpoints.base_record import BaseRecord
+from flan_jax.checkpoints.formats import safetensors_files
+from flan_jax.checkpoints.load import load_parameters
 from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.checkpoints.reader import CheckpointReader, Tensor
+from flan_jax.checkpoints.tuned import Tuned
 from flan_jax.models.architectures import model_of
-from flan_jax.models.shapes import parameter_shapes
+from flan_jax.models.stacking import named, unstack
 from flan_jax.parallel import partitioning
-from support.converting import decoder_batch, t5_batch
+from flan_jax.peft.module_paths import plain
+from flan_jax.peft.tuning import Tuning
+from support.converting import LLAMA, decoder_batch, random_tensors, t5_batch
 
-_LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 64,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-}
 _T5 = {
     "model_type": "t5",
     "vocab_size": 64,
@@ -41,7 +31,7 @@ _T5 = {
     "feed_forward_proj": "gated-gelu",
     "tie_word_embeddings": False,
 }
-# (rows, columns) of the matrices of a layer of `_LLAMA`, [out, in].
+# (rows, columns) of the matrices of a layer of `LLAMA`, [out, in].
 _SHAPES = {
     "q_proj": ("self_attn", 16, 16),
     "k_proj": ("self_attn", 8, 16),
@@ -55,31 +45,22 @@ _SHAPES = {
 
 def random_llama(path, **changes):
     """Writes a Llama of two layers."""
-    config = {**_LLAMA, **changes}
-    shapes = parameter_shapes(huggingface_decoder.read_config(config, path))
-    names = huggingface_decoder.tensor_names(config["model_type"], shapes)
-    _write(path, config, shapes, names, huggingface_decoder.is_transposed)
+    _write(path, {**LLAMA, **changes})
 
 
 def random_t5(path, **changes):
     """Writes a T5 1.1 of two layers on each side."""
-    config = {**_T5, **changes}
-    shapes = parameter_shapes(
-        huggingface_t5.read_config(config, not config["tie_word_embeddings"], path)
-    )
-    names = huggingface_t5.tensor_names(shapes)
-    _write(path, config, shapes, names, huggingface_t5.is_transposed)
+    _write(path, {**_T5, **changes})
 
 
-def _write(path, config, shapes, names, is_transposed):
+def _write(path, config):
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
-    rng, arrays = np.random.default_rng(0), {}
-    for name, shape in shapes.items():
-        theirs = shape[::-1] if is_transposed(name) else shape
-        array = rng.standard_normal(theirs) * 0.3
-        arrays[names[name]] = (1 + array if name.endswith("scale") else array).astype(np.float32)
-    _save(path / "model.safetensors", arrays)
+    _save(path / "model.safetensors", random_tensors(config, _small))
+
+
+def _small(name, array):
+    return 1 + 0.3 * array if name.endswith("scale") else 0.3 * array
 
 
 def _save(path, arrays):
@@ -132,6 +113,37 @@ def save_prompt(path, vectors, base="../base", **fields):
     }
     (path / "adapter_config.json").write_text(json.dumps({**common, **fields}))
     _save(path / "adapter_model.safetensors", {"prompt_embeddings": vectors})
+
+
+def random_tuned(base, config):
+    """What a run would have trained of the model at `base`, with random numbers."""
+    checkpoint = open_checkpoint(base)
+    model, batch = model_of(checkpoint.config), {**t5_batch(8), **decoder_batch(8)}
+    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    _, params = load_parameters(base, partitioning.unbox(boxed))
+    is_box = partitioning.is_box
+    whole = jax.tree.map(lambda box, x: box.replace_boxed(x), boxed, params, is_leaf=is_box)
+    tuning = Tuning(config, boxed)
+    trained = partitioning.unbox(tuning.fresh(whole, 0))
+    rng, tensors = np.random.default_rng(0), {}
+    for name, leaf in named(unstack(trained)).items():
+        array = np.asarray(leaf) + 0.2 * rng.standard_normal(leaf.shape).astype(np.float32)
+        tensors[name] = Tensor(array.shape, array.dtype, lambda array=array: array)
+    record = BaseRecord(
+        path=str(base),
+        step=0,
+        digest="",
+        dtype="float32",
+        method=config.method,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        scale=config.scale if config.method == "lora" else 1.0,
+        targets=tuning.modules,
+        also_trained=sorted(set(map(plain, tuning.also_trained))),
+        prompt_length=config.prompt_tokens,
+    )
+    reader = CheckpointReader(base, 0, tensors, checkpoint.config)
+    return Tuned(reader, record, checkpoint)
 
 
 def abstract_of(path, scan_layers=True):

@@ -1,6 +1,6 @@
 """What the tests of `flan-jax convert` share.
 
-Batches, our logits of a checkpoint of any form, the verb.
+Batches, random tensors, our logits of a checkpoint of any form, the verb.
 """
 
 import dataclasses
@@ -8,11 +8,12 @@ import dataclasses
 import jax
 import numpy as np
 
-from flan_jax.checkpoints.formats import safetensors_files
+from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files
 from flan_jax.checkpoints.load import load_parameters
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.models.architectures import model_of
+from flan_jax.models.shapes import parameter_shapes
 from flan_jax.parallel import partitioning
 
 
@@ -39,6 +40,40 @@ def decoder_batch(vocab_size):
         "decoder_positions": positions,
         "decoder_causal_attention": np.zeros_like(tokens),
     }
+
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+
+
+def random_tensors(config, drawn=lambda name, array: array):
+    """Random tensors of the model of a config.json, by the names and with the axes it has there.
+
+    `drawn` makes them, by our name, of normal numbers.
+    """
+    if config["model_type"] == "t5":
+        form, has_head = huggingface_t5, not config["tie_word_embeddings"]
+        shapes = parameter_shapes(form.read_config(config, has_head, "here"))
+        names = form.tensor_names(shapes)
+    else:
+        form = huggingface_decoder
+        shapes = parameter_shapes(form.read_config(config, "here"))
+        names = form.tensor_names(config["model_type"], shapes)
+    rng, arrays = np.random.default_rng(0), {}
+    for name, shape in shapes.items():
+        theirs = shape[::-1] if form.is_transposed(name) else shape
+        arrays[names[name]] = drawn(name, rng.standard_normal(theirs)).astype(np.float32)
+    return arrays
 
 
 def our_logits(path, batch):
