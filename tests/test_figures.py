@@ -420,6 +420,19 @@ def test_a_damaged_run_json_is_a_clear_error(tmp_path, damage):
         verb.main([str(tmp_path / "run")])
 
 
+def test_figures_that_are_none_any_more_go_and_a_file_in_their_place_is_a_clear_error(tmp_path):
+    write_run(tmp_path / "run", Fabricated({"nli": ["rte"]}))
+    verb.main([str(tmp_path / "run")])
+    write_run(tmp_path / "run", Fabricated({"nli": ["rte"]}, untuned=None))
+    verb.main([str(tmp_path / "run")])
+    names = {path.stem for path in (tmp_path / "run/figures").iterdir()}
+    assert names == {"zero_shot", "template_spread"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/figures").write_text("notes")
+    with pytest.raises(UserError, match="cannot write .*figures"):
+        verb.main([str(tmp_path / "run"), f"--output={tmp_path / 'other'}"])
+
+
 def test_odd_settings_draw_no_figure_over_them(tmp_path):
     odd = {"TEMPLATES": [1], "TRAIN_CLUSTERS": "all", "PEFT": ["lora"], "INSTRUCTIONS": None}
     data = data_of(tmp_path, one=Fabricated(settings=odd), two=Fabricated(settings={"X": 1}))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from flan_jax.errors import UserError
 from flan_jax.report.figures.points import csv_text
 from flan_jax.report.figures.registry import FIGURES
 from flan_jax.report.figures.report_data import ReportData
@@ -71,8 +72,7 @@ def write_figures(
     """
     place, written = directory / DIRECTORY, []
     for name in FIGURES.keys() - {figure.name for figure in figures}:
-        for file in _files(place, name).values():
-            file.unlink(missing_ok=True)
+        _remove(_files(place, name).values())
     for figure in figures:
         files = _files(place, figure.name)
         if _is_drawn(files, figure, captions_before):
@@ -97,6 +97,22 @@ def draw(figure: ReportFigure, data: ReportData) -> dict[str, bytes]:
 
 def _files(place: pathlib.Path, name: str) -> Mapping[str, pathlib.Path]:
     return {kind: place / f"{name}.{kind}" for kind in (*_METADATA, "csv")}
+
+
+def _remove(files: Iterable[pathlib.Path]) -> None:
+    """Removes files of which some may not be there.
+
+    Raises:
+      UserError: if one cannot be removed.
+    """
+    for file in files:
+        try:
+            if file.is_file():
+                file.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot remove {file}, a figure of an earlier report ({error.strerror})."
+            ) from error
 
 
 def _is_drawn(
