@@ -12,12 +12,10 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
 import sentencepiece
 
 from flan_jax.checkpoints import model_gin
-from flan_jax.checkpoints.formats import huggingface_decoder, huggingface_t5, safetensors_files
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.config import gin_files
@@ -27,62 +25,16 @@ from flan_jax.data.run_data import open_data
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
-from flan_jax.models.shapes import parameter_shapes
 from flan_jax.runs.setup import build_run, check_parameters
 from flan_jax.training.config import TrainConfig
 from support import chat_templates, tokenizer_files
 from support.converting import convert
+from support.random_checkpoints import LLAMA, T5, random_model
 
 NOT_CHECKED = "NOT CHECKED AGAINST HUGGING FACE: torch and transformers are not installed here"
 NO_JINJA = "NOT CHECKED: jinja2, which reads chat templates ([hf]), is not installed here"
 PROMPTS = ["Is it true that it was wet?", "Rain fell on the day. Options:\n- yes\n- no", "wet"]
 MOST_TOKENS = 12
-T5 = {
-    "model_type": "t5",
-    "d_model": 16,
-    "d_kv": 8,
-    "d_ff": 24,
-    "num_layers": 1,
-    "num_heads": 2,
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-}
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-}
-
-
-def random_model(directory, config):
-    """A Hugging Face directory of random numbers, large enough that answers differ.
-
-    Written without `transformers`.
-    """
-    directory.mkdir(exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(config))
-    is_t5 = config["model_type"] == "t5"
-    if is_t5:
-        parameters = parameter_shapes(huggingface_t5.read_config(config, True, directory))
-        names = huggingface_t5.tensor_names(parameters)
-    else:
-        parameters = parameter_shapes(huggingface_decoder.read_config(config, directory))
-        names = huggingface_decoder.tensor_names(config["model_type"], parameters)
-    family = huggingface_t5 if is_t5 else huggingface_decoder
-    rng, arrays = np.random.default_rng(0), {}
-    for name, shape in parameters.items():
-        theirs = shape[::-1] if family.is_transposed(name) else shape
-        arrays[names[name]] = (0.7 * rng.standard_normal(theirs)).astype(np.float32)
-    arrays["lm_head.weight"][2] = 0.0  # <unk>, which is written differently
-    safetensors_files.write_directory(
-        directory, {n: (a.shape, a.dtype) for n, a in arrays.items()}, arrays.get
-    )
-    return directory
 
 
 def run_of(directory, model, *settings):

@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 
 from flan_jax.errors import UserError
+from support import chat_templates
+from support.converting import convert
 from support.processes import ended_well
+from support.random_checkpoints import LLAMA, random_model
 from support.runs import command, run
 
 pytest.importorskip(
@@ -368,3 +371,62 @@ def test_torch_is_not_imported():
     code = "import sys, flan_jax.lm_eval.model; assert 'torch' not in sys.modules"
     result = run([sys.executable, "-c", code])
     ended_well(result)
+
+
+@pytest.fixture
+def instruct(tmp_path):
+    """Arguments of an instruct model with random parameters: its tokenizer has a chat template."""
+    pytest.importorskip("jinja2", reason="NOT CHECKED IN CHAT TEMPLATES: jinja2 is not installed")
+    chat_templates.save("llama 3", tmp_path / "hf")
+    random_model(tmp_path / "hf", {**LLAMA, "vocab_size": 384})
+    convert("hf", "flan", tmp_path / "hf", tmp_path / "ours")
+    return {
+        "checkpoint": str(tmp_path / "ours"),
+        "gin_file": f"gin/flan.gin+{tmp_path}/ours/model.gin",
+        "gin.TASK_FEATURE_LENGTHS": "{'inputs': 200, 'targets': 8}",
+        "gin.DecoderConfig.dtype": "float32",
+    }
+
+
+def test_contexts_are_rendered_by_the_chat_template(instruct):
+    from flan_jax.lm_eval.model import FlanLM
+
+    lm = FlanLM(**instruct)
+    vocabulary = lm._vocabulary
+    assert lm.chat_template(False) == ""
+    plain = lm._pair("Is it wet?", " Yes")
+    assert plain == (
+        [vocabulary.plain.bos_id, *vocabulary.encode("Is it wet?")],
+        vocabulary.encode(" Yes"),
+    )
+    history = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Is it wet?"},
+    ]
+    context = lm.apply_chat_template(history)
+    assert context == vocabulary.template.render(history, add_generation_prompt=True)
+    assert lm.chat_template(True) == chat_templates.template("llama 3") and lm.tokenizer_name
+    before, after = lm._pair(context, "Yes")
+    assert [*before, *after] == vocabulary.encode_rendered(context + "Yes")
+    assert before[0] == vocabulary.bos_id and before.count(vocabulary.bos_id) == 1
+    (score,) = lm.loglikelihood(instances("loglikelihood", (context, "Yes")))
+    assert score[0] == pytest.approx(expected(lm, before, after)[0], abs=1e-4)
+    begun = [*history, {"role": "assistant", "content": "It is "}]
+    assert lm.apply_chat_template(begun, False).endswith("assistant<|end_header_id|>\n\nIt is")
+
+
+def test_the_protocol_flan_applies_the_template_itself(instruct):
+    from flan_jax.lm_eval.model import FlanLM
+
+    lm = FlanLM(**instruct, protocol="flan")
+    vocabulary = lm._vocabulary
+    context, continuation = lm._pair("Is it wet?", " Yes")
+    whole = vocabulary.template.render(
+        [{"role": "user", "content": "Is it wet?"}, {"role": "assistant", "content": "Yes"}]
+    )
+    assert [*context, *continuation] == vocabulary.encode_rendered(whole)
+    with pytest.raises(UserError, match="protocol=flan applies the chat template itself"):
+        lm.chat_template(True)
+    without = FlanLM(**instruct, **{"gin.CHAT_TEMPLATE": "None"})
+    with pytest.raises(UserError, match="needs a model with a chat template"):
+        without.apply_chat_template([{"role": "user", "content": "x"}])

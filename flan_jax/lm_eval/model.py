@@ -7,6 +7,7 @@ many continuations it has. Nothing here needs torch.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import pathlib
 import sys
@@ -18,6 +19,8 @@ import numpy as np
 from flan_jax import log
 from flan_jax.config import gin_files, run_directory
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE
+from flan_jax.data.chat.chat_template import CannotRender
+from flan_jax.data.chat.chat_vocabulary import ChatVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
 from flan_jax.evaluation.rank_scorer import RankScorer
@@ -25,6 +28,7 @@ from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.parallel import processes
 from flan_jax.runs.setup import open_model, read_parameters
+from flan_jax.storage.hashing import digest
 
 try:
     from lm_eval.api.instance import Instance
@@ -118,6 +122,9 @@ class FlanLM(LM):
             data = opened.data
             _, self._params = read_parameters(opened, checkpoint, step)
         self.protocol, self._vocabulary = protocol, data.vocabulary
+        self._chat = data.vocabulary if data.is_chat else None
+        # Whether the harness renders contexts, which spell BOS and the other special tokens then.
+        self._is_rendered = False
         self._model, self._mesh, self._batch_tokens = opened.model, opened.mesh, batch_tokens
         source_length, self._target_length = data.config.lengths()
         source_length -= prompt_length_of(self._params)  # it is in front of each context
@@ -128,6 +135,75 @@ class FlanLM(LM):
         # Contexts hold the BOS that a decoder reads first, hence no `bos_id` here.
         self._scorer = RankScorer(opened.model, self._mesh, batch_tokens, bos_id=None)
         self._generators: dict[int, Generator] = {}
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness's cache of requests is named after where it renders contexts."""
+        return f"flan_jax-{digest(self._vocabulary.fingerprint)}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """Returns the chat template that `--apply_chat_template` applies; '' without it.
+
+        Raises:
+          UserError: if the model has none, or the template is to be applied twice.
+        """
+        if not chat_template:
+            return ""
+        template = self._rendering().template.as_setting()
+        return template if isinstance(template, str) else json.dumps(template)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Returns a context of the harness as the model's chat template renders it.
+
+        Args:
+          chat_history: messages with 'role' and 'content'.
+          add_generation_prompt: False: the last message is the beginning of the answer.
+
+        Raises:
+          UserError: see `chat_template`; and if the template does not render the messages.
+        """
+        chat = self._rendering()
+        try:
+            text = chat.template.render(chat_history, add_generation_prompt)
+        except CannotRender as error:
+            raise UserError(
+                f"the chat template of {chat.template.place} does not render the messages "
+                f"({error}); leave out --apply_chat_template, --system_instruction or "
+                "--fewshot_as_multiturn."
+            ) from error
+        if add_generation_prompt:
+            return text
+        begun = chat_history[-1]["content"].rstrip()
+        return text[: text.rindex(begun) + len(begun)]
+
+    def _rendering(self) -> ChatVocabulary:
+        """The vocabulary whose template renders contexts from now on."""
+        if self._chat is None:
+            raise UserError(
+                "--apply_chat_template needs a model with a chat template; give it one with "
+                "gin.CHAT_TEMPLATE=FILE, or leave it out."
+            )
+        if self.protocol == "flan":
+            raise UserError(
+                "protocol=flan applies the chat template itself; leave out --apply_chat_template."
+            )
+        self._is_rendered = True
+        return self._chat
+
+    def _encode(self, text: str) -> list[int]:
+        """The token ids of a text as it stands, without a chat template around it."""
+        if self._is_rendered:
+            return self._chat.encode_rendered(text)
+        return self._vocabulary.encode(text)
+
+    @property
+    def _begin(self) -> list[int]:
+        """What a decoder reads before a context of the protocol 'harness'."""
+        if self._is_rendered:
+            return []
+        return [self._vocabulary.bos_id if self._chat is None else self._chat.plain.bos_id]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Returns the log-probability of each continuation, and whether greedy decoding writes it.
@@ -173,7 +249,8 @@ class FlanLM(LM):
 
     def _text_loglikelihoods(self, arguments: Sequence[tuple[str]]) -> list[float]:
         vocabulary = self._vocabulary
-        first = vocabulary.bos_id if self._is_decoder else vocabulary.eos_id
+        plain = vocabulary if self._chat is None else self._chat.plain
+        first = plain.bos_id if self._is_decoder else vocabulary.eos_id
         end = [] if self._is_decoder else [vocabulary.eos_id]
         windows, texts = [], []
         for index, (text,) in enumerate(arguments):
@@ -234,12 +311,13 @@ class FlanLM(LM):
     def _context(self, text: str) -> list[int]:
         """The token ids that the model reads before a continuation."""
         vocabulary = self._vocabulary
-        closed = self.protocol == "flan" or not self._is_decoder
-        ids = vocabulary.encode_input(text) if closed else vocabulary.encode(text)
-        return [vocabulary.bos_id, *ids] if self._is_decoder else ids
+        if self.protocol == "flan" or (not self._is_decoder and not self._is_rendered):
+            ids = vocabulary.encode_input(text)
+            return [vocabulary.bos_id, *ids] if self._is_decoder else ids
+        return [*(self._begin if self._is_decoder else ()), *self._encode(text)]
 
     def _pair(self, context: str, continuation: str) -> Pair:
-        encode = self._vocabulary.encode
+        encode = self._encode
         if self.protocol == "flan":
             target = self._vocabulary.encode_target(continuation.strip())
             return self._context(context), [*target, self._vocabulary.eos_id]
@@ -255,7 +333,7 @@ class FlanLM(LM):
             self._spanning += 1
         if continuation:
             shared = min(shared, len(whole) - 1)
-        return [self._vocabulary.bos_id, *whole[:shared]], whole[shared:]
+        return [*self._begin, *whole[:shared]], whole[shared:]
 
     def _fitting(self, contexts: Sequence[Ids], following: Iterable[int]) -> list[Ids]:
         """The end of each context that leaves room for `following` tokens; a BOS stays."""
