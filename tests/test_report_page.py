@@ -64,19 +64,22 @@ def guesses(seed):
     ]
 
 
-def make_run(directory, examples, seed=0, record=None, step=10, said="it"):
+def make_run(directory, examples, seed=0, record=None, untuned_mode="template"):
     """Writes what an evaluation leaves in the directory of a run, tuned and untuned."""
     rows = []
-    for number, model in enumerate(("tuned", UNTUNED)):
-        setting = Setting(directory.name, step if model == "tuned" else 0, model, "t5_tiny")
+    settings = [
+        Setting(directory.name, 10, "tuned", "t5_tiny"),
+        Setting(directory.name, 0, UNTUNED, "t5_tiny", instruction_mode=untuned_mode),
+    ]
+    for number, setting in enumerate(settings):
         for result in evaluate_templates(
             examples,
             CATALOGUE,
             setting,
             guesses(seed + number),
-            lambda inputs: [(said, True)] * len(inputs),
+            lambda inputs: [("it", True)] * len(inputs),
             lambda options: np.zeros(len(options), np.float32),
-            directory / "predictions" / model,
+            directory / "predictions" / setting.model,
         ):
             rows += result.rows
     write_results(directory / "results.csv", rows)
@@ -290,6 +293,36 @@ def test_a_damaged_record_of_a_run_is_a_clear_message(run, strange):
     (run / run_status.FILE).write_text(json.dumps({**RECORD, **strange}))
     with pytest.raises(verb.UserError, match=f"run.json is not readable .{next(iter(strange))} is"):
         report(run)
+
+
+def test_an_untuned_model_with_other_prompts_is_named(tmp_path):
+    run = make_run(tmp_path / "run", [ranked("rte", "t", 4)], untuned_mode="baseline")
+    report(run)
+    page = Parsed(page_of(run))
+    (task,) = page.rows["tasks"]
+    assert task["runs"][0]["untuned_setting"] == "baseline"
+    (cell,) = re.findall('<td class="untuned".*?</td>', page_of(run))
+    assert "(baseline)" in cell
+    assert "q" not in task["runs"][0]["untuned"][0]  # here the prompts are the same
+    file = run / "predictions/untuned/rte.test.t.jsonl"
+    file.write_text(file.read_text().replace('"prompt": "t: ', '"prompt": "Q: '))
+    report(run)
+    (task,) = Parsed(page_of(run)).rows["tasks"]
+    assert task["rows"][1]["prompt"] == "t: row 1?"
+    assert task["runs"][0]["untuned"][1]["q"] == "Q: row 1?"
+
+
+def test_rows_of_one_id_and_other_texts_are_not_confused(tmp_path):
+    for name, texts in (("one", ["of one source"]), ("other", ["of another"])):
+        make_run(tmp_path / name, [ranked("rte", "t", 4, texts)])
+    report(tmp_path / "one", tmp_path / "other", f"--output={tmp_path / 'both'}")
+    data = Parsed(page_of(tmp_path / "both")).rows
+    shown = {
+        data["models"][run["model"]]["label"]: task["rows"][0]["prompt"]
+        for task in data["tasks"]
+        for run in task["runs"]
+    }
+    assert shown == {"one": "of one source", "other": "of another"}
 
 
 def test_a_sweep_lists_points_without_results_and_why(tmp_path):

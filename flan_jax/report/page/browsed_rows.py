@@ -19,6 +19,7 @@ from flan_jax.evaluation.predictions import read_predictions
 from flan_jax.report.comparisons import Comparison
 from flan_jax.report.summaries import Summary
 from flan_jax.report.table import setting_differences
+from flan_jax.storage.hashing import digest
 
 # By `unit_scores.evaluation_of` a result row.
 PredictionFiles = Mapping[tuple, pathlib.Path]
@@ -66,12 +67,13 @@ class _Side(NamedTuple):
 
 @dataclasses.dataclass
 class _Task:
-    """A dataset in a template, with the answers of all models on it.
+    """Rows of a dataset in a template, with the answers of all models on them.
 
     Attributes:
       record: dataset, split and template.
       order: ids of the kept rows, those to be shown first in front.
       place: where each row stands in the file.
+      answers: of models that were evaluated on these very rows.
     """
 
     record: dict[str, Any]
@@ -81,35 +83,43 @@ class _Task:
 
     def size(self, row_id: str) -> int:
         """Returns about how many bytes a row adds to the page."""
-        record = self.row_record(row_id)
+        row = self._row(row_id)
         answers = [
-            _prediction(lines[row_id])
-            for each in self.answers
-            for lines in (each.tuned, each.untuned)
-            if row_id in lines
+            prediction for each in self.answers for prediction in self._predictions(each, row)
         ]
-        return len(_json([record, answers])) + _OVERHEAD
-
-    def row_record(self, row_id: str) -> dict[str, Any]:
-        """Returns the prompt of a row and what counts as right."""
-        line = next(each.tuned[row_id] for each in self.answers if row_id in each.tuned)
-        names = ("row", "prompt", "options", "answer", "references", "group")
-        return {name: line[name] for name in names if name in line}
+        return len(_json([row, answers]).encode()) + _OVERHEAD
 
     def page_record(self, count: int) -> dict[str, Any]:
         """Returns what the page has of the task, with its first `count` rows."""
         shown = sorted(self.order[:count], key=self.place.__getitem__)
+        rows = [self._row(row_id) for row_id in shown]
         runs = []
         for each in self.answers:
             run = {"model": each.model, "total": each.total, "counts": each.counts}
-            run["tuned"] = [_of(each.tuned, row_id) for row_id in shown]
+            pairs = [self._predictions(each, row) for row in rows]
+            run["tuned"] = [tuned for tuned, _ in pairs]
             if each.untuned:
-                run["untuned"] = [_of(each.untuned, row_id) for row_id in shown]
+                run["untuned"] = [untuned for _, untuned in pairs]
             if each.untuned_setting:
                 run["untuned_setting"] = each.untuned_setting
             runs.append(run)
-        rows = [self.row_record(row_id) for row_id in shown]
         return {**self.record, "rows": rows, "runs": runs}
+
+    def _row(self, row_id: str) -> dict[str, Any]:
+        """The prompt of a row and what counts as right."""
+        line = self.answers[0].tuned[row_id]
+        names = ("row", "prompt", "options", "answer", "references", "group")
+        return {name: line[name] for name in names if name in line}
+
+    def _predictions(
+        self, answers: _Answers, row: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The predictions of a model and its untuned model; 'q' is another prompt of the latter."""
+        tuned, untuned = answers.tuned[row["row"]], answers.untuned.get(row["row"])
+        if untuned is None:
+            return _prediction(tuned), None
+        other = {"q": untuned["prompt"]} if untuned["prompt"] != row["prompt"] else {}
+        return _prediction(tuned), _prediction(untuned) | other
 
 
 def browsed_rows(
@@ -157,21 +167,27 @@ def _tasks(
     numbers: dict[tuple[str, str], int] = {}
     for (_, dataset, split, template, *_), sides in _sides(lines, files).items():
         record = {"dataset": dataset, "split": split, "template": template}
-        answers: list[_Answers] = []
-        place: dict[str, int] = {}
+        by_rows: dict[str, list[_Answers]] = {}
         for side in sides:
             directory = pathlib.Path(os.path.relpath(side.file.parent, output)).as_posix()
             model = (side.label, directory)
             if model not in numbers:
                 numbers[model] = len(models)
                 models.append(dict(zip(("label", "directory"), model)))
-            answers.append(_answers(numbers[model], side))
-            for row_id in answers[-1].tuned:
-                place.setdefault(row_id, len(place))
-        order = _order(place, answers)
-        for each in answers:
-            _keep(each, order)
-        yield _Task(record, order, place, answers)
+            answers = _answers(numbers[model], side)
+            # Rows of one id may be others: of another source, or truncated elsewhere.
+            by_rows.setdefault(_digest_of_rows(answers.tuned), []).append(answers)
+        for same in by_rows.values():
+            place = {row_id: number for number, row_id in enumerate(same[0].tuned)}
+            order = _order(place, same)
+            for each in same:
+                _keep(each, order)
+            yield _Task(record, order, place, same)
+
+
+def _digest_of_rows(lines: _Lines) -> str:
+    names = ("row", "prompt", "options", "answer")
+    return digest([[line.get(name) for name in names] for line in lines.values()])
 
 
 def _sides(lines: Sequence[Comparison], files: PredictionFiles) -> dict[tuple, list[_Side]]:
@@ -229,9 +245,7 @@ def _order(place: Mapping[str, int], answers: Sequence[_Answers]) -> list[str]:
 
     def has_changed(row_id: str) -> bool:
         return any(
-            row_id in each.tuned
-            and row_id in each.untuned
-            and _score(each.tuned[row_id]) != _score(each.untuned[row_id])
+            row_id in each.untuned and _score(each.tuned[row_id]) != _score(each.untuned[row_id])
             for each in answers
         )
 
@@ -254,10 +268,6 @@ def _keep(answers: _Answers, order: Sequence[str]) -> None:
 def _score(line: Mapping[str, Any]) -> float:
     """The score of a row in percent; of a version without scores, whether it is the answer."""
     return line.get("score", 100.0 * (line["prediction"] == line["answer"]))
-
-
-def _of(lines: _Lines, row_id: str) -> dict[str, Any] | None:
-    return _prediction(lines[row_id]) if row_id in lines else None
 
 
 def _prediction(line: Mapping[str, Any]) -> dict[str, Any]:

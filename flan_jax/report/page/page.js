@@ -225,10 +225,11 @@
     const hasUntuned = runs.some(({ run }) => run.untuned);
     const [better, worse] = ["better", "worse"].map((name) => sum(({ run }) => run.counts[name]));
     const changes = hasUntuned
-      ? `, tuning made ${counted(better)} right or better and ${counted(worse)} wrong or worse` : "";
+      ? `tuning made ${counted(better)} right or better and ${counted(worse)} wrong or worse`
+      : "the untuned model has no predictions here";
     const which = runs.length === 1 ? "this template" : "these templates";
     const text = `${counted(matching)} rows shown. Of all ${counted(total)} rows in ${which} `
-      + `${counted(sum(({ run }) => run.counts.wrong))} are not fully right${changes}.`;
+      + `${counted(sum(({ run }) => run.counts.wrong))} are not fully right; ${changes}.`;
     if (here === total) return [text];
     const place = element("code");
     const { directory } = data.models[runs[0].run.model];
@@ -245,18 +246,22 @@
       + (row.group === undefined ? "" : ` · group ${row.group}`);
     const verdicts = element("div", { class: "verdicts" }, verdict("tuned", tuned));
     if (untuned) verdicts.append(verdict("untuned", untuned));
-    const prompt = element("div", { class: "prompt", dir: "auto", tabindex: "0" });
-    prompt.textContent = row.prompt;
-    return element("article", { class: "card" }, element("header", {}, title, verdicts), prompt,
-      row.options ? optionBars(row, tuned, untuned) : saidTexts(row, tuned, untuned),
-      ...(run.untuned_setting && untuned ? [note(`The untuned model had other prompts `
-        + `(${run.untuned_setting}); the one shown is the tuned model's.`)] : []));
+    return element("article", { class: "card" }, element("header", {}, title, verdicts),
+      ...prompts(run, row, untuned),
+      row.options ? optionBars(row, tuned, untuned) : saidTexts(row, tuned, untuned));
   }
 
-  function note(text) {
-    const node = element("small");
-    node.textContent = text;
-    return node;
+  function prompts(run, row, untuned) {
+    const box = (text) => {
+      const node = element("div", { class: "prompt", dir: "auto", tabindex: "0" });
+      node.textContent = text;
+      return node;
+    };
+    if (untuned?.q === undefined) return [box(row.prompt)];
+    const summary = element("summary");
+    const setting = run.untuned_setting ? ` (${run.untuned_setting})` : "";
+    summary.textContent = `The untuned model had another prompt${setting}`;
+    return [box(row.prompt), element("details", {}, summary, box(untuned.q))];
   }
 
   function verdict(name, prediction) {
