@@ -78,7 +78,17 @@ def cluster(directory: pathlib.Path, ports: tuple[int, int]):
         subprocess.run(["scancel", "--full", "--user=root"], env=environment, check=False)
         for name in ("slurmd", "slurmctld", "munged"):
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int((directory / f"{name}.pid").read_text()), signal.SIGTERM)
+                _end(int((directory / f"{name}.pid").read_text()))
+
+
+def _end(process: int) -> None:
+    """Ends a daemon, which may wait for the steps of a job that are gone."""
+    os.kill(process, signal.SIGTERM)
+    deadline = time.time() + 20
+    while time.time() < deadline:
+        os.kill(process, 0)  # an error, once it is gone
+        time.sleep(0.2)
+    os.kill(process, signal.SIGKILL)
 
 
 def _await_idle(environment: dict[str, str]) -> None:
