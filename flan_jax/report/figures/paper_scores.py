@@ -1,9 +1,9 @@
 """Scores of the FLAN paper to draw beside one's own, and which of them were verified.
 
 Wei et al., "Finetuned Language Models Are Zero-Shot Learners", arXiv 2109.01652: FLAN 137B and
-GPT-3 175B zero-shot, Tables 1 and 2 of its appendix (means over templates), and Figures 6, 8, 9
-and 10. Some numbers are recalled and were not compared with the paper's text: they are marked
-wherever they are drawn.
+GPT-3 175B zero-shot by dataset, and the numbers of Figures 6, 8, 9 and 10. Those that were found in
+a second source are verified. The others are recalled and were not compared with the paper's text:
+they are marked wherever they are drawn.
 """
 
 from __future__ import annotations
@@ -22,67 +22,66 @@ class PaperScore(NamedTuple):
 
     Attributes:
       metric: the key of the same metric here.
-      flan, flan_std: FLAN 137B, mean and standard deviation over templates.
-      flan_verified: whether the mean was found in a second source.
+      flan: FLAN 137B, mean over templates.
+      flan_verified: whether it was found in a second source.
       gpt3: GPT-3 175B zero-shot; None where the paper has no number.
       gpt3_verified: whether it was found in a second source.
     """
 
     metric: str
     flan: float
-    flan_std: float
     flan_verified: bool = False
     gpt3: float | None = None
     gpt3_verified: bool = False
 
 
 ZERO_SHOT = {
-    "anli_r1": PaperScore("accuracy", 47.7, 1.4, True, 34.6),
-    "anli_r2": PaperScore("accuracy", 43.9, 1.3, True, 35.4),
-    "anli_r3": PaperScore("accuracy", 47.0, 1.3, True, 34.5),
-    "cb": PaperScore("accuracy", 64.1, 14.7, True, 46.4),
-    "mnli_matched": PaperScore("accuracy", 51.1, 6.2),
-    "mnli_mismatched": PaperScore("accuracy", 51.0, 6.5),
-    "qnli": PaperScore("accuracy", 59.6, 4.9),
-    "rte": PaperScore("accuracy", 78.3, 7.9, False, 63.5),
-    "snli": PaperScore("accuracy", 43.0, 7.4),
-    "wnli": PaperScore("accuracy", 61.0, 10.6),
-    "bool_q": PaperScore("accuracy", 80.2, 3.1, False, 60.5),
-    "drop": PaperScore("f1", 21.9, 0.9, False, 23.6),
-    "multirc": PaperScore("f1a", 74.5, 3.7, False, 72.9),
-    "openbookqa": PaperScore("accuracy", 77.4, 1.3, False, 57.6, True),
-    "squad_v1": PaperScore("f1", 79.5, 1.6),
-    "squad_v2": PaperScore("f1", 40.9, 1.8, False, 59.5),
-    "arc_challenge": PaperScore("accuracy", 61.7, 1.4, False, 51.4, True),
-    "arc_easy": PaperScore("accuracy", 79.5, 0.8, False, 68.8),
-    "natural_questions": PaperScore("em", 18.6, 2.7, False, 14.6),
-    "trivia_qa": PaperScore("em", 55.0, 2.3),
-    "copa": PaperScore("accuracy", 90.6, 2.0, False, 91.0, True),
-    "hellaswag": PaperScore("accuracy", 56.4, 0.5, False, 78.9, True),
-    "piqa": PaperScore("accuracy", 80.9, 0.8, False, 81.0, True),
-    "story_cloze": PaperScore("accuracy", 92.2, 1.3, False, 83.2, True),
-    "imdb_reviews": PaperScore("accuracy", 94.1, 0.4),
-    "sentiment140": PaperScore("accuracy", 69.9, 2.5),
-    "sst2": PaperScore("accuracy", 92.6, 1.7),
-    "yelp_polarity_reviews": PaperScore("accuracy", 97.8, 0.2),
-    "glue_mrpc": PaperScore("accuracy", 69.1, 1.3),
-    "glue_qqp": PaperScore("accuracy", 72.1, 6.8),
-    "paws_wiki": PaperScore("accuracy", 61.5, 6.5),
-    "definite_pronoun_resolution": PaperScore("accuracy", 60.3, 3.5),
-    "winogrande": PaperScore("accuracy", 67.3, 2.5, False, 70.2),
-    "wsc273": PaperScore("accuracy", 80.8, 3.7, False, 88.3),
-    "cosmos_qa": PaperScore("accuracy", 58.4, 1.3),
-    "record": PaperScore("em", 67.8, 3.0, False, 90.2),
-    "wmt14_enfr": PaperScore("bleu", 32.9, 1.1, False, 25.2),
-    "wmt14_enfr" + INVERTED: PaperScore("bleu", 35.5, 1.3, False, 21.2),
-    "wmt16_translate_deen": PaperScore("bleu", 25.4, 1.8, False, 24.6),
-    "wmt16_translate_deen" + INVERTED: PaperScore("bleu", 38.9, 0.3, False, 27.2),
-    "wmt16_translate_roen": PaperScore("bleu", 16.7, 1.6, False, 14.1),
-    "wmt16_translate_roen" + INVERTED: PaperScore("bleu", 36.8, 0.5, False, 19.9),
-    "common_gen": PaperScore("rouge1", 54.6, 2.3),
-    "dart": PaperScore("rouge1", 45.5, 4.2),
-    "e2e_nlg": PaperScore("rouge1", 44.8, 3.9),
-    "web_nlg_en": PaperScore("rouge1", 50.6, 4.7),
+    "anli_r1": PaperScore("accuracy", 47.7, True, 34.6),
+    "anli_r2": PaperScore("accuracy", 43.9, True, 35.4),
+    "anli_r3": PaperScore("accuracy", 47.0, True, 34.5),
+    "cb": PaperScore("accuracy", 64.1, True, 46.4),
+    "mnli_matched": PaperScore("accuracy", 51.1),
+    "mnli_mismatched": PaperScore("accuracy", 51.0),
+    "qnli": PaperScore("accuracy", 59.6),
+    "rte": PaperScore("accuracy", 78.3, False, 63.5),
+    "snli": PaperScore("accuracy", 43.0),
+    "wnli": PaperScore("accuracy", 61.0),
+    "bool_q": PaperScore("accuracy", 80.2, False, 60.5),
+    "drop": PaperScore("f1", 21.9, False, 23.6),
+    "multirc": PaperScore("f1a", 74.5, False, 72.9),
+    "openbookqa": PaperScore("accuracy", 77.4, False, 57.6, True),
+    "squad_v1": PaperScore("f1", 79.5),
+    "squad_v2": PaperScore("f1", 40.9, False, 59.5),
+    "arc_challenge": PaperScore("accuracy", 61.7, False, 51.4, True),
+    "arc_easy": PaperScore("accuracy", 79.5, False, 68.8),
+    "natural_questions": PaperScore("em", 18.6, False, 14.6),
+    "trivia_qa": PaperScore("em", 55.0),
+    "copa": PaperScore("accuracy", 90.6, False, 91.0, True),
+    "hellaswag": PaperScore("accuracy", 56.4, False, 78.9, True),
+    "piqa": PaperScore("accuracy", 80.9, False, 81.0, True),
+    "story_cloze": PaperScore("accuracy", 92.2, False, 83.2, True),
+    "imdb_reviews": PaperScore("accuracy", 94.1),
+    "sentiment140": PaperScore("accuracy", 69.9),
+    "sst2": PaperScore("accuracy", 92.6),
+    "yelp_polarity_reviews": PaperScore("accuracy", 97.8),
+    "glue_mrpc": PaperScore("accuracy", 69.1),
+    "glue_qqp": PaperScore("accuracy", 72.1),
+    "paws_wiki": PaperScore("accuracy", 61.5),
+    "definite_pronoun_resolution": PaperScore("accuracy", 60.3),
+    "winogrande": PaperScore("accuracy", 67.3, False, 70.2),
+    "wsc273": PaperScore("accuracy", 80.8, False, 88.3),
+    "cosmos_qa": PaperScore("accuracy", 58.4),
+    "record": PaperScore("em", 67.8, False, 90.2),
+    "wmt14_enfr": PaperScore("bleu", 32.9, False, 25.2),
+    "wmt14_enfr" + INVERTED: PaperScore("bleu", 35.5, False, 21.2),
+    "wmt16_translate_deen": PaperScore("bleu", 25.4, False, 24.6),
+    "wmt16_translate_deen" + INVERTED: PaperScore("bleu", 38.9, False, 27.2),
+    "wmt16_translate_roen": PaperScore("bleu", 16.7, False, 14.1),
+    "wmt16_translate_roen" + INVERTED: PaperScore("bleu", 36.8, False, 19.9),
+    "common_gen": PaperScore("rouge1", 54.6),
+    "dart": PaperScore("rouge1", 45.5),
+    "e2e_nlg": PaperScore("rouge1", 44.8),
+    "web_nlg_en": PaperScore("rouge1", 50.6),
 }
 
 # Figure 6, verified: number of training clusters -> mean over NLI, closed-book QA and commonsense.
