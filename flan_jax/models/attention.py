@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32
 
 from flan_jax.models import cpu
 from flan_jax.models.array_types import Array
-from flan_jax.models.layers import Dense, apply_dropout, constrain
+from flan_jax.models.layers import Dense, RMSNorm, apply_dropout, constrain, soft_capped
 from flan_jax.models.positions import Angles, rotate
 
 # Added where attention is masked. A row with no allowed key then attends evenly, as in T5X, instead
@@ -30,8 +30,11 @@ class Attention(nn.Module):
     """Multi-head attention; as T5 has it without biases and without 1/sqrt(C).
 
     T5's initial query kernel contains that factor. `num_kv_heads` (K) heads of keys and values
-    serve H / K query heads each (Ainslie et al., GQA, 2023); None: H. `scale_queries` divides
-    scores by sqrt(C), `qkv_bias` adds biases to queries, keys and values.
+    serve H / K query heads each (Ainslie et al., GQA, 2023); None: H. Scores are divided by the
+    root of `query_scalar` where it is given, and capped by `softcap`; `qkv_bias` adds biases to
+    queries, keys and values. `qk_norm` is an RMSNorm of queries and keys, 'head' of each head or
+    'all' over all together (Dehghani et al., Scaling Vision Transformers to 22 Billion Parameters,
+    2023).
     """
 
     num_heads: int
@@ -39,8 +42,12 @@ class Attention(nn.Module):
     emb_dim: int
     dtype: str
     num_kv_heads: int | None = None
-    scale_queries: bool = False
+    query_scalar: float | None = None
     qkv_bias: bool = False
+    qk_norm: str = "none"
+    norm_epsilon: float = 1e-6
+    norm_offset: bool = False
+    softcap: float | None = None
 
     def setup(self) -> None:
         """Makes the four maps."""
@@ -53,10 +60,21 @@ class Attention(nn.Module):
             return Dense(heads * self.head_dim, axes, self.dtype, init, self.qkv_bias)
 
         kv_heads = self.num_kv_heads or self.num_heads
-        self.query = dense(self.num_heads, _init if self.scale_queries else query_init)
+        self.query = dense(self.num_heads, query_init if self.query_scalar is None else _init)
         self.key = dense(kv_heads, _init)
         self.value = dense(kv_heads, _init)
         self.out = Dense(self.emb_dim, ("joined_kv", "embed"), self.dtype, _init)
+        if self.qk_norm != "none":
+            axis = None if self.qk_norm == "head" else "joined_kv"
+            norm = functools.partial(RMSNorm, self.dtype, self.norm_epsilon, self.norm_offset, axis)
+            self.query_norm, self.key_norm = norm(), norm()
+
+    def _normed_heads(self, x: Array, norm: str) -> Float[Array, "B L heads C"]:
+        """The heads of queries or keys [B, L, heads * C], normed by the sub-layer of that name."""
+        if self.qk_norm == "all":
+            x = getattr(self, norm)(x)
+        heads = self._heads(x)
+        return getattr(self, norm)(heads) if self.qk_norm == "head" else heads
 
     def _heads(self, x: Float[Array, "B L joined"]) -> Float[Array, "B L heads C"]:
         heads = x.reshape(*x.shape[:-1], -1, self.head_dim)
@@ -66,7 +84,7 @@ class Attention(nn.Module):
         self, x: Float[Array, "B S D"], angles: Angles | None = None
     ) -> tuple[Float[Array, "B S K C"], Float[Array, "B S K C"]]:
         """Returns keys, rotated by `angles` where given, and values of [B, S, D]."""
-        keys = self._heads(self.key(x))
+        keys = self._normed_heads(self.key(x), "key_norm")
         return keys if angles is None else rotate(keys, angles), self._heads(self.value(x))
 
     def __call__(
@@ -91,12 +109,14 @@ class Attention(nn.Module):
           heads_first: see `keys_values`.
         """
         keys, values = keys_values
-        query = self._heads(self.query(x))
+        query = self._normed_heads(self.query(x), "query_norm")
         if angles is not None:
             query = rotate(query, angles)
         scores = _scores(query, keys, heads_first)
-        if self.scale_queries:
-            scores = scores / np.sqrt(self.head_dim)
+        if self.query_scalar is not None:
+            scores = scores / np.sqrt(self.query_scalar)
+        if self.softcap is not None:
+            scores = soft_capped(scores, self.softcap)
         if bias is not None:
             scores = cpu.add_bias(scores, bias) if bias.shape[0] == 1 else scores + bias
         weights = apply_dropout(_masked_softmax(scores, mask, self.dtype), dropout)

@@ -1,200 +1,90 @@
-"""A decoder-only Transformer, for several families: LaMDA, Llama, Qwen2.
+"""A decoder-only Transformer for several families: LaMDA, and those of `families`.
 
 LaMDA-like: gated GELU, T5's relative position bias, tied logits; its parameter tree is that of
-T5X's `decoder_only` example. Llama-like: rotary positions, SwiGLU, grouped heads. Inputs and
+T5X's `decoder_only` example. Llama-like: rotary positions, SwiGLU, grouped heads; what else a
+family has (windows, norms, caps) is a field of `DecoderConfig`. Inputs and
 targets share a row, several examples packed as segments; padding has segment id 0, whatever its
 token. Shape letters: B batch, S width of prompts or number of slots of a cache, L length, D model
 width, H heads, K heads of keys and values, C head width, V vocabulary, N layers.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.core import FrozenDict
 from jaxtyping import Bool, Float, Float32, Integer, Num, PyTree
 
-from flan_jax.config.checks import check_choice, check_number, quoted
-from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
 from flan_jax.models import kv_cache, layers
 from flan_jax.models.array_types import Array
 from flan_jax.models.attention import Attention
-from flan_jax.models.config_checks import (
-    buckets_field,
-    check_and_resolve,
-    layer_count,
-    no_type_check,
-    shared_field,
-)
+from flan_jax.models.decoder_config import LOCAL, NO_POSITIONS, DecoderConfig
 from flan_jax.models.layer_stack import layer_stack, run_layers
 from flan_jax.models.positions import Angles, RelativePositionBias, rotary_angles
-
-_ROPE_SCALING = (
-    "factor",
-    "high_freq_factor",
-    "low_freq_factor",
-    "original_max_position_embeddings",
-)
-_ROPE_LINEAR = ("factor", "rope_type")
-
-
-@no_type_check
-@gin.configurable(denylist=["vocab_size"])
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Size and behavior of a decoder-only model: what files of `gin/size` set.
-
-    `rope_scaling` is that of Llama 3.1 or the linear one, `{'rope_type': 'linear', 'factor': 4.0}`.
-
-    Raises:
-      UserError: for a value that cannot work.
-    """
-
-    vocab_size: int = shared_field("vocab_size")
-    emb_dim: int = shared_field("emb_dim")
-    num_heads: int = shared_field("num_heads")
-    head_dim: int = shared_field("head_dim")
-    mlp_dim: int = shared_field("mlp_dim")
-    num_layers: int = layer_count("layers")
-    num_kv_heads: int | None = setting(
-        None, None, "heads of keys and values, K; None: as many as heads", least=1, below=2**16
-    )
-    positions: str = setting(
-        None,
-        "relative",
-        "T5's bias, one table for all layers, or rotary positions",
-        choices=("relative", "rotary"),
-    )
-    relpos_buckets: int = buckets_field(fewest=2)
-    relpos_max_distance: int = shared_field("relpos_max_distance")
-    rope_theta: float = setting(None, 10000.0, "base of rotary positions", least=1, below=1e12)
-    rope_scaling: dict | None = setting(
-        None, None, "of rotary positions: Llama 3.1's four numbers, or linear with a factor"
-    )
-    mlp_activations: tuple[str, ...] = shared_field("mlp_activations")
-    logits_via_embedding: bool = setting(
-        None, True, "whether logits are products with the embedding"
-    )
-    scale_tied_logits: bool = setting(
-        None, True, "whether such logits are divided by sqrt(D), as in T5X"
-    )
-    scale_queries: bool = setting(
-        None,
-        False,
-        "whether attention scores are divided by sqrt(C), which T5 has in the query kernel's "
-        "initial values",
-    )
-    qkv_bias: bool = setting(None, False, "whether queries, keys and values have a bias")
-    norm_epsilon: float = setting(
-        None, 1e-6, "added to the mean square in RMSNorm", least=1e-12, below=1
-    )
-    prefix: str = setting(
-        None,
-        "causal",
-        "bidirectional: the inputs of an example see each other both ways",
-        choices=("causal", "bidirectional"),
-    )
-    dropout_rate: float = shared_field("dropout_rate")
-    dtype: str = shared_field("dtype")
-    scan_layers: bool = shared_field("scan_layers")
-    remat: str = shared_field("remat")
-
-    def __post_init__(self):
-        check_and_resolve(self)
-        if self.rope_scaling is not None:
-            self._check_rope_scaling()
-            # so that a model can be hashed
-            object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))
-        self._check_heads()
-
-    def _check_rope_scaling(self):
-        scaling = self.rope_scaling
-        if not isinstance(scaling, Mapping) or set(scaling) not in (
-            set(_ROPE_SCALING),
-            set(_ROPE_LINEAR),
-        ):
-            raise UserError(
-                "DecoderConfig.rope_scaling must be None or a dict with exactly "
-                f"{', '.join(_ROPE_SCALING)} (the scaling of Llama 3.1), or "
-                f"{' and '.join(_ROPE_LINEAR)} ('linear'), not {quoted(scaling)}."
-            )
-        check_choice(
-            "DecoderConfig.rope_scaling['rope_type']",
-            scaling.get("rope_type", "linear"),
-            ("linear",),
-        )
-        for name in scaling.keys() - {"rope_type"}:
-            check_number(
-                f"DecoderConfig.rope_scaling[{name!r}]", scaling[name], least=1e-3, below=1e9
-            )
-        if (
-            "rope_type" not in scaling
-            and not scaling["low_freq_factor"] < scaling["high_freq_factor"]
-        ):
-            raise UserError(
-                "DecoderConfig.rope_scaling must have a low_freq_factor below its "
-                f"high_freq_factor, not {scaling['low_freq_factor']} and "
-                f"{scaling['high_freq_factor']}."
-            )
-
-    def _check_heads(self):
-        if self.kv_heads < 1 or self.num_heads % self.kv_heads:
-            raise UserError(
-                f"DecoderConfig.num_kv_heads is {self.kv_heads}, but must divide num_heads, which "
-                f"is {self.num_heads}."
-            )
-        if self.positions == "rotary" and self.head_dim % 2:
-            raise UserError(
-                f"DecoderConfig.head_dim is {self.head_dim}, but rotary positions need an even one."
-            )
-
-    @property
-    def kv_heads(self) -> int:
-        """The number of heads of keys and values, K."""
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
 
 # Integers of packed rows, from numpy or JAX.
 Ints = Integer[Array | np.ndarray, "B L"]
 Batch = Mapping[str, Num[Array | np.ndarray, "..."]]
 
 
+class View(NamedTuple):
+    """What the attention of a kind of layer sees.
+
+    Attributes:
+      mask: bool [B, 1, L, S], the keys that each query sees.
+      angles: of rotary positions; None without them.
+    """
+
+    mask: Bool[Array, "B 1 L S"]
+    angles: Angles | None
+
+
 class DecoderLayer(nn.Module):
-    """Self-attention and feed-forward, each after a norm and added to its input."""
+    """Self-attention and feed-forward, each with norms and added to its input."""
 
     config: DecoderConfig
 
     def setup(self) -> None:
         """Makes the sub-layers, with T5X's names."""
         c = self.config
-        self.pre_self_attention_layer_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
+        if c.norms != "after":
+            self.pre_self_attention_layer_norm = _norm(c)
+            self.pre_mlp_layer_norm = _norm(c)
+        if c.norms != "before":
+            self.post_self_attention_layer_norm = _norm(c)
+            self.post_mlp_layer_norm = _norm(c)
         self.self_attention = Attention(
-            c.num_heads, c.head_dim, c.emb_dim, c.dtype, c.kv_heads, c.scale_queries, c.qkv_bias
+            c.num_heads,
+            c.head_dim,
+            c.emb_dim,
+            c.dtype,
+            c.kv_heads,
+            float(c.query_scalar or c.head_dim) if c.scale_queries else None,
+            c.qkv_bias,
+            c.qk_norm,
+            c.norm_epsilon,
+            c.norm_offset,
+            c.attention_softcap,
         )
-        self.pre_mlp_layer_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
         self.mlp = layers.FeedForward(c.mlp_dim, c.mlp_activations, c.dtype)
 
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        mask: Bool[Array, "B 1 L L"],
+        view: View,
         bias: Float32[Array, "#B H L L"] | None,
-        angles: Angles | None,
         deterministic: bool,
     ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B L K C"], Float[Array, "B L K C"]]]:
         """Returns [B, L, D], and this layer's keys and values."""
         c, (batch, length, width) = self.config, x.shape
         shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
         on_weights, *on_rest = layers.dropout_factors(self, c, deterministic, batch, shapes)
-        y = self.pre_self_attention_layer_norm(x)
-        keys_values = self.self_attention.keys_values(y, angles)
-        mixed = self.self_attention(y, keys_values, mask, bias, on_weights, angles)
+        y = self._attention_input(x)
+        keys_values = self.self_attention.keys_values(y, view.angles)
+        mixed = self.self_attention(y, keys_values, view.mask, bias, on_weights, view.angles)
         return self._after_attention(x, mixed, on_rest), keys_values
 
     def step(
@@ -202,24 +92,35 @@ class DecoderLayer(nn.Module):
         x: Float[Array, "B 1 D"],
         cache: tuple[Float[Array, "B K S C"], Float[Array, "B K S C"]],
         slot: Integer[Array, ""],
-        mask: Bool[Array, "B 1 1 S"],
+        view: View,
         bias: Float32[Array, "#B H 1 S"] | None,
-        angles: Angles | None,
     ) -> tuple[Float[Array, "B 1 D"], tuple[Float[Array, "B K 1 C"], Float[Array, "B K 1 C"]]]:
         """Returns [B, 1, D] for one token, and its keys and values, which go to `slot`.
 
         `cache` holds this layer's keys and values, with room for the token's.
         """
-        y = self.pre_self_attention_layer_norm(x)
-        new = kv_cache.heads_first(self.self_attention.keys_values(y, angles))
+        y = self._attention_input(x)
+        new = kv_cache.heads_first(self.self_attention.keys_values(y, view.angles))
         keys_values = kv_cache.put_in_cache(cache, new, slot)
-        mixed = self.self_attention(y, keys_values, mask, bias, angles=angles, heads_first=True)
+        mixed = self.self_attention(
+            y, keys_values, view.mask, bias, angles=view.angles, heads_first=True
+        )
         return self._after_attention(x, mixed), new
+
+    def _attention_input(self, x: Array) -> Array:
+        return x if self.config.norms == "after" else self.pre_self_attention_layer_norm(x)
 
     def _after_attention(self, x: Array, mixed: Array, dropout: Any = (1.0, 1.0, 1.0)) -> Array:
         on_mixed, on_hidden, on_out = dropout
+        has_post_norms = self.config.norms != "before"
+        if has_post_norms:
+            mixed = self.post_self_attention_layer_norm(mixed)
         x = x + mixed * on_mixed
-        x = x + self.mlp(self.pre_mlp_layer_norm(x), on_hidden) * on_out
+        y = x if self.config.norms == "after" else self.pre_mlp_layer_norm(x)
+        y = self.mlp(y, on_hidden)
+        if has_post_norms:
+            y = self.post_mlp_layer_norm(y)
+        x = x + y * on_out
         return layers.constrain(x, "batch", "length", "embed")
 
 
@@ -239,7 +140,7 @@ class Decoder(nn.Module):
                 c.num_heads, c.relpos_buckets, c.relpos_max_distance, False
             )
         self.layers = layer_stack(DecoderLayer, c, c.num_layers)
-        self.decoder_norm = layers.RMSNorm(c.dtype, c.norm_epsilon)
+        self.decoder_norm = _norm(c)
         if not c.logits_via_embedding:
             self.logits_dense = layers.Dense(c.vocab_size, ("embed", "vocab"), "float32")
 
@@ -257,46 +158,81 @@ class Decoder(nn.Module):
         Without `scan_layers` they are lists of N arrays. `positions` are read where they are
         rotary.
         """
-        angles = self._angles(positions)
+        views = self._views(positions, positions, mask)
 
-        def body(layer: DecoderLayer, x: Array, _: None) -> tuple[Array, Any]:
-            x, keys_values = layer(x, mask, bias, angles, deterministic)
+        def body(layer: DecoderLayer, x: Array, kind: Any) -> tuple[Array, Any]:
+            x, keys_values = layer(x, _view(views, kind), bias, deterministic)
             return x, keys_values if keep else None
 
         shapes = [(1, self.config.emb_dim)] * 2
         on_input, on_output = layers.dropout_factors(
             self, self.config, deterministic, tokens.shape[0], shapes
         )
-        x = self.token_embedder(jnp.asarray(tokens)) * on_input
-        x, keys_values = run_layers(self.config, self.layers, self.config.num_layers, body, x)
+        x = self._embedded(jnp.asarray(tokens)) * on_input
+        x, keys_values = run_layers(
+            self.config, self.layers, self.config.num_layers, body, x, self._kinds()
+        )
         return self.decoder_norm(x) * on_output, keys_values
 
     def step(
         self,
         tokens: Integer[Array, "B 1"],
         positions: Integer[Array, "B 1"],
+        key_positions: Integer[Array, "B S"],
         cache: PyTree,
         slot: Integer[Array, ""],
         mask: Bool[Array, "B 1 1 S"],
         bias: Float32[Array, "#B H 1 S"] | None,
     ) -> tuple[Float[Array, "B 1 D"], PyTree]:
         """Returns the normed [B, 1, D] of one token in each row, and the cache with it."""
-        angles = self._angles(positions)
+        views = self._views(positions, key_positions, mask)
 
-        def body(layer: DecoderLayer, x: Array, layer_cache: tuple) -> tuple[Array, Any]:
-            return layer.step(x, layer_cache, slot, mask, bias, angles)
+        def body(layer: DecoderLayer, x: Array, scanned: tuple) -> tuple[Array, Any]:
+            layer_cache, kind = scanned
+            return layer.step(x, layer_cache, slot, _view(views, kind), bias)
 
-        x = self.token_embedder(tokens)
-        x, new = run_layers(self.config, self.layers, self.config.num_layers, body, x, cache)
+        x, scanned = self._embedded(tokens), (cache, self._kinds())
+        x, new = run_layers(self.config, self.layers, self.config.num_layers, body, x, scanned)
         # Written once for all layers: inside the scan the whole cache would be copied at every
         # step.
         return self.decoder_norm(x), kv_cache.put_in_cache(cache, new, slot)
 
-    def _angles(self, positions: Ints | None) -> Angles | None:
+    def _embedded(self, tokens: Ints) -> Float[Array, "B L D"]:
+        x, c = self.token_embedder(tokens), self.config
+        return x * jnp.asarray(np.sqrt(c.emb_dim), x.dtype) if c.scale_embeddings else x
+
+    def _kinds(self) -> Any:
+        """The index in `views` for each layer, [N]; None where all layers are alike."""
+        kinds = self.config.kind_of_layer
+        if len(self.config.kinds) == 1:
+            return None
+        return jnp.array(kinds, jnp.int32) if self.config.scan_layers else kinds
+
+    def _views(
+        self,
+        positions: Ints | None,
+        key_positions: Integer[Array | np.ndarray, "B S"] | None,
+        mask: Bool[Array, "B 1 L S"],
+    ) -> list[View]:
+        """What each of `config.kinds` sees; positions are read where they are rotary."""
+        return [self._view_of(kind, positions, key_positions, mask) for kind in self.config.kinds]
+
+    def _view_of(
+        self, kind: str, positions: Any, key_positions: Any, mask: Bool[Array, "B 1 L S"]
+    ) -> View:
         c = self.config
         if c.positions == "relative":
-            return None
-        return rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling)
+            return View(mask, None)
+        theta, scaling = c.rope_theta, c.rope_scaling
+        if kind == LOCAL:
+            distances = positions[:, None, :, None] - key_positions[:, None, None, :]
+            mask = mask & (distances < c.window)
+            if c.local_rope_theta is not None:
+                theta, scaling = c.local_rope_theta, None
+        cos, sin = rotary_angles(positions, c.head_dim, theta, scaling)
+        if kind == NO_POSITIONS:
+            cos, sin = jnp.ones_like(cos), jnp.zeros_like(sin)
+        return View(mask, (cos, sin))
 
     def bias_in_row(self, length: int) -> Float32[Array, "1 H L L"] | None:
         """Returns the bias where distances in the row are those in the text; None if rotary."""
@@ -320,6 +256,8 @@ class Decoder(nn.Module):
         """Returns the logits of the normed [B, L, D]."""
         tied = self.config.logits_via_embedding
         logits = self.token_embedder.attend(x) if tied else self.logits_dense(x)
+        if self.config.logits_softcap is not None:
+            logits = layers.soft_capped(logits, self.config.logits_softcap)
         return layers.constrain(logits, "batch", "length", "vocab")
 
 
@@ -438,12 +376,26 @@ class DecoderLM(nn.Module):
         x, keys_values = self.decoder.step(
             tokens[:, None],
             positions,
+            key_positions,
             cache["keys_values"],
             start + index,
             mask[:, None, None, :],
             bias,
         )
         return self.decoder.logits(x)[:, 0], {**cache, "keys_values": keys_values}
+
+
+def _norm(config: DecoderConfig) -> layers.RMSNorm:
+    return layers.RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
+
+
+def _view(views: list[View], kind: Any) -> View:
+    """The view of a layer: `kind` is None, a number, or traced where layers are scanned."""
+    if kind is None:
+        return views[0]
+    if isinstance(kind, int):
+        return views[kind]
+    return jax.tree.map(lambda *arrays: jax.lax.select_n(kind, *arrays), *views)
 
 
 def _visible(

@@ -1,4 +1,4 @@
-"""GGUF files of Llama-like models: weights dequantized by the `gguf` package, one tensor at a time.
+"""GGUF files of decoders: weights dequantized by the `gguf` package, one tensor at a time.
 
 Where the rows of query and key kernels are interleaved (rotary positions rotate neighbors there),
 they are put back into halves, as the decoder here has them.
@@ -20,9 +20,12 @@ from flan_jax.checkpoints.model_config import make_config
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
+from flan_jax.models.decoder_config import LOCAL
 from flan_jax.models.families import FAMILIES, DecoderFamily
 from flan_jax.models.shapes import parameter_shapes
 
+# The families by `general.architecture`.
+_FAMILIES = {family.gguf_name or family.name: family for family in FAMILIES.values() if family.gguf}
 _FREQUENCIES = "rope_freqs.weight"
 # dtypes of weights that are not quantized; others are dequantized to float32.
 _DTYPES = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -47,7 +50,7 @@ def open_gguf(path: pathlib.Path) -> CheckpointReader:
     """
     file = open_file(path)
     settings = ConfigReader(file.metadata, path)
-    family = FAMILIES[settings.choice("general.architecture", FAMILIES)]
+    family = _FAMILIES[settings.choice("general.architecture", _FAMILIES)]
     stored = dict(file.tensors)
     frequencies = stored.pop(_FREQUENCIES, None) if family.name == "llama" else None
     fields = _fields(settings, family, stored)
@@ -55,7 +58,7 @@ def open_gguf(path: pathlib.Path) -> CheckpointReader:
         fields["rope_scaling"] = _llama3_scaling(file.read(frequencies).reshape(-1), fields, path)
     config = make_config("decoder", fields, path)
     shapes = parameter_shapes(config)
-    names = family.gguf.of_parameters(shapes)
+    names = family.gguf.names.of_parameters(shapes)
     check_tensors(
         {name: tensor.shape for name, tensor in stored.items()},
         {names[name]: _their_shape(name, shape) for name, shape in shapes.items()},
@@ -64,9 +67,11 @@ def open_gguf(path: pathlib.Path) -> CheckpointReader:
         list_all=True,
     )
     heads = {}
-    if family.gguf_interleaves_heads:
+    if family.gguf.interleaves_heads:
         heads = {"query": config.num_heads, "key": config.kv_heads}
     tensors = {name: _tensor(file, stored[theirs], name, heads) for name, theirs in names.items()}
+    if config.norm_offset:
+        tensors = {name: _without_offset(name, tensor) for name, tensor in tensors.items()}
     kinds = ", ".join(sorted({tensor.kind.name for tensor in stored.values()}))
     notes = [f"its weights are stored as {kinds}"]
     return CheckpointReader(path, 0, tensors, config, notes=notes)
@@ -86,8 +91,9 @@ def _fields(
         raise UserError(
             f"{path} has no {table}, so it is not a complete model (one part of several?)."
         )
-    layers = settings.whole(f"{family.name}.block_count", most=len(stored))
-    key = _LayerSettings(settings, family.name, layers)
+    name = family.gguf_name or family.name
+    layers = settings.whole(f"{name}.block_count", most=len(stored))
+    key = _LayerSettings(settings, name, layers)
     width, heads = key.whole("embedding_length"), key.whole("attention.head_count")
     head_dim = key.whole("attention.key_length", width // heads)
     rotated = key.whole("rope.dimension_count", head_dim)
@@ -98,8 +104,11 @@ def _fields(
             f"attention.causal {is_causal}, but a decoder here has them over whole heads, and is "
             "causal; convert another model."
         )
+    activation = "gelu" if family.activation_setting == "hidden_activation" else "silu"
     return {
         **family.fields,
+        **_kinds_of_layers(key.settings, family),
+        **_numbers(key.settings, family, layers, width / heads),
         "vocab_size": stored[table].shape[0],
         "emb_dim": width,
         "num_heads": heads,
@@ -109,11 +118,44 @@ def _fields(
         "num_kv_heads": key.whole("attention.head_count_kv", heads),
         "rope_theta": key.settings.number("rope.freq_base", 10000.0),
         "rope_scaling": _linear_scaling(key.settings),
-        "mlp_activations": ("silu", "linear"),
+        "mlp_activations": (activation, "linear"),
         "logits_via_embedding": "output.weight" not in stored,
         "qkv_bias": "blk.0.attn_q.bias" in stored,
         "norm_epsilon": _decimal(key.settings.number("attention.layer_norm_rms_epsilon")),
     }
+
+
+def _kinds_of_layers(settings: ConfigReader, family: DecoderFamily) -> dict[str, Any]:
+    """The kinds of layers, and their window, by the rules of llama.cpp (src/llama-model.cpp)."""
+    rules = family.gguf
+    if LOCAL not in rules.layer_pattern:
+        window = settings.whole("attention.sliding_window", None)
+        # llama.cpp reads a Llama's without using it.
+        if window is not None and family.name != "llama":
+            raise UserError(
+                f"{shown(settings.path)} has attention.sliding_window {window}, but the decoder "
+                f"here has no windows in GGUF files of {family.name}; convert another model."
+            )
+        return {"layer_pattern": rules.layer_pattern}
+    return {
+        "layer_pattern": rules.layer_pattern,
+        "window": settings.whole("attention.sliding_window"),
+        "local_rope_theta": rules.local_rope_theta,
+    }
+
+
+def _numbers(
+    settings: ConfigReader, family: DecoderFamily, layers: int, shared_scalar: float
+) -> dict[str, Any]:
+    """The numbers that only some families have."""
+    fields: dict[str, Any] = {}
+    if "query_scalar" in family.numbers and layers == family.gguf.shared_scalar_at:
+        fields["query_scalar"] = shared_scalar
+    for field in family.numbers.keys() - {"query_scalar"}:
+        name, default = family.numbers[field]
+        value = settings.number(name, default)
+        fields[field] = None if value is None else _decimal(value)
+    return fields
 
 
 class _LayerSettings:
@@ -202,6 +244,13 @@ def _llama3_scaling(
         f"{shown(path)} scales its rotary positions ({_FREQUENCIES}) in another way than Llama 3.1 "
         "to 3.3 do; convert the model from its Hugging Face form."
     )
+
+
+def _without_offset(name: str, tensor: Tensor) -> Tensor:
+    """The scale of a norm that multiplies by 1 + scale; llama.cpp keeps the sum."""
+    if not name.endswith("scale"):
+        return tensor
+    return tensor._replace(open=lambda: tensor.open() - np.ones((), tensor.dtype))
 
 
 def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

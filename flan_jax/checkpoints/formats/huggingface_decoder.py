@@ -11,10 +11,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from flan_jax.checkpoints.formats.config_reader import ConfigReader
+from flan_jax.checkpoints.formats.huggingface_layers import (
+    read_layers,
+    read_rope,
+    write_layers,
+    write_rope,
+)
 from flan_jax.checkpoints.model_config import make_config
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
-from flan_jax.models.decoder import DecoderConfig
+from flan_jax.models.decoder_config import LOCAL, DecoderConfig
 from flan_jax.models.families import FAMILIES, DecoderFamily
 
 _ACTIVATIONS = {
@@ -25,9 +31,8 @@ _ACTIVATIONS = {
     "gelu_new": "gelu",
 }
 _THEIR_ACTIVATIONS = {"silu": "silu", "relu": "relu", "gelu": "gelu_pytorch_tanh"}
-_CONTEXT = "original_max_position_embeddings"
 # Settings that change what the model computes, and that the decoder here does not have.
-_UNSUPPORTED = ("mlp_bias", "use_sliding_window", "attention_bias")
+_UNSUPPORTED = ("mlp_bias", "attention_bias", "use_bidirectional_attention")
 # Frequencies that early checkpoints have; they follow from rope_theta.
 UNREAD = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
@@ -55,81 +60,40 @@ def read_config(config: dict[str, Any], path: object, most_layers: int = 1_000) 
         compute.
     """
     settings = ConfigReader(config, path)
-    _check_supported(settings)
     family = FAMILIES[settings.choice("model_type", FAMILIES)]
+    for name in _UNSUPPORTED:
+        if settings.flag(name):
+            raise UserError(
+                f"{shown(path)} has {name}, which the decoder here does not have; convert a model "
+                "without it."
+            )
     heads, width = settings.whole("num_attention_heads"), settings.whole("hidden_size")
-    theta, scaling = _rope(settings)
-    activation = settings.choice("hidden_act", _ACTIVATIONS)
+    layers = settings.whole("num_hidden_layers", most=most_layers)
+    activation = settings.choice(family.activation_setting, _ACTIVATIONS)
     fields = {
         **family.fields,
+        **read_rope(settings, family),
+        **read_layers(settings, family, layers),
+        **{name: _number(settings, *number) for name, number in family.numbers.items()},
         "vocab_size": settings.whole("vocab_size"),
         "emb_dim": width,
         "num_heads": heads,
         "head_dim": settings.whole("head_dim", width // heads),
         "mlp_dim": settings.whole("intermediate_size"),
-        "num_layers": settings.whole("num_hidden_layers", most=most_layers),
+        "num_layers": layers,
         "num_kv_heads": settings.whole("num_key_value_heads", heads),
-        "rope_theta": theta,
-        "rope_scaling": scaling,
         "mlp_activations": (_ACTIVATIONS[activation], "linear"),
-        "logits_via_embedding": settings.flag("tie_word_embeddings"),
+        "logits_via_embedding": settings.flag("tie_word_embeddings", family.is_tied),
         "norm_epsilon": settings.number("rms_norm_eps", 1e-6),
     }
+    if LOCAL not in fields["layer_pattern"]:
+        fields.pop("local_rope_theta", None)
     return make_config("decoder", fields, path)
 
 
-def _check_supported(settings: ConfigReader) -> None:
-    for name in _UNSUPPORTED:
-        if settings.flag(name):
-            raise UserError(
-                f"{shown(settings.path)} has {name}, which the decoder here does not have; convert "
-                "a model without it."
-            )
-    kinds = settings.values.get("layer_types")
-    if kinds is None:
-        return
-    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-        raise UserError(
-            f"{shown(settings.path)} has layer_types {shown(kinds)}, but a decoder here has full "
-            "attention in each layer; convert another model."
-        )
-
-
-def _rope(settings: ConfigReader) -> tuple[float, dict[str, Any] | None]:
-    """Returns (theta, scaling or None) by the rules of transformers 5.
-
-    Its `RotaryEmbeddingConfigMixin`: `rope_scaling`, the older setting, replaces `rope_parameters`
-    where it is not empty; a theta inside the one in use goes before the theta beside it;
-    `original_max_position_embeddings` beside it goes before that inside.
-    """
-    older = settings.table("rope_scaling")
-    rope = older if older.values else settings.table("rope_parameters")
-    theta = rope.number("rope_theta", settings.number("rope_theta", 10000.0))
-    kind = rope.values.get("rope_type", rope.values.get("type", "default"))
-    partial = rope.values.get("partial_rotary_factor", settings.values.get("partial_rotary_factor"))
-    # A table of tables has settings for each kind of layer.
-    is_nested = any(isinstance(value, dict) for value in rope.values.values())
-    if kind not in ("default", "linear", "llama3") or partial not in (None, 1) or is_nested:
-        raise UserError(
-            f"{shown(rope.path)} has rotary positions of type {shown(repr(kind))} "
-            f"(partial_rotary_factor {shown(partial)}), but a decoder here has 'default', 'linear' "
-            "or 'llama3', over whole heads and alike in all layers; convert another model."
-        )
-    if kind == "linear":
-        return theta, {"rope_type": "linear", "factor": rope.number("factor")}
-    if kind == "default":
-        return theta, None
-    inside = rope.number(_CONTEXT, settings.number("max_position_embeddings", None))
-    context = settings.number(_CONTEXT, inside)
-    if context is None:
-        raise UserError(
-            f"{shown(rope.path)} is not readable (it lacks {_CONTEXT!r}); download or copy it "
-            f"again."
-        )
-    scaling = {
-        name: rope.number(name) for name in ("factor", "low_freq_factor", "high_freq_factor")
-    }
-    return theta, {**scaling, _CONTEXT: int(context) if context == int(context) else context}
+def _number(settings: ConfigReader, name: str, default: float | None) -> float | None:
+    """A number; null is none, and only a setting that is absent has its default."""
+    return settings.number(name, None if name in settings.values else default)
 
 
 def write_config(config: DecoderConfig, path: object) -> dict[str, Any]:
@@ -143,10 +107,6 @@ def write_config(config: DecoderConfig, path: object) -> dict[str, Any]:
       UserError: for a decoder that none of the families can be.
     """
     family = family_of(config, path)
-    scaling = config.rope_scaling
-    context = 4096
-    if scaling:
-        context = int(scaling["factor"] * scaling.get(_CONTEXT, 4096))
     return {
         "architectures": [family.transformers_class],
         "model_type": family.name,
@@ -157,16 +117,24 @@ def write_config(config: DecoderConfig, path: object) -> dict[str, Any]:
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
-        "hidden_act": _THEIR_ACTIVATIONS[config.mlp_activations[0]],
+        family.activation_setting: _THEIR_ACTIVATIONS[config.mlp_activations[0]],
         "rms_norm_eps": config.norm_epsilon,
-        "rope_theta": config.rope_theta,
-        # A rope_type in `scaling`, such as 'linear', replaces Llama 3's.
-        "rope_scaling": {"rope_type": "llama3", **scaling} if scaling else None,
+        **{number.setting: _value(config, name) for name, number in family.numbers.items()},
+        **write_rope(config, family),
+        **write_layers(config, family),
         "tie_word_embeddings": config.logits_via_embedding,
         "use_cache": True,
-        "max_position_embeddings": context,
         **dict.fromkeys(family.bias_settings, False),
     }
+
+
+def _value(config: DecoderConfig, field: str) -> float | None:
+    """The number of a field as they have it: their query scalar is always given."""
+    value = getattr(config, field)
+    if field == "query_scalar":
+        value = config.head_dim if value is None else value
+        return int(value) if value == int(value) else value
+    return value
 
 
 def family_of(config: DecoderConfig, path: object) -> DecoderFamily:
