@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flan_jax.models.decoder_config import LOCAL
+
 
 def model_flops(
     config: Any, batch_size: int, input_length: int, target_length: int, is_frozen: bool = False
@@ -11,9 +13,9 @@ def model_flops(
     """Returns the FLOPs of a training step: forward once, backward twice, nothing computed again.
 
     Two for each multiplication with a parameter, on every position of the packed rows (padding
-    too), and the two products of attention over whole rows; no norms, no softmax, no look-ups. For
-    a decoder alone this is 6 N D (Kaplan et al., Scaling Laws, 2020, section 2.1) and 12 L H C more
-    per layer and token.
+    too), and the two products of attention over whole rows, or over windows; no norms, no softmax,
+    no look-ups. For a decoder alone this is 6 N D (Kaplan et al., Scaling Laws, 2020, section 2.1)
+    and 12 L H C more per layer and token.
 
     Args:
       config: a `T5Config` or a `DecoderConfig`.
@@ -32,7 +34,8 @@ def model_flops(
         length = input_length + target_length
         projections = 2 * c.emb_dim * (2 * heads + 2 * c.kv_heads * c.head_dim)
         matrices = c.num_layers * (projections + feed_forward) + logits
-        attention = c.num_layers * 4 * length * heads
+        spans = [c.window if c.kinds[kind] == LOCAL else length for kind in c.kind_of_layer]
+        attention = sum(4 * min(span, length) * heads for span in spans)
         return (source + target) * (passes * matrices + 3.0 * attention)
     encoder = 8 * c.emb_dim * heads + feed_forward
     # Self-attention, and the queries and the output of the attention to the encoder.

@@ -88,6 +88,8 @@ def read_config(config: dict[str, Any], path: object, most_layers: int = 1_000) 
     }
     if LOCAL not in fields["layer_pattern"]:
         fields.pop("local_rope_theta", None)
+    if fields.get("query_scalar") == fields["head_dim"]:
+        fields["query_scalar"] = None  # which means the same
     return make_config("decoder", fields, path)
 
 
