@@ -416,7 +416,7 @@ SCALING3 = {
         ),
         *(
             ({"rope_parameters": PLAIN, "rope_scaling": {"rope_type": kind, "factor": 4.0}}, None)
-            for kind in ("dynamic", "yarn", "longrope", "proportional", "new")
+            for kind in ("dynamic", "longrope", "proportional", "new")
         ),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, None),
         ({"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}, None),
