@@ -58,9 +58,9 @@ print(tokenizer.decode(model.generate({arguments})[0, {begin}:], skip_special_to
 ```
 
 The directory of this file stands for `{path}`. """
-_TEMPLATE = """The chat template renders one prompt as the model read its inputs in training; in
+_TEMPLATE = """The chat template renders a prompt as the model read its inputs in training; in
 float32 the answer is that of `flan-jax generate`. Put all that the model has to read, an
-instruction and its text, into that one message."""
+instruction and its text, into one message of the user's."""
 _OWN_TEMPLATE = """The model was converted and not tuned: if it has a chat template of its own, that
 is kept; otherwise the template renders one prompt as `flan-jax generate` reads it."""
 _NO_RECORD = """## Training

@@ -162,6 +162,11 @@ def read_chat_template(path: pathlib.Path, directory: pathlib.Path) -> ChatTempl
     Raises:
       UserError: if there is no template in it.
     """
+    if not path.is_file():
+        raise UserError(
+            f"CHAT_TEMPLATE {shown(path)} is not a file; it is 'auto', a file with a template, or "
+            "None."
+        )
     if path.suffix == ".json":
         contents = _parsed(path.parent, path.name)
         texts = _named(contents.get("chat_template"), path)
