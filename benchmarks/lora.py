@@ -160,7 +160,8 @@ def hugging_face(model: Model) -> Contestant:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_flush_denormal(True)  # as XLA has it
     fields = huggingface_decoder.write_config(model.model.config, pathlib.Path("."))
-    config = transformers.LlamaConfig(**fields, use_cache=False, attn_implementation="sdpa")
+    settings = {**fields, "use_cache": False, "attn_implementation": "sdpa"}
+    config = transformers.LlamaConfig(**settings)
     lora = peft.LoraConfig(
         r=LORA.lora_rank,
         lora_alpha=LORA.lora_alpha,

@@ -144,7 +144,7 @@ def test_two_processes_have_the_losses_of_one_and_kill_nine_changes_nothing(runs
 
 def wait_for_step(model_dir: pathlib.Path, step: int) -> None:
     """Waits until `metrics.jsonl` holds a step."""
-    path, deadline = model_dir / "metrics.jsonl", time.time() + 300
+    path, deadline = model_dir / "metrics.jsonl", time.time() + 600
     while time.time() < deadline:
         if path.exists() and any(json.loads(line)["step"] >= step for line in whole_lines(path)):
             return
