@@ -229,6 +229,21 @@ ATTACKS = {
     ),
     "join": ("{{ range(99999) | join('x' * 900000) }}", "makes a value of"),
     "output": ("{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}", "too many steps"),
+    "nested lists": (
+        "{% set a = ['y' * 900] * 999 %}{% set b = [a] * 999 %}{{ [b] | tojson | length }}",
+        "makes a value of",
+    ),
+    "nested output": (
+        "{% set a = ['y' * 900] * 999 %}{% set b = [a] * 999 %}{{ b }}",
+        "makes a value of",
+    ),
+    "join method": ("{{ 'x'.join(['y' * 900000] * 900000) }}", "makes a value of"),
+    "translate": ("{{ ('x' * 900000).translate({120: 'y' * 900000}) }}", "may not be called"),
+    "bytes": ("{{ 'x'.encode().ljust(10 ** 10) }}", "may not be called"),
+    "number": ("{{ (5).to_bytes(10 ** 11, 'big') }}", "may not be called"),
+    "wrapping": ("{{ ('x ' * 400000) | wordwrap(3, wrapstring='y' * 99999) }}", "pads or indents"),
+    "indent by text": ("{{ ('x\n' * 400000) | indent('y' * 99999) }}", "pads or indents"),
+    "sum of lists": ("{{ ([['y'] * 99999] * 99999) | sum(start=[]) | length }}", "no numbers"),
     "not jinja": ("{% for %}", "line 1: "),
     "nested": ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 # Steps, and characters of one text, that any template may take, and more for each character of the
@@ -59,7 +59,7 @@ class Meter:
         """
         self.steps -= 1 + size // _STEP_SIZE
         if self.steps < 0:
-            raise TemplateStopped("it takes too many steps; does a loop in it ever end?")
+            raise TemplateStopped("it takes too many steps, as an endless loop does")
         self.check(size)
 
     def check(self, size: int) -> None:
@@ -117,6 +117,7 @@ def check_operation(operator: str, left: Any, right: Any) -> None:
     if operator == "%":
         if isinstance(left, str):
             check_format(left)
+            check_text(right)
         return
     numbers = [value for value in (left, right) if isinstance(value, int)]
     if len(numbers) < 2:
@@ -142,11 +143,33 @@ def check_widths(values: Iterable[Any]) -> None:
     """Checks the arguments of what pads or indents a text.
 
     Raises:
-      TemplateStopped: if one is a number above `WIDEST`.
+      TemplateStopped: if one is a number, or a text of more characters, above `WIDEST`.
     """
     for value in values:
-        if isinstance(value, int | float) and abs(value) > WIDEST:
-            raise TemplateStopped(f"it pads or indents by {value:,}")
+        if isinstance(value, list | tuple):
+            check_widths(value)
+        width = len(value) if isinstance(value, str) else value
+        if isinstance(width, int | float) and abs(width) > WIDEST:
+            raise TemplateStopped(f"it pads or indents by {width:,}")
+
+
+def check_text(value: Any) -> None:
+    """Checks how long a value is as text, with all that is nested in it.
+
+    A list may have the same long text, or another list, many times.
+
+    Raises:
+      TemplateStopped: if it is too long.
+    """
+    waiting, total = [value], 0
+    while waiting:
+        item = waiting.pop()
+        total += 1 + size_of(item)
+        meter().check(total)
+        if isinstance(item, Mapping):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple):
+            waiting += item
 
 
 def check_replace(text: str, old: str, new: str) -> None:

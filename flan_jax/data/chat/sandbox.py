@@ -26,8 +26,14 @@ _WIDENING = ("center", "indent", "wordwrap", "batch", "slice", "round", "tojson"
 _WIDENING_METHODS = ("center", "ljust", "rjust", "zfill", "expandtabs")
 # What would read another file.
 _OTHER_FILES = (nodes.Import, nodes.FromImport, nodes.Include, nodes.Extends)
-# What is not the same each time.
-_RANDOM_FILTER, _RANDOM_GLOBAL = "random", "lipsum"
+# Filters that make no text of a list or dictionary.
+_STRUCTURAL = (
+    *("attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last"),
+    *("length", "list", "map", "max", "min", "reject", "rejectattr", "reverse", "select"),
+    *("selectattr", "slice", "sort", "sum", "unique"),
+)
+# What is not the same each time, or writes HTML.
+_UNUSED_FILTERS, _UNUSED_GLOBALS = ("random", "urlize", "xmlattr"), ("lipsum",)
 _MOST_CHARACTERS = 1_000_000
 
 
@@ -76,6 +82,8 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         method = getattr(function, "__wrapped__", function)  # the sandbox wraps `format`
         owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         meter().charge(sum(map(metering.size_of, (owner, *args))))
+        if isinstance(owner, bytes | int | float) or name == "translate":
+            raise jinja2.exceptions.SecurityError(f"the method {name!r} may not be called")
         if isinstance(owner, str):
             args = _checked_method(owner, name, args, kwargs)
         return _metered(super().call(context, function, *args, **kwargs))
@@ -94,12 +102,13 @@ class _Metering(jinja2.visitor.NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
+        node.nodes = [self._filtered(part, "metered_text") for part in node.nodes]
         return self._filtered(node, "metered")
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:
         self.generic_visit(node)
         node.nodes = [
-            part if isinstance(part, nodes.TemplateData) else self._filtered(part, "metered")
+            part if isinstance(part, nodes.TemplateData) else self._filtered(part, "metered_text")
             for part in node.nodes
         ]
         return node
@@ -177,11 +186,15 @@ def _environment(now: datetime.datetime) -> _Environment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson
-    del environment.filters[_RANDOM_FILTER], environment.globals[_RANDOM_GLOBAL]
+    for name in _UNUSED_FILTERS:
+        del environment.filters[name]
+    for name in _UNUSED_GLOBALS:
+        del environment.globals[name]
     environment.filters = {
         name: _metered_filter(name, function) for name, function in environment.filters.items()
     }
     environment.filters["metered"] = jinja2.pass_context(lambda _, value: _metered(value))
+    environment.filters["metered_text"] = jinja2.pass_context(lambda _, value: _metered_text(value))
     environment.filters["metered_items"] = jinja2.pass_context(
         lambda _, values: meter().items(values)
     )
@@ -199,6 +212,13 @@ def _metered(value: Any) -> Any:
     return value
 
 
+def _metered_text(value: Any) -> Any:
+    """A value that is written as text."""
+    if not isinstance(value, str):
+        metering.check_text(value)
+    return _metered(value)
+
+
 def _metered_filter(name: str, function: Callable) -> Callable:
     """The filter, with its value and its result metered."""
     place = int(hasattr(function, "jinja_pass_arg"))  # of the value, after a context
@@ -207,10 +227,15 @@ def _metered_filter(name: str, function: Callable) -> Callable:
     def metered(*args: Any, **kwargs: Any) -> Any:
         value, given = args[place], args[place + 1 :]
         meter().charge(metering.size_of(value))
+        if name not in _STRUCTURAL and not isinstance(value, str):
+            metering.check_text(value)
         if name in _WIDENING:
             metering.check_widths([*given, *kwargs.values()])
         elif name == "format":
             metering.check_format(str(value))
+            metering.check_text([*given, *kwargs.values()])
+        elif name == "sum" and not isinstance([*given[1:], kwargs.get("start", 0)][0], int | float):
+            raise TemplateStopped("it adds up what are no numbers")
         elif name == "replace" and len(given) >= 2:
             metering.check_replace(str(value), str(given[0]), str(given[1]))
         elif name == "join" and given:
@@ -226,12 +251,14 @@ def _checked_method(text: str, name: str, args: tuple, kwargs: dict[str, Any]) -
     """The arguments of a method of a text, after a check of what it makes."""
     if name in ("format", "format_map"):
         metering.check_format(text)
+        metering.check_text([*args, *kwargs.values()])
     elif name in _WIDENING_METHODS:
         metering.check_widths([*args, *kwargs.values()])
     elif name == "replace" and len(args) >= 2:
         metering.check_replace(text, *args[:2])
     elif name == "join" and args:
         args = (list(args[0]),)
+        metering.check_text(args[0])
         meter().check(len(args[0]) * len(text))
     return args
 
