@@ -162,6 +162,14 @@ def test_answers_are_those_of_the_verb(decoder, place, capsys):
     (short,) = decoder.generate(prompts[:1], max_tokens=3)
     whole = decoder.generate(prompts[:1])[0]
     assert whole.startswith(short) and short != whole
+    (stopped,) = decoder.generate(prompts[:1], stop=[whole[2:4]])
+    assert stopped == whole[: whole.find(whole[2:4])]
+    messages = [{"role": "user", "content": prompts[0]}]
+    assert (
+        generate_verb.main([*common[:2], prompts[0], "--system=Be brief.", "--max_tokens=9"]) == 0
+    )
+    brief = decoder.generate([messages], system="Be brief.", max_tokens=9)
+    assert capsys.readouterr().out.removesuffix("\n") == generate_verb._as_printed(brief[0])
 
 
 def test_logits_are_causal_and_padding_of_a_t5_is_not_read(decoder, t5):
@@ -348,7 +356,9 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("decoder.score('x', [])", "has no options"),
         ("decoder.score(3, ['yes'])", "text must be a text, not 3"),
         ("decoder.score('x', ['yes', 1])", "an option must be a text, not 1"),
-        ("decoder.generate([None])", "a prompt must be a text, not None"),
+        ("decoder.generate([None])", "a prompt must be a text, or a list of messages"),
+        ("decoder.generate([{'role': 'user', 'content': 'x'}])", r"is generate\(\[messages\]\)"),
+        ("decoder.generate(['x'], stop='a')", r"stop must be a list of texts; write \['a'\]"),
         ("decoder.score('x' * 500, ['yes'])", "allows 96; shorten it"),
         ("decoder.generate('why?')", r"give a list: generate\(\['why\?'\]\)"),
         ("decoder.generate(['x'], top_k=3)", "has no argument 'top_k'; it is one of method='samp"),

@@ -229,18 +229,23 @@ class Model:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | list[dict[str, Any]]],
         *,
         max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        system: str | None = None,
         method: str = "greedy",
         **decoding: Any,
     ) -> list[str]:
         """Returns an answer to each prompt, as `flan-jax generate` does.
 
         Args:
-          prompts: texts.
+          prompts: each a text, or a list of messages {'role': ..., 'content': ...}, the last of
+            which is to be answered; an instruct model reads them in its chat template.
           max_tokens: most tokens of an answer, its end included; None: those of targets in
             TASK_FEATURE_LENGTHS. A warning is logged where answers are truncated.
+          stop: texts that end an answer before them.
+          system: a system message before each prompt.
           method: 'greedy' (the likeliest token every time), 'sample' or 'beam'.
           **decoding: of 'sample': temperature, top_k, top_p, seed; of 'beam': beams,
             length_penalty; see `flan-jax generate --help`.
@@ -252,11 +257,20 @@ class Model:
 
         if isinstance(prompts, str):
             raise UserError(f"prompts is one text; give a list: generate([{quoted(prompts)}]).")
-        prompts = _checked_texts("a prompt", prompts)
+        prompts = _checked_prompts(prompts)
+        if isinstance(stop, str):
+            raise UserError(f"stop must be a list of texts; write [{quoted(stop)}].")
+        stop = _checked_texts("a text of stop", stop)
         if max_tokens is not None:
             max_tokens = check_number("max_tokens", max_tokens, whole=True, least=1, below=2**20)
         answer = make_answer(
-            self._setup, self.params, prompts, _decoding(method, decoding), max_tokens
+            self._setup,
+            self.params,
+            prompts,
+            _decoding(method, decoding),
+            max_tokens,
+            [text for text in stop if text],
+            system,
         )
         chunk = AT_ONCE * _rows_multiple(self.mesh)
         return [
@@ -359,6 +373,24 @@ def _checked_texts(what: str, texts: Iterable[str]) -> list[str]:
         if not isinstance(text, str):
             raise UserError(f"{what} must be a text, not {quoted(text)}.")
     return texts
+
+
+def _checked_prompts(prompts: Iterable[Any]) -> list[Any]:
+    """The prompts as a list.
+
+    Raises:
+      UserError: if one of them is neither a text nor messages.
+    """
+    from flan_jax.runs.prompts import are_messages
+
+    prompts = list(prompts)
+    for prompt in prompts:
+        if not isinstance(prompt, str) and not are_messages(prompt):
+            raise UserError(
+                "a prompt must be a text, or a list of messages {'role': ..., 'content': ...}, not "
+                f"{quoted(prompt)}; one conversation is generate([messages])."
+            )
+    return prompts
 
 
 def _decoding(method: str, settings: dict[str, Any]) -> Any:

@@ -97,7 +97,8 @@ class Mixture:
         Raises:
           UserError: if rows cannot be read, or nothing is available.
         """
-        data = self._prepared(self.configuration)
+        # It does not depend on the steps, whose rows take longer.
+        data = self._prepared(self.configuration.with_settings("card", {"train_steps": 1}))
         return [dataclasses.asdict(row) for row in data.train.card(data.train.members())]
 
     def batches(

@@ -58,7 +58,7 @@ def _prompt(line: str, place: str) -> Prompt:
     prompt, messages = record.get("prompt"), record.get("messages")
     if isinstance(prompt, str) and messages is None:
         return prompt
-    if prompt is not None or not _are_messages(messages):
+    if prompt is not None or not are_messages(messages):
         raise UserError(
             f"{place} must have either 'prompt', a text, or 'messages', a list of objects with "
             "'role' and 'content'; correct it."
@@ -66,7 +66,8 @@ def _prompt(line: str, place: str) -> Prompt:
     return messages
 
 
-def _are_messages(value: Any) -> bool:
+def are_messages(value: Any) -> bool:
+    """Returns whether a value is a list of messages, objects with 'role' and 'content'."""
     return (
         isinstance(value, list)
         and bool(value)
