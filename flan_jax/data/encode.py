@@ -162,8 +162,8 @@ class Encoder:
             return [self.encode(dataset, template, row, row_id)]
         text, length = row["answer"], self.rendering.target_length
         # an encoder reads at least the end of an empty input
-        inputs = np.asarray(self.vocabulary.encode_input(""), np.int32)
-        inputs = inputs[: self.rendering.input_length]
+        most = self.rendering.input_length
+        inputs = np.asarray(self.vocabulary.encode_input("")[:most] if most else [], np.int32)
         ids = np.asarray([*self.vocabulary.encode(text), self.vocabulary.eos_id], np.int32)
         parts = np.split(ids, range(length, len(ids), length))
         return [Encoded(inputs, part, None, Rendered("", text, None, text, None)) for part in parts]
