@@ -258,3 +258,15 @@ def test_the_gradient_of_a_frequent_token_is_not_lost_in_bfloat16():
 
     exact = gradient("float32")
     assert np.abs(gradient("bfloat16") - exact).max() < 0.005 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("with_lora", [False, True])
+def test_the_backward_pass_keeps_the_gates_and_not_the_hidden_activations(with_lora):
+    block = layers.FeedForward(40, ("gelu", "linear"), "float32")
+    x = jnp.ones((2, 5, 16))
+    params = nn.unbox(block.init(jax.random.key(0), x)["params"])
+    if with_lora:
+        params["wo"] |= {"lora_a": jnp.ones((40, 3)), "lora_b": jnp.ones((3, 16))}
+    _, backward = jax.vjp(lambda params, x: block.apply({"params": params}, x), params, x)
+    kept = [leaf.shape for leaf in jax.tree.leaves(backward)]
+    assert kept.count((2, 5, 40)) == 2
