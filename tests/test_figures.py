@@ -309,6 +309,23 @@ def test_a_figure_over_a_setting_is_drawn_where_that_differs(tmp_path, name):
     assert all(point.is_equal for point in points)
 
 
+def test_an_untuned_model_that_was_evaluated_in_another_mode_is_in_no_row_of_it(tmp_path):
+    tuned_only = Fabricated(mode="template", untuned=None)
+    runs = {
+        "none": Fabricated(mode="none", evaluations=[tuned_only]),
+        "template": Fabricated(untuned=0.5),
+    }
+    data = data_of(tmp_path, **runs)
+    points = FIGURES["instructions"].points(data)
+    rows = {kind: {p.x for p in points if p.kind == kind} for kind in ("tuned", "untuned")}
+    assert rows["tuned"] - rows["untuned"] == {"no template → instructions"}
+    # Where it is all that there is, it is drawn, and named.
+    baseline = Fabricated(mode="baseline", accuracy=None, untuned=0.3)
+    data = data_of(tmp_path / "alone", one=Fabricated(untuned=None, evaluations=[baseline]))
+    caption = FIGURES["zero_shot"].caption(FIGURES["zero_shot"].points(data), data)
+    assert "Untuned in part with instructions: baseline." in caption
+
+
 def test_runs_that_hold_out_other_clusters_are_one_series(tmp_path):
     runs = {
         f"{size}-{cluster}": Fabricated(

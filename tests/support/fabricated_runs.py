@@ -43,7 +43,7 @@ class Fabricated:
     rows: int = 24
     templates: int = 3
     first_row: int = 0
-    accuracy: float = 0.6
+    accuracy: float | None = 0.6
     untuned: float | None = 0.4
     shift: float = 0.0
     size: str = "t5_tiny"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from flan_jax.report.figures.paper_scores import RECALLED
-from flan_jax.report.figures.points import MEAN, PAPER, TUNED, Point
+from flan_jax.report.figures.points import MEAN, PAPER, TUNED, UNTUNED, Point
 from flan_jax.report.table import heading
 
 _MOST_LISTED = 3
@@ -38,7 +38,7 @@ def caption_of(
     ]
     subject = "; ".join(part for part in parts if part)
     notes = [f"{subject}." if subject else "", *sentences]
-    notes += [_recalled(points), _hatched(measured)]
+    notes += [_recalled(points), _untuned(measured), _hatched(measured)]
     return " ".join(note for note in notes if note)
 
 
@@ -70,6 +70,12 @@ def _recalled(points: Sequence[Point]) -> str:
     if not any(point.note == RECALLED for point in points):
         return ""
     return f"Hollow marks of the paper: {RECALLED}."
+
+
+def _untuned(points: Sequence[Point]) -> str:
+    """Names how untuned models were evaluated where the tuned ones were not."""
+    notes = sorted({point.note for point in points if point.kind == UNTUNED and point.note})
+    return f"Untuned in part with {'; '.join(notes)}." if notes else ""
 
 
 def _hatched(points: Sequence[Point]) -> str:

@@ -13,7 +13,7 @@ from flan_jax.report.figures.paper_scores import (
     MEAN_BY_INSTRUCTIONS,
     RECALLED,
 )
-from flan_jax.report.figures.points import MEAN, PAPER, Point
+from flan_jax.report.figures.points import MEAN, PAPER, UNTUNED, Point
 from flan_jax.report.figures.report_data import ReportData
 from flan_jax.report.figures.settings_axis import Model, means_of_clusters, models_along
 from flan_jax.report.run_facts import RunFacts
@@ -29,6 +29,8 @@ def points(data: ReportData) -> list[Point]:
     """Returns the means of the clusters for each way to train and evaluate, and the paper's."""
     models = models_along(data, _place, ("INSTRUCTIONS",))
     found = means_of_clusters(sorted(models, key=_order), has_mean=True)
+    # An untuned model that was evaluated in another way belongs to another row.
+    found = [point for point in found if point.kind != UNTUNED or not point.note]
     places = {(point.cluster, point.x) for point in found}
     papers = [point for point in _of_paper(found) if (point.cluster, point.x) in places]
     return found + papers

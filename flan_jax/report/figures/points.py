@@ -133,18 +133,36 @@ def unequal(contents: Sequence[frozenset]) -> list[bool]:
     return [content != most for content in contents]
 
 
-def untuned_of(lines: Iterable[Comparison]) -> list[tuple[Summary, str]]:
-    """Returns the untuned models of a dataset's lines, each once, with the name of the tuned model.
+def untuned_of(lines: Iterable[Comparison]) -> list[tuple[Summary, str, str]]:
+    """Returns the untuned models of a dataset's lines, each once, with two texts.
 
-    The name is empty where several tuned models have the same: they began with the same parameters.
+    The first is the name of the tuned model, empty where several have the same untuned one: they
+    began with the same parameters. The second is `other_setting`, if that is so beside all of them.
     """
-    names: dict[Summary, list[str]] = {}
+    users: dict[Summary, list[Comparison]] = {}
     for line in lines:
         if line.untuned:
             series = line.untuned.series._replace(run="")
             same = dataclasses.replace(line.untuned, series=series, runs=())
-            names.setdefault(same, []).append(line.label)
-    return [(summary, labels[0] if len(labels) == 1 else "") for summary, labels in names.items()]
+            users.setdefault(same, []).append(line)
+    result = []
+    for summary, beside in users.items():
+        notes = [other_setting(summary, line.tuned) for line in beside]
+        name = beside[0].label if len(beside) == 1 else ""
+        result.append((summary, name, notes[0] if all(notes) else ""))
+    return result
+
+
+def other_setting(untuned: Summary, tuned: Summary | None) -> str:
+    """Returns how the untuned model was evaluated, if that is not how the tuned one was."""
+    theirs, ours = untuned.series, (tuned or untuned).series
+    parts = [
+        f"instructions: {theirs.instruction_mode}"
+        if theirs.instruction_mode != ours.instruction_mode
+        else "",
+        f"{theirs.shots} shots" if theirs.shots != ours.shots else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def equal_rows(lines: Iterable[Comparison]) -> dict[str, bool]:

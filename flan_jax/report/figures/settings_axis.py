@@ -19,6 +19,7 @@ from flan_jax.report.figures.points import (
     TUNED,
     UNTUNED,
     Point,
+    other_setting,
     point_of,
     rows_of_mean,
     unequal,
@@ -194,7 +195,8 @@ def _points(lines: Mapping[Model, Comparison], contents: Mapping[Model, frozense
         for kind in (TUNED, UNTUNED):
             summary = line.tuned if kind == TUNED else line.untuned
             if summary:
-                points.append(point_of(summary, model.curve, kind, **more))
+                note = other_setting(summary, line.tuned)
+                points.append(point_of(summary, model.curve, kind, note=note, **more))
         if line.majority:
             points.append(point_of(line.majority, "", MAJORITY, x=_plain(model.x)))
     return _once(points)

@@ -287,7 +287,7 @@ def handles_of_errors(
     handles: list[Line2D | Patch] = []
     if any(point.low is not None for point in points):
         handles.append(handle(interval, **pale_bar(GRAY)))
-    if any(point.std is not None for point in points):
+    if any(point.std for point in points):
         handles.append(handle("std over templates", **thin_line(GRAY)))
     if any(point.std_seeds is not None for point in points):
         handles.append(handle("± std over seeds", **seed_end()))

@@ -28,7 +28,7 @@ def points(data: ReportData) -> list[Point]:
         if dataset:
             for line in lines:
                 result += _of_templates(line.tuned, line.label, TUNED) if line.tuned else []
-            for untuned, name in untuned_of(lines):
+            for untuned, name, _ in untuned_of(lines):
                 result += _of_templates(untuned, name, UNTUNED)
     return result
 

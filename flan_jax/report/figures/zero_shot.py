@@ -61,8 +61,8 @@ def _of_dataset(lines: Sequence[Comparison]) -> list[Point]:
         for line in lines
         if line.tuned
     ]
-    for untuned, name in untuned_of(lines):
-        more = {"is_equal": is_equal.get(name, True)}
+    for untuned, name, note in untuned_of(lines):
+        more = {"is_equal": is_equal.get(name, True), "note": note}
         result.append(point_of(untuned, name, UNTUNED, **more))
     return [*result, *_majorities(lines), *_of_paper(lines[0])]
 
