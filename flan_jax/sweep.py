@@ -34,6 +34,7 @@ _AXIS = re.compile(r"--(?:sweep|evaluate)\.([^=]+)=(.*)", re.DOTALL)
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the verb; returns the exit status: 0 when every point is finished."""
+    local.end_with_parent()
     argv = sys.argv[1:] if argv is None else argv
     axes = dict(_axis(argument) for argument in argv if argument.startswith("--sweep."))
     again = dict(_axis(argument) for argument in argv if argument.startswith("--evaluate."))

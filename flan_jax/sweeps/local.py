@@ -21,6 +21,8 @@ from flan_jax.sweeps.grid import Point
 from flan_jax.sweeps.plan import LOGS, Sweep
 
 _POLL_S = 0.2
+# The process that runs the sweep, in the environment of what it starts.
+_PARENT = "FLAN_JAX_SWEEP_PID"
 _MOST_CONTINUED = 100  # times that one point is saved and continued
 _log = logging.getLogger(__name__)
 
@@ -121,8 +123,7 @@ def _start(sweep: Sweep, name: str, flag: str, gpu: int | None = None) -> subpro
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_gpu_variable(gpu)},
-            preexec_fn=_end_with_parent,
+            env={**os.environ, _PARENT: str(os.getpid()), **_gpu_variable(gpu)},
         )
 
 
@@ -134,10 +135,19 @@ def _gpu_variable(gpu: int | None) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": visible[gpu] if visible[gpu:] and visible[gpu] else str(gpu)}
 
 
-def _end_with_parent() -> None:
-    """Has Linux send SIGTERM to this process when the sweep is gone, even after a kill -9."""
+def end_with_parent() -> None:
+    """Has Linux send SIGTERM to this process when the sweep that started it is gone.
+
+    So that it saves and ends after a kill -9 of the sweep, too. Called first by what `_start`
+    starts; does nothing in other processes.
+    """
+    parent = os.environ.pop(_PARENT, None)
+    if parent is None:
+        return
     with contextlib.suppress(Exception):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(parent):  # it is gone already
+        raise signals.Preempted("the sweep has ended")
 
 
 def _note_failure(sweep: Sweep, point: Point, code: int, message: str) -> None:
