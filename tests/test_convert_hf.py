@@ -309,11 +309,12 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
     [
         (
             {"model_type": "gpt2"},
-            "has model_type 'gpt2', but it must be one of llama, mt5, qwen2, t5",
+            "has model_type 'gpt2', but it must be one of gemma2, gemma3_text, llama, ministral, "
+            "mistral, mt5, olmo2, qwen2, qwen3, smollm3, t5",
         ),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "type 'yarn'"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "type 'dynamic'"),
         ({"num_hidden_layers": 3}, r"\n  missing: model.layers.2.input_layernorm.weight\n"),
         ({"num_hidden_layers": 1}, r"\n  unexpected: model.layers.1.input_layernorm.weight\n"),
         ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) in the checkpoint, \(65, 16\) in"),
