@@ -147,16 +147,15 @@ def _table(delimiter: str) -> Callable[[pathlib.Path, BinaryIO], Iterator[Row]]:
     """A reader of cells in lines, of which the first has the names of the fields."""
 
     def read(path: pathlib.Path, file: BinaryIO) -> Iterator[Row]:
-        csv.field_size_limit(2**31 - 1)
         # bytes that are not UTF-8 become lone surrogates, which `record_forms` drops
         text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
         # strict: else a quotation mark that is not closed takes all lines after it for one cell
         lines = csv.reader(text, delimiter=delimiter, strict=True)
         try:
-            header = next(lines, [])
+            header = next(_of_any_length(lines), [])
             if len(set(header)) < len(header):
                 raise UserError(f"{shown(path)}: the header names a field twice; rename one.")
-            for cells in lines:
+            for cells in _of_any_length(lines):
                 if len(cells) == len(header):
                     yield dict(zip(header, cells))
                 elif cells:
@@ -168,6 +167,19 @@ def _table(delimiter: str) -> Callable[[pathlib.Path, BinaryIO], Iterator[Row]]:
             ) from error
 
     return read
+
+
+def _of_any_length(lines: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yields the lines, with cells of any length; the limit is the process's, so it is put back."""
+    while True:
+        limit = csv.field_size_limit(2**31 - 1)
+        try:
+            cells = next(lines, None)
+        finally:
+            csv.field_size_limit(limit)
+        if cells is None:
+            return
+        yield cells
 
 
 def _parquet(path: pathlib.Path, file: BinaryIO) -> Any:
