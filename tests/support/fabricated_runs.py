@@ -65,7 +65,8 @@ def write_run(directory: pathlib.Path, run: Fabricated) -> None:
     for number, other in enumerate(run.evaluations):
         _write_results(directory / f"evaluations/{number}", directory, other)
     _write_results(directory, directory, run)
-    settings = {**_SETTINGS, "SHOTS": run.shots, "INSTRUCTIONS": run.mode, **run.settings}
+    of_run = {"SIZE": run.size, "SHOTS": run.shots, "INSTRUCTIONS": run.mode}
+    settings = {**_SETTINGS, **of_run, **run.settings}
     record = {
         "status": "finished",
         "step": 10,

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Settings that come with a size, or that a size may need.
-_AXIS = ("ARCHITECTURE", "INITIAL_CHECKPOINT_PATH", "VOCABULARY", "BATCH_SIZE", "MICROBATCHES")
+_AXIS = (
+    "MODEL",
+    "ARCHITECTURE",
+    "INITIAL_CHECKPOINT_PATH",
+    "VOCABULARY",
+    "Train.embedding_rows",
+    "BATCH_SIZE",
+    "MICROBATCHES",
+)
 
 
 def points(data: ReportData) -> list[Point]:

@@ -31,7 +31,7 @@ from flan_jax.report.summaries import Summary
 # Never part of what a curve is: the panels are clusters, and seeds are averaged where they can be.
 _NEVER = ("HELD_OUT", "EVAL_DATASETS", "MIXTURE_OR_TASK_NAME", "SEED")
 # Of a line itself, in place of the settings that a run was trained with.
-_OF_LINES = ("SHOTS", "INSTRUCTIONS")
+_OF_LINES = ("SHOTS", "INSTRUCTIONS", "SIZE")
 _KINDS = (TUNED, UNTUNED, MAJORITY)
 
 
