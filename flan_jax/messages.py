@@ -56,6 +56,11 @@ def shown(value: object, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def listed(names: Iterable[object], most: int = 5) -> str:
     """Returns the names with commas between them: 'a, b, c and 78 more'."""
     names = list(names)

@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 from flan_jax.checkpoints.formats import safetensors_files
 from flan_jax.config.run_directory import HUB
 from flan_jax.errors import UserError
-from flan_jax.messages import shown
+from flan_jax.messages import first_line, shown
 from flan_jax.storage.files import read_json
 from flan_jax.storage.paths import local_path
 
@@ -114,8 +114,7 @@ def _download(model: HubModel, setting: str) -> pathlib.Path:
         refuse("is not on the hub, or needs a login", "check the name, or run hf auth login")
     # The HTTP client can raise anything; the user needs the reason.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        refuse(f"cannot be downloaded ({reason})", "try again with a network")
+        refuse(f"cannot be downloaded ({first_line(error)})", "try again with a network")
     _log.info(f"{HUB}{model.repository} is revision {path.name[:12]}")
     return path
 

@@ -67,6 +67,7 @@ class GgufRules:
       layer_pattern: the kinds of layers, where the file has a window or the family has them always.
       local_rope_theta: base of rotary positions in local layers.
       shared_scalar_at: a number of layers at which the query scalar is D / H instead of C.
+      activation: of the gate of the feed-forward layers.
     """
 
     names: TensorNames
@@ -74,6 +75,7 @@ class GgufRules:
     layer_pattern: tuple[str, ...] = (GLOBAL,)
     local_rope_theta: float | None = None
     shared_scalar_at: int | None = None
+    activation: str = "silu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +288,9 @@ GEMMA2 = DecoderFamily(
     transformers_class="Gemma2ForCausalLM",
     fields=_GEMMA_FIELDS,
     hugging_face=_NORMS_AROUND,
-    gguf=GgufRules(_GGUF_NAMES, layer_pattern=(LOCAL, GLOBAL), shared_scalar_at=46),
+    gguf=GgufRules(
+        _GGUF_NAMES, layer_pattern=(LOCAL, GLOBAL), shared_scalar_at=46, activation="gelu"
+    ),
     kinds=(GLOBAL, LOCAL),
     layer_pattern=(LOCAL, GLOBAL),
     lists_layers=True,
@@ -302,7 +306,11 @@ GEMMA3 = DecoderFamily(
     fields={**_GEMMA_FIELDS, "qk_norm": "head"},
     hugging_face=_NORMS_AROUND,
     gguf=GgufRules(
-        _GGUF_NAMES, layer_pattern=_FIVE_TO_ONE, local_rope_theta=10000.0, shared_scalar_at=62
+        _GGUF_NAMES,
+        layer_pattern=_FIVE_TO_ONE,
+        local_rope_theta=10000.0,
+        shared_scalar_at=62,
+        activation="gelu",
     ),
     gguf_name="gemma3",
     kinds=(GLOBAL, LOCAL),

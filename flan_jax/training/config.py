@@ -8,6 +8,7 @@ from typing import Any
 import gin
 
 from flan_jax.config.checks import check_fields, check_number, quoted, setting_name
+from flan_jax.config.run_directory import HUB
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
 
@@ -30,7 +31,7 @@ class TrainConfig:
         "a pretrained model by its checkpoint, of any format, or hf:org/name[@revision] on the "
         "hub: sets architecture, size, vocabulary and INITIAL_CHECKPOINT_PATH; None: these as they "
         "are given",
-        path=lambda text: not text.startswith("hf:"),
+        path=lambda text: not text.startswith(HUB),
     )
     initial_checkpoint_path: str | None = setting(
         "INITIAL_CHECKPOINT_PATH",

@@ -104,7 +104,6 @@ def _fields(
             f"attention.causal {is_causal}, but a decoder here has them over whole heads, and is "
             "causal; convert another model."
         )
-    activation = "gelu" if family.activation_setting == "hidden_activation" else "silu"
     return {
         **family.fields,
         **_kinds_of_layers(key.settings, family),
@@ -118,7 +117,7 @@ def _fields(
         "num_kv_heads": key.whole("attention.head_count_kv", heads),
         "rope_theta": key.settings.number("rope.freq_base", 10000.0),
         "rope_scaling": _linear_scaling(key.settings),
-        "mlp_activations": (activation, "linear"),
+        "mlp_activations": (family.gguf.activation, "linear"),
         "logits_via_embedding": "output.weight" not in stored,
         "qkv_bias": "blk.0.attn_q.bias" in stored,
         "norm_epsilon": _decimal(key.settings.number("attention.layer_norm_rms_epsilon")),

@@ -26,7 +26,7 @@ from flan_jax.catalogue.records import Dataset
 from flan_jax.data.sources.network import no_network
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
-from flan_jax.messages import listed
+from flan_jax.messages import first_line, listed
 from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest, file_digest
 from flan_jax.storage.paths import local_path
@@ -254,7 +254,7 @@ class HubSource:
             return f"{repository} has no configuration {config!r} among its parquet files"
         # The HTTP client can raise anything; the user needs the reason.
         except Exception as error:
-            self._unreachable = f"the hub cannot be reached ({_first_line(error)})"
+            self._unreachable = f"the hub cannot be reached ({first_line(error)})"
             return self._unreachable
 
     def _download(self, dataset: Dataset, files: list[str]) -> str | None:
@@ -276,7 +276,7 @@ class HubSource:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(unfinished / folder, target)
         except Exception as error:  # as in `_request_listing`
-            return f"not downloaded ({_first_line(error)})"
+            return f"not downloaded ({first_line(error)})"
         return None
 
     def _count(self, file: pathlib.Path | str) -> int:
@@ -377,9 +377,7 @@ def _readable(file: str) -> Iterator[None]:
         with readable(file, "fetch it again"):
             yield
     except (pyarrow.ArrowException, *errors) as error:
-        raise UserError(
-            f"{file} is not readable ({_first_line(error)}); fetch it again."
-        ) from error
+        raise UserError(f"{file} is not readable ({first_line(error)}); fetch it again.") from error
 
 
 def _as_tfds(
@@ -431,7 +429,3 @@ def offline() -> str | None:
     address = urllib.parse.urlsplit(constants.ENDPOINT)
     reason = no_network(address.hostname, address.port or (80 if address.scheme == "http" else 443))
     return reason and f"is not on disk, and {reason}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

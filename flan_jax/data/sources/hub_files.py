@@ -12,7 +12,7 @@ import re
 
 from flan_jax.data.sources.hub import DEFAULT_DIRECTORY, REVISION, offline
 from flan_jax.errors import UserError
-from flan_jax.messages import shown
+from flan_jax.messages import first_line, shown
 from flan_jax.storage.paths import local_path
 
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
@@ -71,8 +71,7 @@ def _download(repository: str, config: str, directory: pathlib.Path) -> None:
             reason = f"has no configuration {config!r} among the parquet files that the hub made"
     # The HTTP client can raise anything; the user needs the reason.
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
-        reason = f"is not downloaded ({shown(text.splitlines()[0])})"
+        reason = f"is not downloaded ({shown(first_line(error))})"
     if not (unfinished / config).is_dir():
         raise UserError(_by_hand(repository, config, reason))
     directory.parent.mkdir(parents=True, exist_ok=True)

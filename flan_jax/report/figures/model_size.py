@@ -45,18 +45,9 @@ def caption(points: Sequence[Point], data: ReportData) -> str:
 
 def draw(points: Sequence[Point], caption: str) -> Figure:
     """Draws a panel for each held-out cluster, parameters on a logarithmic axis."""
-    from flan_jax.report.figures import lanes, panels, style
+    from flan_jax.report.figures.panels import draw_panels
 
-    looks = panels.looks_of(points)
-    ticks = {x: short(x) for x in panels.places_of(points)}
-    return panels.draw_panels(
-        points,
-        panels.Axis("parameters", ticks, is_log=True),
-        lanes.name_of_metric(points),
-        [*style.handles_of_models(points, looks), *style.handles_of_errors(points)],
-        caption,
-        looks,
-    )
+    return draw_panels(points, "parameters", short, caption, is_log=True)
 
 
 def short(parameters: float) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
-from flan_jax.report.figures import style, text_layout
+from flan_jax.report.figures import lanes, style, text_layout
 from flan_jax.report.figures.points import MAJORITY, PAPER, TUNED, UNTUNED, Point
 from flan_jax.report.figures.sheet import MARGIN, Sheet
 from flan_jax.report.table import heading
@@ -42,22 +40,23 @@ class Axis:
 
 def draw_panels(
     points: Sequence[Point],
-    axis: Axis,
-    metric: str,
-    handles: Sequence[Line2D | Patch],
+    name: str,
+    tick: Callable[[float], str],
     caption: str,
-    looks: Mapping[str, style.Look],
+    is_log: bool = False,
 ) -> Figure:
     """Returns a figure of curves over a setting.
 
     Args:
       points: of all panels.
-      axis: the horizontal one.
-      metric: the name of the vertical axis.
-      handles: of the legend.
+      name: of the horizontal axis.
+      tick: the label of a place on it.
       caption: of the figure.
-      looks: of the tuned models, by curve.
+      is_log: whether the horizontal axis is logarithmic.
     """
+    axis = Axis(name, {x: tick(x) for x in places_of(points)}, is_log)
+    looks, metric = looks_of(points), lanes.name_of_metric(points)
+    handles = [*style.handles_of_models(points, looks), *style.handles_of_errors(points)]
     clusters = list(dict.fromkeys(point.cluster for point in points))
     columns = min(_columns(len(clusters)), len(clusters))
     width = style.NARROW if columns == 1 else style.WIDE

@@ -36,17 +36,9 @@ def caption(points: Sequence[Point], data: ReportData) -> str:
 
 def draw(points: Sequence[Point], caption: str) -> Figure:
     """Draws a panel for each held-out cluster and one for their mean."""
-    from flan_jax.report.figures import lanes, panels, style
+    from flan_jax.report.figures.panels import draw_panels
 
-    looks = panels.looks_of(points)
-    return panels.draw_panels(
-        points,
-        panels.Axis("templates per dataset", {x: str(x) for x in panels.places_of(points)}),
-        lanes.name_of_metric(points),
-        [*style.handles_of_models(points, looks), *style.handles_of_errors(points)],
-        caption,
-        looks,
-    )
+    return draw_panels(points, "templates per dataset", str, caption)
 
 
 def _place(line: Comparison, facts: RunFacts) -> int | None:

@@ -1,4 +1,4 @@
-"""What a tracker is told about a run, and what it does: the interface of every tracker."""
+"""What a tracker receives of a run, and what it does: the interface of every tracker."""
 
 from __future__ import annotations
 
