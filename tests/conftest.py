@@ -166,3 +166,14 @@ def model_and_params(request):
     from support.random_models import make_model
 
     return make_model(request.param)
+
+
+@pytest.fixture
+def buckets(monkeypatch):
+    """A server of gs://bucket1 and s3://bucket1, which this process and those it starts use."""
+    from bucket_server import BucketServer
+
+    with BucketServer() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
