@@ -29,10 +29,11 @@ lint: $(INSTALLED)  ## ruff over everything: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md, fidelity.md and settings.md from the code
+docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md, fidelity.md, settings.md and verbs.md from the code
 	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_fidelity.py
 	$(BIN)/python docs/make_settings.py
+	$(BIN)/python docs/make_verbs.py
 
 clean:  ## delete .venv and what builds and tests left behind; runs stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse_flags(argv: list[str]) -> argparse.Namespace:
     """The flags, with `input` and `output` as paths and `format` as its files show it."""
-    flags = _parser().parse_args(argv)
+    flags = make_parser().parse_args(argv)
     if (flags.input is None) == (flags.place is None):
         raise UserError(
             "give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH."
@@ -129,7 +129,8 @@ def _parse_flags(argv: list[str]) -> argparse.Namespace:
     return flags
 
 
-def _parser() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the verb's own flags."""
     parser = ArgumentParser(prog="flan-jax convert", description=__doc__)
     parser.add_argument("place", nargs="?", metavar="RUN_DIR", help="the same as --input")
     parser.add_argument(

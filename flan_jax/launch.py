@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the verb. After `--` follow the arguments of `train`, or another of `VERBS` with its."""
     argv = sys.argv[1:] if argv is None else list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)
-    flags, arguments = _parser().parse_args(argv[:cut]), argv[cut + 1 :]
+    flags, arguments = make_parser().parse_args(argv[:cut]), argv[cut + 1 :]
     _check(flags, arguments)
     launch = BACKENDS[flags.backend].build(flags, arguments)
     _check_wrapped(flags, arguments)
@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     return start(launch)
 
 
-def _parser() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the verb's own flags."""
     parser = ArgumentParser(
         prog="flan-jax launch",
         description=__doc__,
@@ -126,9 +127,11 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
         containers.
     """
     verb, *arguments = arguments if arguments[0] in VERBS else ("train", *arguments)
-    make_parser = importlib.import_module(f"flan_jax.{verb}").make_parser
+    module = importlib.import_module(f"flan_jax.{verb}")
     try:
-        wrapped = gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
+        wrapped = gin_files.parse_command_line(
+            arguments, gin_files.CONFIGURED, module.make_parser()
+        )
     except NotHere as error:
         if flags.backend == "local":
             raise

@@ -34,32 +34,8 @@ _FAILURES = 6
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the verb, with the gin arguments of `train`; returns 1 if the run does not fit."""
-    parser = ArgumentParser(prog="flan-jax precompile", description=__doc__)
-    parser.add_argument(
-        "--topology",
-        required=True,
-        metavar="SLICE",
-        help="v3:8x8, v5e:4x4, v5p:4x4x8, ... (chips along each side), or cpu:8 (simulated)",
-    )
-    parser.add_argument(
-        "--fit",
-        action="store_true",
-        help="search mesh, remat and microbatches for the fastest that fits",
-    )
-    parser.add_argument(
-        "--tries",
-        type=int,
-        default=8,
-        metavar="N",
-        help="with --fit: stop once so many choices are compiled that fit",
-    )
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        type=lambda text: local_path(text, "--json"),
-        help="write the numbers there, too",
-    )
-    flags = gin_files.parse_command_line(sys.argv[1:] if argv is None else argv, CONFIGURED, parser)
+    argv = sys.argv[1:] if argv is None else argv
+    flags = gin_files.parse_command_line(argv, CONFIGURED, make_parser())
     if flags.tries < 1:
         raise UserError(f"--tries={flags.tries} compiles nothing; give 1 or more.")
     if flags.json and flags.json.is_dir():
@@ -88,6 +64,36 @@ def main(argv: list[str] | None = None) -> int:
         tried = {"tried": [_choice_of(record) for record in records]} if flags.fit else {}
         flags.json.write_text(json.dumps({**best, **tried}, indent=1), encoding="utf-8")
     return 1 if _too_large(best) else 0
+
+
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the verb's own flags."""
+    parser = ArgumentParser(prog="flan-jax precompile", description=__doc__)
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="SLICE",
+        help="v3:8x8, v5e:4x4, v5p:4x4x8, ... (chips along each side), or cpu:8 (simulated)",
+    )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="search mesh, remat and microbatches for the fastest that fits",
+    )
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=8,
+        metavar="N",
+        help="with --fit: stop once so many choices are compiled that fit",
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        type=lambda text: local_path(text, "--json"),
+        help="write the numbers there, too",
+    )
+    return parser
 
 
 def _too_large(record: dict[str, Any]) -> bool:

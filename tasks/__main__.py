@@ -45,13 +45,14 @@ from flan_jax.messages import escaped, shown
 
 def main(argv: Sequence[str]) -> int:
     """Runs `flan-jax tasks` with arguments; returns 1 if `check` finds a problem, else 0."""
-    flags = _parser().parse_args(argv)
+    flags = make_parser().parse_args(argv)
     if flags.module:
         import_module(flags.module)
     return flags.do(flags) or 0
 
 
-def _parser() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the verb, with its sub-verbs."""
     parser = ArgumentParser(
         prog="flan-jax tasks", description=__doc__.split("\n", 1)[0], allow_abbrev=False
     )
@@ -74,7 +75,7 @@ def _parser() -> ArgumentParser:
         help="only datasets with a license that allows commercial use",
     )
     showing = verb("show", _show, "a dataset: sources, fields, options, templates")
-    showing.add_argument("name")
+    showing.add_argument("name", help="a dataset, such as rte")
     _add_render_flags(verb("render", _render, "rows of a dataset, written with its templates"))
     checking = verb("check", _check, "load rows of every dataset and render them in every way")
     checking.add_argument(
@@ -105,8 +106,12 @@ def _add_render_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="raw split of the source, e.g. train or validation[:10]")
     parser.add_argument("--num_rows", type=_count, default=1, help="how many rows (default 1)")
     parser.add_argument("--template", default="all", help="id of a template, or all (default)")
-    parser.add_argument("--options_style", choices=STYLES, default="fixed")
-    parser.add_argument("--instructions", choices=INSTRUCTIONS, default="template")
+    parser.add_argument(
+        "--options_style", choices=STYLES, default="fixed", help="how options are shown"
+    )
+    parser.add_argument(
+        "--instructions", choices=INSTRUCTIONS, default="template", help="how rows are written"
+    )
     parser.add_argument("--shots", type=_count, default=0, help="exemplars shown before the row")
     parser.add_argument(
         "--seed", type=int, default=0, help="of shuffled options and the choice of exemplars"

@@ -91,7 +91,7 @@ def run(command: list[str], directory: pathlib.Path) -> str:
 
 
 def test_the_generated_pages_are_what_the_code_gives(tmp_path):
-    for script in ("make_catalogue.py", "make_fidelity.py", "make_settings.py"):
+    for script in ("make_catalogue.py", "make_fidelity.py", "make_settings.py", "make_verbs.py"):
         subprocess.run(
             [sys.executable, ROOT / "docs" / script, tmp_path], check=True, capture_output=True
         )
@@ -100,6 +100,7 @@ def test_the_generated_pages_are_what_the_code_gives(tmp_path):
         "templates.md",
         "fidelity.md",
         "settings.md",
+        "verbs.md",
         "flan.gin",
     }
     for made in tmp_path.iterdir():

@@ -29,25 +29,7 @@ _DESCRIPTION = (
 
 def main(argv: Sequence[str]) -> int:
     """Runs `flan-jax report` with arguments; returns the exit status."""
-    parser = ArgumentParser("flan-jax report", description=_DESCRIPTION)
-    parser.add_argument(
-        "results",
-        nargs="*",
-        metavar="RESULTS",
-        help="a results.csv, the directory of a run, or that of a sweep",
-    )
-    parser.add_argument(
-        "--compare",
-        nargs=2,
-        metavar=("A", "B"),
-        help="two results instead: their differences, paired by rows; writes compare.md and "
-        "compare.csv to --output; the seeds of one have commas between them",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help="where to write; needed for several results, else beside them",
-    )
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.compare:
         return _compare(arguments.compare, arguments.results, arguments.output)
@@ -69,6 +51,30 @@ def main(argv: Sequence[str]) -> int:
         )
     report_on(paths, output, points=points)
     return 0
+
+
+def make_parser() -> ArgumentParser:
+    """Returns the parser of the verb's own flags."""
+    parser = ArgumentParser("flan-jax report", description=_DESCRIPTION)
+    parser.add_argument(
+        "results",
+        nargs="*",
+        metavar="RESULTS",
+        help="a results.csv, the directory of a run, or that of a sweep",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="two results instead: their differences, paired by rows; writes compare.md and "
+        "compare.csv to --output; the seeds of one have commas between them",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where to write; needed for several results, else beside them",
+    )
+    return parser
 
 
 def _compare(models: Sequence[str], others: Sequence[str], output: str | None) -> int:
