@@ -173,7 +173,11 @@ def buckets(monkeypatch):
     """A server of gs://bucket1 and s3://bucket1, which this process and those it starts use."""
     from bucket_server import BucketServer
 
+    from flan_jax.storage.remote import forget_buckets
+
     with BucketServer() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
+        forget_buckets()
         yield server
+        forget_buckets()

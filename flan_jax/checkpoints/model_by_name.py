@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from flan_jax.config.gin_macros import expands
 from flan_jax.config.gin_parsing import Delegate
 from flan_jax.config.run_directory import HUB
-from flan_jax.data.config import DEFAULT_CACHE
 from flan_jax.data.special_tokens import TOKENIZER_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
 from flan_jax.storage.files import read_json, write_file
 from flan_jax.storage.hashing import digest
+from flan_jax.storage.mirror import DEFAULT_CACHE
 from flan_jax.storage.paths import local_path
 
 if TYPE_CHECKING:

@@ -152,7 +152,8 @@ def check_cache(flags: argparse.Namespace) -> None:
     Raises:
       UserError: if not.
     """
-    from flan_jax.data.config import DEFAULT_CACHE, DataConfig
+    from flan_jax.data.config import DataConfig
+    from flan_jax.storage.mirror import DEFAULT_CACHE
 
     cache = DataConfig().cache_dir or DEFAULT_CACHE
     if flags.backend == "gcluster" and not cache.startswith(f"{MOUNT}/"):

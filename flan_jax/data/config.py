@@ -24,9 +24,9 @@ from flan_jax.data.mixture_language import with_paths, without_own
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
 from flan_jax.peft.config import PeftConfig
+from flan_jax.storage.mirror import DEFAULT_CACHE
 from flan_jax.storage.paths import local_path
 
-DEFAULT_CACHE = "~/.cache/flan_jax"
 SPLITS = ("train", "validation", "test")
 # Most tokens of an example.
 _LONGEST = 2**20
