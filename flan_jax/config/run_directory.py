@@ -18,6 +18,7 @@ SWEEP_FILE = "sweep.json"  # in the directory above that of a run: the run is a 
 
 _STEP = re.compile(r"(checkpoint[_-]|step[_-])?\d+")
 HUB = "hf:"  # what the name of a model on the hub begins with
+PACKAGE = "pip:"  # and that of a model in a Python package
 # Files that the directory of a model has: ours, Hugging Face's or T5X's.
 _OF_MODELS = ("model.gin", "config.json", "adapter_config.json", "checkpoint")
 
@@ -35,7 +36,7 @@ def add_flag(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         metavar="RUN_DIR",
         help="the directory of a run, or of one of its steps: its config.gin, its checkpoint; or a "
-        "model: a checkpoint of any format, or hf:org/name",
+        "model: a checkpoint of any format, hf:org/name or pip:NAME==VERSION",
     )
 
 
@@ -84,12 +85,12 @@ def config_of(place: str) -> pathlib.Path | None:
 
 
 def is_model(place: str) -> bool:
-    """Returns whether a text names a model: on the hub, a GGUF file, or a checkpoint by its files.
+    """Returns whether a text names a model: on the hub, in a package, or a checkpoint by its files.
 
-    Files of a run's steps are not looked at: see `config_of`.
+    A GGUF file is one, too. Files of a run's steps are not looked at: see `config_of`.
     """
     path = pathlib.Path(place).expanduser()
-    if place.startswith(HUB) or (path.suffix == ".gguf" and path.is_file()):
+    if place.startswith((HUB, PACKAGE)) or (path.suffix == ".gguf" and path.is_file()):
         return True
     return any((path / name).is_file() for name in _OF_MODELS)
 

