@@ -17,7 +17,8 @@ import threading
 from collections.abc import Sequence
 
 from flan_jax.cli import dispatch
-from flan_jax.cli.launch_backends import BACKENDS, FLAG_HELP, MOUNT, SWITCHES, VERBS, Launch
+from flan_jax.cli.job_set import MOUNT
+from flan_jax.cli.launch_backends import BACKENDS, FLAG_HELP, SWITCHES, VERBS, Launch
 from flan_jax.config import gin_files
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import NotHere, UserError

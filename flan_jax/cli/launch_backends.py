@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import math
 import pathlib
 import re
 import shlex
@@ -14,15 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import __version__
+from flan_jax.cli.job_set import CHIPS_PER_HOST, GENERATIONS, job_set
+from flan_jax.config.flags import whole_number
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 from flan_jax.signals import SAVED
 
 # The verbs that run on several hosts.
 VERBS = ("train", "eval", "generate")
-# Where the pods of a JobSet mount their storage.
-MOUNT = "/runs"
-
 # TPU VMs: prefix of the accelerator type -> the software that its VMs boot with.
 _TPU_SOFTWARE = {
     "v2": "tpu-ubuntu2204-base",
@@ -34,20 +31,6 @@ _TPU_SOFTWARE = {
 }
 _WHEEL = re.compile(r"flan_jax-[^-]+(-\d[^-]*)?(-[^-]+){3}\.whl")
 _TPU_VM_STEPS = ("create", "install", "train")
-# GKE: our name of a generation -> the label of its nodes.
-_GKE_TPU = {
-    "v4": "tpu-v4-podslice",
-    "v5e": "tpu-v5-lite-podslice",
-    "v5p": "tpu-v5p-slice",
-    "v6e": "tpu-v6e-slice",
-    "tpu7x": "tpu7x",
-}
-_FLAT_GKE_TPU = ("v5e", "v6e")  # their slices have two dimensions, the others three
-_CHIPS_PER_HOST = 4  # of a slice with several hosts, in each of these generations
-# GKE: how often a JobSet is restarted, and the seconds in which its pods save.
-_MOST_RESTARTS, _GRACE_S = 100, 120
-_EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _APPLY = [["kubectl", "apply", "-f", "-"]]
 _DEFAULT_PORT = 8476
 
@@ -229,132 +212,6 @@ def gcluster(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     return Launch(job_set(flags, _verb(arguments), _name(flags)), _APPLY, stdin=True)
 
 
-def job_set(
-    flags: argparse.Namespace,
-    command: Sequence[str],
-    name: str,
-    annotations: Mapping[str, str] | None = None,
-) -> str:
-    """Returns the manifest of a JobSet whose pods run a command.
-
-    Args:
-      flags: of the backend.
-      command: of each pod.
-      name: of the JobSet.
-      annotations: added to it.
-
-    Raises:
-      UserError: if the flags do not fit together.
-    """
-    if flags.tpu not in _GKE_TPU:
-        raise UserError(
-            f"--tpu={flags.tpu} is not one of "
-            f"{', '.join(_GKE_TPU)}{did_you_mean(nearest(flags.tpu, _GKE_TPU))}"
-        )
-    if flags.queue is not None and not re.fullmatch(_LABEL, flags.queue):
-        raise UserError(
-            f"--queue={flags.queue} must be the name of a LocalQueue of Kueue: lower-case letters, "
-            "digits and hyphens."
-        )
-    chips = _chips_of_slice(flags)
-    chips_per_host = whole_number(flags, "chips_per_host", min(chips, _CHIPS_PER_HOST))
-    if chips % chips_per_host:
-        raise UserError(
-            f"--topology={flags.topology} has {chips} chips, which are no whole number of hosts "
-            f"with {chips_per_host} each; give another --chips_per_host."
-        )
-    annotations = {_EXCLUSIVE: "cloud.google.com/gke-nodepool", **(annotations or {})}
-    # Kueue lets the JobSet start when there is room for all of its pods.
-    labels = {} if flags.queue is None else {"kueue.x-k8s.io/queue-name": flags.queue}
-    return _JOB_SET.format(
-        name=json.dumps(name),
-        metadata="".join(
-            f"\n  {kind}:" + "".join(f"\n    {key}: {json.dumps(v)}" for key, v in values.items())
-            for kind, values in (("labels", labels), ("annotations", annotations))
-            if values
-        ),
-        most_restarts=_MOST_RESTARTS,
-        slices=whole_number(flags, "slices", 1),
-        hosts=chips // chips_per_host,
-        grace_seconds=_GRACE_S,
-        accelerator=_GKE_TPU[flags.tpu],
-        topology=flags.topology,
-        image=json.dumps(flags.image),
-        # Kubernetes expands "$(NAME)", and "$$" is its escape of "$".
-        command="\n".join(f"              - {json.dumps(a.replace('$', '$$'))}" for a in command),
-        chips_per_host=chips_per_host,
-        mount=MOUNT,
-        claim=json.dumps(flags.claim),
-    )
-
-
-def _chips_of_slice(flags: argparse.Namespace) -> int:
-    """Returns the chips of the slice of --topology.
-
-    Raises:
-      UserError: if it is not sizes along the dimensions of the generation.
-    """
-    more_dimensions = 1 if flags.tpu in _FLAT_GKE_TPU else 2
-    if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{more_dimensions}}}", flags.topology):
-        raise UserError(
-            f"--topology={flags.topology} must be the chips along each side of the slice, such as "
-            "4x4 (v5e, v6e) or 4x4x4 (v4, v5p, tpu7x)."
-        )
-    return math.prod(map(int, flags.topology.split("x")))
-
-
-_JOB_SET = """\
-apiVersion: jobset.x-k8s.io/v1alpha2
-kind: JobSet
-metadata:
-  name: {name}{metadata}
-spec:
-  failurePolicy:
-    maxRestarts: {most_restarts}
-    rules:
-    - name: errorMessage
-      action: FailJobSet
-      onJobFailureReasons:
-      - PodFailurePolicy
-  replicatedJobs:
-  - name: slice
-    replicas: {slices}
-    template:
-      spec:
-        completionMode: Indexed
-        completions: {hosts}
-        parallelism: {hosts}
-        backoffLimit: 0
-        podFailurePolicy:
-          rules:
-          - action: FailJob
-            onExitCodes:
-              operator: In
-              values: [2]
-        template:
-          spec:
-            restartPolicy: Never
-            terminationGracePeriodSeconds: {grace_seconds}
-            nodeSelector:
-              cloud.google.com/gke-tpu-accelerator: {accelerator}
-              cloud.google.com/gke-tpu-topology: {topology}
-            containers:
-            - name: train
-              image: {image}
-              command:
-{command}
-              resources:
-                limits:
-                  google.com/tpu: {chips_per_host}
-              volumeMounts:
-              - name: runs
-                mountPath: {mount}
-            volumes:
-            - name: runs
-              persistentVolumeClaim:
-                claimName: {claim}"""
-
-
 def slurm(flags: argparse.Namespace, arguments: list[str]) -> Launch:
     """Returns a batch script with one task per GPU, as JAX expects it under SLURM.
 
@@ -449,12 +306,12 @@ FLAG_HELP = {
     "version": "software of the VMs (default: by the accelerator type)",
     "spot": "VMs that may be taken away",
     "steps": f"only some of {','.join(_TPU_VM_STEPS)}",
-    "tpu": ", ".join(_GKE_TPU),
+    "tpu": ", ".join(GENERATIONS),
     "topology": "chips along each side of the slice, such as 4x4 or 4x4x4",
     "image": "container with flan_jax[tpu] in it",
     "claim": "PersistentVolumeClaim that all pods mount at /runs, for MODEL_DIR and CACHE_DIR",
     "slices": "how many slices (default: 1)",
-    "chips_per_host": f"chips of a node (default: {_CHIPS_PER_HOST})",
+    "chips_per_host": f"chips of a node (default: {CHIPS_PER_HOST})",
     "queue": "LocalQueue of Kueue that starts the JobSet",
     "nodes": "how many nodes",
     "gpus_per_node": "GPUs of each, one process a GPU",
@@ -467,20 +324,6 @@ FLAG_HELP = {
     "name": "of the job or the TPU (default: flan)",
 }
 SWITCHES = ("gpus", "spot")
-
-
-def whole_number(flags: argparse.Namespace, name: str, default: int | None = None) -> int | None:
-    """Returns the number of a flag, or the default where it is not given.
-
-    Raises:
-      UserError: if it is not a whole number of at least 1.
-    """
-    text = getattr(flags, name)
-    if text is None:
-        return default
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise UserError(f"--{name}={text} must be a whole number of at least 1.")
-    return int(text)
 
 
 def _name(flags: argparse.Namespace) -> str:

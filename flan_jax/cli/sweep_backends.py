@@ -9,16 +9,15 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
+from flan_jax.cli.job_set import MOUNT, job_set
 from flan_jax.cli.launch_backends import (
     BACKENDS,
     FLAG_HELP,
-    MOUNT,
     Launch,
-    job_set,
     requeue_lines,
     sbatch_lines,
-    whole_number,
 )
+from flan_jax.config.flags import whole_number
 from flan_jax.errors import UserError
 from flan_jax.sweeps.grid import Point
 from flan_jax.sweeps.plan import LOGS, Sweep

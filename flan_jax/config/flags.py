@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -98,3 +99,17 @@ def _step(text: str) -> int | str:
     if text != "best" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor best")
     return text if text == "best" else int(text)
+
+
+def whole_number(flags: argparse.Namespace, name: str, default: int | None = None) -> int | None:
+    """Returns the number of a flag, or the default where it is not given.
+
+    Raises:
+      UserError: if it is not a whole number of at least 1.
+    """
+    text = getattr(flags, name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise UserError(f"--{name}={text} must be a whole number of at least 1.")
+    return int(text)
