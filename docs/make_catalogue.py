@@ -155,7 +155,7 @@ def _cluster_section(title: str, datasets: list[Dataset]) -> list[str]:
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     manual = [d for d in datasets if d.manual]
     return lines + (
-        ["", "By hand, for TFDS:", *(f"- {d.name}: {plain(d.manual)}" for d in manual)]
+        ["", "By hand, for TFDS:", "", *(f"- {d.name}: {plain(d.manual)}" for d in manual)]
         if manual
         else []
     )

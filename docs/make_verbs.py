@@ -68,7 +68,7 @@ def page() -> str:
 def _parser_lines(verb: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     """Yields the table of a verb, then those of its sub-verbs."""
     if parser.usage:
-        yield from ("", "```", parser.usage, "```")
+        yield from ("", "```text", parser.usage, "```")
     actions = [action for action in parser._actions if not _is_hidden(action)]
     groups = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
     rows = [_row(action) for action in actions if action not in groups]

@@ -5,6 +5,7 @@ The generated ones are what the code gives, links lead somewhere, examples run a
 
 import argparse
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -26,9 +27,8 @@ from flan_jax.data.packs import Packs
 from flan_jax.data.run_data import open_data
 from flan_jax.errors import UserError
 from flan_jax.tasks.__main__ import main as tasks_verb
+from support.pages import PAGES, ROOT, blocks, commands, name_of
 
-ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A run's directory or configuration, or the default run, as commands of the pages name them.
 RUN_OR_DEFAULT = re.compile(r"^(runs/\w+|--gin_file=(runs/\w+/config|gin/flan)\.gin)$")
 SMALL = [
@@ -47,23 +47,6 @@ SMALL = [
 def section(page: str, title: str) -> str:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """The code blocks of a text; `language` is '' for commands."""
-    return [
-        body
-        for found, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-        if found == language
-    ]
-
-
-def commands(text: str) -> list[list[str]]:
-    return [
-        shlex.split(line)
-        for block in blocks(text, "")
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
 
 
 def run(command: list[str], directory: pathlib.Path) -> str:
@@ -110,7 +93,7 @@ def test_the_generated_pages_are_what_the_code_gives(tmp_path):
         )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files_and_headings(page):
     for target in re.findall(r"\]\(([^()\s]+)\)", page.read_text(encoding="utf-8")):
         if target.startswith(("http://", "https://")):
@@ -124,16 +107,20 @@ def test_links_lead_to_files_and_headings(page):
             )
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lists_and_tables_follow_an_empty_line(page):
+    """Without it, GitHub shows a list and the documentation site a paragraph."""
+    text = re.sub(r"^```.*?^```$", "```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for before, line in itertools.pairwise(text.splitlines()):
+        for sign in ("- ", "|", "1. "):
+            same = before.startswith((sign, " ", "#")) or not before.strip()
+            assert same or not line.startswith(sign), f"{before}\n{line}"
+
+
 def anchors(page: pathlib.Path) -> set[str]:
     """What a page's headings are called in links, as GitHub makes it."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_gin_files_of_the_commands_are_there(page):
-    for name in re.findall(r"--gin_file=(gin/\S+?\.gin)", page.read_text(encoding="utf-8")):
-        assert (ROOT / name).is_file(), name
 
 
 # --- Add a dataset
