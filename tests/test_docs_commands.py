@@ -14,7 +14,9 @@ from flan_jax.config.settings_help import by_name
 from support.pages import PAGES, ROOT, blocks, inline_commands, name_of, programs
 
 SETTINGS = ("train", "eval", "generate", "prepare", "precompile", "sweep")  # verbs that read them
-FILES = re.compile(r"(?<![\w/.])(?:gin|docs|benchmarks|examples)/[a-z0-9_./]+\.(?:gin|md|py|ipynb)\b")
+FILES = re.compile(
+    r"(?<![\w/.])(?:gin|docs|benchmarks|examples)/[a-z0-9_./]+\.(?:gin|md|py|ipynb)\b"
+)
 
 
 @pytest.fixture(scope="module")
