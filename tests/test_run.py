@@ -6,6 +6,7 @@ A whole run, restarts after kill -9 and SIGTERM, devices, and what is refused.
 import csv
 import json
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -94,6 +95,19 @@ def test_a_run_writes_the_files_that_a_paper_needs(finished):
     assert {r["cluster"] for r in card["card"]}.isdisjoint(
         {"reading_comprehension", "commonsense", "reading_comprehension_with_commonsense"}
     )
+
+
+def test_the_page_of_file_formats_names_what_is_in_a_run(finished):
+    page = (pathlib.Path(__file__).parents[1] / "docs/files.md").read_text(encoding="utf-8")
+    names = {path.name for path in finished.iterdir()}
+    names |= set((finished / "results.csv").read_text().splitlines()[0].split(","))
+    for line in (finished / "metrics.jsonl").read_text().splitlines():
+        names |= set(json.loads(line))
+    for path in finished.glob("predictions/tuned/*.jsonl"):
+        names |= set(json.loads(path.read_text().splitlines()[0]))
+    names |= set(json.loads((finished / "run.json").read_text()))
+    names -= {name for name in names if re.search(rf"`{name}[/`]", page)}
+    assert not names
 
 
 def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finished, cache):
