@@ -22,10 +22,13 @@ from flan_jax.catalogue.splits import HELD_OUT_FORMS, Split, held_out_split
 from flan_jax.catalogue.template_words import wording_summary
 from flan_jax.cli import dispatch
 from flan_jax.cli.tasks_render import (
+    add_length_flags,
     add_render_flags,
     add_source_flags,
     count,
     is_own_file,
+    measuring,
+    refuse_length_flags,
     render_rows,
 )
 from flan_jax.cli.tasks_show import list_datasets, show_dataset
@@ -35,7 +38,6 @@ from flan_jax.data.contamination.overlap import held_out_overlap, report_text
 from flan_jax.data.own_data import open_named
 from flan_jax.data.sources.kinds import open_source
 from flan_jax.data.user_modules import import_module
-from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped
 
@@ -84,12 +86,7 @@ def make_parser() -> ArgumentParser:
         type=count,
         help="at most this many rows a split (default 100; of a file of your own all)",
     )
-    checking.add_argument(
-        "--vocabulary",
-        default="bytes",
-        help="of the lengths of a file's rows: 'bytes' (default), a SentencePiece model or a "
-        "tokenizer.json",
-    )
+    add_length_flags(checking)
     _add_split_flags(verb("split", _split, "which datasets train, are dropped, are evaluated"))
     _add_overlap_flags(
         verb("overlap", _overlap, "which held-out rows occur, word for word, in training rows")
@@ -151,13 +148,16 @@ def _add_related_flag(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> int:
     own = open_named([name for name in flags.names if is_own_file(name)])
     if not own:
+        refuse_length_flags(flags)
         return _check_datasets(flags)
     if not all(map(is_own_file, flags.names)):
         raise UserError("give either datasets or files, since the reports on them differ.")
-    vocabulary = load_vocabulary(flags.vocabulary)
-    reports = {each: own_check.check_own(each, vocabulary, flags.num_rows) for each in own}
-    write = own_check.report_json if flags.json else own_check.report_text
-    print(write(reports))
+    vocabulary, limits = measuring(flags)
+    reports = {each: own_check.check_own(each, vocabulary, limits, flags.num_rows) for each in own}
+    if flags.json:
+        print(own_check.report_json(reports))
+    else:
+        print(own_check.report_text(reports, vocabulary, limits))
     return 0 if all(splits["train"].used for splits in reports.values()) else 1
 
 

@@ -1,5 +1,6 @@
 """Files of dialogues: their records, the batches of a run, and a run that is resumed."""
 
+import collections
 import json
 
 import numpy as np
@@ -168,13 +169,38 @@ def test_each_turn_trains_without_a_template(tmp_path, mine, architecture):
     assert answer.startswith("Answer ") and answer.endswith(".")
 
 
-def test_check_and_render_show_dialogues(mine, capsys):
-    assert dispatch.main(["tasks", "check", str(mine)]) == 0
+def test_check_and_render_have_the_lengths_and_losses_of_dialogues(tmp_path, mine, capsys):
+    """In a chat template whole dialogues, without one each turn; the counts are those of a run."""
+    records = [*map(json.loads, mine.read_text().splitlines()), {"messages": []}]
+    write(mine, records)
+    one = config(tmp_path, mine, task_feature_lengths={"inputs": 100, "targets": 20})
+    data = prepare(one, workers=1)
+    arguments = [str(mine), f"--vocabulary={one.vocabulary}", "--lengths=100,20"]
+    assert dispatch.main(["tasks", "check", *arguments, "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    counts = collections.Counter()
+    for name, split in record["splits"].items():
+        of_run = data.train.counts("chat.jsonl", name)
+        assert split["used"] == split["examples"] == of_run["rows"]
+        assert split["counted"].get("dialogues truncated", 0) == of_run["dialogues truncated"]
+        counts.update({"used": split["used"], "truncated": of_run["dialogues truncated"]})
+        counts.update({reason: count for reason, (count, _) in split["left_out"].items()})
+    assert counts == {"used": 30, "truncated": 10, "no list in messages": 1}
+    whole = data.vocabulary.template.render(messages(2, 3)).rstrip("\n")
+    longest = len(data.vocabulary.encode_rendered(whole)) - 1  # the first token is BOS
+    trained = len(data.vocabulary.encode_rendered("Answer 2.0.<|im_end|>")) * 3
+    assert dispatch.main(["tasks", "render", *arguments, "--num_rows=3", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[2]["tokens"] == [{"dialogue": longest, "trained": trained}]
+    assert [row["counts"] for row in rows] == [{}, {}, {"dialogues truncated": 1}]
+    assert dispatch.main(["tasks", "check", *arguments]) == 0
     said = capsys.readouterr().out
-    assert "messages" in said and "27" in said
+    assert f" {record['splits']['train']['counted']['dialogues truncated']} dialogues trunc" in said
+    assert "left out: 1, no list in messages (the first: train/30, counted from 0)" in said
     assert dispatch.main(["tasks", "render", str(mine), "--num_rows=2"]) == 0
     said = capsys.readouterr().out
-    assert "Question 0.0?" in said and "Answer 0.0." in said
+    turns = "inputs 14, targets 12 | inputs 65, targets 12"
+    assert f"record (dialogue); tokens: {turns}" in said and "Answer 1.1." in said
 
 
 @pytest.mark.slow

@@ -449,6 +449,12 @@ def test_a_file_of_ones_own_is_checked_and_rendered(tasks, tmp_path):
     assert status == 0 and sum(split["used"] for split in splits.values()) == len(used)
     longest = max(split["targets"]["longest"] for split in splits.values())
     assert longest == 30  # 29 bytes and the end
+    status, out, _ = tasks("check", str(path), "--json", "--lengths=64,11")
+    counted = [split["counted"] for split in json.loads(out)[0]["splits"].values()]
+    assert sum(counts["targets truncated"] for counts in counted) == 19  # the end is the 11th
+    status, out, _ = tasks("render", str(path), "--num_rows=2", "--lengths=64,2")
+    assert "train/1 record (forward); tokens: inputs 11, targets 2\n" in out
+    assert "train/2 record (forward); tokens: inputs 11, targets 3; targets truncated\n" in out
     status, out, err = tasks("render", str(path), "--num_rows=2", "--json")
     assert status == 0 and "1 empty answer" in err
     assert [(row["row"], row["inputs"], row["targets"]) for row in lines(out)] == [
@@ -460,6 +466,9 @@ def test_a_file_of_ones_own_is_checked_and_rendered(tasks, tmp_path):
     assert tasks("check", str(path))[0] == 1  # no row can train
     for argv, says in (
         (("check", "rte", str(path)), "give either datasets or files"),
+        (("check", "rte", "--lengths=64,16"), "--lengths has no effect on datasets of the catalog"),
+        (("render", "rte", "--vocabulary=bytes"), "--vocabulary has no effect on datasets"),
+        (("render", str(path), "--lengths=64"), "'64' must be two numbers from 2 up"),
         (("check", str(tmp_path / "mu.jsonl")), "did you mean my.jsonl"),
         (("render", str(path), "--split=test"), "has no split 'test'; it has train"),
         (("render", f"{tmp_path}/*.jsonl"), "matches 2 files; give one of them"),

@@ -14,21 +14,29 @@ from flan_jax.catalogue import CATALOGUE
 from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, Rendered, render
 from flan_jax.cli.tasks_show import indented
+from flan_jax.data.chat.choose import AUTO
+from flan_jax.data.encode import Rendering
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.mixture_language import is_own
 from flan_jax.data.own_data import open_named
+from flan_jax.data.row_lengths import LengthMeter, RowLengths
 from flan_jax.data.rows import usable_rows
 from flan_jax.data.sources.base import Source
 from flan_jax.data.sources.kinds import KINDS, open_source
 from flan_jax.data.sources.slices import parse_spec
+from flan_jax.data.vocabulary import Vocabulary, load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
+
+# TASK_FEATURE_LENGTHS of a run that does not set it.
+_LENGTHS = (Rendering.input_length, Rendering.target_length)
 
 
 def add_render_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `render`."""
     parser.add_argument("name", help="a dataset, or a file of your own")
     add_source_flags(parser)
+    add_length_flags(parser)
     parser.add_argument("--split", help="raw split of the source, e.g. train or validation[:10]")
     parser.add_argument("--num_rows", type=count, default=1, help="how many rows (default 1)")
     parser.add_argument("--template", default="all", help="id of a template, or all (default)")
@@ -54,6 +62,48 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_length_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags by which rows of a file are measured; see `measuring`."""
+    parser.add_argument(
+        "--vocabulary",
+        help="of the lengths of a file's rows: 'bytes' (default), a SentencePiece model or a "
+        "tokenizer.json, with its chat template if it is of an instruct model",
+    )
+    parser.add_argument(
+        "--lengths",
+        type=_two_lengths,
+        metavar="S,T",
+        help="most tokens of a file's inputs and targets, as in TASK_FEATURE_LENGTHS "
+        f"(default {_LENGTHS[0]},{_LENGTHS[1]})",
+    )
+
+
+def measuring(flags: argparse.Namespace) -> tuple[Vocabulary, tuple[int, int]]:
+    """Returns the vocabulary and the limits of `add_length_flags`."""
+    return load_vocabulary(flags.vocabulary or "bytes", None, AUTO), flags.lengths or _LENGTHS
+
+
+def refuse_length_flags(flags: argparse.Namespace) -> None:
+    """Refuses the flags of `add_length_flags` for a dataset of the catalogue.
+
+    Raises:
+      UserError: if one is given.
+    """
+    for name in ("vocabulary", "lengths"):
+        if getattr(flags, name) is not None:
+            raise UserError(
+                f"--{name} has no effect on datasets of the catalogue; it is for a file of your "
+                "own. Leave it out."
+            )
+
+
+def _two_lengths(text: str) -> tuple[int, int]:
+    numbers = text.split(",")
+    if len(numbers) != 2 or not all(n.isdecimal() and int(n) >= 2 for n in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} must be two numbers from 2 up, as in 1024,256")
+    return int(numbers[0]), int(numbers[1])
+
+
 def count(text: str) -> int:
     """Returns the number of a flag's text, for argparse."""
     if not text.isdecimal():
@@ -62,8 +112,12 @@ def count(text: str) -> int:
 
 
 def render_rows(flags: argparse.Namespace) -> None:
-    """Prints rows of a dataset or file in one or all of its templates."""
+    """Prints rows of a dataset or file in one or all of its templates.
+
+    Those of a file have their lengths in tokens beside them.
+    """
     dataset, source = _opened(flags)
+    meter = _meter(flags, dataset)
     templates = _templates(dataset, flags.template, flags.instructions)
     first_split = next(iter(dataset.splits))
     why = source.available(dataset, first_split) if flags.source in ("tfds", "hf") else None
@@ -78,6 +132,7 @@ def render_rows(flags: argparse.Namespace) -> None:
     rows = itertools.islice(usable_rows(source, dataset, spec, counts), flags.num_rows)
     for index, row_id, row in rows:
         exemplars = pool.draw(row, row_id, flags.shots) if pool else []
+        lengths = meter.row(row, row_id) if meter else None
         for template in templates:
             text = render(
                 dataset,
@@ -90,9 +145,10 @@ def render_rows(flags: argparse.Namespace) -> None:
                 seed=flags.seed,
             )
             if flags.json:
-                print(_rendered_json(index, template, text))
+                print(_rendered_json(index, template, text, meter, lengths))
             else:
                 title = f"{row_id} {template.id} ({template.kind})"
+                title += _lengths_in_words(meter, lengths) if meter else ""
                 print(indented(title, text.inputs, text.targets))
     del counts["rows read"]
     dropped = [f"{n} {shown(name.removeprefix('dropped: '))}" for name, n in counts.items()]
@@ -103,6 +159,7 @@ def render_rows(flags: argparse.Namespace) -> None:
 def _opened(flags: argparse.Namespace) -> tuple[Dataset, Source]:
     """The dataset to render, and where its rows are."""
     if not is_own_file(flags.name):
+        refuse_length_flags(flags)
         return CATALOGUE[flags.name], open_source(flags.source, flags.data_dir)
     first, *others = open_named([flags.name])
     if others:
@@ -110,12 +167,34 @@ def _opened(flags: argparse.Namespace) -> tuple[Dataset, Source]:
     return first.dataset, first.source
 
 
+def _meter(flags: argparse.Namespace, dataset: Dataset) -> LengthMeter | None:
+    """What measures the rows of a file; None for the catalogue, and with exemplars."""
+    if dataset.name in CATALOGUE or flags.shots:
+        return None
+    return LengthMeter(dataset, *measuring(flags))
+
+
+def _lengths_in_words(meter: LengthMeter, lengths: RowLengths) -> str:
+    pairs = [zip(meter.columns, example) for example in lengths.examples]
+    examples = [", ".join(f"{name} {number:,}" for name, number in pair) for pair in pairs]
+    counts = [shown(name) for name in lengths.counts]
+    if not lengths.kept:
+        counts = [f"left out: {counts[-1]}"]
+    return "; ".join([f"; tokens: {' | '.join(examples)}" if examples else "", *counts])
+
+
 def is_own_file(name: str) -> bool:
     """Returns whether a name is that of a file, not of a dataset of the catalogue."""
     return name not in CATALOGUE and (is_own(name) or os.path.exists(name))
 
 
-def _rendered_json(index: int, template: Template, text: Rendered) -> str:
+def _rendered_json(
+    index: int,
+    template: Template,
+    text: Rendered,
+    meter: LengthMeter | None,
+    lengths: RowLengths | None,
+) -> str:
     record = {
         "row": index,
         "template": template.id,
@@ -125,6 +204,9 @@ def _rendered_json(index: int, template: Template, text: Rendered) -> str:
         "options": text.options,
         "answer": text.answer,
     }
+    if meter:
+        record["tokens"] = [dict(zip(meter.columns, example)) for example in lengths.examples]
+        record |= {"examples": lengths.kept, "counts": lengths.counts}
     return json.dumps(record, ensure_ascii=False)
 
 
