@@ -8,11 +8,15 @@ called once the command line is parsed; a program that imports flan_jax configur
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from typing import TextIO
 
 LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_LEVEL = "info"
+# `_log.info(text, extra=PROGRESS)`: on a terminal the next line takes the place of this one.
+PROGRESS = {"is_progress": True}
+_CLEAR = "\r\x1b[K"  # to the begin of the line, which becomes empty
 
 
 class _StandardStream(logging.StreamHandler):
@@ -21,10 +25,22 @@ class _StandardStream(logging.StreamHandler):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
         self.on_standard_error = False
+        self._has_progress = False  # whether the cursor is behind a line that is to be replaced
 
     @property
     def stream(self) -> TextIO:
         return sys.stderr if self.on_standard_error else sys.stdout
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; one of progress, on a terminal, without its end."""
+        is_progress = getattr(record, "is_progress", False) and self.stream.isatty()
+        text = self.format(record)
+        if is_progress:
+            text = text[: shutil.get_terminal_size().columns - 1]
+        before = _CLEAR if self._has_progress or is_progress else ""
+        self.stream.write(before + text + ("" if is_progress else "\n"))
+        self.flush()
+        self._has_progress = is_progress
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Raises what went wrong, as `print` would: a closed pipe or a full disk ends the verb."""

@@ -30,18 +30,52 @@ class CardRow:
 
 def format_card(card: list[CardRow]) -> str:
     """Returns the mixture card as text, one line a dataset."""
-    lines = [
-        f"{'dataset':<36}{'cluster':<40}{'rows':>8}{'cap':>8}{'rate':>7}{'share':>8}{'templates':>11}"
+    titles = ("dataset", "cluster", "rows", "cap", "rate", "share", "templates")
+    rows = [
+        (
+            row.dataset,
+            row.cluster,
+            f"{row.rows:,}",
+            f"{row.cap:,}" if row.cap else "-",
+            f"{row.rate:,.0f}",
+            f"{row.share:.2%}",
+            str(row.templates),
+        )
+        for row in card
     ]
-    lines += [_line(row) for row in card]
+    return "\n".join([*_aligned([titles, *rows], 2), _total(card)])
+
+
+def format_clusters(card: list[CardRow]) -> str:
+    """Returns the mixture card as text, one line a cluster."""
+    clusters: dict[str, list[CardRow]] = {}
+    for row in card:
+        clusters.setdefault(row.cluster, []).append(row)
+    rows = [
+        (
+            name,
+            str(len(members)),
+            f"{sum(row.rows for row in members):,}",
+            f"{sum(row.share for row in members):.2%}",
+        )
+        for name, members in clusters.items()
+    ]
+    titles = ("cluster", "datasets", "rows", "share")
+    return "\n".join([*_aligned([titles, *rows], 1), _total(card)])
+
+
+def _aligned(rows: list[tuple[str, ...]], names: int) -> list[str]:
+    """Lines of cells in columns: the first `names` columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < names else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    ]
+
+
+def _total(card: list[CardRow]) -> str:
     rows, rates = sum(row.rows for row in card), sum(row.rate for row in card)
-    lines.append(f"{len(card)} datasets, {rows:,} rows, sum of rates {rates:,.0f}")
-    return "\n".join(lines)
-
-
-def _line(row: CardRow) -> str:
-    cap = f"{row.cap:,}" if row.cap else "-"
-    return (
-        f"{row.dataset:<36}{row.cluster:<40}{row.rows:>8,}{cap:>8}{row.rate:>7,.0f}"
-        f"{row.share:>8.2%}{row.templates:>11}"
-    )
+    return f"{len(card)} datasets, {rows:,} rows, sum of rates {rates:,.0f}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import sys
 import time
 import typing
 from collections.abc import Callable, Iterator
@@ -16,10 +17,12 @@ import jax
 
 from flan_jax.evaluation.result_rows import ResultRow
 from flan_jax.evaluation.results_store import ResultsStore
+from flan_jax.log import PROGRESS
 
 _log = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LINES = 5
+# On a terminal, where a line replaces the one before, and elsewhere.
+_SECONDS_BETWEEN_LINES = {True: 1, False: 30}
 
 
 class Part(NamedTuple):
@@ -76,12 +79,13 @@ def evaluate(
     Returns:
       Whether everything is evaluated.
     """
-    started, logged = time.perf_counter(), 0.0
+    started = time.perf_counter()
+    logged, between = started, _SECONDS_BETWEEN_LINES[sys.stdout.isatty()]
     for part in evaluator.run(params, step):
         if jax.process_index() == 0:
             results.add(part.rows, part.baselines, part.name, part.digest)
         now = time.perf_counter()
-        if now - logged > _SECONDS_BETWEEN_LINES or part.number == part.count:
+        if now - logged > between or part.number == part.count:
             logged = now
             _log_progress(part, now - started)
         if part.number < part.count and stop():
@@ -94,5 +98,6 @@ def _log_progress(part: Part, elapsed: float) -> None:
     left = elapsed / part.number * (part.count - part.number)
     _log.info(
         f"[{row.model}] step {row.step}: {part.number}/{part.count}  {row.dataset}/{row.template}  "
-        f"{row.metric} {row.value:.1f}  n={row.n}  ETA {datetime.timedelta(seconds=round(left))}"
+        f"{row.metric} {row.value:.1f}  n={row.n}  ETA {datetime.timedelta(seconds=round(left))}",
+        extra=PROGRESS if part.number < part.count else None,
     )

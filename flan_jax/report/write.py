@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flan_jax import signals
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
-from flan_jax.report.comparisons import compare
+from flan_jax.report import before_after
+from flan_jax.report.before_after import BeforeAfter, before_after_of, read_before_after
+from flan_jax.report.comparisons import Comparison, compare
 from flan_jax.report.figures.figure_files import (
     DIRECTORY,
     ReportFigure,
@@ -22,11 +24,14 @@ from flan_jax.report.head_to_head import compare_models, read_model
 from flan_jax.report.head_to_head_table import as_csv, markdown
 from flan_jax.report.inputs import read_rows, row_sources, tuned_on
 from flan_jax.report.page.run_entries import run_entries
+from flan_jax.report.page.write_page import FILE as PAGE
 from flan_jax.report.page.write_page import PageInputs, write_page
 from flan_jax.report.run_facts import read_facts
 from flan_jax.report.step_table import progress
 from flan_jax.report.table import table
+from flan_jax.report.terminal import results_text
 from flan_jax.storage.files import write_file
+from flan_jax.storage.paths import short_path
 
 COMPARISON, COMPARISON_CSV = "compare.md", "compare.csv"
 _MARKDOWN, _PICTURE = "report.md", "report.png"
@@ -40,8 +45,6 @@ def report_on(
 ) -> None:
     """Prints the table of results files; writes it, its figures and the page.
 
-    Files that show the same numbers already stay as they are.
-
     Args:
       paths: of results files.
       output: the directory where the report goes.
@@ -50,11 +53,48 @@ def report_on(
     Raises:
       UserError: if a file is missing or damaged, or the directory cannot be written.
     """
+    report = write_report(paths, output, points)
+    print(report.tables)
+    for file in report.files:
+        print(f"wrote {file}")
+    if not report.files:
+        print(f"{output / _MARKDOWN}, its figures and its page are up to date")
+
+
+class Report(NamedTuple):
+    """A report on results.
+
+    Attributes:
+      lines: of the table; see `comparisons.compare`.
+      changes: what tuning changed, of a report on one run.
+      tables: the tables as Markdown.
+      figures: the figures.
+      files: those that were written; others show the same numbers already.
+    """
+
+    lines: Sequence[Comparison]
+    changes: BeforeAfter
+    tables: str
+    figures: Sequence[ReportFigure]
+    files: Sequence[pathlib.Path]
+
+
+def write_report(
+    paths: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    points: Mapping[pathlib.Path, Mapping[str, Any]] | None = None,
+) -> Report:
+    """Writes the table, the figures and the page of results files; see `report_on`.
+
+    Files that show the same numbers already stay as they are.
+    """
     inputs = read_rows(paths)
     lines = compare(inputs.rows, inputs.measures, inputs.seeds)
     data = ReportData(lines, row_sources(paths), read_facts(inputs.homes))
     figures = make_figures(data)
+    changes = read_before_after(lines, tuned_on(paths), inputs.homes)
     text = table(lines, tuned_on(paths), data.sources) + progress(inputs.rows)
+    text += before_after.as_markdown(changes)
     files = _write_text(text, figures, data, output)
     page = PageInputs(
         lines=lines,
@@ -63,13 +103,10 @@ def report_on(
         runs=run_entries(inputs.homes, points or {}),
         files=inputs.predictions,
         figures=figures,
+        changes=changes,
     )
     files += write_page(page, output)
-    print(text)
-    for file in files:
-        print(f"wrote {file}")
-    if not files:
-        print(f"{output / _MARKDOWN}, its figures and its page are up to date")
+    return Report(lines, changes, text, figures, files)
 
 
 def compare_on(
@@ -99,13 +136,14 @@ def compare_on(
             print(f"wrote {output / name}")
 
 
-def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
+def conclude(directory: pathlib.Path, finished: bool, cause: str, is_evaluated: bool = True) -> int:
     """Ends an evaluation: the first of several processes reports on the results of a directory.
 
     Args:
       directory: of the results.
       finished: whether everything was evaluated; else there is no report yet.
       cause: the signal that ended an unfinished evaluation.
+      is_evaluated: False for a run without held-out datasets, which has sample answers only.
 
     Returns:
       The exit status.
@@ -118,13 +156,22 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str) -> int:
     if not finished:
         _log.info("%s: the evaluation is not finished; the same command does the rest", cause)
         return signals.SAVED
-    if jax.process_index() == 0:
-        if not (directory / RESULTS).exists():
-            raise UserError(
-                "no row was evaluated, so there is nothing to report; the lines above say why "
-                "each dataset was left out."
-            )
-        report_on([directory / RESULTS], directory)
+    if jax.process_index() != 0:
+        return 0
+    if not is_evaluated:
+        print("\n" + results_text([], before_after_of(directory)))
+        return 0
+    if not (directory / RESULTS).exists():
+        raise UserError(
+            "no row was evaluated, so there is nothing to report; the lines above say why "
+            "each dataset was left out."
+        )
+    report = write_report([directory / RESULTS], directory)
+    print("\n" + results_text(report.lines, report.changes))
+    place = short_path(directory)
+    print(f"report: {place}/{PAGE} (opens in a browser), {_MARKDOWN}")
+    names = ", ".join(figure.name for figure in report.figures)
+    print(f"figures: {place}/{DIRECTORY}: {names}")
     return 0
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection
 
 from flan_jax.catalogue.clusters import CLUSTERS
-from flan_jax.catalogue.mixture_card import format_card
+from flan_jax.catalogue.mixture_card import CardRow, format_card, format_clusters
 from flan_jax.catalogue.relations import describe, shared_texts
 from flan_jax.data.encode import EXEMPLARS_LEFT_OUT
 from flan_jax.data.packing import Plan
@@ -16,6 +16,7 @@ from flan_jax.data.shards import losses
 from flan_jax.messages import escaped, shown
 
 _log = logging.getLogger(__name__)
+_LONGEST_CARD = 20  # datasets
 
 
 def log_sides(data: RunData) -> None:
@@ -28,13 +29,23 @@ def log_sides(data: RunData) -> None:
     members = data.train.members()
     log_left_out(data)
     _log_unchecked(data)
-    for line in format_card(data.train.card(members)).splitlines():
-        _log.info("%s", line)
+    _log_card(data.train.card(members))
     validated = {member.name for member in data.train.members("validation")}
     without = [member.name for member in members if member.name not in validated]
     if without:
         _log.info("without validation rows: %s", ", ".join(without))
     _log.info("packing fills %s", data.train.plan().filled_text())
+
+
+def _log_card(card: list[CardRow]) -> None:
+    """Logs the mixture card: of many datasets by cluster, and each at the level debug."""
+    is_long = len(card) > _LONGEST_CARD
+    for line in format_card(card).splitlines():
+        _log.log(logging.DEBUG if is_long else logging.INFO, "%s", line)
+    if is_long:
+        for line in format_clusters(card).splitlines():
+            _log.info("%s", line)
+        _log.info("each dataset: mixture.json, or --log_level=debug")
 
 
 def _log_unchecked(data: RunData) -> None:

@@ -17,10 +17,14 @@ _log = logging.getLogger(__name__)
 JSON_LINES = ".jsonl"
 
 
-def read_prompts(name: str | None) -> list[Prompt]:
+def read_prompts(name: str | None, setting: str = "--file") -> list[Prompt]:
     """Returns the prompts of a file, or of standard input if `name` is None.
 
     A line is a prompt; in a file called *.jsonl it is an object with 'prompt' or 'messages'.
+
+    Args:
+      name: of the file.
+      setting: or flag that gives it, for messages.
 
     Raises:
       UserError: if the file cannot be read, is not UTF-8 text, contains no prompt, or a line of
@@ -28,21 +32,21 @@ def read_prompts(name: str | None) -> list[Prompt]:
     """
     try:
         contents = (
-            sys.stdin.buffer.read() if name is None else local_path(name, "--file").read_bytes()
+            sys.stdin.buffer.read() if name is None else local_path(name, setting).read_bytes()
         )
         text = contents.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        place = "standard input" if name is None else f"--file {name!r}"
+        place = "standard input" if name is None else f"{setting} {name!r}"
         raise UserError(
             f"{place} is not UTF-8 text ({error.reason} at byte {error.start}); convert it."
         ) from error
     except OSError as error:
-        raise UserError(f"--file {name!r} cannot be read ({error.strerror}).") from error
+        raise UserError(f"{setting} {name!r} cannot be read ({error.strerror}).") from error
     lines = text.removesuffix("\n").split("\n")
     prompts = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
         raise UserError(
-            "no prompt given; write one as an argument, or give --file with one a line."
+            f"no prompt given; write one as an argument, or give {setting} with one a line."
         )
     if len(prompts) < len(lines):
         _log.warning(

@@ -6,6 +6,10 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import pathlib
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,13 +24,17 @@ from flan_jax.runs.data_log import log_sides, log_trained_on
 from flan_jax.runs.directories import alone, make_directory
 from flan_jax.runs.evaluating import Evaluate, make_evaluate
 from flan_jax.runs.preparation import prepared
+from flan_jax.runs.sample_prompts import answer_samples, sample_prompts
 from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
+from flan_jax.runs.stages import Stages
 from flan_jax.storage.files import write_file
+from flan_jax.storage.paths import short_path
 from flan_jax.training.trackers import registry as trackers
 
 if TYPE_CHECKING:
     from flan_jax.checkpoints.manager import Checkpoints
     from flan_jax.data.run_data import RunData
+    from flan_jax.runs.answers import Prompt
     from flan_jax.training.metrics_log import MetricsLog
     from flan_jax.training.state import State
     from flan_jax.training.step import TrainStep
@@ -78,6 +86,9 @@ def _train(
     from flan_jax.evaluation.results_store import ResultsStore
     from flan_jax.training import config_record, metrics_log, resume, run_record
 
+    is_first = processes.index_and_count()[0] == 0
+    stages, prompts = Stages(started), sample_prompts(run)
+
     # 1. Checkpoints: whether the run can begin or resume in its directory.
     ResultsStore(run.directory).check()
     metrics_log.read_steps(run.directory / metrics_log.FILE)
@@ -99,6 +110,7 @@ def _train(
         start = prompt_start(run.sharded.tuning, run.data.vocabulary, run.config.seed)
 
     # 2. Data: what trains, what is held out; tokens from the cache, or made now.
+    stages.begin("data")
     data = prepared(run.data, gin_arguments)
     run = dataclasses.replace(run, data=data)
     log_sides(data)
@@ -112,6 +124,7 @@ def _train(
     run_record.keep(run.directory, record, is_new)
 
     # 3. State: latest checkpoint, initial parameters or random ones; meanwhile the step compiles.
+    stages.begin("model")
     compiled_step = _start_compilation(run, checkpoints.latest_step())
     read_initial = (lambda: read_parameters(run, initial, merge=True)[1]) if initial else None
     state, base = resume.restore_or_initialize(checkpoints, run.sharded, read_initial, start)
@@ -134,6 +147,7 @@ def _train(
 
     with run.preemption.handled():
         # 5. The loop.
+        stages.begin("training")
         state, finished = _take_steps(run, data, state, base, compiled_step, checkpoints, evaluate)
         checkpoints.close()
         step = int(state["step"])
@@ -142,20 +156,61 @@ def _train(
             _log.info(f"{run.preemption.cause}: saved step {step}; the same command resumes.")
             return signals.SAVED
 
-        # 6. The held-out cluster, tuned and untuned, and the report.
+        # 6. The held-out cluster and the sample prompts, tuned and untuned, and the report.
         if not data.eval.names:
             _log.info("no cluster is held out, so there is nothing to evaluate zero-shot")
+        if not evaluates or not (data.eval.names or prompts):
             return 0
-        if not evaluates:
-            return 0
+        stages.begin("evaluation after tuning")
         tuned = run.sharded.params_of(state, base)
-        finished = evaluate("tuned", tuned, step)
+        finished = _measure(run, prompts, evaluate, "tuned", tuned, step)
         del state, tuned  # frees the device memory for the other parameters
         if finished:
+            stages.begin("evaluation before tuning")
             untuned = base or resume.initial_state(run.sharded, read_initial)["params"]
-            finished = evaluate("untuned", untuned, 0, protocol=data.eval.untuned_protocol)
+            finished = _measure(run, prompts, evaluate, "untuned", untuned, 0)
     status.update()  # the page shows the seconds
-    return conclude(run.directory, finished, run.preemption.cause)
+    stages.begin("report")
+    exit_status = conclude(run.directory, finished, run.preemption.cause, bool(data.eval.names))
+    stages.log_times()
+    if finished and is_first:
+        print(f"next: {_next_command(run.directory)}")
+    return exit_status
+
+
+def _next_command(directory: pathlib.Path) -> str:
+    """Returns a command line to try with the run, as it can be typed here."""
+    program = "flan-jax"
+    if shutil.which(program) is None:
+        script = pathlib.Path(sys.prefix) / "bin" / program
+        program = short_path(script) if script.is_file() else "python -m flan_jax"
+    return f'{program} generate {shlex.quote(short_path(directory))} "Is a tomato a fruit?"'
+
+
+def _measure(
+    run: RunSetup, prompts: list[Prompt], evaluate: Evaluate, name: str, params: Any, step: int
+) -> bool:
+    """Evaluates a model on the held-out rows and answers the sample prompts with it.
+
+    Args:
+      run: the model, and the data.
+      prompts: see `sample_prompts`.
+      evaluate: see `make_evaluate`.
+      name: 'tuned' or 'untuned'.
+      params: its parameters, on the mesh.
+      step: of its checkpoint.
+
+    Returns:
+      Whether all of it is done; False on preemption.
+    """
+    held_out = run.data.eval
+    protocol = held_out.eval_protocol if name == "tuned" else held_out.untuned_protocol
+    if held_out.names and not evaluate(name, params, step, protocol=protocol):
+        return False
+    if run.preemption.requested():
+        return False
+    answer_samples(run, prompts, name, params, step)
+    return True
 
 
 def _start_compilation(run: RunSetup, latest_step: int | None) -> Callable[[], TrainStep]:

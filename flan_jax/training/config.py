@@ -11,6 +11,7 @@ from flan_jax.config.checks import check_fields, check_number, quoted, setting_n
 from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
+from flan_jax.messages import shown
 
 
 @gin.configurable("Train", denylist=["profile_steps"])
@@ -117,6 +118,13 @@ class TrainConfig:
         "gets the numbers of metrics.jsonl, too; None: nothing does",
         path=lambda name: name.endswith(".py"),
     )
+    sample_prompts: Any = setting(
+        "SAMPLE_PROMPTS",
+        None,
+        "a file with a prompt a line, or a list of prompts: answered before and after tuning, into "
+        "answers.jsonl and the report; None: none",
+        path=True,
+    )
     # Steps that are traced for a profiler, from the third of this start on: the flag --profile.
     profile_steps: int = 0
 
@@ -124,8 +132,25 @@ class TrainConfig:
         steps = check_number("--profile", self.profile_steps, whole=True, least=0)
         object.__setattr__(self, "profile_steps", steps)
         check_fields(self, "Train")
+        _check_sample_prompts(self.sample_prompts)
         if not isinstance(self.mesh, dict) and self.mesh not in (None, "auto"):
             raise UserError(
                 f"{setting_name('Train', 'mesh')} must be None, 'auto' or sizes such as {{'data': "
                 f"2, 'fsdp': 4}}, not {quoted(self.mesh)}."
             )
+
+
+def _check_sample_prompts(value: Any) -> None:
+    """Checks the setting SAMPLE_PROMPTS, without reading a file.
+
+    Raises:
+      UserError: if it is neither a path nor a list of prompts.
+    """
+    if value is None or isinstance(value, str):
+        return
+    is_list = isinstance(value, (list, tuple)) and bool(value)
+    if not (is_list and all(isinstance(each, str) and each.strip() for each in value)):
+        raise UserError(
+            "SAMPLE_PROMPTS must be a file with a prompt a line, or a list of prompts such as "
+            f"['Why is the sky blue?'], not {shown(repr(value))}."
+        )

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import jax
 
 from flan_jax.errors import Diverged, UserError
+from flan_jax.log import PROGRESS
 from flan_jax.storage.files import parse_json, readable, write_file
 from flan_jax.training.trackers.tracking import Tracking
 
 _log = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
+_SECONDS_BETWEEN_LINES = 5  # on a terminal
 
 
 class NonFinite(Diverged):
@@ -126,7 +128,8 @@ class MetricsLog:
         self._waited += waited
         if not timed:
             self.restart_clock()
-        if step % self.every == 0 or step == self.total:
+        is_due = time.perf_counter() - self._since > _SECONDS_BETWEEN_LINES and _on_terminal()
+        if step % self.every == 0 or step == self.total or is_due:
             self.flush()
 
     def flush(self) -> None:
@@ -158,7 +161,8 @@ class MetricsLog:
             speed = self._speed(timed, elapsed, waited, self.total - last) if timed else ""
             _log.info(
                 f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy "
-                f"{metrics['accuracy']:.3f}{speed}"
+                f"{metrics['accuracy']:.3f}{speed}",
+                extra=PROGRESS if last < self.total else None,
             )
 
     def _speed(self, steps: list[_Pending], elapsed: float, waited: float, left: int) -> str:
@@ -189,6 +193,11 @@ class MetricsLog:
         """Ends the tracker, with an error if one is being handled."""
         if self._tracking is not None:
             self._tracking.finish(failed=sys.exc_info()[0] is not None)
+
+
+def _on_terminal() -> bool:
+    """Whether log lines of progress replace one another, so that there may be more of them."""
+    return sys.stdout.isatty()
 
 
 def _on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:

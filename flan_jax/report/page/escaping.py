@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Characters that end a line or a script for some reader of the page, and those that UTF-8 lacks.
@@ -30,3 +31,22 @@ def paragraphs(markdown: str) -> str:
     """Returns paragraphs of Markdown as HTML; of its marks only backticks are read."""
     marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", text(markdown.strip()))
     return "".join(f"<p>{part}</p>" for part in marked.split("\n\n"))
+
+
+def html_table(kind: str, titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table of texts, which scrolls where it is wider than the page.
+
+    Args:
+      kind: its class.
+      titles: of the columns.
+      rows: the cells of each; None is an empty one.
+    """
+    head = "".join(f'<th scope="col">{text(title)}</th>' for title in titles)
+    body = ""
+    for row in rows:
+        cells = (text("" if cell is None else cell) for cell in row)
+        body += "<tr>" + "".join(f'<td dir="auto">{cell}</td>' for cell in cells) + "</tr>"
+    return (
+        f'<div class="scroll"><table class="{kind}">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

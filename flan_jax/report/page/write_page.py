@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from flan_jax.config.run_status import FINISHED
+from flan_jax.report.before_after import BeforeAfter, as_html, verdicts_html
 from flan_jax.report.comparisons import Comparison
 from flan_jax.report.figures.figure_files import ReportFigure
 from flan_jax.report.notes import legend
@@ -39,6 +40,7 @@ class PageInputs(NamedTuple):
       runs: all runs, those without results too.
       files: of predictions.
       figures: whose files are beside the page.
+      changes: what tuning changed, of a report on one run.
     """
 
     lines: Sequence[Comparison]
@@ -47,6 +49,7 @@ class PageInputs(NamedTuple):
     runs: Sequence[RunEntry]
     files: PredictionFiles
     figures: Sequence[ReportFigure]
+    changes: BeforeAfter = BeforeAfter()
 
 
 def write_page(inputs: PageInputs, directory: pathlib.Path) -> list[pathlib.Path]:
@@ -76,6 +79,8 @@ def page_html(inputs: PageInputs, directory: pathlib.Path) -> str:
         "caption": text(caption(inputs.lines, inputs.sources)),
         "counts": text(_counts(inputs)),
         "notices": _notices(inputs),
+        "verdicts": verdicts_html(inputs.changes),
+        "changes": as_html(inputs.changes),
         "table": results_table(inputs.lines),
         "legend": "".join(map(paragraphs, legend(inputs.lines))),
         "figures": figures or "<p>This report has no figures.</p>",
