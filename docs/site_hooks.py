@@ -24,6 +24,7 @@ _PAGES = {
 }
 _FILES = ("gin/**/*.gin", "LICENSE", "CITATION.cff")
 _NOT_SEARCHED = ("templates.md", "changelog.md")  # long, and found where few look for them
+_WIDE = ("settings.md", "catalogue.md", "scale.md")  # tables that need the room of the navigation
 _CODE_OR_LINK = re.compile(
     r"^```.*?^```$|(\]\(|src=\")(?!https?:|mailto:|#)([^()\s#\"]+)", re.MULTILINE | re.DOTALL
 )
@@ -46,6 +47,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Returns the text of a page with the links of the site."""
     if page.file.src_uri in _NOT_SEARCHED:
         page.meta["search"] = {"exclude": True}
+    if page.file.src_uri in _WIDE:
+        page.meta["hide"] = ["navigation"]
     source = {page: path for path, page in _PAGES.items()}.get(page.file.src_uri)
     if source is None:
         own = ROOT / page.file.src_uri
