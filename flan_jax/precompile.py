@@ -343,6 +343,8 @@ def _program_lines(program: dict[str, Any]) -> list[str]:
     ]
     if program["unknown_loops"]:
         lines.append(f"  {program['unknown_loops']} loops of unknown length are counted once")
+    if program["unknown_kernels"]:
+        lines.append(f"  {program['unknown_kernels']} calls of kernels are not counted")
     if program["unknown_groups"]:
         lines.append(
             f"  {program['unknown_groups']} collectives of unknown groups are counted as of all "

@@ -13,7 +13,7 @@ from flan_jax.models.array_hash import array_hash
 from flan_jax.storage.hashing import digest
 
 # Fields of a model's configuration that do not change its answers.
-_NO_MATTER = ("remat", "scan_layers", "dropout_rate")
+_NO_MATTER = ("remat", "scan_layers", "dropout_rate", "attention")
 
 
 def parameters_digest(params: Any) -> str:

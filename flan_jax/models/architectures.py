@@ -33,7 +33,7 @@ ARCHITECTURES = {
 
 # Fields of a configuration that do not say what a model computes: how it is run, and the
 # vocabulary's size, which a run's vocabulary gives.
-_RUN_FIELDS = ("vocab_size", "dropout_rate", "dtype", "scan_layers", "remat")
+_RUN_FIELDS = ("vocab_size", "dropout_rate", "dtype", "scan_layers", "remat", "attention")
 
 
 def make_model(architecture: str, vocab_size: int) -> nn.Module:

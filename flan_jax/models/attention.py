@@ -5,17 +5,18 @@ width, H heads, K heads of keys and values, C head width.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Integer
 
 from flan_jax.models import cpu
 from flan_jax.models.array_types import Array
+from flan_jax.models.fused_attention import fused_attention
 from flan_jax.models.layers import Dense, RMSNorm, apply_dropout, constrain, soft_capped
 from flan_jax.models.positions import Angles, rotate
 
@@ -109,10 +110,7 @@ class Attention(nn.Module):
           heads_first: see `keys_values`.
         """
         keys, values = keys_values
-        query = self._normed_heads(self.query(x), "query_norm")
-        if angles is not None:
-            query = rotate(query, angles)
-        scores = _scores(query, keys, heads_first)
+        scores = _scores(self._queries(x, angles), keys, heads_first)
         if self.query_scalar is not None:
             scores = scores / np.sqrt(self.query_scalar)
         if self.softcap is not None:
@@ -122,6 +120,43 @@ class Attention(nn.Module):
         weights = apply_dropout(_masked_softmax(scores, mask, self.dtype), dropout)
         mixed = _mix(weights, values, heads_first)
         return self.out(mixed.reshape(*mixed.shape[:-2], -1))
+
+    def fused(
+        self,
+        x: Float[Array, "B L D"],
+        keys_values: tuple[Float[Array, "B L K C"], Float[Array, "B L K C"]],
+        segment_ids: Integer[Array, "B L"],
+        windows: Sequence[int | None],
+        kind: Any,
+        angles: Angles | None = None,
+    ) -> Float[Array, "B L D"]:
+        """Returns [B, L, D] as a call does, of what precedes in the segment, and keeps no scores.
+
+        Args:
+          x: queries are made of it.
+          keys_values: of the same rows.
+          segment_ids: of packed rows; what it returns for padding has no meaning.
+          windows: for each kind of layer how many keys a query sees; None: all before.
+          kind: the index in `windows`, a number or traced; None: 0.
+          angles: rotate the queries.
+        """
+        query = self._queries(x, angles)
+        if self.query_scalar is not None:
+            query = query * jnp.asarray(1 / np.sqrt(self.query_scalar), query.dtype)
+        kernels = [
+            functools.partial(fused_attention, window=window, softcap=self.softcap)
+            for window in windows
+        ]
+        arrays = (query, *keys_values, jnp.asarray(segment_ids))
+        if kind is None or isinstance(kind, int):
+            mixed = kernels[kind or 0](*arrays)
+        else:
+            mixed = jax.lax.switch(kind, kernels, *arrays)
+        return self.out(mixed.reshape(*mixed.shape[:-2], -1))
+
+    def _queries(self, x: Array, angles: Angles | None) -> Float[Array, "B L H C"]:
+        query = self._normed_heads(self.query(x), "query_norm")
+        return query if angles is None else rotate(query, angles)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -60,6 +60,15 @@ _SHARED: dict[str, Callable[[], Any]] = {
         "the matrix products with parameters",
         choices=tuple(layers.REMATS),
     ),
+    "attention": partial(
+        setting,
+        "ATTENTION",
+        "auto",
+        "over whole rows: 'xla' keeps all scores in memory, 'fused' none, in a kernel (decoders "
+        "with rotary positions); 'auto': fused on a TPU where the kernel has what the model needs, "
+        "else xla. On a CPU the kernel is interpreted, slowly, for tests",
+        choices=("auto", "xla", "fused"),
+    ),
 }
 
 

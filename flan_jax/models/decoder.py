@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Float32, Integer, Num, PyTree
 
 from flan_jax.errors import UserError
-from flan_jax.models import kv_cache, layers
+from flan_jax.models import fused_attention, kv_cache, layers
 from flan_jax.models.array_types import Array
 from flan_jax.models.attention import Attention
 from flan_jax.models.decoder_config import LOCAL, NO_POSITIONS, DecoderConfig
@@ -34,12 +34,24 @@ class View(NamedTuple):
     """What the attention of a kind of layer sees.
 
     Attributes:
-      mask: bool [B, 1, L, S], the keys that each query sees.
+      mask: bool [B, 1, L, S], the keys that each query sees; None with fused attention.
       angles: of rotary positions; None without them.
     """
 
-    mask: Bool[Array, "B 1 L S"]
+    mask: Bool[Array, "B 1 L S"] | None
     angles: Angles | None
+
+
+class PackedRows(NamedTuple):
+    """What fused attention is given in place of masks.
+
+    Attributes:
+      segment_ids: int32 [B, L]; a token sees its segment up to itself.
+      kind: of the layer, an index in `config.kinds`, a number or traced; None: 0.
+    """
+
+    segment_ids: Ints
+    kind: Any = None
 
 
 class DecoderLayer(nn.Module):
@@ -77,14 +89,20 @@ class DecoderLayer(nn.Module):
         view: View,
         bias: Float32[Array, "#B H L L"] | None,
         deterministic: bool,
+        packed: PackedRows | None = None,
     ) -> tuple[Float[Array, "B L D"], tuple[Float[Array, "B L K C"], Float[Array, "B L K C"]]]:
-        """Returns [B, L, D], and this layer's keys and values."""
+        """Returns [B, L, D], and this layer's keys and values; fused attention if `packed`."""
         c, (batch, length, width) = self.config, x.shape
         shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
         on_weights, *on_rest = layers.dropout_factors(self, c, deterministic, batch, shapes)
         y = self._attention_input(x)
         keys_values = self.self_attention.keys_values(y, view.angles)
-        mixed = self.self_attention(y, keys_values, view.mask, bias, on_weights, view.angles)
+        if packed is None:
+            mixed = self.self_attention(y, keys_values, view.mask, bias, on_weights, view.angles)
+        else:
+            mixed = self.self_attention.fused(
+                y, keys_values, packed.segment_ids, c.windows, packed.kind, view.angles
+            )
         return self._after_attention(x, mixed, on_rest), keys_values
 
     def step(
@@ -148,7 +166,7 @@ class Decoder(nn.Module):
         self,
         tokens: Ints,
         positions: Ints | None,
-        mask: Bool[Array, "B 1 L L"],
+        mask: Bool[Array, "B 1 L L"] | PackedRows,
         bias: Float32[Array, "#B H L L"] | None,
         deterministic: bool = True,
         keep: bool = False,
@@ -156,12 +174,14 @@ class Decoder(nn.Module):
         """Returns the normed [B, L, D], and with `keep` all keys and values [N, B, L, K, C].
 
         Without `scan_layers` they are lists of N arrays. `positions` are read where they are
-        rotary.
+        rotary. `PackedRows` in place of a mask are for fused attention.
         """
-        views = self._views(positions, positions, mask)
+        packed = mask if isinstance(mask, PackedRows) else None
+        views = self._views(positions, positions, None if packed else mask)
 
         def body(layer: DecoderLayer, x: Array, kind: Any) -> tuple[Array, Any]:
-            x, keys_values = layer(x, _view(views, kind), bias, deterministic)
+            rows = packed and packed._replace(kind=kind)
+            x, keys_values = layer(x, _view(views, kind), bias, deterministic, rows)
             return x, keys_values if keep else None
 
         shapes = [(1, self.config.emb_dim)] * 2
@@ -212,21 +232,22 @@ class Decoder(nn.Module):
         self,
         positions: Ints | None,
         key_positions: Integer[Array | np.ndarray, "B S"] | None,
-        mask: Bool[Array, "B 1 L S"],
+        mask: Bool[Array, "B 1 L S"] | None,
     ) -> list[View]:
         """What each of `config.kinds` sees; positions are read where they are rotary."""
         return [self._view_of(kind, positions, key_positions, mask) for kind in self.config.kinds]
 
     def _view_of(
-        self, kind: str, positions: Any, key_positions: Any, mask: Bool[Array, "B 1 L S"]
+        self, kind: str, positions: Any, key_positions: Any, mask: Bool[Array, "B 1 L S"] | None
     ) -> View:
         c = self.config
         if c.positions == "relative":
             return View(mask, None)
         theta, scaling = c.rope_theta, c.rope_scaling
         if kind == LOCAL:
-            distances = positions[:, None, :, None] - key_positions[:, None, None, :]
-            mask = mask & (distances < c.window)
+            if mask is not None:
+                distances = positions[:, None, :, None] - key_positions[:, None, None, :]
+                mask = mask & (distances < c.window)
             if c.local_rope_theta is not None:
                 theta, scaling = c.local_rope_theta, None
         cos, sin = rotary_angles(positions, c.head_dim, theta, scaling)
@@ -296,7 +317,16 @@ class DecoderLM(nn.Module):
         if self.config.positions == "rotary":
             positions = batch["decoder_positions"]
         bias = self.decoder.bias_in_row(tokens.shape[1])
-        return self.decoder(tokens, positions, _visible(segments, prefix), bias, deterministic)[0]
+        seen = self._seen(segments, prefix)
+        return self.decoder(tokens, positions, seen, bias, deterministic)[0]
+
+    def _seen(
+        self, segment_ids: Ints, prefix: Bool[Array | np.ndarray, "B L"] | None
+    ) -> Bool[Array, "B 1 L L"] | PackedRows:
+        """What the tokens of packed rows see, as the attention needs it."""
+        if self.config.is_fused(fused_attention.platform()):
+            return PackedRows(segment_ids)
+        return _visible(segment_ids, prefix)
 
     def logits(self, x: Float[Array, "B L D"]) -> Float32[Array, "B L V"]:
         """Returns the logits of the normed [B, L, D]."""
@@ -345,7 +375,7 @@ class DecoderLM(nn.Module):
         batch, width = tokens.shape
         given = jnp.arange(width) < lengths[:, None]
         prefix = given if self.config.prefix == "bidirectional" else None
-        mask = _visible(given.astype(jnp.int32), prefix)
+        mask = self._seen(given.astype(jnp.int32), prefix)
         positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
         bias = self.decoder.bias_in_row(width)
         x, keys_values = self.decoder(tokens, positions, mask, bias, keep=True)

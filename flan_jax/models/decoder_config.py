@@ -140,6 +140,7 @@ class DecoderConfig:
     dtype: str = shared_field("dtype")
     scan_layers: bool = shared_field("scan_layers")
     remat: str = shared_field("remat")
+    attention: str = shared_field("attention")
 
     def __post_init__(self):
         check_and_resolve(self)
@@ -149,6 +150,38 @@ class DecoderConfig:
             object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))
         self._check_heads()
         self._check_layers()
+        if self.attention == "fused" and (reason := self._not_fused()):
+            raise UserError(f"ATTENTION is 'fused', but {reason}; type --gin.ATTENTION=xla.")
+
+    def _not_fused(self) -> str | None:
+        """Why no kernel computes this model's attention; None if one does."""
+        if self.positions == "relative":
+            return "the kernels add no relative position bias (positions='relative')"
+        if self.prefix == "bidirectional":
+            return "the kernels have no bidirectional prefix (prefix='bidirectional')"
+        if self.dropout_rate:
+            return "the kernels have no dropout of attention weights (DROPOUT_RATE)"
+        return None
+
+    def is_fused(self, platform: str) -> bool:
+        """Returns whether attention over whole rows is a fused kernel on 'cpu', 'gpu' or 'tpu'.
+
+        Raises:
+          UserError: if it must be, and this platform's kernel lacks what the model needs.
+        """
+        if self.attention == "fused" and platform == "gpu" and self.attention_softcap is not None:
+            raise UserError(
+                "ATTENTION is 'fused', but cuDNN's kernel has no soft cap of scores "
+                f"(attention_softcap={self.attention_softcap}); type --gin.ATTENTION=xla."
+            )
+        if self.attention == "auto":
+            return platform == "tpu" and self._not_fused() is None
+        return self.attention == "fused"
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The tokens that a layer of each of `kinds` sees; None: all before."""
+        return tuple(self.window if kind == LOCAL else None for kind in self.kinds)
 
     def _check_rope_scaling(self):
         scaling = self.rope_scaling

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Float32, Integer, Num, PyTree
 
 from flan_jax.config.checks import check_number, setting_name
 from flan_jax.config.settings import setting
+from flan_jax.errors import UserError
 from flan_jax.models import kv_cache, layers
 from flan_jax.models.array_types import Array
 from flan_jax.models.attention import Attention
@@ -61,9 +62,15 @@ class T5Config:
     decoder_start_id: int = setting("DECODER_START_ID", 0, "", least=0)
     scan_layers: bool = shared_field("scan_layers")
     remat: str = shared_field("remat")
+    attention: str = shared_field("attention")
 
     def __post_init__(self):
         check_and_resolve(self)
+        if self.attention == "fused":
+            raise UserError(
+                "ATTENTION is 'fused', but the kernels add no relative position bias, which T5 "
+                "has; type --gin.ATTENTION=xla."
+            )
         check_number(
             setting_name("T5Config", "decoder_start_id"),
             self.decoder_start_id,
@@ -71,6 +78,11 @@ class T5Config:
             least=0,
             below=self.vocab_size,
         )
+
+    def is_fused(self, platform: str) -> bool:
+        """Returns whether attention is a fused kernel: never, see `DecoderConfig.is_fused`."""
+        del platform
+        return False
 
 
 # Integers of packed rows, from numpy or JAX: tokens or segment ids.

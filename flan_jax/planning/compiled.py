@@ -254,6 +254,7 @@ class _Program:
             "collectives": costs.by_kind(),
             "unknown_loops": costs.unknown_loops,
             "unknown_groups": costs.unknown_groups,
+            "unknown_kernels": costs.unknown_kernels,
             **({"seconds": {**dataclasses.asdict(times), "step": times.step}} if times else {}),
         }
 

@@ -22,6 +22,7 @@ from flan_jax.planning.hlo_text import (
     parse_program,
     replica_groups,
 )
+from flan_jax.planning.kernel_costs import is_kernel, kernel_costs
 
 # The results of the instructions of a computation, by name.
 Arrays = dict[str, tuple[Array, ...]]
@@ -82,13 +83,15 @@ class Costs:
     """What one device does in one run of a program.
 
     Attributes:
-      flops: of matrix products (dots and convolutions), two for a multiplication and an addition.
+      flops: of matrix products (dots, convolutions and kernels of attention), two for a
+        multiplication and an addition.
       memory_bytes: read from and written to the device's main memory by instructions, an upper
         bound.
       collectives: all of them.
       unknown_loops: loops with trips that could not be read; they are counted once.
       unknown_groups: collectives with groups that could not be read; they are counted as of all
         devices.
+      unknown_kernels: calls of kernels that are not counted.
     """
 
     flops: float = 0.0
@@ -96,6 +99,7 @@ class Costs:
     collectives: list[Collective] = dataclasses.field(default_factory=list)
     unknown_loops: int = 0
     unknown_groups: int = 0
+    unknown_kernels: int = 0
 
     def by_kind(self) -> dict[str, dict[str, float]]:
         """Returns {kind: {'count', 'bytes'}} of the collectives, largest first."""
@@ -132,6 +136,8 @@ class _Reader:
         for line in lines.values():
             self._compute(line, arrays, times, lines)
             self.costs.memory_bytes += times * self._traffic(line, arrays)
+            if is_kernel(line):
+                self._add_kernel(line, arrays, times)
 
     def _compute(
         self,
@@ -157,6 +163,17 @@ class _Reader:
             self.costs.flops += times * _product_flops(line, operands)
         elif line.opcode.removesuffix("-start") in _COLLECTIVES:
             self._collect(line.opcode.removesuffix("-start"), line, arrays, times)
+
+    def _add_kernel(self, line: Instruction, arrays: Arrays, times: int) -> None:
+        """Adds what a kernel computes and moves."""
+        operands = [array for name in line.operands for array in arrays.get(name, ())]
+        costs = kernel_costs(line, operands)
+        if costs is None:
+            self.costs.unknown_kernels += 1
+            return
+        flops, nbytes = costs
+        self.costs.flops += times * flops
+        self.costs.memory_bytes += times * nbytes
 
     def _compute_fusion(self, name: str, times: int) -> None:
         """Adds products and collectives of the computation that a fusion calls."""

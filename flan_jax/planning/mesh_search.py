@@ -260,10 +260,12 @@ def estimate(job: Job, chip: Chip, choice: Choice) -> Candidate:
     """Returns the memory and time of a choice, estimated from the sizes of the model."""
     model = _Model.from_config(job.model.config)
     parts = _seconds(job, model, chip, choice)
-    return Candidate(choice, _memory(job, model, choice), sum(parts.values()), parts)
+    is_fused = job.model.config.is_fused("tpu" if chip else "cpu")
+    memory = _memory(job, model, choice, is_fused)
+    return Candidate(choice, memory, sum(parts.values()), parts)
 
 
-def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
+def _memory(job: Job, m: _Model, choice: Choice, is_fused: bool) -> dict[str, float]:
     data, fsdp, tensor = (choice.mesh[axis] for axis in ("data", "fsdp", "model"))
     rows = job.batch_size / (data * fsdp * choice.microbatches)
     item = 2 if job.model.config.dtype == "bfloat16" else 4
@@ -274,7 +276,7 @@ def _memory(job: Job, m: _Model, choice: Choice) -> dict[str, float]:
     stacks = _stacks(job)
     for layers, length, across in stacks:
         tokens = rows * length
-        scores = rows * heads * length * (length + across)
+        scores = 0.0 if is_fused else rows * heads * length * (length + across)
         attentions = 2 if across else 1
         # For each token of a layer: norms' inputs, heads, gates. The two halves are what the
         # compiler kept besides.
