@@ -8,6 +8,7 @@ is stopped.
 import collections
 import contextlib
 import http.server
+import pathlib
 import re
 import socketserver
 import sys
@@ -112,6 +113,14 @@ class BucketServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         """Stores an object without a request."""
         contents = contents.encode() if isinstance(contents, str) else contents
         self.objects.put(bucket, name, contents)
+
+    def upload(self, path: pathlib.Path, name: str) -> None:
+        """Stores a file, or the files below a directory, without a request."""
+        if path.is_file():
+            self.put(name, path.read_bytes())
+        for file in path.rglob("*"):
+            if file.is_file():
+                self.put(f"{name}/{file.relative_to(path).as_posix()}", file.read_bytes())
 
     def get(self, name: str, bucket: str = "bucket1") -> bytes:
         """Returns the contents of an object; KeyError without it."""

@@ -169,13 +169,17 @@ def model_and_params(request):
 
 
 @pytest.fixture
-def buckets(monkeypatch):
-    """A server of gs://bucket1 and s3://bucket1, which this process and those it starts use."""
+def buckets(monkeypatch, tmp_path):
+    """A server of gs://bucket1 and s3://bucket1, which this process and those it starts use.
+
+    What they copy from it goes below a home directory of the test.
+    """
     from bucket_server import BucketServer
 
     from flan_jax.storage.remote import forget_buckets
 
     with BucketServer() as server:
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         forget_buckets()

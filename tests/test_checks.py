@@ -177,15 +177,12 @@ def test_a_number_that_cannot_be_is_refused(make, says):
                 "package; set"
             ),
         ),
-        (
-            "MODEL_DIR=gs://bucket/run",
-            "MODEL_DIR gs://bucket/run is a URL, and gs:// is not supported yet",
-        ),
-        ("CACHE_DIR=s3://bucket", "CACHE_DIR s3://bucket is a URL"),
+        ("CACHE_DIR=az://bucket", "CACHE_DIR az://bucket is a URL, and az:// is not supported"),
+        ("DATA_DIR=gs://me:secret@bucket", "DATA_DIR is a URL of gs:// with a password"),
         ("VOCABULARY=hf://t5/spiece.model", "VOCABULARY hf://t5/spiece.model is a URL"),
         (
-            "INITIAL_CHECKPOINT_PATH=gs://t5x/small",
-            "INITIAL_CHECKPOINT_PATH gs://t5x/small is a URL",
+            "INITIAL_CHECKPOINT_PATH=s3://bucket/small?X-Amz-Signature=1",
+            "INITIAL_CHECKPOINT_PATH is a URL of s3:// with a password or parameters; give",
         ),
         (
             "EVAL_SPLIT=tset",

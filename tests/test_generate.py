@@ -101,7 +101,7 @@ def test_control_characters_of_an_answer_do_not_reach_a_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "flag", ["--output=gs://bucket/a", "--file=s3://bucket/a", "--checkpoint=hf://org/model"]
+    "flag", ["--output=az://bucket/a", "--file=az://bucket/a", "--checkpoint=hf://org/model"]
 )
 def test_a_url_is_refused_before_anything_is_opened(flag, capsys):
     prompts = [] if flag.startswith("--file") else ["hello"]

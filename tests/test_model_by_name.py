@@ -134,7 +134,7 @@ def test_an_adapter_is_its_base_and_what_was_trained(tmp_path, llama):
         ("hf:", "does not name a model on the hub; write hf:org/name"),
         ("hf:gpt2", "does not name a model on the hub; write hf:org/name"),
         ("3", "MODEL must be the path of a checkpoint or hf:org/name, not 3"),
-        ("gs://bucket/model", "MODEL gs://bucket/model is a URL"),
+        ("az://bucket/model", "MODEL az://bucket/model is a URL"),
     ],
 )
 def test_a_wrong_name_is_one_message(tmp_path, monkeypatch, value, message):

@@ -387,11 +387,9 @@ def test_a_report_that_adds_nothing_does_not_draw_again(tmp_path, monkeypatch, c
     assert {"report.md", "report.png", "zero_shot.svg", "zero_shot.csv"} <= set(changed)
 
 
-@pytest.mark.parametrize("arguments", [["gs://bucket/run"], ["runs/nli", "--output=gs://bucket"]])
+@pytest.mark.parametrize("arguments", [["az://bucket/run"], ["runs/nli", "--output=az://bucket"]])
 def test_a_url_is_refused(arguments):
-    with pytest.raises(
-        UserError, match="gs://bucket(/run)? is a URL, and gs:// is not supported yet"
-    ):
+    with pytest.raises(UserError, match="az://bucket(/run)? is a URL, and az:// is not supported"):
         verb.main(arguments)
 
 

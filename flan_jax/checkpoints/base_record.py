@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
@@ -150,7 +151,7 @@ def find(checkpoint: str | os.PathLike) -> BaseRecord | None:
     Raises:
       UserError: if the record is damaged.
     """
-    file = run_directory.run_of(pathlib.Path(checkpoint).expanduser()) / FILE
+    file = run_directory.run_of(located(checkpoint)) / FILE
     if not file.is_file():
         return None
     values = read_json(file, advice=_ADVICE)
@@ -174,7 +175,7 @@ def place_of(record: BaseRecord, directory: object) -> tuple[str, int | None]:
     Raises:
       UserError: if there is nothing at the path.
     """
-    if not os.path.exists(record.path):
+    if not located(record.path).exists():
         raise UserError(
             f"{directory} tunes the model of {record.path}, which is not there; put it back, or "
             f"correct the path in {os.path.join(str(directory), FILE)}."
@@ -184,7 +185,7 @@ def place_of(record: BaseRecord, directory: object) -> tuple[str, int | None]:
 
 def has_steps(path: str) -> bool:
     """Returns whether a path is of a run with several steps, and not of one step."""
-    return (pathlib.Path(path) / run_directory.CHECKPOINTS).is_dir()
+    return (located(path) / run_directory.CHECKPOINTS).is_dir()
 
 
 def keep(directory: pathlib.Path, record: BaseRecord, is_new: bool) -> None:

@@ -13,12 +13,12 @@ import sys
 from typing import NamedTuple, NoReturn
 
 from flan_jax.checkpoints.formats import safetensors_files
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.packaged_models import packaged_model
 from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.errors import UserError
 from flan_jax.messages import first_line, shown
 from flan_jax.storage.files import read_json
-from flan_jax.storage.paths import local_path
 
 _NAME = re.compile(r"hf:(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "README.md"]
@@ -58,7 +58,7 @@ def local_checkpoint(name: str, setting: str) -> pathlib.Path:
     if name.startswith(PACKAGE):
         return packaged_model(name, setting)
     if not name.startswith(HUB):
-        return local_path(name, setting)
+        return located(name, setting)
     match = _NAME.fullmatch(name)
     if match is None:
         raise UserError(

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.base_record import BaseRecord
 from flan_jax.checkpoints.check import advice_on, check_same_model, check_tensors
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.open import open_tensors
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor
@@ -26,7 +27,6 @@ from flan_jax.models.stacking import named
 from flan_jax.peft.merge import merged
 from flan_jax.peft.module_paths import plain
 from flan_jax.peft.tuning import flat, joined, nested
-from flan_jax.storage.paths import local_path
 
 _STACKED = re.compile(r"(.+/)?layers/(.+)")
 
@@ -62,7 +62,7 @@ def load_parameters(
     tuned = open_tuned(path, step, base)
     if tuned is None:
         return _load(*find_parameters(path, abstract, step, config), abstract)
-    directory = run_directory.run_of(local_path(path, "checkpoint"))
+    directory = run_directory.run_of(located(path))
     _check_base(tuned, directory, abstract, config)
     _log_notes(tuned.checkpoint)
     bases, key = {} if bases is None else bases, tuned.record.digest or tuned.record.path
@@ -204,7 +204,7 @@ def find_parameters(
     leaves = named(abstract)
     tuned = open_tuned(path, step, base)
     if tuned is not None:
-        directory = run_directory.run_of(local_path(path, "checkpoint"))
+        directory = run_directory.run_of(located(path))
         _check_base(tuned, directory, abstract, config)
         return tuned.checkpoint, leaves
     checkpoint = open_tensors(path, step=step)

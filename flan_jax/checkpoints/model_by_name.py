@@ -16,6 +16,7 @@ from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.data.special_tokens import TOKENIZER_CONFIG
 from flan_jax.data.vocabulary import VOCABULARY_FILES
 from flan_jax.errors import UserError
+from flan_jax.storage.copies import name_of
 from flan_jax.storage.files import read_json, write_file
 from flan_jax.storage.hashing import digest
 from flan_jax.storage.mirror import DEFAULT_CACHE
@@ -61,7 +62,7 @@ def settings_of(name: Any) -> dict[str, Any]:
         "ARCHITECTURE": checkpoint.architecture,
         "SIZE": _size_of(path if name.startswith(PACKAGE) else name),
         "VOCABULARY": _REQUIRED if vocabulary is None else vocabulary,
-        "INITIAL_CHECKPOINT_PATH": str(path),
+        "INITIAL_CHECKPOINT_PATH": name_of(path),
     }
 
 
@@ -101,7 +102,7 @@ def _vocabulary_of(checkpoint: CheckpointReader) -> str | None:
             return "bytes"
         for name in VOCABULARY_FILES:
             if (directory / name).is_file():
-                return str((directory / name).absolute())
+                return name_of(directory / name)
     return read_macros(gin_file).get("VOCABULARY") if gin_file else None
 
 

@@ -10,13 +10,13 @@ from flan_jax.checkpoints.formats.gguf import is_gguf, open_gguf
 from flan_jax.checkpoints.formats.huggingface import is_huggingface, open_huggingface
 from flan_jax.checkpoints.formats.ours import open_ours
 from flan_jax.checkpoints.formats.t5x import find_t5x, open_t5x
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.model_config import infer_config
 from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.reader import CheckpointReader
 from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.errors import UserError
 from flan_jax.storage.files import readable
-from flan_jax.storage.paths import local_path
 
 FORMATS = ("t5x", "hf", "gguf", "flan", "peft")
 
@@ -52,7 +52,7 @@ def open_tensors(
     Raises:
       UserError: as `open_checkpoint`.
     """
-    path = local_path(path, "checkpoint")
+    path = located(path)
     with readable(path):
         if not path.exists():
             hint = (

@@ -8,6 +8,7 @@ import numpy as np
 
 from flan_jax.checkpoints.formats import huggingface_prompt
 from flan_jax.checkpoints.formats.adapter_config import is_adapter
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.open import open_tensors
 from flan_jax.errors import UserError
 from flan_jax.models.adapters import PROMPT
@@ -33,7 +34,7 @@ def prompt_start(tuning: Tuning, vocabulary: Vocabulary, seed: int) -> Start | N
     name = tuning.config.prompt_init
     if not is_prompt_file(name):
         return embedding_means(tuning.config, vocabulary, seed)
-    path = pathlib.Path(name).expanduser()
+    path = located(name, "PROMPT_INIT")
     if not path.exists():
         raise UserError(
             f"PROMPT_INIT {name!r} is neither 'vocabulary', 'uniform', 'labels: ...' nor 'text: "

@@ -17,6 +17,7 @@ from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.base_record import BaseRecord
 from flan_jax.checkpoints.check import check_added
 from flan_jax.checkpoints.formats import adapter_config, huggingface_peft, huggingface_prompt
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.model_config import infer_config, infer_sizes
 from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.open import detect_format, open_checkpoint, open_tensors
@@ -27,7 +28,7 @@ from flan_jax.messages import shown
 from flan_jax.models.adapters import LORA_B, SCALE_OUT
 from flan_jax.models.architectures import model_fields
 from flan_jax.peft.merge import check_mergeable, merged
-from flan_jax.storage.paths import local_path
+from flan_jax.storage.places import is_remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def open_tuned(
     Raises:
       UserError: if one of them cannot be read, or they do not fit.
     """
-    path = local_path(path, "checkpoint")
+    path = located(path)
     if path.exists() and detect_format(path) == "peft":
         return _open_adapter(path, step, base)
     record = base_record.find(path)
@@ -81,7 +82,7 @@ def prompt_length(path: str | os.PathLike) -> int | None:
     Raises:
       UserError: if its record is damaged, or the adapter is not supported.
     """
-    path = local_path(path, "checkpoint")
+    path = located(path)
     if path.exists() and detect_format(path) == "peft":
         return adapter_config.read_config(path).prompt_length
     record = base_record.find(path)
@@ -105,10 +106,10 @@ def _base_of_adapter(
 ) -> pathlib.Path:
     """The directory of the base of an adapter: the one it names, else the one that is given."""
     if named:
-        for place in (path / named, pathlib.Path(named)):
+        for place in (path / named, located(named) if is_remote(named) else pathlib.Path(named)):
             if place.is_dir():
                 return place.resolve()
-    if given is not None and (place := local_path(given, "the base").resolve()) != path.resolve():
+    if given is not None and (place := located(given, "the base").resolve()) != path.resolve():
         return place
     raise UserError(
         f"the base of the adapter {shown(path)}, {shown(repr(named))}, is not a directory here; "

@@ -12,8 +12,10 @@ import numpy as np
 from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.formats import huggingface_peft, huggingface_prompt, ours
 from flan_jax.checkpoints.formats.huggingface import is_huggingface
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.provenance import cached_repository
 from flan_jax.checkpoints.tuned import Tuned
+from flan_jax.storage.copies import name_of
 
 
 def write_run(
@@ -71,10 +73,10 @@ def write_peft(
 
 def _base_name(tuned: Tuned) -> str:
     """The repository of a base in the hub's cache, else the path of the base."""
-    path = pathlib.Path(tuned.record.path).absolute()
+    path = located(tuned.record.path).absolute()
     if not is_huggingface(path):
         tuned.checkpoint.notes.append(
-            f"its base {path} is not a directory of Hugging Face's form, which peft needs: convert "
-            "it with --to=hf, and name that one with --base"
+            f"its base {name_of(path)} is not a directory of Hugging Face's form, which peft "
+            "needs: convert it with --to=hf, and name that one with --base"
         )
-    return cached_repository(path) or str(path)
+    return cached_repository(path) or name_of(path)

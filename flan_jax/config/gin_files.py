@@ -27,6 +27,8 @@ from flan_jax.config.gin_parsing import argument_value, split_bindings, statemen
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE, find_gin_file
 from flan_jax.config.settings_help import settings_help
 from flan_jax.errors import UserError
+from flan_jax.storage.copies import origin
+from flan_jax.storage.places import is_remote
 
 # The modules that import what declares a run's settings; those of training too, since the same
 # files configure every verb.
@@ -122,7 +124,7 @@ def configure(
     gin_macros.check_macros(reading, may_be_unread)
     gin_macros.check_values()
     gin_macros.forget_overridden(may_be_unread)
-    arguments = [f"--gin_file={path}" for path in paths]
+    arguments = [f"--gin_file={origin(path) or path}" for path in paths]
     if search_paths:
         arguments.append(f"--gin_search_paths={','.join(search_paths)}")
     return arguments + [f"--gin.{name}={text}" for name, text in bindings]
@@ -147,7 +149,7 @@ def _parse_flags(
     if not flags.gin_file:
         raise UserError(f"no --gin_file given; --gin_file={DEFAULT_GIN_FILE} is the default run.")
     for name in flags.gin_search_paths:
-        if not pathlib.Path(name).is_dir():
+        if not is_remote(name) and not pathlib.Path(name).is_dir():
             raise UserError(
                 f"--gin_search_paths: {quoted(name)} is not a directory; give directories, with "
                 "commas between."

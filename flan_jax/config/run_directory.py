@@ -12,11 +12,15 @@ import re
 
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import NotHere, UserError
+from flan_jax.storage.copies import fetch_all, origin, path_of
+from flan_jax.storage.places import is_remote
+from flan_jax.storage.places import place as named
 
 CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
 SWEEP_FILE = "sweep.json"  # in the directory above that of a run: the run is a point of a sweep
 
 _STEP = re.compile(r"(checkpoint[_-]|step[_-])?\d+")
+_STEP_LEVELS = 2  # directories above a step, up to that of its run
 HUB = "hf:"  # what the name of a model on the hub begins with
 PACKAGE = "pip:"  # and that of a model in a Python package
 # Files that the directory of a model has: ours, Hugging Face's or T5X's.
@@ -68,19 +72,19 @@ def add_config_of_run(flags: argparse.Namespace) -> None:
     elif checkpoint is None and not _is_same(config.parent, run):
         flags.checkpoint = run  # one of the run's steps
     if config is not None:
-        flags.gin_file.insert(0, str(config))
+        flags.gin_file.insert(0, str(origin(config) or config))
 
 
 def _is_same(directory: pathlib.Path, name: str) -> bool:
-    return directory.resolve() == pathlib.Path(name).expanduser().resolve()
+    return directory.resolve() == _path_of(name).resolve()
 
 
 def config_of(place: str) -> pathlib.Path | None:
     """Returns the `config.gin` of a run, of its `checkpoints`, or of one of its steps, or None."""
-    path = os.path.expanduser(place)
-    if os.path.basename(path) == CONFIG and os.path.isfile(path):
-        return pathlib.Path(path)
-    file = run_of(pathlib.Path(path)) / CONFIG if os.path.isdir(path) else None
+    path = _path_of(place)
+    if path.name == CONFIG and path.is_file():
+        return path
+    file = run_of(path) / CONFIG if path.is_dir() or is_remote(place) else None
     return file if file is not None and file.is_file() else None
 
 
@@ -89,10 +93,20 @@ def is_model(place: str) -> bool:
 
     A GGUF file is one, too. Files of a run's steps are not looked at: see `config_of`.
     """
-    path = pathlib.Path(place).expanduser()
+    path = _path_of(place)
     if place.startswith((HUB, PACKAGE)) or (path.suffix == ".gguf" and path.is_file()):
         return True
     return any((path / name).is_file() for name in _OF_MODELS)
+
+
+def _path_of(place: str) -> pathlib.Path:
+    """The path of a run or model; in the copy of a bucket with the files that show what it is."""
+    if not is_remote(place):
+        return pathlib.Path(place).expanduser()
+    path = path_of(named(place, "RUN_DIR"))
+    runs = [path, *(parent for parent in path.parents[:_STEP_LEVELS] if origin(parent))]
+    fetch_all([path, *(path / name for name in _OF_MODELS), *(run / CONFIG for run in runs)])
+    return path
 
 
 def _not_a_run(place: str, has_prompts: bool) -> str:
@@ -118,10 +132,15 @@ def home_of(gin_file: pathlib.Path) -> str | None:
 
     The run may have been moved since that was written.
     """
-    is_run = gin_file.name == CONFIG and (gin_file.parent / CHECKPOINTS).is_dir()
-    return str(gin_file.parent) if is_run else None
+    if gin_file.name != CONFIG:
+        return None
+    directory = origin(gin_file.parent) or gin_file.parent
+    return str(directory) if (directory / CHECKPOINTS).exists() else None
 
 
 def absolute(path: str | None) -> str | None:
-    """Returns a path that a user typed, absolute; None where there is none."""
-    return path and os.path.abspath(os.path.expanduser(path))
+    """Returns a path that a user typed, absolute; None where there is none.
+
+    The name of what is in a bucket is so already.
+    """
+    return path if not path or is_remote(path) else os.path.abspath(os.path.expanduser(path))

@@ -17,18 +17,23 @@ from flan_jax.data.chat.chat_vocabulary import ChatVocabulary
 from flan_jax.data.chat.choose import AUTO, with_chat_template
 from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
 from flan_jax.data.special_tokens import (
+    CHAT_TEMPLATE,
     CONFIG,
+    FILES,
     GENERATION_CONFIG,
     files_beside,
     read_special_tokens,
     until,
 )
 from flan_jax.errors import UserError
+from flan_jax.storage.copies import fetch_all, is_small, origin, read_path
 from flan_jax.storage.hashing import file_digest
 
 PAD, EOS = 0, 1
 # What a directory's vocabulary is called, the best first.
 VOCABULARY_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.model", "tokenizer.model")
+# What is read of a tokenizer, in the directory of its vocabulary.
+TOKENIZER_FILES = (*VOCABULARY_FILES, *FILES, CHAT_TEMPLATE, "vocab.json", "merges.txt")
 # Embedding tables are padded to a multiple of this, as T5's 32,100 ids are to 32,128.
 _MULTIPLE = 128
 
@@ -143,7 +148,7 @@ def load_vocabulary(
       UserError: if it is none of them, or the chat template is not usable.
     """
     if chat_template not in (None, AUTO) and not name.endswith(".json"):
-        directory = pathlib.Path(name).expanduser()
+        directory = _path_of(name)
         if not (directory / VOCABULARY_FILES[0]).is_file():
             raise UserError(
                 f"CHAT_TEMPLATE needs a tokenizer.json, and VOCABULARY {name!r} is none; give the "
@@ -151,7 +156,7 @@ def load_vocabulary(
             )
     if name == "bytes":
         return ByteVocabulary()
-    path = pathlib.Path(name).expanduser()
+    path = _path_of(name)
     if path.is_dir():
         path = next((path / file for file in VOCABULARY_FILES if (path / file).is_file()), path)
     if not path.is_file():
@@ -163,3 +168,11 @@ def load_vocabulary(
         plain = HuggingFaceVocabulary(str(path), architecture)
         return plain if chat_template is None else with_chat_template(plain, chat_template)
     return SentencePieceVocabulary(str(path))
+
+
+def _path_of(name: str) -> pathlib.Path:
+    """The path of VOCABULARY; of one in a bucket, that of a copy with the files beside it."""
+    path = read_path(name, "VOCABULARY", is_small)
+    if path.is_file() and origin(path):
+        fetch_all(path.parent / file for file in TOKENIZER_FILES)
+    return path

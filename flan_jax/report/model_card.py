@@ -9,6 +9,7 @@ from typing import Any
 
 from flan_jax import __version__
 from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.model_gin import read_macros
 from flan_jax.checkpoints.provenance import read_provenance
 from flan_jax.checkpoints.reader import CheckpointReader
@@ -152,7 +153,7 @@ def _origin(
 ) -> dict[str, str]:
     """Base model and license: of the model itself, or of the one that a run began with."""
     start = macros.get("INITIAL_CHECKPOINT_PATH") if record else str(checkpoint.path)
-    return read_provenance(pathlib.Path(start).expanduser()) if start else {}
+    return read_provenance(located(start)) if start else {}
 
 
 def _usage(checkpoint: CheckpointReader, name: str, is_tuned: bool, is_prompt: bool) -> str:

@@ -44,8 +44,8 @@ def local_copy(place: Place) -> pathlib.Path:
     version = digest([str(place), generation.hex()])
     path = cache_of_buckets() / "copies" / version / place.name
     if not path.exists():
-        with _written(path) as file:
-            _copy(place, file)
+        with written(path) as file:
+            copy_object(place, file)
     return path
 
 
@@ -96,8 +96,8 @@ class Mirror:
             path = self.local / name
             if not path.resolve().is_relative_to(self.local.resolve()):
                 raise UserError(f"{self.remote} has a file named {shown(repr(name))}; remove it.")
-            with _written(path) as file:
-                _copy(self.remote / name, file)
+            with written(path) as file:
+                copy_object(self.remote / name, file)
         return names
 
     def push(self, names: Iterable[str], last: str | None = None) -> None:
@@ -128,7 +128,7 @@ class Mirror:
                 future.result()
 
 
-def _copy(remote: Remote, file: BinaryIO) -> None:
+def copy_object(remote: Remote, file: BinaryIO) -> None:
     """Copies an object of any size, a part at a time, all of one generation."""
     store, begin, generation = remote.parent.kvstore(), 0, None
     with bucket_errors(remote.scheme, remote.bucket, "read"):
@@ -156,7 +156,7 @@ def _part(
 
 
 @contextlib.contextmanager
-def _written(path: pathlib.Path) -> Iterator[BinaryIO]:
+def written(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a file that gets its name when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -34,10 +34,15 @@ def local_path(name: str | os.PathLike, setting: str) -> pathlib.Path:
             f"{setting} {shown(name)} is a URL; give the path alone: "
             f"/{name[len(url[0]) :].lstrip('/')}"
         )
+    if url and url[1].lower() in ("gs", "s3"):
+        raise UserError(
+            f"{setting} {shown(name)} is a URL of a bucket, and must be on a disk of this machine; "
+            "copy it, or give another path."
+        )
     if url:
         raise UserError(
-            f"{setting} {shown(name)} is a URL, and {url[1]}:// is not supported yet; mount the "
-            "bucket and give the path where it is mounted, or copy the files to a local disk."
+            f"{setting} {shown(name)} is a URL, and {url[1]}:// is not supported; give a path, or "
+            "copy the files to gs:// or s3://."
         )
     if not name or "\0" in name:
         raise UserError(f"{setting} {shown(repr(name))} is not a valid path.")

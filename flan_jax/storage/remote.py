@@ -12,7 +12,7 @@ import logging
 import os
 import urllib.parse
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flan_jax.storage.bucket_errors import bucket_errors
 
@@ -70,6 +70,11 @@ class Remote:
         store = _bucket(self.scheme, self.bucket).copy()
         store.path = f"{self.key}/" if self.key else ""
         return store
+
+    def store_spec(self) -> dict[str, Any]:
+        """Returns TensorStore's specification of `kvstore`, to be a part of another one."""
+        spec = self.kvstore().spec().to_json()
+        return spec | {f"{DRIVERS[self.scheme]}_request_retries": RETRIES}
 
     def read_bytes(self, begin: int = 0, end: int | None = None) -> bytes:
         """Returns the contents, or the bytes from `begin` to before `end`.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
 
 import jax
 
+from flan_jax.checkpoints.located import located
 from flan_jax.config import run_directory
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import RunData
@@ -115,7 +115,7 @@ def _has_moved(before: object, now: object) -> bool:
     if not isinstance(before, str) or not isinstance(now, str):
         return False
     return now.endswith("/" + before.removeprefix("./")) or (
-        os.path.exists(now) and not os.path.exists(before)
+        located(now).exists() and not located(before).exists()
     )
 
 
@@ -161,7 +161,7 @@ def trained_before(initial_checkpoint_path: str | None) -> list[str]:
     """
     if initial_checkpoint_path is None:
         return []
-    place = run_directory.run_of(pathlib.Path(initial_checkpoint_path).expanduser())
+    place = run_directory.run_of(located(initial_checkpoint_path))
     return in_catalogue(_trained_on(place, set()) or ())
 
 
@@ -191,7 +191,7 @@ def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] |
             raise ValueError("a dataset is not a string")
     initial = record.get(_INITIAL)
     if "trained_before" not in record and isinstance(initial, str):  # by an older version
-        before = run_directory.run_of(pathlib.Path(initial).expanduser())
+        before = run_directory.run_of(located(initial))
         names += _trained_on(before, seen | {place}) or []
     return list(dict.fromkeys(names))
 

@@ -43,7 +43,7 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
     for keys in arrays:
         store = _store(directory, ".".join(keys), in_one_database)
         with readable(f"{directory}/{'.'.join(keys)}"):
-            tensors["/".join(keys)] = open_array(store, driver)
+            tensors["/".join(keys)] = open_array(store, directory / ".".join(keys), driver)
     zarr_chunks.check_sizes(
         (math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), directory
     )
@@ -83,7 +83,7 @@ def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:
         ) from None
 
 
-def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict[str, str]:
+def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict[str, Any]:
     if in_one_database:
         return {**zarr_chunks.tree_store(directory, True), "path": f"{name}/"}
     return file_store(inside(directory, name, directory / _METADATA))

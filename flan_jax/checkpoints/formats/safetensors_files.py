@@ -7,6 +7,7 @@ of the tensors.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pathlib
@@ -16,11 +17,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from flan_jax.checkpoints.formats.ranged_array import RangedArray, read_range
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
+from flan_jax.storage.copies import origin
 from flan_jax.storage.files import parse_json, readable
 from flan_jax.storage.paths import inside
+from flan_jax.storage.remote import Remote
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -121,14 +125,43 @@ def open_weights(path: pathlib.Path) -> dict[str, Tensor]:
 
 
 def _open_file(path: pathlib.Path) -> dict[str, Tensor]:
-    header, start, size = _read_header(path)
+    remote = origin(path)
+    header, start, size, generation = (
+        _read_remote_header(path, remote) if remote else (*_read_header(path), b"")
+    )
     tensors, ends = {}, []
     for name, entry in header.items():
         with readable(f"{path} ({shown(name)})"):
-            tensors[name], span = _open_tensor(path, name, entry, start)
+            tensor, span = _open_tensor(path, name, entry, start)
             ends.append((*span, name))
-    _check_coverage(path, sorted(ends), size - start)
+        if remote:
+            array = RangedArray(remote, start + span[0], tensor.shape, tensor.dtype, generation)
+            tensor = tensor._replace(open=functools.partial(lambda array: array, array))
+        tensors[name] = tensor
+    ends.sort()
+    if size is None:
+        size = _size_of(path, remote, start + max((end for _, end, _ in ends), default=0))
+    _check_coverage(path, ends, size - start)
     return tensors
+
+
+def _read_remote_header(path: pathlib.Path, remote: Remote) -> tuple[dict, int, None, bytes]:
+    """As `_read_header` of an object, whose size no request returns; and its generation."""
+    try:
+        read = read_range(remote, 0, 8)
+        length = int.from_bytes(read[0], "little") if read else 0
+        read = read_range(remote, 8, 8 + length) if 2 <= length <= _MOST_HEADER else None
+    except FileNotFoundError:
+        raise UserError(f"{shown(path)} is missing; download the checkpoint again.") from None
+    text, generation = read or (b"", b"")
+    return _parsed_header(path, text), 8 + length, None, generation
+
+
+def _size_of(path: pathlib.Path, remote: Remote, expected: int) -> int:
+    """The size that an object should have, or less where it is cut short."""
+    if read_range(remote, expected, expected + 1):
+        raise UserError(f"{shown(path)} has bytes after its last tensor; download it again.")
+    return expected if read_range(remote, expected - 1, expected) else expected - 1
 
 
 def _read_header(path: pathlib.Path) -> tuple[dict, int, int]:
@@ -146,6 +179,11 @@ def _read_header(path: pathlib.Path) -> tuple[dict, int, int]:
         raise UserError(
             f"{shown(path)} cannot be read ({error.strerror}); download it again."
         ) from error
+    return _parsed_header(path, text), 8 + length, size
+
+
+def _parsed_header(path: pathlib.Path, text: bytes) -> dict:
+    """The header without `__metadata__`."""
     if not text.startswith(b"{"):
         raise UserError(
             f"{shown(path)} is not a safetensors file, or cut short; download it again."
@@ -158,7 +196,7 @@ def _read_header(path: pathlib.Path) -> tuple[dict, int, int]:
         raise UserError(
             f"{shown(path)} has a __metadata__ that does not map names to texts; download it again."
         )
-    return header, 8 + length, size
+    return header
 
 
 def _open_tensor(

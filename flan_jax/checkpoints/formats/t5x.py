@@ -207,7 +207,7 @@ def _leaf(leaf: Any, name: str, path: pathlib.Path) -> Tensor:
             raise ValueError(f"{name} has the driver {leaf['driver']!r}")
     check_array(directory)
     with readable(directory):
-        tensor = open_array(file_store(directory), leaf["driver"])
+        tensor = open_array(file_store(directory), directory, leaf["driver"])
         shape = leaf.get("metadata", {}).get("shape", tensor.shape)
         dtype = leaf.get("dtype", tensor.dtype.name)
         if tuple(shape) != tensor.shape or dtype != tensor.dtype.name:

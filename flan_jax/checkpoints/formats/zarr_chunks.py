@@ -16,8 +16,10 @@ from typing import Any
 
 import tensorstore
 
+from flan_jax.checkpoints.formats.zarr_files import file_store
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
+from flan_jax.storage.copies import origin
 from flan_jax.storage.files import parse_json, readable
 
 METADATA = (".zarray", "zarr.json")
@@ -79,11 +81,10 @@ def check_tree(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
     _refuse(directory, missing)
 
 
-def tree_store(directory: pathlib.Path, in_one_database: bool) -> dict[str, str]:
+def tree_store(directory: pathlib.Path, in_one_database: bool) -> dict[str, Any]:
     """Returns TensorStore's specification of the keys and values of a directory of Orbax."""
-    if in_one_database:
-        return {"driver": "ocdbt", "base": directory.resolve().as_uri() + "/"}
-    return {"driver": "file", "path": f"{directory.resolve()}/"}
+    files = file_store(directory)
+    return {"driver": "ocdbt", "base": files} if in_one_database else files
 
 
 def check_sizes(sizes: Iterable[int], directory: pathlib.Path) -> None:
@@ -98,7 +99,7 @@ def check_sizes(sizes: Iterable[int], directory: pathlib.Path) -> None:
         memory.
     """
     total, stored = sum(sizes), 0
-    if total <= _SMALL_BYTES:
+    if total <= _SMALL_BYTES or origin(directory):  # a bucket does not list sizes
         return
     with readable(directory):
         for parent, _, files in os.walk(directory):

@@ -9,20 +9,27 @@ import numpy as np
 import tensorstore
 
 from flan_jax.checkpoints.reader import Tensor
+from flan_jax.storage.copies import origin
 
 _CHUNK_BYTES = 64 * 1024 * 1024
 
 
-def file_store(path: pathlib.Path) -> dict[str, str]:
-    """Returns the tensorstore `kvstore` of one array's directory."""
-    return {"driver": "file", "path": f"{path.resolve()}/"}
+def file_store(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the tensorstore `kvstore` of one array's directory, or of where it is a copy of."""
+    remote = origin(path)
+    return remote.store_spec() if remote else {"driver": "file", "path": f"{path.resolve()}/"}
 
 
-def open_array(kvstore: dict[str, Any], driver: str = "zarr") -> Tensor:
-    """Returns the stored array; reading it reads only the chunks that the index needs."""
+def open_array(kvstore: dict[str, Any], file: object, driver: str = "zarr") -> Tensor:
+    """Returns the stored array; reading it reads only the chunks that the index needs.
+
+    Args:
+      kvstore: of the array, see `file_store`.
+      file: its directory, for messages.
+      driver: 'zarr' or 'zarr3'.
+    """
     store = tensorstore.open({"driver": driver, "kvstore": kvstore}, read=True, open=True).result()
-    file = kvstore.get("base", "").removeprefix("file://") + kvstore["path"]
-    return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, file)
+    return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, str(file))
 
 
 def write_array(path: pathlib.Path, array: np.ndarray, compressor: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from flan_jax.data.chat.chat_vocabulary import ChatVocabulary, ends_as_the_model
 from flan_jax.data.huggingface_vocabulary import HuggingFaceVocabulary
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
+from flan_jax.storage.copies import read_path
 
 AUTO = "auto"
 
@@ -34,7 +35,7 @@ def with_chat_template(
     """
     directory = pathlib.Path(plain.path).parent
     if setting != AUTO:
-        template = read_chat_template(pathlib.Path(setting).expanduser(), directory)
+        template = read_chat_template(read_path(setting, "CHAT_TEMPLATE"), directory)
         try:
             return ChatVocabulary(plain, template)
         except CannotRender as error:

@@ -27,9 +27,9 @@ from flan_jax.data.sources.network import no_network
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
 from flan_jax.messages import first_line, listed
+from flan_jax.storage.copies import fetch_all, name_of, read_path
 from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest, file_digest
-from flan_jax.storage.paths import local_path
 
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
@@ -60,8 +60,10 @@ class HubSource:
                 "pip install 'flan_jax[hf]'."
             )
         self.mirror = directory is not None
-        self.directory = local_path(
-            DEFAULT_DIRECTORY if directory is None else directory, "DATA_DIR"
+        self.directory = read_path(
+            DEFAULT_DIRECTORY if directory is None else directory,
+            "DATA_DIR",
+            wanted=lambda name: False,
         )
         if self.mirror and not self.directory.is_dir():
             raise UserError(
@@ -76,12 +78,12 @@ class HubSource:
     @property
     def data_dir(self) -> str | None:
         """Returns the DATA_DIR that opens the same source again; None for the hub itself."""
-        return str(self.directory) if self.mirror else None
+        return name_of(self.directory) if self.mirror else None
 
     @property
     def description(self) -> str:
         """Returns which rows the source has, in words."""
-        return f"{self.directory} (DATA_SOURCE={self.kind})"
+        return f"{name_of(self.directory)} (DATA_SOURCE={self.kind})"
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
         """Returns the slice of a raw split that is our split; None if there is none."""
@@ -205,6 +207,7 @@ class HubSource:
             entries = folder.glob("*") if folder.is_dir() else ()
             files = sorted(entry for entry in entries if entry.suffix in _SUFFIXES)
             if files:
+                fetch_all(files)
                 return files
         return []
 

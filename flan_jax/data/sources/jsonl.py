@@ -11,8 +11,8 @@ from flan_jax.catalogue.records import Dataset
 from flan_jax.data.sources.jsonl_files import count_jsonl, rows_at
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
+from flan_jax.storage.copies import fetched, name_of, read_path
 from flan_jax.storage.hashing import file_digest
-from flan_jax.storage.paths import local_path
 
 
 class JsonlSource:
@@ -32,7 +32,7 @@ class JsonlSource:
             raise UserError(
                 "DATA_SOURCE=jsonl needs DATA_DIR, a directory that holds <dataset>/<split>.jsonl."
             )
-        self.directory = local_path(directory, "DATA_DIR")
+        self.directory = read_path(directory, "DATA_DIR", wanted=lambda name: False)
         if not self.directory.is_dir():
             raise UserError(
                 f"DATA_DIR {str(directory)!r} is not a directory; give one that holds "
@@ -43,12 +43,12 @@ class JsonlSource:
     @property
     def data_dir(self) -> str | None:
         """Returns the DATA_DIR that opens the same source again."""
-        return str(self.directory)
+        return name_of(self.directory)
 
     @property
     def description(self) -> str:
         """Returns which rows the source has, in words."""
-        return f"{self.directory} (DATA_SOURCE={self.kind})"
+        return f"{name_of(self.directory)} (DATA_SOURCE={self.kind})"
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
         """Returns the slice of a raw split that is our split; None if there is none."""
@@ -56,7 +56,8 @@ class JsonlSource:
 
     def path(self, dataset: Dataset, raw_split: str) -> pathlib.Path:
         """Returns the file of a raw split."""
-        return self.directory / dataset.name / f"{raw_split}.jsonl"
+        path = self.directory / dataset.name / f"{raw_split}.jsonl"
+        return fetched(path) if path.is_file() else path
 
     def available(self, dataset: Dataset, split: str = "train") -> str | None:
         """Returns None if our split has rows here, else the reason why not."""

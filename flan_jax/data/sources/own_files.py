@@ -23,8 +23,10 @@ from flan_jax.data.sources import file_rows
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, listed, nearest, shown
+from flan_jax.storage.copies import copy_of, name_of, origin, read_path
 from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest, file_digest
+from flan_jax.storage.places import is_remote
 
 # Rows for validation where no file has them: so many, and one of so many.
 VALIDATION_ROWS, VALIDATION_PART = 200, 10
@@ -35,6 +37,7 @@ _WORDS = {
     "test": "test",
 }
 _WORD = re.compile("[a-z]+")
+_SETTING = "MIXTURE_OR_TASK_NAME"
 
 
 class OwnFiles:
@@ -63,7 +66,7 @@ class OwnFiles:
     @property
     def description(self) -> str:
         """Returns which rows the source has, in words."""
-        return str(self.path)
+        return name_of(self.path)
 
     @functools.cached_property
     def counts(self) -> dict[str, int]:
@@ -160,24 +163,41 @@ def paths_of(name: str) -> list[pathlib.Path]:
     Raises:
       UserError: if there is none; it has the place where it was looked for.
     """
-    path = pathlib.Path(name).expanduser()
     if "*" not in name:
+        path = read_path(name, _SETTING, file_rows.kind_of)
         if not path.exists():
             raise UserError(_not_found(name, path))
         return [path]
-    absolute = path.absolute()
-    pattern = str(absolute.relative_to(absolute.anchor))
-    matches = sorted(pathlib.Path(absolute.anchor).glob(pattern))
-    paths = [match for match in matches if match.is_dir() or file_rows.kind_of(match)]
+    paths, looked_for = _matching(name)
     if not paths:
         raise UserError(
-            f"nothing matches {shown(repr(name))} (looked for {absolute}); "
+            f"nothing matches {shown(repr(name))} (looked for {looked_for}); "
             f"it takes files of the kinds {file_rows.KINDS_IN_WORDS}, and directories of them."
         )
     return paths
 
 
+def _matching(name: str) -> tuple[list[pathlib.Path], str]:
+    """The files and directories that a pattern matches, and the whole pattern."""
+    # of a bucket, everything below the last directory that is no pattern is listed
+    begin = name[: name.index("*")].rpartition("/")[0]
+    if is_remote(begin):
+        root = read_path(begin, _SETTING, wanted=lambda name: False)
+        pattern, looked_for = name[len(begin) + 1 :], name
+    else:
+        absolute = pathlib.Path(name).expanduser().absolute()
+        root, looked_for = pathlib.Path(absolute.anchor), str(absolute)
+        pattern = str(absolute.relative_to(root))
+    matches = sorted(root.glob(pattern))
+    paths = [match for match in matches if match.is_dir() or file_rows.kind_of(match)]
+    if is_remote(begin):
+        paths = [copy_of(origin(path), file_rows.kind_of) for path in paths]
+    return paths, looked_for
+
+
 def _not_found(name: str, path: pathlib.Path) -> str:
+    if is_remote(name):
+        return f"no file {shown(repr(name))} in the bucket; give the name of one that is there."
     folder = path.absolute().parent
     others = [other.name for other in folder.iterdir()] if folder.is_dir() else []
     where = f"looked for {path.absolute()}"

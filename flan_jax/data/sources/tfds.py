@@ -14,9 +14,9 @@ from flan_jax.data.sources.network import no_network
 from flan_jax.data.sources.slices import parse_spec
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
+from flan_jax.storage.copies import fetch_all, fetched, name_of, origin, read_path
 from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest
-from flan_jax.storage.paths import local_path
 
 _DOWNLOAD_TIMEOUT_SECONDS = 60
 _DOWNLOAD_HOST = "storage.googleapis.com"  # where TFDS looks first
@@ -32,19 +32,21 @@ class TfdsSource:
     kind = "tfds"
 
     def __init__(self, directory: str | pathlib.Path | None = None):
-        self.directory = local_path(
-            "~/tensorflow_datasets" if directory is None else directory, "DATA_DIR"
+        self.directory = read_path(
+            "~/tensorflow_datasets" if directory is None else directory,
+            "DATA_DIR",
+            wanted=lambda name: False,
         )
 
     @property
     def data_dir(self) -> str | None:
         """Returns the DATA_DIR that opens the same source again."""
-        return str(self.directory)
+        return name_of(self.directory)
 
     @property
     def description(self) -> str:
         """Returns which rows the source has, in words."""
-        return f"{self.directory} (DATA_SOURCE={self.kind})"
+        return f"{name_of(self.directory)} (DATA_SOURCE={self.kind})"
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
         """Returns the slice of a raw split that is our split; None if there is none."""
@@ -56,7 +58,7 @@ class TfdsSource:
             return None
         name, version = dataset.tfds.rsplit(":", 1)
         path = self.directory / name / version / "dataset_info.json"
-        return path if path.is_file() else None
+        return fetched(path) if path.is_file() else None
 
     def available(self, dataset: Dataset, split: str = "train") -> str | None:
         """Returns None if our split is on disk, else the reason why not."""
@@ -66,7 +68,7 @@ class TfdsSource:
             return "is not in TensorFlow Datasets"
         if self.prepared(dataset) is None:
             manual = f"; manual download: {dataset.manual}" if dataset.manual else ""
-            return f"{dataset.tfds} is not prepared in {self.directory}{manual}"
+            return f"{dataset.tfds} is not prepared in {name_of(self.directory)}{manual}"
         return None
 
     def downloadable(self, dataset: Dataset) -> bool:
@@ -85,6 +87,8 @@ class TfdsSource:
             return "is not in TensorFlow Datasets"
         if dataset.manual:
             return f"manual download: {dataset.manual}"
+        if origin(self.directory):
+            return f"not prepared in a bucket: prepare it on a disk and copy it to {self.data_dir}"
         offline = no_network(_DOWNLOAD_HOST)
         if offline:
             return f"not downloaded, {offline}"
@@ -142,6 +146,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         tf.config.set_visible_devices([], "GPU")
+        fetch_all(path for path in self.prepared(dataset).parent.iterdir() if path.is_file())
         return tfds.builder(dataset.tfds, data_dir=str(self.directory))
 
 
