@@ -3,18 +3,22 @@
 Killed and resumed, on another mesh, with two processes, in microbatches.
 """
 
-import json
 import pathlib
 import shutil
 import signal
-import time
 
-import numpy as np
 import pytest
 
 from flan_jax.checkpoints.open import open_tensors
 from support.processes import ended_well
-from support.runs import losses, run, run_here, start_and_signal, whole_lines
+from support.runs import (
+    assert_same_end,
+    losses,
+    run,
+    run_here,
+    start_and_signal,
+    wait_for_step,
+)
 from support.two_processes import ONE_TASK, TRAIN, arguments, finish, start_two
 
 SETTINGS = [
@@ -91,23 +95,6 @@ def started(runs: pathlib.Path, method: str, name: str, *more: str) -> list[str]
     return lora(runs, name, *full, *more)
 
 
-def saved(run: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of the last checkpoint of a run: parameters and moments of AdamW."""
-    checkpoint = open_tensors(run, step=8)
-    tensors = {**checkpoint.tensors, **checkpoint.slots}
-    return {name: tensor.read() for name, tensor in tensors.items()}
-
-
-def assert_same(run: pathlib.Path, other: pathlib.Path) -> None:
-    """Asserts that two runs have the same losses and, to the bit, the same last checkpoint."""
-    assert losses(run) == losses(other)
-    arrays, expected = saved(run), saved(other)
-    assert arrays.keys() == expected.keys()
-    assert any(name.startswith("mu/") for name in arrays), sorted(arrays)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_kill_nine_twice_changes_nothing(runs, method):
@@ -117,7 +104,7 @@ def test_kill_nine_twice_changes_nothing(runs, method):
         process = start_and_signal(started(runs, method, killed.name), killed, step, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, process.stdout.read()
     ended_well(run(started(runs, method, killed.name)))
-    assert_same(killed, whole)
+    assert_same_end(killed, whole)
 
 
 @pytest.mark.slow
@@ -139,14 +126,4 @@ def test_two_processes_have_the_losses_of_one_and_kill_nine_changes_nothing(runs
     assert len(losses(killed)) < 8
     outputs = finish(start_two(started(runs, method, killed.name, *TWO), devices=2))
     assert "resuming from step" in outputs[0]
-    assert_same(killed, two)
-
-
-def wait_for_step(model_dir: pathlib.Path, step: int) -> None:
-    """Waits until `metrics.jsonl` holds a step."""
-    path, deadline = model_dir / "metrics.jsonl", time.time() + 600
-    while time.time() < deadline:
-        if path.exists() and any(json.loads(line)["step"] >= step for line in whole_lines(path)):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{model_dir} did not get to step {step}")
+    assert_same_end(killed, two)

@@ -10,7 +10,9 @@ import sys
 import time
 
 import gin
+import numpy as np
 
+from flan_jax.checkpoints.open import open_tensors
 from flan_jax.cli import dispatch
 from support.processes import simulating
 
@@ -98,3 +100,30 @@ def start_and_signal(
     process.send_signal(number)
     process.wait(300)
     return process
+
+
+def wait_for_step(model_dir: pathlib.Path, step: int) -> None:
+    """Waits until `metrics.jsonl` holds a step."""
+    path, deadline = model_dir / "metrics.jsonl", time.time() + 600
+    while time.time() < deadline:
+        if path.exists() and any(json.loads(line)["step"] >= step for line in whole_lines(path)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{model_dir} did not get to step {step}")
+
+
+def saved(run_dir: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of the last checkpoint of a run: parameters and the optimizer's."""
+    checkpoint = open_tensors(run_dir)
+    assert checkpoint.slots, f"{run_dir} has no arrays of an optimizer"
+    tensors = {**checkpoint.tensors, **checkpoint.slots}
+    return {name: tensor.read() for name, tensor in tensors.items()}
+
+
+def assert_same_end(run_dir: pathlib.Path, other: pathlib.Path) -> None:
+    """Asserts that two runs have the same losses and, to the bit, the same last checkpoint."""
+    assert losses(run_dir) == losses(other)
+    arrays, expected = saved(run_dir), saved(other)
+    assert arrays.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
