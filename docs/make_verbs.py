@@ -58,7 +58,7 @@ def page() -> str:
     lines += [f"| [`{verb}`](#{verb}) | {summary} |" for verb, (_, summary) in VERBS.items()]
     for verb, (module, summary) in VERBS.items():
         lines += ["", f"## {verb}", "", f"{_capitalized(summary)}. Described in"]
-        lines[-1] += f" [{_PAGES[verb].partition('#')[0]}]({_PAGES[verb]})."
+        lines[-1] += f" [{_label(_PAGES[verb])}]({_PAGES[verb]})."
         if verb in _CONFIGURED:
             lines[-1] += " Reads [settings](settings.md)."
         lines += _parser_lines(verb, importlib.import_module(module).make_parser())
@@ -79,6 +79,12 @@ def _parser_lines(verb: str, parser: argparse.ArgumentParser) -> Iterator[str]:
         for name, subparser in group.choices.items():
             yield from ("", f"### {verb} {name}", "", f"{_capitalized(subparser.description)}.")
             yield from _parser_lines(f"{verb} {name}", subparser)
+
+
+def _label(page: str) -> str:
+    """Returns how a link to a page is called: that of its folder for a README."""
+    name = page.partition("#")[0].removesuffix("/README.md").removesuffix(".md")
+    return name.replace("_", " ")
 
 
 def _capitalized(text: str) -> str:

@@ -24,7 +24,12 @@ _PAGES = {
 }
 _FILES = ("gin/**/*.gin", "LICENSE", "CITATION.cff")
 _NOT_SEARCHED = ("templates.md", "changelog.md")  # long, and found where few look for them
-_WIDE = ("settings.md", "catalogue.md", "scale.md")  # tables that need the room of the navigation
+_WIDE = (
+    "settings.md",
+    "verbs.md",
+    "catalogue.md",
+    "scale.md",
+)  # tables that need the room of the navigation
 _CODE_OR_LINK = re.compile(
     r"^```.*?^```$|(\]\(|src=\")(?!https?:|mailto:|#)([^()\s#\"]+)", re.MULTILINE | re.DOTALL
 )
