@@ -26,6 +26,7 @@ from flan_jax.checkpoints.formats import (
     t5x,
     tokenizer_export,
 )
+from flan_jax.checkpoints.formats.safetensors_files import SHARD_BYTES
 from flan_jax.checkpoints.formats.tokenizer_files import read_tokenizer_files
 from flan_jax.checkpoints.hub_models import local_checkpoint
 from flan_jax.checkpoints.open import FORMATS, detect_format
@@ -34,17 +35,24 @@ from flan_jax.checkpoints.tuned import Tuned, config_of, open_tuned, open_whole
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.data.special_tokens import GENERATION_CONFIG, TOKENIZER_CONFIG
-from flan_jax.data.vocabulary import VOCABULARY_FILES, Vocabulary, load_vocabulary
+from flan_jax.data.vocabulary import (
+    VOCABULARY_FILES,
+    Vocabulary,
+    load_vocabulary,
+    vocabulary_path,
+)
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped, shown
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.progress import progress
 from flan_jax.report import model_card
-from flan_jax.storage.atomic_directory import atomic_directory
 from flan_jax.storage.files import parse_json, readable
-from flan_jax.storage.paths import local_path
+from flan_jax.storage.output_directory import output_directory
+from flan_jax.storage.places import Place, place
 
 BYTES = "bytes"
+# A file is in memory while it is uploaded.
+_BUCKET_SHARD_BYTES = 10**9
 _TARGETS = ("t5x", "hf", "flan", "peft")
 
 
@@ -59,7 +67,7 @@ class Output(NamedTuple):
       progress: called with the name of each parameter that is written.
     """
 
-    path: pathlib.Path
+    path: Place
     directory: pathlib.Path
     dtype: np.dtype | None
     vocabulary: str | None
@@ -68,7 +76,8 @@ class Output(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the output's directory."""
-        return self.path.absolute().name
+        path = self.path
+        return path.absolute().name if isinstance(path, pathlib.Path) else path.name or path.bucket
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint.tokenizer, vocabulary = _find_tokenizer(checkpoint, flags.format, flags.tokenizer)
     write = _writer(flags, tuned)
     with (
-        atomic_directory(flags.output, "--output") as directory,
+        output_directory(flags.output, "--output", _is_telling) as directory,
         progress(len(checkpoint.tensors), "converting", "array") as update,
     ):
         for name, contents in checkpoint.tokenizer.items():
@@ -117,7 +126,7 @@ def _parse_flags(argv: list[str]) -> argparse.Namespace:
             "give what to convert once: RUN_DIR (or another checkpoint) or --input=PATH."
         )
     flags.input = local_checkpoint(flags.input or flags.place, "--input")
-    flags.output = local_path(flags.output, "--output")
+    flags.output = place(flags.output, "--output")
     flags.format = flags.format or detect_format(flags.input)
     if flags.unmerged and flags.to != "flan":
         raise UserError("--unmerged goes with --to=flan; --to=peft never merges, the others do.")
@@ -227,6 +236,12 @@ def _select_optimizer(checkpoint: CheckpointReader, flags: argparse.Namespace) -
         )
 
 
+def _is_telling(name: str) -> bool:
+    """Whether a directory with the file of a name is taken for a whole checkpoint."""
+    last = name.rpartition("/")[2]
+    return last in ("config.json", "adapter_config.json", "checkpoint", "_METADATA")
+
+
 # --- The tokenizer
 
 
@@ -266,7 +281,7 @@ def _given_tokenizer(given: str) -> tuple[dict[str, bytes], bool]:
     """(files of --tokenizer, whether it is 'bytes')."""
     if given == BYTES:
         return {}, True
-    files = read_tokenizer_files(local_path(given, "--tokenizer"))
+    files = read_tokenizer_files(vocabulary_path(given, "--tokenizer"))
     if not files:
         raise UserError(
             f"--tokenizer={shown(given)} is neither a tokenizer's file nor a directory that has "
@@ -286,7 +301,7 @@ def _tokenizer_of_run(checkpoint: CheckpointReader) -> tuple[dict[str, bytes], b
         return files, False
     if setting == BYTES:
         return files, True
-    files_there = read_tokenizer_files(local_path(str(setting), "VOCABULARY"))
+    files_there = read_tokenizer_files(vocabulary_path(str(setting)))
     if not files_there:
         checkpoint.notes.append(
             f"its VOCABULARY {shown(setting)!r} does not exist, so the output has no tokenizer; "
@@ -314,7 +329,10 @@ def _write_gin(checkpoint: CheckpointReader, output: Output) -> None:
     if output.vocabulary == BYTES:
         text += f"VOCABULARY = {BYTES!r}\n"
     elif output.vocabulary:
-        text += f"VOCABULARY = {str(output.path.absolute() / output.vocabulary)!r}\n"
+        directory = output.path
+        if isinstance(directory, pathlib.Path):
+            directory = directory.absolute()
+        text += f"VOCABULARY = {str(directory / output.vocabulary)!r}\n"
     (output.directory / "model.gin").write_text(text, encoding="utf-8")
     known = provenance.read_provenance(checkpoint.path)
     if not known and checkpoint.base:
@@ -335,7 +353,11 @@ def _write_huggingface(checkpoint: CheckpointReader, output: Output) -> None:
     ids = _write_tokenizer(checkpoint, output, bool(model_card.read_record(run)))
     generation = tokenizer_export.generation_config(ids, model_card.answer_length(run))
     (output.directory / GENERATION_CONFIG).write_bytes(generation)
-    huggingface.write_huggingface(output.directory, checkpoint, output.dtype, ids, output.progress)
+    is_on_disk = isinstance(output.path, pathlib.Path)
+    huggingface.write_huggingface(
+        *(output.directory, checkpoint, output.dtype, ids, output.progress),
+        SHARD_BYTES if is_on_disk else _BUCKET_SHARD_BYTES,
+    )
     _write_card(checkpoint, output, "transformers")
 
 
@@ -420,9 +442,7 @@ def _write_tokenizer(
     return ids
 
 
-def _print_result(
-    checkpoint: CheckpointReader, what: str, output: pathlib.Path, seconds: float
-) -> None:
+def _print_result(checkpoint: CheckpointReader, what: str, output: Place, seconds: float) -> None:
     kind = {"t5": "T5", "decoder": "decoder-only"}[checkpoint.architecture]
     print(
         f"converted {len(checkpoint.tensors)} arrays of {what} {kind} model at step "

@@ -7,7 +7,7 @@ import sys
 
 from flan_jax import signals
 from flan_jax.errors import Diverged, UserError, message_of
-from flan_jax.messages import escaped
+from flan_jax.messages import escaped, renamed
 
 # Characters: enough for the list of the tensors in which two models of this project differ.
 _LONGEST_MESSAGE = 8_000
@@ -30,7 +30,7 @@ def explained(error: BaseException) -> int | None:
         )
         return signals.SAVED
     if isinstance(error, Diverged):
-        print(f"flan-jax: error: {escaped(str(error))}", file=sys.stderr)
+        print(f"flan-jax: error: {escaped(renamed(str(error)))}", file=sys.stderr)
         return 1
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         error = UserError(
@@ -38,7 +38,7 @@ def explained(error: BaseException) -> int | None:
             "room, or give another directory; then the same command resumes."
         )
     if isinstance(error, UserError):
-        message = escaped(message_of(error))
+        message = escaped(renamed(message_of(error)))
         if len(message) > _LONGEST_MESSAGE:
             message = (
                 f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-(_LONGEST_MESSAGE // 2) :]}"

@@ -12,6 +12,8 @@ import shutil
 import sys
 from typing import TextIO
 
+from flan_jax.messages import renamed
+
 LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_LEVEL = "info"
 # `_log.info(text, extra=PROGRESS)`: on a terminal the next line takes the place of this one.
@@ -54,7 +56,7 @@ class _Formatter(logging.Formatter):
         super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = renamed(super().format(record))
         if record.levelno == logging.INFO:
             return text
         time, _, message = text.partition(" ")

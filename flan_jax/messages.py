@@ -9,8 +9,23 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+# Texts that messages and log lines show otherwise.
+_SHOWN_AS: dict[str, str] = {}
+
 # Bidirectional classes of the invisible characters that reorder the text around them.
 _REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def show_as(text: str, name: str) -> None:
+    """Lets messages and log lines show `name` in place of a text: the bucket of a working copy."""
+    _SHOWN_AS[text] = name
+
+
+def renamed(text: str) -> str:
+    """Returns a text with the names of `show_as` in place of what they stand for."""
+    for old, new in _SHOWN_AS.items():
+        text = text.replace(old, new)
+    return text
 
 
 def escaped(text: str) -> str:

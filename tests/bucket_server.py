@@ -34,13 +34,13 @@ class Logged(NamedTuple):
 
 
 class _Fault:
-    """The next `times` requests whose method and path match fail."""
+    """The next `times` requests that match fail."""
 
     def __init__(self, pattern: str, status: int, times: int):
         self.pattern, self.status, self.times = re.compile(pattern), status, times
 
-    def meets(self, what: str) -> bool:
-        if self.times <= 0 or not self.pattern.search(what):
+    def meets(self, *forms: str) -> bool:
+        if self.times <= 0 or not any(map(self.pattern.search, forms)):
             return False
         self.times -= 1
         return True
@@ -99,7 +99,7 @@ class BucketServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         """Answers the next requests with a status.
 
         Args:
-          pattern: a regular expression that is searched for in 'METHOD path'.
+          pattern: a regular expression that is searched for in 'METHOD path', and with '?query'.
           status: the status; 0 closes the connection without an answer.
           times: how many requests.
         """
@@ -138,7 +138,8 @@ class BucketServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
             self.counts[f"{prefix} {request.method} {api.kind(request)}"] += 1
             query = urllib.parse.urlencode(request.query)
             self.log.append(Logged(time.time(), what, query, agent))
-            fault = next((fault for fault in self._faults if fault.meets(what)), None)
+            forms = (what, f"{what}?{query}")
+            fault = next((fault for fault in self._faults if fault.meets(*forms)), None)
         if self.latency:
             time.sleep(self.latency)
         if fault:

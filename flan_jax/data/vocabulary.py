@@ -148,7 +148,7 @@ def load_vocabulary(
       UserError: if it is none of them, or the chat template is not usable.
     """
     if chat_template not in (None, AUTO) and not name.endswith(".json"):
-        directory = _path_of(name)
+        directory = vocabulary_path(name)
         if not (directory / VOCABULARY_FILES[0]).is_file():
             raise UserError(
                 f"CHAT_TEMPLATE needs a tokenizer.json, and VOCABULARY {name!r} is none; give the "
@@ -156,7 +156,7 @@ def load_vocabulary(
             )
     if name == "bytes":
         return ByteVocabulary()
-    path = _path_of(name)
+    path = vocabulary_path(name)
     if path.is_dir():
         path = next((path / file for file in VOCABULARY_FILES if (path / file).is_file()), path)
     if not path.is_file():
@@ -170,9 +170,17 @@ def load_vocabulary(
     return SentencePieceVocabulary(str(path))
 
 
-def _path_of(name: str) -> pathlib.Path:
-    """The path of VOCABULARY; of one in a bucket, that of a copy with the files beside it."""
-    path = read_path(name, "VOCABULARY", is_small)
+def vocabulary_path(name: str, setting: str = "VOCABULARY") -> pathlib.Path:
+    """Returns the path of a vocabulary; in a bucket, that of a copy with the files beside it.
+
+    Args:
+      name: of a file, or of a directory.
+      setting: what it was given as, for messages.
+
+    Raises:
+      UserError: if it is not a valid name, or the bucket cannot be read.
+    """
+    path = read_path(name, setting, is_small)
     if path.is_file() and origin(path):
         fetch_all(path.parent / file for file in TOKENIZER_FILES)
     return path

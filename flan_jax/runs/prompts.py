@@ -9,8 +9,8 @@ from typing import Any
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.runs.answers import Prompt
+from flan_jax.storage.copies import read_path
 from flan_jax.storage.files import parse_json
-from flan_jax.storage.paths import local_path
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def read_prompts(name: str | None, setting: str = "--file") -> list[Prompt]:
     """
     try:
         contents = (
-            sys.stdin.buffer.read() if name is None else local_path(name, setting).read_bytes()
+            sys.stdin.buffer.read() if name is None else read_path(name, setting).read_bytes()
         )
         text = contents.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -38,7 +38,7 @@ def atomic_directory(output: pathlib.Path, setting: str) -> Iterator[pathlib.Pat
             )
         parent = output.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(parent)
+        remove_abandoned(parent)
         partial = parent / f".{output.name}.incomplete-{os.getpid()}"
         partial.mkdir()
     lock = lock_directory(partial)
@@ -74,18 +74,19 @@ def _writing(output: pathlib.Path, setting: str) -> Iterator[None]:
         ) from error
 
 
-def _remove_abandoned(parent: pathlib.Path) -> None:
+def remove_abandoned(parent: pathlib.Path) -> None:
+    """Removes the hidden directories that processes of this host left when they were killed."""
     for path in parent.glob(".*.incomplete-*"):
         match = _PARTIAL.fullmatch(path.name)
-        if match and not _is_alive(int(match[1])) and path.is_dir() and not path.is_symlink():
+        if match and not is_alive(int(match[1])) and path.is_dir() and not path.is_symlink():
             lock = lock_directory(path)
             if lock is not None:
                 shutil.rmtree(path, ignore_errors=True)
             _release(lock)
 
 
-def _is_alive(process: int) -> bool:
-    """Whether another process of this host has the number.
+def is_alive(process: int) -> bool:
+    """Returns whether another process of this host has the number.
 
     A directory with the number of this process is of one before it, which was killed.
     """

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterable
 
 from flan_jax.errors import UserError
-from flan_jax.messages import shown
+from flan_jax.messages import show_as, shown
 from flan_jax.storage.files import write_file
 from flan_jax.storage.mirror import cache_of_buckets, copy_object, written
 from flan_jax.storage.places import place
@@ -58,6 +58,7 @@ def copy_of(remote: Remote, wanted: Callable[[str], bool] = lambda name: True) -
       UserError: if the bucket cannot be read, or the disk not written.
     """
     path, names = path_of(remote), remote.names()
+    show_as(str(_root() / remote.scheme / remote.bucket), f"{remote.scheme}://{remote.bucket}")
     if not names:
         if path.is_dir():
             shutil.rmtree(path)

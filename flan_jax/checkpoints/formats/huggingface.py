@@ -184,6 +184,7 @@ def write_huggingface(
     dtype: np.dtype | None,
     ids: dict[str, Any],
     progress: Callable[[str], None],
+    shard_bytes: int = safetensors_files.SHARD_BYTES,
 ) -> None:
     """Writes the weights and, last, `config.json`.
 
@@ -193,6 +194,7 @@ def write_huggingface(
       dtype: of the weights; None keeps theirs.
       ids: of special tokens, for `config.json`.
       progress: called with the name of each tensor.
+      shard_bytes: see `safetensors_files.write_directory`.
 
     Raises:
       UserError: for a model that has no counterpart there.
@@ -214,7 +216,7 @@ def write_huggingface(
         progress(theirs)
         return cast(tensors[theirs].read(), shapes[theirs][1])
 
-    safetensors_files.write_directory(directory, shapes, read)
+    safetensors_files.write_directory(directory, shapes, read, shard_bytes)
     first = next(iter(checkpoint.tensors.values()))
     contents |= {**ids, "torch_dtype": np.dtype(dtype or first.dtype).name}
     (directory / "config.json").write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

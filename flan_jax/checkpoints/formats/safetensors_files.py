@@ -35,7 +35,7 @@ _DTYPES = {
     "F64": np.dtype(np.float64),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_SHARD_BYTES = 5 * 10**9  # Hugging Face's own default when it saves.
+SHARD_BYTES = 5 * 10**9  # Hugging Face's own default when it saves.
 _ALIGNMENT = 8
 _MOST_HEADER = 100_000_000  # bytes; the limit of the `safetensors` package
 
@@ -251,7 +251,7 @@ def write_directory(
     directory: pathlib.Path,
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]],
     read: Callable[[str], np.ndarray],
-    shard_bytes: int = _SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes tensors into one file, or into several and an index.
 

@@ -1,0 +1,122 @@
+"""What verbs write into gs:// and s3://: whole, or not to be taken for it."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from flan_jax.checkpoints import located
+from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.cli import dispatch
+from flan_jax.errors import UserError
+from flan_jax.storage.output_directory import MARKER
+from support.adapters import random_llama
+from support.tokenizer_files import byte_bpe, save
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("models") / "llama"
+    random_llama(path)
+    return save(byte_bpe(), path, eos_token="</s>")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered(monkeypatch):
+    """A checkpoint is opened as by another process."""
+    monkeypatch.setattr(located, "_FRESH_S", 0.0)
+
+
+def convert(source: object, to: str, output: str) -> int:
+    return dispatch.main(["convert", f"--to={to}", f"--input={source}", f"--output={output}"])
+
+
+def same(one: object, other: object) -> bool:
+    first, second = open_checkpoint(one), open_checkpoint(other)
+    assert first.tensors.keys() == second.tensors.keys()
+    return all(
+        np.array_equal(tensor.read(), second.tensors[name].read())
+        for name, tensor in first.tensors.items()
+    )
+
+
+@pytest.mark.parametrize("to", ["flan", "t5x", "hf"])
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_convert_writes_what_it_writes_on_the_disk(
+    buckets, llama, tmp_path, monkeypatch, scheme, to
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    output = f"{scheme}://bucket1/models/out"
+    assert convert(llama, to, output) == 0
+    assert convert(llama, to, str(tmp_path / "out")) == 0
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(tmp_path / "out").as_posix() for path in files)
+    assert buckets.names() == sorted(f"models/out/{name}" for name in names)
+    assert same(output, tmp_path / "out")
+    if to != "hf":
+        gin = buckets.get("models/out/model.gin").decode()
+        assert f"VOCABULARY = '{output}/tokenizer.json'" in gin
+    assert not any((tmp_path / "here").iterdir())
+
+
+def test_convert_does_not_write_over_what_is_there(buckets, llama, capsys):
+    buckets.put("models/mine/notes.txt", "mine")
+    assert convert(llama, "hf", "gs://bucket1/models/mine") == 2
+    assert "--output=gs://bucket1/models/mine already exists" in capsys.readouterr().err
+    assert buckets.names() == ["models/mine/notes.txt"]
+
+
+def test_a_bucket_that_does_not_exist_is_said_before_anything_is_converted(buckets, llama, capsys):
+    assert convert(llama, "hf", "gs://bucket2/out") == 2
+    assert "there is no bucket gs://bucket2" in capsys.readouterr().err
+    assert not any("bucket1" in logged.what for logged in buckets.log)
+
+
+TELLING = {"flan": r"/_METADATA", "t5x": r"/checkpoint", "hf": r"/config\.json"}
+
+
+def check_is_no_checkpoint(buckets, to: str) -> None:
+    names = buckets.names()
+    assert f"models/out/{MARKER}" in names and len(names) > 2
+    assert not any(re.search(rf"{TELLING[to]}$", name) for name in names)
+    with pytest.raises(UserError):
+        open_checkpoint("gs://bucket1/models/out")
+
+
+@pytest.mark.parametrize("to", TELLING)
+def test_what_a_convert_that_fails_leaves_is_no_checkpoint_and_is_written_again(
+    buckets, llama, capsys, to
+):
+    output = "gs://bucket1/models/out"
+    buckets.fail(f"upload.*name=.*{TELLING[to].replace('/', '%2F')}(&|$)", 403)
+    assert convert(llama, to, output) == 2
+    assert "gs://bucket1 cannot be written: no permission (403)" in capsys.readouterr().err
+    check_is_no_checkpoint(buckets, to)
+    buckets.recover()
+    buckets.put("models/out/stale", "of the first one")
+    assert convert(llama, to, output) == 0
+    assert same(output, llama)
+    assert not {f"models/out/{MARKER}", "models/out/stale"} & set(buckets.names())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", TELLING)
+def test_what_a_killed_convert_leaves_is_no_checkpoint(buckets, llama, to):
+    output = "gs://bucket1/models/out"
+    command = [sys.executable, "-m", "flan_jax.convert", f"--to={to}", f"--input={llama}"]
+    buckets.latency = 0.2
+    process = subprocess.Popen([*command, f"--output={output}"], stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while len(buckets.names()) < 3 and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    buckets.latency = 0.0
+    check_is_no_checkpoint(buckets, to)
+    assert convert(llama, to, output) == 0
+    assert same(output, llama)
