@@ -117,6 +117,11 @@ def test_lists_and_tables_follow_an_empty_line(page):
             assert same or not line.startswith(sign), f"{before}\n{line}"
 
 
+def test_the_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {flan_jax.__version__}\n" in text
+
+
 def anchors(page: pathlib.Path) -> set[str]:
     """What a page's headings are called in links, as GitHub makes it."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
