@@ -9,6 +9,7 @@ from flan_jax.config import gin_files, run_directory
 from flan_jax.config.flags import ArgumentParser, add_step_flag
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
+from flan_jax.runs.directories import uploading
 from flan_jax.runs.evaluating import Request, evaluate_checkpoints
 from flan_jax.runs.setup import open_run
 
@@ -21,11 +22,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
-    run = open_run(flags=flags, evaluates=True)
+    run = open_run(flags=flags, evaluates=True, output=flags.output)
     processes.mute_others()
     request = Request(flags.checkpoint, flags.adapters, flags.step, flags.output, flags.name)
     evaluated = evaluate_checkpoints(run, request, flags.gin_arguments)
-    return conclude(evaluated.output, evaluated.finished, run.preemption.cause)
+    with uploading(evaluated.output):
+        return conclude(evaluated.output, evaluated.finished, run.preemption.cause)
 
 
 def make_parser() -> ArgumentParser:

@@ -19,7 +19,7 @@ import re
 import sys
 import textwrap
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -27,6 +27,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from flan_jax.checkpoints.bucket_clients import bucket_error
+from flan_jax.checkpoints.bucket_saving import BucketSaving
 from flan_jax.checkpoints.check import check_tensors
 from flan_jax.checkpoints.formats import orbax_files, zarr_chunks
 from flan_jax.checkpoints.shared_storage import check_same_steps, check_shared
@@ -35,6 +37,8 @@ from flan_jax.errors import UserError
 from flan_jax.models.stacking import named
 from flan_jax.parallel.processes import any_of_all
 from flan_jax.storage.files import NO_ROOM, read_json
+from flan_jax.storage.places import place
+from flan_jax.storage.remote import Remote
 
 _ITEMS = ("params", "state")
 # What TensorStore reports of files that may be whole: they cannot be read now, or not by this user.
@@ -79,10 +83,33 @@ class Checkpoints:
         it.
     """
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 3):
-        self.directory = _writable(directory)
-        check_shared(self.directory)
-        _remove_truncated_metrics(self.directory)
+    def __init__(
+        self,
+        directory: str | os.PathLike | Remote,
+        keep: int = 3,
+        may_save: Callable[[], bool] = lambda: True,
+    ):
+        """Opens the directory.
+
+        Args:
+          directory: of the checkpoints.
+          keep: how many of the last ones stay.
+          may_save: see `BucketSaving`; for a bucket only.
+        """
+        self._keep = keep
+        self._remote = directory if isinstance(directory, Remote) else None
+        if self._remote is None:
+            self.directory, self._saves = _writable(directory), None
+            check_shared(self.directory)
+        else:
+            self.directory = epath.Path(str(directory))
+            self._saves = BucketSaving(directory, may_save, self._reopen)
+        with self._reaching("read"):
+            _remove_truncated_metrics(self.directory)
+            self._manager = self._open()
+        check_same_steps(self.directory, sorted(self._manager.all_steps()))
+
+    def _open(self) -> _Manager:
         loss = operator.itemgetter(VALIDATION_LOSS)
         lowest = BestN(
             get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
@@ -90,14 +117,23 @@ class Checkpoints:
         # Orbax writes metrics only where there is a `best_fn`; the policy decides what stays.
         options = ocp.CheckpointManagerOptions(
             best_fn=loss,
-            preservation_policy=AnyPreservationPolicy([LatestN(n=keep), lowest]),
+            preservation_policy=AnyPreservationPolicy([LatestN(n=self._keep), lowest]),
             cleanup_tmp_directories=True,
         )
-        self._manager = _Manager(self.directory, options=options, item_names=_ITEMS)
-        check_same_steps(self.directory, sorted(self._manager.all_steps()))
+        return _Manager(self.directory, options=options, item_names=_ITEMS)
+
+    def _reopen(self) -> None:
+        """Opens the directory again after a failure, without what a failed checkpoint left."""
+        with contextlib.suppress(Exception):  # of the checkpoint that failed
+            self._manager.close()
+        self._manager = self._open()
 
     def save(
-        self, step: int, tree: dict[str, Any], metrics: dict[str, float] | None = None
+        self,
+        step: int,
+        tree: dict[str, Any],
+        metrics: dict[str, float] | None = None,
+        surely: bool = False,
     ) -> None:
         """Starts to save `tree`; its arrays may be changed or donated as soon as this returns.
 
@@ -107,12 +143,12 @@ class Checkpoints:
           step: its number.
           tree: `params` and any other keys.
           metrics: by name; a step without `validation_loss` is never the best.
+          surely: to a bucket, whether to return only when it is saved; otherwise a bucket that
+            cannot be reached is a warning, and the next checkpoint follows in its time.
 
         Raises:
-          UserError: when there is no room for it.
+          UserError: when there is no room for it, or the bucket does not answer for long.
         """
-        if step in self._manager.all_steps():
-            return
         rest = {name: child for name, child in tree.items() if name != "params"}
         args = {
             "params": ocp.args.StandardSave(_nested(tree["params"])),
@@ -122,8 +158,16 @@ class Checkpoints:
         # instead.
         loss = (metrics or {}).get(VALIDATION_LOSS, math.inf)
         metrics = {**(metrics or {}), VALIDATION_LOSS: math.inf if math.isnan(loss) else loss}
-        with self._saving():
-            self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+
+        def start() -> None:
+            if step not in self._manager.all_steps():
+                with self._saving():
+                    self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics)
+
+        if self._saves is None:
+            start()
+        else:
+            self._saves.save(start, lambda: self._manager.wait_until_finished(), surely)
 
     def latest_step(self) -> int | None:
         """Returns the last step that is saved, or None."""
@@ -136,7 +180,7 @@ class Checkpoints:
         """
         step = self.latest_step()
         try:
-            directory = pathlib.Path(self.directory) / str(step) / "state"
+            directory = (self._remote or pathlib.Path(self.directory)) / str(step) / "state"
             return [] if step is None else orbax_files.tree_names(directory)
         except UserError:
             return []
@@ -159,7 +203,8 @@ class Checkpoints:
         for step in steps:
             tree, problem = None, None
             try:
-                tree = self._restore(abstract_tree, step)
+                with self._reaching("read"):
+                    tree = self._restore(abstract_tree, step)
             except Damaged as error:
                 problem = error
             if not any_of_all(problem is not None):
@@ -179,13 +224,26 @@ class Checkpoints:
         Raises:
           UserError: when there was no room for it; other errors of saving as they are.
         """
-        with self._saving():
+        with self._reaching("written"), self._saving():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then releases the manager's threads."""
-        with self._saving():
+        with self._reaching("written"), self._saving():
             self._manager.close()
+
+    @contextlib.contextmanager
+    def _reaching(self, action: str) -> Iterator[None]:
+        """Raises a UserError where a bucket cannot be 'read' or 'written'."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            problem = self._remote and bucket_error(error, self._remote, action)
+            if not problem:
+                raise
+            raise problem from None
 
     def _restore(self, abstract_tree: dict[str, Any], step: int) -> dict[str, Any]:
         directory = self.directory / str(step)
@@ -275,6 +333,10 @@ def _reading(path: Any) -> Iterator[None]:
         raise Damaged(str(error)) from error
     except Exception as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 90, placeholder=" ...")
+        if "://" in str(path) and not isinstance(error, FileNotFoundError):
+            problem = bucket_error(error, place(str(path), "MODEL_DIR"), "read")
+            if problem is not None:
+                raise problem from None
         is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
         if (isinstance(error, OSError) and not is_missing) or _OUT_OF_REACH.search(str(error)):
             raise UserError(
@@ -315,7 +377,7 @@ def _nested(tree: Any) -> dict[str, Any]:
 
 
 def _writable(directory: str | os.PathLike) -> Any:
-    path = epath.Path(os.path.abspath(directory) if "://" not in str(directory) else directory)
+    path = epath.Path(os.path.abspath(directory))
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".writable.{uuid.uuid4().hex[:8]}"  # several hosts try at once

@@ -10,6 +10,8 @@ from typing import Any
 from flan_jax.messages import shown
 from flan_jax.storage.files import read_json, readable, write_file
 from flan_jax.storage.locks import alone_in
+from flan_jax.storage.places import place
+from flan_jax.storage.working_copy import address
 
 RUNS = "runs.json"
 
@@ -47,7 +49,7 @@ def remember_run(
     Raises:
       UserError: if the file is damaged or cannot be written.
     """
-    record = {"directory": str(run.resolve()), "trained_on": sorted(trained_on), "source": source}
+    record = {"directory": address(run), "trained_on": sorted(trained_on), "source": source}
     with alone_in(directory):
         runs = {**known_runs(directory), run_name(run): record}
         write_file(directory / RUNS, json.dumps(runs, indent=1))
@@ -58,11 +60,11 @@ def run_name(directory: pathlib.Path) -> str:
 
     A copy, beside which the original still exists, is another run.
     """
-    place, known = directory.resolve(), known_runs(directory)
-    homes = {name: pathlib.Path(run["directory"]) for name, run in known.items()}
-    names_here = [name for name, home in homes.items() if home == place]
+    home, known = address(directory), known_runs(directory)
+    homes = {name: run["directory"] for name, run in known.items()}
+    names_here = [name for name, other in homes.items() if other == home]
     if names_here:
         return names_here[0]
     first = next(iter(homes), None)
-    has_moved = first is not None and not homes[first].exists()
-    return first if has_moved else place.name
+    has_moved = first is not None and not place(homes[first], RUNS).exists()
+    return first if has_moved else directory.resolve().name

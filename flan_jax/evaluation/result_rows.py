@@ -89,11 +89,16 @@ def write_results(path: str | pathlib.Path, rows: Iterable[ResultRow]) -> None:
     Raises:
       UserError: if it cannot be written.
     """
+    write_file(path, results_text(rows))
+
+
+def results_text(rows: Iterable[ResultRow]) -> str:
+    """Returns the contents of a `results.csv`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(dataclasses.astuple(row) for row in rows)
-    write_file(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_results(path: str | pathlib.Path) -> list[ResultRow]:
@@ -106,28 +111,38 @@ def read_results(path: str | pathlib.Path) -> list[ResultRow]:
       UserError: if the file is missing or unreadable, has other columns, a line that is not a
         result, or two numbers for the same thing.
     """
-    rows: dict[tuple, ResultRow] = {}
-    intact = 0  # lines
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.reader(file, strict=True)
-            if tuple(next(reader, ())) != COLUMNS:
-                raise UserError(
-                    f"{path} is not a results file: its first line must be {','.join(COLUMNS)}"
-                )
-            intact = reader.line_num
-            for fields in filter(None, reader):
-                with readable(f"{path}, line {reader.line_num}", _ADVICE):
-                    row = _parse_row(fields)
-                    if rows.setdefault(_identity(row), row) != row:
-                        raise ValueError(f"a second number for {row.dataset}/{row.template}")
-                intact = reader.line_num
+            return parse_results(file, path)
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist; give the results.csv of a run that was evaluated."
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def parse_results(lines: Iterable[str], path: object) -> list[ResultRow]:
+    """Returns the rows of the lines of a `results.csv`; see `read_results`.
+
+    Raises:
+      UserError: as `read_results`; `path` names the file.
+    """
+    rows: dict[tuple, ResultRow] = {}
+    intact = 0  # lines
+    try:
+        reader = csv.reader(lines, strict=True)
+        if tuple(next(reader, ())) != COLUMNS:
+            raise UserError(
+                f"{path} is not a results file: its first line must be {','.join(COLUMNS)}"
+            )
+        intact = reader.line_num
+        for fields in filter(None, reader):
+            with readable(f"{path}, line {reader.line_num}", _ADVICE):
+                row = _parse_row(fields)
+                if rows.setdefault(_identity(row), row) != row:
+                    raise ValueError(f"a second number for {row.dataset}/{row.template}")
+            intact = reader.line_num
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} is not readable after line {intact} ({shown(error)}); {_ADVICE}."

@@ -17,7 +17,7 @@ from typing import Any
 from flan_jax import metrics
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.known_runs import known_runs, run_name
+from flan_jax.evaluation.known_runs import RUNS, known_runs, run_name
 from flan_jax.evaluation.result_rows import (
     MAJORITY,
     ResultRow,
@@ -27,6 +27,8 @@ from flan_jax.evaluation.result_rows import (
 )
 from flan_jax.storage.files import read_json, readable, write_file
 from flan_jax.storage.locks import alone_in
+from flan_jax.storage.places import place
+from flan_jax.storage.working_copy import address
 
 RESULTS, EVALUATED, SIGNATURES = "results.csv", "evaluated.json", "signatures.json"
 
@@ -69,9 +71,8 @@ class ResultsStore:
           UserError: if there are numbers of that model of a run that lies elsewhere.
         """
         name = run_name(run)
-        home = pathlib.Path(known_runs(self.directory).get(name, {}).get("directory", run))
-        has_moved = not home.exists()
-        if home.resolve() == run.resolve() or has_moved or self._is_in(run):
+        home = known_runs(self.directory).get(name, {}).get("directory", address(run))
+        if home == address(run) or self._is_in(run) or not place(home, RUNS).exists():
             return
         if any((row.run, row.model) == (name, model) for row in self.rows()):
             raise UserError(
@@ -189,15 +190,15 @@ def merged(old: Iterable[ResultRow], new: Iterable[ResultRow]) -> list[ResultRow
     """Returns old and new rows, without old ones of an evaluation that the new ones repeat."""
     groups: dict[tuple, list[ResultRow]] = {}
     for row in old:
-        groups.setdefault(_evaluation(row), []).append(row)
+        groups.setdefault(evaluation_of_row(row), []).append(row)
     replacements: dict[tuple, list[ResultRow]] = {}
     for row in new:
-        replacements.setdefault(_evaluation(row), []).append(row)
+        replacements.setdefault(evaluation_of_row(row), []).append(row)
     return [row for group in (groups | replacements).values() for row in group]
 
 
-def _evaluation(row: ResultRow) -> tuple[str, int]:
-    """The evaluation that a row comes from; the majority class of other rows is another."""
+def evaluation_of_row(row: ResultRow) -> tuple[str, int]:
+    """Returns the evaluation that a row comes from; the majority class of other rows is another."""
     return _name_of_row(row), row.n if row.model == MAJORITY else 0
 
 

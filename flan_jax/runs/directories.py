@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
 
+from flan_jax.checkpoints import bucket_clients
 from flan_jax.errors import UserError
+from flan_jax.evaluation.concurrent_results import MERGES
 from flan_jax.parallel import processes
 from flan_jax.storage.locks import locked
-from flan_jax.storage.paths import local_path
+from flan_jax.storage.places import place
+from flan_jax.storage.working_copy import copy_of, open_copy
 
 
 @contextlib.contextmanager
@@ -30,13 +34,17 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         in_use = None
+        copy = copy_of(directory)
         if processes.index_and_count()[0] == 0:
             try:
-                stack.enter_context(locked(directory / name, purpose))
+                lock = locked(directory / name, purpose)
+                stack.enter_context(copy.locked(name, purpose) if copy else lock)
             except UserError as error:
                 in_use = error
         if processes.any_of_all(in_use is not None):
             raise in_use or UserError(f"process 0 cannot use {directory}; its log says why.")
+        if copy is not None:
+            copy.fetch()  # by all processes: what the last holder of the lock has left
         removed = UserError(
             f"{directory} was removed while {purpose} worked in it: what was saved there is lost; "
             "the same command does it again."
@@ -57,14 +65,18 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
 def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
     """Returns the directory of a run or of results; makes it and checks that it can be written.
 
+    Of a directory in a bucket it is the working copy (`storage/working_copy.py`).
+
     Args:
       name: of the directory.
       setting: or flag that gives it, for the message.
 
     Raises:
-      UserError: if it cannot be written, or is a URL.
+      UserError: if it cannot be written.
     """
-    directory = local_path(name, setting)
+    directory = directory_of(name, setting)
+    if copy_of(directory) is not None:
+        return directory  # `check_bucket` has checked it
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
@@ -73,3 +85,81 @@ def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
             f"{setting} {name!r} cannot be written ({error.strerror}); give another directory."
         ) from error
     return directory
+
+
+def check_bucket(name: str, setting: str, trains: bool) -> None:
+    """Checks that a directory in a bucket can be written; returns at once for one on the disk.
+
+    Args:
+      name: of the directory.
+      setting: or flag that gives it, for the message.
+      trains: whether checkpoints are written there, too.
+
+    Raises:
+      UserError: if it cannot, the bucket does not exist, or a package is missing.
+    """
+    directory = place(name, setting)
+    if isinstance(directory, pathlib.Path):
+        return
+    if trains:
+        bucket_clients.set_up(directory, setting)
+    if processes.index_and_count()[0] == 0:
+        directory.check_writable()
+
+
+def directory_of(name: str | os.PathLike, setting: str = "MODEL_DIR") -> pathlib.Path:
+    """Returns the directory of a run or of results; of one in a bucket, its working copy.
+
+    Args:
+      name: of the directory.
+      setting: or flag that gives it, for the message.
+
+    Raises:
+      UserError: if it is not a valid name.
+    """
+    directory = place(name, setting)
+    return directory if isinstance(directory, pathlib.Path) else open_copy(directory, MERGES).local
+
+
+def fetch(*directories: pathlib.Path) -> None:
+    """Fetches the small files of directories in a bucket into their working copies.
+
+    Raises:
+      UserError: if the bucket cannot be read.
+    """
+    for directory in directories:
+        copy = copy_of(directory)
+        if copy is not None:
+            copy.fetch()
+
+
+@contextlib.contextmanager
+def uploading(directory: pathlib.Path) -> Iterator[None]:
+    """Uploads what changes in a working copy of a bucket while the block runs; see `WorkingCopy`.
+
+    The first process uploads. Nothing happens for a directory of the disk.
+
+    Raises:
+      UserError: if what the block has written cannot be uploaded.
+    """
+    copy = copy_of(directory)
+    if copy is None or processes.index_and_count()[0] > 0:
+        yield
+        return
+    with copy.uploading():
+        yield
+
+
+def may_save(directory: pathlib.Path) -> bool:
+    """Returns whether a checkpoint may be saved: once the metrics of its steps are in the bucket.
+
+    All processes must call it. On the disk they are.
+
+    Raises:
+      UserError: see `WorkingCopy.before_checkpoint`.
+    """
+    copy = copy_of(directory)
+    if copy is None:
+        return True
+    is_first = processes.index_and_count()[0] == 0
+    return not processes.any_of_all(is_first and not copy.before_checkpoint())

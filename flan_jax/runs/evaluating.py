@@ -12,10 +12,12 @@ from flan_jax.config.checks import check_text
 from flan_jax.data.run_data import open_data
 from flan_jax.errors import UserError
 from flan_jax.runs.data_log import log_left_out, log_trained_on
-from flan_jax.runs.directories import alone, make_directory
+from flan_jax.runs.directories import alone, fetch, make_directory, uploading
 from flan_jax.runs.preparation import prepared
 from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
 from flan_jax.storage.paths import local_path
+from flan_jax.storage.places import place
+from flan_jax.storage.working_copy import address
 
 if TYPE_CHECKING:
     from flan_jax.data import eval_data
@@ -82,9 +84,10 @@ def evaluate_checkpoints(run: RunSetup, request: Request, gin_arguments: list[st
 
     # 2. The results, and the runs that the parameters belong to.
     if request.output is None:
-        output = make_directory(str(run.directory))
+        output = make_directory(run.config.model_dir)
     else:
         output = make_directory(request.output, "--output")
+    fetch(output, run.directory)
     results, name = ResultsStore(output), request.name or "tuned"
     results.check()
     for source in sources:
@@ -100,9 +103,10 @@ def evaluate_checkpoints(run: RunSetup, request: Request, gin_arguments: list[st
     finished, bases = True, {}
     with run.preemption.handled():
         for source, step in sources.items():
-            finished = finished and _evaluate(
-                runs[lengths[source]], source, step, request.step, output, name, bases
-            )
+            with uploading(output):
+                finished = finished and _evaluate(
+                    runs[lengths[source]], source, step, request.step, output, name, bases
+                )
     return Evaluated(output, finished, run)
 
 
@@ -113,7 +117,7 @@ def _sources(request: Request, run: RunSetup) -> dict[str, int]:
       UserError: if one cannot be read, or its numbers could be confused with those of another.
     """
     if request.adapters is None:
-        sources = [str(run.directory) if request.checkpoint is None else request.checkpoint]
+        sources = [run.config.model_dir if request.checkpoint is None else request.checkpoint]
     else:
         sources = _adapters(request)
     for source in sources:
@@ -183,8 +187,9 @@ def _adapters(request: Request) -> list[str]:
 
 def _is_of(source: str, run: RunSetup) -> bool:
     """Returns whether a checkpoint belongs to the run."""
-    checkpoint = local_path(source, "--checkpoint").resolve()
-    return checkpoint.is_relative_to(run.directory.resolve())
+    checkpoint = place(source, "--checkpoint")
+    name = address(checkpoint) if isinstance(checkpoint, pathlib.Path) else str(checkpoint)
+    return f"{name}/".startswith(f"{address(run.directory)}/")
 
 
 def _directory_of(source: str, run: RunSetup, name: str) -> pathlib.Path:
@@ -346,9 +351,9 @@ def make_evaluate(
 
         stop, baselines = run.preemption.requested, run.config.baselines_dir
         if name == UNTUNED and baselines and not while_training:
-            place, split = local_path(baselines, "Train.baselines_dir"), data.config.eval_split
+            shared, split = local_path(baselines, "Train.baselines_dir"), data.config.eval_split
             return shared_baselines.evaluate(
-                make, params, step, results, setting, place, split, stop
+                make, params, step, results, setting, shared, split, stop
             )
         return evaluator.evaluate(make(results, setting), params, step, results, stop)
 

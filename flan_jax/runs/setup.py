@@ -6,12 +6,13 @@ import argparse
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import RunData, open_data
 from flan_jax.errors import UserError
-from flan_jax.storage.paths import local_path
+from flan_jax.runs.directories import check_bucket, directory_of
 
 if TYPE_CHECKING:
     import jax
@@ -51,7 +52,10 @@ class RunSetup:
 
 
 def open_run(
-    profile_steps: int = 0, flags: argparse.Namespace | None = None, evaluates: bool = False
+    profile_steps: int = 0,
+    flags: argparse.Namespace | None = None,
+    evaluates: bool = False,
+    output: str | None = None,
 ) -> RunSetup:
     """Returns the model that gin configures on all devices, with its data.
 
@@ -61,12 +65,19 @@ def open_run(
       profile_steps: see `TrainConfig`.
       flags: with those of `processes.add_flags`.
       evaluates: whether the run is evaluated and does not train; see `DataConfig.for_evaluation`.
+      output: where an evaluation writes; None: MODEL_DIR.
 
     Raises:
       UserError: if the settings are not valid or do not fit together.
     """
     config = DataConfig()
-    return _open(config.for_evaluation() if evaluates else config, profile_steps, flags)
+    data_config = config.for_evaluation() if evaluates else config
+
+    def check(model_dir: str) -> None:
+        setting, name = ("--output", output) if output else ("MODEL_DIR", model_dir)
+        check_bucket(name, setting, trains=not evaluates)
+
+    return _open(data_config, profile_steps, flags, check)
 
 
 def open_model(flags: argparse.Namespace | None = None) -> RunSetup:
@@ -90,12 +101,16 @@ def open_model(flags: argparse.Namespace | None = None) -> RunSetup:
     config = dataclasses.replace(
         DataConfig(), **unset, source="bundled", held_out="none", decontaminate=False
     )
-    return _open(config, 0, flags)
+    return _open(config, 0, flags, check=lambda model_dir: None)
 
 
 def _open(
-    data_config: DataConfig, profile_steps: int, flags: argparse.Namespace | None
+    data_config: DataConfig,
+    profile_steps: int,
+    flags: argparse.Namespace | None,
+    check: Callable[[str], None],
 ) -> RunSetup:
+    """The run of `open_run`; `check` gets MODEL_DIR before a device is used."""
     from flan_jax.parallel import devices
     from flan_jax.training.config import TrainConfig
 
@@ -103,6 +118,7 @@ def _open(
     config = TrainConfig(profile_steps=profile_steps)
     data = open_data(data_config, config.embedding_rows)
     devices.set_up(data_config.cache_directory() / "compiled", flags)
+    check(config.model_dir)
     return build_run(config, data)
 
 
@@ -123,7 +139,7 @@ def build_run(config: TrainConfig, data: RunData) -> RunSetup:
     from flan_jax.peft.config import PeftConfig
     from flan_jax.training.state import ShardedState
 
-    directory = local_path(config.model_dir, "MODEL_DIR")
+    directory = directory_of(config.model_dir)
     model, optimizer = _build_model(config, data), make_optimizer()
     mesh = _build_mesh(config, data, model, optimizer)
     partitioning.check_batch_size(data.config.batch_size, mesh, config.microbatches)

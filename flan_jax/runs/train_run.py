@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from flan_jax import signals
 from flan_jax.config import gin_files, run_status
-from flan_jax.config.run_directory import sweep_of
+from flan_jax.config.run_directory import CHECKPOINTS, sweep_of
 from flan_jax.config.run_status import RunStatus
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
 from flan_jax.runs.data_log import log_sides, log_trained_on
-from flan_jax.runs.directories import alone, make_directory
+from flan_jax.runs.directories import alone, make_directory, may_save, uploading
 from flan_jax.runs.evaluating import Evaluate, make_evaluate
 from flan_jax.runs.preparation import prepared
 from flan_jax.runs.sample_prompts import answer_samples, sample_prompts
@@ -29,6 +29,7 @@ from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
 from flan_jax.runs.stages import Stages
 from flan_jax.storage.files import write_file
 from flan_jax.storage.paths import short_path
+from flan_jax.storage.working_copy import original
 from flan_jax.training.trackers import registry as trackers
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def train_run(
     make_directory(run.config.model_dir)
     with (
         alone(run.directory, run_status.LOCK, "flan-jax train"),
+        uploading(run.directory),
         run_status.recorded(run.directory, is_first) as status,
     ):
         status.exit_status = _train(run, gin_arguments, started, status, evaluates)
@@ -93,7 +95,9 @@ def _train(
     ResultsStore(run.directory).check()
     metrics_log.read_steps(run.directory / metrics_log.FILE)
     config_before = config_record.read_config(run.directory)
-    checkpoints = Checkpoints(run.directory / "checkpoints", run.config.keep)
+    checkpoints = Checkpoints(
+        original(run.directory / CHECKPOINTS), run.config.keep, lambda: may_save(run.directory)
+    )
     is_new = checkpoints.latest_step() is None
     initial = run.config.initial_checkpoint_path
     settings = run_record.settings_of(run.data.config, initial)

@@ -134,14 +134,14 @@ _JSON_NAMES = {
 
 
 def read_json(
-    path: str | pathlib.Path,
+    path: Any,
     kind: type | tuple[type, ...] = dict,
     advice: str = "download or copy it again",
 ) -> Any:
     """Returns the value of a JSON file.
 
     Args:
-      path: the file.
+      path: the file; a path, or what has a `read_bytes` of its own.
       kind: as in `parse_json`.
       advice: as in `parse_json`.
 
@@ -150,7 +150,7 @@ def read_json(
       UserError: if it cannot be read; see `parse_json`.
     """
     try:
-        contents = pathlib.Path(path).read_bytes()
+        contents = (pathlib.Path(path) if isinstance(path, str) else path).read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -105,6 +105,20 @@ class Remote:
             result = self._bucket().read(self.key).result()
         return None if result.state == "missing" else result.value, result.stamp.generation
 
+    def read_versions(self, names: list[str]) -> list[tuple[bytes | None, bytes]]:
+        """Returns `read_version` of several objects below this name, read at the same time.
+
+        Raises:
+          BucketError: if one cannot be read.
+        """
+        with self._reaching("read"):
+            store = self.kvstore()
+            results = [future.result() for future in [store.read(name) for name in names]]
+        return [
+            (None if result.state == "missing" else result.value, result.stamp.generation)
+            for result in results
+        ]
+
     def generation(self) -> bytes | None:
         """Returns the generation, which changes with the contents; None without such an object.
 
@@ -115,7 +129,9 @@ class Remote:
             result = self._bucket().read(self.key, byte_range=slice(0, 0)).result()
         return None if result.state == "missing" else result.stamp.generation
 
-    def write_bytes(self, contents: bytes | str, if_generation: bytes | None = None) -> bool:
+    def write_bytes(
+        self, contents: bytes | str, if_generation: bytes | None = None
+    ) -> bytes | None:
         """Writes the object, text as UTF-8, whole or not at all.
 
         Args:
@@ -124,8 +140,8 @@ class Remote:
             one: `read_version`).
 
         Returns:
-          Whether it is written: False where another process was first. A write that was repeated
-          after a lost answer may return False, too: read again.
+          The generation; None where another process was first. A write that was repeated after a
+          lost answer may return None, too: read again.
 
         Raises:
           BucketError: if it cannot be written.
@@ -133,7 +149,7 @@ class Remote:
         contents = contents.encode() if isinstance(contents, str) else contents
         with self._reaching("written"):
             future = self._bucket().write(self.key, contents, if_equal=if_generation)
-            return bool(future.result().generation)
+            return future.result().generation or None
 
     def delete(self) -> None:
         """Deletes the object, if there is one; not what is below its name.
@@ -178,7 +194,7 @@ class Remote:
     def check_writable(self) -> None:
         """Writes an object below this name and deletes it.
 
-        Only a write tells a bucket that does not exist from an empty one.
+        Only a write without a condition tells a bucket that does not exist from an empty one.
 
         Raises:
           BucketError: if the bucket does not exist, or cannot be written.

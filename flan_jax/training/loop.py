@@ -96,14 +96,14 @@ def train(
             # A preempted run may have seconds left: it only saves.
             is_validated = validate is not None and (not stops or step == steps)
             validation = _validated(validate, step, state, log) if is_validated else None
-            _save(step, state, checkpoints, validation)
+            _save(step, state, checkpoints, validation, surely=stops or step == steps)
             log.restart_clock()
 
         # 3. The hooks. A run that is preempted in one of them saves the step.
         if not stops and not _call(hooks, step, state):
             stops = True
             log.flush()
-            _save(step, state, checkpoints)
+            _save(step, state, checkpoints, surely=True)
         if stops:
             profile.after(step, metrics, ended=True)
             return state, False
@@ -157,11 +157,15 @@ def _validated(validate: Validate, step: int, state: State, log: MetricsLog) -> 
 
 
 def _save(
-    step: int, state: State, checkpoints: Checkpoints, metrics: dict[str, float] | None = None
+    step: int,
+    state: State,
+    checkpoints: Checkpoints,
+    metrics: dict[str, float] | None = None,
+    surely: bool = False,
 ) -> None:
     if not all_finite(state["params"]):  # after the last step no loss would show it
         raise NonFinite(step, {"parameters": math.nan})
-    checkpoints.save(step, unstack(state), metrics)
+    checkpoints.save(step, unstack(state), metrics, surely)
 
 
 @jax.jit

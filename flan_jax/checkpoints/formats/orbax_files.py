@@ -21,6 +21,8 @@ from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.storage.files import read_json, readable
 from flan_jax.storage.paths import inside
+from flan_jax.storage.places import Place
+from flan_jax.storage.remote import Remote
 
 _COMPRESSOR = {"id": "zstd", "level": 1}
 _METADATA = "_METADATA"
@@ -50,7 +52,7 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
     return tensors
 
 
-def tree_names(directory: pathlib.Path) -> list[str]:
+def tree_names(directory: Place) -> list[str]:
     """Returns the names of the arrays that `open_tree` returns, without opening them.
 
     Raises:
@@ -59,7 +61,7 @@ def tree_names(directory: pathlib.Path) -> list[str]:
     return ["/".join(keys) for keys in _arrays(directory, tree_metadata(directory))]
 
 
-def _arrays(directory: pathlib.Path, metadata: dict[str, Any]) -> list[list[str]]:
+def _arrays(directory: Place, metadata: dict[str, Any]) -> list[list[str]]:
     """Returns the keys that lead to each array."""
     with readable(directory / _METADATA):
         return [
@@ -69,13 +71,15 @@ def _arrays(directory: pathlib.Path, metadata: dict[str, Any]) -> list[list[str]
         ]
 
 
-def tree_metadata(directory: pathlib.Path) -> dict[str, Any]:
+def tree_metadata(directory: Place) -> dict[str, Any]:
     """Returns the contents of Orbax's `_METADATA` of a tree.
 
     Raises:
       UserError: if there is none, or it is damaged.
     """
     try:
+        if isinstance(directory, Remote):
+            return read_json(directory / _METADATA)
         return read_json(inside(directory, _METADATA, directory / _METADATA))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(

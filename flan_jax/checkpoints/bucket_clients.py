@@ -1,0 +1,70 @@
+"""The clients by which Orbax writes to gs://: TensorStore for arrays, gcsfs for small files."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+
+from flan_jax.errors import UserError
+from flan_jax.storage.bucket_errors import BucketError, explained
+from flan_jax.storage.remote import RETRIES, Remote, set_endpoint
+
+# etils would import TensorFlow (17 s, 870 MB) for gs://; gcsfs would send a request per path to
+# find kinds of buckets for which it has another client.
+_VARIABLES = {"EPATH_USE_TF": "0", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+# Where the exceptions of these clients come from.
+_MODULES = ("gcsfs", "aiohttp", "google", "requests", "fsspec")
+_OF_TENSORSTORE = ("http_response_code=", "curl_code=", "retry attempts failed")
+
+
+def set_up(remote: Remote, setting: str) -> None:
+    """Sets the clients up, before Orbax has opened a directory of a bucket.
+
+    Args:
+      remote: the directory of a run.
+      setting: or flag that gives it, for messages.
+
+    Raises:
+      UserError: for a bucket that Orbax cannot write to, and where gcsfs is not installed.
+    """
+    if remote.scheme != "gs":
+        raise UserError(
+            f"{setting} {remote}: checkpoints cannot be written to {remote.scheme}://; train in "
+            f"gs:// or on a disk, and copy the run there when it is finished."
+        )
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(
+            f"{setting} {remote} needs the package gcsfs, which is not installed; run: pip install "
+            "'flan_jax[gcs]'"
+        )
+    os.environ |= _VARIABLES
+    set_endpoint("gs")
+    # its own attempts are reported as an exception with a traceback
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+
+    # Orbax has no option for it; by default an outage is reported after a quarter of an hour
+    for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
+        getattr(tensorstore_utils, name, {})["gcs_request_retries"] = RETRIES
+
+
+def bucket_error(error: BaseException, remote: Remote, action: str) -> BucketError | None:
+    """Returns what Orbax raised about a bucket as a message; None for any other error.
+
+    Args:
+      error: the exception.
+      remote: the directory of the checkpoints.
+      action: 'read' or 'written'.
+    """
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    for cause in causes:
+        is_of_clients = type(cause).__module__.split(".")[0] in _MODULES
+        is_of_tensorstore = any(text in str(cause) for text in _OF_TENSORSTORE)
+        if isinstance(cause, (OSError, TimeoutError)) or is_of_clients or is_of_tensorstore:
+            return explained(cause, remote.scheme, remote.bucket, action)
+    return None
