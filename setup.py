@@ -14,6 +14,8 @@ HUGGING_FACE = [
     "gguf>=0.17,<0.20",
     "jinja2>=3.1.6,<4",  # chat templates; its sandbox had holes before 3.1.6
 ]
+# Checkpoints on gs://; 52 MB with what it needs.
+GCS = ["gcsfs>=2025.9,<2027"]
 
 setuptools.setup(
     name="flan_jax",
@@ -60,6 +62,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
+        "gcs": GCS,
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "wandb": ["wandb>=0.22,<0.32"],
         "trackio": ["trackio>=0.40,<0.44"],
@@ -78,6 +81,7 @@ setuptools.setup(
             "tensorboardX>=2.6,<3",
             "safetensors>=0.5,<1",
             "hypothesis>=6.100,<7",
+            *GCS,
             *HUGGING_FACE,
         ],
     },

@@ -68,6 +68,7 @@ def prepare(config: DataConfig, workers: int | None = None, only: str | None = N
             plan = _plan(data, split, builders)
             if plan is not None and split == "train":
                 log_plan(data, plan)
+    data.cache.push()
     _log.info("token cache ready in %.1f s: %s", time.time() - start, data.directory)
     return data
 
@@ -131,6 +132,8 @@ class _Builders:
 
     def _lacking(self, jobs: dict[str, Job]) -> dict[str, Job]:
         are_whole = self.data.cache.packs.are_whole(jobs)
+        if not all(are_whole) and self.data.cache.fetch(jobs):
+            are_whole = self.data.cache.packs.are_whole(jobs)
         return {key: job for (key, job), is_whole in zip(jobs.items(), are_whole) if not is_whole}
 
     def _render(self, jobs: dict[str, Job], title: str) -> None:
@@ -263,7 +266,14 @@ def make_parser() -> ArgumentParser:
 
 def _prune(older_than: float, dry_run: bool) -> int:
     check_number("--older_than", older_than, least=0)
-    data = open_data(DataConfig())
+    config = DataConfig()
+    if bucket := config.cache_bucket():
+        raise UserError(
+            f"--prune cleans caches on the disk; delete the objects of {bucket}/tokens that are no "
+            "longer read with a lifecycle rule of the bucket, or all of them: the next start "
+            "renders what it needs."
+        )
+    data = open_data(config)
     try:
         freed = prune(data, older_than, dry_run)
     except PermissionError as error:

@@ -43,8 +43,11 @@ def set_up(remote: Remote, setting: str) -> None:
     # its own attempts are reported as an exception with a traceback
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
+    from etils.epath import gpath
     from orbax.checkpoint._src.serialization import tensorstore_utils
 
+    # etils has read its variable if this process has used a path before
+    getattr(gpath._is_tf_installed, "cache_clear", lambda: None)()
     # Orbax has no option for it; by default an outage is reported after a quarter of an hour
     for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
         getattr(tensorstore_utils, name, {})["gcs_request_retries"] = RETRIES

@@ -101,11 +101,11 @@ class Checkpoints:
         if self._remote is None:
             self.directory, self._saves = _writable(directory), None
             check_shared(self.directory)
-        else:
+            _remove_truncated_metrics(self.directory)
+        else:  # all hosts see it, and objects are whole
             self.directory = epath.Path(str(directory))
             self._saves = BucketSaving(directory, may_save, self._reopen)
         with self._reaching("read"):
-            _remove_truncated_metrics(self.directory)
             self._manager = self._open()
         check_same_steps(self.directory, sorted(self._manager.all_steps()))
 

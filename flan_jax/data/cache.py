@@ -17,7 +17,7 @@ import collections
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 from flan_jax.catalogue.fingerprint import rendering_source, source_of_row
 from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.catalogue.render import MIXED, choose_template
+from flan_jax.data.bucket_packs import BucketPacks
 from flan_jax.data.contamination.filter import HeldOutFilter
 from flan_jax.data.encode import Encoded, Encoder, Rendering, undecidable
 from flan_jax.data.exemplars import ExemplarPool
@@ -41,6 +42,7 @@ from flan_jax.data.shards import (
 from flan_jax.data.sources.base import Source
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.storage.hashing import digest
+from flan_jax.storage.remote import Remote
 
 # Raise it where this module makes other shards than before; the text of the modules that render
 # is part of every key.
@@ -73,6 +75,7 @@ class TokenCache:
       packs: its files.
       source, vocabulary, rendering: what decides the shards.
       held_out_filter: what training rows pass through, or None.
+      bucket: the packs in a bucket whose copies these are, or None.
     """
 
     def __init__(
@@ -81,9 +84,12 @@ class TokenCache:
         source: Source,
         vocabulary: Vocabulary,
         rendering: Rendering,
+        remote: Remote | None = None,
     ):
+        """`remote` is the cache in a bucket whose copy `directory` is, or None."""
         self.directory = pathlib.Path(directory).expanduser()
         self.packs = Packs(self.directory / "tokens")
+        self.bucket = remote and BucketPacks(remote / "tokens", self.packs.directory)
         self.source = source
         self.vocabulary = vocabulary
         self.rendering = rendering
@@ -96,7 +102,25 @@ class TokenCache:
         """Returns a cache of other rows, or of another rendering, in the same files."""
         cache = TokenCache(self.directory, source, self.vocabulary, rendering)
         cache.packs, cache.held_out_filter = self.packs, self.held_out_filter
+        cache.bucket = self.bucket
         return cache
+
+    def fetch(self, keys: Collection[str]) -> bool:
+        """Copies packs with these shards from the bucket; returns whether there were any.
+
+        Raises:
+          UserError: if the bucket cannot be read.
+        """
+        return self.bucket is not None and self.bucket.fetch(keys)
+
+    def push(self) -> None:
+        """Copies what the bucket lacks to it; no effect on a cache on the disk.
+
+        Raises:
+          UserError: if the bucket cannot be written.
+        """
+        if self.bucket is not None:
+            self.bucket.push(self.packs)
 
     def keep(self, shard: Shard) -> str:
         """Writes a shard; returns its key."""

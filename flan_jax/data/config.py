@@ -24,8 +24,9 @@ from flan_jax.data.mixture_language import with_paths, without_own
 from flan_jax.data.sources.kinds import KINDS
 from flan_jax.errors import UserError
 from flan_jax.peft.config import PeftConfig
-from flan_jax.storage.mirror import DEFAULT_CACHE
-from flan_jax.storage.paths import local_path
+from flan_jax.storage.mirror import DEFAULT_CACHE, Mirror
+from flan_jax.storage.places import Place, place
+from flan_jax.storage.remote import Remote
 
 SPLITS = ("train", "validation", "test")
 # Most tokens of an example.
@@ -237,8 +238,17 @@ class DataConfig:
     prompt_length: int = dataclasses.field(default_factory=lambda: PeftConfig().prompt_tokens)
 
     def cache_directory(self) -> pathlib.Path:
-        """Returns where tokens are kept."""
-        return local_path(DEFAULT_CACHE if self.cache_dir is None else self.cache_dir, "CACHE_DIR")
+        """Returns where tokens are kept; of a cache in a bucket, its copy on the disk."""
+        directory = self._cache_place()
+        return Mirror(directory).local if isinstance(directory, Remote) else directory
+
+    def cache_bucket(self) -> Remote | None:
+        """Returns the cache in a bucket whose copy `cache_directory` is; None for one on disk."""
+        directory = self._cache_place()
+        return directory if isinstance(directory, Remote) else None
+
+    def _cache_place(self) -> Place:
+        return place(DEFAULT_CACHE if self.cache_dir is None else self.cache_dir, "CACHE_DIR")
 
     @property
     def eval_shots(self) -> int:

@@ -72,11 +72,17 @@ class RunData:
         """Returns the shards that a run needs and the cache lacks; empty if everything is there.
 
         Which epochs a plan needs is known only when the first epochs are there: when these have
-        been built, there may be more.
+        been built, there may be more. What a cache in a bucket has is copied first.
 
         Args:
           only: 'eval' for what an evaluation of a checkpoint needs.
         """
+        jobs = self._missing(only)
+        while jobs and self.cache.fetch([job.key(self) for job in jobs]):
+            jobs = self._missing(only)
+        return jobs
+
+    def _missing(self, only: str | None) -> list[Job]:
         if only == "eval":
             return self.missing_eval([self.eval.eval_protocol])
         jobs: list[Job] = []
@@ -164,7 +170,8 @@ def open_data(config: DataConfig, embedding_rows: int | None = None) -> RunData:
     prompt = range(rows, rows + config.prompt_length)
     layout = make_layout(config.architecture, *config.lengths(), first_id, prompt)
     source = open_source(config.source, config.data_dir)
-    cache = TokenCache(config.cache_directory(), source, vocabulary, _rendering(config))
+    rendering, bucket = _rendering(config), config.cache_bucket()
+    cache = TokenCache(config.cache_directory(), source, vocabulary, rendering, bucket)
     split = held_out_split(
         CATALOGUE,
         config.held_out,

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from flan_jax import signals
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
-from flan_jax.messages import renamed
 from flan_jax.report import before_after
 from flan_jax.report.before_after import BeforeAfter, before_after_of, read_before_after
 from flan_jax.report.comparisons import Comparison, compare
@@ -32,8 +31,7 @@ from flan_jax.report.step_table import progress
 from flan_jax.report.table import table
 from flan_jax.report.terminal import results_text
 from flan_jax.storage.files import write_file
-from flan_jax.storage.paths import short_path
-from flan_jax.storage.working_copy import copy_of
+from flan_jax.storage.working_copy import copy_of, shown_place
 
 COMPARISON, COMPARISON_CSV = "compare.md", "compare.csv"
 _MARKDOWN, _PICTURE = "report.md", "report.png"
@@ -168,8 +166,7 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str, is_evaluated: 
             "no row was evaluated, so there is nothing to report; the lines above say why "
             "each dataset was left out."
         )
-    copy = copy_of(directory)
-    place = short_path(directory) if copy is None else copy.remote
+    copy, place = copy_of(directory), shown_place(directory)
     if copy is not None:
         if (directory / _MARKDOWN).is_file() and not copy.has_changed(RESULTS):
             print(f"{place}/{_MARKDOWN}, its figures and its page are up to date")

@@ -37,6 +37,8 @@ def prepared(data: RunData, argv: list[str], only: str | None = None) -> RunData
     first, prepares, status = jax.process_index() == 0, False, 0
     if first:
         prepares = bool(data.undownloaded() or data.missing(only))
+        if not prepares:
+            data.cache.push()  # what an earlier start could not
     if prepares:
         status = _prepare([*([f"--only={only}"] if only else []), *argv])
     if jax.process_count() > 1:

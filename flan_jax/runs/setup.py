@@ -118,6 +118,8 @@ def _open(
     config = TrainConfig(profile_steps=profile_steps)
     data = open_data(data_config, config.embedding_rows)
     devices.set_up(data_config.cache_directory() / "compiled", flags)
+    if data_config.cache_bucket():
+        check_bucket(data_config.cache_dir, "CACHE_DIR", trains=False)
     check(config.model_dir)
     return build_run(config, data)
 

@@ -29,7 +29,7 @@ from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
 from flan_jax.runs.stages import Stages
 from flan_jax.storage.files import write_file
 from flan_jax.storage.paths import short_path
-from flan_jax.storage.working_copy import original
+from flan_jax.storage.working_copy import original, shown_place
 from flan_jax.training.trackers import registry as trackers
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _next_command(directory: pathlib.Path) -> str:
     if shutil.which(program) is None:
         script = pathlib.Path(sys.prefix) / "bin" / program
         program = short_path(script) if script.is_file() else "python -m flan_jax"
-    return f'{program} generate {shlex.quote(short_path(directory))} "Is a tomato a fruit?"'
+    return f'{program} generate {shlex.quote(shown_place(directory))} "Is a tomato a fruit?"'
 
 
 def _measure(

@@ -80,9 +80,7 @@ class BucketLock:
         """Deletes the lock if it is still that of this process."""
         self._thread.stop()
         with contextlib.suppress(UserError):
-            contents, _ = self._remote.read_version()
-            if contents is not None and _record(contents).get("id") == self._id:
-                self._remote.delete()
+            self._remote.delete(self._generation)
 
     def _take(self) -> bytes:
         """Writes the lock as the first, or after its holder has gone; returns its generation."""

@@ -151,14 +151,17 @@ class Remote:
             future = self._bucket().write(self.key, contents, if_equal=if_generation)
             return future.result().generation or None
 
-    def delete(self) -> None:
+    def delete(self, if_generation: bytes | None = None) -> None:
         """Deletes the object, if there is one; not what is below its name.
+
+        Args:
+          if_generation: delete only where the object still has this generation.
 
         Raises:
           BucketError: if it cannot be deleted.
         """
         with self._reaching("deleted"):
-            self._bucket().write(self.key, None).result()
+            self._bucket().write(self.key, None, if_equal=if_generation).result()
 
     def exists(self) -> bool:
         """Returns whether there is such an object, or one below this name.

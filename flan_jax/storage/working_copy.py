@@ -31,6 +31,7 @@ from flan_jax.storage.hashing import file_digest
 from flan_jax.storage.locks import alone_in
 from flan_jax.storage.mirror import cache_of_buckets
 from flan_jax.storage.outage import Outage
+from flan_jax.storage.paths import short_path
 from flan_jax.storage.places import Place
 from flan_jax.storage.remote import Remote
 from flan_jax.storage.repeated import Repeated
@@ -101,6 +102,7 @@ class WorkingCopy:
         self._lock: BucketLock | None = None
         with _writable(self.local):
             self.local.mkdir(parents=True)
+        _COPIES[self.local] = self
         messages.show_as(str(self.local), str(remote))
         atexit.register(shutil.rmtree, self.local.parent, ignore_errors=True)
 
@@ -295,9 +297,7 @@ def open_copy(remote: Remote, merges: Mapping[str, Merge] | None = None) -> Work
     for copy in _COPIES.values():
         if copy.remote == remote:
             return copy
-    copy = WorkingCopy(remote, merges or {})
-    _COPIES[copy.local] = copy
-    return copy
+    return WorkingCopy(remote, merges or {})
 
 
 def copy_of(directory: pathlib.Path) -> WorkingCopy | None:
@@ -318,6 +318,12 @@ def address(path: pathlib.Path) -> str:
     """Returns how other hosts name a path: its place in a bucket, or its full path."""
     place = original(path)
     return str(place if isinstance(place, Remote) else place.resolve())
+
+
+def shown_place(path: pathlib.Path) -> str:
+    """Returns a path for readers: its place in a bucket, else as `short_path`."""
+    place = original(path)
+    return str(place) if isinstance(place, Remote) else short_path(path)
 
 
 def _digest(contents: bytes) -> str:
