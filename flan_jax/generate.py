@@ -14,6 +14,8 @@ import logging
 import os
 import pathlib
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flan_jax import log
@@ -31,7 +33,9 @@ from flan_jax.runs.directories import alone
 from flan_jax.runs.prompts import read_prompts
 from flan_jax.runs.setup import RunSetup, open_model, read_parameters
 from flan_jax.storage.files import parse_json, read_json, write_file
-from flan_jax.storage.paths import local_path
+from flan_jax.storage.places import Place, place
+from flan_jax.storage.remote import Remote
+from flan_jax.storage.uploaded_file import UploadedFile
 
 _log = logging.getLogger(__name__)
 
@@ -43,13 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
     log.use_standard_error()  # standard output is for the answers
     method = chosen_decoding(flags)
-    output = None if flags.output is None else local_path(flags.output, "--output")
+    output = None if flags.output is None else place(flags.output, "--output")
     if flags.checkpoint is not None:
-        local_path(flags.checkpoint, "--checkpoint")
+        place(flags.checkpoint, "--checkpoint")
     if flags.max_tokens is not None:
         flags.max_tokens = check_number(
             "--max_tokens", flags.max_tokens, whole=True, least=1, below=2**20
         )
+    if isinstance(output, Remote):
+        output.parent.check_writable()
     is_conversation = not flags.prompts and flags.file is output is None and sys.stdin.isatty()
     prompts = [] if is_conversation else _prompts(flags)
 
@@ -59,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with contextlib.redirect_stdout(sys.stderr):  # libraries print, too
         run = open_model(flags)
-        _, params = read_parameters(run, flags.checkpoint or str(run.directory), flags.step)
+        _, params = read_parameters(run, flags.checkpoint or run.config.model_dir, flags.step)
     processes.mute_others()
     limits = flags.max_tokens, flags.stop, flags.system
     if is_conversation:
@@ -76,10 +82,39 @@ def main(argv: list[str] | None = None) -> int:
                 shown = _as_printed if len(prompts) == 1 else _on_one_line
                 print("\n".join(map(shown, answers)), flush=True)
         return 0
-    with alone(output.parent, f".{output.name}.lock", "flan-jax generate"):
+    with (
+        _on_disk(output, writes) as (file, keep),
+        alone(file.parent, f".{file.name}.lock", "flan-jax generate"),
+    ):
         identity = _identity(run, params, method, *limits)
-        write_answers(output, prompts, answer, identity, chunk, writes)
+        write_answers(file, prompts, answer, identity, chunk, writes, keep)
     return 0
+
+
+@contextlib.contextmanager
+def _on_disk(output: Place, writes: bool) -> Iterator[tuple[pathlib.Path, Callable[[], None]]]:
+    """Yields the path of the answers, and what is called when there are more of them.
+
+    Those in a bucket are copied to the disk first, and uploaded half a minute after half a minute
+    and at the end, after the settings that they were written with.
+    """
+    if isinstance(output, pathlib.Path):
+        yield output, lambda: None
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        settings = UploadedFile(output.parent / _settings_of(output.name), pathlib.Path(directory))
+        answers = UploadedFile(output, pathlib.Path(directory))
+
+        def keep() -> None:
+            settings.upload()
+            answers.upload_sometimes()
+
+        try:
+            yield answers.local, keep
+        finally:
+            if writes and answers.local.exists():
+                settings.upload()
+                answers.upload()
 
 
 def _prompts(flags: argparse.Namespace) -> list[Prompt]:
@@ -231,6 +266,7 @@ def write_answers(
     identity: dict[str, Any],
     chunk: int,
     writes: bool = True,
+    keep: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes a line {prompt, answer} for each prompt in order, after the lines that exist already.
 
@@ -245,6 +281,7 @@ def write_answers(
       identity: the settings and digests that the answers depend on.
       chunk: prompts that are answered at a time.
       writes: whether this process writes.
+      keep: called by that process when the file has more lines.
 
     Raises:
       UserError: if the file has answers to other prompts, or of other settings, or cannot be
@@ -261,7 +298,8 @@ def write_answers(
         with _failing_as_user_error(output):
             output.touch()
             os.truncate(output, sum(len(line) + 1 for line in lines[:done]))
-        write_file(_settings_of(output), json.dumps(identity, indent=1) + "\n")
+        settings = output.with_name(_settings_of(output.name))
+        write_file(settings, json.dumps(identity, indent=1) + "\n")
     for first in range(done, len(prompts), chunk):
         some = prompts[first : first + chunk]
         new_lines = [
@@ -271,6 +309,7 @@ def write_answers(
         if writes:
             with _failing_as_user_error(output), output.open("a", encoding="utf-8") as file:
                 file.write("".join(new_lines))
+            keep()
 
 
 def _answer_line(prompt: Prompt, text: str, is_truncated: bool) -> str:
@@ -282,8 +321,8 @@ def _kind_of(prompt: Prompt) -> str:
     return "prompt" if isinstance(prompt, str) else "messages"
 
 
-def _settings_of(output: pathlib.Path) -> pathlib.Path:
-    return output.with_name(f"{output.name}.settings.json")
+def _settings_of(name: str) -> str:
+    return f"{name}.settings.json"
 
 
 def _complete_lines(
@@ -294,7 +333,7 @@ def _complete_lines(
     Raises:
       UserError: if they belong to other prompts or settings.
     """
-    settings = _settings_of(output)
+    settings = output.with_name(_settings_of(output.name))
     with _failing_as_user_error(output):
         contents = output.read_bytes() if output.exists() else b""
     kept = {}

@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from flan_jax.cli import dispatch, sweep_backends
-from flan_jax.config import gin_files, run_status
+from flan_jax.config import gin_files, run_directory, run_status
 from flan_jax.config.flags import ArgumentParser, add_gin_flags
 from flan_jax.config.gin_parsing import argument_value, split_bindings
 from flan_jax.errors import UserError
@@ -165,7 +165,7 @@ def _sweep(
 
 def _absolute(argument: str) -> str:
     name, _, value = argument.partition("=")
-    return f"{name}={pathlib.Path(value).absolute()}" if name == "--gin_file" else argument
+    return f"{name}={run_directory.absolute(value)}" if name == "--gin_file" else argument
 
 
 def _open_points(sweep: Sweep, flags: argparse.Namespace) -> tuple[list[grid.Point], list[str]]:

@@ -1,5 +1,6 @@
 """What verbs write into gs:// and s3://: whole, or not to be taken for it."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -14,14 +15,17 @@ from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.cli import dispatch
 from flan_jax.errors import UserError
 from flan_jax.storage.output_directory import MARKER
+from flan_jax.storage.places import place
+from flan_jax.storage.uploaded_file import UploadedFile
 from support.adapters import random_llama
+from support.fabricated_runs import Fabricated, write_run
 from support.tokenizer_files import byte_bpe, save
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("models") / "llama"
-    random_llama(path)
+    random_llama(path, vocab_size=320)
     return save(byte_bpe(), path, eos_token="</s>")
 
 
@@ -120,3 +124,58 @@ def test_what_a_killed_convert_leaves_is_no_checkpoint(buckets, llama, to):
     check_is_no_checkpoint(buckets, to)
     assert convert(llama, to, output) == 0
     assert same(output, llama)
+
+
+def test_generate_answers_a_file_with_a_model_into_a_file_of_a_bucket(buckets, llama, capsys):
+    buckets.upload(llama, "models/llama")
+    buckets.put("prompts.txt", "Is it wet?\nWhy?\n")
+    lengths = "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 4}"
+    command = ["generate", "gs://bucket1/models/llama", "--file=gs://bucket1/prompts.txt", lengths]
+    command.append("--output=gs://bucket1/answers/a.jsonl")
+    assert dispatch.main(command) == 0
+    answers = buckets.get("answers/a.jsonl")
+    records = [json.loads(line) for line in answers.splitlines()]
+    assert [record["prompt"] for record in records] == ["Is it wet?", "Why?"]
+    assert buckets.names("answers") == ["answers/a.jsonl", "answers/a.jsonl.settings.json"]
+    buckets.put("answers/a.jsonl", answers.splitlines(keepends=True)[0] + b'{"prom')
+    assert dispatch.main(command) == 0
+    assert buckets.get("answers/a.jsonl") == answers
+    buckets.counts.clear()
+    assert dispatch.main(command) == 0
+    assert "2 of 2 answers are in gs://bucket1/answers/a.jsonl already" in capsys.readouterr().err
+    assert buckets.counts["gs POST upload"] == 1  # whether it can be written
+
+
+def test_an_output_file_that_another_program_changes_is_not_written_over(buckets, tmp_path):
+    buckets.put("a.jsonl", "one\n")
+    file = UploadedFile(place("gs://bucket1/a.jsonl", "--output"), tmp_path)
+    assert file.local.read_text() == "one\n"
+    file.local.write_text("one\ntwo\n")
+    file.upload()
+    file.local.write_text("one\ntwo\nthree\n")
+    buckets.put("a.jsonl", "of another program")
+    with pytest.raises(UserError, match="gs://bucket1/a.jsonl was changed by another program"):
+        file.upload()
+    assert buckets.get("a.jsonl") == b"of another program"
+
+
+def test_a_report_is_written_beside_the_results_in_a_bucket_or_elsewhere(buckets, tmp_path, capsys):
+    write_run(tmp_path / "run", Fabricated({"nli": ["rte", "cb"]}))
+    buckets.upload(tmp_path / "run", "runs/nli")
+    buckets.put("runs/nli/checkpoints/8/params/large", b"weights")
+    assert dispatch.main(["report", "gs://bucket1/runs/nli"]) == 0
+    written = set(buckets.names("runs/nli"))
+    assert {"runs/nli/report.md", "runs/nli/report.html", "runs/nli/report.png"} <= written
+    assert "wrote gs://bucket1/runs/nli/report.md" in capsys.readouterr().out
+    assert not any("params/large" in logged.what for logged in buckets.log)
+    buckets.counts.clear()
+    assert dispatch.main(["report", "gs://bucket1/runs/nli"]) == 0
+    assert "up to date" in capsys.readouterr().out
+    both = ["gs://bucket1/runs/nli/results.csv", str(tmp_path / "run")]
+    assert dispatch.main(["report", *both, "--output=s3://bucket1/paper"]) == 0
+    assert "paper/report.md" in buckets.names("paper")
+    write_run(tmp_path / "other", Fabricated({"nli": ["rte", "cb"]}, accuracy=0.9))
+    models = ["gs://bucket1/runs/nli", str(tmp_path / "other")]
+    comparison = ["report", "--compare", *models, "--output=gs://bucket1/compared"]
+    assert dispatch.main(comparison) == 0
+    assert buckets.names("compared") == ["compared/compare.csv", "compared/compare.md"]

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flan_jax.api.settings import Configuration
+from flan_jax.checkpoints.located import located
 from flan_jax.config import run_directory
 from flan_jax.config.checks import check_number, quoted
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
+from flan_jax.storage.copies import name_of, origin
 from flan_jax.storage.paths import short_path
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def load(
         number = 0 if checkpoint is None else check_parameters(setup, checkpoint, step)
     start = configuration
     if is_run:  # what is tuned from it has settings of its own
-        checkpoint = str(_place_of_step(pathlib.Path(name), number))
+        checkpoint = name_of(_place_of_step(located(name), number))
         start = Configuration().and_bindings([("MODEL", repr(checkpoint))])
         start = start.with_settings("load", given)
     return Model(name, configuration, start, setup, checkpoint, number)
@@ -93,7 +95,7 @@ def _absolute(name: str) -> str:
 def _configuration_of(name: str) -> Configuration:
     config = run_directory.config_of(name)
     if config is not None:
-        return Configuration((str(config),))
+        return Configuration((str(origin(config) or config),))
     if name.endswith(_GIN):
         return Configuration((DEFAULT_GIN_FILE, name))
     return Configuration().and_bindings([("MODEL", repr(name))])

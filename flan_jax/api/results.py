@@ -13,6 +13,7 @@ from flan_jax.api.settings import Configuration
 from flan_jax.api.tuning_runs import Run
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
+from flan_jax.storage.copies import name_of, origin
 from flan_jax.storage.paths import short_path
 
 if TYPE_CHECKING:
@@ -86,15 +87,15 @@ def _source(
         if run.checkpoint is None:
             raise UserError(f"{run.name} has random parameters, and no checkpoint to evaluate.")
         return run.configuration, run.checkpoint, run_directory.config_of(run.name) is not None
-    place = os.path.abspath(os.path.expanduser(run))
+    place = run_directory.absolute(os.fspath(run))
     config = run_directory.config_of(place)
     if config is None:
         raise UserError(
             f"{os.fspath(run)!r} is not the directory of a run; give a run, or a model of "
             "flan_jax.load."
         )
-    is_whole = config.parent == pathlib.Path(place)
-    return Configuration((str(config),)), None if is_whole else place, True
+    is_whole = name_of(config.parent) == place
+    return Configuration((str(origin(config) or config),)), None if is_whole else place, True
 
 
 class Results:

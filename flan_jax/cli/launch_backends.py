@@ -17,6 +17,7 @@ from flan_jax.config.flags import whole_number
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 from flan_jax.signals import SAVED
+from flan_jax.storage.paths import local_path
 
 # The verbs that run on several hosts.
 VERBS = ("train", "eval", "generate")
@@ -154,7 +155,7 @@ def _check_wheel(flags: argparse.Namespace) -> None:
             "--wheel-dir=dist .` in a checkout makes it (or leave the installation out: "
             "--steps=train)."
         )
-    wheel = pathlib.Path(flags.wheel).expanduser()
+    wheel = local_path(flags.wheel, "--wheel")
     if not _WHEEL.fullmatch(wheel.name):
         raise UserError(
             f"--wheel={flags.wheel} is not a wheel of flan_jax, such as "

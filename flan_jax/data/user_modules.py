@@ -11,6 +11,7 @@ import types
 
 from flan_jax.errors import UserError
 from flan_jax.storage.hashing import digest
+from flan_jax.storage.places import is_remote
 
 # Modules that users imported names from before they moved.
 _MOVED = {
@@ -25,6 +26,11 @@ def import_module(name: str) -> types.ModuleType:
     Raises:
       UserError: if there is no such module, or it does not run.
     """
+    if is_remote(name):
+        raise UserError(
+            f"the module {name!r} is in a bucket, from which no code is run; copy it to a disk of "
+            "this machine, and give its path."
+        )
     path = pathlib.Path(name).expanduser()
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():

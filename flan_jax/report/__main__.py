@@ -16,11 +16,13 @@ from flan_jax.config.run_status import FINISHED
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
-from flan_jax.report.write import compare_on, report_on
-from flan_jax.storage.paths import local_path
+from flan_jax.report.write import COMPARISON, MARKDOWN, compare_on, report_on
+from flan_jax.storage.copies import read_path, uploading_changes
 from flan_jax.sweeps.plan import read_sweep
 from flan_jax.sweeps.sweep_table import write_table
 
+# Directories of a run that a report does not read.
+_UNREAD = {"checkpoints", "profile", "tensorboard", "wandb"}
 _DESCRIPTION = (
     "Prints each dataset's mean and spread over templates; writes report.md, report.html and "
     "figures/."
@@ -35,21 +37,23 @@ def main(argv: Sequence[str]) -> int:
         return _compare(arguments.compare, arguments.results, arguments.output)
     if not arguments.results:
         parser.error("the following arguments are required: RESULTS")
-    paths = [path for name in arguments.results for path in _results_paths(name)]
+    names = [str(_path(name)) for name in arguments.results]
+    paths = [path for name in names for path in _results_paths(name)]
     points = {}
-    for name in arguments.results:
+    for name in names:
         points |= _points(name)
     if arguments.output is not None:
-        output = local_path(arguments.output, "--output")
-    elif len(arguments.results) == 1:
-        place = local_path(arguments.results[0], "RESULTS")
+        output = _output(arguments.output)
+    elif len(names) == 1:
+        place = pathlib.Path(names[0])
         output = place if place.is_dir() else place.parent
     else:
         raise UserError(
             "a report of several results belongs to none of their directories; say with "
             "--output=DIR where it goes."
         )
-    report_on(paths, output, points=points)
+    with uploading_changes(output, last=MARKDOWN):
+        report_on(paths, output, points=points)
     return 0
 
 
@@ -87,29 +91,32 @@ def _compare(models: Sequence[str], others: Sequence[str], output: str | None) -
     given = [_split(name) for name in models]
     paths = [[path for name in names for path in _results_paths(name)] for names in given]
     names = [_name(names) for names in given]
-    compare_on(
-        *paths,
-        tuple(models if names[0] == names[1] else names),
-        None if output is None else local_path(output, "--output"),
-    )
+    names = tuple(models if names[0] == names[1] else names)
+    if output is None:
+        compare_on(*paths, names, None)
+        return 0
+    directory = _output(output)
+    with uploading_changes(directory, last=COMPARISON):
+        compare_on(*paths, names, directory)
     return 0
 
 
 def _split(name: str) -> list[str]:
     """Returns the results of a model: several have commas between them, such as its seeds."""
-    return [name] if local_path(name, "RESULTS").exists() else name.split(",")
+    whole = _path(name)
+    return [str(whole)] if whole.exists() else [str(_path(part)) for part in name.split(",")]
 
 
 def _name(results: Sequence[str]) -> str:
     """Returns a name of results for readers, from those of their directories."""
-    places = [local_path(name, "RESULTS") for name in results]
+    places = [pathlib.Path(name) for name in results]
     homes = [place.parent if place.suffix == ".csv" else place for place in places]
     return ", ".join(home.resolve().name for home in homes)
 
 
 def _results_paths(name: str) -> list[pathlib.Path]:
     """Returns the results file of an argument, or those of the runs of a sweep."""
-    path = local_path(name, "RESULTS")
+    path = pathlib.Path(name)
     sweep = read_sweep(path)
     if sweep is None:
         return [path / RESULTS if path.is_dir() else path]
@@ -126,9 +133,19 @@ def _results_paths(name: str) -> list[pathlib.Path]:
     return found
 
 
+def _path(name: str) -> pathlib.Path:
+    """The path of results; of those in a bucket, that of a copy of what a report reads."""
+    return read_path(name, "RESULTS", lambda name: not _UNREAD & set(name.split("/")[:-1]))
+
+
+def _output(name: str) -> pathlib.Path:
+    """The path where a report goes; for one in a bucket, the copy that is uploaded."""
+    return read_path(name, "--output", lambda name: name == MARKDOWN)
+
+
 def _points(name: str) -> dict[pathlib.Path, dict[str, Any]]:
     """Returns the records of the points of a sweep by directory; none for a run."""
-    sweep = read_sweep(local_path(name, "RESULTS"))
+    sweep = read_sweep(pathlib.Path(name))
     return sweep.records() if sweep else {}
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from flan_jax import signals
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
+from flan_jax.messages import renamed
 from flan_jax.report import before_after
 from flan_jax.report.before_after import BeforeAfter, before_after_of, read_before_after
 from flan_jax.report.comparisons import Comparison, compare
@@ -34,7 +35,7 @@ from flan_jax.storage.files import write_file
 from flan_jax.storage.working_copy import copy_of, shown_place
 
 COMPARISON, COMPARISON_CSV = "compare.md", "compare.csv"
-_MARKDOWN, _PICTURE = "report.md", "report.png"
+MARKDOWN, _PICTURE = "report.md", "report.png"
 _log = logging.getLogger(__name__)
 
 
@@ -56,9 +57,9 @@ def report_on(
     report = write_report(paths, output, points)
     print(report.tables)
     for file in report.files:
-        print(f"wrote {file}")
+        print(renamed(f"wrote {file}"))
     if not report.files:
-        print(f"{output / _MARKDOWN}, its figures and its page are up to date")
+        print(renamed(f"{output / MARKDOWN}, its figures and its page are up to date"))
 
 
 class Report(NamedTuple):
@@ -168,13 +169,13 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str, is_evaluated: 
         )
     copy, place = copy_of(directory), shown_place(directory)
     if copy is not None:
-        if (directory / _MARKDOWN).is_file() and not copy.has_changed(RESULTS):
-            print(f"{place}/{_MARKDOWN}, its figures and its page are up to date")
+        if (directory / MARKDOWN).is_file() and not copy.has_changed(RESULTS):
+            print(f"{place}/{MARKDOWN}, its figures and its page are up to date")
             return 0
         copy.fetch_for_report()
     report = write_report([directory / RESULTS], directory)
     print("\n" + results_text(report.lines, report.changes))
-    print(f"report: {place}/{PAGE} (opens in a browser), {_MARKDOWN}")
+    print(f"report: {place}/{PAGE} (opens in a browser), {MARKDOWN}")
     names = ", ".join(figure.name for figure in report.figures)
     print(f"figures: {place}/{DIRECTORY}: {names}")
     return 0
@@ -184,7 +185,7 @@ def _write_text(
     text: str, figures: Sequence[ReportFigure], data: ReportData, directory: pathlib.Path
 ) -> list[pathlib.Path]:
     """Writes report.md with these tables, and its figures; returns what was written."""
-    markdown, before = directory / _MARKDOWN, ""
+    markdown, before = directory / MARKDOWN, ""
     if markdown.is_file():
         before = markdown.read_text(encoding="utf-8", errors="replace")
     files = write_figures(figures, data, directory, before)

@@ -135,7 +135,7 @@ def _check_distinct(steps: dict[str, int]) -> None:
     """
     by_name: dict[tuple[str, int], str] = {}
     for source, step in steps.items():
-        name = run_directory.run_of(local_path(source, "--adapters").resolve()).name
+        name = _run_of(source).name
         other = by_name.setdefault((name, step), source)
         if other != source:
             raise UserError(
@@ -199,7 +199,14 @@ def _directory_of(source: str, run: RunSetup, name: str) -> pathlib.Path:
     # The untuned model is the one that this run began with.
     if _is_of(source, run) or name == UNTUNED:
         return run.directory
-    return run_directory.run_of(local_path(source, "--checkpoint").resolve())
+    return _run_of(source)
+
+
+def _run_of(source: str) -> pathlib.Path:
+    """Returns the directory of the run of a checkpoint, or of its copy where it is in a bucket."""
+    from flan_jax.checkpoints.located import located
+
+    return run_directory.run_of(located(source).resolve())
 
 
 def _evaluate(

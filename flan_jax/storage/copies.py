@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from flan_jax.errors import UserError
 from flan_jax.messages import show_as, shown
@@ -90,6 +90,35 @@ def fetch_all(paths: Iterable[pathlib.Path]) -> None:
         list(pool.map(fetched, paths))
 
 
+@contextlib.contextmanager
+def uploading_changes(directory: pathlib.Path, last: str) -> Iterator[None]:
+    """Uploads what the block writes below the copy of a directory; nothing on the disk.
+
+    Args:
+      directory: the copy, which is made if need be; or another directory.
+      last: the name of the file that is uploaded when the others are.
+
+    Raises:
+      UserError: if the bucket cannot be written.
+    """
+    remote = origin(directory)
+    if remote is None:
+        yield
+        return
+    remote.check_writable()
+    directory.mkdir(parents=True, exist_ok=True)
+    before = _states(directory)
+    yield
+    changed = [path for path, state in _states(directory).items() if before.get(path) != state]
+    for path in sorted(changed, key=lambda path: path.name == last):
+        (remote / path.relative_to(directory).as_posix()).write_bytes(path.read_bytes())
+
+
+def _states(directory: pathlib.Path) -> dict[pathlib.Path, tuple[int, int]]:
+    stats = {path: path.stat() for path in directory.rglob("*") if path.is_file()}
+    return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
+
+
 def origin(path: str | os.PathLike) -> Remote | None:
     """Returns what a path is the copy of; None for a path that is in no copy of a bucket."""
     path = pathlib.Path(path)
@@ -117,7 +146,7 @@ def is_small(name: str) -> bool:
 
 
 def _root() -> pathlib.Path:
-    return cache_of_buckets() / "read"
+    return cache_of_buckets().resolve() / "read"
 
 
 def path_of(remote: Remote) -> pathlib.Path:

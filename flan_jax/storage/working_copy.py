@@ -26,6 +26,7 @@ from flan_jax.errors import UserError
 from flan_jax.storage.atomic_directory import is_alive
 from flan_jax.storage.bucket_errors import Unreachable
 from flan_jax.storage.bucket_lock import BucketLock
+from flan_jax.storage.copies import origin
 from flan_jax.storage.files import write_file
 from flan_jax.storage.hashing import file_digest
 from flan_jax.storage.locks import alone_in
@@ -311,7 +312,7 @@ def original(path: pathlib.Path) -> Place:
         if path.is_relative_to(local):
             name = path.relative_to(local).as_posix()
             return copy.remote if name == "." else copy.remote / name
-    return path
+    return origin(path) or path
 
 
 def address(path: pathlib.Path) -> str:
