@@ -66,7 +66,7 @@ FLAGS = {
     "--wheel": (
         (
             *("launch", "--backend=tpu_vm", "--zone=z", "--accelerator_type=v4-32"),
-            *("--wheel=URL/a.whl", "--", "train", "--gin.MODEL_DIR=gs://bucket1/run"),
+            *("--wheel=URL/a.whl", "--", "train", "--gin_file=gin/flan.gin"),
         ),
         LOCAL,
     ),
