@@ -143,6 +143,19 @@ def test_what_is_not_named_trains_as_before(tmp_path, mine):
     assert both.eval.names == plain.eval.names
 
 
+def test_a_dataset_beside_flan_has_a_cap_of_its_own(tmp_path):
+    """`flan` is the others then, and all of it together the held-out mixture."""
+    settings = dict(held_out="sentiment", validation_batches=0)
+    plain = open_data(config(tmp_path, None, **settings)).train
+    capped = open_data(config(tmp_path, "flan+rte:5", **settings)).train
+    assert sorted(capped.datasets()) == sorted(plain.datasets())
+    assert capped.trained.rates.caps == {"rte": 5}
+    share = open_data(config(tmp_path, "flan+(rte+cb):30%", **settings)).train
+    assert [(sorted(names), part) for names, part in share.trained.rates.shares] == [
+        (["cb", "rte"], 0.3)
+    ]
+
+
 def test_a_change_of_a_file_is_noticed_and_its_place_makes_no_difference(mine, tmp_path):
     one = config(tmp_path, str(mine))
     keys = [open_data(one).train.shard_key("my.jsonl", 0)]
@@ -201,7 +214,7 @@ def test_rows_that_share_words_with_held_out_ones_are_left_out(tmp_path, caplog)
 @pytest.mark.parametrize(
     "name, changes, says",
     [
-        ("flan+rte:5", {"held_out": "sentiment"}, "rte is in two of its parts"),
+        ("rte+flan_rte:5", {}, "rte is in two of its parts"),
         ("flan+rte", {"held_out": "nli"}, "rte trains while"),
         ("flan+alpcaa", {}, "'alpcaa' is not a dataset of the catalogue"),
         ("mine.jsonl", {}, "no file 'mine.jsonl' .looked for .*did you mean my.jsonl"),

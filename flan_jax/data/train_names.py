@@ -59,12 +59,15 @@ def resolve_train_names(config: DataConfig, split: Split, cache: TokenCache) -> 
         return TrainNames(split.train)
     parts = parse(config.mixture_or_task_name)
     own = _own(parts)
+    singled_out = in_catalogue(name for part in parts for name in part.names)
     names_of, seqio_tasks = [], {}
     for part in parts:
         names_of.append([])
         for name in part.names:
             tasks = {}
             names = own.names[name] if name in own.names else _catalogue_names(name, config, split)
+            if name == FLAN:  # the others of it: those have the cap or share of their own part
+                names = [dataset for dataset in names if dataset not in singled_out]
             if names is None:
                 tasks = _seqio_tasks(name, config, cache)
                 names = list(tasks)
