@@ -9,7 +9,7 @@ from test_report import row
 from flan_jax.errors import UserError
 from flan_jax.metrics.uncertainty import Difference
 from flan_jax.report import before_after
-from flan_jax.report.before_after import BeforeAfter, Change, before_after_of
+from flan_jax.report.before_after import BeforeAfter, Change, before_after_of, read_before_after
 from flan_jax.report.comparisons import compare
 from flan_jax.report.sample_answers import Pair, SampleAnswer, keep_answers, read_answers
 from flan_jax.report.terminal import WIDTH, answers_text, results_text
@@ -29,8 +29,6 @@ def train(tmp_path, *arguments: str, prompts=PROMPTS):
         "--gin.TRAIN_STEPS=2",
         "--gin.MIXTURE_OR_TASK_NAME=cola",
         "--gin.HELD_OUT=none",
-        "--gin.EVAL_DATASETS=cola",
-        "--gin.EVAL_TEMPLATES=1",
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 96, 'targets': 12}",
         f"--gin.SAMPLE_PROMPTS={prompts!r}",
         *arguments,
@@ -38,6 +36,7 @@ def train(tmp_path, *arguments: str, prompts=PROMPTS):
     return run_here(words)
 
 
+@pytest.mark.slow
 def test_prompts_are_answered_before_and_after_tuning(tmp_path):
     result = ended_well(train(tmp_path))
     answers = read_answers(tmp_path / "run")
@@ -45,11 +44,8 @@ def test_prompts_are_answered_before_and_after_tuning(tmp_path):
     assert names == [("tuned", 2)] * 2 + [("untuned", 0)] * 2
     assert [each.prompt for each in answers] == PROMPTS * 2
     assert "> Is rain wet?" in result.stdout and "Before tuning" in result.stdout
-    for name in ("report.md", "report.html"):
-        text = (tmp_path / "run" / name).read_text()
-        assert "Is rain wet?" in text and "validation rows" in text, name
 
-    # The same command answers nothing again; other prompts take the place of these.
+    # The same command answers nothing again, nor do the same prompts in a file.
     before = (tmp_path / "run/answers.jsonl").stat().st_mtime_ns
     file = tmp_path / "prompts.txt"
     file.write_text("\n".join(PROMPTS))
@@ -85,6 +81,21 @@ def test_validation_before_is_that_of_step_0(tmp_path):
     loss, accuracy = before_after_of(tmp_path).validation
     assert (loss.before, loss.after) == (3.5, 2.5)
     assert accuracy.texts()[1:] == ("25.0", "50.0")
+
+
+def test_reports_on_one_run_show_what_tuning_changed(tmp_path):
+    keep_answers(tmp_path, [SampleAnswer("untuned", 0, "d", "Is snow cold?", "<b>No</b>")])
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 4, "validation_loss": 2.5, "validation_accuracy": 0.5}\n'
+    )
+    lines = compared(Difference(20.0, 4.0, 30, 99))
+    changes = read_before_after(lines, [], {"run": tmp_path})
+    text, page = before_after.as_markdown(changes), before_after.as_html(changes)
+    assert "better." in text and "| loss (nats a target token) |  | 2.500 |" in text
+    assert '<td dir="auto">&lt;b&gt;No&lt;/b&gt;</td>' in page and "2.500" in page
+    assert "better." in before_after.verdicts_html(changes)
+    several = {"a": tmp_path, "b": tmp_path / "b"}
+    assert before_after.as_markdown(read_before_after(lines, [], several)) == ""
 
 
 def compared(difference: Difference):

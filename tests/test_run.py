@@ -57,6 +57,7 @@ def finished(cache, tmp_path_factory) -> pathlib.Path:
         "--gin.TRAIN_STEPS=4",
         "--gin.EVAL_ROWS=2",
         "--gin.HELD_OUT=reading_comprehension_with_commonsense",
+        "--gin.SAMPLE_PROMPTS=['Is rain wet?']",
     )
     return model_dir
 
@@ -75,8 +76,12 @@ def test_a_run_writes_the_files_that_a_paper_needs(finished):
         "figures/difference.svg",
         "figures/template_spread.csv",
         "signatures.json",
+        "answers.jsonl",
     ):
         assert (finished / name).stat().st_size > 0, name
+    for name in ("report.md", "report.html"):
+        text = (finished / name).read_text()
+        assert "Is rain wet?" in text and "held out: " in text and "validation rows" in text
     with open(finished / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     tuned = [
