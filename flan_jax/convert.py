@@ -42,7 +42,7 @@ from flan_jax.data.vocabulary import (
     vocabulary_path,
 )
 from flan_jax.errors import UserError
-from flan_jax.messages import escaped, shown
+from flan_jax.messages import escaped, renamed, shown
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.progress import progress
 from flan_jax.report import model_card
@@ -444,12 +444,13 @@ def _write_tokenizer(
 
 def _print_result(checkpoint: CheckpointReader, what: str, output: Place, seconds: float) -> None:
     kind = {"t5": "T5", "decoder": "decoder-only"}[checkpoint.architecture]
-    print(
+    text = (
         f"converted {len(checkpoint.tensors)} arrays of {what} {kind} model at step "
         f"{checkpoint.step} from {checkpoint.path} to {output} in {seconds:.1f} s"
     )
+    print(renamed(text))
     for note in checkpoint.notes:
-        print(f"note: {escaped(note)}")
+        print(renamed(f"note: {escaped(note)}"))
 
 
 if __name__ == "__main__":

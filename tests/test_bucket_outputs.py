@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from bucket_server import TOKEN
 
 from flan_jax.checkpoints import located
 from flan_jax.checkpoints.open import open_checkpoint
@@ -179,3 +180,25 @@ def test_a_report_is_written_beside_the_results_in_a_bucket_or_elsewhere(buckets
     comparison = ["report", "--compare", *models, "--output=gs://bucket1/compared"]
     assert dispatch.main(comparison) == 0
     assert buckets.names("compared") == ["compared/compare.csv", "compared/compare.md"]
+
+
+def test_no_token_is_in_an_output_or_a_file(buckets, llama, tmp_path, capfd):
+    buckets.upload(llama, "models/llama")
+    output = tmp_path / "out"
+    for scheme in ("gs", "s3"):
+        model = f"{scheme}://bucket1/models/llama"
+        assert convert(model, "hf", f"{scheme}://bucket1/{scheme}") == 0
+        assert convert(model, "hf", str(output / scheme)) == 0
+        for status in (401, 403, 404, 400):
+            buckets.fail("bucket1", status)
+            assert convert(model, "hf", str(tmp_path / "not")) == 2
+            buckets.recover()
+        secret = f"{scheme}://{TOKEN}@bucket1/models"
+        for name in (secret, f"{scheme}://bucket1/models?signature={TOKEN}"):
+            assert convert(name, "hf", str(tmp_path / "not")) == 2
+    said = capfd.readouterr()
+    assert TOKEN not in said.out + said.err
+    assert "from gs://bucket1/models/llama to gs://bucket1/gs in" in said.out
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10 and not any(TOKEN.encode() in path.read_bytes() for path in files)
+    assert not any(TOKEN.encode() in buckets.get(name) for name in buckets.names())

@@ -180,7 +180,8 @@ def _tpu_vm_commands(
     place = [f"--zone={flags.zone}", *([f"--project={flags.project}"] if flags.project else [])]
     ssh = [*gcloud, "ssh", name, *place, "--worker=all"]
     # The image's Python is older than ours: uv installs a newer one.
-    package = shlex.quote(f"./{wheel.name}[tpu]")
+    extras = "tpu,gcs" if any("=gs://" in argument for argument in arguments) else "tpu"
+    package = shlex.quote(f"./{wheel.name}[{extras}]")
     install = (
         "python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --clear "
         "--python=3.12 flan && ~/.local/bin/uv pip install --quiet --python=flan/bin/python "
