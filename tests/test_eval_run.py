@@ -18,7 +18,7 @@ import time
 import pytest
 
 from support.processes import ended_well
-from support.runs import SMALL, run, run_here
+from support.runs import SMALL, run_here
 from support.two_processes import finish, start_two
 
 EVALUATED = [
@@ -63,11 +63,6 @@ def command(
 def ran(arguments: list[str]) -> str:
     """What a command prints that must succeed."""
     return ended_well(run_here(arguments)).stdout
-
-
-def ran_apart(arguments: list[str]) -> str:
-    """What a command prints, in a process of its own, that must succeed."""
-    return ended_well(run(arguments)).stdout
 
 
 def table(directory: pathlib.Path) -> list[dict[str, str]]:
@@ -395,7 +390,7 @@ def test_the_best_template_is_chosen_on_validation_rows_once_they_are_evaluated(
 
 def test_a_model_tuned_without_instructions_is_evaluated_with_them(cache, tmp_path):
     model_dir = tmp_path / "none"
-    ran_apart(
+    ran(
         command(
             "train",
             cache,
@@ -416,7 +411,7 @@ def test_a_model_tuned_without_instructions_is_evaluated_with_them(cache, tmp_pa
             "TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 48}",
         ],
     ):
-        ran_apart(
+        ran(
             command(
                 "eval",
                 cache,

@@ -8,7 +8,6 @@ import json
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import types
@@ -18,8 +17,9 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.training import run_record
 from flan_jax.training.config_record import changed_settings
-from support.processes import ended_well, output_tail, simulating
+from support.processes import ended_well, output_tail
 from support.runs import command, losses, run, run_here, start_and_signal
+from support.two_processes import finish, start_two
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finishe
 
 def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
     gin_file = f"--gin_file={finished / 'config.gin'}"
-    result = run(
+    result = run_here(
         [sys.executable, "-m", "flan_jax.eval", gin_file, f"--output={tmp_path}", "--name=again"]
     )
     ended_well(result)
@@ -147,7 +147,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
         "--gin.EVAL_SPLIT=validation",
         "--gin.HELD_OUT=misc",
     ]
-    result = run([sys.executable, "-m", "flan_jax.eval", *chosen])
+    result = run_here([sys.executable, "-m", "flan_jax.eval", *chosen])
     ended_well(result)
     with open(tmp_path / "chosen/results.csv", newline="") as file:
         pairs = {
@@ -169,7 +169,7 @@ def test_eval_and_generate_take_a_checkpoint(finished, tmp_path):
         [sys.executable, "-m", "flan_jax.eval", gin_file, "--gin.EVAL_TEMPLATES=ters"]
     )
     assert result.returncode == 2 and "has no template 'ters'" in result.stderr
-    result = run(
+    result = run_here(
         [
             sys.executable,
             "-m",
@@ -213,6 +213,8 @@ RESTARTED = [
 ]
 
 
+# In `make test`, test_run_decoder.py kills a run, and the next test interrupts one twice.
+@pytest.mark.slow
 def test_kill_nine_twice_changes_no_loss(cache, tmp_path, uninterrupted):
     model_dir = tmp_path / "killed"
     arguments = command("train", cache, model_dir, *RESTARTED)
@@ -239,84 +241,67 @@ def test_sigterm_and_ctrl_c_save_exit_with_143_and_change_no_loss(cache, tmp_pat
     assert losses(model_dir) == uninterrupted
 
 
-def test_one_device_and_eight_give_the_same_losses(cache, tmp_path):
-    settings = [
-        SHORT,
-        "--gin.TRAIN_STEPS=20",
-        "--gin.HELD_OUT=none",
-        "--gin.CHECKPOINT_EVERY=100",
-    ]
-    one = tmp_path / "one"
-    train(cache, one, *settings)
-    expected = losses(one)
-    for name, mesh in (("tensor", "{'data': 4, 'model': 2}"), ("sharded", "{'fsdp': 8}")):
-        train(cache, tmp_path / name, *settings, f"--gin.MESH={mesh}", devices=8)
-        found = losses(tmp_path / name)
-        assert max(abs(found[s] - expected[s]) / expected[s] for s in expected) < 1e-5, name
+STRAIGHT = [SHORT, "--gin.HELD_OUT=none", "--gin.CHECKPOINT_EVERY=5"]
 
 
+@pytest.fixture(scope="module")
+def straight(cache, tmp_path_factory) -> dict[int, float]:
+    """The losses of 20 steps on one device."""
+    model_dir = tmp_path_factory.mktemp("runs") / "straight"
+    train(cache, model_dir, *STRAIGHT, "--gin.TRAIN_STEPS=20")
+    return losses(model_dir)
+
+
+# In `make test`, the test of a checkpoint on another mesh takes steps on the first of these.
+@pytest.mark.parametrize(
+    "mesh",
+    [pytest.param("{'data': 4, 'model': 2}", marks=pytest.mark.slow), "{'fsdp': 8}"],
+    ids=["tensor", "sharded"],
+)
+def test_one_device_and_eight_give_the_same_losses(cache, tmp_path, straight, mesh):
+    settings = [*STRAIGHT, "--gin.TRAIN_STEPS=20", f"--gin.MESH={mesh}"]
+    train(cache, tmp_path / "eight", *settings, devices=8)
+    found = losses(tmp_path / "eight")
+    assert max(abs(found[s] - straight[s]) / straight[s] for s in straight) < 1e-5
+
+
+# In `make test`, test_two_processes.py compares losses, and test_eval_run.py results.
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(cache, tmp_path):
     """Each process has two devices and makes its own half of every batch; the first one writes."""
     settings = [
+        SHORT,
         "--gin.TRAIN_STEPS=12",
         "--gin.HELD_OUT=reading_comprehension_with_commonsense",
+        "--gin.EVAL_DATASETS=cosmos_qa",
+        "--gin.EVAL_TEMPLATES=2",
         "--gin.EVAL_ROWS=2",
         "--gin.CHECKPOINT_EVERY=100",
     ]
     train(cache, tmp_path / "one", *settings)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            command("train", cache, tmp_path / "two", *settings, "--gin.MESH={'fsdp': 4}"),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={
-                **simulating(2),
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(i),
-            },
-        )
-        for i in (0, 1)
-    ]
-    outputs = [process.communicate(timeout=400)[0] for process in processes]
-    assert [p.returncode for p in processes] == [0, 0], outputs
+    words = command("train", cache, tmp_path / "two", *settings, "--gin.MESH={'fsdp': 4}")
+    outputs = finish(start_two(words, devices=2))
     assert "process 1 of 2, 4 cpu devices" in outputs[1]
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert max(abs(two[s] - one[s]) / one[s] for s in one) < 1e-5
     assert values(tmp_path / "one") == values(tmp_path / "two")
 
 
-def test_a_checkpoint_restores_on_another_mesh(cache, tmp_path):
-    settings = ["--gin.HELD_OUT=none", "--gin.CHECKPOINT_EVERY=5"]
-    train(cache, tmp_path / "moved", *settings, "--gin.TRAIN_STEPS=5")
-    train(
-        cache,
-        tmp_path / "moved",
-        *settings,
-        "--gin.TRAIN_STEPS=8",
-        "--gin.MESH={'data': 4, 'model': 2}",
-        devices=8,
-    )
-    train(cache, tmp_path / "stayed", *settings, "--gin.TRAIN_STEPS=8")
-    moved, stayed = losses(tmp_path / "moved"), losses(tmp_path / "stayed")
-    assert max(abs(moved[s] - stayed[s]) / stayed[s] for s in stayed) < 1e-4
+def test_a_checkpoint_restores_on_another_mesh(cache, tmp_path, straight):
+    train(cache, tmp_path / "moved", *STRAIGHT, "--gin.TRAIN_STEPS=5")
+    mesh = "--gin.MESH={'data': 4, 'model': 2}"
+    train(cache, tmp_path / "moved", *STRAIGHT, "--gin.TRAIN_STEPS=8", mesh, devices=8)
+    moved = losses(tmp_path / "moved")
+    assert len(moved) == 8
+    assert max(abs(moved[s] - straight[s]) / straight[s] for s in moved) < 1e-4
+
+
+NOT_FINITE = [SHORT, "--gin.HELD_OUT=none", "--gin.LEARNING_RATE=1e30"]
 
 
 def test_a_loss_that_is_not_finite_names_step_and_datasets(cache, tmp_path):
-    result = run(
-        command(
-            "train",
-            cache,
-            tmp_path / "nan",
-            "--gin.HELD_OUT=none",
-            "--gin.TRAIN_STEPS=20",
-            "--gin.LEARNING_RATE=1e30",
-        )
-    )
+    """In a process of its own, whose status and last words a script sees."""
+    result = run(command("train", cache, tmp_path / "nan", *NOT_FINITE, "--gin.TRAIN_STEPS=20"))
     assert (
         result.returncode == 1
         and "its batch holds" in result.stderr
@@ -330,13 +315,13 @@ def test_a_state_with_a_validation_loss_that_is_not_finite_is_not_saved(cache, t
         "train",
         cache,
         tmp_path / "nan",
-        "--gin.HELD_OUT=none",
+        *NOT_FINITE,
         "--gin.TRAIN_STEPS=3",
         "--gin.CHECKPOINT_EVERY=1",
     )
-    result = run([*arguments, "--gin.LEARNING_RATE=1e30"])
+    result = run_here(arguments)
     assert result.returncode == 1 and "lower LEARNING_RATE" in result.stderr, result.stderr
-    result = run([*arguments, "--gin.LEARNING_RATE=1e-3"])
+    result = run_here([*arguments, "--gin.LEARNING_RATE=1e-3"])
     assert result.returncode == 0 and "resuming" not in result.stdout, result.stderr
 
 

@@ -55,7 +55,12 @@ def train(cache, model_dir, *arguments, devices=1):
     ended_well(run_here(words) if devices == 1 else run(words, devices))
 
 
-@pytest.fixture(scope="module", params=[RELATIVE, ROTARY], ids=["relative", "rotary"])
+# In `make test`, test_decoder.py and test_partitioning.py cover relative positions.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(RELATIVE, marks=pytest.mark.slow), ROTARY],
+    ids=["relative", "rotary"],
+)
 def finished(request, cache, tmp_path_factory):
     model_dir = tmp_path_factory.mktemp("runs") / "finished"
     train(

@@ -137,7 +137,7 @@ from flan_jax.catalogue import CATALOGUE
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
 
-cache, rows, vocabulary = sys.argv[1:]
+cache, rows, vocabulary, drawn_from = sys.argv[1:]
 found = {"same": []}
 
 
@@ -205,7 +205,8 @@ found["mixture"] = [
     len(examples("flan_cola")),
 ]
 lengths = {"inputs": 512, "targets": 128}
-drawn = mixture.get_dataset(
+seqio.MixtureRegistry.add("three", ["flan_cola", "flan_copa", "flan_e2e_nlg"], default_rate=1.0)
+drawn = seqio.get_mixture_or_task(drawn_from).get_dataset(
     lengths, split="train", shuffle=False, seed=0
 )  # shuffling reads a thousand rows of each
 packed = seqio.EncDecFeatureConverter(pack=True)(drawn, lengths)
@@ -326,14 +327,17 @@ def small_vocabulary(tmp_path) -> str:
     return str(tmp_path / "small.model")
 
 
-def test_training_through_seqio(tmp_path, write_rows, small_vocabulary):
+# Most of the time of a whole mixture is that of the graphs of its 55 tasks.
+@pytest.mark.parametrize(
+    "drawn_from", ["three", pytest.param("flan_heldout_nli", marks=pytest.mark.slow)]
+)
+def test_training_through_seqio(tmp_path, write_rows, small_vocabulary, drawn_from):
     rows = [
         {"premise": f"There are {i} birds.", "hypothesis": f"{i} birds.", "label": 0, "idx": i}
         for i in range(205)
     ]
-    found = run(
-        TRAINING, str(tmp_path / "cache"), str(write_rows("rte", "train", rows)), small_vocabulary
-    )
+    paths = str(tmp_path / "cache"), str(write_rows("rte", "train", rows))
+    found = run(TRAINING, *paths, small_vocabulary, drawn_from)
     assert found["same"] == [
         [name, True, True, True] for name in ("copa", "e2e_nlg", "cola", "squad_v1")
     ]
@@ -521,7 +525,7 @@ def measured(task, examples, right):
     return measure(targets, values)
 
 
-for dataset in CATALOGUE:
+for dataset in map(CATALOGUE.__getitem__, sys.argv[1:]):
     template = dataset.forward()[0].id
     for ending in ("", ".rank") if dataset.options else ("",):
         task = seqio.get_mixture_or_task(f"flan_{dataset.name}.{template}{ending}")
@@ -578,9 +582,22 @@ print("FOUND " + json.dumps(found))
 ROUNDED = ("pearson_value", "spearman_value")
 
 
-def test_evaluation_through_seqio_gives_100_to_perfect_answers():
-    found = run(EVALUATION)
+def one_of_each_kind() -> list:
+    """The first dataset of every set of metrics, with options and without."""
+    kinds = {}
     for dataset in CATALOGUE:
+        kinds.setdefault((tuple(dataset.metrics), bool(dataset.options)), dataset)
+    return list(kinds.values())
+
+
+@pytest.mark.parametrize(
+    "datasets",
+    [one_of_each_kind(), pytest.param(list(CATALOGUE), marks=pytest.mark.slow)],
+    ids=["each kind", "all"],
+)
+def test_evaluation_through_seqio_gives_100_to_perfect_answers(datasets):
+    found = run(EVALUATION, *(dataset.name for dataset in datasets))
+    for dataset in datasets:
         for name in (dataset.name, f"{dataset.name}.rank") if dataset.options else (dataset.name,):
             right, wrong = found[name]
             exact = {key: value for key, value in right.items() if key not in ROUNDED}

@@ -12,7 +12,8 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.parallel import processes
-from support.processes import simulating
+from support.processes import ended_well, simulating
+from support.runs import losses, run_here
 from support.two_processes import (
     ONE_TASK,
     SCRIPT,
@@ -87,6 +88,12 @@ def test_each_process_makes_only_its_own_rows(two):
 def test_the_first_process_alone_sends_to_the_tracker(two):
     lines = (two[0].parent / "tracker.txt").read_text().splitlines()
     assert lines == ["init two", *(f"step {step}" for step in (1, 2, 3, 4)), "finish"]
+
+
+def test_two_processes_give_the_losses_of_one(two, cache, tmp_path):
+    ended_well(run_here([*TRAIN, *arguments(cache, tmp_path / "one", *SETTINGS)]))
+    one = losses(tmp_path / "one")
+    assert len(one) == 4 and losses(two[0]) == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.parametrize(
