@@ -22,7 +22,7 @@ from flan_jax.errors import UserError
 from flan_jax.storage import copies
 from flan_jax.storage.places import place
 from flan_jax.training.config import TrainConfig
-from support.adapters import random_llama
+from support.adapters import lora_arrays, random_llama, save_adapter
 from support.converting import convert
 from support.tokenizer_files import byte_bpe, save
 
@@ -204,6 +204,24 @@ def test_checkpoints_are_read_array_by_array(bucket, buckets, llama, tmp_path, f
     copied = copies.path_of(place(f"{bucket}/models/small", "MODEL"))
     arrays = [file for file in copied.rglob("*") if file.is_file() and file.stat().st_size > 40_000]
     assert all(file.name == "tokenizer.json" for file in arrays)
+
+
+def test_adapters_are_read_with_their_base(bucket, buckets, llama, tmp_path):
+    arrays = lora_arrays(["q_proj", "down_proj"])
+    targets = {"target_modules": ["q_proj", "down_proj"]}
+    save_adapter(tmp_path / "on_disk", arrays, base=str(llama), **targets)
+    save_adapter(tmp_path / "there", arrays, base=f"{bucket}/models/base", **targets)
+    buckets.upload(llama, "models/base")
+    buckets.upload(tmp_path / "there", "models/adapter")
+    here, there = open_whole(tmp_path / "on_disk"), open_whole(f"{bucket}/models/adapter")
+    for name, tensor in here.tensors.items():
+        np.testing.assert_array_equal(there.tensors[name].read(), tensor.read(), err_msg=name)
+    convert("peft", "flan", f"{bucket}/models/adapter", tmp_path / "unmerged", "--unmerged")
+    record = json.loads((tmp_path / "unmerged/base.json").read_text())
+    assert record["path"] == f"{bucket}/models/base"
+    again = open_whole(tmp_path / "unmerged")
+    for name, tensor in here.tensors.items():
+        np.testing.assert_array_equal(again.tensors[name].read(), tensor.read(), err_msg=name)
 
 
 def test_model_sets_what_a_run_needs_by_names_in_the_bucket(bucket, buckets, llama):

@@ -379,3 +379,12 @@ def test_numbers_in_a_gguf_file_are_bounded_by_its_size(tmp_path):
         (tmp_path / "cut.gguf").write_bytes(damaged)
         with pytest.raises(UserError, match="cut.gguf"):
             open_checkpoint(tmp_path / "cut.gguf", "gguf")
+
+
+def test_a_file_in_a_bucket_is_read_as_on_the_disk(buckets, tmp_path):
+    write_gguf(tmp_path / "model.gguf", random_model(tmp_path / "hf"))
+    buckets.upload(tmp_path / "model.gguf", "models/model.gguf")
+    here = open_checkpoint(tmp_path / "model.gguf")
+    there = open_checkpoint("gs://bucket1/models/model.gguf")
+    for name, tensor in here.tensors.items():
+        np.testing.assert_array_equal(there.tensors[name].read(), tensor.read(), err_msg=name)

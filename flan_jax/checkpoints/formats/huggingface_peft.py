@@ -23,6 +23,7 @@ from flan_jax.messages import listed, shown
 from flan_jax.models.adapters import LORA_A, LORA_B, SCALE_IN, SCALE_OUT
 from flan_jax.models.shapes import parameter_shapes
 from flan_jax.peft.module_paths import plain
+from flan_jax.storage.copies import name_of
 
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(.+)\.(lora_A|lora_B)\.weight")
@@ -92,7 +93,7 @@ def open_adapter(
     tensors = {place.name: place.ours(stored[key]) for key, place in places}
     added = [place.name for _, place in places if place.name not in order]
     record = BaseRecord(
-        path=str(base.path.absolute()),
+        path=name_of(base.path),
         step=base.step,
         digest="",
         dtype="",

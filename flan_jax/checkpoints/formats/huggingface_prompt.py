@@ -26,6 +26,7 @@ from flan_jax.checkpoints.reader import CheckpointReader, Tensor
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
 from flan_jax.models.adapters import PROMPT
+from flan_jax.storage.copies import name_of
 
 _KEY = "prompt_embeddings"
 _TABLE = "token_embedder/embedding"
@@ -56,7 +57,7 @@ def open_prompt(
             "made for."
         )
     record = BaseRecord(
-        path=str(base.path.absolute()),
+        path=name_of(base.path),
         step=base.step,
         digest="",
         dtype="",
