@@ -24,6 +24,7 @@ from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import NotHere, UserError
 from flan_jax.messages import did_you_mean, nearest
 from flan_jax.parallel.processes import FLAG_VARIABLES
+from flan_jax.storage.places import is_remote
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,11 +148,11 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
     if verb == "generate":
         written = {"--output": wrapped.output} if wrapped.output else {}
     for name, path in written.items() if flags.backend == "gcluster" else ():
-        if not str(path).startswith(f"{MOUNT}/"):
+        if not (str(path).startswith(f"{MOUNT}/") or is_remote(path)):
             flag = name if name.startswith("--") else f"--gin.{name}"
             raise UserError(
                 f"{name} is {path}, which ends with the container and which the other pods do not "
-                f"see; give {flag}={MOUNT}/..., where --claim is mounted."
+                f"see; give {flag}={MOUNT}/..., where --claim is mounted, or gs://bucket/..."
             )
 
 

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from flan_jax.storage import working_copy
-from support.bucket_runs import kill_when, numbers_in, numbers_on_disk, start, train
+from support.bucket_runs import forget_clients, kill_when, numbers_in, numbers_on_disk, start, train
 from support.processes import ended_well, simulating
 from support.runs import run_here
 from support.two_processes import finish, free_port
@@ -46,6 +46,8 @@ def home(tmp_path, monkeypatch):
     """The home directory of a test; the copies of earlier ones are forgotten."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(working_copy, "_COPIES", {})
+    if "gcsfs" in sys.modules:
+        forget_clients()
     return tmp_path
 
 

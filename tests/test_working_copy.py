@@ -198,14 +198,15 @@ def test_messages_name_the_bucket_and_not_the_copy(run):
     )
 
 
-def test_a_cache_in_a_bucket_serves_another_host(buckets, tmp_path, monkeypatch):
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_cache_in_a_bucket_serves_another_host(buckets, tmp_path, monkeypatch, scheme):
     from flan_jax.data.config import DataConfig
     from flan_jax.data.run_data import open_data
     from flan_jax.prepare import prepare
 
     config = functools.partial(
         DataConfig,
-        cache_dir="gs://bucket1/cache",
+        cache_dir=f"{scheme}://bucket1/cache",
         mixture_or_task_name="rte",
         held_out="none",
         train_steps=2,
@@ -215,12 +216,13 @@ def test_a_cache_in_a_bucket_serves_another_host(buckets, tmp_path, monkeypatch)
     assert not data.missing() and data.directory.is_relative_to(tmp_path / "one")
     names = buckets.names("cache/")
     assert names and all(name.endswith((".pack", ".keys.json")) for name in names)
-    changes = [line.query for line in buckets.log if line.what.startswith("POST")]
+    changes = [f"{line.what} {line.query}" for line in buckets.log]
+    changes = [line for line in changes if line.startswith(("POST", "PUT"))]
     assert "keys.json" in changes[-1] and ".pack" in changes[-2]
     monkeypatch.setenv("HOME", str(tmp_path / "two"))
     buckets.log.clear()
     assert not open_data(config()).missing()
-    assert not [line for line in buckets.log if line.what.startswith("POST")]
+    assert not [line for line in buckets.log if line.what.startswith(("POST", "PUT"))]
     # a pack whose upload was cut short is not found, and made again
     buckets.objects.stored.pop(("bucket1", next(n for n in names if n.endswith(".keys.json"))))
     monkeypatch.setenv("HOME", str(tmp_path / "three"))

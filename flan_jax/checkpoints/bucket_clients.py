@@ -15,6 +15,7 @@ from flan_jax.storage.remote import RETRIES, Remote, set_endpoint
 _VARIABLES = {"EPATH_USE_TF": "0", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 # Where the exceptions of these clients come from.
 _MODULES = ("gcsfs", "aiohttp", "google", "requests", "fsspec")
+_TOO_SHORT = "http_response_code='416'"  # a range beyond the end of an object: it is damaged
 _OF_TENSORSTORE = ("http_response_code=", "curl_code=", "retry attempts failed")
 
 
@@ -56,6 +57,8 @@ def set_up(remote: Remote, setting: str) -> None:
 def bucket_error(error: BaseException, remote: Remote, action: str) -> BucketError | None:
     """Returns what Orbax raised about a bucket as a message; None for any other error.
 
+    An object that is shorter than it should be is another error.
+
     Args:
       error: the exception.
       remote: the directory of the checkpoints.
@@ -65,6 +68,8 @@ def bucket_error(error: BaseException, remote: Remote, action: str) -> BucketErr
     while error is not None and error not in causes:
         causes.append(error)
         error = error.__cause__ or error.__context__
+    if any(_TOO_SHORT in str(cause) for cause in causes):
+        return None
     for cause in causes:
         is_of_clients = type(cause).__module__.split(".")[0] in _MODULES
         is_of_tensorstore = any(text in str(cause) for text in _OF_TENSORSTORE)

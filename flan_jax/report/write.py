@@ -32,7 +32,7 @@ from flan_jax.report.step_table import progress
 from flan_jax.report.table import table
 from flan_jax.report.terminal import results_text
 from flan_jax.storage.files import write_file
-from flan_jax.storage.working_copy import copy_of, shown_place
+from flan_jax.storage.working_copy import shown_place, working_copy_of
 
 COMPARISON, COMPARISON_CSV = "compare.md", "compare.csv"
 MARKDOWN, _PICTURE = "report.md", "report.png"
@@ -167,7 +167,7 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str, is_evaluated: 
             "no row was evaluated, so there is nothing to report; the lines above say why "
             "each dataset was left out."
         )
-    copy, place = copy_of(directory), shown_place(directory)
+    copy, place = working_copy_of(directory), shown_place(directory)
     if copy is not None:
         if (directory / MARKDOWN).is_file() and not copy.has_changed(RESULTS):
             print(f"{place}/{MARKDOWN}, its figures and its page are up to date")

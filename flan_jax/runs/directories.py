@@ -14,7 +14,7 @@ from flan_jax.evaluation.concurrent_results import MERGES
 from flan_jax.parallel import processes
 from flan_jax.storage.locks import locked
 from flan_jax.storage.places import place
-from flan_jax.storage.working_copy import copy_of, open_copy
+from flan_jax.storage.working_copy import open_copy, working_copy_of
 
 
 @contextlib.contextmanager
@@ -34,13 +34,15 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         in_use = None
-        copy = copy_of(directory)
+        copy = working_copy_of(directory)
         if processes.index_and_count()[0] == 0:
             try:
                 lock = locked(directory / name, purpose)
                 stack.enter_context(copy.locked(name, purpose) if copy else lock)
             except UserError as error:
                 in_use = error
+        if copy is not None:
+            processes.wait_for_all(f"the lock {name}")  # process 0 may wait for its last holder
         if processes.any_of_all(in_use is not None):
             raise in_use or UserError(f"process 0 cannot use {directory}; its log says why.")
         if copy is not None:
@@ -49,7 +51,7 @@ def alone(directory: pathlib.Path, name: str, purpose: str) -> Iterator[None]:
             f"{directory} was removed while {purpose} worked in it: what was saved there is lost; "
             "the same command does it again."
         )
-        # false where hosts do not share the directory; `Checkpoints` reports that
+        # false in a bucket, and where hosts do not share the directory, as `Checkpoints` reports
         is_here = (directory / name).exists()
         try:
             yield
@@ -75,7 +77,7 @@ def make_directory(name: str, setting: str = "MODEL_DIR") -> pathlib.Path:
       UserError: if it cannot be written.
     """
     directory = directory_of(name, setting)
-    if copy_of(directory) is not None:
+    if working_copy_of(directory) is not None:
         return directory  # `check_bucket` has checked it
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,7 @@ def fetch(*directories: pathlib.Path) -> None:
       UserError: if the bucket cannot be read.
     """
     for directory in directories:
-        copy = copy_of(directory)
+        copy = working_copy_of(directory)
         if copy is not None:
             copy.fetch()
 
@@ -142,7 +144,7 @@ def uploading(directory: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: if what the block has written cannot be uploaded.
     """
-    copy = copy_of(directory)
+    copy = working_copy_of(directory)
     if copy is None or processes.index_and_count()[0] > 0:
         yield
         return
@@ -158,7 +160,7 @@ def may_save(directory: pathlib.Path) -> bool:
     Raises:
       UserError: see `WorkingCopy.before_checkpoint`.
     """
-    copy = copy_of(directory)
+    copy = working_copy_of(directory)
     if copy is None:
         return True
     is_first = processes.index_and_count()[0] == 0

@@ -17,6 +17,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -56,6 +57,7 @@ _AT_THE_END, _NEVER = ("profile", "tensorboard"), ("wandb", CHECKPOINTS)
 # What a report needs and training does not.
 _OF_REPORTS = re.compile(r"(predictions|figures)/.*|report\.(png|html)")
 _AT_ONCE = 16
+_PAUSE_S = 10.0  # between the last attempts
 
 # Returns the contents of a file that this program (second) and others (third) have changed since
 # they were the first.
@@ -232,7 +234,8 @@ class WorkingCopy:
                 self.flush(at_the_end=True)
             raise
         thread.stop()
-        self.flush(at_the_end=True)
+        while not self.try_flush(at_the_end=True):
+            time.sleep(_PAUSE_S)
 
     def _flush_quietly(self) -> None:
         """Uploads in the background; the next `try_flush` raises what cannot be helped."""
@@ -301,7 +304,7 @@ def open_copy(remote: Remote, merges: Mapping[str, Merge] | None = None) -> Work
     return WorkingCopy(remote, merges or {})
 
 
-def copy_of(directory: pathlib.Path) -> WorkingCopy | None:
+def working_copy_of(directory: pathlib.Path) -> WorkingCopy | None:
     """Returns what `open_copy` has made, by its directory; None for other directories."""
     return _COPIES.get(directory)
 

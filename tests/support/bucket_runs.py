@@ -64,3 +64,12 @@ def numbers_on_disk(directory: pathlib.Path) -> tuple[str, list[dict[str, str]]]
 
 def numbers_in(buckets, name: str) -> tuple[str, list[dict[str, str]]]:
     return numbers(lambda file: buckets.get(f"{name}/{file}"))
+
+
+def forget_clients() -> None:
+    """Forgets gcsfs's clients in this process: they keep the address of an earlier server."""
+    import gcsfs
+    from etils.epath import backend
+
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    backend.fsspec_backend._get_filesystem.cache_clear()
