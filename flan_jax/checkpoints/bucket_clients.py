@@ -54,6 +54,21 @@ def set_up(remote: Remote, setting: str) -> None:
         getattr(tensorstore_utils, name, {})["gcs_request_retries"] = RETRIES
 
 
+def list_again(remote: Remote) -> None:
+    """Lists all checkpoints with one request: gcsfs answers from that what Orbax wants to know.
+
+    What it has listed before is forgotten: others may have changed it.
+
+    Args:
+      remote: the directory of the checkpoints.
+    """
+    import fsspec
+
+    files = fsspec.filesystem("gcs", finalize_on_close=True)  # the instance that etils has
+    files.invalidate_cache()
+    files.find(str(remote))
+
+
 def bucket_error(error: BaseException, remote: Remote, action: str) -> BucketError | None:
     """Returns what Orbax raised about a bucket as a message; None for any other error.
 

@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from flan_jax.checkpoints.bucket_clients import bucket_error
+from flan_jax.checkpoints.bucket_clients import bucket_error, list_again
 from flan_jax.checkpoints.bucket_saving import BucketSaving
 from flan_jax.checkpoints.check import check_tensors
 from flan_jax.checkpoints.formats import orbax_files, zarr_chunks
@@ -110,6 +110,8 @@ class Checkpoints:
         check_same_steps(self.directory, sorted(self._manager.all_steps()))
 
     def _open(self) -> _Manager:
+        if self._remote is not None:
+            list_again(self._remote)
         loss = operator.itemgetter(VALIDATION_LOSS)
         lowest = BestN(
             get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
@@ -268,9 +270,15 @@ class Checkpoints:
                 problem or f"another process cannot read step {step}",
                 name,
             )
-            (self.directory / str(step)).rename(self.directory / name)
+            if self._remote is None:
+                (self.directory / str(step)).rename(self.directory / name)
+            else:
+                _move(self._remote / str(step), self._remote / name)
         any_of_all(False)  # returns when it is renamed
-        self._manager.reload()
+        if self._remote is None:
+            self._manager.reload()
+        else:
+            self._reopen()
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
@@ -295,6 +303,15 @@ class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
         """Returns False: JAX counts the calls, and `preemption.Preemption` counts differently."""
         return False
+
+
+def _move(place: Remote, other: Remote) -> None:
+    """Moves the objects below a name; buckets have no directories to rename."""
+    names = place.names()
+    for name in names:
+        (other / name).write_bytes((place / name).read_bytes())
+    for name in names:
+        (place / name).delete()
 
 
 def _restore_item(path: Any, abstract_tree: Any) -> Any:
