@@ -5,14 +5,13 @@ What T5X found, what no batch or padding changes, and the settings that are refu
 
 import dataclasses
 import itertools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flan_jax.data.special_tokens import until
+from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation import batching
 from flan_jax.evaluation.generator import Generator
@@ -141,7 +140,8 @@ def test_any_of_several_ends_is_the_end(model_and_params):
     np.testing.assert_array_equal(drawn, expected)
     found, _ = beam.beam_search(model, params, tokens, 8, 1, 0.0, ends, lengths)
     np.testing.assert_array_equal(found[:, 0], expected)
-    vocabulary = types.SimpleNamespace(eos_ids=ends, decode=lambda ids: until(ends, ids))
+    vocabulary = ByteVocabulary()
+    vocabulary.eos_ids = ends
     answers = Generator(model, vocabulary, max_length=8).answers(params, rows(4)[0])
     assert [is_cut for _, is_cut in answers] == [not set(row) & set(ends) for row in free.tolist()]
 

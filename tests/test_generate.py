@@ -14,6 +14,7 @@ from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
 from flan_jax.evaluation.generator import Generator
+from flan_jax.models.t5 import T5, T5Config
 from flan_jax.runs import answers, prompts
 
 PROMPTS = [f"number {i}, größer" for i in range(11)]
@@ -205,7 +206,7 @@ def test_prompts_are_utf_8_with_or_without_a_mark_of_it(tmp_path, capsys):
 
 
 def test_an_answer_without_an_end_is_cut():
-    generator = Generator(None, ByteVocabulary(), max_length=3)
+    generator = Generator(T5(T5Config(384, 16, 2, 8, 32, 1, 1)), ByteVocabulary(), max_length=3)
     generator.tokens = lambda *_: [
         np.array(ids) for ids in ([100, 101, 102], [100, 101, 1], [1, 0, 0])
     ]

@@ -303,6 +303,7 @@ def test_two_local_processes_train(tmp_path):
         "--run",
         "--",
         *arguments(tmp_path / "cache", tmp_path / "run", *ONE_TASK, "--gin.TRAIN_STEPS=3"),
+        "--gin.MESH={'data': 2, 'fsdp': 2}",  # as in test_two_processes.py: compiled once
     ]
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=400, env=simulating(1), cwd=ROOT

@@ -133,7 +133,7 @@ def test_an_adapter_is_its_base_and_what_was_trained(tmp_path, llama):
         ("nowhere", "no checkpoint found at .*nowhere"),
         ("hf:", "does not name a model on the hub; write hf:org/name"),
         ("hf:gpt2", "does not name a model on the hub; write hf:org/name"),
-        ("3", "MODEL must be the path of a checkpoint or hf:org/name, not 3"),
+        ("3", "MODEL must be the path of a checkpoint, hf:org/name or pip:NAME==VERSION, not 3"),
         ("az://bucket/model", "MODEL az://bucket/model is a URL"),
     ],
 )

@@ -68,6 +68,12 @@ def compare(directory, *variants: dict) -> None:
     assert one["loss_after_restore"] < one["losses"][10] < one["losses"][0]
 
 
+def test_a_mesh_with_memory_savings_has_the_losses_of_one_device(tmp_path):
+    savings = {"microbatches": 4, "loss_chunks": 4, "remat": "full"}
+    compare(tmp_path, {"mesh": THREE_AXES, **savings})
+
+
+@pytest.mark.slow
 def test_meshes_with_memory_savings_have_the_losses_of_one_device(tmp_path):
     compare(
         tmp_path,

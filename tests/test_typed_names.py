@@ -43,7 +43,7 @@ ALLOWED = {
     """,
     "it is a path of this program, of a package or of a cache": """
         catalogue.fingerprint._file_of catalogue.fingerprint.source_of
-        checkpoints.hub_models._download.snapshot checkpoints.model_by_name._extracted
+        checkpoints.hub_models._snapshot checkpoints.model_by_name._extracted
         checkpoints.packaged_models._download checkpoints.packaged_models.packaged_model
         data.sources.hub_files.hub_directory parallel.processes.mute_others
         runs.train_run._next_command

@@ -6,6 +6,7 @@ model card), never code. A complete copy in the hub's cache is used as it is.
 
 from __future__ import annotations
 
+import functools
 import logging
 import pathlib
 import re
@@ -70,7 +71,6 @@ def local_checkpoint(name: str, setting: str) -> pathlib.Path:
 
 def _download(model: HubModel, setting: str) -> pathlib.Path:
     try:
-        import huggingface_hub
         from huggingface_hub import constants, errors, utils
     except ImportError:
         raise UserError(
@@ -81,25 +81,9 @@ def _download(model: HubModel, setting: str) -> pathlib.Path:
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
 
-    def snapshot(local_files_only: bool) -> pathlib.Path:
-        return pathlib.Path(
-            huggingface_hub.snapshot_download(
-                model.repository,
-                revision=model.revision,
-                allow_patterns=_FILES,
-                ignore_patterns=_OTHERS,
-                local_files_only=local_files_only,
-            )
-        )
-
-    def refuse(reason: str, advice: str) -> NoReturn:
-        raise UserError(
-            f"{HUB}{model.repository} {reason}; {advice}, or run `{model.command()}` where that "
-            f"works and give {setting} the directory."
-        )
-
+    refuse = functools.partial(_refuse, model, setting)
     try:
-        path = snapshot(local_files_only=True)
+        path = _snapshot(model, local_files_only=True)
         if is_complete(path):
             return path
     except errors.LocalEntryNotFoundError:
@@ -107,7 +91,7 @@ def _download(model: HubModel, setting: str) -> pathlib.Path:
     if constants.HF_HUB_OFFLINE:
         refuse("is not in the hub's cache, and HF_HUB_OFFLINE is set", "unset it")
     try:
-        path = snapshot(local_files_only=False)
+        path = _snapshot(model, local_files_only=False)
     except errors.GatedRepoError:
         page = f"{constants.ENDPOINT}/{model.repository}"
         refuse("needs a login", f"accept its terms at {page} and run hf auth login")
@@ -120,6 +104,27 @@ def _download(model: HubModel, setting: str) -> pathlib.Path:
         refuse(f"cannot be downloaded ({first_line(error)})", "try again with a network")
     _log.info(f"{HUB}{model.repository} is revision {path.name[:12]}")
     return path
+
+
+def _snapshot(model: HubModel, local_files_only: bool) -> pathlib.Path:
+    import huggingface_hub
+
+    return pathlib.Path(
+        huggingface_hub.snapshot_download(
+            model.repository,
+            revision=model.revision,
+            allow_patterns=_FILES,
+            ignore_patterns=_OTHERS,
+            local_files_only=local_files_only,
+        )
+    )
+
+
+def _refuse(model: HubModel, setting: str, reason: str, advice: str) -> NoReturn:
+    raise UserError(
+        f"{HUB}{model.repository} {reason}; {advice}, or run `{model.command()}` where that "
+        f"works and give {setting} the directory."
+    )
 
 
 def is_complete(path: pathlib.Path) -> bool:

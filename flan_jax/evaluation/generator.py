@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Integer
 
 from flan_jax.data.vocabulary import Vocabulary
 from flan_jax.evaluation import batching
 from flan_jax.models.adapters import prompt_length_of
+from flan_jax.models.array_types import Array, TokenIds
 from flan_jax.models.decoding import beam, greedy, sampling
 from flan_jax.models.decoding.method import Decoding
 from flan_jax.models.decoding.token_loop import OnTokens
@@ -59,7 +61,7 @@ class Generator:
         )
         self.shapes: set[tuple[int, int, int]] = set()
 
-    def texts(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[str]:
+    def texts(self, params: Any, inputs: Sequence[TokenIds], first: int = 0) -> list[str]:
         """Returns the model's answer to each of the inputs, in their order.
 
         Args:
@@ -71,7 +73,7 @@ class Generator:
         return [text for text, _ in self.answers(params, inputs, first)]
 
     def answers(
-        self, params: Any, inputs: Sequence[np.ndarray], first: int = 0
+        self, params: Any, inputs: Sequence[TokenIds], first: int = 0
     ) -> list[tuple[str, bool]]:
         """Returns the same as pairs (text, whether it was truncated).
 
@@ -91,12 +93,14 @@ class Generator:
             "(TASK_FEATURE_LENGTHS)"
         )
 
-    def tokens(self, params: Any, inputs: Sequence[np.ndarray], first: int = 0) -> list[np.ndarray]:
+    def tokens(
+        self, params: Any, inputs: Sequence[TokenIds], first: int = 0
+    ) -> list[Integer[np.ndarray, " T"]]:
         """Returns the same as token ids: int32 [max_length] for each row, 0 after EOS.
 
         The arguments are those of `texts`.
         """
-        answers: dict[int, np.ndarray] = {}
+        answers: dict[int, TokenIds] = {}
         inputs = batching.prompts(self.model, inputs, self.bos_id, prompt_length_of(params))
         with batching.on_mesh(self.mesh):
             for batch in self._batches(inputs):
@@ -112,7 +116,7 @@ class Generator:
                 answers.update(zip(batch.rows.tolist(), tokens))
         return [answers[row] for row in range(len(inputs))]
 
-    def pass_over(self, inputs: Sequence[np.ndarray], prompt_length: int = 0) -> None:
+    def pass_over(self, inputs: Sequence[TokenIds], prompt_length: int = 0) -> None:
         """Notes the shapes of rows that were answered before a restart.
 
         The rows after them get the same shapes as then.
@@ -124,7 +128,7 @@ class Generator:
         inputs = batching.prompts(self.model, inputs, self.bos_id, prompt_length)
         collections.deque(self._batches(inputs), maxlen=0)
 
-    def _batches(self, inputs: Sequence[np.ndarray]) -> Iterator[batching.Batch]:
+    def _batches(self, inputs: Sequence[TokenIds]) -> Iterator[batching.Batch]:
         lengths = [len(row) for row in inputs], [self.max_length] * len(inputs)
         for batch in batching.batches(
             *lengths,
@@ -136,9 +140,13 @@ class Generator:
             yield batch
 
     def _generate(
-        self, params: Any, source: jax.Array, lengths: jax.Array, places: jax.Array
-    ) -> jax.Array:
-        """Returns the answers, int32 [B, max_length] to a batch [B, S]."""
+        self,
+        params: Any,
+        source: Integer[Array, "B S"],
+        lengths: Integer[Array, " B"],
+        places: Integer[Array, " B"],
+    ) -> Integer[Array, "B T"]:
+        """Returns the answers to a batch; T is `max_length`."""
         method = self.method
         common = {
             "max_length": self.max_length,

@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Bool, Float, Integer
 
 from flan_jax.evaluation import batching
 from flan_jax.models.adapters import prompt_length_of
+from flan_jax.models.array_types import Array, TokenIds
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.models.decoding.decoding_start import start_id
 
@@ -42,8 +44,8 @@ class OptionScores(NamedTuple):
         greedy decoding would write it.
     """
 
-    sums: np.ndarray
-    is_greedy: np.ndarray
+    sums: Float[np.ndarray, " O"]
+    is_greedy: Bool[np.ndarray, " O"]
 
 
 class RankScorer:
@@ -78,8 +80,8 @@ class RankScorer:
         self.tokens = np.zeros(2, np.int64)
 
     def scores(
-        self, params: Any, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
-    ) -> list[np.ndarray]:
+        self, params: Any, inputs: Sequence[TokenIds], options: Sequence[Sequence[TokenIds]]
+    ) -> list[Float[np.ndarray, " _"]]:
         """Returns the log-probability of each option, its EOS included: float64 [O] for each row.
 
         Args:
@@ -91,7 +93,7 @@ class RankScorer:
         return [scores.sums for scores in self.option_scores(params, inputs, options)]
 
     def option_scores(
-        self, params: Any, inputs: Sequence[np.ndarray], options: Sequence[Sequence[np.ndarray]]
+        self, params: Any, inputs: Sequence[TokenIds], options: Sequence[Sequence[TokenIds]]
     ) -> list[OptionScores]:
         """Returns the same, and whether an option is what greedy decoding would write.
 
@@ -100,7 +102,7 @@ class RankScorer:
         # Equal options are scored once: they tie exactly, whatever their positions would have done
         # to the last digit.
         inputs, parts = self._read(inputs, prompt_length_of(params)), _distinct_parts(options)
-        by_option: list[dict[bytes, tuple[float, bool]]] = [{} for _ in inputs]
+        by_option: list[dict[bytes, tuple[float, np.bool_]]] = [{} for _ in inputs]
         of_parts = self._parts_scores(params, [(inputs[row], part) for row, part in parts])
         for (row, part), scores in zip(parts, of_parts):
             for option, pair in zip(part, zip(*scores)):
@@ -108,8 +110,8 @@ class RankScorer:
         return [_in_order(choices, known) for choices, known in zip(options, by_option)]
 
     def scores_apart(
-        self, params: Any, source: np.ndarray, options: Sequence[np.ndarray]
-    ) -> np.ndarray:
+        self, params: Any, source: TokenIds, options: Sequence[TokenIds]
+    ) -> Float[np.ndarray, " O"]:
         """Returns the log-probability of each option after one input, float64 [O].
 
         It does not depend on what was scored before: the widths are a few fixed ones, where they
@@ -133,8 +135,8 @@ class RankScorer:
 
     def pass_over(
         self,
-        inputs: Sequence[np.ndarray],
-        options: Sequence[Sequence[np.ndarray]],
+        inputs: Sequence[TokenIds],
+        options: Sequence[Sequence[TokenIds]],
         prompt_length: int = 0,
     ) -> None:
         """Notes the shapes of rows that were scored before a restart.
@@ -152,14 +154,16 @@ class RankScorer:
             self._batches(self._sizes([(inputs[row], part) for row, part in parts])), maxlen=0
         )
 
-    def _read(self, inputs: Sequence[np.ndarray], prompt_length: int) -> Sequence[np.ndarray]:
+    def _read(self, inputs: Sequence[TokenIds], prompt_length: int) -> Sequence[TokenIds]:
         return batching.prompts(self.model, inputs, self.bos_id, prompt_length)
 
-    def _sizes(self, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> np.ndarray:
+    def _sizes(
+        self, parts: Sequence[tuple[TokenIds, list[TokenIds]]]
+    ) -> Integer[np.ndarray, "N 2"]:
         size = _decoder_size if isinstance(self.model, DecoderLM) else _t5_size
         return np.array([size(*part) for part in parts], np.int64).reshape(-1, 2)
 
-    def _batches(self, sizes: np.ndarray) -> Iterator[batching.PackedBatch]:
+    def _batches(self, sizes: Integer[np.ndarray, "N 2"]) -> Iterator[batching.PackedBatch]:
         for batch in batching.packed_batches(
             sizes,
             self.batch_tokens,
@@ -170,7 +174,7 @@ class RankScorer:
             yield batch
 
     def _parts_scores(
-        self, params: Any, parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]
+        self, params: Any, parts: Sequence[tuple[TokenIds, list[TokenIds]]]
     ) -> list[OptionScores]:
         layout = _decoder_row if isinstance(self.model, DecoderLM) else _t5_row
         sizes = self._sizes(parts)
@@ -198,7 +202,7 @@ class RankScorer:
 
 
 def _in_order(
-    options: Sequence[np.ndarray], known: Mapping[bytes, tuple[float, bool]]
+    options: Sequence[TokenIds], known: Mapping[bytes, tuple[float, np.bool_]]
 ) -> OptionScores:
     """The scores of options, each looked up by its tokens."""
     pairs = [known[option.tobytes()] for option in options]
@@ -206,7 +210,7 @@ def _in_order(
     return OptionScores(sums, np.array([is_greedy for _, is_greedy in pairs], bool))
 
 
-def _distinct_parts(options: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, list[np.ndarray]]]:
+def _distinct_parts(options: Sequence[Sequence[TokenIds]]) -> list[tuple[int, list[TokenIds]]]:
     """(row, some of its options) of all rows, each option of a row once."""
     distinct = [
         list({option.tobytes(): option for option in choices}.values()) for choices in options
@@ -214,9 +218,9 @@ def _distinct_parts(options: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, 
     return [(row, part) for row, choices in enumerate(distinct) for part in _parts(choices)]
 
 
-def _parts(options: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+def _parts(options: Sequence[TokenIds]) -> list[list[TokenIds]]:
     """Runs of options with at most `_MOST_OPTION_TOKENS` tokens, or a single option."""
-    parts: list[list[np.ndarray]] = []
+    parts: list[list[TokenIds]] = []
     room = 0
     for option in options:
         room -= len(option)
@@ -228,7 +232,9 @@ def _parts(options: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def _split(
-    options: Sequence[Sequence[np.ndarray]], log_probabilities: np.ndarray, is_highest: np.ndarray
+    options: Sequence[Sequence[TokenIds]],
+    log_probabilities: Float[np.ndarray, " T"],
+    is_highest: Bool[np.ndarray, " T"],
 ) -> list[OptionScores]:
     """The scores of each part, from the tokens [T] of the row that their options share."""
     ends = np.cumsum([len(option) for part in options for option in part])
@@ -245,13 +251,13 @@ def _split(
 # `_target_tokens` takes, as long as they are filled, and the two lengths of one part.
 
 
-def _t5_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[int, int]:
+def _t5_size(source: TokenIds, options: Sequence[TokenIds]) -> tuple[int, int]:
     return len(source), sum(map(len, options))
 
 
 def _t5_row(
-    parts: Sequence[tuple[np.ndarray, list[np.ndarray]]],
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    parts: Sequence[tuple[TokenIds, list[TokenIds]]],
+) -> tuple[list[TokenIds], list[TokenIds]]:
     """Source tokens and their parts; target tokens, their options and their parts, from 1 on."""
     numbers = np.arange(1, len(parts) + 1)
     options = [option for _, part in parts for option in part]
@@ -268,14 +274,14 @@ def _t5_row(
     )
 
 
-def _decoder_size(source: np.ndarray, options: Sequence[np.ndarray]) -> tuple[int, int]:
+def _decoder_size(source: TokenIds, options: Sequence[TokenIds]) -> tuple[int, int]:
     tokens = sum(map(len, options))
     return len(source) + tokens - len(options), tokens
 
 
 def _decoder_row(
-    parts: Sequence[tuple[np.ndarray, list[np.ndarray]]],
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    parts: Sequence[tuple[TokenIds, list[TokenIds]]],
+) -> tuple[list[TokenIds], list[TokenIds]]:
     """Tokens, positions, part and branch of prefixes and options; target tokens and their places.
 
     The place of a target token is where the model predicts it: of the first token of an option the
@@ -309,9 +315,9 @@ def _decoder_row(
 
 @functools.partial(jax.jit, static_argnames="model")
 def _target_tokens(
-    model: nn.Module, params: Any, *arrays: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probability of each target token, float32 [B, T], and whether it is the highest, bool.
+    model: nn.Module, params: Any, *arrays: Integer[Array, "B _"]
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """Log-probability of each target token, float32, and whether it is the highest.
 
     The arrays are those of `_t5_row` or `_decoder_row`, int32 [B, S] and [B, T].
     """
@@ -340,15 +346,15 @@ def _target_tokens(
 
 
 def _t5_hidden(
-    start_id: int,
+    start_id: Integer[Array, ""],
     apply: Callable,
-    source: jax.Array,
-    source_segments: jax.Array,
-    target: jax.Array,
-    segments: jax.Array,
-    cross_segments: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The vectors [B, T, D] that predict the target tokens, and these tokens [B, T].
+    source: Integer[Array, "B S"],
+    source_segments: Integer[Array, "B S"],
+    target: Integer[Array, "B T"],
+    segments: Integer[Array, "B T"],
+    cross_segments: Integer[Array, "B T"],
+) -> tuple[Float[Array, "B T D"], Integer[Array, "B T"]]:
+    """The vectors that predict the target tokens, and these tokens.
 
     The decoder of each option begins with `start_id`.
     """
@@ -365,12 +371,12 @@ def _t5_hidden(
 
 def _decoder_hidden(
     apply: Callable,
-    tokens: jax.Array,
-    positions: jax.Array,
-    segments: jax.Array,
-    branches: jax.Array,
-    target: jax.Array,
-    places: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    tokens: Integer[Array, "B S"],
+    positions: Integer[Array, "B S"],
+    segments: Integer[Array, "B S"],
+    branches: Integer[Array, "B S"],
+    target: Integer[Array, "B T"],
+    places: Integer[Array, "B T"],
+) -> tuple[Float[Array, "B T D"], Integer[Array, "B T"]]:
     """The same from a decoder."""
     return apply(tokens, positions, segments, branches, places, method="branch_hidden"), target

@@ -92,6 +92,8 @@ class DecoderFamily:
       gguf_name: see `gguf`; None: `name`.
       kinds: the kinds of layers that its models may have.
       layer_pattern: the kinds of layers where a config.json has no list of them, repeated.
+      pattern_setting: which layer is global, the sixth of every six for 6, in a config.json that
+        was written before transformers 4.53 and has no list; None: such files have no such setting.
       window_switch: whether windows need the setting `use_sliding_window`, and then begin at layer
         `max_window_layers`.
       lists_layers: whether its config.json has `layer_types`.
@@ -112,6 +114,7 @@ class DecoderFamily:
     gguf_name: str | None = None
     kinds: tuple[str, ...] = (GLOBAL,)
     layer_pattern: tuple[str, ...] = (GLOBAL,)
+    pattern_setting: str | None = None
     window_switch: bool = False
     lists_layers: bool = False
     numbers: Mapping[str, Number] = dataclasses.field(default_factory=dict)
@@ -315,6 +318,7 @@ GEMMA3 = DecoderFamily(
     gguf_name="gemma3",
     kinds=(GLOBAL, LOCAL),
     layer_pattern=_FIVE_TO_ONE,
+    pattern_setting="sliding_window_pattern",
     lists_layers=True,
     # transformers and llama.cpp do not cap its attention scores, whatever its settings say.
     numbers={

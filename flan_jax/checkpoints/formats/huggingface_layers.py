@@ -70,8 +70,8 @@ def _kinds(
         first = settings.whole("max_window_layers", 28, least=0)
         return [LOCAL if i >= first else GLOBAL for i in range(layers)]
     pattern = family.layer_pattern
-    if len(pattern) > 2:  # a setting of files of before transformers 4.53
-        every = settings.whole("sliding_window_pattern", len(pattern))
+    if family.pattern_setting:
+        every = settings.whole(family.pattern_setting, len(pattern))
         pattern = (*[LOCAL] * (every - 1), GLOBAL)
     return [pattern[i % len(pattern)] for i in range(layers)]
 
