@@ -11,7 +11,7 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.evaluation.concurrent_results import MERGES
 from flan_jax.evaluation.result_rows import ResultRow, parse_results, results_text
-from flan_jax.storage import bucket_lock, outage, working_copy
+from flan_jax.storage import bucket_lock, copies, outage, working_copy
 from flan_jax.storage import remote as remote_module
 from flan_jax.storage.bucket_errors import NoBucket, Unreachable
 from flan_jax.storage.bucket_lock import BucketLock
@@ -184,6 +184,12 @@ def test_a_holder_that_was_taken_for_dead_writes_nothing_more(run, buckets, monk
 def test_a_lock_in_a_bucket_that_does_not_exist_is_an_error(buckets):
     with pytest.raises(NoBucket):
         BucketLock(place("gs://bucket2/run/.train.lock", "MODEL_DIR"), "flan-jax train")
+
+
+def test_a_run_directly_below_the_bucket_is_named_by_its_copy(run):
+    path = copies.path_of(run)
+    assert copies.origin(path) == run and copies.origin(path.parent) == run.parent
+    assert copies.origin(path.parent.parent) is None
 
 
 def test_messages_name_the_bucket_and_not_the_copy(run):

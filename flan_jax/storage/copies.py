@@ -125,8 +125,9 @@ def origin(path: str | os.PathLike) -> Remote | None:
     root = _root()
     if not path.is_relative_to(root):
         return None
-    scheme, bucket, *parts = path.relative_to(root).parts or ("", "")
-    return Remote(scheme, bucket, "/".join(parts)) if scheme in DRIVERS and bucket else None
+    scheme, bucket, *parts = (*path.relative_to(root).parts, "", "")
+    key = "/".join(filter(None, parts))
+    return Remote(scheme, bucket, key) if scheme in DRIVERS and bucket else None
 
 
 def name_of(path: str | os.PathLike) -> str:
