@@ -122,7 +122,7 @@ def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none"
     return (
         jax.jit(step, donate_argnums=0)
         .lower(state, {}, batch)
-        .compile(UNOPTIMIZED_CODE)
+        .compile(UNOPTIMIZED_CODE | {"xla_cpu_use_fusion_emitters": False})
         .memory_analysis()
         .temp_size_in_bytes
     )
