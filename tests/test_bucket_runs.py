@@ -61,6 +61,7 @@ def in_time(command: list[str], home, status: int = 0, **variables: str) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_has_the_numbers_of_one_on_the_disk(buckets, undisturbed, home):
     result = ended_well(run_here(train(*BUCKET_RUN)))
     assert numbers_in(buckets, "run") == undisturbed

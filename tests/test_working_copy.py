@@ -167,6 +167,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once(run):
 
 def test_a_holder_that_was_taken_for_dead_writes_nothing_more(run, buckets, monkeypatch):
     monkeypatch.setattr(bucket_lock, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(bucket_lock, "_FRESH_S", 0.0)
     monkeypatch.setattr(bucket_lock, "_POLL_S", 0.05)
     copy = another_copy(run)
     with copy.locked(".train.lock", "flan-jax train"):

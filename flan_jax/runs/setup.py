@@ -13,6 +13,8 @@ from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import RunData, open_data
 from flan_jax.errors import UserError
 from flan_jax.runs.directories import check_bucket, directory_of
+from flan_jax.storage.places import place
+from flan_jax.storage.remote import Remote
 
 if TYPE_CHECKING:
     import jax
@@ -118,7 +120,8 @@ def _open(
     config = TrainConfig(profile_steps=profile_steps)
     data = open_data(data_config, config.embedding_rows)
     devices.set_up(data_config.cache_directory() / "compiled", flags)
-    if data_config.cache_bucket():
+    cache, run = data_config.cache_bucket(), place(config.model_dir, "MODEL_DIR")
+    if cache and not (isinstance(run, Remote) and run.bucket == cache.bucket):
         check_bucket(data_config.cache_dir, "CACHE_DIR", trains=False)
     check(config.model_dir)
     return build_run(config, data)

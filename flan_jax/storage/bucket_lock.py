@@ -27,6 +27,7 @@ from flan_jax.storage.repeated import Repeated
 RENEWED_S = 30.0
 # Two renewals may fail.
 _PATIENCE_S, _POLL_S = 75.0, 5.0
+_FRESH_S = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +53,17 @@ class BucketLock:
         self._purpose, self._since = purpose, _now()
         self._turn = threading.Lock()
         self.lost: UserError | None = None
-        self._generation = self._take()
+        self._generation, self._renewed = self._take(), time.monotonic()
         self._thread = Repeated(RENEWED_S, self._renew_quietly, "lock")
+
+    def check(self) -> None:
+        """Renews the lock unless that was just done: no one can have taken it over meanwhile.
+
+        Raises:
+          UserError: as `renew`.
+        """
+        if self.lost is not None or time.monotonic() - self._renewed > _FRESH_S:
+            self.renew()
 
     def renew(self) -> None:
         """Writes the lock again, so that others see that its holder works.
@@ -74,7 +84,7 @@ class BucketLock:
                         "no sign of this process for a while; this one ends without writing more."
                     )
                     raise self.lost
-            self._generation = generation
+            self._generation, self._renewed = generation, time.monotonic()
 
     def release(self) -> None:
         """Deletes the lock if it is still that of this process."""

@@ -212,7 +212,7 @@ class WorkingCopy:
         """
         try:
             if self._lock is not None:
-                self._lock.renew()
+                self._lock.check()
         except Unreachable as error:
             self._outage.failed(error)
             return False
