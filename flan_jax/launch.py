@@ -148,11 +148,13 @@ def _check_wrapped(flags: argparse.Namespace, arguments: list[str]) -> None:
     if verb == "generate":
         written = {"--output": wrapped.output} if wrapped.output else {}
     for name, path in written.items() if flags.backend == "gcluster" else ():
-        if not (str(path).startswith(f"{MOUNT}/") or is_remote(path)):
+        is_mounted = flags.claim and str(path).startswith(f"{MOUNT}/")
+        if not (is_mounted or is_remote(path)):
             flag = name if name.startswith("--") else f"--gin.{name}"
             raise UserError(
                 f"{name} is {path}, which ends with the container and which the other pods do not "
-                f"see; give {flag}={MOUNT}/..., where --claim is mounted, or gs://bucket/..."
+                f"see; give {flag}=gs://BUCKET/..., or {flag}={MOUNT}/..., where --claim is "
+                "mounted."
             )
 
 

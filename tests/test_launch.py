@@ -116,6 +116,19 @@ def test_the_manifest_is_yaml_with_unchanged_arguments(capsys):
     assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/runs"}]
 
 
+def test_pods_whose_run_is_in_a_bucket_mount_nothing(capsys):
+    train = [
+        "--gin_file=gin/flan.gin",
+        "--gin.MODEL_DIR=gs://b/run",
+        "--gin.CACHE_DIR=gs://b/cache",
+    ]
+    flags = [flag for flag in FLAGS["gcluster"] if not flag.startswith("--claim")]
+    assert launch.main(["--backend=gcluster", *flags, "--", *train]) == 0
+    assert "volume" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="MODEL_DIR is /runs/x, .* give --gin.MODEL_DIR=gs://"):
+        launch.main(["--backend=gcluster", *flags, "--", *train, "--gin.MODEL_DIR=/runs/x"])
+
+
 def test_a_run_is_resumed_with_the_last_step_alone(capsys):
     text = printed(
         capsys,
@@ -214,7 +227,7 @@ def test_an_evaluation_is_launched_as_a_run_is(capsys, verb):
         (
             "gcluster",
             ["--gin.MODEL_DIR=/runs/nli"],
-            "CACHE_DIR is None, .* give --gin.CACHE_DIR=/runs/...",
+            "CACHE_DIR is None, .* give --gin.CACHE_DIR=gs://BUCKET/..., or .*=/runs/...",
         ),
     ],
 )

@@ -70,7 +70,8 @@ spec:
 {command}
               resources:
                 limits:
-                  google.com/tpu: {chips_per_host}
+                  google.com/tpu: {chips_per_host}"""
+_VOLUME = """
               volumeMounts:
               - name: runs
                 mountPath: {mount}
@@ -117,7 +118,7 @@ def job_set(
     annotations = {_EXCLUSIVE: "cloud.google.com/gke-nodepool", **(annotations or {})}
     # Kueue lets the JobSet start when there is room for all of its pods.
     labels = {} if flags.queue is None else {"kueue.x-k8s.io/queue-name": flags.queue}
-    return _JOB_SET.format(
+    manifest = _JOB_SET.format(
         name=json.dumps(name),
         metadata="".join(
             f"\n  {kind}:" + "".join(f"\n    {key}: {json.dumps(v)}" for key, v in values.items())
@@ -134,9 +135,10 @@ def job_set(
         # Kubernetes expands "$(NAME)", and "$$" is its escape of "$".
         command="\n".join(f"              - {json.dumps(a.replace('$', '$$'))}" for a in command),
         chips_per_host=chips_per_host,
-        mount=MOUNT,
-        claim=json.dumps(flags.claim),
     )
+    if flags.claim is None:
+        return manifest
+    return manifest + _VOLUME.format(mount=MOUNT, claim=json.dumps(flags.claim))
 
 
 def _chips_of_slice(flags: argparse.Namespace) -> int:

@@ -287,8 +287,8 @@ BACKENDS = {
     ),
     "gcluster": Backend(
         gcluster,
-        ("tpu", "topology", "image", "claim"),
-        ("name", "slices", "chips_per_host", "queue"),
+        ("tpu", "topology", "image"),
+        ("claim", "name", "slices", "chips_per_host", "queue"),
     ),
     "slurm": Backend(
         slurm, ("nodes", "gpus_per_node"), ("name", "cpus_per_task", "time", "partition", "account")
@@ -311,7 +311,7 @@ FLAG_HELP = {
     "tpu": ", ".join(GENERATIONS),
     "topology": "chips along each side of the slice, such as 4x4 or 4x4x4",
     "image": "container with flan_jax[tpu] in it",
-    "claim": "PersistentVolumeClaim that all pods mount at /runs, for MODEL_DIR and CACHE_DIR",
+    "claim": "PersistentVolumeClaim that all pods mount at /runs, for what is not in a bucket",
     "slices": "how many slices (default: 1)",
     "chips_per_host": f"chips of a node (default: {CHIPS_PER_HOST})",
     "queue": "LocalQueue of Kueue that starts the JobSet",

@@ -54,7 +54,7 @@ def check_flags(flags: argparse.Namespace) -> None:
                 f"--{name} has no effect with --backend={flags.backend}; it is for "
                 f"{' and '.join(users)}."
             )
-    needs = BACKENDS["gcluster"].needs if flags.backend == "gcluster" else ()
+    needs = (*BACKENDS["gcluster"].needs, "claim") if flags.backend == "gcluster" else ()
     for name in needs:
         if not getattr(flags, name):
             raise UserError(f"--backend={flags.backend} needs --{name}: {_HELP[name]}.")
