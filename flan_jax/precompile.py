@@ -192,7 +192,7 @@ def chosen(job: Job, where: Slice) -> Choice:
         )
     if why:
         print(why + "\n", flush=True)
-    return Choice(mesh, job.model.config.remat, config.microbatches, config.loss_chunks)
+    return Choice(mesh, job.model.config.remat, config.microbatches, job.loss_chunks)
 
 
 def _parameter(name: str) -> Any:

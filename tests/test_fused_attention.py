@@ -194,7 +194,10 @@ def test_a_mesh_splits_rows_and_heads():
     alone = apply({"params": params}, batch)
     with use_mesh(make_mesh({"data": 2, "fsdp": 2, "model": 2})):
         split = jax.jit(DecoderLM(config).apply)({"params": params}, batch)
+        one_row = {name: rows[:1] for name, rows in batch.items()}
+        undivided = jax.jit(DecoderLM(config).apply)({"params": params}, one_row)
     np.testing.assert_allclose(split, alone, atol=2e-5)
+    np.testing.assert_allclose(undivided, alone[:1], atol=2e-5)
 
 
 KERNELS = """HloModule kernels

@@ -99,6 +99,16 @@ def test_chunked_loss_equals_the_loss_and_refuses_uneven_chunks():
         loss(table, 5)
 
 
+def test_a_large_vocabulary_has_its_logits_in_parts_by_default():
+    assert losses.resolved_chunks(None, 256, 32_128) == 1
+    assert [losses.resolved_chunks(None, length, 262_208) for length in (256, 1_288, 77)] == [
+        16,
+        8,
+        1,
+    ]
+    assert losses.resolved_chunks(4, 256, 262_208) == 4
+
+
 def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none") -> int:
     """Bytes that XLA sets aside for a step of 8 x 64/32 tokens.
 

@@ -8,6 +8,7 @@ Shape letters: B batch, L length, H heads, K heads of keys and values, C head wi
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -63,12 +64,18 @@ def fused_attention(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return kernel(query, keys, values, segment_ids)
-    heads = nn.logical_to_mesh_axes(
-        ("activation_batch", "activation_length", "activation_heads", None)
+    rows, length, heads = nn.logical_to_mesh_axes(
+        ("activation_batch", "activation_length", "activation_heads")
     )
-    rows = PartitionSpec(heads[0], None)
+    parts = math.prod(dict(mesh.shape)[axis] for axis in ("data", "fsdp"))
+    if query.shape[0] % parts:  # as in the one row that parameters are made with
+        rows = None
+    by_head = PartitionSpec(rows, length, heads, None)
     split = jax.shard_map(
-        kernel, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
+        kernel,
+        in_specs=(by_head, by_head, by_head, PartitionSpec(rows, length)),
+        out_specs=by_head,
+        check_vma=False,
     )
     return split(query, keys, values, segment_ids)
 

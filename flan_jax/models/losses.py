@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from jaxtyping import Float, Float32, Integer, Num
 
 from flan_jax.errors import UserError
 from flan_jax.models.array_types import Array
+
+_LARGE_VOCABULARY, _MOST_CHUNKS = 100_000, 16
 
 # (loss, z-loss, weights, correct tokens), each summed over all weighted tokens.
 Sums = tuple[Float32[Array, ""], Float32[Array, ""], Float32[Array, ""], Float32[Array, ""]]
@@ -64,17 +67,25 @@ def token_loss(
     )
 
 
-def check_chunks(chunks: int, length: int) -> None:
-    """Checks that the `length` tokens of a row with a loss divide into equal chunks.
+def resolved_chunks(chunks: int | None, length: int, vocab_size: int) -> int:
+    """Returns into how many chunks the `length` tokens of a row with a loss are cut.
+
+    Args:
+      chunks: LOSS_CHUNKS; None: 1 for a vocabulary whose logits are not much beside activations.
+      length: of a row, T.
+      vocab_size: V.
 
     Raises:
-      UserError: if they do not.
+      UserError: if they do not divide.
     """
+    if chunks is None:
+        return math.gcd(_MOST_CHUNKS, length) if vocab_size >= _LARGE_VOCABULARY else 1
     if length % chunks:
         raise UserError(
             f"LOSS_CHUNKS={chunks} does not divide the {length} tokens of a row that have a loss; "
             "give a number that does, such as a power of two."
         )
+    return chunks
 
 
 def chunked_token_loss(
@@ -105,7 +116,7 @@ def chunked_token_loss(
     """
     if chunks == 1:
         return token_loss(logits_of(hidden), targets, weights, z_loss, label_smoothing)
-    check_chunks(chunks, targets.shape[1])
+    resolved_chunks(chunks, targets.shape[1], 0)
 
     @jax.checkpoint
     def chunk_loss(hidden: Any, targets: Any, weights: Any) -> Sums:

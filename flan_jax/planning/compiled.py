@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from flan_jax.data.layout import make_layout
 from flan_jax.models.flops import model_flops
+from flan_jax.models.losses import resolved_chunks
 from flan_jax.parallel import partitioning
 from flan_jax.parallel.hardware import GIB
 from flan_jax.peft.config import PeftConfig
@@ -91,6 +92,13 @@ class Job:
         return model_flops(
             self.model.config, self.batch_size, *self.lengths, is_frozen=self.is_frozen
         )
+
+    @property
+    def loss_chunks(self) -> int:
+        """Into how many parts the logits of a row are cut; see `resolved_chunks`."""
+        one_row = make_layout(self.architecture, *self.lengths, 0).shapes(1)
+        length = one_row["decoder_target_tokens"][1]
+        return resolved_chunks(self.config.loss_chunks, length, self.model.config.vocab_size)
 
     def optimizer_bytes(self, mesh: dict[str, int]) -> float:
         """Returns the bytes of the optimizer's state on each device of a mesh of these sizes."""

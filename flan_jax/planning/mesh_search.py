@@ -121,7 +121,7 @@ def candidates(job: Job, where: Slice) -> list[Candidate]:
         len(where.devices),
         REMATS,
         _MICROBATCHES,
-        job.config.loss_chunks,
+        job.loss_chunks,
     )
     firsts = {}
     for candidate in ranked:
@@ -145,7 +145,7 @@ def mesh_of(job: Job, devices: list) -> tuple[dict[str, int], str]:
         return {"fsdp": -1} if config.mesh is None else config.mesh, ""
     chip = chip_of(devices[0].device_kind) or CHIPS["v3"]
     ranked = _ranked(
-        job, chip, len(devices), [job.model.config.remat], [config.microbatches], config.loss_chunks
+        job, chip, len(devices), [job.model.config.remat], [config.microbatches], job.loss_chunks
     )
     if not ranked:
         raise nothing_fits(job, len(devices), config.microbatches)

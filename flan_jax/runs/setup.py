@@ -137,7 +137,7 @@ def build_run(config: TrainConfig, data: RunData) -> RunSetup:
     Raises:
       UserError: if model, vocabulary, batch, MESH and devices do not fit together.
     """
-    from flan_jax.models.losses import check_chunks
+    from flan_jax.models.losses import resolved_chunks
     from flan_jax.optim.make import make_optimizer
     from flan_jax.parallel import partitioning
     from flan_jax.parallel.preemption import Preemption
@@ -151,7 +151,9 @@ def build_run(config: TrainConfig, data: RunData) -> RunSetup:
     if data.layout.prompt and data.layout.prompt.start != model.config.vocab_size:
         raise ValueError("the ids of the prompt must follow those of the model: see `open_data`.")
     one_row = data.layout.shapes(1)
-    check_chunks(config.loss_chunks, one_row["decoder_target_tokens"][1])
+    resolved_chunks(
+        config.loss_chunks, one_row["decoder_target_tokens"][1], model.config.vocab_size
+    )
     sharded = ShardedState(
         model, optimizer, mesh, one_row, config.seed, config.param_dtype, PeftConfig()
     )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from flan_jax.models.losses import resolved_chunks
 from flan_jax.parallel import partitioning
 from flan_jax.training.config import TrainConfig
 from flan_jax.training.state import ShardedState
@@ -45,7 +46,7 @@ def lower_train_step(
         config.z_loss,
         config.label_smoothing,
         config.microbatches,
-        config.loss_chunks,
+        _loss_chunks(model, config, shapes),
         sharded.shardings["params"],
         sharded.tuning.join,
     )
@@ -69,10 +70,14 @@ def lower_eval_step(
       config: the configuration of the run.
       shapes: of the features of a global batch, int32.
     """
+    step = make_eval_step(model, _loss_chunks(model, config, shapes))
     with partitioning.use_mesh(sharded.mesh):
-        return jax.jit(make_eval_step(model, config.loss_chunks)).lower(
-            sharded.abstract_joined, _batch(shapes, sharded.mesh)
-        )
+        return jax.jit(step).lower(sharded.abstract_joined, _batch(shapes, sharded.mesh))
+
+
+def _loss_chunks(model: nn.Module, config: TrainConfig, shapes: dict[str, tuple[int, int]]) -> int:
+    length = shapes["decoder_target_tokens"][1]
+    return resolved_chunks(config.loss_chunks, length, model.config.vocab_size)
 
 
 def compile_in_background(

@@ -105,10 +105,11 @@ class TrainConfig:
         "dropout)",
         least=1,
     )
-    loss_chunks: int = setting(
+    loss_chunks: int | None = setting(
         "LOSS_CHUNKS",
-        1,
-        "more: the logits of a row in parts; less memory with a large vocabulary",
+        None,
+        "more: the logits of a row in parts; less memory with a large vocabulary; None: 1 below "
+        "100,000 tokens, else the most up to 16 that divide the row, of powers of two",
         least=1,
     )
     log_every: int = setting("LOG_EVERY", 10, "steps between printed lines", least=1)
