@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import linen as nn
-from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
 from flan_jax.models.stacking import path_name
+from flan_jax.parallel.placement import placed
 
 MESH_AXES = ("data", "fsdp", "model")
 
@@ -45,31 +45,35 @@ LOGICAL_RULES = (
 )
 
 
-def make_mesh(shape: dict[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    shape: dict[str, int],
+    devices: Sequence[jax.Device] | None = None,
+    traffic: Mapping[str, float] | None = None,
+) -> Mesh:
     """Returns the mesh with axes data, fsdp and model of a shape.
+
+    The devices of a TPU slice are placed so that those that exchange much are neighbors, see
+    `placement`; elsewhere JAX orders them.
 
     Args:
       shape: sizes by axis; absent axes are 1, and one axis may be -1: the devices that are left.
       devices: all of the machine's if None.
+      traffic: the bytes that a device exchanges along each axis; None: those of a usual step.
 
     Raises:
       UserError: if the shape has another axis, is not made of whole positive sizes, or does not use
         exactly these devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = _mesh_sizes(shape, len(devices))
+    sizes = mesh_sizes(shape, len(devices))
     sides, types = tuple(sizes.values()), (AxisType.Auto,) * len(MESH_AXES)
-    try:
-        return jax.make_mesh(sides, MESH_AXES, types, devices=devices)
-    # On a cube of 4 x 4 x 4 chips an axis of 8 takes a part of a physical axis.
-    except NotImplementedError:
-        placed = mesh_utils.create_device_mesh(
-            sides, devices=devices, allow_split_physical_axes=True
-        )
-        return Mesh(placed, MESH_AXES, axis_types=types)
+    arranged = placed(sizes, devices, traffic)
+    if arranged is not None:
+        return Mesh(arranged, MESH_AXES, axis_types=types)
+    return jax.make_mesh(sides, MESH_AXES, types, devices=devices)
 
 
-def _mesh_sizes(shape: dict[str, int], device_count: int) -> dict[str, int]:
+def mesh_sizes(shape: dict[str, int], device_count: int) -> dict[str, int]:
     """Returns the size of every mesh axis, with -1 resolved.
 
     Raises:

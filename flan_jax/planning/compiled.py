@@ -23,6 +23,7 @@ from flan_jax.peft.tuning import Tuning
 from flan_jax.planning import roofline
 from flan_jax.planning.hlo_costs import read_costs
 from flan_jax.planning.topology import Slice
+from flan_jax.planning.traffic import bytes_exchanged
 from flan_jax.training.compile import lower_eval_step, lower_train_step
 from flan_jax.training.state import ShardedState, init_params, init_state
 
@@ -145,7 +146,9 @@ class Job:
 
     def _on(self, where: Slice, choice: Choice) -> tuple[nn.Module, Any, ShardedState, dict]:
         """Returns (model, its `TrainConfig`, state, shapes of a batch) of a choice."""
-        mesh = partitioning.make_mesh(choice.mesh, where.devices)
+        sizes = partitioning.mesh_sizes(choice.mesh, len(where.devices))
+        traffic = bytes_exchanged(self, dataclasses.replace(choice, mesh=sizes))
+        mesh = partitioning.make_mesh(sizes, where.devices, traffic)
         partitioning.check_batch_size(self.batch_size, mesh, choice.microbatches)
         config = dataclasses.replace(
             self.config,

@@ -11,15 +11,17 @@ of those estimated; of few rows on v5e they were two to three times as long, and
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.models.layers import REMATS
 from flan_jax.parallel.hardware import CHIPS, GIB, Chip, chip_of
 from flan_jax.planning.compiled import Choice, Job
+from flan_jax.planning.model_sizes import ModelSizes
 from flan_jax.planning.roofline import ACHIEVABLE
 from flan_jax.planning.topology import Slice
+from flan_jax.planning.traffic import bytes_exchanged
 
 _MICROBATCHES = (1, 2, 4, 8, 16, 32)
 # What is not compiled before it runs needs this much more room than estimated.
@@ -51,61 +53,10 @@ class Candidate:
         return sum(self.memory.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class _Model:
-    """The sizes of a model that the estimates need."""
-
-    parameters: float
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp_dim: int
-    gates: int
-    rows: int
-    layers: int
-
-    @classmethod
-    def from_config(cls, c: Any) -> _Model:
-        kv_heads = getattr(c, "kv_heads", c.num_heads)
-        layers = (
-            c.num_layers
-            if hasattr(c, "num_layers")
-            else c.num_encoder_layers + c.num_decoder_layers
-        )
-        cross = (
-            0
-            if hasattr(c, "num_layers")
-            else c.num_decoder_layers * 4 * c.emb_dim * c.num_heads * c.head_dim
-        )
-        gates = len(c.mlp_activations)
-        layer = (
-            2 * c.emb_dim * c.head_dim * (c.num_heads + kv_heads)
-            + (gates + 1) * c.emb_dim * c.mlp_dim
-        )
-        tables = c.vocab_size * c.emb_dim * (1 if c.logits_via_embedding else 2)
-        return cls(
-            layers * layer + cross + tables,
-            c.emb_dim,
-            c.num_heads,
-            kv_heads,
-            c.head_dim,
-            c.mlp_dim,
-            gates,
-            c.vocab_size,
-            layers,
-        )
-
-    def divides(self, fsdp: int, model: int) -> bool:
-        """Returns whether every parameter divides; see `partitioning.state_shardings`."""
-        split = (self.heads, self.kv_heads, self.mlp_dim, self.rows)
-        return self.width % fsdp == 0 and all(size % model == 0 for size in split)
-
-
 def divides(job: Job, mesh: dict[str, int], microbatches: int = 1) -> bool:
     """Returns whether the model and the batch divide over a mesh of these sizes."""
     rows = job.batch_size % (mesh["data"] * mesh["fsdp"] * microbatches) == 0
-    return rows and _Model.from_config(job.model.config).divides(mesh["fsdp"], mesh["model"])
+    return rows and ModelSizes.from_config(job.model.config).divides(mesh["fsdp"], mesh["model"])
 
 
 def candidates(job: Job, where: Slice) -> list[Candidate]:
@@ -160,7 +111,7 @@ class NothingFits(UserError):
 
 def nothing_fits(job: Job, devices: int, microbatches: int = 1) -> NothingFits:
     """Returns the error that says why no mesh will do."""
-    model = _Model.from_config(job.model.config)
+    model = ModelSizes.from_config(job.model.config)
     if any(divides(job, mesh, microbatches) for mesh in _meshes(job, devices)):
         moments = _whole_optimizer_bytes(job)
         # Adafactor's are far below a byte for each parameter.
@@ -215,7 +166,7 @@ def explain(candidate: Candidate, job: Job) -> str:
     """Returns why a candidate has its mesh, in a sentence."""
     choice, mesh = candidate.choice, candidate.choice.mesh
     stored = 4 if job.config.param_dtype == "float32" else 2
-    state = _Model.from_config(job.model.config).parameters * stored / GIB
+    state = ModelSizes.from_config(job.model.config).parameters * stored / GIB
     parameters = f"{'frozen ' if job.is_frozen else ''}{job.config.param_dtype} parameters"
     gradients = "the gradients of what trains" if job.is_frozen else "their gradients"
     moments = _whole_optimizer_bytes(job) / GIB
@@ -258,14 +209,14 @@ def _divisors(number: int) -> list[int]:
 
 def estimate(job: Job, chip: Chip, choice: Choice) -> Candidate:
     """Returns the memory and time of a choice, estimated from the sizes of the model."""
-    model = _Model.from_config(job.model.config)
-    parts = _seconds(job, model, chip, choice)
+    model = ModelSizes.from_config(job.model.config)
+    parts = _seconds(job, chip, choice)
     is_fused = job.model.config.is_fused("tpu" if chip else "cpu")
     memory = _memory(job, model, choice, is_fused)
     return Candidate(choice, memory, sum(parts.values()), parts)
 
 
-def _memory(job: Job, m: _Model, choice: Choice, is_fused: bool) -> dict[str, float]:
+def _memory(job: Job, m: ModelSizes, choice: Choice, is_fused: bool) -> dict[str, float]:
     data, fsdp, tensor = (choice.mesh[axis] for axis in ("data", "fsdp", "model"))
     rows = job.batch_size / (data * fsdp * choice.microbatches)
     item = 2 if job.model.config.dtype == "bfloat16" else 4
@@ -322,28 +273,19 @@ def _stacks(job: Job) -> list[tuple[int, int, int]]:
     return [(c.num_encoder_layers, source, 0), (c.num_decoder_layers, target, source)]
 
 
-def _seconds(job: Job, m: _Model, chip: Chip, choice: Choice) -> dict[str, float]:
-    data, fsdp, tensor = (choice.mesh[axis] for axis in ("data", "fsdp", "model"))
-    devices = data * fsdp * tensor
-    item = 2 if job.model.config.dtype == "bfloat16" else 4
+def _seconds(job: Job, chip: Chip, choice: Choice) -> dict[str, float]:
+    devices = math.prod(choice.mesh.values())
     bandwidth = chip.link_bandwidth * 2 / chip.devices
-    passes = 3 if choice.remat == "full" else 2
-    shard_of_tensor = m.parameters / tensor
-    tokens = job.batch_size * sum(job.lengths) / (data * fsdp)
+    exchanged = bytes_exchanged(job, choice)
 
-    def ring(count: int) -> float:
-        return (count - 1) / count
+    def seconds(axis: str) -> float:
+        count = choice.mesh[axis]
+        return exchanged[axis] * (count - 1) / count / bandwidth
 
     products = job.flops * (1 + _AGAIN[choice.remat]) / devices / chip.device_flops / ACHIEVABLE
-    gathering = choice.microbatches * shard_of_tensor * item * (passes + 1) * ring(fsdp) / bandwidth
-    reduced = job.trained_bytes(choice.mesh) if job.is_frozen else shard_of_tensor / fsdp * 4
-    gradients = choice.microbatches * reduced * 2 * ring(data) / bandwidth
-    # In each pass over a layer the parts of attention and of the feed-forward are summed.
-    reductions = m.layers * 2 * passes
-    exchanged = reductions * tokens * m.width * item * 2 * ring(tensor) / bandwidth
     return {
         "products": products,
-        "gathering": gathering,
-        "gradients": gradients,
-        "tensor": exchanged,
+        "gathering": seconds("fsdp"),
+        "gradients": seconds("data"),
+        "tensor": seconds("model"),
     }

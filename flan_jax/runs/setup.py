@@ -199,7 +199,8 @@ def _build_mesh(
     from flan_jax.parallel import partitioning
     from flan_jax.peft.config import PeftConfig
     from flan_jax.planning import mesh_search
-    from flan_jax.planning.compiled import Job
+    from flan_jax.planning.compiled import Choice, Job
+    from flan_jax.planning.traffic import bytes_exchanged
 
     architecture, batch_size = data.config.architecture, data.config.batch_size
     job = Job(
@@ -212,7 +213,9 @@ def _build_mesh(
         PeftConfig(),
     )
     shape, why = mesh_search.mesh_of(job, jax.devices())
-    mesh = partitioning.make_mesh(shape)
+    sizes = partitioning.mesh_sizes(shape, jax.device_count())
+    choice = Choice(sizes, model.config.remat, config.microbatches)
+    mesh = partitioning.make_mesh(sizes, traffic=bytes_exchanged(job, choice))
     _log.info(
         f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} "
         f"{jax.default_backend()} devices, mesh {dict(mesh.shape)}"

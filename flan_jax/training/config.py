@@ -11,7 +11,6 @@ from flan_jax.config.checks import check_fields, check_number, quoted, setting_n
 from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
-from flan_jax.messages import shown
 
 
 @gin.configurable("Train", denylist=["profile_steps"])
@@ -154,5 +153,5 @@ def _check_sample_prompts(value: Any) -> None:
     if not (is_list and all(isinstance(each, str) and each.strip() for each in value)):
         raise UserError(
             "SAMPLE_PROMPTS must be a file with a prompt a line, or a list of prompts such as "
-            f"['Why is the sky blue?'], not {shown(repr(value))}."
+            f"['Why is the sky blue?'], not {quoted(value)}."
         )
