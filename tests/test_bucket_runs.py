@@ -98,14 +98,14 @@ def test_requests_of_a_checkpoint_and_of_an_evaluation_are_few(buckets, home):
     too_soon = collections.Counter()
     for line, text, is_of_checkpoint in zip(buckets.log, texts, of_checkpoints):
         name = re.search(r"name=([^&]*)|/o/(.*)", text)
-        if line.what.startswith(("POST", "DELETE")) and name and not is_of_checkpoint:
+        is_probe = ".writable." in text  # at the start, written and deleted at once
+        is_change = line.what.startswith(("POST", "DELETE"))
+        if is_change and name and not is_of_checkpoint and not is_probe:
             too_soon[name[0]] += line.time - changed.get(name[0], 0.0) < 1
             changed[name[0]] = line.time
     counts = collections.Counter(of_checkpoints)
     print(f"requests: {counts[True] / 3:.0f} a checkpoint, {counts[False]} for everything else")
-    print(
-        f"answers 429: {buckets.objects.counts['429']}, all but {too_soon.total()} in checkpoints"
-    )
+    print(f"answers 429: {buckets.objects.counts['429']}; outside of checkpoints: {+too_soon}")
     assert counts[True] / 3 < 200 and counts[False] / 20 < 10
     assert too_soon.total() <= 2
 
@@ -191,7 +191,8 @@ FAULTS = {
     "403 in a checkpoint": ("checkpoints", 403, 1 << 30, "checkpoints%2F4", 2),
     "resets in a checkpoint": ("checkpoints", 0, 3, "checkpoints%2F4", 0),
     "12 answers 503 in a checkpoint": (".", 503, 12, "checkpoints%2F4", 0),
-    "12 answers 503 at the start": (".", 503, 12, "", 0),
+    # 9 of them are the first request and its retries
+    "12 answers 503 at the start": (".", 503, 12, "", 2),
     "12 answers 503 after the checkpoint": (".", 503, 12, "results.csv", 0),
 }
 
