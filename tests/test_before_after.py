@@ -121,6 +121,7 @@ def test_tables_and_answers_fit_a_terminal():
     lines = compared(Difference(-12.3, 4.0, 30, 99))
     text = results_text(lines, BeforeAfter(["A verdict. " * 20], validation, pairs))
     assert max(map(len, text.splitlines())) <= WIDTH
+    assert "Natural language inference (accuracy)" in text
     assert "-12.3 (-20.2 to -4.4)" in text and "\x1b" not in text
 
 

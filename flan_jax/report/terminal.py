@@ -13,7 +13,7 @@ from flan_jax.report.table import difference_text, heading, name_of_mean, number
 
 WIDTH = 100
 _TITLES = (
-    "",
+    "dataset",
     "metric",
     "rows",
     "templates",
@@ -35,15 +35,24 @@ def results_text(lines: Sequence[Comparison], changes: BeforeAfter) -> str:
     parts = []
     for cluster in dict.fromkeys(line.cluster for line in lines):
         members = [line for line in lines if line.cluster == cluster]
-        alike = means_are_alike(members)
-        cells = [_cells(line, alike) for line in members]
-        parts.append(_aligned([(heading(cluster), *_TITLES[1:]), *cells]))
+        parts.append(_cluster_text(heading(cluster), members))
     parts += [textwrap.fill(sentence, WIDTH) for sentence in changes.verdicts]
     if changes.validation:
         parts.append(_validation(changes.validation))
     if changes.answers:
         parts.append(answers_text(changes.answers))
     return "\n\n".join(parts) + "\n"
+
+
+def _cluster_text(title: str, lines: Sequence[Comparison]) -> str:
+    """The table of a cluster; a metric that all lines have is in its heading."""
+    alike = means_are_alike(lines)
+    rows = [_TITLES, *(_cells(line, alike) for line in lines)]
+    metrics = {line.any.metric for line in lines}
+    if len(metrics) == 1:
+        title = f"{title} ({metrics.pop()})"
+        rows = [(name, *others) for name, _, *others in rows]
+    return f"{title}\n{_aligned(rows)}"
 
 
 def _cells(line: Comparison, alike: bool) -> tuple[str, ...]:
