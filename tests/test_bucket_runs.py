@@ -65,7 +65,7 @@ def in_time(command: list[str], home, status: int = 0, **variables: str) -> str:
 def test_a_run_in_a_bucket_has_the_numbers_of_one_on_the_disk(buckets, undisturbed, home):
     result = ended_well(run_here(train(*BUCKET_RUN)))
     assert numbers_in(buckets, "run") == undisturbed
-    assert "wrote gs://bucket1/run/report.md" in result.stdout
+    assert "report: gs://bucket1/run/report.html" in result.stdout
     assert str(home) not in result.stdout + result.stderr
     names = buckets.names("run/")
     small = {name.removeprefix("run/").split("/")[0] for name in names}
@@ -114,7 +114,7 @@ def test_requests_of_a_checkpoint_and_of_an_evaluation_are_few(buckets, home):
 def test_six_kills_leave_the_numbers_of_an_undisturbed_run(buckets, undisturbed, home):
     buckets.latency = 0.05
     chance, kills = random.Random(20), 0
-    moments = ["upload", "commit_success", "metrics.jsonl", "results.csv", "DELETE", "manifest"]
+    moments = ["upload", "manifest", "commit_success", "metrics.jsonl", "results.csv", "DELETE"]
     while kills < 6:
         process, seen = start(train(*BUCKET_RUN), home), len(buckets.log)
         moment, skip = moments[kills], chance.randrange(1, 4)
