@@ -53,9 +53,9 @@ def _train(argv: list[str]) -> int:
         _say(rows=[first, last])
         return at(self, step, first, last)
 
-    def watched_save(self, step, tree, metrics=None):
+    def watched_save(self, step, tree, *more):
         _say_digests(tree)
-        save(self, step, tree, metrics)
+        save(self, step, tree, *more)
 
     Batches.at, Checkpoints.save = watched_at, watched_save
     return main(argv)
