@@ -36,9 +36,8 @@ NEVER = {("evaluation", "training"), ("evaluation", "planning")}
 def modules() -> dict[str, ast.Module]:
     """Returns every module, parsed, by its name in flan_jax; `flan_jax/tasks` links to `tasks`."""
     parsed = {}
-    for base in (ROOT / "flan_jax", ROOT):
-        paths = base.glob("**/*.py") if base.name == "flan_jax" else base.glob("tasks/**/*.py")
-        for path in paths:
+    for base, pattern in ((ROOT / "flan_jax", "**/*.py"), (ROOT, "tasks/**/*.py")):
+        for path in base.glob(pattern):
             name = ".".join(path.relative_to(base).with_suffix("").parts)
             parsed[name.removesuffix(".__init__")] = ast.parse(path.read_text(encoding="utf-8"))
     return parsed
