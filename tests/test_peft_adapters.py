@@ -160,9 +160,9 @@ def test_layers_without_an_adapter_stay_as_they_are(llama, scan_layers):
 def test_the_base_is_the_one_named_else_the_one_given(llama, tmp_path):
     arrays = lora_arrays(["q_proj"])
     save_adapter(llama / "a", arrays, target_modules=["q_proj"], base="owner/name")
-    with pytest.raises(UserError, match="'owner/name', is not a directory here; download it"):
+    with pytest.raises(UserError, match="'owner/name', is neither a directory nor a GGUF file"):
         open_tuned(llama / "a")
-    with pytest.raises(UserError, match="is not a directory here"):
+    with pytest.raises(UserError, match="; download it, and give its path: with --base"):
         open_tuned(llama / "a", base=llama / "a")
     assert open_tuned(llama / "a", base=llama / "base").base.path == (llama / "base").resolve()
     save_adapter(llama / "b", arrays, target_modules=["q_proj"], base=str(llama / "base"))

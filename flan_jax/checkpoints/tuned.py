@@ -17,6 +17,7 @@ from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.base_record import BaseRecord
 from flan_jax.checkpoints.check import check_added
 from flan_jax.checkpoints.formats import adapter_config, huggingface_peft, huggingface_prompt
+from flan_jax.checkpoints.formats.gguf import is_gguf
 from flan_jax.checkpoints.located import located
 from flan_jax.checkpoints.model_config import infer_config, infer_sizes
 from flan_jax.checkpoints.model_gin import fields_beside
@@ -54,7 +55,7 @@ def open_tuned(
     Args:
       path: a run, one of its steps, or a directory of an adapter.
       step: of a run, as in `open_checkpoint`.
-      base: the base of an adapter; by default the directory that the adapter names.
+      base: the base of an adapter; by default the directory or file that the adapter names.
 
     Raises:
       UserError: if one of them cannot be read, or they do not fit.
@@ -104,16 +105,16 @@ def _open_adapter(
 def _base_of_adapter(
     path: pathlib.Path, named: str, given: str | os.PathLike | None
 ) -> pathlib.Path:
-    """The directory of the base of an adapter: the one it names, else the one that is given."""
+    """The base of an adapter, a directory or a GGUF file: the one it names, else the one given."""
     if named:
         for place in (path / named, located(named) if is_remote(named) else pathlib.Path(named)):
-            if place.is_dir():
+            if place.is_dir() or is_gguf(place):
                 return place.resolve()
     if given is not None and (place := located(given, "the base").resolve()) != path.resolve():
         return place
     raise UserError(
-        f"the base of the adapter {shown(path)}, {shown(repr(named))}, is not a directory here; "
-        "download it, and give its directory: with --base in `convert`, else with "
+        f"the base of the adapter {shown(path)}, {shown(repr(named))}, is neither a directory "
+        "nor a GGUF file here; download it, and give its path: with --base in `convert`, else with "
         "--gin.INITIAL_CHECKPOINT_PATH."
     )
 
