@@ -122,7 +122,7 @@ def _add_overlap_flags(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="*",
         metavar="file",
-        help="files of your own that train in the place of the catalogue",
+        help="files of your own that train instead of the catalogue",
     )
     parser.add_argument("--held_out", required=True, help=HELD_OUT_FORMS)
     _add_related_flag(parser)
