@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -16,6 +17,9 @@ import pytest
 gc.set_threshold(50_000, 20, 20)
 # A program that a test starts and that crashes says in which line.
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+# A shell starts what runs in its background without Ctrl-C, and programs of tests inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Half of the time of the tests is XLA's: it compiles several hundred programs that run once. Where
 # a test is about bits, memory or operations, it is marked `optimized`. What is set outside stays.
 _MAY_CHOOSE = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ

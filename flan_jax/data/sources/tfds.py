@@ -146,7 +146,8 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         tf.config.set_visible_devices([], "GPU")
-        fetch_all(path for path in self.prepared(dataset).parent.iterdir() if path.is_file())
+        if info := self.prepared(dataset):
+            fetch_all(path for path in info.parent.iterdir() if path.is_file())
         return tfds.builder(dataset.tfds, data_dir=str(self.directory))
 
 
