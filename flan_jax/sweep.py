@@ -15,6 +15,7 @@ import re
 import sys
 from typing import Any
 
+from flan_jax.checkpoints import bucket_clients
 from flan_jax.cli import dispatch, sweep_backends
 from flan_jax.config import gin_files, run_directory, run_status
 from flan_jax.config.flags import ArgumentParser, add_gin_flags
@@ -22,8 +23,10 @@ from flan_jax.config.gin_parsing import argument_value, split_bindings
 from flan_jax.errors import UserError
 from flan_jax.launch import start
 from flan_jax.messages import listed, shown
+from flan_jax.storage.bucket_lock import locked_in_bucket
+from flan_jax.storage.copies import copy_of, origin, path_of, uploading_changes
 from flan_jax.storage.locks import locked
-from flan_jax.storage.paths import local_path
+from flan_jax.storage.places import place
 from flan_jax.sweeps import grid, local, plan, sweep_table
 from flan_jax.sweeps.plan import Sweep
 
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     rest = [argument for argument in argv if not _AXIS.fullmatch(argument)]
     flags = _flags(rest)
     sweep_backends.check_flags(flags)
-    directory = local_path(flags.directory, "DIR").absolute()
+    directory = _directory(flags.directory)
     sweep = _sweep(directory, rest, flags, axes, again)
     if flags.status:
         return _print_status(sweep, flags.json)
@@ -51,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         return _prepare(sweep)
     if flags.backend != "local":
         return _queue(sweep, flags, _configuring(argv, flags))
-    with locked(directory / ".sweep.lock", "flan-jax sweep"):
+    lock = locked if isinstance(sweep.place, pathlib.Path) else locked_in_bucket
+    with lock(sweep.place / ".sweep.lock", "flan-jax sweep"):
         return _run_here(sweep, flags)
 
 
@@ -86,6 +90,19 @@ def make_parser() -> ArgumentParser:
     )
     sweep_backends.add_flags(parser)
     return parser
+
+
+def _directory(name: str) -> pathlib.Path:
+    """Returns the directory of a sweep; of one in a bucket, where its copy on this machine is.
+
+    Raises:
+      UserError: if it is not a valid name, or of a bucket in which no run can be.
+    """
+    there = place(name, "DIR")
+    if isinstance(there, pathlib.Path):
+        return there.absolute()
+    bucket_clients.check(there, "DIR")
+    return path_of(there)
 
 
 def _count(text: str) -> int:
@@ -143,8 +160,8 @@ def _sweep(
         known = plan.read_sweep(directory)
         if known is None:
             raise UserError(
-                f"{directory} holds no sweep; give --gin_file=gin/sweep/tiny.gin, or another file "
-                "and --sweep.NAME=a,b."
+                f"{origin(directory) or directory} holds no sweep; give "
+                "--gin_file=gin/sweep/tiny.gin, or another file and --sweep.NAME=a,b."
             )
         return known
     parsed = gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
@@ -194,7 +211,7 @@ def _run_here(sweep: Sweep, flags: argparse.Namespace) -> int:
         return _print_end(sweep)
     if todo:
         if local.prepare(sweep):
-            _log.error(f"some data cannot be prepared: {sweep.directory / plan.LOGS}/prepare.log")
+            _log.error(f"some data cannot be prepared: {sweep.place / plan.LOGS}/prepare.log")
         # Failures of earlier starts count, unless --retry forgives them.
         before = {name: state.get("crashes", 0) for name, state in sweep.states().items()}
         crashes = {name: flags.retries + flags.retry * count for name, count in before.items()}
@@ -204,7 +221,7 @@ def _run_here(sweep: Sweep, flags: argparse.Namespace) -> int:
         names = ", ".join(failed)
         raise UserError(
             f"{len(failed)} of {len(sweep.points)} points failed: {names}; see "
-            f"{sweep.directory / plan.LOGS}, then flan-jax sweep {sweep.directory} --retry."
+            f"{sweep.place / plan.LOGS}, then flan-jax sweep {sweep.place} --retry."
         )
     return _print_end(sweep)
 
@@ -215,7 +232,7 @@ def _print_end(sweep: Sweep) -> int:
     if names:
         print(f"{len(names)} of {len(sweep.points)} points run elsewhere: {listed(names)}")
         return 1
-    print(f"all {len(sweep.points)} points are finished; flan-jax report {sweep.directory}")
+    print(f"all {len(sweep.points)} points are finished; flan-jax report {sweep.place}")
     return 0
 
 
@@ -246,10 +263,15 @@ def _prepare(sweep: Sweep) -> int:
 
 def _report(sweep: Sweep) -> None:
     """Writes sweep.csv and the report of the points with results, if there are any."""
-    from flan_jax.report.write import report_on
+    from flan_jax.report.inputs import is_read
+    from flan_jax.report.write import MARKDOWN, WRITTEN, report_on
 
+    if not isinstance(sweep.place, pathlib.Path):
+        copy_of(sweep.place, is_read)
     if sweep_table.write_table(sweep):
-        report_on(list(sweep.results().values()), sweep.directory, points=sweep.records())
+        results, records = list(sweep.results().values()), sweep.records()
+        with uploading_changes(sweep.directory, WRITTEN, last=MARKDOWN):
+            report_on(results, sweep.directory, points=records)
 
 
 def _run_point(sweep: Sweep, which: str) -> int:
@@ -262,7 +284,7 @@ def _run_point(sweep: Sweep, which: str) -> int:
             f"{listed(names)}."
         )
     point = sweep.points[index]
-    if run_status.read_status(sweep.directory / point.name).get("status") != run_status.FINISHED:
+    if plan.read_run(sweep.directory / point.name).get("status") != run_status.FINISHED:
         from flan_jax.train import main as train
 
         status = train(sweep.command(point))
@@ -279,16 +301,17 @@ def _evaluate(sweep: Sweep, point: grid.Point, name: str) -> int:
     """Evaluates a trained point with other settings; returns the exit status."""
     from flan_jax import eval as evaluation
     from flan_jax.parallel import processes
-    from flan_jax.runs.directories import alone, make_directory
+    from flan_jax.runs.directories import alone, make_directory, uploading
 
-    directory = sweep.evaluation(point, name)
-    if run_status.read_status(directory).get("status") == run_status.FINISHED:
+    copy = sweep.evaluation(point, name)
+    if plan.read_run(copy).get("status") == run_status.FINISHED:
         return 0
     processes.join()
-    make_directory(str(directory), "DIR")
+    directory = make_directory(str(origin(copy) or copy), "DIR")
     is_first = processes.index_and_count()[0] == 0
     with (
         alone(directory, run_status.LOCK, "flan-jax sweep"),
+        uploading(directory),
         run_status.recorded(directory, is_first) as record,
     ):
         record.update(settings=sweep.evaluations[name])

@@ -32,10 +32,6 @@ SETTINGS = {
         ("generate", "--gin_file=gin/flan.gin", "--checkpoint=URL", "hello"),
         "no checkpoint found at gs",
     ),
-    "Train.baselines_dir": (
-        ("eval", "--gin_file=gin/flan.gin", "--gin.Train.baselines_dir=URL"),
-        LOCAL,
-    ),
     "TRACKER": (("train", "--gin_file=gin/flan.gin", "--gin.TRACKER=URL/a.py"), NO_CODE),
 }
 FLAGS = {
@@ -62,7 +58,7 @@ FLAGS = {
     "RESULTS": (("report", "URL"), "results"),
     "A": (("report", "--compare", "URL", "URL/b"), "results"),
     "--json": (("precompile", "--gin_file=gin/flan.gin", "--topology=cpu:1", "--json=URL"), LOCAL),
-    "DIR of sweep": (("sweep", "URL", "--gin_file=gin/flan.gin", "--sweep.SEED=1,2"), LOCAL),
+    "DIR of sweep": (("sweep", "URL"), "gs://bucket1/no/such holds no sweep"),
     "--wheel": (
         (
             *("launch", "--backend=tpu_vm", "--zone=z", "--accelerator_type=v4-32"),
@@ -71,9 +67,10 @@ FLAGS = {
         LOCAL,
     ),
 }
-# Where what there is in a bucket is written: test_bucket_outputs, test_bucket_runs.
+# Where what there is in a bucket is written: test_bucket_outputs, test_bucket_runs,
+# test_bucket_sweep.
 ELSEWHERE = {
-    *("MODEL_DIR", "CACHE_DIR", "PROMPT_INIT", "SAMPLE_PROMPTS"),
+    *("MODEL_DIR", "CACHE_DIR", "PROMPT_INIT", "SAMPLE_PROMPTS", "Train.baselines_dir"),
     *("SeqioTasks.data_dir", "SeqioTasks.vocabulary"),  # as DATA_DIR and VOCABULARY
     *("--output", "--base", "--adapters", "--checkpoint"),
 }

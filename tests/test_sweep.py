@@ -230,9 +230,8 @@ def test_a_baseline_is_evaluated_once_and_copied_as_it_is(tmp_path):
 
 
 def test_a_run_waits_for_a_baseline_until_its_maker_ends_even_by_kill_9(tmp_path):
-    lock = tmp_path / "lock"
-    with held_by_another_process(lock) as maker:
-        with shared_baselines._alone(lock, lambda: True) as is_held:
+    with held_by_another_process(tmp_path / shared_baselines._LOCK) as maker:
+        with shared_baselines._alone(tmp_path, lambda: True) as is_held:
             assert not is_held  # the run is to stop
 
         def kill() -> bool:
@@ -240,7 +239,7 @@ def test_a_run_waits_for_a_baseline_until_its_maker_ends_even_by_kill_9(tmp_path
             maker.wait()
             return False
 
-        with shared_baselines._alone(lock, kill) as is_held:
+        with shared_baselines._alone(tmp_path, kill) as is_held:
             assert is_held
 
 

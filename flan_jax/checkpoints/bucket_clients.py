@@ -19,15 +19,15 @@ _TOO_SHORT = "http_response_code='416'"  # a range beyond the end of an object: 
 _OF_TENSORSTORE = ("http_response_code=", "curl_code=", "retry attempts failed")
 
 
-def set_up(remote: Remote, setting: str) -> None:
-    """Sets the clients up, before Orbax has opened a directory of a bucket.
+def check(remote: Remote, setting: str) -> None:
+    """Checks that Orbax can write to a bucket; imports nothing.
 
     Args:
       remote: the directory of a run.
       setting: or flag that gives it, for messages.
 
     Raises:
-      UserError: for a bucket that Orbax cannot write to, and where gcsfs is not installed.
+      UserError: if it cannot, and where gcsfs is not installed.
     """
     if remote.scheme != "gs":
         raise UserError(
@@ -39,6 +39,11 @@ def set_up(remote: Remote, setting: str) -> None:
             f"{setting} {remote} needs the package gcsfs, which is not installed; run: pip install "
             "'flan_jax[gcs]'"
         )
+
+
+def set_up(remote: Remote, setting: str) -> None:
+    """Sets the clients up, before Orbax has opened a directory of a bucket; see `check`."""
+    check(remote, setting)
     os.environ |= _VARIABLES
     set_endpoint("gs")
     # its own attempts are reported as an exception with a traceback

@@ -19,6 +19,7 @@ from flan_jax.cli.launch_backends import (
 )
 from flan_jax.config.flags import whole_number
 from flan_jax.errors import UserError
+from flan_jax.storage.places import is_remote
 from flan_jax.sweeps.grid import Point
 from flan_jax.sweeps.plan import LOGS, Sweep
 
@@ -58,6 +59,12 @@ def check_flags(flags: argparse.Namespace) -> None:
     for name in needs:
         if not getattr(flags, name):
             raise UserError(f"--backend={flags.backend} needs --{name}: {_HELP[name]}.")
+    if flags.backend == "gcluster" and is_remote(flags.directory):
+        raise UserError(
+            f"DIR is {flags.directory}, and --backend=gcluster is for sweeps on the storage of "
+            f"--claim: give {MOUNT}/NAME; or start the lines of --backend=print in pods of your "
+            "own, which needs no shared storage."
+        )
     if flags.backend == "gcluster" and not flags.directory.startswith(f"{MOUNT}/"):
         raise UserError(
             f"DIR is {flags.directory}, which the pods do not see; give {MOUNT}/NAME, where "
@@ -84,15 +91,18 @@ def launch_of(
 
 def _lines(sweep: Sweep, points: Sequence[Point], *_) -> Launch:
     lines = [
-        f"flan-jax sweep {shlex.quote(str(sweep.directory))} --point={point.name}"
-        for point in points
+        f"flan-jax sweep {shlex.quote(str(sweep.place))} --point={point.name}" for point in points
     ]
     return Launch("\n".join(lines), [])
 
 
 def _array(sweep: Sweep, points: Sequence[Point], flags: argparse.Namespace, *_) -> Launch:
-    """Returns an array of SLURM: a job for each point, its output in the log of the point."""
-    logs = sweep.directory / LOGS
+    """Returns an array of SLURM: a job for each point, its output in the log of the point.
+
+    SLURM writes no logs into a bucket: those of a sweep in one are below the working directory.
+    """
+    is_here = isinstance(sweep.place, pathlib.Path)
+    logs = sweep.directory / LOGS if is_here else pathlib.Path.cwd() / f"{sweep.place.name}_{LOGS}"
     logs.mkdir(parents=True, exist_ok=True)
     numbers = [number for number, point in enumerate(sweep.points) if point in points]
     cpus, gpus = whole_number(flags, "cpus_per_task", 8), whole_number(flags, "gpus_per_node")
@@ -109,7 +119,7 @@ def _array(sweep: Sweep, points: Sequence[Point], flags: argparse.Namespace, *_)
         "output": f"{logs}/slurm-%a.log",
     }
     names = " ".join(f"[{number}]={sweep.points[number].name}" for number in numbers)
-    command = [sys.executable, "-m", "flan_jax", "sweep", str(sweep.directory)]
+    command = [sys.executable, "-m", "flan_jax", "sweep", str(sweep.place)]
     lines = [
         "#!/bin/bash",
         *sbatch_lines(options),

@@ -13,7 +13,6 @@ import gin
 from flan_jax.config.settings import Setting, settings_of
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, escaped, listed, nearest, shown
-from flan_jax.storage.paths import local_path
 from flan_jax.storage.places import place
 
 # What JAX counts with, and what a float32 holds: the bounds of a setting that declares none.
@@ -185,7 +184,7 @@ def _checked(name: str, hint: Any, setting: Setting, value: Any) -> Any:
         if setting.choices:
             check_choice(name, value, setting.choices, optional)
         if setting.path and value is not None:
-            (local_path if setting.is_local else place)(value, name)
+            place(value, name)
     elif kind is bool and not (isinstance(value, bool) or (optional and value is None)):
         none = "None or " if optional else ""
         raise UserError(f"{name} must be {none}True or False, not {quoted(value)}.")

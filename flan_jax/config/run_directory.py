@@ -15,6 +15,7 @@ from flan_jax.errors import NotHere, UserError
 from flan_jax.storage.copies import fetch_all, origin, path_of
 from flan_jax.storage.places import is_remote
 from flan_jax.storage.places import place as named
+from flan_jax.storage.working_copy import original
 
 CONFIG, CHECKPOINTS = "config.gin", "checkpoints"
 SWEEP_FILE = "sweep.json"  # in the directory above that of a run: the run is a point of a sweep
@@ -29,8 +30,8 @@ _OF_MODELS = ("model.gin", "config.json", "adapter_config.json", "checkpoint")
 
 def sweep_of(directory: pathlib.Path) -> str | None:
     """Returns the name of the sweep that the run in a directory is a point of; None if of none."""
-    parent = directory.absolute().parent
-    return parent.name if (parent / SWEEP_FILE).is_file() else None
+    there = original(directory.absolute()).parent
+    return there.name if (there / SWEEP_FILE).exists() else None
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:

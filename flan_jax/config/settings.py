@@ -33,7 +33,6 @@ class Setting:
       choices: what a text, or each text of a list, may be; empty for any.
       path: whether the value is a path, or a function that returns whether a text is one. In a
         run's config.gin, paths are absolute.
-      is_local: whether the path must be on a disk of this machine, and not in a bucket.
       paths_in: for a text of which parts are paths: a function of the text and of what changes a
         path, which changes each.
       may_be_empty: whether a text may be empty.
@@ -46,7 +45,6 @@ class Setting:
     below: float | None = None
     choices: tuple[str, ...] = ()
     path: bool | Callable[[str], bool] = False
-    is_local: bool = False
     paths_in: Callable[[str, Callable[[str], str]], str] | None = None
     may_be_empty: bool = False
 
@@ -64,7 +62,7 @@ def setting(macro: str | None, default: Any, meaning: str, **limits: Any) -> Any
       macro: the name under which users set it, such as 'HELD_OUT'; None: 'Data.pack' is its name.
       default: its value where no gin file sets it, or REQUIRED.
       meaning: see `Setting.meaning`.
-      **limits: `least`, `below`, `choices`, `path`, `is_local` and `paths_in` of `Setting`.
+      **limits: `least`, `below`, `choices`, `path` and `paths_in` of `Setting`.
     """
     # The empty text is allowed where it is the default: there it means "not given".
     declaration = Setting(macro, meaning, may_be_empty=default == "", **limits)

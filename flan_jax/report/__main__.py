@@ -16,13 +16,12 @@ from flan_jax.config.run_status import FINISHED
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
-from flan_jax.report.write import COMPARISON, MARKDOWN, compare_on, report_on
+from flan_jax.report.inputs import is_read
+from flan_jax.report.write import COMPARISON, MARKDOWN, WRITTEN, compare_on, report_on
 from flan_jax.storage.copies import read_path, uploading_changes
 from flan_jax.sweeps.plan import read_sweep
 from flan_jax.sweeps.sweep_table import write_table
 
-# Directories of a run that a report does not read.
-_UNREAD = {"checkpoints", "profile", "tensorboard", "wandb"}
 _DESCRIPTION = (
     "Prints each dataset's mean and spread over templates; writes report.md, report.html and "
     "figures/."
@@ -38,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
     if not arguments.results:
         parser.error("the following arguments are required: RESULTS")
     names = [str(_path(name)) for name in arguments.results]
-    paths = [path for name in names for path in _results_paths(name)]
+    is_beside = arguments.output is None
+    paths = [path for name in names for path in _results_paths(name, is_beside)]
     points = {}
     for name in names:
         points |= _points(name)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
             "a report of several results belongs to none of their directories; say with "
             "--output=DIR where it goes."
         )
-    with uploading_changes(output, last=MARKDOWN):
+    with uploading_changes(output, WRITTEN, last=MARKDOWN):
         report_on(paths, output, points=points)
     return 0
 
@@ -89,14 +89,14 @@ def _compare(models: Sequence[str], others: Sequence[str], output: str | None) -
             "--compare A B alone."
         )
     given = [_split(name) for name in models]
-    paths = [[path for name in names for path in _results_paths(name)] for names in given]
+    paths = [[path for name in names for path in _results_paths(name, False)] for names in given]
     names = [_name(names) for names in given]
     names = tuple(models if names[0] == names[1] else names)
     if output is None:
         compare_on(*paths, names, None)
         return 0
     directory = _output(output)
-    with uploading_changes(directory, last=COMPARISON):
+    with uploading_changes(directory, WRITTEN, last=COMPARISON):
         compare_on(*paths, names, directory)
     return 0
 
@@ -114,8 +114,13 @@ def _name(results: Sequence[str]) -> str:
     return ", ".join(home.resolve().name for home in homes)
 
 
-def _results_paths(name: str) -> list[pathlib.Path]:
-    """Returns the results file of an argument, or those of the runs of a sweep."""
+def _results_paths(name: str, uploads: bool) -> list[pathlib.Path]:
+    """Returns the results file of an argument, or those of the runs of a sweep.
+
+    Args:
+      name: the argument, as a path.
+      uploads: whether `sweep.csv` is written into the bucket of a sweep there.
+    """
     path = pathlib.Path(name)
     sweep = read_sweep(path)
     if sweep is None:
@@ -123,9 +128,10 @@ def _results_paths(name: str) -> list[pathlib.Path]:
     found = list(sweep.results().values())
     if not found:
         raise UserError(
-            f"no run of the sweep in {path} has results yet; run flan-jax sweep {path}."
+            f"no run of the sweep in {sweep.place} has results yet; run flan-jax sweep "
+            f"{sweep.place}."
         )
-    write_table(sweep)
+    write_table(sweep, uploads)
     states = {name: state["status"] for name, state in sweep.states().items()}
     unfinished = [f"{name} ({state})" for name, state in states.items() if state != FINISHED]
     if unfinished:
@@ -135,7 +141,7 @@ def _results_paths(name: str) -> list[pathlib.Path]:
 
 def _path(name: str) -> pathlib.Path:
     """The path of results; of those in a bucket, that of a copy of what a report reads."""
-    return read_path(name, "RESULTS", lambda name: not _UNREAD & set(name.split("/")[:-1]))
+    return read_path(name, "RESULTS", is_read)
 
 
 def _output(name: str) -> pathlib.Path:

@@ -14,6 +14,14 @@ from flan_jax.evaluation.result_rows import MAJORITY, ResultRow, read_results, w
 from flan_jax.metrics.measures import Measure
 from flan_jax.report.seeds import groups_of_seeds
 
+# Directories of a run that a report does not read.
+_UNREAD = {"checkpoints", "profile", "tensorboard", "wandb"}
+
+
+def is_read(name: str) -> bool:
+    """Returns whether a report reads a file, by its name in the directory of a run or a sweep."""
+    return not _UNREAD & set(name.split("/")[:-1])
+
 
 class Inputs(NamedTuple):
     """Rows of results files, and what belongs to them.

@@ -36,6 +36,8 @@ from flan_jax.storage.working_copy import shown_place, working_copy_of
 
 COMPARISON, COMPARISON_CSV = "compare.md", "compare.csv"
 MARKDOWN, _PICTURE = "report.md", "report.png"
+# What a report and a comparison write into their directory.
+WRITTEN = (MARKDOWN, PAGE, _PICTURE, DIRECTORY, COMPARISON, COMPARISON_CSV)
 _log = logging.getLogger(__name__)
 
 

@@ -15,7 +15,6 @@ from flan_jax.runs.data_log import log_left_out, log_trained_on
 from flan_jax.runs.directories import alone, fetch, make_directory, uploading
 from flan_jax.runs.preparation import prepared
 from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
-from flan_jax.storage.paths import local_path
 from flan_jax.storage.places import place
 from flan_jax.storage.working_copy import address
 
@@ -358,7 +357,7 @@ def make_evaluate(
 
         stop, baselines = run.preemption.requested, run.config.baselines_dir
         if name == UNTUNED and baselines and not while_training:
-            shared, split = local_path(baselines, "Train.baselines_dir"), data.config.eval_split
+            shared, split = place(baselines, "Train.baselines_dir"), data.config.eval_split
             return shared_baselines.evaluate(
                 make, params, step, results, setting, shared, split, stop
             )

@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from flan_jax.errors import UserError
@@ -147,6 +148,36 @@ class BucketLock:
             "renewed": _now(),
         }
         return json.dumps(record).encode()
+
+
+@contextlib.contextmanager
+def locked_in_bucket(remote: Remote, purpose: str) -> Iterator[None]:
+    """Holds a lock while the block runs; see `BucketLock`.
+
+    Raises:
+      UserError: if another process holds it, or the bucket cannot be written.
+    """
+    lock = BucketLock(remote, purpose)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(contents: bytes | None) -> bool:
+    """Returns whether the holder of a lock seems to work, by the contents of the lock.
+
+    That is so for a process that has renewed it of late, by the clocks of both machines, unless it
+    was one of this machine that is gone. Who takes the lock need not believe it: `BucketLock` does
+    not compare clocks.
+    """
+    if contents is None or _is_of_dead_process(contents):
+        return False
+    try:
+        renewed = datetime.datetime.fromisoformat(_record(contents)["renewed"])
+        return (datetime.datetime.now().astimezone() - renewed).total_seconds() < _PATIENCE_S
+    except (LookupError, TypeError, ValueError):  # no record of ours
+        return False
 
 
 def _is_of_dead_process(contents: bytes) -> bool:

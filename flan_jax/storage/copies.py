@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from flan_jax.errors import UserError
 from flan_jax.messages import show_as, shown
@@ -58,7 +58,6 @@ def copy_of(remote: Remote, wanted: Callable[[str], bool] = lambda name: True) -
       UserError: if the bucket cannot be read, or the disk not written.
     """
     path, names = path_of(remote), remote.names()
-    show_as(str(_root() / remote.scheme / remote.bucket), f"{remote.scheme}://{remote.bucket}")
     if not names:
         if path.is_dir():
             shutil.rmtree(path)
@@ -86,16 +85,41 @@ def fetched(path: pathlib.Path) -> pathlib.Path:
 
 def fetch_all(paths: Iterable[pathlib.Path]) -> None:
     """Does as `fetched` for several files at once."""
+    paths = [path for path in paths if origin(path)]
+    if not paths:
+        return
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(fetched, paths))
 
 
+def read_again(paths: Iterable[pathlib.Path]) -> None:
+    """Copies small files that others may replace or delete at any time; see `fetch_all`."""
+    paths = [path for path in paths if origin(path)]
+    if not paths:
+        return
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_read_again, paths))
+
+
+def _read_again(path: pathlib.Path) -> None:
+    contents, _ = origin(path).read_version()
+    if contents is None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    elif not path.is_file() or path.read_bytes() != contents:
+        write_file(path, contents)
+
+
 @contextlib.contextmanager
-def uploading_changes(directory: pathlib.Path, last: str) -> Iterator[None]:
+def uploading_changes(
+    directory: pathlib.Path, written: Collection[str], last: str
+) -> Iterator[None]:
     """Uploads what the block writes below the copy of a directory; nothing on the disk.
 
     Args:
       directory: the copy, which is made if need be; or another directory.
+      written: names of the files and folders in it that the block may write. Others may change
+        meanwhile, since another process has fetched them again.
       last: the name of the file that is uploaded when the others are.
 
     Raises:
@@ -107,15 +131,18 @@ def uploading_changes(directory: pathlib.Path, last: str) -> Iterator[None]:
         return
     remote.check_writable()
     directory.mkdir(parents=True, exist_ok=True)
-    before = _states(directory)
+    tops = [directory / name for name in written]
+    before = _states(tops)
     yield
-    changed = [path for path, state in _states(directory).items() if before.get(path) != state]
+    changed = [path for path, state in _states(tops).items() if before.get(path) != state]
     for path in sorted(changed, key=lambda path: path.name == last):
         (remote / path.relative_to(directory).as_posix()).write_bytes(path.read_bytes())
 
 
-def _states(directory: pathlib.Path) -> dict[pathlib.Path, tuple[int, int]]:
-    stats = {path: path.stat() for path in directory.rglob("*") if path.is_file()}
+def _states(tops: Iterable[pathlib.Path]) -> dict[pathlib.Path, tuple[int, int]]:
+    """What changes with each of some files, and with those of folders."""
+    paths = [path for top in tops for path in (top, *top.rglob("*"))]
+    stats = {path: path.stat() for path in paths if path.is_file()}
     return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
 
 
@@ -152,6 +179,7 @@ def _root() -> pathlib.Path:
 
 def path_of(remote: Remote) -> pathlib.Path:
     """Returns where the copy of an object, or of what is below a name, lies if there is one."""
+    show_as(str(_root() / remote.scheme / remote.bucket), f"{remote.scheme}://{remote.bucket}")
     return _root().joinpath(remote.scheme, remote.bucket, remote.key)
 
 

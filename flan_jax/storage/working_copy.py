@@ -197,12 +197,12 @@ class WorkingCopy:
         Raises:
           UserError: see `BucketLock`.
         """
-        self._lock = BucketLock(self.remote / name, purpose)
+        outer, self._lock = self._lock, BucketLock(self.remote / name, purpose)
         try:
             yield
         finally:
             self._lock.release()
-            self._lock = None
+            self._lock = outer
 
     def before_checkpoint(self) -> bool:
         """Uploads the metrics that a checkpoint must not precede; returns whether it may follow.
@@ -307,6 +307,14 @@ def open_copy(remote: Remote, merges: Mapping[str, Merge] | None = None) -> Work
 def working_copy_of(directory: pathlib.Path) -> WorkingCopy | None:
     """Returns what `open_copy` has made, by its directory; None for other directories."""
     return _COPIES.get(directory)
+
+
+def forget(directory: pathlib.Path) -> None:
+    """Lets the next `open_copy` fetch a directory again, which others may have changed meanwhile.
+
+    Nothing happens for other directories than those of `open_copy`.
+    """
+    _COPIES.pop(directory, None)
 
 
 def original(path: pathlib.Path) -> Place:

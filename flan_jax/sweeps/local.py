@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from flan_jax import signals
 from flan_jax.config import run_status
-from flan_jax.storage.locks import is_locked
+from flan_jax.storage.copies import origin
 from flan_jax.sweeps.grid import Point
-from flan_jax.sweeps.plan import LOGS, Sweep
+from flan_jax.sweeps.logs import Logs, open_logs
+from flan_jax.sweeps.plan import Sweep, is_in_use, read_run
 
 _POLL_S = 0.2
 # The process that runs the sweep, in the environment of what it starts.
@@ -35,12 +36,13 @@ def prepare(sweep: Sweep) -> int:
     Raises:
       KeyboardInterrupt: on SIGTERM or Ctrl-C.
     """
-    process = _start(sweep, "prepare", "--prepare")
-    try:
-        return process.wait()
-    finally:
-        process.terminate()
-        process.wait()
+    with open_logs(sweep) as logs:
+        process = _start(sweep, logs, "prepare", "--prepare")
+        try:
+            return process.wait()
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def run_points(
@@ -61,6 +63,19 @@ def run_points(
     Raises:
       KeyboardInterrupt: on SIGTERM or Ctrl-C, when all points have saved and ended.
     """
+    with open_logs(sweep) as logs:
+        return _run_points(sweep, logs, points, jobs, crashes, gpus)
+
+
+def _run_points(
+    sweep: Sweep,
+    logs: Logs,
+    points: Sequence[Point],
+    jobs: int,
+    crashes: Mapping[str, int],
+    gpus: bool,
+) -> list[str]:
+    """Runs points as `run_points`, with their logs."""
     waiting, running = collections.deque(points), {}
     slots, saved = set(range(jobs)), collections.Counter[str]()
     failed: list[str] = []
@@ -69,9 +84,11 @@ def run_points(
             while waiting and slots:
                 slot, point = min(slots), waiting.popleft()
                 slots.remove(slot)
-                process = _start(sweep, point.name, f"--point={point.name}", slot if gpus else None)
+                gpu = slot if gpus else None
+                process = _start(sweep, logs, point.name, f"--point={point.name}", gpu)
                 running[slot] = (point, process)
             time.sleep(_POLL_S)
+            logs.upload_sometimes()
             ended = {slot: job for slot, job in running.items() if job[1].poll() is not None}
             for slot, (point, process) in ended.items():
                 del running[slot]
@@ -80,7 +97,7 @@ def run_points(
                 if process.returncode == 0:
                     left = len(waiting) + len(running)
                     _log.info(f"{point.name} is finished; {left} of {len(points)} left")
-                elif _is_tried_again(sweep, point, process.returncode, crashes, saved):
+                elif _is_tried_again(sweep, logs, point, process.returncode, crashes, saved):
                     waiting.append(point)
                 else:
                     failed.append(point.name)
@@ -94,13 +111,14 @@ def run_points(
 
 def _is_tried_again(
     sweep: Sweep,
+    logs: Logs,
     point: Point,
     code: int,
     crashes: Mapping[str, int],
     saved: Mapping[str, int],
 ) -> bool:
     """Logs how a point ended, records it where the run could not; returns whether to go on."""
-    message = _last_line(sweep.directory / LOGS / f"{point.name}.log")
+    message = _last_line(logs.path(point.name))
     _note_failure(sweep, point, code, message)
     if code == signals.SAVED:
         is_again = saved[point.name] <= _MOST_CONTINUED
@@ -112,14 +130,15 @@ def _is_tried_again(
     return is_again
 
 
-def _start(sweep: Sweep, name: str, flag: str, gpu: int | None = None) -> subprocess.Popen:
+def _start(
+    sweep: Sweep, logs: Logs, name: str, flag: str, gpu: int | None = None
+) -> subprocess.Popen:
     """Starts `flan-jax sweep` with a flag; its output is appended to the log of that name."""
-    path = sweep.directory / LOGS / f"{name}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = logs.path(name)
     _log.info(f"{name} starts; its output is in {path}")
     with open(path, "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "flan_jax.sweep", str(sweep.directory), flag],
+            [sys.executable, "-m", "flan_jax.sweep", str(sweep.place), flag],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -153,14 +172,17 @@ def end_with_parent() -> None:
 def _note_failure(sweep: Sweep, point: Point, code: int, message: str) -> None:
     """Records why a point failed where the run could not, as after a kill -9."""
     directory = sweep.directory / point.name
-    if code == signals.SAVED or is_locked(directory / run_status.LOCK):
+    sweep.state_of(point)  # fetches the lock, too
+    if code == signals.SAVED or is_in_use(directory):
         return
     for place in [directory, *(sweep.evaluation(point, name) for name in point.evaluations)]:
-        status = run_status.read_status(place).get("status")
+        status = read_run(place).get("status")
         if status == run_status.FAILED:
             return
         if status != run_status.FINISHED:
             run_status.RunStatus(place, True).fail(code, message)
+            if there := origin(place / run_status.FILE):
+                there.write_bytes((place / run_status.FILE).read_bytes())
             return
 
 

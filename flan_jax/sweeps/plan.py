@@ -1,4 +1,8 @@
-"""A sweep on disk: `sweep.json` has its points, and `run.json` of each run its state."""
+"""A sweep in its directory: `sweep.json` has its points, and `run.json` of each run its state.
+
+Of a sweep in a bucket there is a copy on this machine (`storage/copies.py`), which all processes
+here share; each reading of a file compares it with the bucket. Each run uploads its own files.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,13 @@ from flan_jax.config import gin_files, run_directory, run_status
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
-from flan_jax.storage.files import read_json, readable, write_file
+from flan_jax.storage.bucket_lock import is_held
+from flan_jax.storage.copies import fetch_all, fetched, origin, read_again
+from flan_jax.storage.files import read_json, readable
 from flan_jax.storage.locks import is_locked
+from flan_jax.storage.places import Place
+from flan_jax.storage.remote import Remote
+from flan_jax.storage.update import update
 from flan_jax.sweeps.grid import Point, setting_arguments
 
 FILE = run_directory.SWEEP_FILE
@@ -29,7 +38,7 @@ class Sweep:
     """The points of a sweep, and what all of them share.
 
     Attributes:
-      directory: of the sweep.
+      directory: of the sweep; of one in a bucket, its copy on this machine.
       arguments: of `flan-jax train`, for all points.
       points: in the order of the grid.
       evaluations: settings by name; which of them a point has, it says itself.
@@ -39,6 +48,11 @@ class Sweep:
     arguments: list[str]
     points: list[Point]
     evaluations: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """The directory of the sweep, which may be in a bucket."""
+        return origin(self.directory) or self.directory
 
     def command(self, point: Point) -> list[str]:
         """Returns the arguments of `flan-jax train` for a point."""
@@ -51,15 +65,16 @@ class Sweep:
             *added_files,
             # What follows may set others. The last checkpoint is enough.
             "--gin.Train.keep=1",
-            f"--gin.Train.baselines_dir={self.directory / BASELINES}",
+            f"--gin.Train.baselines_dir={self.place / BASELINES}",
             *others,
             *(text for text in added if text not in added_files),
-            f"--gin.MODEL_DIR={self.directory / point.name}",
+            f"--gin.MODEL_DIR={self.place / point.name}",
         ]
 
     def evaluation_command(self, point: Point, name: str) -> list[str]:
         """Returns the arguments of `flan-jax eval` for an evaluation of a point."""
-        return [*self.evaluation_settings(point, name), f"--output={self.evaluation(point, name)}"]
+        output = self.evaluation(point, name)
+        return [*self.evaluation_settings(point, name), f"--output={origin(output) or output}"]
 
     def evaluation_settings(self, point: Point, name: str) -> list[str]:
         """Returns the gin arguments of an evaluation of a point."""
@@ -76,11 +91,13 @@ class Sweep:
             files[point.name, ""] = self.directory / point.name / RESULTS
             for name in point.evaluations:
                 files[point.name, name] = self.evaluation(point, name) / RESULTS
+        fetch_all(files.values())
         return {key: file for key, file in files.items() if file.is_file()}
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Returns the record of each point by name, `status` as `state_of` has it."""
-        return {point.name: self.state_of(point) for point in self.points}
+        self._fetch_states(self.points)
+        return {point.name: self._state_of(point) for point in self.points}
 
     def records(self) -> dict[pathlib.Path, dict[str, Any]]:
         """Returns `states` by the directory of each point."""
@@ -91,6 +108,20 @@ class Sweep:
 
         It is 'finished' when its evaluations are, too; `evaluations` has their states.
         """
+        self._fetch_states([point])
+        return self._state_of(point)
+
+    def _fetch_states(self, points: Sequence[Point]) -> None:
+        """Reads from a bucket what `_state` needs of some points."""
+        directories = [self.directory / point.name for point in points]
+        directories += [
+            self.evaluation(point, name) for point in points for name in point.evaluations
+        ]
+        names = (run_status.FILE, run_status.LOCK)
+        read_again(directory / name for directory in directories for name in names)
+
+    def _state_of(self, point: Point) -> dict[str, Any]:
+        """Returns the record of a point, as `state_of`, by what was fetched."""
         record = _state(self.directory / point.name)
         if not point.evaluations:
             return record
@@ -109,7 +140,7 @@ class Sweep:
 def _state(directory: pathlib.Path) -> dict[str, Any]:
     """Returns the record of a run or an evaluation, with its state."""
     record = run_status.read_status(directory)
-    if is_locked(directory / run_status.LOCK):
+    if is_in_use(directory):
         return {**record, "status": run_status.RUNNING}
     if not record:
         return {"status": NOT_STARTED}
@@ -118,13 +149,34 @@ def _state(directory: pathlib.Path) -> dict[str, Any]:
     return record
 
 
+def is_in_use(directory: pathlib.Path) -> bool:
+    """Returns whether a process works in the directory of a run or of an evaluation.
+
+    Of one in a bucket, by the copy of the lock; see `bucket_lock.is_held`.
+    """
+    lock = directory / run_status.LOCK
+    if origin(directory) is None:
+        return is_locked(lock)
+    return lock.is_file() and is_held(lock.read_bytes())
+
+
+def read_run(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns the record of a run or an evaluation, as it is now; empty without one.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    read_again([directory / run_status.FILE])
+    return run_status.read_status(directory)
+
+
 def read_sweep(directory: pathlib.Path) -> Sweep | None:
     """Returns the sweep of a directory; None without one.
 
     Raises:
-      UserError: if `sweep.json` is damaged.
+      UserError: if `sweep.json` is damaged, or the bucket cannot be read.
     """
-    file = directory / FILE
+    file = fetched(directory / FILE)
     if not file.is_file():
         return None
     record = read_json(file, advice=_ADVICE)
@@ -146,7 +198,8 @@ def keep(sweep: Sweep) -> Sweep:
     """Writes `sweep.json`, or returns the equal sweep that the directory holds.
 
     Raises:
-      UserError: if that is another sweep, or a point of a new one cannot run.
+      UserError: if that is another sweep, a point of a new one cannot run, or the file cannot be
+        written.
     """
     before = read_sweep(sweep.directory)
     if before is None:
@@ -160,15 +213,22 @@ def keep(sweep: Sweep) -> Sweep:
             for point in sweep.points
         }
         record = {"arguments": sweep.arguments, "evaluations": sweep.evaluations, "points": points}
-        write_file(sweep.directory / FILE, json.dumps(record, indent=1) + "\n")
-        return sweep
+        before = _write_first(sweep, (json.dumps(record, indent=1) + "\n").encode())
     difference = _difference(before, sweep)
     if difference:
         raise UserError(
-            f"{sweep.directory} holds another sweep ({difference}); give another directory, or "
+            f"{sweep.place} holds another sweep ({difference}); give another directory, or "
             "leave the grid out to go on with what is there."
         )
     return before
+
+
+def _write_first(sweep: Sweep, contents: bytes) -> Sweep:
+    """Writes `sweep.json` unless another process was first; returns what the file has then."""
+    if isinstance(sweep.place, Remote):
+        sweep.place.check_writable()  # a bucket that does not exist has the same answer as no file
+    update(sweep.place / FILE, lambda before: contents if before is None else None)
+    return read_sweep(sweep.directory)
 
 
 def _difference(before: Sweep, now: Sweep) -> str:

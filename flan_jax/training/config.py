@@ -79,7 +79,6 @@ class TrainConfig:
         "where runs share the numbers of their models before tuning, so that equal ones are "
         "evaluated once; `flan-jax sweep` sets it",
         path=True,
-        is_local=True,
     )
     size: str = setting(
         "SIZE", "", "name of the model's size in results; a file of gin/size sets it"
