@@ -13,7 +13,10 @@ from flan_jax.api.mixtures import Mixture
 from flan_jax.api.settings import Configuration
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
-from flan_jax.storage.paths import local_path, short_path
+from flan_jax.storage.copies import origin
+from flan_jax.storage.paths import short_path
+from flan_jax.storage.places import Place, place
+from flan_jax.storage.working_copy import forget, original
 
 
 def train(
@@ -37,7 +40,7 @@ def train(
       model: what training begins with.
       data: what it trains on.
       steps: updates in all (TRAIN_STEPS).
-      model_dir: the directory of the run (MODEL_DIR).
+      model_dir: the directory of the run (MODEL_DIR): a path, or gs://bucket/name.
       peft: 'lora', 'prompt' or 'ia3', with the settings of its recipe, gin/peft/lora.gin and so on
         (AdamW at a learning rate of its own); None: all parameters train.
       **settings: others of docs/settings.md by their names in lower case, such as `learning_rate`,
@@ -58,8 +61,9 @@ def train(
     configuration = model.start.and_bindings(data.bindings)
     if peft is not None:
         configuration = configuration.and_file(_recipe(peft))
-    directory = local_path(model_dir, "model_dir").absolute()
-    given = {"train_steps": steps, "model_dir": directory}
+    there = place(model_dir, "model_dir")
+    directory = there.absolute() if isinstance(there, pathlib.Path) else there
+    given = {"train_steps": steps, "model_dir": str(directory)}
     model.release()
     return _train(configuration.with_settings("train", {**settings, **given}))
 
@@ -68,7 +72,7 @@ def resume(model_dir: str | os.PathLike, steps: int | None = None, **settings: A
     """Continues a run of `train` or of `flan-jax train` with its own settings.
 
     Args:
-      model_dir: the directory of the run.
+      model_dir: the directory of the run: a path, or gs://bucket/name.
       steps: updates in all; None: as many as before.
       **settings: what is different from now on, such as `checkpoint_every`; see `train`.
 
@@ -79,7 +83,8 @@ def resume(model_dir: str | os.PathLike, steps: int | None = None, **settings: A
     if config is None:
         raise UserError(f"{os.fspath(model_dir)!r} is not the directory of a run.")
     given = settings if steps is None else {**settings, "train_steps": steps}
-    return _train(Configuration((str(config.absolute()),)).with_settings("resume", given))
+    name = str(origin(config) or config.absolute())
+    return _train(Configuration((name,)).with_settings("resume", given))
 
 
 def _recipe(peft: str) -> str:
@@ -102,24 +107,30 @@ def _train(configuration: Configuration) -> Run:
     started = time.perf_counter()
     with configuration.applied() as arguments:
         setup = open_run()
-        status = train_run(setup, arguments, started, evaluates=False)
-        return Run(setup.directory, finished=status == 0)
+        directory = original(setup.directory)
+        try:
+            status = train_run(setup, arguments, started, evaluates=False)
+        finally:
+            forget(setup.directory)  # the next call begins with what the bucket has then
+        return Run(directory, finished=status == 0)
 
 
 class Run:
     """A run that was trained; `train` and `resume` return it.
 
     Attributes:
-      directory: its MODEL_DIR.
+      directory: its MODEL_DIR: a path, or the place in a bucket.
       finished: whether all its steps are taken; False after an interruption, when it is saved.
     """
 
-    def __init__(self, directory: pathlib.Path, finished: bool = True):
-        self.directory, self.finished = pathlib.Path(directory), finished
+    def __init__(self, directory: Place, finished: bool = True):
+        self.directory, self.finished = directory, finished
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "not finished"
-        return f"<Run {short_path(self.directory)}, {state}>"
+        is_here = isinstance(self.directory, pathlib.Path)
+        shown = short_path(self.directory) if is_here else self.directory
+        return f"<Run {shown}, {state}>"
 
     def __fspath__(self) -> str:
         return str(self.directory)
@@ -132,9 +143,9 @@ class Run:
         """
         from flan_jax.training.metrics_log import FILE
 
-        lines = (self.directory / FILE).read_text(encoding="utf-8").splitlines()
+        lines = (self.directory / FILE).read_bytes().decode().splitlines()
         return [json.loads(line) for line in lines]
 
     def model(self, step: int | str | None = None, **settings: Any) -> Model:
         """Returns its model: `load(run.directory, step=step, ...)`."""
-        return load(self.directory, step=step, **settings)
+        return load(str(self.directory), step=step, **settings)
