@@ -152,6 +152,12 @@ def test_what_cannot_work_is_said_before_anything_starts(
     assert not buckets.names() and not any(home.glob("*:*"))
 
 
+def test_baselines_are_not_in_s3(buckets):
+    evaluate = [sys.executable, "-m", "flan_jax.eval", "--gin_file=gin/flan.gin"]
+    done = run_here([*evaluate, "--gin.Train.baselines_dir=s3://bucket1/baselines"])
+    assert done.returncode == 2 and "must be a path, or in gs://" in done.stderr
+
+
 # What differs between two runs of the same settings.
 _OF_TIME = ("run.seconds",)
 

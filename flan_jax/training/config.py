@@ -11,6 +11,7 @@ from flan_jax.config.checks import check_fields, check_number, quoted, setting_n
 from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
+from flan_jax.storage.places import is_remote
 
 
 @gin.configurable("Train", denylist=["profile_steps"])
@@ -133,11 +134,22 @@ class TrainConfig:
         object.__setattr__(self, "profile_steps", steps)
         check_fields(self, "Train")
         _check_sample_prompts(self.sample_prompts)
+        _check_baselines_dir(self.baselines_dir)
         if not isinstance(self.mesh, dict) and self.mesh not in (None, "auto"):
             raise UserError(
                 f"{setting_name('Train', 'mesh')} must be None, 'auto' or sizes such as {{'data': "
                 f"2, 'fsdp': 4}}, not {quoted(self.mesh)}."
             )
+
+
+def _check_baselines_dir(value: str | None) -> None:
+    """Checks that baselines are not in a bucket in which no run can be.
+
+    Raises:
+      UserError: if they are.
+    """
+    if value is not None and is_remote(value) and value.startswith("s3:"):
+        raise UserError(f"Train.baselines_dir {quoted(value)} must be a path, or in gs://.")
 
 
 def _check_sample_prompts(value: Any) -> None:
