@@ -1,4 +1,4 @@
-"""Chat templates as programs of strangers: jinja2's sandbox as `transformers` sets it up, metered.
+"""Chat templates as untrusted programs: jinja2's sandbox as `transformers` sets it up, metered.
 
 A template comes with a model from anywhere. It sees texts, numbers, lists and dictionaries, no
 attribute that begins with an underscore, no other template, and `metering` bounds its work.

@@ -106,7 +106,7 @@ def held_out_overlap(
       max_rows: the first so many rows of each dataset on either side; None for all, up to a
         dataset's training cap.
       related: which related datasets train, see `splits.held_out_split`.
-      own: files of the user, each with its rows, that train in the place of the catalogue.
+      own: files of the user, each with its rows, that train instead of the catalogue.
 
     Returns:
       The report, and the reason by name of each dataset that is not in it.
