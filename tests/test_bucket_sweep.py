@@ -24,6 +24,7 @@ from flan_jax.sweeps import grid, plan
 from support.bucket_runs import forget_clients, start
 from support.processes import ended_well
 from support.runs import run, run_here
+from support.two_processes import TRAIN, finish, free_port
 
 # not imported here: what flan_jax sets up comes first
 pytestmark = pytest.mark.skipif(
@@ -215,3 +216,27 @@ def test_a_sweep_in_a_bucket_has_the_sweep_csv_of_one_on_the_disk(buckets, home)
     assert f"all 2 points are finished; flan-jax report {URL}" in output
     assert {name: buckets.objects.stored["bucket1", name] for name in stored} == before
     assert buckets.names("seeds/") == stored
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_bucket_alone_share_baselines_with_other_runs(buckets, home):
+    def train(name: str, *more: str) -> None:
+        directories = [f"--gin.MODEL_DIR=gs://bucket1/{name}/run", "--gin.CACHE_DIR=gs://bucket1/c"]
+        settings = [*EVALUATED, "--gin.TRAIN_STEPS=1", "--gin.MESH={'data': 2}"]
+        coordinator = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+        command = [*TRAIN, *settings, *directories, *coordinator, *more]
+        hosts = [(home / name / f"host{index}", f"--process_id={index}") for index in (0, 1)]
+        finish([start([*command, which], directory) for directory, which in hosts])
+
+    shared = "--gin.Train.baselines_dir=gs://bucket1/baselines"
+    train("alone")
+    train("first", shared)
+    assert len({name.split("/")[1] for name in buckets.names("baselines/")}) == 1
+    before = {name: buckets.objects.stored["bucket1", name] for name in buckets.names("baselines/")}
+    train("second", shared)
+    after = {name: buckets.objects.stored["bucket1", name] for name in buckets.names("baselines/")}
+    assert before == after
+    expected = buckets.get("alone/run/results.csv")
+    assert b"untuned" in expected
+    assert buckets.get("first/run/results.csv") == expected
+    assert buckets.get("second/run/results.csv") == expected
