@@ -21,7 +21,7 @@ from flan_jax.storage import bucket_lock, working_copy
 from flan_jax.storage.copies import path_of
 from flan_jax.storage.places import place
 from flan_jax.sweeps import grid, plan
-from support.bucket_runs import forget_clients, start
+from support.bucket_runs import forget_clients, kill_when, start
 from support.processes import ended_well
 from support.runs import run, run_here
 from support.two_processes import TRAIN, finish, free_port
@@ -240,3 +240,34 @@ def test_two_processes_that_share_the_bucket_alone_share_baselines_with_other_ru
     assert b"untuned" in expected
     assert buckets.get("first/run/results.csv") == expected
     assert buckets.get("second/run/results.csv") == expected
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_and_only_retry_runs_what_has_failed(buckets, home):
+    good, bad = "learning_rate_0.01", "learning_rate_1e+30"
+    settings = [*SETTINGS, "--gin.TRAIN_STEPS=40", "--gin.CHECKPOINT_EVERY=2"]
+    axis, cache = "--sweep.LEARNING_RATE=0.01,1e30", f"--gin.CACHE_DIR={home / 'cache'}"
+    process = start(sweep(URL, *settings, axis, cache), home / "work")
+    saves = f"{good}%2Fcheckpoints%2F4"
+    assert kill_when(process, lambda: any(saves in line.query for line in list(buckets.log)))
+    deadline = time.time() + 120  # the run receives SIGTERM, and saves
+    while f"seeds/{good}/{run_status.LOCK}" in buckets.names() and time.time() < deadline:
+        time.sleep(0.1)
+    assert statuses() == {good: "saved", bad: "not started"}
+
+    def rerun(*more: str) -> str:
+        process = start(sweep(URL, *more), home / "work")
+        output = process.communicate(timeout=900)[0]
+        assert process.returncode == 2 and f"1 of 2 points failed: {bad}" in output, output[-4000:]
+        assert f"see {URL}/logs, then flan-jax sweep {URL} --retry." in output
+        return output
+
+    rerun()
+    assert statuses() == {good: "finished", bad: "failed"}
+    assert "resuming from step" in buckets.get(f"seeds/logs/{good}.log").decode()
+    lines = buckets.get(f"seeds/{good}/metrics.jsonl").decode().splitlines()
+    steps = [line["step"] for line in map(json.loads, lines) if "loss" in line]
+    assert steps == list(range(1, 41))
+    assert "has loss" in buckets.get(f"seeds/logs/{bad}.log").decode()
+    assert "starts" not in rerun()
+    assert re.findall(r"(\S+) starts", rerun("--retry")) == ["prepare", bad]
