@@ -22,12 +22,11 @@ ALLOWED = {
         checkpoints.manager._writable
     """,
     "it must be on a disk of this machine, and the message says so": """
-        api.tuning_runs.train cli.launch_backends._check_wheel precompile.make_parser
-        runs.evaluating.make_evaluate.evaluate sweep.main
+        cli.launch_backends._check_wheel precompile.make_parser
     """,
     "the argument is a path that a caller got from storage": """
-        api.tuning_runs.Run.__init__ checkpoints.formats.ours.open_ours
-        checkpoints.manager.Checkpoints.__init__ checkpoints.manager.Checkpoints.state_names
+        checkpoints.formats.ours.open_ours checkpoints.manager.Checkpoints.__init__
+        checkpoints.manager.Checkpoints.state_names
         checkpoints.manager._restore_item checkpoints.steps.checkpoint_path
         cli.launch_backends._tpu_vm_commands config.gin_search.is_default_gin_file
         data.cache.TokenCache.__init__ data.chat.choose.with_chat_template
@@ -46,7 +45,7 @@ ALLOWED = {
         checkpoints.hub_models._snapshot checkpoints.model_by_name._extracted
         checkpoints.packaged_models._download checkpoints.packaged_models.packaged_model
         data.sources.hub_files.hub_directory parallel.processes.mute_others
-        runs.train_run._next_command
+        runs.train_run._next_command sweeps.logs.open_logs
     """,
     "the path is not opened": """
         checkpoints.model_by_name._size_of config.flags.add_gin_flags report.inputs._place
