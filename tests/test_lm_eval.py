@@ -19,7 +19,7 @@ from support import chat_templates
 from support.converting import convert
 from support.processes import ended_well
 from support.random_checkpoints import LLAMA, random_model
-from support.runs import command, run
+from support.runs import SMALL_DECODER, command, run
 
 pytest.importorskip(
     "lm_eval", reason="NOT CHECKED AGAINST LM-EVALUATION-HARNESS: lm_eval is not installed here"
@@ -29,11 +29,7 @@ LENGTHS = "--gin.TASK_FEATURE_LENGTHS={'inputs': 448, 'targets': 160}"
 DECODER = [
     "--gin.ARCHITECTURE=decoder",
     "--gin.SIZE=decoder_test",
-    "--gin.DecoderConfig.emb_dim=32",
-    "--gin.DecoderConfig.num_heads=2",
-    "--gin.DecoderConfig.head_dim=16",
-    "--gin.DecoderConfig.mlp_dim=64",
-    "--gin.DecoderConfig.num_layers=2",
+    *SMALL_DECODER,
     "--gin.DecoderConfig.dtype=float32",
 ]
 

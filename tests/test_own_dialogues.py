@@ -14,7 +14,7 @@ from flan_jax.data.record_forms import FORMS, recognize, row_of
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.prepare import prepare
 from support import chat_templates
-from support.runs import command, losses, run
+from support.runs import SMALL_DECODER, command, losses, run
 
 pytest.importorskip("tokenizers", reason="the extra [hf] is not installed")
 pytest.importorskip("jinja2", reason="DIALOGUES ARE NOT CHECKED: jinja2 ([hf]) is missing")
@@ -209,11 +209,7 @@ def test_a_run_on_dialogues_is_the_same_on_eight_devices_and_after_a_restart(min
     settings = [
         "--gin.ARCHITECTURE=decoder",
         "--gin.SIZE=decoder_test",
-        "--gin.DecoderConfig.emb_dim=32",
-        "--gin.DecoderConfig.num_heads=2",
-        "--gin.DecoderConfig.head_dim=16",
-        "--gin.DecoderConfig.mlp_dim=64",
-        "--gin.DecoderConfig.num_layers=2",
+        *SMALL_DECODER,
         "--gin.DecoderConfig.dtype=float32",
         "--gin.HELD_OUT=none",
         f"--gin.VOCABULARY={directory}/tokenizer.json",

@@ -19,6 +19,7 @@ from support import chat_templates, own_rows
 from support.processes import ended_well
 from support.runs import (
     SMALL,
+    SMALL_DECODER,
     assert_same_end,
     losses,
     run,
@@ -37,11 +38,7 @@ SETTINGS = [
     "--gin_file=gin/flan.gin",
     "--gin.ARCHITECTURE=decoder",
     "--gin.SIZE=decoder_test",
-    "--gin.DecoderConfig.emb_dim=32",
-    "--gin.DecoderConfig.num_heads=2",
-    "--gin.DecoderConfig.head_dim=16",
-    "--gin.DecoderConfig.mlp_dim=64",
-    "--gin.DecoderConfig.num_layers=2",
+    *SMALL_DECODER,
     "--gin.DecoderConfig.dtype=float32",
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 400, 'targets': 100}",
     "--gin.HELD_OUT=none",

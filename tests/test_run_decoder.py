@@ -9,17 +9,10 @@ import pytest
 
 from support.converting import convert
 from support.processes import ended_well
-from support.runs import losses, run, run_here, start_and_signal
+from support.runs import SMALL_DECODER, losses, run, run_here, start_and_signal
 
-RELATIVE = [
-    "--gin.DecoderConfig.emb_dim=32",
-    "--gin.DecoderConfig.num_heads=2",
-    "--gin.DecoderConfig.head_dim=16",
-    "--gin.DecoderConfig.mlp_dim=64",
-    "--gin.DecoderConfig.num_layers=2",
-]
 ROTARY = [
-    *RELATIVE,
+    *SMALL_DECODER,
     "--gin.DecoderConfig.positions=rotary",
     "--gin.DecoderConfig.num_kv_heads=1",
     "--gin.DecoderConfig.logits_via_embedding=False",
@@ -58,7 +51,7 @@ def train(cache, model_dir, *arguments, devices=1):
 # In `make test`, test_decoder.py and test_partitioning.py cover relative positions.
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(RELATIVE, marks=pytest.mark.slow), ROTARY],
+    params=[pytest.param(SMALL_DECODER, marks=pytest.mark.slow), ROTARY],
     ids=["relative", "rotary"],
 )
 def finished(request, cache, tmp_path_factory):

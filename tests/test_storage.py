@@ -10,7 +10,8 @@ import pytest
 from flan_jax.errors import UserError
 from flan_jax.storage import remote as remote_module
 from flan_jax.storage.bucket_errors import NoBucket, NoPermission, Unreachable
-from flan_jax.storage.mirror import Mirror, local_copy
+from flan_jax.storage.copies import copy_of, fetched, read_path
+from flan_jax.storage.mirror import Mirror
 from flan_jax.storage.places import place
 from flan_jax.storage.remote import Remote
 from flan_jax.storage.update import update
@@ -139,13 +140,12 @@ def test_a_copy_on_the_disk_follows_the_object(run, buckets, tmp_path, monkeypat
     monkeypatch.setattr("flan_jax.storage.mirror._CHUNK", 4)
     for contents in (b"", b"0123", b"0123456789", b"x"):
         buckets.put("run/model.gguf", contents)
-        path = local_copy(run / "model.gguf")
+        path = copy_of(run / "model.gguf")
         assert path.name == "model.gguf" and path.read_bytes() == contents
     before = buckets.counts.total()
-    assert local_copy(run / "model.gguf") == path and buckets.counts.total() == before + 1
-    assert local_copy(path) == path
-    with pytest.raises(FileNotFoundError):
-        local_copy(run / "none")
+    assert fetched(path) == path and buckets.counts.total() == before + 1
+    assert read_path(path, "--file") == path
+    assert not copy_of(run / "none").exists()
 
 
 def test_a_mirror_copies_what_is_missing_and_writes_one_file_last(run, buckets, tmp_path):

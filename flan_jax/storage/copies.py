@@ -16,6 +16,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.messages import show_as, shown
@@ -85,20 +86,21 @@ def fetched(path: pathlib.Path) -> pathlib.Path:
 
 def fetch_all(paths: Iterable[pathlib.Path]) -> None:
     """Does as `fetched` for several files at once."""
-    paths = [path for path in paths if origin(path)]
-    if not paths:
-        return
-    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(fetched, paths))
+    _for_copies(fetched, paths)
 
 
 def read_again(paths: Iterable[pathlib.Path]) -> None:
     """Copies small files that others may replace or delete at any time; see `fetch_all`."""
+    _for_copies(_read_again, paths)
+
+
+def _for_copies(action: Callable[[pathlib.Path], Any], paths: Iterable[pathlib.Path]) -> None:
+    """Calls a function for those of the paths that are in the copy of a bucket, several at once."""
     paths = [path for path in paths if origin(path)]
     if not paths:
         return
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(_read_again, paths))
+        list(pool.map(action, paths))
 
 
 def _read_again(path: pathlib.Path) -> None:

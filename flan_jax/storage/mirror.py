@@ -13,8 +13,6 @@ from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.storage.bucket_errors import bucket_errors
 from flan_jax.storage.files import readable
-from flan_jax.storage.hashing import digest
-from flan_jax.storage.places import Place
 from flan_jax.storage.remote import Remote
 
 if TYPE_CHECKING:
@@ -25,28 +23,6 @@ DEFAULT_CACHE = "~/.cache/flan_jax"
 
 _CHUNK = 64 * 2**20
 _AT_ONCE = 16  # files that are written together
-
-
-def local_copy(place: Place) -> pathlib.Path:
-    """Returns a path whose file has the contents of a place: itself where it is on the disk.
-
-    What was copied before is used again as long as the object has the same generation.
-
-    Raises:
-      FileNotFoundError: if there is no such object.
-      UserError: if it cannot be read, or copied.
-    """
-    if isinstance(place, pathlib.Path):
-        return place
-    generation = place.generation()
-    if generation is None:
-        raise FileNotFoundError(2, "no such object", str(place))
-    version = digest([str(place), generation.hex()])
-    path = cache_of_buckets() / "copies" / version / place.name
-    if not path.exists():
-        with written(path) as file:
-            copy_object(place, file)
-    return path
 
 
 def cache_of_buckets() -> pathlib.Path:

@@ -22,11 +22,6 @@ class Outage:
         self._since: float | None = None
         self._warned = 0.0
 
-    @property
-    def is_on(self) -> bool:
-        """Whether the last attempt failed."""
-        return self._since is not None
-
     def succeeded(self) -> None:
         """Ends the outage, if there is one."""
         if self._since is not None:

@@ -16,6 +16,13 @@ from flan_jax.checkpoints.open import open_tensors
 from flan_jax.cli import dispatch
 from support.processes import simulating
 
+SMALL_DECODER = [
+    "--gin.DecoderConfig.emb_dim=32",
+    "--gin.DecoderConfig.num_heads=2",
+    "--gin.DecoderConfig.head_dim=16",
+    "--gin.DecoderConfig.mlp_dim=64",
+    "--gin.DecoderConfig.num_layers=2",
+]
 SMALL = [
     "--gin.T5Config.emb_dim=32",
     "--gin.T5Config.num_heads=2",
