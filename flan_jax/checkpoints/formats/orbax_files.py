@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.checkpoints.formats import zarr_chunks
-from flan_jax.checkpoints.formats.zarr_files import file_store, open_array, write_array
+from flan_jax.checkpoints.formats.zarr_files import chunk_shape, file_store, open_array, write_array
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
@@ -25,6 +25,8 @@ from flan_jax.storage.places import Place
 from flan_jax.storage.remote import Remote
 
 _COMPRESSOR = {"id": "zstd", "level": 1}
+# Small, so that several are compressed at once in little memory.
+_CHUNK_BYTES = 16 * 2**20
 _METADATA = "_METADATA"
 _DICT_KEY = 2  # Orbax's number for the key of a dict.
 
@@ -104,7 +106,9 @@ def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]
     entries = {}
     for name, array in arrays:
         keys = tuple(name.split("/"))
-        write_array(directory / ".".join(keys), array, _COMPRESSOR)
+        chunk = chunk_shape(array.shape, array.dtype.itemsize, _CHUNK_BYTES)
+        write_array(directory / ".".join(keys), array, chunk, _COMPRESSOR)
+        del array  # before the next one is read
         entries[str(keys)] = {
             "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
             "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False},

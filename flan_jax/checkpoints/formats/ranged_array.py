@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax.checkpoints.formats.freed_memory import return_memory
 from flan_jax.errors import UserError
 from flan_jax.storage.bucket_errors import bucket_errors
 from flan_jax.storage.remote import Remote
@@ -64,6 +65,11 @@ class RangedArray:
 
     def _rows(self, first: int, last: int) -> np.ndarray:
         """Rows, as they are stored, or the columns that they are, in C order."""
+        rows = self._read_rows(first, last)
+        return_memory(rows.nbytes)
+        return rows
+
+    def _read_rows(self, first: int, last: int) -> np.ndarray:
         within = self.shape[1:]
         row = math.prod(within) * self.dtype.itemsize
         if self.is_transposed:
@@ -74,12 +80,14 @@ class RangedArray:
                 result[:, at : at + len(data) // row] = (
                     np.frombuffer(data, self.dtype).reshape(-1, *within).T
                 )
+                del data  # before the next range comes
             return result
         result = np.empty((last - first, *within) if self.shape else (), self.dtype)
         flat = result.reshape(-1).view(np.uint8)
         size = flat.size
         for at, data in self._read_bytes(self.begin + first * row, size):
             flat[at : at + len(data)] = np.frombuffer(data, np.uint8)
+            del data
         return result
 
     def _read(self, first: int, last: int, step: int, row: int) -> Iterator[tuple[int, bytes]]:
@@ -87,6 +95,7 @@ class RangedArray:
         begin, size = self.begin + first * row, (last - first) * row
         for at, data in self._read_bytes(begin, size, step * row):
             yield at // row, data
+            del data
 
     def _read_bytes(
         self, begin: int, size: int, most: int = _RANGE_BYTES
@@ -101,7 +110,10 @@ class RangedArray:
             if not waiting:
                 return
             at, future = waiting.popleft()
-            yield at, self._finished(future)
+            data = self._finished(future)
+            del future
+            yield at, data
+            del data
 
     def _finished(self, future: Any) -> bytes:
         with bucket_errors(self.file.scheme, self.file.bucket, "read"):

@@ -116,9 +116,10 @@ def write_t5x(
 def _write(place: pathlib.Path, name: str, array: np.ndarray) -> dict[str, Any]:
     """Writes an array below `place`; returns its entry in the index."""
     directory = name.replace("/", ".")
-    write_array(place / directory, array, _COMPRESSOR)
+    chunk = chunk_shape(array.shape, array.dtype.itemsize)
+    write_array(place / directory, array, chunk, _COMPRESSOR)
     metadata = {
-        "chunks": chunk_shape(array.shape, array.dtype.itemsize),
+        "chunks": chunk,
         "compressor": dict(_COMPRESSOR),
         "shape": list(array.shape),
     }

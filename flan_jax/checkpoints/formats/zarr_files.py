@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
+import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorstore
 
+from flan_jax.checkpoints.formats.freed_memory import return_memory
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.storage.copies import origin
 
-_CHUNK_BYTES = 64 * 1024 * 1024
+T5X_CHUNK_BYTES = 64 * 2**20
+# Chunks that are written at once: they need up to twice these bytes, in the order of the file and
+# compressed, beside the array.
+_BYTES_AT_ONCE = 32 * 2**20
 
 
 def file_store(path: pathlib.Path) -> dict[str, Any]:
@@ -32,11 +40,20 @@ def open_array(kvstore: dict[str, Any], file: object, driver: str = "zarr") -> T
     return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, str(file))
 
 
-def write_array(path: pathlib.Path, array: np.ndarray, compressor: dict[str, Any]) -> None:
-    """Writes an array as one zarr directory; returns when it is on disk."""
+def write_array(
+    path: pathlib.Path, array: np.ndarray, chunk: list[int], compressor: dict[str, Any]
+) -> None:
+    """Writes an array as one zarr directory; returns when it is on disk.
+
+    Args:
+      path: the directory.
+      array: of any shape and order.
+      chunk: the shape of the chunks, as of `chunk_shape`.
+      compressor: as in zarr's metadata.
+    """
     metadata = {
         "shape": list(array.shape),
-        "chunks": chunk_shape(array.shape, array.dtype.itemsize),
+        "chunks": chunk,
         "compressor": compressor,
     }
     spec = {
@@ -46,11 +63,30 @@ def write_array(path: pathlib.Path, array: np.ndarray, compressor: dict[str, Any
         "metadata": metadata,
     }
     store = tensorstore.open(spec, create=True).result()
-    store.write(array, can_reference_source_data_indefinitely=True).result()
+    chunk_bytes = math.prod(chunk) * array.dtype.itemsize
+    most = max(1, _BYTES_AT_ONCE // max(1, chunk_bytes))
+    writes: collections.deque = collections.deque()
+    for part in _parts(array.shape, chunk):
+        if len(writes) == most:
+            writes.popleft().result()
+        write = store[part].write(array[part], can_reference_source_data_indefinitely=True)
+        writes.append(write)
+    while writes:
+        writes.popleft().result()
+    return_memory(array.nbytes)
 
 
-def chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
-    """Returns the shape of the chunks in which T5X stores an array: at most 64 MiB each.
+def _parts(shape: tuple[int, ...], chunk: list[int]) -> Iterator[tuple[slice, ...]]:
+    """Yields the index of each chunk; each divides its axis."""
+    starts = (range(0, size, step) for size, step in zip(shape, chunk))
+    for start in itertools.product(*starts):
+        yield tuple(slice(at, at + step) for at, step in zip(start, chunk))
+
+
+def chunk_shape(
+    shape: tuple[int, ...], itemsize: int, most_bytes: int = T5X_CHUNK_BYTES
+) -> list[int]:
+    """Returns the shape of the chunks in which T5X stores an array, by default.
 
     While a chunk is too large, its longest side (the first of equals) becomes the next smaller
     divisor of the array's.
@@ -58,9 +94,10 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
     Args:
       shape: of the array.
       itemsize: bytes of a number.
+      most_bytes: of a chunk.
     """
     chunk = list(shape)
-    while np.prod(chunk, dtype=np.int64) * itemsize > _CHUNK_BYTES:
+    while np.prod(chunk, dtype=np.int64) * itemsize > most_bytes:
         axis = int(np.argmax(chunk))
         chunk[axis] = next(
             size for size in range(chunk[axis] - 1, 0, -1) if shape[axis] % size == 0
