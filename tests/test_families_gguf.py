@@ -12,6 +12,7 @@ import pytest
 from flan_jax.checkpoints.formats import safetensors_files
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.errors import UserError
+from support import q4_k
 from support.adapters import random_llama
 from support.converting import decoder_batch, our_logits
 
@@ -26,6 +27,14 @@ SIZES = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "rms_norm_eps": 1e-5,
+}
+# Rows of whole blocks of Q4_K.
+WIDE = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "head_dim": 64,
+    "query_pre_attn_scalar": 64,  # which only the Gemmas read
 }
 GEMMA = {
     "hidden_activation": "gelu_pytorch_tanh",
@@ -97,7 +106,7 @@ def write_gguf(path, name, config, arrays, quantize=None):
         if name.startswith("gemma") and "norm" in theirs:
             array = array + 1
         if quantize and array.ndim == 2:
-            writer.add_tensor(tensor, gguf.quantize(array, quantize), raw_dtype=quantize)
+            writer.add_tensor(tensor, quantized(array, quantize), raw_dtype=quantize)
         else:
             writer.add_tensor(tensor, array)
     writer.write_header_to_file()
@@ -106,18 +115,22 @@ def write_gguf(path, name, config, arrays, quantize=None):
     writer.close()
 
 
-@pytest.fixture(params=CASES)
-def case(request, tmp_path):
-    """(name, config.json, arrays of a directory in Hugging Face's form)."""
-    config = {**SIZES, **CASES[request.param][1]}
-    random_llama(tmp_path / "theirs", **config)
-    stored = json.loads((tmp_path / "theirs/config.json").read_text())
-    tensors = safetensors_files.open_directory(tmp_path / "theirs")
-    return request.param, stored, {name: tensor.read() for name, tensor in tensors.items()}
+def quantized(array, kind):
+    """The bytes of a matrix; the package dequantizes Q4_K, but does not quantize it."""
+    return q4_k.quantize(array) if kind.name == "Q4_K" else gguf.quantize(array, kind)
 
 
-def test_a_gguf_file_is_the_model_it_was_made_from(case, tmp_path):
-    name, config, arrays = case
+def random_model(name, path, **sizes):
+    """(config.json, arrays) of a directory in Hugging Face's form that it writes."""
+    random_llama(path, **{**SIZES, **CASES[name][1], **sizes})
+    tensors = safetensors_files.open_directory(path)
+    arrays = {theirs: tensor.read() for theirs, tensor in tensors.items()}
+    return json.loads((path / "config.json").read_text()), arrays
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_gguf_file_is_the_model_it_was_made_from(name, tmp_path):
+    config, arrays = random_model(name, tmp_path / "theirs")
     write_gguf(tmp_path / "model.gguf", name, config, arrays)
     batch = decoder_batch(config["vocab_size"])
     expected = our_logits(tmp_path / "theirs", batch)
@@ -126,13 +139,15 @@ def test_a_gguf_file_is_the_model_it_was_made_from(case, tmp_path):
     assert ours == open_checkpoint(tmp_path / "theirs").config
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q5_1"])
-def test_quantized_weights_are_those_that_the_package_dequantizes(case, tmp_path, kind):
-    name, config, arrays = case
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_1", "Q4_K"])
+@pytest.mark.parametrize("name", CASES)
+def test_quantized_weights_are_those_that_the_package_dequantizes(name, tmp_path, kind):
+    sizes = WIDE if kind == "Q4_K" else {}
     kind = getattr(gguf.GGMLQuantizationType, kind)
+    config, arrays = random_model(name, tmp_path / "theirs", **sizes)
     write_gguf(tmp_path / "model.gguf", name, config, arrays, kind)
     rounded = {
-        theirs: gguf.dequantize(gguf.quantize(array, kind), kind) if array.ndim == 2 else array
+        theirs: gguf.dequantize(quantized(array, kind), kind) if array.ndim == 2 else array
         for theirs, array in arrays.items()
     }
     shapes = {theirs: (array.shape, array.dtype) for theirs, array in rounded.items()}
@@ -145,11 +160,23 @@ def test_quantized_weights_are_those_that_the_package_dequantizes(case, tmp_path
     np.testing.assert_allclose(our_logits(tmp_path / "model.gguf", batch), expected, atol=1e-4)
 
 
+def test_q4_k_keeps_four_bits_of_a_weight():
+    """The encoder against the package: within half of the 15 steps between a part's ends."""
+    kind = gguf.GGMLQuantizationType.Q4_K
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(5, 512)) * rng.uniform(0.2, 3.0, (5, 16)).repeat(32, axis=1)
+    array = (array + rng.normal(size=(5, 16)).repeat(32, axis=1)).astype(np.float32)
+    error = np.abs(gguf.dequantize(q4_k.quantize(array), kind) - array).reshape(5, 16, 32)
+    parts = array.reshape(5, 16, 32)
+    steps = (np.maximum(parts.max(-1), 0) - np.minimum(parts.min(-1), 0)) / 15
+    largest = steps.reshape(5, 2, 8).max(-1).repeat(8, axis=1).reshape(5, 16)
+    # Scales and minima are rounded to the 63rd of the largest of their block, too.
+    assert (error.max(-1) < 0.55 * steps + 0.6 * largest).all()
+    assert error.mean() < 0.35 * steps.mean()
+
+
 def test_the_largest_gemmas_have_another_query_scalar(tmp_path):
-    config = {**SIZES, **CASES["gemma2"][1], "num_hidden_layers": 46, "query_pre_attn_scalar": 8}
-    random_llama(tmp_path / "theirs", **config)
-    tensors = safetensors_files.open_directory(tmp_path / "theirs")
-    arrays = {name: tensor.read() for name, tensor in tensors.items()}
+    config, arrays = random_model("gemma2", tmp_path / "theirs", num_hidden_layers=46)
     write_gguf(tmp_path / "model.gguf", "gemma2", config, arrays)
     assert open_checkpoint(tmp_path / "model.gguf").config.query_scalar == 32 / 4
 
