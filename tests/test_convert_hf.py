@@ -314,7 +314,7 @@ def test_a_t5_under_the_names_of_old_exports_is_the_same_t5(tmp_path):
         ),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "type 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, "type 'proportional'"),
         ({"num_hidden_layers": 3}, r"\n  missing: model.layers.2.input_layernorm.weight\n"),
         ({"num_hidden_layers": 1}, r"\n  unexpected: model.layers.1.input_layernorm.weight\n"),
         ({"vocab_size": 65}, r"lm_head.weight: \(64, 16\) in the checkpoint, \(65, 16\) in"),
@@ -381,6 +381,20 @@ def test_json_that_is_cut_short_is_one_sentence(tmp_path, name):
 
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 PLAIN = {"rope_type": "default", "rope_theta": 500.0}
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0}
+DYNAMIC_2048 = {**DYNAMIC, "original_max_position_embeddings": 2048}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 500.0,
+    "short_factor": [1.0, 1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 2.5],
+    "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0],
+    "original_max_position_embeddings": 512,
+}
+LONGROPE_4 = {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in LONGROPE.items()
+    if name != "rope_theta"
+}
 SCALING3 = {
     name: value for name, value in LLAMA3_ROPE.items() if name not in ("rope_type", "rope_theta")
 }
@@ -417,9 +431,21 @@ SCALING3 = {
         ),
         *(
             ({"rope_parameters": PLAIN, "rope_scaling": {"rope_type": kind, "factor": 4.0}}, None)
-            for kind in ("dynamic", "longrope", "proportional", "new")
+            for kind in ("longrope", "proportional", "new")
         ),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, None),
+        ({"rope_parameters": PLAIN, "rope_scaling": DYNAMIC}, (10000.0, DYNAMIC_2048)),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, (10000.0, DYNAMIC_2048)),
+        (
+            {"rope_parameters": {**DYNAMIC, "original_max_position_embeddings": 16}},
+            (10000.0, DYNAMIC_2048),
+        ),
+        ({"rope_parameters": LONGROPE}, (500.0, {**LONGROPE_4, "factor": 4.0})),
+        (
+            {"rope_scaling": {**LONGROPE, "factor": 3.0, "attention_factor": 1.5}},
+            (500.0, {**LONGROPE_4, "factor": 3.0, "attention_factor": 1.5}),
+        ),
+        ({"rope_parameters": {**LONGROPE, "long_factor": [1.0] * 7}}, None),
+        ({"rope_parameters": {**LONGROPE, "long_factor": ["1"] * 8}}, None),
         ({"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}}, None),
         ({"rope_parameters": PLAIN, "partial_rotary_factor": 0.5}, None),
         ({"rope_parameters": {"full_attention": PLAIN}}, None),
@@ -460,11 +486,12 @@ def test_rotary_positions_are_those_of_transformers(rope, expected):
 
     theirs = LlamaRotaryEmbedding(
         transformers.LlamaConfig.from_dict(json.loads(json.dumps(config)))
-    ).inv_freq.numpy()
+    )
     cos, _ = positions.rotary_angles(
         np.ones((1, 1), np.int32), ours.head_dim, ours.rope_theta, ours.rope_scaling
     )
-    np.testing.assert_allclose(np.asarray(cos)[0, 0], np.cos(theirs), rtol=1e-6)
+    expected = np.cos(theirs.inv_freq.numpy()) * theirs.attention_scaling
+    np.testing.assert_allclose(np.asarray(cos)[0, 0], expected, rtol=1e-6)
 
 
 def test_one_file_of_weights_goes_before_an_index_as_in_transformers(tmp_path, capsys):

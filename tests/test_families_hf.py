@@ -51,6 +51,27 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+# Its context is the length of the model.
+DYNAMIC = {
+    "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    "max_position_embeddings": 16,
+}
+
+
+def longrope(half, **more):
+    """Factors for heads of 2 * half dimensions."""
+    short, long = 1.0 + np.arange(half) / half, 1.5 + np.arange(half) ** 2
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "short_factor": short.tolist(),
+        "long_factor": long.tolist(),
+        "original_max_position_embeddings": 16,
+        **more,
+    }
+
+
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -66,6 +87,12 @@ CASES = {
         {"rope_parameters": {**YARN, "attention_factor": 0.7, "beta_fast": 8.0, "truncate": False}},
     ),
     "llama, linear": ("Llama", {"rope_parameters": LINEAR, "tie_word_embeddings": True}),
+    "llama, dynamic": ("Llama", DYNAMIC),
+    "llama, longrope": ("Llama", {"rope_parameters": longrope(4)}),
+    "llama, longrope with its own factor": (
+        "Llama",
+        {"rope_parameters": longrope(4, attention_factor=0.8), "tie_word_embeddings": True},
+    ),
     "qwen2, windows from layer 2": (
         "Qwen2",
         {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
@@ -92,6 +119,7 @@ CASES = {
     "qwen3": ("Qwen3", {"head_dim": 16, "rope_parameters": {"rope_theta": 1e6}}),
     "qwen3, tied": ("Qwen3", {"head_dim": 6, "tie_word_embeddings": True}),
     "qwen3, yarn": ("Qwen3", {"head_dim": 8, "rope_parameters": YARN}),
+    "qwen3, longrope": ("Qwen3", {"head_dim": 6, "rope_parameters": longrope(3)}),
     "qwen3, windows": (
         "Qwen3",
         {
@@ -129,6 +157,15 @@ CASES = {
             "query_pre_attn_scalar": 11,
         },
     ),
+    "gemma3, longrope": (
+        "Gemma3Text",
+        {
+            "head_dim": 8,
+            "sliding_window": 5,
+            "rope_parameters": gemma3_rope(longrope(4)),
+            "layer_types": [SLIDING, FULL, SLIDING, FULL],
+        },
+    ),
     "gemma3, capped and untied": (
         "Gemma3Text",
         {
@@ -156,6 +193,7 @@ CASES = {
     "smollm3": ("SmolLM3", {}),
     "smollm3, untied": ("SmolLM3", {"tie_word_embeddings": False, "num_hidden_layers": 5}),
     "smollm3, every second": ("SmolLM3", {"no_rope_layer_interval": 2, "rope_parameters": YARN}),
+    "smollm3, dynamic": ("SmolLM3", DYNAMIC),
     "smollm3, a list": ("SmolLM3", {"no_rope_layers": [0, 1, 1, 0]}),
 }
 # Exported as another family, which computes the same.
@@ -223,6 +261,18 @@ def test_the_logits_are_theirs_there_and_back(case, tmp_path):
     same_tensors(path, tmp_path / "back")
     kind = json.loads((tmp_path / "back/config.json").read_text())["model_type"]
     assert kind == SIMPLER.get(name, theirs.config.model_type)
+
+
+@pytest.mark.parametrize(
+    "case", [name for name in CASES if "dynamic" in name or "longrope" in name], indirect=True
+)
+def test_scalings_follow_the_length_of_an_example(case):
+    """Below the context of 16 and beyond it, where these scalings change all positions."""
+    _, theirs, path = case
+    for length in (7, 15, 16, 17, 33):
+        tokens = tokens_of(theirs, length)
+        expected = their_logits(theirs, tokens)
+        np.testing.assert_allclose(our_logits(path, batch_of(tokens)), expected, atol=1e-4)
 
 
 def test_loss_gradients_are_theirs(case):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Bool, Float, Float32, Integer, Num, PyTree
+from jaxtyping import Bool, Float, Float32, Integer, Num, PyTree, Shaped
 
 from flan_jax.errors import UserError
 from flan_jax.models import fused_attention, kv_cache, layers
@@ -315,7 +315,7 @@ class DecoderLM(nn.Module):
         if self.config.prefix == "bidirectional":
             prefix = batch["decoder_causal_attention"] > 0
         if self.config.positions == "rotary":
-            positions = batch["decoder_positions"]
+            positions = _without_padding(batch["decoder_positions"], segments)
         bias = self.decoder.bias_in_row(tokens.shape[1])
         seen = self._seen(segments, prefix)
         return self.decoder(tokens, positions, seen, bias, deterministic)[0]
@@ -350,6 +350,7 @@ class DecoderLM(nn.Module):
         mask = _visible(segment_ids, prefix if self.config.prefix == "bidirectional" else None)
         same_branch = branch_ids[:, None, :, None] == branch_ids[:, None, None, :]
         mask &= same_branch | prefix[:, None, None, :]
+        positions = _without_padding(positions, segment_ids)
         bias = self.decoder.bias_between(positions, positions, tokens.shape[1])
         x, _ = self.decoder(tokens, positions, mask, bias)
         return x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
@@ -372,11 +373,11 @@ class DecoderLM(nn.Module):
           dtype (without `scan_layers` each is a list of N arrays), `lengths`, and `start`, the slot
           S of the first token to come.
         """
-        batch, width = tokens.shape
+        width = tokens.shape[1]
         given = jnp.arange(width) < lengths[:, None]
         prefix = given if self.config.prefix == "bidirectional" else None
         mask = self._seen(given.astype(jnp.int32), prefix)
-        positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
+        positions = _without_padding(jnp.arange(width), given)
         bias = self.decoder.bias_in_row(width)
         x, keys_values = self.decoder(tokens, positions, mask, bias, keep=True)
         last = jnp.maximum(lengths - 1, 0)[:, None, None]
@@ -426,6 +427,16 @@ def _view(views: list[View], kind: Any) -> View:
     if isinstance(kind, int):
         return views[kind]
     return jax.tree.map(lambda *arrays: jax.lax.select_n(kind, *arrays), *views)
+
+
+def _without_padding(
+    positions: Integer[Array | np.ndarray, "..."], kept: Shaped[Array | np.ndarray, "B L"]
+) -> Integer[Array, "B L"]:
+    """Returns positions that are 0 on padding, where `kept` is 0.
+
+    Some rotary positions depend on the largest position of an example.
+    """
+    return jnp.where(jnp.asarray(kept) > 0, positions, 0)
 
 
 def _visible(

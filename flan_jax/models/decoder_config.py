@@ -1,12 +1,9 @@
 """The configuration of a decoder-only model, and its checks."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import gin
-from flax.core import FrozenDict
 
-from flan_jax.config.checks import check_number, quoted
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
 from flan_jax.models.config_checks import (
@@ -16,21 +13,11 @@ from flan_jax.models.config_checks import (
     no_type_check,
     shared_field,
 )
+from flan_jax.models.rope_scaling import checked_scaling
 
 # What the attention of a layer sees: everything before, or the last tokens only; with rotary
 # positions or without.
 GLOBAL, LOCAL, NO_POSITIONS = "global", "local", "no_positions"
-# The numbers of each kind of scaling of rotary positions, and those that may be absent. Llama 3.1's
-# has no `rope_type`.
-_CONTEXT = "original_max_position_embeddings"
-_ROPE_SCALINGS = {
-    "llama3": (("factor", "high_freq_factor", "low_freq_factor", _CONTEXT), ()),
-    "linear": (("factor",), ()),
-    "yarn": (
-        ("factor", _CONTEXT),
-        ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
-    ),
-}
 
 
 @no_type_check
@@ -39,8 +26,8 @@ _ROPE_SCALINGS = {
 class DecoderConfig:
     """Size and behavior of a decoder-only model: what files of `gin/size` set.
 
-    `rope_scaling` is that of Llama 3.1, the linear one, `{'rope_type': 'linear', 'factor': 4.0}`,
-    or YaRN: see `positions.rotary_frequencies`.
+    `rope_scaling` is that of Llama 3.1, or another one of transformers by its `rope_type`, such as
+    `{'rope_type': 'linear', 'factor': 4.0}`: see `rope_scaling`.
 
     Raises:
       UserError: for a value that cannot work.
@@ -65,7 +52,10 @@ class DecoderConfig:
     relpos_max_distance: int = shared_field("relpos_max_distance")
     rope_theta: float = setting(None, 10000.0, "base of rotary positions", least=1, below=1e12)
     rope_scaling: dict | None = setting(
-        None, None, "of rotary positions: Llama 3.1's four numbers, linear with a factor, or YaRN"
+        None,
+        None,
+        "of rotary positions: Llama 3.1's four numbers, or a rope_type (linear, dynamic, yarn or "
+        "longrope) with its numbers",
     )
     mlp_activations: tuple[str, ...] = shared_field("mlp_activations")
     logits_via_embedding: bool = setting(
@@ -145,9 +135,8 @@ class DecoderConfig:
     def __post_init__(self):
         check_and_resolve(self)
         if self.rope_scaling is not None:
-            self._check_rope_scaling()
-            # so that a model can be hashed
-            object.__setattr__(self, "rope_scaling", FrozenDict(self.rope_scaling))
+            scaling = checked_scaling(self.rope_scaling, self.head_dim)
+            object.__setattr__(self, "rope_scaling", scaling)
         self._check_heads()
         self._check_layers()
         if self.attention == "fused" and (reason := self._not_fused()):
@@ -182,29 +171,6 @@ class DecoderConfig:
     def windows(self) -> tuple[int | None, ...]:
         """The tokens that a layer of each of `kinds` sees; None: all before."""
         return tuple(self.window if kind == LOCAL else None for kind in self.kinds)
-
-    def _check_rope_scaling(self):
-        scaling = self.rope_scaling
-        kind = scaling.get("rope_type", "llama3") if isinstance(scaling, Mapping) else None
-        needed, optional = _ROPE_SCALINGS.get(kind, ((), ()))
-        names = set(scaling) - {"rope_type"} if kind in _ROPE_SCALINGS else set()
-        if not needed or not set(needed) <= names <= {*needed, *optional}:
-            raise UserError(
-                "DecoderConfig.rope_scaling must be None or a dict with exactly "
-                f"{', '.join(_ROPE_SCALINGS['llama3'][0])} (the scaling of Llama 3.1), with "
-                f"rope_type 'linear' and factor, or with rope_type 'yarn', factor and {_CONTEXT}, "
-                f"not {quoted(scaling)}."
-            )
-        for name in names - {"truncate"}:
-            check_number(
-                f"DecoderConfig.rope_scaling[{name!r}]", scaling[name], least=1e-3, below=1e9
-            )
-        if kind == "llama3" and not scaling["low_freq_factor"] < scaling["high_freq_factor"]:
-            raise UserError(
-                "DecoderConfig.rope_scaling must have a low_freq_factor below its "
-                f"high_freq_factor, not {scaling['low_freq_factor']} and "
-                f"{scaling['high_freq_factor']}."
-            )
 
     def _check_heads(self):
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Float, Float32, Integer
 
 from flan_jax.models.array_types import Array
+from flan_jax.models.rope_scaling import rotations
 
 # Cosines and sines, by which `rotate` rotates heads.
 Angles = tuple[Float32[Array, "B L half"], Float32[Array, "B L half"]]
@@ -107,80 +108,15 @@ def rotary_angles(
     Su et al., RoFormer, 2021.
 
     Args:
-      positions: integers.
+      positions: integers; see `rope_scaling.rotations`.
       head_dim: C.
       theta: the base of the frequencies.
-      scaling: see `rotary_frequencies`.
+      scaling: a `DecoderConfig.rope_scaling`.
     """
-    frequencies, factor = rotary_frequencies(head_dim, theta, scaling)
-    angles = positions[..., None].astype(jnp.float32) * frequencies.astype(np.float32)
+    frequencies, factor = rotations(positions, head_dim, theta, scaling)
+    angles = positions[..., None].astype(jnp.float32) * frequencies.astype(jnp.float32)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return (cos, sin) if factor == 1.0 else (cos * factor, sin * factor)
-
-
-def rotary_frequencies(
-    head_dim: int, theta: float, scaling: Mapping[str, Any] | None = None
-) -> tuple[Float[np.ndarray, " half"], float]:
-    """Returns radians per position, float64 [C/2], and the factor of queries and keys.
-
-    Args:
-      head_dim: C.
-      theta: the base of the frequencies.
-      scaling: Llama 3.1's, which slows the rotations that are slower than the original context by
-        `factor`, leaves the fast ones and interpolates between: `factor`, `low_freq_factor`,
-        `high_freq_factor` and `original_max_position_embeddings`. Or the linear one, `rope_type`
-        and `factor`, which slows all rotations (Chen et al., Extending Context Window of Large
-        Language Models, 2023). Or YaRN (Peng et al., YaRN, 2023, section 3), `rope_type`, `factor`
-        and `original_max_position_embeddings`, with the optional `beta_fast`, `beta_slow`,
-        `attention_factor`, `mscale`, `mscale_all_dim` and `truncate` of transformers.
-    """
-    frequencies = theta ** -(np.arange(0, head_dim, 2) / head_dim)
-    if scaling is None:
-        return frequencies, 1.0
-    factor, kind = scaling["factor"], scaling.get("rope_type", "llama3")
-    if kind == "linear":
-        return frequencies / factor, 1.0
-    if kind == "yarn":
-        kept = 1.0 - _yarn_ramp(head_dim, theta, scaling)
-        return frequencies * (kept + (1.0 - kept) / factor), _yarn_attention(scaling)
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    rotations = scaling["original_max_position_embeddings"] * frequencies / (2 * np.pi)
-    kept = np.clip((rotations - low) / (high - low), 0.0, 1.0)
-    return frequencies * (kept + (1.0 - kept) / factor), 1.0
-
-
-def _yarn_ramp(
-    head_dim: int, theta: float, scaling: Mapping[str, Any]
-) -> Float[np.ndarray, " half"]:
-    """From 0 at frequencies that stay to 1 at those that are divided by the factor, [C/2]."""
-    context = scaling["original_max_position_embeddings"]
-
-    def index_of(rotations: float) -> float:
-        """The index of the frequency that rotates so often in the original context."""
-        return head_dim * np.log(context / (rotations * 2 * np.pi)) / (2 * np.log(theta))
-
-    low, high = (
-        index_of(scaling.get(name, rotations))
-        for name, rotations in (("beta_fast", 32.0), ("beta_slow", 1.0))
-    )
-    if scaling.get("truncate", True):
-        low, high = np.floor(low), np.ceil(high)
-    low, high = max(low, 0.0), min(high, head_dim - 1.0)
-    width = high - low if high != low else 1e-3
-    return np.clip((np.arange(head_dim // 2) - low) / width, 0.0, 1.0)
-
-
-def _yarn_attention(scaling: Mapping[str, Any]) -> float:
-    """The factor of queries and keys, whose square is that of the scores."""
-    if "attention_factor" in scaling:
-        return scaling["attention_factor"]
-
-    def of_scale(weight: float) -> float:
-        return 1.0 if scaling["factor"] <= 1 else 0.1 * weight * np.log(scaling["factor"]) + 1.0
-
-    if "mscale" in scaling and "mscale_all_dim" in scaling:
-        return float(of_scale(scaling["mscale"]) / of_scale(scaling["mscale_all_dim"]))
-    return float(of_scale(1.0))
 
 
 def rotate(x: Float[Array, "B L H C"], angles: Angles) -> Float[Array, "B L H C"]:

@@ -50,6 +50,20 @@ class ConfigReader:
         value = self._read(name, default, _is_positive, "a number above 0")
         return float(value) if _is_positive(value) else value
 
+    def numbers(self, name: str) -> list[float]:
+        """Returns a list of finite numbers above 0.
+
+        Raises:
+          UserError: if it is absent, or something else.
+        """
+        values = self._read(
+            name,
+            _MISSING,
+            lambda value: isinstance(value, list) and all(map(_is_positive, value)),
+            "a list of numbers above 0",
+        )
+        return [float(value) for value in values]
+
     def flag(self, name: str, default: bool = False) -> bool:
         """Returns True or False.
 

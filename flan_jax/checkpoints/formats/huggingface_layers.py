@@ -10,9 +10,9 @@ from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.models.decoder_config import GLOBAL, LOCAL, NO_POSITIONS, DecoderConfig
 from flan_jax.models.families import DecoderFamily
+from flan_jax.models.rope_scaling import CONTEXT
 
 _KINDS = {"full_attention": GLOBAL, "sliding_attention": LOCAL}
-_CONTEXT = "original_max_position_embeddings"
 _UNREAD_WINDOW = 4096
 _YARN = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 
@@ -150,15 +150,14 @@ def _read_rope(settings: ConfigReader, rope: ConfigReader, theta: float) -> dict
     partial = rope.values.get("partial_rotary_factor", settings.values.get("partial_rotary_factor"))
     # A table of tables has settings for each kind of layer.
     is_nested = any(isinstance(value, dict) for value in rope.values.values())
-    readers = {"linear": _linear, "llama3": _llama3, "yarn": _yarn, "default": lambda *_: None}
-    if kind not in readers or partial not in (None, 1) or is_nested:
+    if kind not in _SCALINGS or partial not in (None, 1) or is_nested:
         raise UserError(
             f"{shown(rope.path)} has rotary positions of type {shown(repr(kind))} "
             f"(partial_rotary_factor {shown(partial)}), but a decoder here has "
-            f"{', '.join(map(repr, readers))}, over whole heads and alike in all layers; convert "
+            f"{', '.join(map(repr, _SCALINGS))}, over whole heads and alike in all layers; convert "
             "another model."
         )
-    return {"rope_theta": theta, "rope_scaling": readers[kind](settings, rope)}
+    return {"rope_theta": theta, "rope_scaling": _SCALINGS[kind](settings, rope)}
 
 
 def _linear(_: ConfigReader, rope: ConfigReader) -> dict[str, Any]:
@@ -167,37 +166,65 @@ def _linear(_: ConfigReader, rope: ConfigReader) -> dict[str, Any]:
 
 def _llama3(settings: ConfigReader, rope: ConfigReader) -> dict[str, Any]:
     names = ("factor", "low_freq_factor", "high_freq_factor")
-    return {**{name: rope.number(name) for name in names}, _CONTEXT: _context(settings, rope)}
+    return {**{name: rope.number(name) for name in names}, CONTEXT: _context(settings, rope)}
+
+
+def _dynamic(settings: ConfigReader, rope: ConfigReader) -> dict[str, Any]:
+    # Its context is the length of the model, whatever other settings there are.
+    context = settings.whole("max_position_embeddings")
+    return {"rope_type": "dynamic", "factor": rope.number("factor"), CONTEXT: context}
 
 
 def _yarn(settings: ConfigReader, rope: ConfigReader) -> dict[str, Any]:
-    context = _context(settings, rope)
-    factor = rope.number("factor", None)
-    if factor is None:
-        factor = settings.number("max_position_embeddings") / context
-    scaling = {"rope_type": "yarn", "factor": factor, _CONTEXT: context}
+    scaling = {"rope_type": "yarn", **_extension(settings, rope)}
     scaling |= {name: rope.number(name) for name in _YARN if rope.has(name)}
     return scaling | ({} if rope.flag("truncate", True) else {"truncate": False})
 
 
+def _longrope(settings: ConfigReader, rope: ConfigReader) -> dict[str, Any]:
+    lists = {name: rope.numbers(name) for name in ("short_factor", "long_factor")}
+    attention = "attention_factor"
+    optional = {attention: rope.number(attention)} if rope.has(attention) else {}
+    return {"rope_type": "longrope", **_extension(settings, rope), **lists, **optional}
+
+
+def _extension(settings: ConfigReader, rope: ConfigReader) -> dict[str, float]:
+    """The original context, and how many times longer the model's is."""
+    context = _context(settings, rope)
+    factor = rope.number("factor", None)
+    if factor is None:
+        factor = settings.number("max_position_embeddings") / context
+    return {"factor": factor, CONTEXT: context}
+
+
+_SCALINGS = {
+    "linear": _linear,
+    "llama3": _llama3,
+    "dynamic": _dynamic,
+    "yarn": _yarn,
+    "longrope": _longrope,
+    "default": lambda *_: None,
+}
+
+
 def _context(settings: ConfigReader, rope: ConfigReader) -> float:
     """The number of positions that a model was first trained with."""
-    inside = rope.number(_CONTEXT, settings.number("max_position_embeddings", None))
-    context = settings.number(_CONTEXT, inside)
+    inside = rope.number(CONTEXT, settings.number("max_position_embeddings", None))
+    context = settings.number(CONTEXT, inside)
     if context is None:
         raise UserError(
-            f"{shown(rope.path)} is not readable (it lacks {_CONTEXT!r}); download or copy it "
-            f"again."
+            f"{shown(rope.path)} is not readable (it lacks {CONTEXT!r}); download or copy it again."
         )
     return int(context) if context == int(context) else context
 
 
 def write_rope(config: DecoderConfig, family: DecoderFamily) -> dict[str, Any]:
     """Returns what `read_rope` reads of a model, in the form that older programs read too."""
-    scaling = config.rope_scaling
-    context = 4096
-    if scaling:
-        context = int(scaling["factor"] * scaling.get(_CONTEXT, 4096))
+    scaling, context = dict(config.rope_scaling or {}), 4096
+    if scaling.get("rope_type") == "dynamic":
+        context = int(scaling.pop(CONTEXT))
+    elif scaling:
+        context = int(scaling["factor"] * scaling.get(CONTEXT, 4096))
     contents = {
         "rope_theta": config.rope_theta,
         # A rope_type in `scaling`, such as 'linear', replaces Llama 3's.
