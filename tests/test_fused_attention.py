@@ -77,6 +77,10 @@ def loss_and_gradients(config: DecoderConfig, params, batch):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
+# (dtype, attention) of two gradients, and of the one that both are to be near.
+BFLOAT16_AND_TRUTH = (("bfloat16", "xla"), ("bfloat16", "fused"), ("float32", "xla"))
+
+
 @functools.cache
 def parameters(config: DecoderConfig):
     batch = {name: rows[:, :8] for name, rows in packed_rows().items()}
@@ -113,9 +117,34 @@ def test_loss_and_gradients_of_packed_rows_are_those_of_xla(name):
 
 
 @pytest.mark.slow
-def test_bfloat16_is_as_near_as_bfloat16_is():
-    loss, gradients = differences(dataclasses.replace(LLAMA, dtype="bfloat16"))
-    assert loss < 1e-2 and gradients < 3e-2
+@pytest.mark.parametrize("name", ["llama", "gemma", "llama, heads of 12"])
+def test_bfloat16_is_as_near_to_float32_as_xla_is(name):
+    """And gradients of matrices are within 1e-2 of those of xla.
+
+    A norm's scale has a gradient that is summed over all tokens, of products that both round to
+    bfloat16: each is up to 0.026 from that of float32, and they are up to 0.016 apart.
+    """
+    config = MODELS.get(name, dataclasses.replace(LLAMA, head_dim=12))
+    gradients = [
+        loss_and_gradients(each, parameters(config), packed_rows())[1]
+        for each in (
+            dataclasses.replace(config, dtype=dtype, attention=attention)
+            for dtype, attention in BFLOAT16_AND_TRUTH
+        )
+    ]
+    xla, fused, truth = (dict(jax.tree.leaves_with_path(each)) for each in gradients)
+
+    def largest(a, b, keys):
+        return {
+            path: float(jnp.abs(a[path] - b[path]).max() / jnp.abs(b[path]).max()) for path in keys
+        }
+
+    matrices = [path for path in xla if path[-1].key in ("kernel", "embedding")]
+    assert len(matrices) == 8
+    assert max(largest(fused, xla, matrices).values()) < 1e-2
+    of_xla, of_fused = largest(xla, truth, xla), largest(fused, truth, xla)
+    assert max(of_fused.values()) < 1.1 * max(of_xla.values()) < 0.03
+    assert all(of_fused[path] < of_xla[path] + 1e-2 for path in xla)
 
 
 def test_a_window_hides_what_is_before_it():

@@ -128,7 +128,7 @@ class Attention(nn.Module):
         segment_ids: Integer[Array, "B L"],
         windows: Sequence[int | None],
         kind: Any,
-        angles: Angles | None = None,
+        angles: Angles,
     ) -> Float[Array, "B L D"]:
         """Returns [B, L, D] as a call does, of what precedes in the segment, and keeps no scores.
 
@@ -140,9 +140,10 @@ class Attention(nn.Module):
           kind: the index in `windows`, a number or traced; None: 0.
           angles: rotate the queries.
         """
-        query = self._queries(x, angles)
         if self.query_scalar is not None:
-            query = query * jnp.asarray(1 / np.sqrt(self.query_scalar), query.dtype)
+            # With the rotation, in float32: queries of bfloat16 are rounded once, as without.
+            angles = jax.tree.map(lambda part: part / np.sqrt(self.query_scalar), angles)
+        query = self._queries(x, angles)
         kernels = [
             functools.partial(fused_attention, window=window, softcap=self.softcap)
             for window in windows
