@@ -173,6 +173,7 @@ def chosen(job: Job, where: Slice) -> Choice:
 
     That is for MESH='auto', and where the default does not divide.
     """
+    from flan_jax.parallel.partitioning import mesh_sizes
     from flan_jax.planning import mesh_search
     from flan_jax.planning.compiled import Choice
 
@@ -190,9 +191,11 @@ def chosen(job: Job, where: Slice) -> Choice:
             f"rows over {count} devices; this is --gin.MESH=auto, which `flan-jax train` needs "
             f"there too: {why}"
         )
-    if why:
-        print(why + "\n", flush=True)
-    return Choice(mesh, job.model.config.remat, config.microbatches, job.loss_chunks)
+    sizes = mesh_sizes(mesh, count)
+    remat, why_remat = mesh_search.remat_of(job, sizes, where.chip)
+    for line in filter(None, (why, why_remat)):
+        print(line + "\n", flush=True)
+    return Choice(mesh, remat, config.microbatches, job.loss_chunks)
 
 
 def _parameter(name: str) -> Any:

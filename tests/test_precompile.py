@@ -53,6 +53,7 @@ def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
     result = precompile(
         "--topology=cpu:8",
         "--gin.MESH={'data': 4, 'model': 2}",
+        "--gin.DecoderConfig.remat=auto",
         f"--json={tmp_path / 'found.json'}",
     )
     ended_well(result)
@@ -60,6 +61,7 @@ def test_eight_simulated_devices_tell_what_each_needs(tmp_path):
     assert found["fits"] is None and "is not known" in result.stdout
     # XLA has none for CPUs
     assert "peak_bytes" not in found["train"] and "at once" not in result.stdout
+    assert found["remat"] == "none"  # of devices whose memory is not known
     assert (found["devices"], found["mesh"]) == (8, {"data": 4, "fsdp": 1, "model": 2})
     memory = found["train"]["memory"]
     # Matrices lie in halves; norms and position tables are whole on each device.

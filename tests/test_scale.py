@@ -471,6 +471,40 @@ def test_where_no_mesh_has_room_the_smallest_is_taken(monkeypatch):
     assert sizes[mesh_search.mesh_of(tight, square(8).devices)[0]["model"]] == min(sizes.values())
 
 
+def test_the_remat_auto_is_the_least_that_fits_by_estimate():
+    llama = DecoderConfig(
+        128256, 4096, 32, 128, 14336, 32, num_kv_heads=8, positions="rotary",
+        mlp_activations=("silu", "linear"), dtype="bfloat16", remat="auto",
+    )  # fmt: skip
+    mesh = {"data": 1, "fsdp": 16, "model": 1}
+    few, many = job(llama, 16), job(llama, 128)
+    assert mesh_search.remat_of(few, mesh, CHIPS["v5p"])[0] == "none"
+    remat, why = mesh_search.remat_of(many, mesh, CHIPS["v5e"])
+    assert remat == "full" and "remat 'auto' is 'full': a device needs an estimated" in why
+    assert mesh_search.remat_of(many, mesh, None) == ("none", "")
+    given = job(dataclasses.replace(llama, remat="dots"), 16)
+    assert mesh_search.remat_of(given, mesh, CHIPS["v5p"]) == ("dots", "")
+    totals = [
+        mesh_search.estimate(
+            few, CHIPS["v5p"], programs.Choice(mesh, remat, 1, few.loss_chunks)
+        ).total
+        for remat in ("none", "dots", "full")
+    ]
+    assert totals == sorted(totals, reverse=True)
+    # Between two of them, the room decides.
+    chip = dataclasses.replace(CHIPS["v5p"], device_memory=1.14 * sum(totals[:2]) / 2)
+    assert mesh_search.remat_of(few, mesh, chip)[0] == "dots"
+
+
+def test_the_mesh_auto_is_chosen_with_the_remat_auto():
+    large = job(dataclasses.replace(LARGE, remat="auto"), 8, mesh="auto")
+    where = square(8)
+    mesh, _ = mesh_search.mesh_of(large, where.devices)
+    full = job(dataclasses.replace(LARGE, remat="full"), 8, mesh="auto")
+    assert mesh == mesh_search.mesh_of(full, where.devices)[0]
+    assert mesh_search.remat_of(large, mesh, where.chip)[0] == "full"
+
+
 XXL = T5Config(32128, 4096, 64, 64, 10240, 24, 24, dropout_rate=0.1, dtype="bfloat16")
 
 

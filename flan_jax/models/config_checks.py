@@ -57,8 +57,9 @@ _SHARED: dict[str, Callable[[], Any]] = {
         None,
         "none",
         "what the backward pass computes again: 'full' all but each layer's input, 'dots' all but "
-        "the matrix products with parameters",
-        choices=tuple(layers.REMATS),
+        "the matrix products with parameters; 'auto' as little as fits the memory of a training "
+        "run's devices by estimate, which the log says",
+        choices=(*layers.REMATS, "auto"),
     ),
     "attention": partial(
         setting,

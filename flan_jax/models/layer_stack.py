@@ -36,7 +36,8 @@ def run_layers(
     Returns:
       The last carry, and the outs stacked [N, ...], or without `scan_layers` lists of N outs.
     """
-    if config.remat != "none":
+    # 'auto' is resolved where a run is set up; what does not train has no backward pass.
+    if config.remat not in ("none", "auto"):
         body = nn.remat(body, prevent_cse=not config.scan_layers, policy=REMATS[config.remat])
     if config.scan_layers:
         scan = nn.scan(

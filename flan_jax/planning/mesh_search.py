@@ -86,7 +86,7 @@ def mesh_of(job: Job, devices: list) -> tuple[dict[str, int], str]:
 
     'auto' is the mesh that is fastest by estimate with the remat, microbatches and loss chunks that
     are set, of those that fit with room to spare; if none has room, the smallest. None is all
-    devices on `fsdp`.
+    devices on `fsdp`. Of the remat 'auto' each is tried.
 
     Raises:
       UserError: for 'auto', if no mesh divides the model and the batch, or if none may hold them.
@@ -95,14 +95,44 @@ def mesh_of(job: Job, devices: list) -> tuple[dict[str, int], str]:
     if config.mesh != "auto":
         return {"fsdp": -1} if config.mesh is None else config.mesh, ""
     chip = chip_of(devices[0].device_kind) or CHIPS["v3"]
-    ranked = _ranked(
-        job, chip, len(devices), [job.model.config.remat], [config.microbatches], job.loss_chunks
-    )
+    remat = job.model.config.remat
+    remats = REMATS if remat == "auto" else [remat]
+    ranked = _ranked(job, chip, len(devices), remats, [config.microbatches], job.loss_chunks)
     if not ranked:
         raise nothing_fits(job, len(devices), config.microbatches)
     roomy = (choice for choice in ranked if choice.total * _ROOM <= chip.device_memory)
     best = next(roomy, None) or min(ranked, key=lambda choice: choice.total)
     return best.choice.mesh, explain(best, job)
+
+
+def remat_of(job: Job, mesh: dict[str, int], chip: Chip | None) -> tuple[str, str]:
+    """Returns what is computed again on a mesh, and why it is that ('' if it was given).
+
+    'auto' is the first of 'none', 'dots' and 'full' that fits with room to spare by estimate; if
+    none has room, 'full'.
+
+    Args:
+      job: what is trained.
+      mesh: with the size of every axis.
+      chip: what its devices are; None if that is not known, where 'auto' is 'none'.
+    """
+    remat = job.model.config.remat
+    if remat != "auto":
+        return remat, ""
+    if chip is None:
+        return "none", ""
+    parts = job.config.microbatches
+    totals = {
+        remat: estimate(job, chip, Choice(mesh, remat, parts, job.loss_chunks)).total
+        for remat in ("none", "dots", "full")
+    }
+    most = chip.device_memory / _ROOM
+    remat = next((remat for remat, total in totals.items() if total <= most), "full")
+    sizes = ", ".join(f"{total / GIB:.1f} with {name}" for name, total in totals.items())
+    return remat, (
+        f"remat 'auto' is {remat!r}: a device needs an estimated {sizes}, of "
+        f"{chip.device_memory / GIB:.2f} GiB with {_ROOM - 1:.0%} to spare"
+    )
 
 
 class NothingFits(UserError):
@@ -211,7 +241,7 @@ def estimate(job: Job, chip: Chip, choice: Choice) -> Candidate:
     """Returns the memory and time of a choice, estimated from the sizes of the model."""
     model = ModelSizes.from_config(job.model.config)
     parts = _seconds(job, chip, choice)
-    is_fused = job.model.config.is_fused("tpu" if chip else "cpu")
+    is_fused = job.model.config.is_fused("tpu" if chip.pod else "gpu")
     memory = _memory(job, model, choice, is_fused)
     return Candidate(choice, memory, sum(parts.values()), parts)
 

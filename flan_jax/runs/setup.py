@@ -146,7 +146,7 @@ def build_run(config: TrainConfig, data: RunData) -> RunSetup:
 
     directory = directory_of(config.model_dir)
     model, optimizer = _build_model(config, data), make_optimizer()
-    mesh = _build_mesh(config, data, model, optimizer)
+    model, mesh = _on_mesh(config, data, model, optimizer)
     partitioning.check_batch_size(data.config.batch_size, mesh, config.microbatches)
     if data.layout.prompt and data.layout.prompt.start != model.config.vocab_size:
         raise ValueError("the ids of the prompt must follow those of the model: see `open_data`.")
@@ -186,10 +186,10 @@ def _build_model(config: TrainConfig, data: RunData) -> nn.Module:
     return model
 
 
-def _build_mesh(
+def _on_mesh(
     config: TrainConfig, data: RunData, model: nn.Module, optimizer: optax.GradientTransformation
-) -> jax.sharding.Mesh:
-    """Returns the mesh of MESH over all devices, and logs it.
+) -> tuple[nn.Module, jax.sharding.Mesh]:
+    """Returns the model with its remat resolved, and the mesh of MESH over all devices; logs both.
 
     Raises:
       UserError: if MESH does not fit the devices, or 'auto' finds none.
@@ -197,6 +197,7 @@ def _build_mesh(
     import jax
 
     from flan_jax.parallel import partitioning
+    from flan_jax.parallel.hardware import chip_of
     from flan_jax.peft.config import PeftConfig
     from flan_jax.planning import mesh_search
     from flan_jax.planning.compiled import Choice, Job
@@ -214,16 +215,17 @@ def _build_mesh(
     )
     shape, why = mesh_search.mesh_of(job, jax.devices())
     sizes = partitioning.mesh_sizes(shape, jax.device_count())
-    choice = Choice(sizes, model.config.remat, config.microbatches)
+    remat, why_remat = mesh_search.remat_of(job, sizes, chip_of(jax.devices()[0].device_kind))
+    choice = Choice(sizes, remat, config.microbatches)
     mesh = partitioning.make_mesh(sizes, traffic=bytes_exchanged(job, choice))
     _log.info(
         f"process {jax.process_index()} of {jax.process_count()}, {jax.device_count()} "
         f"{jax.default_backend()} devices, mesh {dict(mesh.shape)}"
     )
     if jax.process_index() == 0:
-        for line in (*([why] if why else []), *data.vocabulary.notes):
+        for line in (*filter(None, (why, why_remat)), *data.vocabulary.notes):
             _log.info(line)
-    return mesh
+    return type(model)(dataclasses.replace(model.config, remat=remat)), mesh
 
 
 def read_parameters(
