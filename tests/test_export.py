@@ -25,6 +25,7 @@ from flan_jax.data.run_data import open_data
 from flan_jax.data.special_tokens import read_special_tokens
 from flan_jax.data.vocabulary import load_vocabulary
 from flan_jax.errors import UserError
+from flan_jax.report import model_card
 from flan_jax.runs.setup import build_run, check_parameters
 from flan_jax.training.config import TrainConfig
 from support import chat_templates, tokenizer_files
@@ -449,3 +450,10 @@ def test_three_lines_of_transformers_answer_as_generate_does(tmp_path, make):
         read_ids = scope["inputs"]["input_ids"][0].tolist()
         assert read_ids[-len(vocabulary.encode_input(prompt)) :] == vocabulary.encode_input(prompt)
     assert len(set(answers)) > 1, "answers that are all alike test less"
+
+
+def test_a_card_names_the_model_and_no_place_on_the_machine_that_tuned_it():
+    paths = {"INITIAL_CHECKPOINT_PATH": "/home/me/model.gguf", "VOCABULARY": "/home/me/t.json"}
+    lines = model_card._settings({"MODEL": "hf:org/name", "SEED": 3, **paths})
+    assert lines == ["- MODEL: `hf:org/name`", "- SEED: `3`"]
+    assert len(model_card._settings({"MODEL": None, **paths})) == 2

@@ -299,3 +299,22 @@ def test_without_a_network_the_reason_is_named(served, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="hf:org/small cannot be downloaded .*with a network"):
         parse("--gin.MODEL=hf:org/small")
+
+
+def test_rows_of_a_file_are_measured_in_tokens_of_a_model(tmp_path, llama, capsys):
+    (tmp_path / "my.jsonl").write_text('{"prompt": "the the the", "completion": "the"}\n' * 2)
+    longest = []
+    for flag in (f"--model={llama}", f"--vocabulary={llama}/tokenizer.json", "--vocabulary=bytes"):
+        assert dispatch.main(["tasks", "check", f"{tmp_path}/my.jsonl", flag, "--json"]) == 0
+        (report,) = json.loads(capsys.readouterr().out)
+        longest.append(report["splits"]["train"]["inputs"]["longest"])
+    assert longest[0] == longest[1] < longest[2]
+
+    (llama / "tokenizer.json").unlink()
+    for flags, message in (
+        ([f"--model={llama}"], "has no tokenizer; give its file with --vocabulary"),
+        ([f"--model={llama}", "--vocabulary=bytes"], "exclude each other"),
+        (["--model=hf:../x"], "--model 'hf:../x'"),
+    ):
+        assert dispatch.main(["tasks", "check", f"{tmp_path}/my.jsonl", *flags]) == 2
+        assert message in capsys.readouterr().err

@@ -19,6 +19,7 @@ from flan_jax.errors import UserError
 from flan_jax.prepare import make_parser, prepare
 from flan_jax.runs.data_log import log_sides
 from support.own_rows import RECORDS, write
+from support.processes import ended_well
 from support.runs import command, losses, run_here
 
 PAIRS = [{"prompt": f"Say {i}.", "completion": f"It is {i}."} for i in range(40)]
@@ -325,3 +326,23 @@ def test_ten_rows_of_each_form_train(tmp_path, name):
     answers = [targets.removesuffix(text) + f"{i}{record[last]}".rstrip() for i in range(10)]
     assert {BYTES.decode(read) for _, read, _ in found} == {inputs or ""}
     assert {BYTES.decode(trained) for _, _, trained in found} <= set(answers)
+
+
+def test_a_run_on_a_file_ends_with_a_command_to_try(tmp_path):
+    rows = [{"question": f"What is {i} and {i}?", "answer": f"It be {2 * i}."} for i in range(12)]
+    write(tmp_path / "my.jsonl", rows)
+    result = ended_well(
+        run_here(
+            command(
+                "train",
+                tmp_path / "cache",
+                tmp_path / "run",
+                "--gin.TRAIN_STEPS=1",
+                f"--gin.MIXTURE_OR_TASK_NAME={tmp_path / 'my.jsonl'}",
+                "--gin.HELD_OUT=none",
+                "--gin.TASK_FEATURE_LENGTHS={'inputs': 48, 'targets': 16}",
+            )
+        )
+    )
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("next: ") and f"generate {tmp_path / 'run'} " in last

@@ -416,12 +416,12 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
     result = run_here(
         command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8")
     )
-    assert result.returncode == 2 and "holds a run with another HELD_OUT" in result.stderr
+    assert result.returncode == 2 and "HELD_OUT is 'nli' there and" in result.stderr
     assert "packing" not in result.stdout, (
         "refused only after the rows of another mixture were made"
     )
     record = json.loads((finished / "mixture.json").read_text())
-    with pytest.raises(UserError, match="another INITIAL_CHECKPOINT_PATH"):
+    with pytest.raises(UserError, match="INITIAL_CHECKPOINT_PATH is None there and"):
         run_record.check_same(finished, {**record, "initial_checkpoint_path": "elsewhere"})
 
 

@@ -66,6 +66,25 @@ def settings_of(name: Any) -> dict[str, Any]:
     }
 
 
+def vocabulary_of(name: str, setting: str) -> str:
+    """Returns the VOCABULARY of a model, as MODEL sets it; reads no parameters.
+
+    Args:
+      name: as MODEL.
+      setting: or flag that gives it, for messages.
+
+    Raises:
+      UserError: if there is no such model, or it has no tokenizer that is supported.
+    """
+    from flan_jax.checkpoints.hub_models import local_checkpoint
+    from flan_jax.checkpoints.tuned import open_described
+
+    vocabulary = _vocabulary_of(open_described(local_checkpoint(name, setting).absolute()))
+    if vocabulary is None:
+        raise UserError(f"{setting} {name!r} has no tokenizer; give its file with --vocabulary.")
+    return vocabulary
+
+
 def _fields(config: Any) -> dict[str, Any]:
     """What a model computes: every field, since gin/flan.gin sets some of another size."""
     from flan_jax.models.architectures import architecture_of, model_fields

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from flan_jax.catalogue import CATALOGUE
 from flan_jax.catalogue.records import Dataset, Template
 from flan_jax.catalogue.render import INSTRUCTIONS, STYLES, Rendered, render
+from flan_jax.checkpoints.model_by_name import vocabulary_of
 from flan_jax.cli.tasks_show import indented
 from flan_jax.data.chat.choose import AUTO
 from flan_jax.data.encode import Rendering
@@ -70,6 +71,11 @@ def add_length_flags(parser: argparse.ArgumentParser) -> None:
         "tokenizer.json, with its chat template if it is of an instruct model",
     )
     parser.add_argument(
+        "--model",
+        help="in place of --vocabulary: the model that is to be tuned, with its tokenizer and chat "
+        "template; a name or path as in MODEL",
+    )
+    parser.add_argument(
         "--lengths",
         type=_two_lengths,
         metavar="S,T",
@@ -79,8 +85,17 @@ def add_length_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def measuring(flags: argparse.Namespace) -> tuple[Vocabulary, tuple[int, int]]:
-    """Returns the vocabulary and the limits of `add_length_flags`."""
-    return load_vocabulary(flags.vocabulary or "bytes", None, AUTO), flags.lengths or _LENGTHS
+    """Returns the vocabulary and the limits of `add_length_flags`.
+
+    Raises:
+      UserError: if both a vocabulary and a model are given, or one cannot be read.
+    """
+    name = flags.vocabulary or "bytes"
+    if flags.model is not None:
+        if flags.vocabulary is not None:
+            raise UserError("--vocabulary and --model exclude each other; leave one out.")
+        name = vocabulary_of(flags.model, "--model")
+    return load_vocabulary(name, None, AUTO), flags.lengths or _LENGTHS
 
 
 def refuse_length_flags(flags: argparse.Namespace) -> None:
@@ -89,7 +104,7 @@ def refuse_length_flags(flags: argparse.Namespace) -> None:
     Raises:
       UserError: if one is given.
     """
-    for name in ("vocabulary", "lengths"):
+    for name in ("vocabulary", "model", "lengths"):
         if getattr(flags, name) is not None:
             raise UserError(
                 f"--{name} has no effect on datasets of the catalogue; it is for a file of your "

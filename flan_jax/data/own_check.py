@@ -115,8 +115,9 @@ def report_text(
         for name, split in splits.items():
             lines += _split_lines(name, split)
     lines.append(
-        "lengths in tokens of --vocabulary, ends included, as if there were no limits; what is "
-        f"truncated or left out for its length is so in rows of --lengths={limits[0]},{limits[1]}"
+        "lengths in tokens of --vocabulary or --model, ends included, as if there were no limits; "
+        "what is truncated or left out for its length is so in rows of "
+        f"--lengths={limits[0]},{limits[1]}"
     )
     return escaped("\n".join([*lines, *getattr(vocabulary, "notes", ())]))
 

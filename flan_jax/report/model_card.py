@@ -28,7 +28,10 @@ _PEFT_SETTINGS = {
     "ia3": ("PEFT", "ALSO_TRAIN"),
     "prompt": ("PEFT", "PROMPT_LENGTH", "PROMPT_INIT", "ALSO_TRAIN"),
 }
+# What MODEL sets: paths on the machine that trained, of which MODEL is the name.
+_OF_MODEL = ("INITIAL_CHECKPOINT_PATH", "VOCABULARY")
 _SETTINGS = (
+    "MODEL",
     "INITIAL_CHECKPOINT_PATH",
     "TRAIN_STEPS",
     "BATCH_SIZE",
@@ -127,6 +130,7 @@ def _header(
         "",
         f"Exported by flan_jax {__version__} from step {checkpoint.step:,} of a checkpoint.",
         "",
+        "",
     ]
 
 
@@ -202,11 +206,7 @@ def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
         f"Held out: {record.get('held_out') or 'nothing'} ({unseen}).  ",
         f"Dropped with it: {', '.join(record.get('dropped', [])) or 'nothing'}.",
         "",
-        *(
-            f"- {setting}: `{macros[setting]}`"
-            for setting in (*_SETTINGS, *_PEFT_SETTINGS.get(macros.get("PEFT"), ()))
-            if macros.get(setting) is not None
-        ),
+        *_settings(macros),
         "",
         "| dataset | cluster | rows | share |",
         "| --- | --- | --: | --: |",
@@ -216,6 +216,16 @@ def _training(record: dict[str, Any], macros: dict[str, Any]) -> str:
         for row in record["card"]
     ]
     return "\n".join(lines)
+
+
+def _settings(macros: dict[str, Any]) -> list[str]:
+    """Returns a line for each setting that says how the model was tuned."""
+    left_out = _OF_MODEL if macros.get("MODEL") else ()
+    return [
+        f"- {setting}: `{macros[setting]}`"
+        for setting in (*_SETTINGS, *_PEFT_SETTINGS.get(macros.get("PEFT"), ()))
+        if macros.get(setting) is not None and setting not in left_out
+    ]
 
 
 def _results(path: pathlib.Path, step: int, trained_on: set[str]) -> str:

@@ -16,25 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from flan_jax import signals
 from flan_jax.config import gin_files, run_status
-from flan_jax.config.run_directory import CHECKPOINTS, sweep_of
+from flan_jax.config.run_directory import sweep_of
 from flan_jax.config.run_status import RunStatus
 from flan_jax.parallel import processes
 from flan_jax.report.write import conclude
-from flan_jax.runs.data_log import log_sides, log_trained_on
-from flan_jax.runs.directories import alone, make_directory, may_save, uploading
+from flan_jax.runs.directories import alone, make_directory, uploading
 from flan_jax.runs.evaluating import Evaluate, make_evaluate
 from flan_jax.runs.preparation import prepared
 from flan_jax.runs.sample_prompts import answer_samples, sample_prompts
-from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
+from flan_jax.runs.setup import RunSetup
 from flan_jax.runs.stages import Stages
-from flan_jax.storage.files import write_file
+from flan_jax.runs.train_start import open_directory, start_compilation
 from flan_jax.storage.paths import short_path
-from flan_jax.storage.working_copy import original, shown_place
+from flan_jax.storage.working_copy import shown_place
 from flan_jax.training.trackers import registry as trackers
 
 if TYPE_CHECKING:
     from flan_jax.checkpoints.manager import Checkpoints
-    from flan_jax.data.run_data import RunData
     from flan_jax.runs.answers import Prompt
     from flan_jax.training.metrics_log import MetricsLog
     from flan_jax.training.state import State
@@ -82,88 +80,44 @@ def _train(
     run: RunSetup, gin_arguments: list[str], started: float, status: RunStatus, evaluates: bool
 ) -> int:
     """Trains and evaluates in the directory of the run, alone; returns the exit status."""
-    from flan_jax.checkpoints import base_record
-    from flan_jax.checkpoints.manager import Checkpoints
-    from flan_jax.checkpoints.prompt_start import prompt_start
-    from flan_jax.evaluation.results_store import ResultsStore
-    from flan_jax.training import config_record, metrics_log, resume, run_record
-
-    is_first = processes.index_and_count()[0] == 0
     stages, prompts = Stages(started), sample_prompts(run)
 
     # 1. Checkpoints: whether the run can begin or resume in its directory.
-    ResultsStore(run.directory).check()
-    metrics_log.read_steps(run.directory / metrics_log.FILE)
-    config_before = config_record.read_config(run.directory)
-    checkpoints = Checkpoints(
-        original(run.directory / CHECKPOINTS), run.config.keep, lambda: may_save(run.directory)
-    )
-    is_new = checkpoints.latest_step() is None
-    initial = run.config.initial_checkpoint_path
-    settings = run_record.settings_of(run.data.config, initial)
-    if not is_new:
-        run_record.check_same(run.directory, settings)
-        base_record.check_settings(run.directory, run.sharded.tuning, run.config.param_dtype)
-    resume.check_steps(checkpoints, run.data.config.train_steps)
-    resume.check_optimizer(checkpoints, run.sharded)
-    resume.check_base(run.sharded, initial)
-    if initial and (is_new or not run.sharded.tuning.is_full):
-        initial_step = check_parameters(run, initial)
-    start = None
-    if is_new:
-        start = prompt_start(run.sharded.tuning, run.data.vocabulary, run.config.seed)
+    start = open_directory(run)
 
     # 2. Data: what trains, what is held out; tokens from the cache, or made now.
     stages.begin("data")
-    data = prepared(run.data, gin_arguments)
-    run = dataclasses.replace(run, data=data)
-    log_sides(data)
-    trained_before = (
-        run_record.trained_before(initial)
-        if is_new
-        else run_record.began_with(run.directory, initial)
-    )
-    log_trained_on(data, trained_before)
-    record = {**settings, **run_record.record_of(data), "trained_before": trained_before}
-    run_record.keep(run.directory, record, is_new)
+    run = dataclasses.replace(run, data=prepared(run.data, gin_arguments))
+    start.record_data(run)
 
     # 3. State: latest checkpoint, initial parameters or random ones; meanwhile the step compiles.
     stages.begin("model")
-    compiled_step = _start_compilation(run, checkpoints.latest_step())
-    read_initial = (lambda: read_parameters(run, initial, merge=True)[1]) if initial else None
-    state, base = resume.restore_or_initialize(checkpoints, run.sharded, read_initial, start)
-    if base is not None:
-        record = base_record.record_of(run.sharded.tuning, initial, initial_step, base)
-        base_record.keep(run.directory, record, is_new)
-    _describe(run, gin_files.config_text(), config_before, status)
-    status.update(
-        step=int(state["step"]),
-        steps=data.config.train_steps,
-        held_out=data.config.held_out,
-        train=data.train.candidates(),
-        evaluated=data.eval.names,
-        settings=gin_files.settings(),
-    )
+    compiled_step = start_compilation(run, start.checkpoints.latest_step())
+    state, base = start.load_state(run)
+    start.describe(run, int(state["step"]), status)
     _log.info(f"ready to train after {time.perf_counter() - started:.1f} s")
 
     # 4. The evaluator, of the trained model at the end, and of steps on the way.
-    evaluate = make_evaluate(run, data)
+    evaluate = make_evaluate(run, run.data)
+    has_held_out = bool(run.data.eval.names)
 
     with run.preemption.handled():
         # 5. The loop.
         stages.begin("training")
-        state, finished = _take_steps(run, data, state, base, compiled_step, checkpoints, evaluate)
-        checkpoints.close()
-        step = int(state["step"])
-        status.update(step=step, tokens=metrics_log.total_tokens(run.directory / metrics_log.FILE))
+        state, finished = _take_steps(run, state, base, compiled_step, start.checkpoints, evaluate)
+        step = _close(run, state, start.checkpoints, status)
         if not finished:
             _log.info(f"{run.preemption.cause}: saved step {step}; the same command resumes.")
             return signals.SAVED
 
         # 6. The held-out cluster and the sample prompts, tuned and untuned, and the report.
-        if not data.eval.names:
+        if not has_held_out:
             _log.info("no cluster is held out, so there is nothing to evaluate zero-shot")
-        if not evaluates or not (data.eval.names or prompts):
+        if not evaluates:
+            return 0
+        if not has_held_out and not prompts:
+            stages.log_times()
+            _print_next(run.directory)
             return 0
         stages.begin("evaluation after tuning")
         tuned = run.sharded.params_of(state, base)
@@ -171,15 +125,31 @@ def _train(
         del state, tuned  # frees the device memory for the other parameters
         if finished:
             stages.begin("evaluation before tuning")
-            untuned = base or resume.initial_state(run.sharded, read_initial)["params"]
+            untuned = base or start.initial_parameters(run)
             finished = _measure(run, prompts, evaluate, "untuned", untuned, 0)
     status.update()  # the page shows the seconds
     stages.begin("report")
-    exit_status = conclude(run.directory, finished, run.preemption.cause, bool(data.eval.names))
+    exit_status = conclude(run.directory, finished, run.preemption.cause, has_held_out)
     stages.log_times()
-    if finished and is_first:
-        print(f"next: {_next_command(run.directory)}")
+    if finished:
+        _print_next(run.directory)
     return exit_status
+
+
+def _close(run: RunSetup, state: State, checkpoints: Checkpoints, status: RunStatus) -> int:
+    """Waits for the checkpoints, records the step and the tokens; returns the step."""
+    from flan_jax.training import metrics_log
+
+    checkpoints.close()
+    step = int(state["step"])
+    status.update(step=step, tokens=metrics_log.total_tokens(run.directory / metrics_log.FILE))
+    return step
+
+
+def _print_next(directory: pathlib.Path) -> None:
+    """Prints a command line to try with the run; the first process does."""
+    if processes.index_and_count()[0] == 0:
+        print(f"next: {_next_command(directory)}")
 
 
 def _next_command(directory: pathlib.Path) -> str:
@@ -217,46 +187,8 @@ def _measure(
     return True
 
 
-def _start_compilation(run: RunSetup, latest_step: int | None) -> Callable[[], TrainStep]:
-    """Returns a function that returns the compiled training step; compiles in the background.
-
-    Where the latest checkpoint is the last step, it compiles only when called.
-    """
-    from flan_jax.training.compile import compile_in_background, lower_train_step
-
-    shapes = run.data.layout.shapes(run.data.config.batch_size)
-    lower = functools.partial(
-        lower_train_step, run.model, run.optimizer, run.sharded, run.config, shapes
-    )
-    if latest_step == run.data.config.train_steps:
-        return lambda: lower().compile()
-    return compile_in_background(lower)
-
-
-def _describe(run: RunSetup, config_text: str, config_before: str, status: RunStatus) -> None:
-    """Writes `config.gin` and `model-info.txt`; logs the model and the settings that changed."""
-    import jax
-
-    from flan_jax.training import config_record
-    from flan_jax.training.model_info import model_info
-
-    text, count, trained = model_info(run.sharded)
-    status.update(size=run.config.size, parameters=count, trained_parameters=trained)
-    if jax.process_index() == 0:
-        for line in config_record.changed_settings(config_before, config_text):
-            _log.info(f"changed since the last start: {line}")
-        write_file(run.directory / config_record.FILE, config_text)
-        write_file(run.directory / "model-info.txt", text)
-    name = run.config.size or run.data.config.architecture
-    _log.info(f"model: {name} with {count:,} parameters, {run.model.config.dtype} compute")
-    tuning = run.sharded.tuning
-    if not tuning.is_full:
-        _log.info(f"{trained:,} parameters train ({trained / count:.2%}): {tuning.summary()}")
-
-
 def _take_steps(
     run: RunSetup,
-    data: RunData,
     state: State,
     base: Any,
     compiled_step: Callable[[], TrainStep],
@@ -273,12 +205,12 @@ def _take_steps(
     from flan_jax.training.prefetch import device_batches
     from flan_jax.training.profile import Profile
 
-    config, begin, steps = run.config, int(state["step"]), data.config.train_steps
-    batches = data.train.batches()
+    config, data, begin = run.config, run.data, int(state["step"])
+    batches, steps = data.train.batches(), data.config.train_steps
     stream = device_batches(batches, partitioning.batch_sharding(run.mesh), begin, steps)
     log = _open_log(run, begin)
     params_of = functools.partial(run.sharded.params_of, base=base)
-    validate = _open_validation(run, data, params_of)
+    validate = _open_validation(run, params_of)
 
     def evaluate_step(step: int, state: State) -> bool:
         return evaluate(
@@ -353,16 +285,14 @@ def _open_tracking(run: RunSetup, begin: int) -> Tracking | None:
     return Tracking(run.config.tracker, run.directory, group, gin_files.settings(), begin)
 
 
-def _open_validation(
-    run: RunSetup, data: RunData, params_of: Callable[[State], Any]
-) -> Validate | None:
+def _open_validation(run: RunSetup, params_of: Callable[[State], Any]) -> Validate | None:
     """Returns the function that validates a state; None without validation rows."""
     from flan_jax.training.compile import lower_eval_step
     from flan_jax.training.validation import make_validate
 
-    batches = data.train.batches("validation")
+    batches = run.data.train.batches("validation")
     if batches is None:
         return None
-    shapes = data.layout.shapes(data.config.batch_size)
+    shapes = run.data.layout.shapes(run.data.config.batch_size)
     lower = functools.partial(lower_eval_step, run.model, run.sharded, run.config, shapes)
     return make_validate(batches, run.mesh, lower, params_of)

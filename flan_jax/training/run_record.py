@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,13 +23,10 @@ _ADVICE = (
     "it records what the run trains on: put it back, or delete it if settings and data are those "
     "that the run began with; then run the same command again"
 )
-# Keys of `mixture.json` that are not settings, in words.
-_IN_WORDS = {
-    "eval": "list of evaluated datasets",
-    "dropped": "list of dropped datasets",
-    "card": "mixture",
-    "shards": "set of training rows",
-}
+# Lists of datasets in `mixture.json`, in words.
+_DATASETS = {"eval": "the evaluated datasets", "dropped": "the dropped datasets"}
+# At most this many names of datasets are in a message.
+_SHOWN = 4
 # Recorded for readers; it follows from the rest.
 _MAY_DIFFER = ("left_out", "overlaps", "trained_before")
 _INITIAL = "initial_checkpoint_path"
@@ -93,18 +91,51 @@ def check_same(directory: pathlib.Path, record: dict[str, Any]) -> None:
         differing.remove(_INITIAL)
     if not differing:
         return
-    names = ", ".join(_IN_WORDS.get(key, key.upper()) for key in differing)
+    with readable(directory / _FILE, _ADVICE):
+        changes = "; ".join(_change(key, before[key], record[key]) for key in differing)
     hint = ""
-    if set(differing) <= set(_IN_WORDS):
+    if set(differing) <= {*_DATASETS, "card", "shards"}:
         hint = (
-            " (if settings and data are the same, another version of flan_jax began the run: "
-            "resume it with that version; eval, generate and convert accept the run as it is)"
+            " With the same settings and data, another version of flan_jax began the run: resume "
+            "it with that version, or begin another run from its parameters with "
+            f"--gin.INITIAL_CHECKPOINT_PATH={directory} and another MODEL_DIR. eval, generate and "
+            "convert accept the run as it is."
         )
     raise UserError(
-        f"MODEL_DIR {str(directory)!r} holds a run with another {names} (see "
-        f"mixture.json there); use the settings and data it began with{hint}, or another "
-        f"MODEL_DIR."
+        f"MODEL_DIR {str(directory)!r} holds a run that trains on something else: {changes} (see "
+        f"mixture.json there). Use the settings and data it began with, or another MODEL_DIR.{hint}"
     )
+
+
+def _change(key: str, before: Any, now: Any) -> str:
+    """Returns what has changed in an entry of `mixture.json`, in words."""
+    if key in _DATASETS:
+        return f"{_DATASETS[key]}: {_changed_names(before, now)}"
+    if key == "card":
+        rows = [{row["dataset"]: row for row in card} for card in (before, now)]
+        return f"the mixture: {_changed_names(*rows)}"
+    if key == "shards":
+        others = [name for name in before if name in now and before[name] != now[name]]
+        return f"other rows or texts of {_some(others)}" if others else "the set of training rows"
+    return f"{key.upper()} is {before!r} there and {now!r} here"
+
+
+def _changed_names(before: Collection[str], now: Collection[str]) -> str:
+    """Returns which datasets of a list, or which values of theirs, have changed."""
+    gone, new = [n for n in before if n not in now], [n for n in now if n not in before]
+    parts = [f"without {_some(gone)}"] * bool(gone) + [f"with {_some(new)}"] * bool(new)
+    if parts:
+        return " and ".join(parts) + " here"
+    if isinstance(before, Mapping):
+        others = [name for name in before if before[name] != now[name]]
+        if others:
+            return f"other numbers of {_some(others)}"
+    return "in another order"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} others"
 
 
 def _has_moved(before: object, now: object) -> bool:
