@@ -198,6 +198,13 @@ def make_parser() -> ArgumentParser:
         "another program (default: the last in MODEL_DIR)",
     )
     add_step_flag(parser)
+    _add_decoding_flags(parser)
+    processes.add_flags(parser)
+    return parser
+
+
+def _add_decoding_flags(parser: ArgumentParser) -> None:
+    """Adds --method and the flags of one method only."""
     parser.add_argument(
         "--method", default="greedy", help=f"{', '.join(METHODS)} (default: greedy)"
     )
@@ -221,8 +228,6 @@ def make_parser() -> ArgumentParser:
         help="beam: scores are log-probability / tokens to the power "
         "of it; more favours longer answers (default: 1)",
     )
-    processes.add_flags(parser)
-    return parser
 
 
 def _say(text: str) -> None:

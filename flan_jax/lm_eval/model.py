@@ -27,7 +27,7 @@ from flan_jax.evaluation.rank_scorer import RankScorer
 from flan_jax.models.adapters import prompt_length_of
 from flan_jax.models.decoder import DecoderLM
 from flan_jax.parallel import processes
-from flan_jax.runs.setup import open_model, read_parameters
+from flan_jax.runs.setup import RunSetup, open_model, read_parameters
 from flan_jax.storage.hashing import digest
 
 try:
@@ -111,16 +111,8 @@ class FlanLM(LM):
             checkpoint, gin_file = model, gin_file or DEFAULT_GIN_FILE
             settings = {"gin.MODEL": model, **settings}
         argv, checkpoint = _sources(run, checkpoint, gin_file, settings)
-        # the harness prints its table on standard output
-        with contextlib.redirect_stdout(sys.stderr):
-            gin_files.parse_command_line(argv, gin_files.CONFIGURED)
-            log.use_standard_error()
-            if model is not None:  # it may be a name on the hub; this is its path
-                checkpoint = gin_files.macro("INITIAL_CHECKPOINT_PATH")
-            opened = open_model()
-            processes.mute_others()
-            data = opened.data
-            _, self._params = read_parameters(opened, checkpoint, step)
+        opened, self._params = _open(argv, checkpoint, step, is_named=model is not None)
+        data = opened.data
         self.protocol, self._vocabulary = protocol, data.vocabulary
         self._chat = data.vocabulary if data.is_chat else None
         # Whether the harness renders contexts, which spell BOS and the other special tokens then.
@@ -412,6 +404,28 @@ def same_tokens(arguments: Sequence[tuple[str, str]], pairs: Sequence[Pair]) -> 
 def _shared_prefix(a: Ids, b: Ids) -> int:
     """How many tokens two texts share from their beginnings."""
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def _open(
+    argv: list[str], checkpoint: str | None, step: int | str | None, is_named: bool
+) -> tuple[RunSetup, Any]:
+    """Returns the model that a command line configures, and its parameters.
+
+    Args:
+      argv: gin files and settings.
+      checkpoint: of the parameters.
+      step: of the checkpoint.
+      is_named: whether MODEL names the parameters, perhaps on the hub; else `checkpoint` does.
+    """
+    # the harness prints its table on standard output
+    with contextlib.redirect_stdout(sys.stderr):
+        gin_files.parse_command_line(argv, gin_files.CONFIGURED)
+        log.use_standard_error()
+        if is_named:
+            checkpoint = gin_files.macro("INITIAL_CHECKPOINT_PATH")
+        opened = open_model()
+        processes.mute_others()
+        return opened, read_parameters(opened, checkpoint, step)[1]
 
 
 def _sources(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from flan_jax.errors import UserError
 from flan_jax.models.decoding.method import Decoding
 from flan_jax.runs.answers import encoded, room_of, stopped
 from flan_jax.runs.setup import RunSetup
+
+if TYPE_CHECKING:
+    from flan_jax.evaluation.generator import Generator
 
 # What begins a new conversation.
 NEW = "/new"
@@ -90,21 +93,10 @@ def converse(
     """
     import jax
 
-    from flan_jax.evaluation.generator import Generator
-
     vocabulary = run.data.vocabulary
     remembers = isinstance(vocabulary, ChatVocabulary)
     stream = Stream(vocabulary.decode, stops, say)
-    can_stream = run.mesh.size == 1 and method.method != "beam"
-    generator = Generator(
-        run.model,
-        vocabulary,
-        run.mesh,
-        max_length or run.data.config.lengths()[1],
-        bos_id=vocabulary.bos_id,
-        method=method,
-        on_tokens=stream.add if can_stream else None,
-    )
+    generator = _streaming(run, method, max_length, stream)
     hint = f"; {NEW} begins a new conversation" if remembers else "; each prompt stands alone"
     _note(f"Ctrl-D ends{hint}.")
     messages: list[dict[str, str]] = []
@@ -131,6 +123,24 @@ def converse(
             _note(f"(truncated at {generator.max_length} tokens; --max_tokens allows more)")
         messages.append({"role": "assistant", "content": text})
         count += 1
+
+
+def _streaming(
+    run: RunSetup, method: Decoding, max_length: int | None, stream: Stream
+) -> Generator:
+    """Returns a generator that passes on its tokens as they come, where its method can."""
+    from flan_jax.evaluation.generator import Generator
+
+    can_stream = run.mesh.size == 1 and method.method != "beam"
+    return Generator(
+        run.model,
+        run.data.vocabulary,
+        run.mesh,
+        max_length or run.data.config.lengths()[1],
+        bos_id=run.data.vocabulary.bos_id,
+        method=method,
+        on_tokens=stream.add if can_stream else None,
+    )
 
 
 def _fitted(

@@ -21,6 +21,7 @@ from flan_jax.storage.working_copy import address
 if TYPE_CHECKING:
     from flan_jax.data import eval_data
     from flan_jax.data.run_data import RunData
+    from flan_jax.evaluation.result_rows import Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,8 +319,8 @@ def make_evaluate(
 
     from flan_jax.evaluation import evaluator, shared_baselines
     from flan_jax.evaluation.held_out import Copy, HeldOut
-    from flan_jax.evaluation.known_runs import remember_run, run_name
-    from flan_jax.evaluation.result_rows import UNTUNED, Setting
+    from flan_jax.evaluation.known_runs import remember_run
+    from flan_jax.evaluation.result_rows import UNTUNED
     from flan_jax.evaluation.results_store import ResultsStore
     from flan_jax.training import run_record
 
@@ -341,14 +342,7 @@ def make_evaluate(
         # In the loop the step itself has just checked.
         if not while_training and run.preemption.requested():
             return False
-        setting = Setting(
-            run=run_name(run_directory),
-            step=step,
-            model=name,
-            size=run.config.size,
-            shots=data.config.eval_shots,
-            instruction_mode=instruction_mode(data, protocol),
-        )
+        setting = _setting(run, data, run_directory, name, step, protocol)
 
         def make(results: ResultsStore, setting: Setting, copy: Copy | None = None) -> HeldOut:
             return HeldOut(
@@ -364,6 +358,28 @@ def make_evaluate(
         return evaluator.evaluate(make(results, setting), params, step, results, stop)
 
     return evaluate
+
+
+def _setting(
+    run: RunSetup,
+    data: RunData,
+    run_directory: pathlib.Path,
+    name: str,
+    step: int,
+    protocol: eval_data.Protocol,
+) -> Setting:
+    """Returns what the results of one model have in common."""
+    from flan_jax.evaluation.known_runs import run_name
+    from flan_jax.evaluation.result_rows import Setting
+
+    return Setting(
+        run=run_name(run_directory),
+        step=step,
+        model=name,
+        size=run.config.size,
+        shots=data.config.eval_shots,
+        instruction_mode=instruction_mode(data, protocol),
+    )
 
 
 def instruction_mode(data: RunData, protocol: eval_data.Protocol) -> str:

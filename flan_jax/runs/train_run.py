@@ -33,6 +33,7 @@ from flan_jax.training.trackers import registry as trackers
 
 if TYPE_CHECKING:
     from flan_jax.checkpoints.manager import Checkpoints
+    from flan_jax.data.eval_data import Protocol
     from flan_jax.runs.answers import Prompt
     from flan_jax.training.metrics_log import MetricsLog
     from flan_jax.training.state import State
@@ -212,17 +213,9 @@ def _take_steps(
     params_of = functools.partial(run.sharded.params_of, base=base)
     validate = _open_validation(run, params_of)
 
-    def evaluate_step(step: int, state: State) -> bool:
-        return evaluate(
-            "tuned",
-            params_of(state),
-            step,
-            protocol=data.eval.training_protocol,
-            while_training=True,
-        )
-
     hooks = []
     if data.config.eval_every and data.eval.names:
+        evaluate_step = _evaluate_steps(evaluate, data.eval.training_protocol, params_of)
         hooks.append(loop.every(data.config.eval_every, steps, log, evaluate_step))
     with (
         contextlib.closing(log),
@@ -247,6 +240,17 @@ def _take_steps(
             hooks,
             run.preemption.requested,
         )
+
+
+def _evaluate_steps(
+    evaluate: Evaluate, protocol: Protocol, params_of: Callable[[State], Any]
+) -> Callable[[int, State], bool]:
+    """Returns a hook of the loop that evaluates the state of a step."""
+
+    def evaluate_step(step: int, state: State) -> bool:
+        return evaluate("tuned", params_of(state), step, protocol=protocol, while_training=True)
+
+    return evaluate_step
 
 
 def _open_log(run: RunSetup, begin: int) -> MetricsLog:
