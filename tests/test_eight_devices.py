@@ -28,6 +28,6 @@ def test_on_eight_devices():
     )
     passed = re.search(r"(\d+) passed", run.stdout)
     assert run.returncode == 0 and "skipped" not in run.stdout and passed, run.stdout
-    assert int(passed[1]) == 15, (
+    assert int(passed[1]) == 18, (
         "tests marked `devices` were added or lost: say here how many there are"
     )

@@ -7,7 +7,7 @@ import pytest
 
 from flan_jax import log
 from flan_jax.errors import UserError
-from flan_jax.models import losses
+from flan_jax.models import hidden_loss, losses
 from flan_jax.models.t5 import T5, T5Config
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.optim.stochastic_rounding import round_stochastically
@@ -85,7 +85,7 @@ def test_chunked_loss_equals_the_loss_and_refuses_uneven_chunks():
     targets, weights = rng.integers(0, 50, (2, 12)), rng.integers(0, 2, (2, 12))
 
     def loss(table, chunks):
-        sums = losses.chunked_token_loss(
+        sums = hidden_loss.hidden_token_loss(
             lambda x: x @ table, hidden, targets, weights, chunks, 1e-2, 0.1
         )
         return sums[0], sums

@@ -25,7 +25,7 @@ def model_flops(
       is_frozen: whether the parameters do not train, so that their gradients are not computed: two
         thirds for each multiplication with one. What is added to them is not counted.
     """
-    passes = 2.0 if is_frozen else 3.0  # over a product with a parameter; of attention always 3
+    passes = _passes(is_frozen)
     c, source, target = config, batch_size * input_length, batch_size * target_length
     heads, gates = c.num_heads * c.head_dim, len(c.mlp_activations)
     feed_forward = 2 * (gates + 1) * c.emb_dim * c.mlp_dim
@@ -46,3 +46,13 @@ def model_flops(
     attention = source * c.num_encoder_layers * 4 * input_length * heads
     attention += target * c.num_decoder_layers * 4 * (input_length + target_length) * heads
     return passes * matrices + 3.0 * attention
+
+
+def logits_flops(config: Any, is_frozen: bool = False) -> float:
+    """Returns the part of `model_flops` that the logits of one position have."""
+    return _passes(is_frozen) * 2 * config.emb_dim * config.vocab_size
+
+
+def _passes(is_frozen: bool) -> float:
+    """Returns the products for each product with a parameter; of attention there are always 3."""
+    return 2.0 if is_frozen else 3.0

@@ -1,15 +1,16 @@
-"""The token loss: cross entropy with z-loss and label smoothing, as T5X defines them."""
+"""The token loss: cross entropy with z-loss and label smoothing, as T5X defines them.
+
+`hidden_loss.py` takes it of hidden states, without the logits of all positions at once.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Integer, Num
+from jaxtyping import Float32, Integer, Num
 
 from flan_jax.errors import UserError
 from flan_jax.models.array_types import Array
@@ -86,47 +87,3 @@ def resolved_chunks(chunks: int | None, length: int, vocab_size: int) -> int:
             "give a number that does, such as a power of two."
         )
     return chunks
-
-
-def chunked_token_loss(
-    logits_of: Callable,
-    hidden: Float[Array, "B T D"],
-    targets: Integer[Array | np.ndarray, "B T"],
-    weights: Num[Array | np.ndarray, "B T"],
-    chunks: int,
-    z_loss: float = 1e-4,
-    label_smoothing: float = 0.0,
-) -> Sums:
-    """Returns the `token_loss` of the logits `logits_of(hidden)`, made one chunk at a time.
-
-    The logits of a chunk are computed again for its gradient, so that at most [B, T / chunks, V]
-    are held at once, for one more product with the vocabulary.
-
-    Args:
-      logits_of: hidden [B, t, D] -> logits [B, t, V].
-      hidden: what logits are made of.
-      targets: see `token_loss`.
-      weights: see `token_loss`.
-      chunks: how many equal parts T is cut into.
-      z_loss: see `token_loss`.
-      label_smoothing: see `token_loss`.
-
-    Raises:
-      UserError: if T does not divide.
-    """
-    if chunks == 1:
-        return token_loss(logits_of(hidden), targets, weights, z_loss, label_smoothing)
-    resolved_chunks(chunks, targets.shape[1], 0)
-
-    @jax.checkpoint
-    def chunk_loss(hidden: Any, targets: Any, weights: Any) -> Sums:
-        return token_loss(logits_of(hidden), targets, weights, z_loss, label_smoothing)
-
-    def add(sums: Sums, chunk: tuple) -> tuple[Sums, None]:
-        return jax.tree.map(jnp.add, sums, chunk_loss(*chunk)), None
-
-    def cut(x: Any) -> Array:
-        return jnp.moveaxis(x.reshape(x.shape[0], chunks, -1, *x.shape[2:]), 1, 0)
-
-    zero = (jnp.zeros([]),) * 4
-    return jax.lax.scan(add, zero, (cut(hidden), cut(targets), cut(weights)))[0]

@@ -257,24 +257,24 @@ def _open_log(run: RunSetup, begin: int) -> MetricsLog:
     """Returns the log of the metrics; only process 0 writes it."""
     import jax
 
-    from flan_jax.models.flops import model_flops
+    from flan_jax.models.flops import logits_flops, model_flops
+    from flan_jax.models.hidden_loss import skips_pay
     from flan_jax.parallel.hardware import peak_flops
     from flan_jax.training.metrics_log import MetricsLog, Work
 
-    config = run.data.config
-    flops = model_flops(
-        run.model.config,
-        config.batch_size,
-        *config.lengths(),
-        is_frozen=not run.sharded.tuning.is_full,
-    )
+    config, is_frozen = run.data.config, not run.sharded.tuning.is_full
+    lengths, of_target = config.lengths(), 0.0
+    flops = model_flops(run.model.config, config.batch_size, *lengths, is_frozen)
+    if config.architecture == "decoder" and skips_pay(run.model.config.vocab_size):
+        of_target = logits_flops(run.model.config, is_frozen)
+        flops -= config.batch_size * sum(lengths) * of_target
     return MetricsLog(
         run.directory,
         begin,
         config.train_steps,
         run.config.log_every,
         jax.process_index() == 0,
-        Work(flops, peak_flops(run.mesh.devices.flat)),
+        Work(flops, peak_flops(run.mesh.devices.flat), of_target),
         _open_tracking(run, begin) if jax.process_index() == 0 else None,
     )
 

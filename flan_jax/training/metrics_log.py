@@ -43,16 +43,23 @@ class Work(NamedTuple):
     """What a step computes.
 
     Attributes:
-      flops: FLOPs of the model in a step.
+      flops: FLOPs of the model in a step, but for what each target has.
       peak: of all devices together, FLOP/s; None if it is unknown.
+      flops_of_target: FLOPs more for each position with a loss.
     """
 
     flops: float
     peak: float | None
+    flops_of_target: float = 0.0
 
-    def text(self, seconds: float) -> str:
-        """Returns the speed of a step: model FLOPs utilization (MFU), or FLOP/s without a peak."""
-        rate = self.flops / seconds
+    def text(self, seconds: float, targets: float) -> str:
+        """Returns the speed of a step: model FLOPs utilization (MFU), or FLOP/s without a peak.
+
+        Args:
+          seconds: of the step.
+          targets: its positions with a loss.
+        """
+        rate = (self.flops + self.flops_of_target * targets) / seconds
         return f"MFU {rate / self.peak:.1%}" if self.peak else f"{rate / 1e12:.3g} TFLOP/s"
 
 
@@ -158,20 +165,28 @@ class MetricsLog:
             self._tracking.send()
         if self.enabled:
             last = steps[-1].step
-            speed = self._speed(timed, elapsed, waited, self.total - last) if timed else ""
+            targets = sum(step.get("targets", 0.0) for step in values) / len(values)
+            speed = self._speed(timed, targets, elapsed, waited) if timed else ""
             _log.info(
                 f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy "
                 f"{metrics['accuracy']:.3f}{speed}",
                 extra=PROGRESS if last < self.total else None,
             )
 
-    def _speed(self, steps: list[_Pending], elapsed: float, waited: float, left: int) -> str:
-        """Returns the end of a log line: the speed of steps that took `elapsed` seconds."""
-        seconds = elapsed / len(steps)
+    def _speed(self, steps: list[_Pending], targets: float, elapsed: float, waited: float) -> str:
+        """Returns the end of a log line: the speed of steps that took `elapsed` seconds.
+
+        Args:
+          steps: with a time.
+          targets: positions with a loss in a step, on average.
+          elapsed: seconds.
+          waited: seconds of them for batches.
+        """
+        seconds, left = elapsed / len(steps), self.total - steps[-1].step
         rate = sum(step.tokens for step in steps) / max(elapsed, 1e-9)
         eta = datetime.timedelta(seconds=round(seconds * left))
         return (
-            f"  {rate:,.0f} tokens/s  {self.work.text(seconds)}  {seconds:.2f} s/step  "
+            f"  {rate:,.0f} tokens/s  {self.work.text(seconds, targets)}  {seconds:.2f} s/step  "
             f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}"
         )
 

@@ -16,7 +16,8 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float32, Key, Num
 
-from flan_jax.models.losses import Sums, chunked_token_loss
+from flan_jax.models.hidden_loss import hidden_token_loss, skips_pay
+from flan_jax.models.losses import Sums
 from flan_jax.optim.stochastic_rounding import round_stochastically
 from flan_jax.training.state import State
 
@@ -57,7 +58,7 @@ def make_train_step(
       label_smoothing: see `losses.token_loss`.
       microbatches: parts of the batch whose gradients are computed one after the other and added.
       loss_chunks: parts of a row's length whose logits are computed one after the other; see
-        `chunked_token_loss`.
+        `hidden_token_loss`.
       param_shardings: of what trains, and of the sums of gradients; None without a mesh.
       join: returns the parameters of the model, of what trains and what is frozen.
     """
@@ -124,7 +125,7 @@ def _loss_sums(
     apply = functools.partial(model.apply, {"params": params})
     rngs = None if deterministic else {"dropout": key}
     hidden = apply(batch, deterministic=deterministic, rngs=rngs, method="hidden")
-    return chunked_token_loss(
+    return hidden_token_loss(
         functools.partial(apply, method="logits"),
         hidden,
         batch["decoder_target_tokens"],
@@ -132,6 +133,8 @@ def _loss_sums(
         chunks,
         z_loss,
         label_smoothing,
+        # Of a decoder's row the inputs have no loss; of an encoder-decoder's nearly all have one.
+        skips="encoder_input_tokens" not in batch and skips_pay(model.config.vocab_size),
     )
 
 
