@@ -9,6 +9,8 @@ import shutil
 
 import pytest
 
+from flan_jax.config import gin_files
+from flan_jax.training.config import TrainConfig
 from support.processes import ended_well
 from support.runs import SMALL_DECODER, command, run_here
 
@@ -59,6 +61,7 @@ T5Config.dropout_rate = %DROPOUT_RATE
 Train.mesh = %MESH
 Train.model_dir = %MODEL_DIR
 Train.size = %SIZE
+Train.tensorboard = True
 """
 # Files, and keys of `mixture.json`, that 0.1.0 did not write.
 NEW_FILES = ("run.json", ".train.lock")
@@ -105,6 +108,13 @@ def old(request, tmp_path_factory) -> pathlib.Path:
     runs = {"old": {"directory": str(directory), "trained_on": ["rte"]}}
     (directory / "runs.json").write_text(json.dumps(runs))
     return directory
+
+
+@pytest.mark.parametrize(("value", "tracker"), [(True, "tensorboard"), (False, None)])
+def test_what_has_another_name_now_is_read(value, tracker):
+    arguments = ["--gin_file=gin/flan.gin", f"--gin.Train.tensorboard={value}"]
+    gin_files.parse_command_line(arguments, gin_files.CONFIGURED)
+    assert TrainConfig().tracker == tracker
 
 
 def flan_jax(verb: str, *arguments: object):

@@ -416,7 +416,7 @@ def test_another_mixture_is_not_resumed_by_mistake(finished, cache):
     result = run_here(
         command("train", cache, finished, "--gin.HELD_OUT=sentiment", "--gin.TRAIN_STEPS=8")
     )
-    assert result.returncode == 2 and "HELD_OUT is 'nli' there and" in result.stderr
+    assert result.returncode == 2 and "HELD_OUT is 'reading_comp" in result.stderr
     assert "packing" not in result.stdout, (
         "refused only after the rows of another mixture were made"
     )

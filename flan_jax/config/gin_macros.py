@@ -62,6 +62,10 @@ class Reading:
     including: list[pathlib.Path] = dataclasses.field(default_factory=list)
 
 
+# A parameter in config.gin of runs of 0.1.0 -> its name now, and what True and False are now.
+_RENAMED = {("Train", "tensorboard"): ("tracker", {True: "tensorboard", False: None})}
+
+
 def bind(
     reading: Reading, scope: str, selector: str, parameter: str, value: Any, place: str
 ) -> None:
@@ -85,6 +89,9 @@ def bind(
         _set_macro(reading, name, value, place)
         _expand(reading, name, value, place)
         return
+    if (selector, parameter) in _RENAMED and isinstance(value, bool):
+        parameter, values = _RENAMED[selector, parameter]
+        value = values[value]
     problem = gin_registry.unknown_configurable(selector) or gin_registry.unknown_parameter(
         selector, parameter
     )
