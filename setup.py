@@ -54,7 +54,6 @@ setuptools.setup(
         "tqdm>=4.66,<5",
         "etils>=1.9,<2",
         "numpy>=2.0,<3",
-        "scipy>=1.14,<2",
         "ml_dtypes>=0.5.1,<1",
         "tensorstore>=0.1.84,<0.2",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from flan_jax.cli import dispatch
@@ -12,6 +13,10 @@ from flan_jax.report.write import conclude
 from flan_jax.runs.directories import uploading
 from flan_jax.runs.evaluating import Request, evaluate_checkpoints
 from flan_jax.runs.setup import open_run
+from flan_jax.runs.up_to_date import Command
+from flan_jax.training.config import TrainConfig
+
+_log = logging.getLogger(__name__)
 
 
 @processes.end_together
@@ -22,12 +27,20 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
+    output = TrainConfig().model_dir if flags.output is None else flags.output
+    command = Command("eval", flags, output, evaluates=True)
+    if command.is_done() is not None:
+        _log.info("everything is evaluated already, and nothing has changed since")
+        return conclude(command.directory, True, "")
     run = open_run(flags=flags, evaluates=True, output=flags.output)
     processes.mute_others()
     request = Request(flags.checkpoint, flags.adapters, flags.step, flags.output, flags.name)
     evaluated = evaluate_checkpoints(run, request, flags.gin_arguments)
     with uploading(evaluated.output):
-        return conclude(evaluated.output, evaluated.finished, run.preemption.cause)
+        status = conclude(evaluated.output, evaluated.finished, run.preemption.cause)
+    if status == 0:
+        command.note_done(run.data)
+    return status
 
 
 def make_parser() -> ArgumentParser:

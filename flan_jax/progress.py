@@ -8,8 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-import tqdm
-
 _log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 30
 
@@ -24,6 +22,8 @@ def progress(total: int, title: str, unit: str) -> Iterator[Callable[[], None]]:
       unit: name of a unit, in the singular.
     """
     if sys.stdout.isatty():
+        import tqdm
+
         with tqdm.tqdm(total=total, desc=title, unit=unit, file=sys.stdout, mininterval=1) as bar:
             yield bar.update
         return

@@ -10,7 +10,9 @@ from flan_jax.config import gin_files
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.parallel import processes
 from flan_jax.runs.setup import open_run
-from flan_jax.runs.train_run import train_run
+from flan_jax.runs.train_run import conclude_again, train_run
+from flan_jax.runs.up_to_date import Command
+from flan_jax.training.config import TrainConfig
 
 
 @processes.end_together
@@ -19,9 +21,16 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
+    command = Command("train", flags, TrainConfig().model_dir, evaluates=False)
+    data = command.is_done()
+    if data is not None:
+        return conclude_again(data, command.directory)
     run = open_run(flags.profile, flags)
     processes.mute_others()
-    return train_run(run, flags.gin_arguments, started)
+    status = train_run(run, flags.gin_arguments, started)
+    if status == 0:
+        command.note_done(run.data)
+    return status
 
 
 def make_parser() -> ArgumentParser:

@@ -14,9 +14,11 @@ from flan_jax.config.settings import settings_of
 from flan_jax.data.config import DataConfig
 from flan_jax.data.seqio.settings import SeqioTasks
 from flan_jax.errors import UserError
+from flan_jax.models import config_checks, layers
 from flan_jax.models.architectures import make_model
 from flan_jax.models.decoder import DecoderConfig
 from flan_jax.models.t5 import T5Config
+from flan_jax.optim import schedules, settings
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.optim.make import OPTIMIZERS
 from flan_jax.parallel import partitioning
@@ -371,3 +373,9 @@ def test_a_mesh_is_whole_sizes_of_known_axes(mesh):
 def test_what_may_be_none_may_be_none():
     assert TrainConfig(embedding_rows=None).embedding_rows is None
     assert DecoderConfig(**DECODER, num_kv_heads=None).kv_heads == 2
+
+
+def test_choices_that_are_declared_without_jax_are_those_that_there_are():
+    assert set(config_checks.ACTIVATIONS) == set(layers.ACTIVATIONS)
+    assert tuple(layers.REMATS) == config_checks.REMATS
+    assert tuple(schedules.SCHEDULES) == settings.SCHEDULES

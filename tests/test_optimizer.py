@@ -14,6 +14,7 @@ from flan_jax.errors import UserError
 from flan_jax.models import losses, stacking, t5
 from flan_jax.optim import adafactor as optimizer
 from flan_jax.optim import schedules
+from flan_jax.optim.adafactor_rule import AdafactorState
 from flan_jax.optim.make import OPTIMIZERS, make_optimizer
 from support import golden
 
@@ -54,7 +55,7 @@ def test_three_training_steps_equal_t5x(scan_layers):
     batch = golden.batch(numbers, "train")
     path = golden.T5_V512 / "legacy/checkpoint_3"
     step, params = golden.read_t5x(path)
-    state = optimizer.AdafactorState(jnp.int32(step), **golden.read_t5x_slots(path))
+    state = AdafactorState(jnp.int32(step), **golden.read_t5x_slots(path))
     if scan_layers:
         params, state = stacking.stack(params), stacking.stack(state)
     model, adafactor = (

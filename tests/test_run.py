@@ -124,7 +124,7 @@ def test_a_finished_run_starts_without_tensorflow_and_does_nothing_twice(finishe
     )
     result = run([sys.executable, "-c", program])
     assert "status 0 []" in result.stdout, output_tail(result)
-    assert "resuming from step 4" in result.stdout
+    assert "resuming from step 4" in result.stdout or "nothing has changed since" in result.stdout
     assert before == (
         (finished / "metrics.jsonl").read_text(),
         (finished / "results.csv").read_text(),

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from flan_jax.metrics import students_t
 from flan_jax.metrics.intervals import t_interval, welch_satterthwaite, wilson_interval
 from flan_jax.metrics.measures import Measure
 from flan_jax.metrics.multiple_comparisons import holm
@@ -188,3 +189,11 @@ def test_intervals_of_sums_use_satterthwaites_degrees_of_freedom():
     assert welch_satterthwaite([4.0, 0.0], [5.0, 100.0]) == pytest.approx(5)
     assert welch_satterthwaite([0.0, 0.0], [5.0, 5.0]) is None
     assert t_interval(10, 2, 1e9) == pytest.approx((6.08007, 13.91993))
+
+
+@pytest.mark.parametrize("dof", [1, 1.5, 2, 3.7, 9, 47.3, 99, 100, 101, 2500.5, 1e6])
+def test_students_t_is_scipys(dof):
+    special = pytest.importorskip("scipy.special")
+    assert students_t.quantile(dof) == pytest.approx(special.stdtrit(dof, 0.975), rel=1e-10)
+    for t in (0, 1e-3, 0.5, 1.96, 5, 37):
+        assert students_t.tail(dof, t) == pytest.approx(special.stdtr(dof, -t), rel=1e-9)

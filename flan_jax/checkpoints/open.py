@@ -18,8 +18,6 @@ from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.errors import UserError
 from flan_jax.storage.files import readable
 
-FORMATS = ("t5x", "hf", "gguf", "flan", "peft")
-
 
 def open_checkpoint(
     path: str | os.PathLike, format: str | None = None, step: int | str | None = None

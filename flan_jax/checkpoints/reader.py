@@ -13,6 +13,7 @@ import numpy as np
 from flan_jax.models.architectures import architecture_of
 from flan_jax.storage.files import readable
 
+FORMATS = ("t5x", "hf", "gguf", "flan", "peft")
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 

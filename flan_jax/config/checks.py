@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gin
 
-from flan_jax.config.settings import Setting, settings_of
+from flan_jax.config.settings import Setting, hints_of, settings_of
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, escaped, listed, nearest, shown
 from flan_jax.storage.places import place
@@ -168,7 +168,7 @@ def check_settings(owner: str, target: Callable, values: Mapping[str, Any]) -> d
     Raises:
       UserError: for a value of another type, out of bounds or not among the choices.
     """
-    hints = typing.get_type_hints(target)
+    hints = hints_of(target)
     return {
         field: _checked(setting_name(owner, field), hints[field], setting, values[field])
         for field, setting in settings_of(target).items()

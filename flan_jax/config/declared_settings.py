@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flan_jax.config import gin_registry
-from flan_jax.config.settings import REQUIRED, Setting, settings_of
+from flan_jax.config.settings import REQUIRED, Setting, hints_of, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Declared:
     @property
     def type(self) -> Any:
         """Its annotated type."""
-        return typing.get_type_hints(self.target)[self.field]
+        return hints_of(self.target)[self.field]
 
     @property
     def module(self) -> str:

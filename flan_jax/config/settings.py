@@ -13,6 +13,8 @@ and the lines of gin/flan.gin are made from the declarations.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +74,25 @@ def setting(macro: str | None, default: Any, meaning: str, **limits: Any) -> Any
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def hints_of(target: Callable, include_extras: bool = False) -> dict[str, Any]:
+    """Returns the types of the fields of a dataclass, or of the parameters of a function.
+
+    What a function returns may be of a library that is not imported yet.
+
+    Args:
+      target: the dataclass or function.
+      include_extras: whether `Annotated` types stay such.
+    """
+    if isinstance(target, type):
+        return typing.get_type_hints(target, include_extras=include_extras)
+    parameters = {name: hint for name, hint in target.__annotations__.items() if name != "return"}
+    return typing.get_type_hints(
+        types.SimpleNamespace(__annotations__=parameters),
+        inspect.unwrap(target).__globals__,
+        include_extras=include_extras,
+    )
+
+
 def settings_of(target: Callable) -> dict[str, Setting]:
     """Returns the declared settings of a dataclass or of a function, by field or parameter."""
     if dataclasses.is_dataclass(target):
@@ -80,7 +101,7 @@ def settings_of(target: Callable) -> dict[str, Setting]:
             for field in dataclasses.fields(target)
             if "setting" in field.metadata
         }
-    hints = typing.get_type_hints(target, include_extras=True)
+    hints = hints_of(target, include_extras=True)
     return {
         name: extra
         for name, hint in hints.items()

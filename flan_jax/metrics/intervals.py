@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import special
+from flan_jax.metrics import students_t
 
 # The 97.5 % quantile of the normal distribution.
 _Z = 1.959963984540054
@@ -16,9 +16,9 @@ def t_interval(value: float, stderr: float, dof: float) -> tuple[float, float]:
     Args:
       value: the number.
       stderr: its standard error, in the same unit.
-      dof: degrees of freedom of the standard error, above 0.
+      dof: degrees of freedom of the standard error, at least 1.
     """
-    half = float(special.stdtrit(dof, 0.975)) * stderr
+    half = students_t.quantile(dof) * stderr
     return value - half, value + half
 
 
@@ -28,9 +28,9 @@ def t_p_value(value: float, stderr: float, dof: float) -> float:
     Args:
       value: the number.
       stderr: its standard error, above 0.
-      dof: degrees of freedom of the standard error, above 0.
+      dof: degrees of freedom of the standard error, at least 1.
     """
-    return 2 * float(special.stdtr(dof, -abs(value) / stderr))
+    return 2 * students_t.tail(dof, abs(value) / stderr)
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
-
-from flax import linen as nn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flan_jax.config.checks import check_choice, check_required
-from flan_jax.models.decoder import DecoderConfig, DecoderLM
-from flan_jax.models.t5 import T5, T5Config
+from flan_jax.models.decoder_config import DecoderConfig
+from flan_jax.models.t5_config import T5Config
+
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 
 class Architecture(NamedTuple):
@@ -17,18 +19,30 @@ class Architecture(NamedTuple):
 
     Attributes:
       config: the dataclass of its sizes and behavior, which gin configures.
-      model: the network of such a configuration.
+      network: returns the network of such a configuration; it imports JAX.
       example_size: a file of gin/size, suggested where a run has no size.
     """
 
     config: type
-    model: type[nn.Module]
+    network: Callable[[Any], Any]
     example_size: str
 
 
+def _t5(config: T5Config) -> Any:
+    from flan_jax.models.t5 import T5
+
+    return T5(config)
+
+
+def _decoder(config: DecoderConfig) -> Any:
+    from flan_jax.models.decoder import DecoderLM
+
+    return DecoderLM(config)
+
+
 ARCHITECTURES = {
-    "t5": Architecture(T5Config, T5, "t5_tiny"),
-    "decoder": Architecture(DecoderConfig, DecoderLM, "decoder_tiny"),
+    "t5": Architecture(T5Config, _t5, "t5_tiny"),
+    "decoder": Architecture(DecoderConfig, _decoder, "decoder_tiny"),
 }
 
 # Fields of a configuration that do not say what a model computes: how it is run, and the
@@ -50,12 +64,12 @@ def make_model(architecture: str, vocab_size: int) -> nn.Module:
     record = ARCHITECTURES[architecture]
     advice = f"give a size: --gin_file=gin/size/{record.example_size}.gin, for example"
     check_required(record.config, record.config.__name__, ["vocab_size"], advice)
-    return record.model(record.config(vocab_size=vocab_size))
+    return record.network(record.config(vocab_size=vocab_size))
 
 
 def model_of(config: Any) -> nn.Module:
     """Returns the network of a `T5Config` or a `DecoderConfig`."""
-    return ARCHITECTURES[architecture_of(config)].model(config)
+    return ARCHITECTURES[architecture_of(config)].network(config)
 
 
 def architecture_of(config: Any) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
-
 from flan_jax.config.checks import check_fields
 from flan_jax.config.settings import REQUIRED, setting
 from flan_jax.errors import UserError
-from flan_jax.models import layers
+
+# What `layers.ACTIVATIONS` and `layers.REMATS` have: a configuration is checked without JAX.
+ACTIVATIONS = ("gelu", "linear", "relu", "silu")
+REMATS = ("none", "full", "dots")
 
 # Sizes beyond these bounds are slips: the largest published models have widths of some 10,000 and
 # some 100 layers.
@@ -30,7 +31,7 @@ _SHARED: dict[str, Callable[[], Any]] = {
         None,
         ("gelu", "linear"),
         "what the feed-forward layers multiply, one activation each",
-        choices=tuple(sorted(layers.ACTIVATIONS)),
+        choices=ACTIVATIONS,
     ),
     "relpos_max_distance": partial(
         setting, None, 128, "from this distance on, positions share a bucket", least=1
@@ -59,7 +60,7 @@ _SHARED: dict[str, Callable[[], Any]] = {
         "what the backward pass computes again: 'full' all but each layer's input, 'dots' all but "
         "the matrix products with parameters; 'auto' as little as fits the memory of a training "
         "run's devices by estimate, which the log says",
-        choices=(*layers.REMATS, "auto"),
+        choices=(*REMATS, "auto"),
     ),
     "attention": partial(
         setting,
@@ -114,6 +115,8 @@ def check_and_resolve(config: Any) -> None:
     check_fields(config, owner)
     _check_buckets(config, owner)
     if config.dtype == "auto":
+        import jax
+
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         object.__setattr__(config, "dtype", dtype)
 

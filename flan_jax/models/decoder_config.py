@@ -13,7 +13,6 @@ from flan_jax.models.config_checks import (
     no_type_check,
     shared_field,
 )
-from flan_jax.models.rope_scaling import checked_scaling
 
 # What the attention of a layer sees: everything before, or the last tokens only; with rotary
 # positions or without.
@@ -135,6 +134,8 @@ class DecoderConfig:
     def __post_init__(self):
         check_and_resolve(self)
         if self.rope_scaling is not None:
+            from flan_jax.models.rope_scaling import checked_scaling
+
             scaling = checked_scaling(self.rope_scaling, self.head_dim)
             object.__setattr__(self, "rope_scaling", scaling)
         self._check_heads()

@@ -1,14 +1,11 @@
 """AdamW: Adam with decoupled weight decay, optax's rule."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import gin
-import optax
 
 from flan_jax.config.checks import check_settings
 from flan_jax.config.settings import Setting
-from flan_jax.optim.composed import composed
-from flan_jax.optim.schedules import make_schedule
 from flan_jax.optim.settings import (
     ClipNorm,
     LearningRate,
@@ -18,6 +15,9 @@ from flan_jax.optim.settings import (
     Warmup,
     WeightDecay,
 )
+
+if TYPE_CHECKING:
+    import optax
 
 
 @gin.configurable
@@ -36,7 +36,7 @@ def adamw(
         float, Setting(None, "added to the root of the second moment", least=1e-30, below=1)
     ] = 1e-8,
     moment_dtype: MomentDtype = "float32",
-) -> optax.GradientTransformation:
+) -> "optax.GradientTransformation":
     """Returns AdamW. Its state is two numbers for each parameter.
 
     Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
@@ -44,6 +44,11 @@ def adamw(
     Raises:
       UserError: for a value out of its bounds.
     """
+    import optax
+
+    from flan_jax.optim.composed import composed
+    from flan_jax.optim.schedules import make_schedule
+
     checked = check_settings("adamw", adamw, locals())
     rate = make_schedule("adamw", learning_rate, schedule, warmup_steps, checked["train_steps"])
     return composed(optax.scale_by_adam(b1, b2, eps), rate, weight_decay, clip_norm, moment_dtype)

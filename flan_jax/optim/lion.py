@@ -1,14 +1,11 @@
 """Lion: the sign of a moment, optax's rule."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import gin
-import optax
 
 from flan_jax.config.checks import check_settings
 from flan_jax.config.settings import Setting
-from flan_jax.optim.composed import composed
-from flan_jax.optim.schedules import make_schedule
 from flan_jax.optim.settings import (
     ClipNorm,
     LearningRate,
@@ -18,6 +15,9 @@ from flan_jax.optim.settings import (
     Warmup,
     WeightDecay,
 )
+
+if TYPE_CHECKING:
+    import optax
 
 
 @gin.configurable
@@ -31,7 +31,7 @@ def lion(
     b1: Annotated[float, Setting(None, "share of the moment in an update", least=0, below=1)] = 0.9,
     b2: Annotated[float, Setting(None, "decay of the moment", least=0, below=1)] = 0.99,
     moment_dtype: MomentDtype = "float32",
-) -> optax.GradientTransformation:
+) -> "optax.GradientTransformation":
     """Returns Lion. Its state is one number for each parameter.
 
     Its learning rate is about a tenth of AdamW's. Chen et al., Symbolic Discovery of Optimization
@@ -40,6 +40,11 @@ def lion(
     Raises:
       UserError: for a value out of its bounds.
     """
+    import optax
+
+    from flan_jax.optim.composed import composed
+    from flan_jax.optim.schedules import make_schedule
+
     checked = check_settings("lion", lion, locals())
     rate = make_schedule("lion", learning_rate, schedule, warmup_steps, checked["train_steps"])
     return composed(optax.scale_by_lion(b1, b2), rate, weight_decay, clip_norm, moment_dtype)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import gin
-import jax
-import jax.numpy as jnp
-import optax
 
 from flan_jax.config.checks import check_settings
 from flan_jax.config.settings import Setting
 from flan_jax.optim.adafactor import adafactor
 from flan_jax.optim.adamw import adamw
 from flan_jax.optim.lion import lion
+
+if TYPE_CHECKING:
+    import optax
 
 # Each is configured by gin under its own name.
 OPTIMIZERS = {"adafactor": adafactor, "adamw": adamw, "lion": lion}
@@ -45,6 +45,9 @@ def make_optimizer(
 
 def optimizer_of(fields: set[str]) -> str | None:
     """Returns the name of the optimizer whose state has these fields, None if there is none."""
+    import jax
+    import jax.numpy as jnp
+
     param = {"kernel": jax.ShapeDtypeStruct((1, 1), jnp.float32)}
     for name, make in OPTIMIZERS.items():
         if set(jax.eval_shape(make().init, param)._fields) == fields:

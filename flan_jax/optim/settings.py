@@ -3,7 +3,9 @@
 from typing import Annotated
 
 from flan_jax.config.settings import Setting
-from flan_jax.optim.schedules import SCHEDULES
+
+# What `schedules.SCHEDULES` has: settings are declared without JAX.
+SCHEDULES = ("constant", "rsqrt", "linear", "cosine", "wsd")
 
 LearningRate = Annotated[
     float,
@@ -22,7 +24,7 @@ ScheduleName = Annotated[
         "the learning rate after WARMUP; the last three end at 0 after TRAIN_STEPS, 'wsd' is "
         "constant but for its last fifth; 'rsqrt' is LEARNING_RATE / sqrt(max(step, WARMUP)), as "
         "T5 was pretrained",
-        choices=tuple(SCHEDULES),
+        choices=SCHEDULES,
     ),
 ]
 Warmup = Annotated[

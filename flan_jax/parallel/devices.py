@@ -14,7 +14,6 @@ import jax
 
 from flan_jax.parallel import processes
 
-_ACCELERATOR_FILES = ("/dev/nvidia*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
@@ -57,7 +56,7 @@ def keep_freed_memory() -> None:
     2 GB every second step was slow), and there is one arena, since only the main arena may grow
     without limit. The process is larger for it (3.0 GB there, against 2.1).
     """
-    if any(map(glob.glob, _ACCELERATOR_FILES)):
+    if any(map(glob.glob, processes.ACCELERATOR_FILES)):
         return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -27,6 +27,8 @@ FLAG_VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
+# Where there is a GPU or a TPU, one of these exists.
+ACCELERATOR_FILES = ("/dev/nvidia*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
 # How long process 0 may take to start after the others.
 PATIENCE_S = 300.0
 # Other processes wait for process 0 to prepare the data for as long as it takes; this is only a
@@ -200,6 +202,17 @@ def _await_coordinator(address: Address) -> None:
                     "this host can reach."
                 ) from error
             time.sleep(0.2)
+
+
+def is_alone(flags: argparse.Namespace | None = None) -> bool:
+    """Returns whether `join` would surely find no other processes; it does not import JAX."""
+    try:
+        address = explicit_address(flags, os.environ)
+    except UserError:
+        return False
+    if address is not None:
+        return address.count == 1
+    return _place_with_processes(os.environ, os.environ.get("JAX_PLATFORMS")) is None
 
 
 def _place_with_processes(environment: Mapping[str, str], platforms: str | None) -> str | None:

@@ -11,6 +11,7 @@ from flan_jax import signals
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import renamed
+from flan_jax.parallel import processes
 from flan_jax.report import before_after
 from flan_jax.report.before_after import BeforeAfter, before_after_of, read_before_after
 from flan_jax.report.comparisons import Comparison, compare
@@ -154,12 +155,10 @@ def conclude(directory: pathlib.Path, finished: bool, cause: str, is_evaluated: 
     Raises:
       UserError: if there are no results.
     """
-    import jax
-
     if not finished:
         _log.info("%s: the evaluation is not finished; the same command does the rest", cause)
         return signals.SAVED
-    if jax.process_index() != 0:
+    if processes.index_and_count()[0] != 0:
         return 0
     if not is_evaluated:
         print("\n" + results_text([], before_after_of(directory)))

@@ -29,6 +29,7 @@ from flan_jax.runs.stages import Stages
 from flan_jax.runs.train_start import open_directory, start_compilation
 from flan_jax.storage.paths import short_path
 from flan_jax.storage.working_copy import shown_place
+from flan_jax.training.config import TrainConfig
 from flan_jax.training.trackers import registry as trackers
 
 if TYPE_CHECKING:
@@ -151,6 +152,20 @@ def _print_next(directory: pathlib.Path) -> None:
     """Prints a command line to try with the run; the first process does."""
     if processes.index_and_count()[0] == 0:
         print(f"next: {_next_command(directory)}")
+
+
+def conclude_again(data: RunData, directory: pathlib.Path) -> int:
+    """Prints the results of a run that was finished before; returns the exit status.
+
+    Args:
+      data: of the run.
+      directory: of the run.
+    """
+    _log.info("%s is finished, and nothing has changed since", short_path(directory))
+    has_results = data.eval.names or TrainConfig().sample_prompts is not None
+    status = conclude(directory, True, "", bool(data.eval.names)) if has_results else 0
+    _print_next(directory)
+    return status
 
 
 def _next_command(directory: pathlib.Path) -> str:
