@@ -5,9 +5,19 @@ import pathlib
 import shutil
 import sys
 
+import jax
+import numpy as np
 import pytest
+from flax import linen as nn
 
 from flan_jax.cli import dispatch
+from flan_jax.data.layout import make_layout
+from flan_jax.models.decoder import DecoderConfig, DecoderLM
+from flan_jax.models.t5 import T5
+from flan_jax.models.t5_config import T5Config
+from flan_jax.optim.adafactor import adafactor
+from flan_jax.parallel import partitioning
+from flan_jax.training.state import ShardedState
 from support.processes import ended_well
 from support.runs import command, run, run_here
 
@@ -140,3 +150,20 @@ def test_a_run_that_is_not_finished_is_never_taken_for_done(cache, finished):
     arguments = command("train", cache, finished, *EVALUATED, "--gin.TRAIN_STEPS=3")
     assert NOTHING_TO_DO not in ended_well(run_here(arguments)).stdout
     assert os.path.isdir(finished / "checkpoints/3")
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize("architecture", ["t5", "decoder"])
+def test_parameters_without_a_forward_pass_are_linens_to_the_bit(architecture, scan_layers):
+    sizes = {"vocab_size": 64, "emb_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 32}
+    if architecture == "t5":
+        layers = {"num_encoder_layers": 2, "num_decoder_layers": 2}
+        model = T5(T5Config(**sizes, **layers, scan_layers=scan_layers))
+    else:
+        model = DecoderLM(DecoderConfig(**sizes, num_layers=2, scan_layers=scan_layers))
+    shapes = make_layout(architecture, 8, 4, 0).shapes(1)
+    batch = {name: np.ones(shape, np.int32) for name, shape in shapes.items()}
+    expected = nn.unbox(jax.jit(model.init)(jax.random.key(3), batch)["params"])
+    mesh = partitioning.make_mesh(partitioning.mesh_sizes({"fsdp": 1}, 1))
+    state = ShardedState(model, adafactor(), mesh, shapes, seed=3)
+    jax.tree.map(np.testing.assert_array_equal, state.fresh()["params"], expected)

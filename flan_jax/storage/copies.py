@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -176,7 +177,12 @@ def is_small(name: str) -> bool:
 
 
 def _root() -> pathlib.Path:
-    return cache_of_buckets().resolve() / "read"
+    return _resolved(cache_of_buckets()) / "read"
+
+
+@functools.lru_cache(maxsize=8)
+def _resolved(directory: pathlib.Path) -> pathlib.Path:
+    return directory.resolve()
 
 
 def path_of(remote: Remote) -> pathlib.Path:

@@ -8,12 +8,15 @@ frozen ones (`peft/tuning.py`). Layers are stacked in memory and unstacked on di
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.interpreters import partial_eval
 
 from flan_jax.models import stacking
 from flan_jax.parallel import partitioning
@@ -38,6 +41,21 @@ def init_params(
     batch = {name: jnp.ones(shape, jnp.int32) for name, shape in shapes.items()}
     params = model.init(jax.random.key(seed), batch)["params"]
     return jax.tree.map(lambda x: x.astype(param_dtype), params)
+
+
+def without_forward_pass(make: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
+    """Returns a function that makes the same arrays by what they depend on alone, and their shapes.
+
+    Linen makes parameters while it runs the model. That is traced once, here, and what only the
+    model's output depends on is left out.
+
+    Args:
+      make: a function without arguments, such as `init_params` of a model.
+    """
+    traced, shapes = jax.make_jaxpr(make, return_shape=True)()
+    needed, _ = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars))
+    run = jax.extend.core.jaxpr_as_fun(jax.extend.core.ClosedJaxpr(needed, traced.consts))
+    return lambda: jax.tree.unflatten(jax.tree.structure(shapes), run()), shapes
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
@@ -91,9 +109,9 @@ class ShardedState:
             the model does not have.
         """
         self.mesh = mesh
-        self._init_base = functools.partial(init_params, model, shapes, seed, param_dtype)
         with partitioning.use_mesh(mesh):
-            self._base = jax.eval_shape(self._init_base)
+            make = functools.partial(init_params, model, shapes, seed, param_dtype)
+            self._init_base, self._base = without_forward_pass(make)
             shardings = partitioning.state_shardings(self._base, mesh)
             self.abstract_base = partitioning.with_shardings(self._base, shardings)
             self.tuning = Tuning(peft or PeftConfig(method=None), self._base)

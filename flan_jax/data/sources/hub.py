@@ -29,7 +29,8 @@ from flan_jax.errors import UserError
 from flan_jax.messages import first_line, listed
 from flan_jax.storage.copies import fetch_all, name_of, read_path
 from flan_jax.storage.files import readable
-from flan_jax.storage.hashing import digest, file_digest
+from flan_jax.storage.hashing import digest
+from flan_jax.storage.known_digests import known_file_digest
 
 DEFAULT_DIRECTORY = "~/.cache/flan_jax/hub"
 
@@ -173,7 +174,8 @@ class HubSource:
         files = self._local(dataset, raw_split)
         if files:
             for file in files:
-                self._digests.setdefault(file, file_digest(file))
+                if file not in self._digests:
+                    self._digests[file] = known_file_digest(file)
             return digest([record, [(file.name, self._digests[file]) for file in files]])
         listing = self._listing(dataset)
         return digest(

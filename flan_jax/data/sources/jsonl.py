@@ -12,7 +12,7 @@ from flan_jax.data.sources.jsonl_files import count_jsonl, rows_at
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
 from flan_jax.storage.copies import fetched, name_of, read_path
-from flan_jax.storage.hashing import file_digest
+from flan_jax.storage.known_digests import known_file_digest
 
 
 class JsonlSource:
@@ -86,7 +86,7 @@ class JsonlSource:
 
     def fingerprint(self, dataset: Dataset, spec: str) -> str:
         """Returns a digest of the file that holds the slice."""
-        return file_digest(self.path(dataset, parse_spec(spec)[0]))
+        return known_file_digest(self.path(dataset, parse_spec(spec)[0]))
 
     def downloadable(self, dataset: Dataset) -> bool:
         """Returns False: these rows are on disk or nowhere."""

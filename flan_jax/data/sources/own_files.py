@@ -25,7 +25,8 @@ from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, listed, nearest, shown
 from flan_jax.storage.copies import copy_of, name_of, origin, read_path
 from flan_jax.storage.files import readable
-from flan_jax.storage.hashing import digest, file_digest
+from flan_jax.storage.hashing import digest
+from flan_jax.storage.known_digests import known_file_digest
 from flan_jax.storage.places import is_remote
 
 # Rows for validation where no file has them: so many, and one of so many.
@@ -119,7 +120,7 @@ class OwnFiles:
         for path in files:
             if path not in self._digests:
                 with readable(path, "check its permissions"):
-                    self._digests[path] = file_digest(path)
+                    self._digests[path] = known_file_digest(path)
         named = [(path.name, self._digests[path]) for path in files]
         return digest([named, inspect.getsource(file_rows)])
 
