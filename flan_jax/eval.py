@@ -14,7 +14,6 @@ from flan_jax.runs.directories import uploading
 from flan_jax.runs.evaluating import Request, evaluate_checkpoints
 from flan_jax.runs.setup import open_run
 from flan_jax.runs.up_to_date import Command
-from flan_jax.training.config import TrainConfig
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
-    output = TrainConfig().model_dir if flags.output is None else flags.output
-    command = Command("eval", flags, output, evaluates=True)
+    command = Command("eval", flags, flags.output)
     if command.is_done() is not None:
         _log.info("everything is evaluated already, and nothing has changed since")
         return conclude(command.directory, True, "")

@@ -12,7 +12,6 @@ from flan_jax.parallel import processes
 from flan_jax.runs.setup import open_run
 from flan_jax.runs.train_run import conclude_again, train_run
 from flan_jax.runs.up_to_date import Command
-from flan_jax.training.config import TrainConfig
 
 
 @processes.end_together
@@ -21,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     argv = sys.argv[1:] if argv is None else argv
     flags = gin_files.parse_command_line(argv, gin_files.CONFIGURED, make_parser())
-    command = Command("train", flags, TrainConfig().model_dir, evaluates=False)
+    command = Command("train", flags)
     data = command.is_done()
     if data is not None:
         return conclude_again(data, command.directory)

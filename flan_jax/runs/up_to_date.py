@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gin
@@ -21,13 +21,16 @@ import gin
 import flan_jax
 from flan_jax.config import gin_files
 from flan_jax.config.declared_settings import declared_settings
-from flan_jax.config.run_directory import PACKAGE
+from flan_jax.config.run_directory import HUB, PACKAGE
 from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import RunData, open_data
 from flan_jax.errors import UserError
 from flan_jax.parallel import processes
+from flan_jax.report.write import WRITTEN
 from flan_jax.storage.files import read_json, write_file
 from flan_jax.storage.hashing import digest, file_digest
+from flan_jax.storage.places import place
+from flan_jax.storage.remote import Remote
 from flan_jax.training.config import TrainConfig
 
 FILE = ".done.json"
@@ -47,19 +50,19 @@ class _Unknown(Exception):
 class Command:
     """A command with its settings, and the directory in which it keeps what it has done."""
 
-    def __init__(self, verb: str, flags: argparse.Namespace, directory: str, evaluates: bool):
+    def __init__(self, verb: str, flags: argparse.Namespace, output: str | None = None):
         """Notes the settings as they are now.
 
         Args:
-          verb: such as 'eval'.
+          verb: 'train' or 'eval'.
           flags: its parsed flags.
-          directory: where its results are; a local one has the record.
-          evaluates: see `open_run`.
+          output: where the results of `eval` are; None: MODEL_DIR.
         """
-        self._flags, self._evaluates = flags, evaluates
-        self.directory = pathlib.Path(directory).expanduser()
+        self._flags, self._evaluates = flags, verb == "eval"
+        directory = TrainConfig().model_dir if output is None else output
+        self.directory = place(directory, "MODEL_DIR" if output is None else "--output")
         self._paths = [directory, *_paths(flags)]
-        self._is_alone = processes.is_alone(flags)
+        self._is_alone = processes.is_alone(flags) and isinstance(self.directory, pathlib.Path)
         self._machine = _machine()  # JAX adds variables to the environment
         settings = gin.config_str()  # a run makes paths absolute in it
         self._name = digest([verb, {**vars(flags), "log_level": None}, settings, os.getcwd()])
@@ -86,9 +89,10 @@ class Command:
         write_file(self.directory / FILE, json.dumps({**kept, self._name: state}, indent=0))
 
     def _read(self) -> dict[str, str]:
-        path = self.directory / FILE
+        if not self._is_alone or not (self.directory / FILE).is_file():
+            return {}
         try:
-            return read_json(path) if self._is_alone and path.is_file() else {}
+            return read_json(self.directory / FILE)
         except UserError:
             return {}  # damaged: written again at the end
 
@@ -125,10 +129,9 @@ def _machine() -> Any:
 
 def _code() -> Any:
     """The version, and the files of a checkout, in which code changes without it."""
-    package = pathlib.Path(flan_jax.__file__).parent
-    directories = [package, (package / "tasks").resolve()]
-    files = {path for each in directories for path in _walk(each) if path.endswith(".py")}
-    return [flan_jax.__version__, [[path, *_stamp(path)] for path in sorted(files)]]
+    package = pathlib.Path(__file__).parents[1]
+    files = {file for each in (package, package / "tasks") for file in each.rglob("*.py")}
+    return [flan_jax.__version__, [[str(file), *_stamp(file)] for file in sorted(files)]]
 
 
 def _keys(data: RunData, evaluates: bool) -> Any:
@@ -159,31 +162,31 @@ def _files(paths: Iterable[str]) -> Any:
     for name in paths:
         if name.startswith(PACKAGE):  # the name has the version
             continue
-        path = os.path.abspath(os.path.expanduser(name))
-        if ":" in name and not os.path.exists(path):  # of a bucket or the hub
+        path = place(name, "a setting")
+        if isinstance(path, Remote) or name.startswith(HUB):
             raise _Unknown
-        for file in _walk(path) if os.path.isdir(path) else [path]:
-            if not file.endswith((".lock", FILE)):
-                listing[file] = _contents(file, path)
+        path = path.absolute()
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            # A report is brought up to date in any case.
+            is_report = file != path and file.relative_to(path).parts[0] in WRITTEN
+            if not is_report and not file.name.endswith((".lock", FILE)):
+                listing[str(file)] = _contents(file, path)
             if len(listing) > _MOST_FILES:
                 raise _Unknown
     return sorted(listing.items())
 
 
-def _contents(file: str, directory: str) -> Sequence[Any]:
-    if not os.path.exists(file):
+def _contents(file: pathlib.Path, directory: pathlib.Path) -> Sequence[Any]:
+    if not file.exists():
         return []
+    if file.is_dir():
+        return ["directory"]
     # Some small files of a run are written anew each time.
-    if os.path.dirname(file) == directory and os.path.getsize(file) <= _WHOLE:
-        return [file_digest(pathlib.Path(file))]
+    if file.parent == directory and file.stat().st_size <= _WHOLE:
+        return [file_digest(file)]
     return _stamp(file)
 
 
-def _stamp(file: str) -> Sequence[Any]:
-    status = os.stat(file)
+def _stamp(file: pathlib.Path) -> Sequence[Any]:
+    status = file.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _walk(directory: str | pathlib.Path) -> Iterator[str]:
-    for parent, _, names in os.walk(directory):
-        yield from (os.path.join(parent, name) for name in names)
