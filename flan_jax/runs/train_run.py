@@ -35,6 +35,7 @@ from flan_jax.training.trackers import registry as trackers
 if TYPE_CHECKING:
     from flan_jax.checkpoints.manager import Checkpoints
     from flan_jax.data.eval_data import Protocol
+    from flan_jax.data.run_data import RunData
     from flan_jax.runs.answers import Prompt
     from flan_jax.training.metrics_log import MetricsLog
     from flan_jax.training.state import State
