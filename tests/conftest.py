@@ -13,6 +13,8 @@ import tempfile
 import gin
 import pytest
 
+from support.compiling import OLD_FUSIONS
+
 # Tracing makes many objects that stay: collecting them as often as usual took 8 % of the time.
 gc.set_threshold(50_000, 20, 20)
 # A program that a test starts and that crashes says in which line.
@@ -27,9 +29,14 @@ _MAY_CHOOSE = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
 
 
-# Most of the compile time of small unoptimized programs is that of the newer way to emit fusions;
-# of the rest, a sixth is spent on splitting a program into parts to compile them in parallel.
-_FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# Beside the fusions, a sixth of the compile time of small unoptimized programs goes into splitting
+# them into parts to compile in parallel.
+_FAST_COMPILATION = " ".join(
+    [
+        *(f"--{flag}={str(value).lower()}" for flag, value in OLD_FUSIONS.items()),
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+)
 _OF_JAX = ("get_compile_options", "_DISABLE_MOST_OPTIMIZATIONS")
 
 
@@ -63,7 +70,7 @@ def _compile_fast() -> None:
 
     def with_emitters(*arguments, env_options_overrides=None, **options):
         if not compiler._DISABLE_MOST_OPTIMIZATIONS.value:
-            overrides = {"xla_cpu_use_fusion_emitters": True}
+            overrides = dict.fromkeys(OLD_FUSIONS, True)
             env_options_overrides = overrides | (env_options_overrides or {})
         return get_options(*arguments, env_options_overrides=env_options_overrides, **options)
 

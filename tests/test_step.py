@@ -16,7 +16,7 @@ from flan_jax.training import loop
 from flan_jax.training.profile import Profile
 from flan_jax.training.state import ShardedState
 from flan_jax.training.step import make_eval_step, make_train_step
-from support.compiling import UNOPTIMIZED_CODE
+from support.compiling import OLD_FUSIONS, UNOPTIMIZED_CODE
 
 CONFIG = T5Config(256, 128, 2, 16, 128, 1, 1, dropout_rate=0.0, dtype="float32")
 
@@ -132,7 +132,7 @@ def temporaries(microbatches: int = 1, loss_chunks: int = 1, remat: str = "none"
     return (
         jax.jit(step, donate_argnums=0)
         .lower(state, {}, batch)
-        .compile(UNOPTIMIZED_CODE | {"xla_cpu_use_fusion_emitters": False})
+        .compile(UNOPTIMIZED_CODE | OLD_FUSIONS)
         .memory_analysis()
         .temp_size_in_bytes
     )
