@@ -130,3 +130,16 @@ def test_values_are_those_that_were_saved(directory):
     checkpoints.close()
     back = Checkpoints(directory).restore(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, value)))
     assert np.array_equal(back["params"]["kernel"], value["params"]["kernel"])
+
+
+def test_the_index_of_an_item_is_written_once(directory, buckets):
+    """GCS refuses to change an object twice a second: each refusal is a second of retries."""
+    wide = {f"layer_{i}": jnp.full((64, 64), float(i)) for i in range(40)}
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(1, {"params": wide, "more": dict(wide)}, surely=True)
+    texts = [f"{line.what} {line.query}" for line in buckets.log]
+    for item in ("params", "state"):
+        written = [text for text in texts if text.startswith("POST") and f"F{item}%2F" in text]
+        indexes = [text for text in written if "manifest.ocdbt" in text]
+        assert len(indexes) == 2, written  # of the process, and of all processes
+    checkpoints.close()

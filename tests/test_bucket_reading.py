@@ -10,6 +10,7 @@ import pytest
 
 import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.checkpoints import located
 from flan_jax.checkpoints.formats.ranged_array import RangedArray
 from flan_jax.checkpoints.open import open_checkpoint
 from flan_jax.checkpoints.tuned import open_whole
@@ -222,6 +223,28 @@ def test_adapters_are_read_with_their_base(bucket, buckets, llama, tmp_path):
     again = open_whole(tmp_path / "unmerged")
     for name, tensor in here.tensors.items():
         np.testing.assert_array_equal(again.tensors[name].read(), tensor.read(), err_msg=name)
+
+
+def test_the_base_of_an_adapter_may_be_named_relative_to_it(
+    bucket, buckets, llama, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(located, "_FRESH_S", 0.0)
+    arrays = lora_arrays(["q_proj"])
+    local = tmp_path / "local"  # not beside the working directory
+    local.mkdir()
+    save_adapter(local / "adapter", arrays, base="../base", target_modules=["q_proj"])
+    (local / "base").symlink_to(llama)
+    buckets.upload(local / "adapter", "models/adapter")
+    with pytest.raises(UserError, match=r"'\.\./base', is neither a directory nor a GGUF file"):
+        open_whole(f"{bucket}/models/adapter")
+    buckets.upload(llama, "models/base")
+    here, there = open_whole(local / "adapter"), open_whole(f"{bucket}/models/adapter")
+    for name, tensor in here.tensors.items():
+        np.testing.assert_array_equal(there.tensors[name].read(), tensor.read(), err_msg=name)
+    save_adapter(local / "out", arrays, base="../../../../base", target_modules=["q_proj"])
+    buckets.upload(local / "out", "models/out")
+    with pytest.raises(UserError, match="is neither a directory nor a GGUF file"):
+        open_whole(f"{bucket}/models/out")
 
 
 def test_model_sets_what_a_run_needs_by_names_in_the_bucket(bucket, buckets, llama):

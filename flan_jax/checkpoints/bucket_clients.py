@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from typing import Any
 
 from flan_jax.errors import UserError
 from flan_jax.storage.bucket_errors import BucketError, explained
@@ -57,6 +58,24 @@ def set_up(remote: Remote, setting: str) -> None:
     # Orbax has no option for it; by default an outage is reported after a quarter of an hour
     for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
         getattr(tensorstore_utils, name, {})["gcs_request_retries"] = RETRIES
+
+
+def handler() -> Any:
+    """Returns Orbax's handler of an item, which writes the item's index once.
+
+    Orbax writes the index of a process in one transaction only where it does not limit the bytes
+    that are written at once. With a limit (96 GB, which a host hardly reaches) TensorStore writes
+    the same object again for every few arrays, and GCS refuses to change one twice a second: a
+    checkpoint of any size takes about 10 s of retries.
+    """
+    import orbax.checkpoint as ocp
+
+    result = ocp.StandardCheckpointHandler()
+    # Orbax has no option for it: None is taken for the default
+    impl = getattr(getattr(result, "_impl", None), "_handler_impl", None)
+    if hasattr(impl, "_save_concurrent_bytes"):
+        impl._save_concurrent_bytes = None
+    return result
 
 
 def list_again(remote: Remote) -> None:

@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from flan_jax.checkpoints import bucket_clients
 from flan_jax.checkpoints.bucket_clients import bucket_error, list_again
 from flan_jax.checkpoints.bucket_saving import BucketSaving
 from flan_jax.checkpoints.check import check_tensors
@@ -122,7 +123,10 @@ class Checkpoints:
             preservation_policy=AnyPreservationPolicy([LatestN(n=self._keep), lowest]),
             cleanup_tmp_directories=True,
         )
-        return _Manager(self.directory, options=options, item_names=_ITEMS)
+        if self._remote is None:
+            return _Manager(self.directory, options=options, item_names=_ITEMS)
+        handlers = {name: bucket_clients.handler() for name in _ITEMS}
+        return _Manager(self.directory, options=options, item_handlers=handlers)
 
     def _reopen(self) -> None:
         """Opens the directory again after a failure, without what a failed checkpoint left."""

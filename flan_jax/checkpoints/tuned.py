@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import posixpath
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from flan_jax.messages import shown
 from flan_jax.models.adapters import LORA_B, SCALE_OUT
 from flan_jax.models.architectures import model_fields
 from flan_jax.peft.merge import check_mergeable, merged
+from flan_jax.storage.copies import origin
 from flan_jax.storage.places import is_remote
 
 
@@ -107,7 +109,7 @@ def _base_of_adapter(
 ) -> pathlib.Path:
     """The base of an adapter, a directory or a GGUF file: the one it names, else the one given."""
     if named:
-        for place in (path / named, located(named) if is_remote(named) else pathlib.Path(named)):
+        for place in (_beside(path, named), pathlib.Path(named)):
             if place.is_dir() or is_gguf(place):
                 return place.resolve()
     if given is not None and (place := located(given, "the base").resolve()) != path.resolve():
@@ -117,6 +119,18 @@ def _base_of_adapter(
         "nor a GGUF file here; download it, and give its path: with --base in `convert`, else with "
         "--gin.INITIAL_CHECKPOINT_PATH."
     )
+
+
+def _beside(path: pathlib.Path, named: str) -> pathlib.Path:
+    """Where an adapter has its base by a name: in a bucket, or relative to it on disk or there."""
+    if is_remote(named):
+        return located(named)
+    remote = origin(path)
+    if remote is None or posixpath.isabs(named):
+        return path / named
+    key = posixpath.normpath(posixpath.join(remote.key, named))
+    is_inside = not key.startswith("..") and key != "."
+    return located(str(dataclasses.replace(remote, key=key))) if is_inside else path / named
 
 
 def config_of(tuned: Tuned) -> Any:

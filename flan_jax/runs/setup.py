@@ -120,9 +120,15 @@ def _open(
     config = TrainConfig(profile_steps=profile_steps)
     data = open_data(data_config, config.embedding_rows)
     devices.set_up(data_config.cache_directory() / "compiled", flags)
-    cache, run = data_config.cache_bucket(), place(config.model_dir, "MODEL_DIR")
-    if cache and not (isinstance(run, Remote) and run.bucket == cache.bucket):
-        check_bucket(data_config.cache_dir, "CACHE_DIR", trains=False)
+    run = place(config.model_dir, "MODEL_DIR")
+    for setting, name in {
+        "CACHE_DIR": data_config.cache_dir,
+        "Train.baselines_dir": config.baselines_dir,
+    }.items():
+        there = place(name, setting) if name else None
+        is_elsewhere = not isinstance(run, Remote) or run.bucket != getattr(there, "bucket", None)
+        if isinstance(there, Remote) and is_elsewhere:
+            check_bucket(name, setting, trains=False)
     check(config.model_dir)
     return build_run(config, data)
 
