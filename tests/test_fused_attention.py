@@ -119,32 +119,41 @@ def test_loss_and_gradients_of_packed_rows_are_those_of_xla(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma", "llama, heads of 12"])
 def test_bfloat16_is_as_near_to_float32_as_xla_is(name):
-    """And gradients of matrices are within 1e-2 of those of xla.
+    """And gradients of matrices are within 1e-2 of those of xla, of the largest of their array.
 
     A norm's scale has a gradient that is summed over all tokens, of products that both round to
     bfloat16: each is up to 0.026 from that of float32, and they are up to 0.016 apart.
     """
     config = MODELS.get(name, dataclasses.replace(LLAMA, head_dim=12))
-    gradients = [
-        loss_and_gradients(each, parameters(config), packed_rows())[1]
+    xla, fused, truth = (
+        dict(
+            jax.tree.leaves_with_path(
+                loss_and_gradients(each, parameters(config), packed_rows())[1]
+            )
+        )
         for each in (
             dataclasses.replace(config, dtype=dtype, attention=attention)
             for dtype, attention in BFLOAT16_AND_TRUTH
         )
-    ]
-    xla, fused, truth = (dict(jax.tree.leaves_with_path(each)) for each in gradients)
+    )
 
-    def largest(a, b, keys):
+    def largest(a, b):
         return {
-            path: float(jnp.abs(a[path] - b[path]).max() / jnp.abs(b[path]).max()) for path in keys
+            path: float(jnp.abs(a[path] - b[path]).max() / jnp.abs(b[path]).max()) for path in b
         }
 
-    matrices = [path for path in xla if path[-1].key in ("kernel", "embedding")]
-    assert len(matrices) == 8
-    assert max(largest(fused, xla, matrices).values()) < 1e-2
-    of_xla, of_fused = largest(xla, truth, xla), largest(fused, truth, xla)
-    assert max(of_fused.values()) < 1.1 * max(of_xla.values()) < 0.03
-    assert all(of_fused[path] < of_xla[path] + 1e-2 for path in xla)
+    def mean_distance(a):
+        distances = [
+            jnp.linalg.norm(a[path] - truth[path]) / jnp.linalg.norm(truth[path]) for path in a
+        ]
+        return float(np.mean(distances))
+
+    apart = largest(fused, xla)
+    matrices = [apart[path] for path in xla if path[-1].key in ("kernel", "embedding")]
+    assert len(matrices) == 8 and max(matrices) < 1e-2
+    assert mean_distance(fused) < 1.1 * mean_distance(xla)
+    of_xla, of_fused = largest(xla, truth), largest(fused, truth)
+    assert all(of_fused[path] < min(of_xla[path] + 1e-2, 0.03) for path in xla)
 
 
 def test_a_window_hides_what_is_before_it():
