@@ -51,17 +51,6 @@ ORDER = (
     ("full", "v5e-16"),
     ("LoRA", "v5e-64"),
 )
-COLUMNS = (
-    "model",
-    "tuning",
-    "tokens",
-    "slice",
-    "rows",
-    "remat",
-    "memory",
-    "step, MFU",
-    "with 'xla'",
-)
 
 
 class Cell(NamedTuple):
@@ -123,19 +112,32 @@ def estimated(cell: Cell, attention: str) -> dict[str, Any]:
     }
 
 
-def line(cell: Cell, record: dict[str, Any] | None, fused: dict, xla: dict) -> str:
-    """The line of the table of a cell."""
-    remat, memory, step = fused["remat"], f"{fused['gib']:.1f} GiB by estimate", "not compiled"
-    if record:
-        remat, train = record["remat"], record["train"]["memory"]
-        total = "unknown" if train["total"] is None else f"{train['total'] / GIB:.1f}"
-        memory = f"{total} of {train['available'] / GIB:.2f} GiB"
-        step = "does not fit"
-        if record["fits"]:
-            step = f"{record['step_seconds']:.2f} s, {record['mfu']:.0%}"
-    beside = f"{xla['remat']}, {xla['gib']:.1f} GiB" + ("" if xla["fits"] else ", too large")
-    values = (cell.model, cell.tuning, f"{cell.length:,}", cell.slice_name, str(cell.rows))
-    return f"| {' | '.join((*values, remat, memory, step, beside))} |"
+def cell_text(record: dict[str, Any] | None, fused: dict, xla: dict) -> str:
+    """A cell of the table; what is estimated and not compiled has a ~."""
+    beside = f"; xla: {xla['remat']}, ~{xla['gib']:.1f} GiB{_too_large(xla['fits'])}"
+    if record is None:
+        memory = f"~{fused['gib']:.1f} GiB{_too_large(fused['fits'])}"
+        return f"{fused['remat']}, {memory}, ~{fused['seconds']:.2f} s{beside}"
+    total = record["train"]["memory"]["total"]
+    memory = "unknown" if total is None else f"{total / GIB:.1f} GiB"
+    speed = f", {record['step_seconds']:.2f} s, MFU {record['mfu']:.0%}" if record["fits"] else ""
+    return f"**{record['remat']}, {memory}{_too_large(record['fits'])}{speed}**{beside}"
+
+
+def _too_large(fits: bool) -> str:
+    return "" if fits else " (too large)"
+
+
+def table(texts: dict[Cell, str]) -> str:
+    """The Markdown table of the text of each cell: a line for each model, tuning and length."""
+    head = ["model", "tuning", "tokens", *SLICES]
+    lines = [head, ["---"] * len(head)]
+    for length in LENGTHS:
+        for tuning in TUNINGS:
+            for model in dict.fromkeys(cell.model for cell in texts):
+                cells = [texts[Cell(model, tuning, length, name)] for name in SLICES]
+                lines.append([model, tuning, f"{length:,}", *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main() -> None:
@@ -163,9 +165,8 @@ def main() -> None:
         if (path := flags.directory / cell.file).is_file()
     }
     estimates = {cell: [estimated(cell, name) for name in ("auto", "xla")] for cell in cells}
-    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
-    for cell in cells:
-        print(line(cell, records.get(cell), *estimates[cell]))
+    texts = {cell: cell_text(records.get(cell), *estimates[cell]) for cell in cells}
+    print(table(texts))
     if flags.json:
         rows = [
             {**cell._asdict(), "record": records.get(cell), "estimates": estimates[cell]}

