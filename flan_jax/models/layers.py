@@ -104,7 +104,7 @@ def _product_forward(x: Any, kernel: Any, dtype: str) -> tuple:
 def _product_backward(dtype: str, kept: tuple, grad: Any) -> tuple:
     (x, kernel), grad = kept, _flat(grad, dtype)
     to_x = jax.lax.dot_general(grad, kernel.astype(dtype), (((1,), (1,)), ((), ())))
-    to_kernel = jax.lax.dot_general(_flat(x, dtype), grad, (((0,), (0,)), ((), ())))
+    to_kernel = cpu.kernel_gradient(_flat(x, dtype), grad)
     return to_x.reshape(x.shape).astype(x.dtype), to_kernel.astype(kernel.dtype)
 
 
