@@ -105,6 +105,10 @@ FLAGS = {
         ("tasks", "render", "rte", "--source=jsonl", "--data_dir=URL"),
         "not a directory",
     ),
+    "tasks render --model": (
+        ("tasks", "render", "SCHEME://bucket1/rows.jsonl", "--model=URL"),
+        NO_CHECKPOINT,
+    ),
     "tasks render --vocabulary": (
         ("tasks", "render", "SCHEME://bucket1/rows.jsonl", "--vocabulary=URL/a.model"),
         "neither 'bytes' nor a file",
@@ -113,6 +117,10 @@ FLAGS = {
     "tasks check --data_dir": (
         ("tasks", "check", "--source=jsonl", "--data_dir=URL"),
         "not a directory",
+    ),
+    "tasks check --model": (
+        ("tasks", "check", "SCHEME://bucket1/rows.jsonl", "--model=URL"),
+        NO_CHECKPOINT,
     ),
     "tasks check --vocabulary": (
         ("tasks", "check", "SCHEME://bucket1/rows.jsonl", "--vocabulary=URL/a.model"),

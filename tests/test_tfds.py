@@ -17,6 +17,7 @@ from flan_jax.data.run_data import open_data
 from flan_jax.data.sources.kinds import open_source
 from flan_jax.errors import UserError
 from flan_jax.prepare import prepare
+from flan_jax.storage.places import place
 import tensorflow as tf
 
 directory, cache = sys.argv[1:]
@@ -87,6 +88,18 @@ data = prepare(
 )
 found["members"] = [(m.name, m.rows) for m in data.train.members()]
 
+bucket = place("gs://bucket1/tfds", "DATA_DIR")
+for path in pathlib.Path(directory).rglob("*"):
+    if path.is_file():
+        (bucket / path.relative_to(directory).as_posix()).write_bytes(path.read_bytes())
+there = open_source("tfds", str(bucket))
+found["in a bucket"] = {
+    "same rows": list(there.rows(rte, "validation")) == list(source.rows(rte, "validation")),
+    "same fingerprint": there.fingerprint(rte, "train") == source.fingerprint(rte, "train"),
+    "missing": there.available(CATALOGUE["cb"]),
+    "download": there.download(CATALOGUE["cb"]),
+}
+
 record = next(pathlib.Path(directory).rglob("*validation*.tfrecord*"))
 record.write_bytes(record.read_bytes()[:-20])
 try:
@@ -97,7 +110,7 @@ print("FOUND " + json.dumps(found))
 """
 
 
-def test_rows_of_tensorflow_datasets(tmp_path):
+def test_rows_of_tensorflow_datasets(tmp_path, buckets):
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "tfds"), str(tmp_path / "cache")],
         capture_output=True,
@@ -117,6 +130,12 @@ def test_rows_of_tensorflow_datasets(tmp_path):
         "hypothesis": f"There are {number} of them.",
         "idx": number,
         "label": number % 2,
+    }
+    assert found["in a bucket"] == {
+        "same rows": True,
+        "same fingerprint": True,
+        "missing": "super_glue/cb:1.0.2 is not prepared in gs://bucket1/tfds",
+        "download": "not prepared in a bucket: prepare it on a disk and copy it to gs://bucket1/tfds",
     }
     assert found["members"] == [["rte", 30]]
     assert (
