@@ -168,3 +168,27 @@ def test_parameters_without_a_forward_pass_are_linens_to_the_bit(architecture, s
     mesh = partitioning.make_mesh(partitioning.mesh_sizes({"fsdp": 1}, 1))
     state = ShardedState(model, adafactor(), mesh, shapes, seed=3)
     jax.tree.map(np.testing.assert_array_equal, state.fresh()["params"], expected)
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing_to_answer_and_to_rank(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    program = (
+        "import atexit, sys, collections, jax; from flan_jax.cli import dispatch; "
+        "events = collections.Counter(); "
+        "jax.monitoring.register_event_listener(lambda name, **_: events.update([name])); "
+        "status = dispatch.main(sys.argv[1:]); cache = '/jax/compilation_cache/cache_'; "
+        "print('compiled', events[cache + 'misses'], events[cache + 'hits']); sys.exit(status)"
+    )
+    for arguments in (
+        ["generate", str(finished), "Is it wet?", "--max_tokens=4"],
+        ["eval", str(finished), "--output=OUTPUT"],
+    ):
+        counts = []
+        for name in ("first", "second"):
+            words = [word.replace("OUTPUT", str(tmp_path / name)) for word in arguments]
+            result = ended_well(run([sys.executable, "-c", program, *words]))
+            counts.append(list(map(int, result.stdout.rpartition("compiled ")[2].split())))
+        (compiled, _), (compiled_again, reused) = counts
+        assert compiled > 0 and compiled_again == 0 and reused >= compiled, counts

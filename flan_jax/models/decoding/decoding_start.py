@@ -76,15 +76,25 @@ def begin(
     The answers to a row are next to each other.
     """
     is_cpu = jax.default_backend() == "cpu"
-    if is_cpu and model.config.scan_layers:
-        model, params = cpu.unstack_layers(model, params)
-    step_params = params
-    if is_cpu and tokens.shape[0] * copies <= cpu.FEW_ROWS:
-        step_params = cpu.with_transposed_kernels(params)
+    unstacks = is_cpu and model.config.scan_layers
+    # The input is read once, by one layer in a scan: unstacked, as the steps are, it would take as
+    # long to compile as these (30 layers: 29 CPU seconds to the first answer in place of 21).
     read = functools.partial(model.apply, {"params": params})
-    step = functools.partial(model.apply, {"params": step_params}, method="decode_step")
+    step_model, step_params = cpu.unstack_layers(model, params) if unstacks else (model, params)
+    if is_cpu and tokens.shape[0] * copies <= cpu.FEW_ROWS:
+        step_params = cpu.with_transposed_kernels(step_params)
+    step = functools.partial(step_model.apply, {"params": step_params}, method="decode_step")
     begin_model = _begin_decoder if isinstance(model, DecoderLM) else _begin_t5
-    return begin_model(read, step, tokens, lengths, max_length, copies)
+    start = begin_model(read, step, tokens, lengths, max_length, copies)
+    return start._replace(cache=_unstacked(start.cache)) if unstacks else start
+
+
+def _unstacked(cache: dict[str, Any]) -> dict[str, Any]:
+    """Returns a cache whose keys and values are lists of N arrays in place of stacks of N."""
+    is_stack = {name: isinstance(part, tuple) for name, part in cache.items()}
+    return {
+        name: tuple(map(list, part)) if is_stack[name] else part for name, part in cache.items()
+    }
 
 
 def _begin_decoder(
