@@ -196,6 +196,17 @@ CASES = {
     "smollm3, dynamic": ("SmolLM3", DYNAMIC),
     "smollm3, a list": ("SmolLM3", {"no_rope_layers": [0, 1, 1, 0]}),
 }
+ONE_OF_EACH_FAMILY = (
+    "llama, yarn",
+    "qwen2, windows from layer 2",
+    "mistral, window 8",
+    "ministral",
+    "qwen3, windows",
+    "gemma2",
+    "gemma3",
+    "olmo2",
+    "smollm3",
+)
 # Exported as another family, which computes the same.
 SIMPLER = {"mistral without a window": "llama", "ministral, all sliding": "mistral"}
 
@@ -300,26 +311,46 @@ def test_loss_gradients_are_theirs(case):
             np.testing.assert_allclose(ours, kernel, atol=1e-3 * np.abs(kernel).max() + 1e-7)
 
 
+def answers(path, prompts, count, **changes):
+    """Our greedy answers of `count` tokens, 0 behind their ends, int [B, count]."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    tokens = np.array([np.pad(prompt, (0, max(lengths) - len(prompt))) for prompt in prompts])
+    model, params = loaded(path, **changes)
+    return np.asarray(
+        greedy.greedy(model, params, tokens.astype(np.int32), count, eos_id=2, lengths=lengths)
+    )
+
+
+def their_answer(theirs, prompt, count):
+    ids = torch.tensor(prompt, dtype=torch.long)[None]
+    answer = theirs.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False
+    )[0, len(prompt) :]
+    return np.pad(answer.numpy(), (0, count - len(answer)))
+
+
+def random_prompts(theirs, lengths):
+    rng = np.random.default_rng(1)
+    return [rng.integers(3, theirs.config.vocab_size, length) for length in lengths]
+
+
 def test_answers_are_theirs_beyond_the_window_and_without_scan(case):
     _, theirs, path = case
-    rng = np.random.default_rng(1)
-    lengths = np.array([11, 4, 30])
-    prompts = [rng.integers(3, theirs.config.vocab_size, length) for length in lengths]
-    tokens = np.array([np.pad(prompt, (0, 30 - len(prompt))) for prompt in prompts], np.int32)
-    written = {}
-    for scan_layers in (True, False):
-        model, params = loaded(path, scan_layers=scan_layers)
-        written[scan_layers] = np.asarray(
-            greedy.greedy(model, params, tokens, 20, eos_id=2, lengths=lengths)
-        )
-    np.testing.assert_array_equal(written[True], written[False])
-    for row, prompt in zip(written[True], prompts):
-        ids = torch.tensor(prompt, dtype=torch.long)[None]
-        answer = theirs.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False
-        )[0]
-        answer = answer[len(prompt) :]
-        assert row.tolist() == np.pad(answer.numpy(), (0, 20 - len(answer))).tolist()
+    prompts = random_prompts(theirs, [11, 4, 30])
+    scanned, unscanned = (answers(path, prompts, 20, scan_layers=scan) for scan in (True, False))
+    np.testing.assert_array_equal(scanned, unscanned)
+    for row, prompt in zip(scanned, prompts):
+        np.testing.assert_array_equal(row, their_answer(theirs, prompt, 20))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ONE_OF_EACH_FAMILY, indirect=True)
+def test_forty_tokens_after_twenty_prompts_are_theirs(case):
+    _, theirs, path = case
+    lengths = np.random.default_rng(2).integers(12, 60, 20)  # longer than every window
+    prompts = random_prompts(theirs, lengths)
+    for row, prompt in zip(answers(path, prompts, 40), prompts):
+        np.testing.assert_array_equal(row, their_answer(theirs, prompt, 40))
 
 
 def test_packed_rows_equal_one_example_a_row(case):
