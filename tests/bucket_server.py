@@ -31,6 +31,7 @@ class Logged(NamedTuple):
     what: str  # the method and the path
     query: str
     agent: str
+    login: str  # the token that TensorStore sends; gcsfs sends none
 
 
 class _Fault:
@@ -137,7 +138,8 @@ class BucketServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         with self.objects.lock:
             self.counts[f"{prefix} {request.method} {api.kind(request)}"] += 1
             query = urllib.parse.urlencode(request.query)
-            self.log.append(Logged(time.time(), what, query, agent))
+            login = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            self.log.append(Logged(time.time(), what, query, agent, login))
             forms = (what, f"{what}?{query}")
             fault = next((fault for fault in self._faults if fault.meets(*forms)), None)
         if self.latency:
