@@ -84,5 +84,5 @@ setuptools.setup(
             *HUGGING_FACE,
         ],
     },
-    entry_points={"console_scripts": ["flan-jax=flan_jax.cli.dispatch:main"]},
+    entry_points={"console_scripts": ["flan-jax=flan_jax.cli.dispatch:program"]},
 )

@@ -11,7 +11,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).parents[1]
 VERBS = "train sweep eval generate prepare convert precompile launch __main__"
 LAYERS = [
-    "errors messages signals log progress exit_status metrics import_hook",
+    "errors messages huge_pages signals log progress exit_status metrics import_hook",
     *["storage", "config", "catalogue", "tasks", "models", "peft", "optim", "parallel", "data"],
     *[
         "checkpoints",

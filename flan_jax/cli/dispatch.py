@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from flan_jax import __version__, exit_status, log, signals
 from flan_jax.errors import UserError
+from flan_jax.huge_pages import start_again_with_huge_pages
 from flan_jax.messages import did_you_mean, nearest
 
 # Verb -> its module, and its summary in the help.
@@ -48,6 +49,9 @@ VERBS = {
     ),
 }
 
+# The verbs that compute with a model.
+_COMPUTING = ("train", "eval", "generate", "sweep")
+
 Main = Callable[[Sequence[str]], int | None]
 
 # Imports and tracing make many objects that stay: collecting them as often as Python does by
@@ -62,13 +66,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _status(_dispatch, sys.argv[1:] if argv is None else argv)
 
 
+def program() -> None:
+    """Runs `flan-jax` as a program, and ends the process with its status."""
+    if sys.argv[1:2] and sys.argv[1] in _COMPUTING:
+        start_again_with_huge_pages()
+    sys.exit(main())
+
+
 def run(verb_main: Main) -> None:
     """Runs a verb as a program, and ends the process with its status.
 
     Its module calls it: `if __name__ == '__main__': dispatch.run(main)`.
     """
+    if _verb_of_program() in _COMPUTING:
+        start_again_with_huge_pages()
     log.include_main_module()
     sys.exit(_status(verb_main, sys.argv[1:]))
+
+
+def _verb_of_program() -> str:
+    """Returns the verb of `python -m flan_jax.VERB`."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.rpartition(".")[2] if spec is not None else ""
 
 
 def _dispatch(argv: Sequence[str]) -> int | None:
@@ -125,4 +144,4 @@ def _status(verb_main: Main, argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()
