@@ -378,7 +378,7 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("flan_jax.train(t5, data, 2, place / 'x')", "make it with mixture"),
         ("flan_jax.train(decoder, data, -2, place / 'x')", "TRAIN_STEPS must be .* not -2.$"),
         ("flan_jax.train(decoder, data, 2, 'az://b/x')", "model_dir az://b/x is a URL"),
-        ("flan_jax.train(decoder, data, 4, run, batch_size=3)", "another BATCH_SIZE"),
+        ("flan_jax.train(decoder, data, 4, run, batch_size=3)", "BATCH_SIZE is 2 there and 3 here"),
         ("flan_jax.resume(place)", "is not the directory of a run"),
         ("flan_jax.evaluate(place)", "is not the directory of a run; give a run, or a model"),
         ("flan_jax.evaluate(decoder, ['rte'])", "give output=DIR"),

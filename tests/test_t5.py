@@ -208,7 +208,7 @@ def test_greedy_pads_after_the_end_and_for_rows_without_input():
     [
         ({"dtype": "float16"}, "T5 gives NaN in float16; type --gin.T5Config.dtype=bfloat16."),
         ({"dtype": "int8"}, "T5Config.dtype must be one of auto, bfloat16, float32, not 'int8'."),
-        ({"remat": "some"}, "T5Config.remat must be one of none, full, dots, not 'some'."),
+        ({"remat": "some"}, "T5Config.remat must be one of none, full, dots, auto, not 'some'."),
         (
             {"mlp_activations": ("gelo",)},
             "mlp_activations must be one of gelu, linear, relu, silu, not 'gelo'; did you",

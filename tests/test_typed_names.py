@@ -44,7 +44,7 @@ ALLOWED = {
         catalogue.fingerprint._file_of catalogue.fingerprint.source_of
         checkpoints.hub_models._snapshot checkpoints.model_by_name._extracted
         checkpoints.packaged_models._download checkpoints.packaged_models.packaged_model
-        data.sources.hub_files.hub_directory parallel.processes.mute_others
+        data.sources.hub_files.hub_directory huge_pages parallel.processes.mute_others
         runs.train_run._next_command sweeps.logs.open_logs
     """,
     "the path is not opened": """
