@@ -139,7 +139,7 @@ def test_a_gguf_file_is_the_model_it_was_made_from(name, tmp_path):
     assert ours == open_checkpoint(tmp_path / "theirs").config
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q5_1", "Q4_K"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", pytest.param("Q5_1", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_quantized_weights_are_those_that_the_package_dequantizes(name, tmp_path, kind):
     sizes = WIDE if kind == "Q4_K" else {}
