@@ -5,7 +5,7 @@
 Each cell is one `flan-jax precompile`, a process of its own that needs libtpu (pip install
 'flan_jax[tpu]') and one to two minutes of a core; its JSON stays in the directory, and a cell that
 is there is not compiled again, so that the program may be stopped at any time. The cells that are
-asked for most come first. `--read` compiles nothing; `--only=llama3_8b` takes one model, and
+needed most come first. `--read` compiles nothing; `--only=llama3_8b` takes one model, and
 `--most=4` stops after so many programs. Beside each cell is the estimate, without compiling, of the
 same program with ATTENTION='xla'. No accelerator is used: times are estimates.
 """
