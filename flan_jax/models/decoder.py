@@ -94,7 +94,9 @@ class DecoderLayer(nn.Module):
         """Returns [B, L, D], and this layer's keys and values; fused attention if `packed`."""
         c, (batch, length, width) = self.config, x.shape
         shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
-        on_weights, *on_rest = layers.dropout_factors(self, c, deterministic, batch, shapes)
+        on_weights, *on_rest = layers.dropout_factors(
+            self, c, deterministic, batch, shapes, of_layer=True
+        )
         y = self._attention_input(x)
         keys_values = self.self_attention.keys_values(y, view.angles)
         if packed is None:

@@ -46,6 +46,9 @@ def run_layers(
             split_rngs={"params": True, "dropout": True},
             length=num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
+            # The check would trace the layer once more. Random parameters of a seed stay what they
+            # are with it: a trace advances Linen's counters of keys.
+            check_constancy_invariants=stack.is_initializing(),
         )
         return scan(stack, carry, scanned)
     outs = []

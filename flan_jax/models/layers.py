@@ -53,6 +53,7 @@ def dropout_factors(
     deterministic: bool,
     batch: int,
     shapes: Sequence[tuple[int, ...]],
+    of_layer: bool = False,
 ) -> list[Float[Array, "B ..."] | float]:
     """Returns for each shape a factor [B, *shape] in the compute dtype.
 
@@ -60,12 +61,18 @@ def dropout_factors(
     0) it is the number 1.0. All are cut from one draw, because every draw costs compile time.
     Shapes have a 1 where T5 shares a mask: over the length of activations, and over the queries of
     attention weights.
+
+    A layer (`of_layer`) that is scanned takes the second key of its scope: masks of a seed stay
+    those of the time when each layer was traced twice (`run_layers`).
     """
     rate = config.dropout_rate
     if deterministic or rate == 0.0:
         return [1.0] * len(shapes)
     sizes = [math.prod(shape) for shape in shapes]
-    kept = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, (batch, sum(sizes)))
+    key = module.make_rng("dropout")
+    if of_layer and config.scan_layers:
+        key = module.make_rng("dropout")
+    kept = jax.random.bernoulli(key, 1.0 - rate, (batch, sum(sizes)))
     factors = jnp.where(kept, 1.0 / (1.0 - rate), 0.0).astype(config.dtype)
     factors = constrain(factors, "batch", None)
     parts = jnp.split(factors, np.cumsum(sizes)[:-1], axis=1)

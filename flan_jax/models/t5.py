@@ -67,7 +67,7 @@ class EncoderLayer(nn.Module):
         c, (batch, length, width) = self.config, x.shape
         shapes = [(c.num_heads, 1, length), (1, width), (1, c.mlp_dim), (1, width)]
         on_weights, on_mixed, on_hidden, on_out = layers.dropout_factors(
-            self, c, deterministic, batch, shapes
+            self, c, deterministic, batch, shapes, of_layer=True
         )
         y = self.pre_attention_layer_norm(x)
         x = x + self.attention(y, self.attention.keys_values(y), mask, bias, on_weights) * on_mixed
@@ -106,7 +106,7 @@ class DecoderLayer(nn.Module):
         weights = [(c.num_heads, 1, length), (c.num_heads, 1, encoded.shape[1])]
         shapes = [weights[0], (1, width), weights[1], (1, width), (1, c.mlp_dim), (1, width)]
         on_weights, on_mixed, *on_rest = layers.dropout_factors(
-            self, c, deterministic, batch, shapes
+            self, c, deterministic, batch, shapes, of_layer=True
         )
         y = self.pre_self_attention_layer_norm(x)
         keys_values = self.self_attention.keys_values(y)
