@@ -114,6 +114,22 @@ def no_setting_is_left_to_the_next_test():
     logger.propagate = True
 
 
+# Where the files of figures are the point. Elsewhere the fonts of PDF files are left out: they take
+# a tenth of a run that ends with a report.
+_WITH_PDF = ("test_figures.py", "test_report.py", "test_report_page.py", "test_run.py")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pdf_where_figures_are_not_the_point(request):
+    """Runs in this process draw each figure as SVG and PNG alone."""
+    from flan_jax.report.figures import figure_files
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name not in _WITH_PDF:
+            patch.delitem(figure_files._METADATA, "pdf")
+        yield
+
+
 def _choose_optimizations(optimized: bool) -> None:
     """Sets how the programs of this process, and of those it starts, are compiled from now on."""
     value = "0" if optimized else "1"

@@ -9,6 +9,7 @@ import pytest
 
 from flan_jax.checkpoints import bucket_clients, bucket_saving
 from flan_jax.checkpoints.manager import Checkpoints
+from flan_jax.checkpoints.open import open_tensors
 from flan_jax.errors import UserError
 from flan_jax.storage import outage
 from flan_jax.storage import remote as remote_module
@@ -130,6 +131,18 @@ def test_values_are_those_that_were_saved(directory):
     checkpoints.close()
     back = Checkpoints(directory).restore(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, value)))
     assert np.array_equal(back["params"]["kernel"], value["params"]["kernel"])
+
+
+def test_a_checkpoint_is_opened_with_less_than_a_request_for_each_array(directory, buckets):
+    """One after the other, 98 arrays took 865 requests: 42 s at 50 ms each."""
+    wide = {f"layer_{i}": jnp.full((8, 8), float(i)) for i in range(60)}
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(1, {"params": wide, "step": jnp.array(1)}, surely=True)
+    checkpoints.close()
+    buckets.log.clear()
+    tensors = open_tensors("gs://bucket1/run").tensors
+    assert len(tensors) == 60 and len(buckets.log) < 60
+    assert np.array_equal(tensors["layer_7"].read(), np.asarray(wide["layer_7"]))
 
 
 def test_the_index_of_an_item_is_written_once(directory, buckets):

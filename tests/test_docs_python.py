@@ -41,7 +41,8 @@ def run_cells():
     return module.run_cells
 
 
-@pytest.mark.parametrize("name", [pytest.param("held_out", marks=pytest.mark.slow), "own_data"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["held_out", "own_data"])
 def test_a_notebook_runs_as_it_stands(name, run_cells, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -203,6 +203,7 @@ def evaluated(cache, trained, tmp_path_factory) -> pathlib.Path:
     return output
 
 
+@pytest.mark.slow
 def test_kill_nine_in_an_evaluation_of_twelve_pairs_loses_and_doubles_nothing(
     cache, trained, evaluated, tmp_path
 ):
@@ -335,6 +336,7 @@ def test_sigterm_ends_the_evaluation_of_two_processes(cache, trained, evaluated,
     assert lines(tmp_path) == lines(evaluated)
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(cache, trained, evaluated, tmp_path):
     """Each process has two devices and scores its own quarter-batches of every batch.
 

@@ -304,6 +304,7 @@ def test_a_missing_program_is_a_clear_error_message(monkeypatch):
         launch.main(["--backend=slurm", *FLAGS["slurm"], "--run", "--", *AWKWARD])
 
 
+@pytest.mark.slow
 def test_two_local_processes_train(tmp_path):
     command = [
         sys.executable,

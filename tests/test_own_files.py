@@ -91,7 +91,11 @@ def test_an_array_is_read_in_chunks(tmp_path, monkeypatch):
         ("a.json", b'{\n"data": []}', "neither an array of objects"),
         ("a.parquet", b"PAR1", "a.parquet is not readable"),
         ("a.jsonl.gz", b"no", "a.jsonl.gz cannot be read .Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], "a.jsonl.gz is not readable"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9],
+            "a.jsonl.gz is not readable",
+        ),
         ("a.jsonl.zst", b"no", "a.jsonl.zst cannot be read"),
         ("a.csv", b"a,a\n1,2\n", "a.csv: the header names a field twice"),
         ("a.csv", b'a,b\n1,"2\n3,4\n5,6\n', "a.csv:4: .* is a quotation mark not closed"),

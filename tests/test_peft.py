@@ -241,7 +241,9 @@ def outputs(program) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("scan", [True, False], ids=["scanned", "unscanned"])
+@pytest.mark.parametrize(
+    "scan", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["scanned", "unscanned"]
+)
 @pytest.mark.parametrize("architecture", WIDE)
 def test_no_gradient_of_a_frozen_matrix_is_computed(architecture, scan):
     full, kernels = compiled(architecture, scan, None)

@@ -57,16 +57,16 @@ class Case:
         names = flat(self.trained)
         self.frozen = nested({n: leaf for n, leaf in flat(base).items() if n not in names})
 
-    def loss(self, params):
-        """The mean loss over the targets, as peft has it: without z-loss."""
+    def loss_and_logits(self, params):
+        """The mean loss over the targets, as peft has it: without z-loss; and the logits."""
         logits = self.model.apply({"params": params}, self.batch)
         weights = (self.targets >= 0).astype(np.float32)
         total = losses.token_loss(logits, np.maximum(self.targets, 0), weights, z_loss=0.0)[0]
-        return total / weights.sum()
+        return total / weights.sum(), logits
 
     def loss_of_trained(self, trained):
-        """The same as a function of what trains."""
-        return self.loss(joined(trained, self.frozen, self.tuned.record.scale))
+        """The loss as a function of what trains."""
+        return self.loss_and_logits(joined(trained, self.frozen, self.tuned.record.scale))[0]
 
     def in_peft(self, trained, directory):
         """What trains by peft's names and with its axes, as written."""
@@ -128,10 +128,10 @@ def assert_near(got, expected, share, name=""):
 @pytest.mark.parametrize("family, name", CASES)
 def test_logits_loss_gradients_and_steps_are_those_of_peft(tmp_path, family, name, scan_layers):
     case = Case(family, name, scan_layers)
-    logits = jax.jit(case.model.apply)({"params": case.params}, case.batch)
+    loss, logits = jax.jit(case.loss_and_logits)(case.params)
     compared = case.is_compared
     assert_near(np.asarray(logits)[compared], case.numbers["logits"][compared], 1e-5, "logits")
-    assert_near(case.loss(case.params), case.numbers["loss"], 1e-5, "loss")
+    assert_near(loss, case.numbers["loss"], 1e-5, "loss")
 
     optimizer = optax.adamw(3e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01)
 
@@ -147,7 +147,7 @@ def test_logits_loss_gradients_and_steps_are_those_of_peft(tmp_path, family, nam
         loss, grads, trained, state = step(trained, state)
         first = grads if first is None else first
         found.append(loss)
-    found.append(case.loss_of_trained(trained))
+    found.append(step(trained, state)[0])
     assert_near(np.array(found), case.numbers["adamw/losses"], 1e-4, "losses")
 
     expected, written = case.expected("grad/"), case.in_peft(first, tmp_path / "grads")

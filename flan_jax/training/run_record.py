@@ -16,6 +16,7 @@ from flan_jax.data.config import DataConfig
 from flan_jax.data.run_data import RunData
 from flan_jax.data.train_names import in_catalogue
 from flan_jax.errors import UserError
+from flan_jax.messages import shown
 from flan_jax.storage.files import read_json, readable, write_file
 
 _FILE = "mixture.json"
@@ -134,8 +135,8 @@ def _changed_names(before: Collection[str], now: Collection[str]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} others"
+    first = ", ".join(map(shown, names[:_SHOWN]))
+    return first if len(names) <= _SHOWN else f"{first} and {len(names) - _SHOWN} others"
 
 
 def _has_moved(before: object, now: object) -> bool:

@@ -74,12 +74,13 @@ def wait_for_step(model_dir, step: int, process: subprocess.Popen) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "killed, seconds, says",
     [
         (1, 60, "process 0 of 2 lost the connection to a peer"),
         # Without process 0 JAX itself may end the others, before ours can speak.
-        pytest.param(0, 120, "another", marks=pytest.mark.slow),
+        (0, 120, "another"),
     ],
 )
 def test_a_killed_process_ends_the_other_and_a_restart_changes_no_loss(

@@ -130,7 +130,7 @@ def read_first(directory) -> bool:
         remember_run(directory, directory, ["copa"])
         text = reported(directory)
     except UserError as error:
-        return "nothing to report" in str(error) or "no result" in str(error)
+        return "no row that a table shows" in str(error)
     return text.isprintable() or all(ord(c) >= 32 or c == "\n" for c in text)
 
 

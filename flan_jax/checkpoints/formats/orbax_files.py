@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 
 from flan_jax.checkpoints.formats import zarr_chunks
-from flan_jax.checkpoints.formats.zarr_files import chunk_shape, file_store, open_array, write_array
+from flan_jax.checkpoints.formats.zarr_files import (
+    chunk_shape,
+    file_store,
+    open_arrays,
+    write_array,
+)
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
@@ -39,15 +44,13 @@ def open_tree(directory: pathlib.Path) -> dict[str, Tensor]:
     """
     metadata = tree_metadata(directory)
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
-    tensors = {}
-    arrays = _arrays(directory, metadata)
+    names = {"/".join(keys): ".".join(keys) for keys in _arrays(directory, metadata)}
     with readable(directory / _METADATA):
         in_one_database = bool(metadata["use_ocdbt"])
     zarr_chunks.check_tree(directory, metadata)
-    for keys in arrays:
-        store = _store(directory, ".".join(keys), in_one_database)
-        with readable(f"{directory}/{'.'.join(keys)}"):
-            tensors["/".join(keys)] = open_array(store, directory / ".".join(keys), driver)
+    stores = _stores(directory, names.values(), in_one_database)
+    arrays = {path: (stores[name], directory / name) for path, name in names.items()}
+    tensors = open_arrays(arrays, driver)
     zarr_chunks.check_sizes(
         (math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), directory
     )
@@ -89,10 +92,14 @@ def tree_metadata(directory: Place) -> dict[str, Any]:
         ) from None
 
 
-def _store(directory: pathlib.Path, name: str, in_one_database: bool) -> dict[str, Any]:
+def _stores(
+    directory: pathlib.Path, names: Iterable[str], in_one_database: bool
+) -> dict[str, dict[str, Any]]:
+    """Returns TensorStore's specification of where each array is."""
     if in_one_database:
-        return {**zarr_chunks.tree_store(directory, True), "path": f"{name}/"}
-    return file_store(inside(directory, name, directory / _METADATA))
+        database = zarr_chunks.tree_store(directory, True)
+        return {name: {**database, "path": f"{name}/"} for name in names}
+    return {name: file_store(inside(directory, name, directory / _METADATA)) for name in names}
 
 
 def write_tree(directory: pathlib.Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:

@@ -189,9 +189,9 @@ def _parsed_header(path: pathlib.Path, text: bytes) -> dict:
             f"{shown(path)} is not a safetensors file, or cut short; download it again."
         )
     header = parse_json(text, path, unique_keys=True, advice="download it again")
-    metadata = header.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(
-        isinstance(value, str) for value in metadata.values()
+    metadata = header.pop("__metadata__", None)
+    if metadata is not None and not (
+        isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
     ):
         raise UserError(
             f"{shown(path)} has a __metadata__ that does not map names to texts; download it again."

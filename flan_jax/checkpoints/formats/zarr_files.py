@@ -15,11 +15,14 @@ import tensorstore
 from flan_jax.checkpoints.formats.freed_memory import return_memory
 from flan_jax.checkpoints.reader import Tensor
 from flan_jax.storage.copies import origin
+from flan_jax.storage.files import readable
 
 T5X_CHUNK_BYTES = 64 * 2**20
 # Chunks that are written at once: they need up to twice these bytes, in the order of the file and
 # compressed, beside the array.
 _BYTES_AT_ONCE = 32 * 2**20
+# Kept in memory of the index of a database of arrays; larger than that of 10,000 arrays.
+_INDEX_BYTES = 4 * 2**20
 
 
 def file_store(path: pathlib.Path) -> dict[str, Any]:
@@ -36,7 +39,41 @@ def open_array(kvstore: dict[str, Any], file: object, driver: str = "zarr") -> T
       file: its directory, for messages.
       driver: 'zarr' or 'zarr3'.
     """
-    store = tensorstore.open({"driver": driver, "kvstore": kvstore}, read=True, open=True).result()
+    return _tensor(_opening(kvstore, driver, tensorstore.Context()), file)
+
+
+def open_arrays(arrays: dict[str, tuple[dict[str, Any], object]], driver: str) -> dict[str, Tensor]:
+    """Returns the stored arrays of one directory, as `open_array` does.
+
+    They are opened at once, and the index of a database that they share is read once: in a bucket
+    each request takes its time.
+
+    Args:
+      arrays: `kvstore` and `file` of each array by its name.
+      driver: of all arrays.
+
+    Raises:
+      UserError: if an array cannot be opened.
+    """
+    context = tensorstore.Context({"cache_pool": {"total_bytes_limit": _INDEX_BYTES}})
+    opening = {name: _opening(store, driver, context) for name, (store, _) in arrays.items()}
+    tensors = {}
+    for name, future in opening.items():
+        file = arrays[name][1]
+        with readable(file):
+            tensors[name] = _tensor(future, file)
+    return tensors
+
+
+def _opening(
+    kvstore: dict[str, Any], driver: str, context: tensorstore.Context
+) -> tensorstore.Future:
+    spec = {"driver": driver, "kvstore": kvstore}
+    return tensorstore.open(spec, read=True, open=True, context=context)
+
+
+def _tensor(opening: tensorstore.Future, file: object) -> Tensor:
+    store = opening.result()
     return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, str(file))
 
 
