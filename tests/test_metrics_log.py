@@ -46,6 +46,17 @@ def test_an_untimed_step_is_in_no_logged_speed(tmp_path, capsys):
     assert "s/step" in second and "ETA" in second
 
 
+def test_the_work_of_an_untimed_step_is_in_no_logged_speed(tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(
+        Work, "text", lambda work, seconds, targets: counted.append(targets) or "some work"
+    )
+    writer = log(tmp_path)
+    writer.add(1, {**metrics(1.0), "targets": jnp.float32(900)}, 100, waited=0.0, timed=False)
+    writer.add(2, {**metrics(1.0), "targets": jnp.float32(30)}, 100, waited=0.0)
+    assert counted == [30.0]
+
+
 def test_a_restart_removes_the_lines_after_the_checkpoint(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "lo'

@@ -68,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def program() -> None:
     """Runs `flan-jax` as a program, and ends the process with its status."""
-    if sys.argv[1:2] and sys.argv[1] in _COMPUTING:
-        start_again_with_huge_pages()
+    _choose_pages(sys.argv[1] if sys.argv[1:] else "")
     sys.exit(main())
 
 
@@ -78,10 +77,15 @@ def run(verb_main: Main) -> None:
 
     Its module calls it: `if __name__ == '__main__': dispatch.run(main)`.
     """
-    if _verb_of_program() in _COMPUTING:
-        start_again_with_huge_pages()
+    _choose_pages(_verb_of_program())
     log.include_main_module()
     sys.exit(_status(verb_main, sys.argv[1:]))
+
+
+def _choose_pages(verb: str) -> None:
+    """Starts the process of a verb that computes again, in its place, with large pages."""
+    if verb in _COMPUTING:
+        start_again_with_huge_pages()
 
 
 def _verb_of_program() -> str:

@@ -154,7 +154,7 @@ class MetricsLog:
         now = time.perf_counter()
         elapsed, waited = now - self._since, self._waited
         self._since, self._waited = now, 0.0
-        timed, self._untimed = steps[self._untimed :], 0
+        first_timed, self._untimed = self._untimed, 0
         for (step, _, tokens), metrics in zip(steps, values):
             if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
                 raise NonFinite(
@@ -165,28 +165,32 @@ class MetricsLog:
             self._tracking.send()
         if self.enabled:
             last = steps[-1].step
-            targets = sum(step.get("targets", 0.0) for step in values) / len(values)
-            speed = self._speed(timed, targets, elapsed, waited) if timed else ""
+            timed = slice(first_timed, None)
+            targets = [step.get("targets", 0.0) for step in values[timed]]
+            speed = self._speed(steps[timed], targets, elapsed, waited) if targets else ""
             _log.info(
                 f"step {last}/{self.total}  loss {metrics['loss']:.4f}  accuracy "
                 f"{metrics['accuracy']:.3f}{speed}",
                 extra=PROGRESS if last < self.total else None,
             )
 
-    def _speed(self, steps: list[_Pending], targets: float, elapsed: float, waited: float) -> str:
+    def _speed(
+        self, steps: list[_Pending], targets: list[float], elapsed: float, waited: float
+    ) -> str:
         """Returns the end of a log line: the speed of steps that took `elapsed` seconds.
 
         Args:
           steps: with a time.
-          targets: positions with a loss in a step, on average.
+          targets: positions with a loss in each.
           elapsed: seconds.
           waited: seconds of them for batches.
         """
         seconds, left = elapsed / len(steps), self.total - steps[-1].step
         rate = sum(step.tokens for step in steps) / max(elapsed, 1e-9)
         eta = datetime.timedelta(seconds=round(seconds * left))
+        work = self.work.text(seconds, sum(targets) / len(targets))
         return (
-            f"  {rate:,.0f} tokens/s  {self.work.text(seconds, targets)}  {seconds:.2f} s/step  "
+            f"  {rate:,.0f} tokens/s  {work}  {seconds:.2f} s/step  "
             f"input {waited / max(elapsed, 1e-9):.1%}  ETA {eta}"
         )
 
