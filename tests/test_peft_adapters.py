@@ -1,5 +1,7 @@
 """Directories of adapters as peft writes them: what is read, what is refused, and by which name."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -157,7 +159,7 @@ def test_layers_without_an_adapter_stay_as_they_are(llama, scan_layers):
     }
 
 
-def test_the_base_is_the_one_named_else_the_one_given(llama, tmp_path):
+def test_the_base_is_the_one_given_else_the_one_named_else_another(llama):
     arrays = lora_arrays(["q_proj"])
     save_adapter(llama / "a", arrays, target_modules=["q_proj"], base="owner/name")
     with pytest.raises(UserError, match="'owner/name', is neither a directory nor a GGUF file"):
@@ -167,6 +169,10 @@ def test_the_base_is_the_one_named_else_the_one_given(llama, tmp_path):
     assert open_tuned(llama / "a", base=llama / "base").base.path == (llama / "base").resolve()
     save_adapter(llama / "b", arrays, target_modules=["q_proj"], base=str(llama / "base"))
     assert open_tuned(llama / "b").record.path == str((llama / "base").resolve())
+    shutil.copytree(llama / "base", llama / "other")
+    assert open_tuned(llama / "b", base=llama / "other").base.path == llama / "other"
+    assert open_tuned(llama / "b", otherwise=llama / "other").base.path == llama / "base"
+    assert open_tuned(llama / "a", otherwise=llama / "other").base.path == llama / "other"
     with pytest.raises(UserError, match="has no steps; leave --step=3 out"):
         open_tuned(llama / "b", step=3)
 

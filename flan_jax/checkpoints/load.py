@@ -59,7 +59,7 @@ def load_parameters(
     Raises:
       UserError: as `find_parameters`.
     """
-    tuned = open_tuned(path, step, base)
+    tuned = open_tuned(path, step, otherwise=base)
     if tuned is None:
         return _load(*find_parameters(path, abstract, step, config), abstract)
     directory = run_directory.run_of(located(path))
@@ -202,7 +202,7 @@ def find_parameters(
       UserError: if there is no checkpoint, or it does not match the model.
     """
     leaves = named(abstract)
-    tuned = open_tuned(path, step, base)
+    tuned = open_tuned(path, step, otherwise=base)
     if tuned is not None:
         directory = run_directory.run_of(located(path))
         _check_base(tuned, directory, abstract, config)

@@ -50,7 +50,10 @@ class Tuned:
 
 
 def open_tuned(
-    path: str | os.PathLike, step: int | str | None = None, base: str | os.PathLike | None = None
+    path: str | os.PathLike,
+    step: int | str | None = None,
+    base: str | os.PathLike | None = None,
+    otherwise: str | os.PathLike | None = None,
 ) -> Tuned | None:
     """Returns an opened checkpoint with its base; None if it has all parameters of its model.
 
@@ -58,13 +61,14 @@ def open_tuned(
       path: a run, one of its steps, or a directory of an adapter.
       step: of a run, as in `open_checkpoint`.
       base: the base of an adapter; by default the directory or file that the adapter names.
+      otherwise: its base, if `base` is None and what the adapter names is not here.
 
     Raises:
       UserError: if one of them cannot be read, or they do not fit.
     """
     path = located(path)
     if path.exists() and detect_format(path) == "peft":
-        return _open_adapter(path, step, base)
+        return _open_adapter(path, step, base, otherwise)
     record = base_record.find(path)
     if record is None:
         return None
@@ -93,26 +97,33 @@ def prompt_length(path: str | os.PathLike) -> int | None:
 
 
 def _open_adapter(
-    path: pathlib.Path, step: int | str | None, base: str | os.PathLike | None
+    path: pathlib.Path,
+    step: int | str | None,
+    base: str | os.PathLike | None,
+    otherwise: str | os.PathLike | None,
 ) -> Tuned:
     if step is not None:
         raise UserError(f"{path} is one adapter and has no steps; leave --step={step} out.")
     config = adapter_config.read_config(path)
-    whole = open_whole(_base_of_adapter(path, config.base, base))
+    whole = open_whole(_base_of_adapter(path, config.base, base, otherwise))
     is_prompt = config.method == "prompt"
     opened = huggingface_prompt.open_prompt if is_prompt else huggingface_peft.open_adapter
     return Tuned(*opened(path, config, whole), whole)
 
 
 def _base_of_adapter(
-    path: pathlib.Path, named: str, given: str | os.PathLike | None
+    path: pathlib.Path,
+    named: str,
+    given: str | os.PathLike | None,
+    otherwise: str | os.PathLike | None,
 ) -> pathlib.Path:
-    """The base of an adapter, a directory or a GGUF file: the one it names, else the one given."""
-    if named:
+    """The base of an adapter, a directory or a GGUF file: as in `open_tuned`."""
+    if named and given is None:
         for place in (_beside(path, named), pathlib.Path(named)):
             if place.is_dir() or is_gguf(place):
                 return place.resolve()
-    if given is not None and (place := located(given, "the base").resolve()) != path.resolve():
+    other = otherwise if given is None else given
+    if other is not None and (place := located(other, "the base").resolve()) != path.resolve():
         return place
     raise UserError(
         f"the base of the adapter {shown(path)}, {shown(repr(named))}, is neither a directory "
