@@ -1,15 +1,16 @@
 """The tokenizer inside a GGUF file as Hugging Face's `tokenizer.json` and `tokenizer_config.json`.
 
-Byte-level BPE is written out if its way of splitting text, by its name in the file, is supported
-here; any other tokenizer is only described.
+SentencePiece's BPE is written out, and byte-level BPE if its way of splitting text, by its name in
+the file, is supported here; any other tokenizer is only described.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
+from flan_jax.checkpoints.formats import gguf_sentencepiece
 from flan_jax.checkpoints.formats.gguf_file import open_file
 from flan_jax.messages import shown
 from flan_jax.storage.files import readable
@@ -21,12 +22,43 @@ _BYTE_LEVEL = {
     "trim_offsets": True,
     "use_regex": True,
 }
-# Name in the file (llama.cpp's) -> the same for `tokenizers`.
+
+
+class _Splitter(NamedTuple):
+    """How a byte-level BPE reads a text.
+
+    Attributes:
+      pre_tokenizers: of `tokenizers`, in their order.
+      normalizer: of `tokenizers`.
+      whole_first: whether a word that is a token is not split, whatever the merges.
+      bos: whether BOS is in front of a text unless the file says something else.
+    """
+
+    pre_tokenizers: list[dict[str, Any]]
+    normalizer: dict[str, Any] | None = None
+    whole_first: bool = False
+    bos: bool = False
+
+
+def _words(digits: str) -> list[dict[str, Any]]:
+    """The words of GPT-4 and those after it, with numbers of so many digits."""
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+        + digits
+        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    words = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+    return [{**words, "invert": False}, {**_BYTE_LEVEL, "use_regex": False}]
+
+
+# By the name in the file, llama.cpp's.
 _SPLITTERS = {
-    "gpt-2": [_BYTE_LEVEL],
-    "smollm": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
+    "gpt-2": _Splitter([_BYTE_LEVEL]),
+    "smollm": _Splitter([{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL]),
+    "qwen2": _Splitter(_words(r"\p{N}"), normalizer={"type": "NFC"}),
+    "llama-bpe": _Splitter(_words(r"\p{N}{1,3}"), whole_first=True, bos=True),
 }
-_CONTROL, _USER_DEFINED = 3, 4  # Kinds of token.
+_SENTENCEPIECE, _BYTE_BPE = "llama", "gpt2"
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -55,7 +87,8 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
         f"its tokenizer is of type {shown(repr(model))}, splits text like {shown(repr(splitter))} "
         f"and has {len(tokens):,} tokens"
     )
-    if model != "gpt2" or splitter not in _SPLITTERS or settings.get("add_bos_token"):
+    is_piece = model == _SENTENCEPIECE and "scores" in settings
+    if not is_piece and (model != _BYTE_BPE or splitter not in _SPLITTERS):
         return (
             {},
             (
@@ -64,12 +97,25 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
             ),
         )
     kinds = settings.get("token_type", [1] * len(tokens))
-    _check_lists(tokens, kinds, settings["merges"])
-    added = _added_tokens(tokens, kinds)
-    merges = [merge.split(" ") for merge in settings["merges"]]
+    _check_lists(tokens, kinds, [] if is_piece else settings["merges"])
+    has_prefix = bool(settings.get("add_space_prefix", True))
+    added = _added_tokens(tokens, kinds, normalized=is_piece and not has_prefix)
+    if is_piece:
+        parts = _pieces(tokens, kinds, settings, has_prefix)
+    else:
+        merges = [merge.split(" ") for merge in settings["merges"]]
+        parts = _byte_bpe(tokens, merges, _SPLITTERS[splitter])
+    has_bos = is_piece or _SPLITTERS[splitter].bos
     template = metadata.get("tokenizer.chat_template")
     files = {
-        "tokenizer.json": _tokenizer(tokens, merges, added, splitter),
+        "tokenizer.json": {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added,
+            "post_processor": _around(tokens, settings, has_bos),
+            **parts,
+        },
         "tokenizer_config.json": _config(tokens, added, settings, template),
         "generation_config.json": _ids(tokens, settings),
     }
@@ -79,14 +125,59 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
     }, description
 
 
-def _added_tokens(tokens: list[str], kinds: list[int]) -> list[dict[str, Any]]:
-    """The control and user-defined tokens, as `tokenizer.json` has them."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+def _added_tokens(tokens: list[str], kinds: list[int], normalized: bool) -> list[dict[str, Any]]:
+    """The control and user-defined tokens, as `tokenizer.json` has them.
+
+    `normalized`: whether user-defined ones are looked for in the text with SentencePiece's spaces.
+    """
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
     return [
-        {"id": i, "content": token, **flags, "special": kind == _CONTROL}
+        {
+            "id": i,
+            "content": token,
+            **flags,
+            "normalized": normalized and kind == gguf_sentencepiece.USER_DEFINED,
+            "special": kind == gguf_sentencepiece.CONTROL,
+        }
         for i, (token, kind) in enumerate(zip(tokens, kinds))
-        if kind in (_CONTROL, _USER_DEFINED)
+        if kind in (gguf_sentencepiece.CONTROL, gguf_sentencepiece.USER_DEFINED)
     ]
+
+
+def _around(tokens: list[str], settings: dict[str, Any], has_bos: bool) -> dict[str, Any] | None:
+    """What puts BOS in front of a text and EOS behind it; None if neither is put there."""
+    ids = {
+        "bos_token_id": settings.get("add_bos_token", has_bos and "bos_token_id" in settings),
+        "eos_token_id": settings.get("add_eos_token", False),
+    }
+    texts = {name: _token(tokens, settings.get(name), name) for name, put in ids.items() if put}
+    if not texts:
+        return None
+    ends = {name: [{"SpecialToken": {"id": text, "type_id": 0}}] for name, text in texts.items()}
+
+    def around(letter: str, number: int) -> list[dict[str, Any]]:
+        text = [{"Sequence": {"id": letter, "type_id": number}}]
+        return [*ends.get("bos_token_id", []), *text, *ends.get("eos_token_id", [])]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": [*around("A", 0), *around("B", 1)],
+        "special_tokens": {
+            text: {"id": text, "ids": [settings[name]], "tokens": [text]}
+            for name, text in texts.items()
+        },
+    }
+
+
+def _pieces(
+    tokens: list[str], kinds: list[int], settings: dict[str, Any], has_prefix: bool
+) -> dict[str, Any]:
+    gguf_sentencepiece.check(tokens, kinds, settings["scores"])
+    unknown = settings.get("unknown_token_id")
+    if unknown is not None:
+        _token(tokens, unknown, "unknown_token_id")
+    return gguf_sentencepiece.parts(tokens, kinds, settings["scores"], unknown, has_prefix)
 
 
 def _check_lists(tokens: Any, kinds: Any, merges: Any) -> None:
@@ -108,9 +199,7 @@ def _check_lists(tokens: Any, kinds: Any, merges: Any) -> None:
             )
 
 
-def _tokenizer(
-    tokens: list[str], merges: list[list[str]], added: list[dict[str, Any]], splitter: str
-) -> dict:
+def _byte_bpe(tokens: list[str], merges: list[list[str]], splitter: _Splitter) -> dict[str, Any]:
     model = {
         "type": "BPE",
         "dropout": None,
@@ -119,18 +208,13 @@ def _tokenizer(
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": False,
-        "ignore_merges": False,
+        "ignore_merges": splitter.whole_first,
         "vocab": {token: i for i, token in enumerate(tokens)},
         "merges": merges,
     }
     return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _SPLITTERS[splitter]},
-        "post_processor": None,
+        "normalizer": splitter.normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitter.pre_tokenizers},
         "decoder": {**_BYTE_LEVEL, "add_prefix_space": True},
         "model": model,
     }
