@@ -20,7 +20,12 @@ from flax import serialization, traverse_util
 from flan_jax.checkpoints.formats import orbax_files
 from flan_jax.checkpoints.formats.scanned_layers import unstack_scanned
 from flan_jax.checkpoints.formats.zarr_chunks import check_array, check_sizes
-from flan_jax.checkpoints.formats.zarr_files import chunk_shape, file_store, open_array, write_array
+from flan_jax.checkpoints.formats.zarr_files import (
+    chunk_shape,
+    file_store,
+    open_arrays,
+    write_array,
+)
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor, cast
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
@@ -175,7 +180,17 @@ def _open_index(path: pathlib.Path) -> dict[str, Tensor]:
     with readable(file):
         contents = serialization.msgpack_restore(file.read_bytes())
         leaves = dict(_leaves(contents["optimizer"]))
-    tensors = {name: _leaf(leaf, name, path) for name, leaf in leaves.items()}
+    directories = {
+        name: _array_directory(leaf, name, path) for name, leaf in leaves.items() if _is_spec(leaf)
+    }
+    stored = {name: (file_store(place), place) for name, place in directories.items()}
+    opened = open_arrays(stored)
+    for name, tensor in opened.items():
+        _check_leaf(leaves[name], tensor, directories[name])
+    tensors = {
+        name: opened[name] if name in opened else _in_memory(leaf, name, path)
+        for name, leaf in leaves.items()
+    }
     check_sizes(
         (math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()), path
     )
@@ -197,18 +212,19 @@ def _is_spec(node: Any) -> bool:
     return isinstance(node, dict) and "driver" in node
 
 
-def _leaf(leaf: Any, name: str, path: pathlib.Path) -> Tensor:
-    if not _is_spec(leaf):
-        with readable(path / "checkpoint"):
-            array = _numbers(leaf, name)
-        return Tensor(array.shape, array.dtype, lambda: array)
+def _array_directory(leaf: Any, name: str, path: pathlib.Path) -> pathlib.Path:
+    """Returns the directory of an array, whose chunks are all there."""
     with readable(path / "checkpoint"):
         directory = inside(path, leaf["kvstore"]["path"], path / "checkpoint")
         if leaf["driver"] != "zarr":
             raise ValueError(f"{name} has the driver {leaf['driver']!r}")
     check_array(directory)
+    return directory
+
+
+def _check_leaf(leaf: Any, tensor: Tensor, directory: pathlib.Path) -> None:
+    """Checks an array against what the index says of it."""
     with readable(directory):
-        tensor = open_array(file_store(directory), directory, leaf["driver"])
         shape = leaf.get("metadata", {}).get("shape", tensor.shape)
         dtype = leaf.get("dtype", tensor.dtype.name)
         if tuple(shape) != tensor.shape or dtype != tensor.dtype.name:
@@ -216,7 +232,13 @@ def _leaf(leaf: Any, name: str, path: pathlib.Path) -> Tensor:
                 f"the index has {tuple(shape)} {dtype}, its own metadata {tensor.shape} "
                 f"{tensor.dtype}"
             )
-    return tensor
+
+
+def _in_memory(leaf: Any, name: str, path: pathlib.Path) -> Tensor:
+    """Returns an array that is in the index itself."""
+    with readable(path / "checkpoint"):
+        array = _numbers(leaf, name)
+    return Tensor(array.shape, array.dtype, lambda: array)
 
 
 def _numbers(leaf: Any, name: str) -> np.ndarray:

@@ -31,50 +31,39 @@ def file_store(path: pathlib.Path) -> dict[str, Any]:
     return remote.store_spec() if remote else {"driver": "file", "path": f"{path.resolve()}/"}
 
 
-def open_array(kvstore: dict[str, Any], file: object, driver: str = "zarr") -> Tensor:
-    """Returns the stored array; reading it reads only the chunks that the index needs.
-
-    Args:
-      kvstore: of the array, see `file_store`.
-      file: its directory, for messages.
-      driver: 'zarr' or 'zarr3'.
-    """
-    return _tensor(_opening(kvstore, driver, tensorstore.Context()), file)
-
-
-def open_arrays(arrays: dict[str, tuple[dict[str, Any], object]], driver: str) -> dict[str, Tensor]:
-    """Returns the stored arrays of one directory, as `open_array` does.
+def open_arrays(
+    arrays: dict[str, tuple[dict[str, Any], object]], driver: str = "zarr"
+) -> dict[str, Tensor]:
+    """Returns stored arrays; reading one reads only the chunks that the index needs.
 
     They are opened at once, and the index of a database that they share is read once: in a bucket
     each request takes its time.
 
     Args:
-      arrays: `kvstore` and `file` of each array by its name.
-      driver: of all arrays.
+      arrays: of each array by its name, its kvstore (see `file_store`) and, for messages, its
+        directory.
+      driver: of all arrays, 'zarr' or 'zarr3'.
 
     Raises:
       UserError: if an array cannot be opened.
     """
     context = tensorstore.Context({"cache_pool": {"total_bytes_limit": _INDEX_BYTES}})
-    opening = {name: _opening(store, driver, context) for name, (store, _) in arrays.items()}
+    opening = {
+        name: tensorstore.open(
+            {"driver": driver, "kvstore": store}, read=True, open=True, context=context
+        )
+        for name, (store, _) in arrays.items()
+    }
     tensors = {}
     for name, future in opening.items():
         file = arrays[name][1]
         with readable(file):
-            tensors[name] = _tensor(future, file)
+            tensors[name] = _tensor(future.result(), str(file))
     return tensors
 
 
-def _opening(
-    kvstore: dict[str, Any], driver: str, context: tensorstore.Context
-) -> tensorstore.Future:
-    spec = {"driver": driver, "kvstore": kvstore}
-    return tensorstore.open(spec, read=True, open=True, context=context)
-
-
-def _tensor(opening: tensorstore.Future, file: object) -> Tensor:
-    store = opening.result()
-    return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, str(file))
+def _tensor(store: tensorstore.TensorStore, file: str) -> Tensor:
+    return Tensor(tuple(store.shape), np.dtype(store.dtype.numpy_dtype), lambda: store, file)
 
 
 def write_array(
