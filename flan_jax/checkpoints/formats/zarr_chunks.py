@@ -42,7 +42,8 @@ def check_array(directory: pathlib.Path) -> None:
     metadata = parse_json(contents, directory / name)
     with readable(directory / name):
         _refuse(directory, list(itertools.islice(_missing(metadata, keys), 1_000)))
-        if not origin(directory):
+    if not origin(directory):
+        with readable(directory):
             _check_ends(directory, metadata, keys - {*METADATA, ".zattrs"})
 
 
