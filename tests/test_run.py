@@ -265,7 +265,7 @@ def test_one_device_and_eight_give_the_same_losses(cache, tmp_path, straight, me
     assert max(abs(found[s] - straight[s]) / straight[s] for s in straight) < 1e-5
 
 
-# In `make test`, test_two_processes.py compares losses, and test_eval_run.py results.
+# In `make test`, test_two_processes.py compares losses, and test_rank.py scores.
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(cache, tmp_path):
     """Each process has two devices and makes its own half of every batch; the first one writes."""
