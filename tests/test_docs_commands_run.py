@@ -3,7 +3,6 @@
 What a reader has before he types a command is put there: a run, a checkpoint, rows of his own.
 """
 
-import contextlib
 import io
 import json
 import pathlib
@@ -11,13 +10,11 @@ import re
 import shutil
 import sys
 
-import gin
 import pytest
 
-from flan_jax.cli import dispatch
 from support.adapters import random_llama, random_t5
 from support.pages import PAGES, ROOT, name_of, programs
-from support.runs import SMALL
+from support.runs import SMALL, run_here
 from support.tokenizer_files import byte_bpe, save, t5_like
 
 pytestmark = pytest.mark.slow
@@ -92,15 +89,11 @@ def smaller(words: list[str]) -> list[str]:
     return [verb, *kept, *size, *(f"--gin.{name}={value}" for name, value in settings.items())]
 
 
-def run_here(arguments: list[str]) -> tuple[int, str]:
+def ended(arguments: list[str]) -> tuple[int, str]:
     """The status of a command, and what it prints."""
-    text = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            status = dispatch.main(arguments)
-    finally:
-        gin.clear_config()
-    return status, text.getvalue()
+    verb, *rest = arguments
+    done = run_here([sys.executable, "-m", f"flan_jax.{verb}", *rest])
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +104,7 @@ def stand_ins(tmp_path_factory) -> dict[str, pathlib.Path]:
     train = ["train", f"--gin_file={ROOT / 'gin/flan.gin'}", *SMALL, *settings]
     lora = ["--gin.PEFT=lora", f"--gin.INITIAL_CHECKPOINT_PATH={directory / 'run'}"]
     for name, more in (("run", []), ("lora", lora)):
-        status, text = run_here([*train, *more, f"--gin.MODEL_DIR={directory / name}"])
+        status, text = ended([*train, *more, f"--gin.MODEL_DIR={directory / name}"])
         assert status == 0, text
     return {name: directory / name for name in ("run", "lora")}
 
@@ -154,7 +147,7 @@ def test_the_commands_of_a_page_run(page, stand_ins, working_directory, monkeypa
     for words in commands_of(page):
         put_there(words[2:], stand_ins)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(QUESTIONS.encode())))
-        status, text = run_here(smaller(words))
+        status, text = ended(smaller(words))
         if status:
             failed.append(f"{' '.join(words)}\nstatus {status}: {text[-600:]}")
     assert not failed, "\n\n".join(failed)

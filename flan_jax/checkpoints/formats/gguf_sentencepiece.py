@@ -12,7 +12,7 @@ _SPACE = "\u2581"  # what SentencePiece writes for a space
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # kinds of token
 
 
-def check(tokens: list[str], kinds: list[int], scores: Any) -> None:
+def check(tokens: list[str], scores: Any) -> None:
     """Checks the scores of tokens.
 
     Raises:
@@ -47,16 +47,10 @@ def merges(tokens: list[str], kinds: list[int], scores: list[float]) -> list[lis
     return [[tokens[left], tokens[right]] for _, left, right in sorted(pairs)]
 
 
-def parts(
-    tokens: list[str], kinds: list[int], scores: list[float], unknown: int | None, prefix: bool
-) -> dict[str, Any]:
-    """Returns the model, the normalizer, the pre-tokenizer and the decoder of a `tokenizer.json`.
+def spaces(prefix: bool) -> dict[str, Any]:
+    """Returns the normalizer, the pre-tokenizer and the decoder of a `tokenizer.json`.
 
     Args:
-      tokens: the texts.
-      kinds: of each.
-      scores: of each.
-      unknown: the id of what is no token; None without one.
       prefix: whether a space is put in front of each text.
     """
     to_spaces = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
@@ -70,16 +64,4 @@ def parts(
         "normalizer": with_prefix if prefix else of_spaces,
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None if unknown is None else tokens[unknown],
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": BYTE in kinds,
-            "ignore_merges": False,
-            "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": merges(tokens, kinds, scores),
-        },
     }

@@ -113,8 +113,12 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
             "truncation": None,
             "padding": None,
             "added_tokens": added,
+            # In the order of `tokenizers`: a vocabulary is known by the digest of its file.
+            "normalizer": parts["normalizer"],
+            "pre_tokenizer": parts["pre_tokenizer"],
             "post_processor": _around(tokens, settings, has_bos),
-            **parts,
+            "decoder": parts["decoder"],
+            "model": parts["model"],
         },
         "tokenizer_config.json": _config(tokens, added, settings, template),
         "generation_config.json": _ids(tokens, settings),
@@ -173,11 +177,16 @@ def _around(tokens: list[str], settings: dict[str, Any], has_bos: bool) -> dict[
 def _pieces(
     tokens: list[str], kinds: list[int], settings: dict[str, Any], has_prefix: bool
 ) -> dict[str, Any]:
-    gguf_sentencepiece.check(tokens, kinds, settings["scores"])
+    gguf_sentencepiece.check(tokens, settings["scores"])
     unknown = settings.get("unknown_token_id")
-    if unknown is not None:
-        _token(tokens, unknown, "unknown_token_id")
-    return gguf_sentencepiece.parts(tokens, kinds, settings["scores"], unknown, has_prefix)
+    model = _bpe(
+        tokens,
+        gguf_sentencepiece.merges(tokens, kinds, settings["scores"]),
+        unk_token=None if unknown is None else _token(tokens, unknown, "unknown_token_id"),
+        fuse_unk=True,
+        byte_fallback=gguf_sentencepiece.BYTE in kinds,
+    )
+    return {**gguf_sentencepiece.spaces(has_prefix), "model": model}
 
 
 def _check_lists(tokens: Any, kinds: Any, merges: Any) -> None:
@@ -200,7 +209,17 @@ def _check_lists(tokens: Any, kinds: Any, merges: Any) -> None:
 
 
 def _byte_bpe(tokens: list[str], merges: list[list[str]], splitter: _Splitter) -> dict[str, Any]:
-    model = {
+    return {
+        "normalizer": splitter.normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitter.pre_tokenizers},
+        "decoder": {**_BYTE_LEVEL, "add_prefix_space": True},
+        "model": _bpe(tokens, merges, ignore_merges=splitter.whole_first),
+    }
+
+
+def _bpe(tokens: list[str], merges: list[list[str]], **fields: Any) -> dict[str, Any]:
+    """The model of a `tokenizer.json`, with these fields in place of the usual ones."""
+    usual = {
         "type": "BPE",
         "dropout": None,
         "unk_token": None,
@@ -208,16 +227,11 @@ def _byte_bpe(tokens: list[str], merges: list[list[str]], splitter: _Splitter) -
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": False,
-        "ignore_merges": splitter.whole_first,
+        "ignore_merges": False,
         "vocab": {token: i for i, token in enumerate(tokens)},
         "merges": merges,
     }
-    return {
-        "normalizer": splitter.normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitter.pre_tokenizers},
-        "decoder": {**_BYTE_LEVEL, "add_prefix_space": True},
-        "model": model,
-    }
+    return {**usual, **fields}
 
 
 def _config(

@@ -213,7 +213,7 @@ def _is_spec(node: Any) -> bool:
 
 
 def _array_directory(leaf: Any, name: str, path: pathlib.Path) -> pathlib.Path:
-    """Returns the directory of an array, whose chunks are all there."""
+    """Returns the directory of an array; all of its chunks are there."""
     with readable(path / "checkpoint"):
         directory = inside(path, leaf["kvstore"]["path"], path / "checkpoint")
         if leaf["driver"] != "zarr":
