@@ -460,6 +460,30 @@ def test_a_model_tuned_without_instructions_is_evaluated_with_them(cache, tmp_pa
     }
 
 
+def test_rows_of_which_none_is_usable_are_a_clear_error_message(cache, trained, tmp_path):
+    rows = [
+        {"premise": f"Case {i}.", "choice1": "it rains", "choice2": "it rains"} for i in range(4)
+    ]
+    (tmp_path / "copa").mkdir()
+    (tmp_path / "copa/validation.jsonl").write_text(
+        "".join(json.dumps({**row, "question": "effect", "label": 0}) + "\n" for row in rows)
+    )
+    result = run_here(
+        command(
+            "eval",
+            cache,
+            trained,
+            "--gin.DATA_SOURCE=jsonl",
+            f"--gin.DATA_DIR={tmp_path}",
+            "--gin.EVAL_DATASETS=copa",
+            f"--output={tmp_path / 'out'}",
+            gin_file=trained / "config.gin",
+        )
+    )
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "no row of copa is usable, so there is nothing to evaluate" in result.stderr
+
+
 @pytest.mark.parametrize(
     "setting, says",
     [

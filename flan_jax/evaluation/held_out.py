@@ -167,13 +167,22 @@ class HeldOut:
     # What is evaluated, and what is in the results already.
 
     def _pairs(self) -> list[tuple[Dataset, Template]]:
-        """The datasets and templates; a dataset without a usable row is left out, and logged."""
+        """The datasets and templates; a dataset without a usable row is left out, and logged.
+
+        Raises:
+          UserError: if there are datasets, and none of them has a usable row.
+        """
         pairs = self._data.eval.jobs(self._protocol)
         # A row is usable in every template or in none.
         one_of_each = {dataset.name: (dataset, template) for dataset, template in pairs}
         empty = {name for name, pair in one_of_each.items() if not self._row_count(*pair)}
+        names = ", ".join(sorted(empty))
+        if empty and empty == set(one_of_each):
+            raise UserError(
+                f"no row of {names} is usable, so there is nothing to evaluate; `flan-jax tasks "
+                "check` shows why. HELD_OUT=none trains without a zero-shot evaluation."
+            )
         if empty:
-            names = ", ".join(sorted(empty))
             _log.info(f"left out: {names} (no row is usable; `flan-jax tasks check` shows why)")
         return [pair for pair in pairs if pair[0].name not in empty]
 
@@ -203,7 +212,7 @@ class HeldOut:
             whole = self._jobs(protocol, pairs, setting, [identity, predictions.name])
             is_done |= self._are_complete(whole)
         else:
-            is_done &= [self._has_unit_scores(job, predictions) for job in jobs]
+            is_done &= np.array([self._has_unit_scores(job, predictions) for job in jobs], bool)
         if jax.process_count() > 1:  # what the first host reads counts for all
             is_done = np.array(multihost_utils.broadcast_one_to_all(is_done))
         return jobs, is_done
