@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+import time
+import types
 from collections.abc import Callable, Iterator
 
 # Exit status: saved, not finished; the same command resumes. 128 + SIGTERM, as in shells and
@@ -16,6 +18,9 @@ SAVED = 143
 SIGTERM, CTRL_C = "SIGTERM", "Ctrl-C"
 _NAMES = {signal.SIGTERM: SIGTERM, signal.SIGINT: CTRL_C}
 _NUMBERS = {name: number for number, name in _NAMES.items()}
+
+# How long a signal waits for the end of an import.
+_PATIENCE_S = 10.0
 
 
 class Preempted(KeyboardInterrupt):
@@ -40,11 +45,20 @@ def handled(
     After it a Ctrl-C ends the process at once, and a SIGTERM has no effect: schedulers send
     several. A signal that the process was started to ignore stays ignored. Outside the main thread
     no signal is handled.
+
+    During an import the signal waits for its end, for some seconds at most: modules in C++, such as
+    those of jaxlib, abort the process where an exception interrupts them.
     """
     is_received = False
+    waits_until: float | None = None
 
-    def handle(number: int, frame: object) -> None:
-        nonlocal is_received
+    def handle(number: int, frame: types.FrameType | None) -> None:
+        nonlocal is_received, waits_until
+        now = time.monotonic()
+        if not is_received and now < (waits_until or now + _PATIENCE_S) and _is_importing(frame):
+            waits_until = waits_until or now + _PATIENCE_S
+            _send_later(number)
+            return
         if before.get(signal.SIGINT, signal.SIG_IGN) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not is_received:
@@ -62,10 +76,7 @@ def handled(
             return
         is_received, number = False, _NUMBERS[str(unraisable.exc_value)]
         signal.signal(number, handle)
-        # Later, since this hook would swallow it too.
-        again = threading.Timer(0.01, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        _send_later(number)  # this hook would swallow it, too
 
     before = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -83,6 +94,22 @@ def handled(
             sys.unraisablehook = unraisablehook
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _is_importing(frame: types.FrameType | None) -> bool:
+    """Whether a signal interrupts the import of a module."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _send_later(number: int) -> None:
+    """Sends this process a signal in a moment."""
+    timer = threading.Timer(0.01, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
 def say(text: str) -> None:

@@ -159,6 +159,20 @@ def test_a_ctrl_c_that_is_ignored_from_the_start_stays_ignored_after_a_sigterm()
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_signal_waits_for_the_end_of_an_import(tmp_path, monkeypatch):
+    (tmp_path / "interrupted_module.py").write_text(
+        "import signal, time\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "time.sleep(0.1)\n"
+        "IS_WHOLE = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(signals.Preempted), signals.handled(signals.preempt):
+        module = importlib.import_module("interrupted_module")
+        time.sleep(10)
+    assert module.IS_WHOLE
+
+
 def test_a_diverged_run_ends_with_status_one_and_a_message(verb, capsys):
     def diverges(argv):
         raise Diverged("step 3 has loss nan")

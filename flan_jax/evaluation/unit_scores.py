@@ -24,7 +24,7 @@ _ADVICE = "delete it and run `flan-jax eval` again"
 # Numbers are percentages; what lies far beyond is damage.
 _LARGEST_VALUE = 1e6
 # The columns of a result row that name the evaluation that a file belongs to.
-_COLUMNS = (
+COLUMNS = (
     "run",
     "model",
     "step",
@@ -40,12 +40,12 @@ _COLUMNS = (
 
 def key(row: ResultRow) -> tuple:
     """Returns the evaluation and metric of a result row."""
-    return tuple(getattr(row, name) for name in _COLUMNS)
+    return tuple(getattr(row, name) for name in COLUMNS)
 
 
 def evaluation_of(row: ResultRow) -> tuple:
     """Returns the evaluation of a result row: its `key` without scoring and metric."""
-    return tuple(getattr(row, name) for name in _COLUMNS[:-2])
+    return tuple(getattr(row, name) for name in COLUMNS[:-2])
 
 
 def write(path: pathlib.Path, row: ResultRow, measure: Measure, row_ids: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ def write(path: pathlib.Path, row: ResultRow, measure: Measure, row_ids: Sequenc
       measure: its units are numbers of rows.
       row_ids: the rows' ids.
     """
-    columns = dict(zip(_COLUMNS, key(row)))
+    columns = dict(zip(COLUMNS, key(row)))
     record = {
         **columns,
         "statistic": measure.statistic,
@@ -98,7 +98,7 @@ def _read(record: dict[str, Any]) -> tuple[tuple, Measure]:
     Raises:
       ValueError, KeyError, TypeError and the like: if it is damaged.
     """
-    columns = {name: record[name] for name in _COLUMNS}
+    columns = {name: record[name] for name in COLUMNS}
     measure = Measure(
         record["statistic"], tuple(record["units"]), np.array(record["parts"], np.float64)
     )

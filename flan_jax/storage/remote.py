@@ -6,15 +6,18 @@ be renamed or appended to, and has no directories to make: buckets have none of 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import os
+import threading
 import urllib.parse
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from flan_jax.storage.bucket_errors import bucket_errors
+from flan_jax.storage.pace import paced
 
 if TYPE_CHECKING:
     import tensorstore
@@ -147,7 +150,7 @@ class Remote:
           BucketError: if it cannot be written.
         """
         contents = contents.encode() if isinstance(contents, str) else contents
-        with self._reaching("written"):
+        with self._changing(), self._reaching("written"):
             future = self._bucket().write(self.key, contents, if_equal=if_generation)
             return future.result().generation or None
 
@@ -160,7 +163,7 @@ class Remote:
         Raises:
           BucketError: if it cannot be deleted.
         """
-        with self._reaching("deleted"):
+        with self._changing(), self._reaching("deleted"):
             self._bucket().write(self.key, None, if_equal=if_generation).result()
 
     def exists(self) -> bool:
@@ -195,7 +198,7 @@ class Remote:
         return [self / name for name in sorted({name.split("/")[0] for name in self.names()})]
 
     def check_writable(self) -> None:
-        """Writes an object below this name and deletes it.
+        """Writes an object below this name, and deletes it in the background.
 
         Only a write without a condition tells a bucket that does not exist from an empty one.
 
@@ -204,10 +207,20 @@ class Remote:
         """
         probe = self / f".writable.{uuid.uuid4().hex[:8]}"
         probe.write_bytes(b"")
-        probe.delete()
+        # not a daemon's: a process that ends waits until it is gone
+        threading.Thread(target=probe._delete_quietly, name="writable").start()
+
+    def _delete_quietly(self) -> None:
+        try:
+            self.delete()
+        except Exception as error:
+            _log.warning("%s was not deleted (%s); nothing needs it", self, error)
 
     def _bucket(self) -> tensorstore.KvStore:
         return _bucket(self.scheme, self.bucket)
+
+    def _changing(self) -> contextlib.AbstractContextManager[None]:
+        return paced(str(self)) if self.scheme == "gs" else contextlib.nullcontext()
 
     def _reaching(self, action: str):
         return bucket_errors(self.scheme, self.bucket, action)
