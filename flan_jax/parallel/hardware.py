@@ -55,6 +55,18 @@ class Chip:
             return all(size % 4 == 0 for size in shape)
         return self.wraps == str(shape[axis])
 
+    def bandwidth_along(self, shape: tuple[int, ...], axis: int, count: int, gap: int) -> float:
+        """Returns the bytes a second that reach a chip of a group over the links of one axis.
+
+        Args:
+          shape: of the slice.
+          axis: of the slice, along which the group extends.
+          count: chips of the group along it.
+          gap: from one of them to the next; groups in each other's gaps share the links.
+        """
+        is_ring = self.is_ring(shape, axis) and count * gap == shape[axis]
+        return self.link_bandwidth * (2 if is_ring else 1) / gap
+
 
 CHIPS = {
     "v2": Chip("TPU v2", 2, 7.48 * GIB, 46e12, 700e9, 62e9, 256, "16"),

@@ -104,12 +104,11 @@ def seconds_of_a_byte(axis: str, cuts: Sequence[Cut], shape: Sequence[int], chip
       chip: of the slice.
     """
     bandwidth, chips = 0.0, 1
-    for dimension, (cut, length) in enumerate(zip(cuts, shape)):
+    for dimension, cut in enumerate(cuts[: len(shape)]):
         stride = 1
         for name, factor in cut:
             if name == axis:
-                is_ring = chip.is_ring(tuple(shape), dimension) and factor * stride == length
-                bandwidth += chip.link_bandwidth * (2 if is_ring else 1) / stride
+                bandwidth += chip.bandwidth_along(tuple(shape), dimension, factor, stride)
                 chips *= factor
             stride *= factor
     if chips == 1:

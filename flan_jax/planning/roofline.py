@@ -101,14 +101,12 @@ class Links:
 
         They are those of its links in the dimensions along which the group extends.
         """
-        shape, chip, total = self.where.shape, self.where.chip, 0.0
-        for axis, length in enumerate(shape):
+        shape, total = self.where.shape, 0.0
+        for axis in range(len(shape)):
             along = np.unique(places[:, axis])
             if len(along) > 1:
-                # Groups in each other's gaps share the links between them.
                 gap = int(np.min(np.diff(along)))
-                ring = chip.is_ring(shape, axis) and len(along) * gap == length
-                total += chip.link_bandwidth * (2 if ring else 1) / gap
+                total += self.where.chip.bandwidth_along(shape, axis, len(along), gap)
         return total
 
     def seconds_of_permutations(self, permutations: list[Collective]) -> float:
