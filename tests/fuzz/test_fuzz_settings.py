@@ -424,7 +424,7 @@ def test_rows(fuzz, examples):
 
 
 def test_every_module_of_settings_is_fuzzed():
-    for name in gin_files.CONFIGURED:
+    for name in (*gin_files.CONFIGURED, "flan_jax.data.seqio.settings"):
         importlib.import_module(name)
     models = [record.config.__name__ for record in ARCHITECTURES.values()]
     fuzzed = {"Data", "Train", "Optimizer", "Peft", "Sweep", *OPTIMIZERS, *models, "SeqioTasks"}
