@@ -135,6 +135,23 @@ def test_another_server_is_named_once(buckets, caplog):
     assert len(lines) == 1 and buckets.url.removeprefix("http://") in lines[0]
 
 
+def test_no_client_reports_that_there_is_no_login_file(buckets, capfd):
+    for scheme in ("gs", "s3"):
+        place = Remote(scheme, "bucket1", "a")
+        place.write_bytes(b"text")
+        assert place.read_bytes() == b"text"
+    printed = capfd.readouterr()
+    assert "credentials" not in printed.err and ".aws" not in printed.err
+
+
+def test_an_object_in_gs_is_changed_once_a_second(buckets):
+    buckets.objects.one_change_a_second = True
+    place = Remote("gs", "bucket1", "a")
+    for number in range(3):
+        place.write_bytes(str(number))
+    assert place.read_text() == "2" and not buckets.objects.counts["429"]
+
+
 def test_a_copy_on_the_disk_follows_the_object(run, buckets, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("flan_jax.storage.mirror._CHUNK", 4)
