@@ -39,11 +39,12 @@ lint: $(INSTALLED)  ## ruff over everything: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md, fidelity.md, settings.md and verbs.md from the code
+docs: $(INSTALLED)  ## write docs/catalogue.md, templates.md, fidelity.md, settings.md, verbs.md, and the tables of results.md
 	$(BIN)/python docs/make_catalogue.py
 	$(BIN)/python docs/make_fidelity.py
 	$(BIN)/python docs/make_settings.py
 	$(BIN)/python docs/make_verbs.py
+	$(BIN)/python docs/make_results.py
 
 site: $(DOCS_INSTALLED)  ## build the documentation site into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -1,0 +1,111 @@
+"""Adds the finished points of a sweep to the rows of docs/results: what results.md is made from.
+
+  python docs/collect_results.py RUNS/SWEEP NAME
+
+It writes docs/results/NAME_scores.csv, a line for each dataset in a template (the score of every
+row, but no text of it), and NAME_runs.csv, a line for each run. Points that are there already are
+replaced, others stay: a sweep may be run in parts, on several machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from flan_jax.evaluation import unit_scores
+from flan_jax.metrics.measures import Measure
+from flan_jax.storage.hashing import digest
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+SCORES = (
+    *("point", "model", "step", "shots", "instruction_mode", "dataset", "split", "template"),
+    *("scoring", "metric", "value", "rows", "scores"),
+)
+RUNS = (
+    *("point", "settings", "gin_files", "steps", "tokens", "parameters"),
+    *("trained_parameters", "loss_before", "loss_after", "version"),
+)
+
+
+def main() -> None:
+    """Reads a sweep and writes both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sweep", type=pathlib.Path)
+    parser.add_argument("name")
+    arguments = parser.parse_args()
+    points = _read(arguments.sweep / "sweep.json")["points"]
+    scores: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    for point, made_from in points.items():
+        directory = arguments.sweep / point
+        path = directory / "run.json"
+        if not path.is_file() or _read(path)["status"] != "finished":
+            print(f"not finished: {point}")
+            continue
+        scores += _scores(point, directory)
+        runs.append(_run(point, made_from, directory))
+    _update(RESULTS / f"{arguments.name}_scores.csv", SCORES, scores)
+    _update(RESULTS / f"{arguments.name}_runs.csv", RUNS, runs)
+
+
+def _scores(point: str, directory: pathlib.Path) -> list[dict[str, Any]]:
+    """A line for each dataset in a template, of the run and of its evaluations."""
+    places = [directory, *sorted((directory / "evaluations").glob("*"))]
+    lines = []
+    for place in places:
+        for key, measure, _ in unit_scores.read_all(place):
+            columns = dict(zip(unit_scores.COLUMNS, key)) | {"point": point} | _numbers(measure)
+            lines.append({name: columns[name] for name in SCORES})
+    return lines
+
+
+def _numbers(measure: Measure) -> dict[str, Any]:
+    if measure.statistic != "ratio" or not (measure.parts[:, 1] == 1).all():
+        raise ValueError("a mean over rows that are units of their own is expected")
+    return {
+        "value": f"{measure.value():.4f}",
+        "rows": digest(list(measure.units))[:12],
+        "scores": " ".join(f"{score:.6g}" for score in measure.parts[:, 0]),
+    }
+
+
+def _run(point: str, made_from: dict[str, Any], directory: pathlib.Path) -> dict[str, Any]:
+    record = _read(directory / "run.json")
+    lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
+    names = ("steps", "tokens", "parameters", "trained_parameters", "version")
+    return {
+        "point": point,
+        "settings": json.dumps(made_from["settings"]),
+        "gin_files": " ".join(made_from["gin_files"]),
+        **{name: record[name] for name in names},
+        "loss_before": f"{losses[0]:.6f}",
+        "loss_after": f"{losses[-1]:.6f}",
+    }
+
+
+def _update(path: pathlib.Path, columns: Sequence[str], lines: Iterable[dict[str, Any]]) -> None:
+    """Writes the lines and, of the table that is there, those of other points."""
+    lines = list(lines)
+    new = {line["point"] for line in lines}
+    if path.is_file():
+        with open(path, newline="") as file:
+            lines = [line for line in csv.DictReader(file) if line["point"] not in new] + lines
+    lines.sort(key=lambda line: [str(line[name]) for name in columns[:10]])
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    print(f"{path}: {len(lines)} lines, {len(new)} points of this sweep")
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
