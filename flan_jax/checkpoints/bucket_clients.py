@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import os
+import threading
 from typing import Any
 
 from flan_jax.errors import UserError
@@ -54,6 +55,7 @@ def set_up(remote: Remote, setting: str) -> None:
 
     import fsspec
     from etils.epath import gpath
+    from orbax.checkpoint._src.futures import future
     from orbax.checkpoint._src.serialization import tensorstore_utils
 
     fsspec.register_implementation("gcs", _paced_files(), clobber=True)
@@ -63,6 +65,18 @@ def set_up(remote: Remote, setting: str) -> None:
     # Orbax has no option for it; by default an outage is reported after a quarter of an hour
     for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
         getattr(tensorstore_utils, name, {})["gcs_request_retries"] = RETRIES
+    if hasattr(future, "_SignalingThread"):
+        future._SignalingThread.start = _start_daemon
+
+
+def _start_daemon(thread: threading.Thread) -> None:
+    """Starts a thread of a save, for which no process that ends waits.
+
+    Where a save fails, such threads wait ten minutes for the rest of it. A run waits for its saves
+    by itself.
+    """
+    thread.daemon = True
+    threading.Thread.start(thread)
 
 
 @functools.cache
