@@ -50,15 +50,14 @@ def handled(
     those of jaxlib, abort the process where an exception interrupts them.
     """
     is_received = False
-    waits_until: float | None = None
+    waiting: _Waiting | None = None
 
     def handle(number: int, frame: types.FrameType | None) -> None:
-        nonlocal is_received, waits_until
-        now = time.monotonic()
-        if not is_received and now < (waits_until or now + _PATIENCE_S) and _is_importing(frame):
-            waits_until = waits_until or now + _PATIENCE_S
-            _send_later(number)
-            return
+        nonlocal is_received, waiting
+        if not is_received and _is_importing(frame):
+            waiting = waiting or _Waiting(number)
+            if waiting.goes_on(number):
+                return
         if before.get(signal.SIGINT, signal.SIG_IGN) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not is_received:
@@ -76,7 +75,8 @@ def handled(
             return
         is_received, number = False, _NUMBERS[str(unraisable.exc_value)]
         signal.signal(number, handle)
-        _send_later(number)  # this hook would swallow it, too
+        # Later, since this hook would swallow it, too.
+        _timer(lambda: os.kill(os.getpid(), number))
 
     before = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -92,8 +92,44 @@ def handled(
     finally:
         if sys.unraisablehook is handle_again:
             sys.unraisablehook = unraisablehook
+        if waiting is not None and waiting.timer is not None:
+            waiting.timer.cancel()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if waiting is not None and not is_received:
+            first(_NAMES[waiting.number])
+
+
+class _Waiting:
+    """A signal that waits for the end of an import.
+
+    Attributes:
+      number: of the signal.
+      timer: sends it again.
+    """
+
+    def __init__(self, number: int):
+        self.number = number
+        self.timer: threading.Timer | None = None
+        self._until = time.monotonic() + _PATIENCE_S
+        self._is_sent_here = False
+
+    def goes_on(self, number: int) -> bool:
+        """Whether it waits on after a signal: this one, sent again, or another one."""
+        is_sent_here, self._is_sent_here = self._is_sent_here, False
+        if self.timer is not None and not is_sent_here:
+            if number == signal.SIGINT:  # the second Ctrl-C ends the process
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGINT)
+            return True
+        if time.monotonic() >= self._until:
+            return False
+        self.timer = _timer(self._send)
+        return True
+
+    def _send(self) -> None:
+        self._is_sent_here = True
+        os.kill(os.getpid(), self.number)
 
 
 def _is_importing(frame: types.FrameType | None) -> bool:
@@ -105,11 +141,12 @@ def _is_importing(frame: types.FrameType | None) -> bool:
     return False
 
 
-def _send_later(number: int) -> None:
-    """Sends this process a signal in a moment."""
-    timer = threading.Timer(0.01, os.kill, (os.getpid(), number))
+def _timer(action: Callable[[], None]) -> threading.Timer:
+    """Returns a timer that does something in a moment, started."""
+    timer = threading.Timer(0.01, action)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def say(text: str) -> None:

@@ -128,9 +128,6 @@ class BucketServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         return self.objects.stored[bucket, name].contents
 
     def names(self, prefix: str = "", bucket: str = "bucket1") -> list[str]:
-        for thread in threading.enumerate():
-            if thread.name == "writable":  # `Remote.check_writable` deletes what it wrote
-                thread.join()
         return self.objects.names(bucket, prefix)
 
     def answer(self, request: Request, agent: str) -> Answer | None:

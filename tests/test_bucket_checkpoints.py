@@ -156,3 +156,14 @@ def test_the_index_of_an_item_is_written_once(directory, buckets):
         indexes = [text for text in written if "manifest.ocdbt" in text]
         assert len(indexes) == 2, written  # of the process, and of all processes
     checkpoints.close()
+
+
+def test_the_clients_of_orbax_are_those_that_were_set_up(directory):
+    import fsspec
+    from etils.epath import backend
+    from orbax.checkpoint._src.futures import future
+
+    files = backend.fsspec_backend.fs(str(directory))
+    assert files is fsspec.filesystem("gcs", finalize_on_close=True)
+    assert type(files).__name__ == "PacedFiles"
+    assert future._SignalingThread.start is bucket_clients._start_daemon

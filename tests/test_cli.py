@@ -5,6 +5,7 @@ Help without start-up cost, a clear message for a mistake, the same exit status 
 
 import importlib.util
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -159,18 +160,49 @@ def test_a_ctrl_c_that_is_ignored_from_the_start_stays_ignored_after_a_sigterm()
         signal.signal(signal.SIGINT, before)
 
 
+def write_module(directory: pathlib.Path, name: str, text: str) -> None:
+    (directory / f"{name}.py").write_text(f"import os, signal, time\n{text}\nIS_WHOLE = True\n")
+
+
 def test_a_signal_waits_for_the_end_of_an_import(tmp_path, monkeypatch):
-    (tmp_path / "interrupted_module.py").write_text(
-        "import signal, time\n"
-        "signal.raise_signal(signal.SIGTERM)\n"
-        "time.sleep(0.1)\n"
-        "IS_WHOLE = True\n"
-    )
+    write_module(tmp_path, "slow_module", "signal.raise_signal(signal.SIGTERM)\ntime.sleep(0.1)")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(signals.Preempted), signals.handled(signals.preempt):
-        module = importlib.import_module("interrupted_module")
+        module = importlib.import_module("slow_module")
         time.sleep(10)
     assert module.IS_WHOLE
+
+
+def test_a_signal_in_the_last_import_is_not_lost(tmp_path, monkeypatch):
+    write_module(tmp_path, "last_module", "signal.raise_signal(signal.SIGTERM)")
+    monkeypatch.syspath_prepend(tmp_path)
+    came = []
+    with signals.handled(came.append):
+        importlib.import_module("last_module")
+    assert came == ["SIGTERM"]
+    time.sleep(0.05)  # nothing follows
+
+
+def test_a_signal_does_not_wait_for_ever_and_a_second_ctrl_c_ends_an_import(tmp_path):
+    twice = "for _ in range(2):\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.1)"
+    write_module(tmp_path, "interrupted_twice", twice)
+    once = "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(30)"
+    write_module(tmp_path, "long_module", once)
+    code = (
+        "import importlib, sys; from flan_jax import signals; signals._PATIENCE_S = 0.2\n"
+        "with signals.handled(signals.preempt): importlib.import_module(sys.argv[1])"
+    )
+    ends = {}
+    for name in ("interrupted_twice", "long_module"):
+        result = subprocess.run(
+            [sys.executable, "-c", code, name],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])},
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        ends[name] = result.returncode, "Preempted: SIGTERM" in result.stderr
+    assert ends == {"interrupted_twice": (-signal.SIGINT, False), "long_module": (1, True)}
 
 
 def test_a_diverged_run_ends_with_status_one_and_a_message(verb, capsys):

@@ -460,28 +460,27 @@ def test_a_model_tuned_without_instructions_is_evaluated_with_them(cache, tmp_pa
     }
 
 
-def test_rows_of_which_none_is_usable_are_a_clear_error_message(cache, trained, tmp_path):
-    rows = [
-        {"premise": f"Case {i}.", "choice1": "it rains", "choice2": "it rains"} for i in range(4)
-    ]
-    (tmp_path / "copa").mkdir()
-    (tmp_path / "copa/validation.jsonl").write_text(
-        "".join(json.dumps({**row, "question": "effect", "label": 0}) + "\n" for row in rows)
-    )
-    result = run_here(
-        command(
-            "eval",
-            cache,
-            trained,
-            "--gin.DATA_SOURCE=jsonl",
-            f"--gin.DATA_DIR={tmp_path}",
-            "--gin.EVAL_DATASETS=copa",
-            f"--output={tmp_path / 'out'}",
-            gin_file=trained / "config.gin",
-        )
-    )
+@pytest.mark.parametrize("verb", ["eval", "train"])
+def test_rows_of_which_none_is_usable_are_a_clear_error_message(cache, trained, tmp_path, verb):
+    row = {"premise": "It is grey.", "choice1": "it rains", "choice2": "it rains"}
+    for split in ("train", "validation"):
+        path = tmp_path / "copa" / f"{split}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text((json.dumps({**row, "question": "effect", "label": 0}) + "\n") * 4)
+    settings = ["DATA_SOURCE=jsonl", f"DATA_DIR={tmp_path}", "EVAL_DATASETS=copa"]
+    arguments = [f"--gin.{setting}" for setting in settings]
+    if verb == "eval":
+        arguments += [f"--output={tmp_path / 'out'}", f"--checkpoint={trained}"]
+    else:
+        mine = tmp_path / "mine.jsonl"
+        mine.write_text('{"prompt": "Is it wet?", "completion": "yes"}\n' * 4)
+        arguments += [f"--gin.MIXTURE_OR_TASK_NAME={mine}", "--gin.TRAIN_STEPS=1"]
+    gin_file = trained / "config.gin" if verb == "eval" else "gin/flan.gin"
+    run = trained if verb == "eval" else tmp_path / "run"
+    result = run_here(command(verb, cache, run, *SMALL, *arguments, gin_file=gin_file))
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "no row of copa is usable, so there is nothing to evaluate" in result.stderr
+    assert not (tmp_path / "run/checkpoints/1").exists()
 
 
 @pytest.mark.parametrize(

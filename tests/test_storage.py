@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from flan_jax.storage import remote as remote_module
 from flan_jax.storage.bucket_errors import NoBucket, NoPermission, Unreachable
 from flan_jax.storage.copies import copy_of, fetched, read_path
 from flan_jax.storage.mirror import Mirror
+from flan_jax.storage.pace import paced
 from flan_jax.storage.places import place
 from flan_jax.storage.remote import Remote
 from flan_jax.storage.update import update
@@ -150,6 +152,19 @@ def test_an_object_in_gs_is_changed_once_a_second(buckets):
     for number in range(3):
         place.write_bytes(str(number))
     assert place.read_text() == "2" and not buckets.objects.counts["429"]
+
+
+def test_threads_that_change_one_object_take_turns():
+    begins = []
+
+    def change() -> None:
+        with paced("bucket/one"):
+            begins.append(time.monotonic())
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: change(), range(3)))
+    first, second, third = sorted(begins)
+    assert second - first >= 0.99 and third - second >= 0.99
 
 
 def test_a_copy_on_the_disk_follows_the_object(run, buckets, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import logging
@@ -54,11 +55,13 @@ def set_up(remote: Remote, setting: str) -> None:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
 
     import fsspec
-    from etils.epath import gpath
+    from etils.epath import backend, gpath
     from orbax.checkpoint._src.futures import future
     from orbax.checkpoint._src.serialization import tensorstore_utils
 
     fsspec.register_implementation("gcs", _paced_files(), clobber=True)
+    # etils keeps the client that this process has used before
+    getattr(backend.fsspec_backend._get_filesystem, "cache_clear", lambda: None)()
 
     # etils has read its variable if this process has used a path before
     getattr(gpath._is_tf_installed, "cache_clear", lambda: None)()
@@ -70,10 +73,10 @@ def set_up(remote: Remote, setting: str) -> None:
 
 
 def _start_daemon(thread: threading.Thread) -> None:
-    """Starts a thread of a save, for which no process that ends waits.
+    """Starts a thread of a save as a daemon, so that the end of the process does not wait for it.
 
     Where a save fails, such threads wait ten minutes for the rest of it. A run waits for its saves
-    by itself.
+    itself.
     """
     thread.daemon = True
     threading.Thread.start(thread)
@@ -84,19 +87,17 @@ def _paced_files() -> type:
     """gcsfs, with one change of a file a second: Orbax writes some when it begins and ends."""
     import gcsfs
 
+    class PacedFile(gcsfs.core.GCSFile):
+        def close(self) -> None:
+            is_change = not self.closed and self.mode != "rb"
+            with paced(self.path) if is_change else contextlib.nullcontext():
+                super().close()
+
     class PacedFiles(gcsfs.GCSFileSystem):
-        def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-            file = super()._open(path, mode, **options)
-            if mode == "rb":
-                return file
-            close = file.close
-
-            def close_paced() -> None:
-                if not file.closed:
-                    with paced(path):
-                        close()
-
-            file.close = close_paced  # writes what the file contains
+        def _open(self, *arguments: Any, **options: Any) -> Any:
+            file = super()._open(*arguments, **options)
+            if type(file) is gcsfs.core.GCSFile:
+                file.__class__ = PacedFile
             return file
 
     return PacedFiles

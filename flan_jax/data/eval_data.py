@@ -202,6 +202,20 @@ class EvalData:
         packs = self._caches[self._config.instructions].packs
         return packs.find(self.key(dataset, template, protocol)).meta["counts"]
 
+    def check_rows(self) -> None:
+        """Checks that some dataset has a usable row, if there are any; their rows are in the cache.
+
+        Raises:
+          UserError: if there is none.
+        """
+        # A row is usable in every template or in none.
+        one_of_each = {dataset.name: (dataset, template) for dataset, template in self.jobs()}
+        if one_of_each and not any(self.counts(*pair)["rows"] for pair in one_of_each.values()):
+            raise UserError(
+                f"no row of {', '.join(one_of_each)} is usable, so there is nothing to evaluate; "
+                "`flan-jax tasks check` shows why. Evaluate other datasets (EVAL_DATASETS)."
+            )
+
     def missing(
         self, protocols: Iterable[Protocol] | None = None
     ) -> list[tuple[Dataset, Template, Protocol]]:

@@ -167,22 +167,13 @@ class HeldOut:
     # What is evaluated, and what is in the results already.
 
     def _pairs(self) -> list[tuple[Dataset, Template]]:
-        """The datasets and templates; a dataset without a usable row is left out, and logged.
-
-        Raises:
-          UserError: if there are datasets, and none of them has a usable row.
-        """
+        """The datasets and templates; a dataset without a usable row is left out, and logged."""
         pairs = self._data.eval.jobs(self._protocol)
         # A row is usable in every template or in none.
         one_of_each = {dataset.name: (dataset, template) for dataset, template in pairs}
         empty = {name for name, pair in one_of_each.items() if not self._row_count(*pair)}
-        names = ", ".join(sorted(empty))
-        if empty and empty == set(one_of_each):
-            raise UserError(
-                f"no row of {names} is usable, so there is nothing to evaluate; `flan-jax tasks "
-                "check` shows why. HELD_OUT=none trains without a zero-shot evaluation."
-            )
         if empty:
+            names = ", ".join(sorted(empty))
             _log.info(f"left out: {names} (no row is usable; `flan-jax tasks check` shows why)")
         return [pair for pair in pairs if pair[0].name not in empty]
 

@@ -98,6 +98,7 @@ def evaluate_checkpoints(run: RunSetup, request: Request, gin_arguments: list[st
     runs = {length: _with_data(run, length, gin_arguments) for length in set(lengths.values())}
     run = next(iter(runs.values()))
     log_left_out(run.data)
+    run.data.eval.check_rows()
 
     # 4. Evaluation.
     finished, bases = True, {}

@@ -91,6 +91,8 @@ def _train(
     # 2. Data: what trains, what is held out; tokens from the cache, or made now.
     stages.begin("data")
     run = dataclasses.replace(run, data=prepared(run.data, gin_arguments))
+    if evaluates:
+        run.data.eval.check_rows()
     start.record_data(run)
 
     # 3. State: latest checkpoint, initial parameters or random ones; meanwhile the step compiles.

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 _SECONDS = 1.0
 
-# Name of an object -> when this process has changed it, of the last second.
-_changed: dict[str, float] = {}
-_guard = threading.Lock()
+# Name of an object -> when this process changes it, or has changed it in the last second.
+_changes: dict[str, float] = {}
+# Reentrant: a file that the garbage collector closes is changed, too.
+_guard = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -23,17 +24,18 @@ def paced(name: str) -> Iterator[None]:
     """Runs a block that changes an object when a second has passed since its last change here.
 
     Args:
-      name: of the object, with its bucket.
+      name: of the object: bucket/key.
     """
     now = time.monotonic()
     with _guard:
-        wait = _changed.get(name, now - _SECONDS) + _SECONDS - now
-    time.sleep(max(wait, 0.0))
+        turn = max(now, _changes.get(name, now - _SECONDS) + _SECONDS)
+        _changes[name] = turn
+    time.sleep(turn - now)
     try:
         yield
     finally:
         now = time.monotonic()
         with _guard:
-            for other in [other for other, at in _changed.items() if now - at >= _SECONDS]:
-                del _changed[other]
-            _changed[name] = now
+            _changes[name] = max(now, _changes.get(name, now))
+            for other in [other for other, at in _changes.items() if now - at >= _SECONDS]:
+                del _changes[other]

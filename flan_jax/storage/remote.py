@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import logging
 import os
-import threading
 import urllib.parse
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -198,7 +197,7 @@ class Remote:
         return [self / name for name in sorted({name.split("/")[0] for name in self.names()})]
 
     def check_writable(self) -> None:
-        """Writes an object below this name, and deletes it in the background.
+        """Writes an object below this name and deletes it.
 
         Only a write without a condition tells a bucket that does not exist from an empty one.
 
@@ -207,20 +206,14 @@ class Remote:
         """
         probe = self / f".writable.{uuid.uuid4().hex[:8]}"
         probe.write_bytes(b"")
-        # not a daemon's: a process that ends waits until it is gone
-        threading.Thread(target=probe._delete_quietly, name="writable").start()
-
-    def _delete_quietly(self) -> None:
-        try:
-            self.delete()
-        except Exception as error:
-            _log.warning("%s was not deleted (%s); nothing needs it", self, error)
+        probe.delete()
 
     def _bucket(self) -> tensorstore.KvStore:
         return _bucket(self.scheme, self.bucket)
 
     def _changing(self) -> contextlib.AbstractContextManager[None]:
-        return paced(str(self)) if self.scheme == "gs" else contextlib.nullcontext()
+        is_paced = self.scheme == "gs"
+        return paced(f"{self.bucket}/{self.key}") if is_paced else contextlib.nullcontext()
 
     def _reaching(self, action: str):
         return bucket_errors(self.scheme, self.bucket, action)

@@ -205,7 +205,10 @@ class WorkingCopy:
             self._lock = outer
 
     def before_checkpoint(self) -> bool:
-        """Uploads the metrics that a checkpoint must not precede; returns whether it may follow.
+        """Uploads what a checkpoint must not precede; returns whether it may follow.
+
+        These are the metrics and the results until now: a run that is killed goes on at its last
+        checkpoint, and does not evaluate the steps before it again.
 
         Raises:
           UserError: where another process has taken over the lock; see also `try_flush`.
@@ -216,7 +219,7 @@ class WorkingCopy:
         except Unreachable as error:
             self._outage.failed(error)
             return False
-        return self.try_flush(METRICS)
+        return self.try_flush()
 
     @contextlib.contextmanager
     def uploading(self) -> Iterator[None]:
