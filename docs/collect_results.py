@@ -3,13 +3,14 @@
   python docs/collect_results.py RUNS/SWEEP NAME
 
 It writes docs/results/NAME_scores.csv, a line for each dataset in a template (the score of every
-row, but no text of it), and NAME_runs.csv, a line for each run. Points that are there already are
+row, but no text of it), and NAME_runs.csv, a line for each run. Lines of the same points are
 replaced, others stay: a sweep may be run in parts, on several machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import json
 import pathlib
@@ -17,13 +18,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flan_jax.evaluation import unit_scores
+from flan_jax.evaluation.result_rows import MAJORITY
 from flan_jax.metrics.measures import Measure
 from flan_jax.storage.hashing import digest
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SCORES = (
     *("point", "model", "step", "shots", "instruction_mode", "dataset", "split", "template"),
-    *("scoring", "metric", "value", "rows", "scores"),
+    *("scoring", "metric", "value", "majority", "same_answer", "rows", "scores"),
 )
 RUNS = (
     *("point", "settings", "gin_files", "steps", "tokens", "parameters"),
@@ -42,8 +44,11 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for point, made_from in points.items():
         directory = arguments.sweep / point
-        path = directory / "run.json"
-        if not path.is_file() or _read(path)["status"] != "finished":
+        states = [
+            directory,
+            *(directory / "evaluations" / name for name in made_from["evaluations"]),
+        ]
+        if not all(_is_finished(state / "run.json") for state in states):
             print(f"not finished: {point}")
             continue
         scores += _scores(point, directory)
@@ -57,10 +62,26 @@ def _scores(point: str, directory: pathlib.Path) -> list[dict[str, Any]]:
     places = [directory, *sorted((directory / "evaluations").glob("*"))]
     lines = []
     for place in places:
-        for key, measure, _ in unit_scores.read_all(place):
+        with open(place / "results.csv", newline="", encoding="utf-8") as file:
+            results = list(csv.DictReader(file))
+        majority = {r["dataset"]: r["value"] for r in results if r["model"] == MAJORITY}
+        for key, measure, predictions in unit_scores.read_all(place):
             columns = dict(zip(unit_scores.COLUMNS, key)) | {"point": point} | _numbers(measure)
+            columns["majority"] = majority.get(columns["dataset"], "")
+            columns["same_answer"] = f"{_same_answer(predictions):.4f}"
             lines.append({name: columns[name] for name in SCORES})
     return lines
+
+
+def _same_answer(path: pathlib.Path) -> float:
+    """The share of the rows with the most frequent prediction, in percent."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    counts = collections.Counter(json.loads(line)["prediction"] for line in lines)
+    return 100 * counts.most_common(1)[0][1] / counts.total()
+
+
+def _is_finished(path: pathlib.Path) -> bool:
+    return path.is_file() and _read(path)["status"] == "finished"
 
 
 def _numbers(measure: Measure) -> dict[str, Any]:
@@ -93,10 +114,10 @@ def _update(path: pathlib.Path, columns: Sequence[str], lines: Iterable[dict[str
     lines = list(lines)
     new = {line["point"] for line in lines}
     if path.is_file():
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             lines = [line for line in csv.DictReader(file) if line["point"] not in new] + lines
     lines.sort(key=lambda line: [str(line[name]) for name in columns[:10]])
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)

@@ -21,14 +21,35 @@ import numpy as np
 from flan_jax.metrics.measures import Measure, mean_value
 from flan_jax.metrics.multiple_comparisons import holm
 from flan_jax.metrics.uncertainty import Difference, paired_difference
-from flan_jax.report.cluster_means import mean_difference, mean_over_datasets
+from flan_jax.report.cluster_means import (
+    count_of_datasets,
+    mean_difference,
+    mean_over_datasets,
+)
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 PAGE = pathlib.Path(__file__).parent / "results.md"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
-# By dataset, a measure for each template.
-Scores = dict[str, list[Measure]]
+
+class Numbers(NamedTuple):
+    """The numbers of a model on a dataset.
+
+    Attributes:
+      templates: their ids, for each seed one after the other.
+      measures: one for each of them.
+      same_answer: for each of them, the share of rows with its most frequent answer, in percent.
+      majority: accuracy of the most frequent class, in percent; None for free text.
+    """
+
+    templates: list[str]
+    measures: list[Measure]
+    same_answer: list[float]
+    majority: float | None
+
+
+# By dataset.
+Scores = dict[str, Numbers]
 
 
 class Run(NamedTuple):
@@ -38,7 +59,7 @@ class Run(NamedTuple):
       settings: those that its point sets.
       method: name of the gin file that its point adds; '' without one.
       record: its line of NAME_runs.csv.
-      scores: by model, instructions and shots.
+      scores: by model, instructions and step.
     """
 
     settings: dict
@@ -48,14 +69,14 @@ class Run(NamedTuple):
 
     def of(self, model: str, instructions: str = "") -> Scores:
         """Returns the scores of a model with these instructions; '': of its only ones."""
-        found = [
+        matching = [
             scores
             for (name, mode, _), scores in self.scores.items()
             if name == model and instructions in ("", mode.split(",")[0])
         ]
-        if len(found) != 1:
-            raise ValueError(f"{len(found)} evaluations of {model} with {instructions!r}")
-        return found[0]
+        if len(matching) != 1:
+            raise ValueError(f"{len(matching)} evaluations of {model} with {instructions!r}")
+        return matching[0]
 
 
 class Line(NamedTuple):
@@ -71,11 +92,19 @@ class Line(NamedTuple):
     b: Scores
 
     def difference(self) -> Difference:
-        """Returns the mean over datasets of A less B."""
-        if self.a.keys() != self.b.keys():
-            raise ValueError(f"{self.labels}: other datasets: {[*self.a]}, {[*self.b]}")
+        """Returns the mean over datasets of A less B.
+
+        Raises:
+          ValueError: if datasets, rows or templates of A and B differ.
+        """
+        templates = [{n: each.templates for n, each in scores.items()} for scores in self[1:]]
+        if templates[0] != templates[1]:
+            raise ValueError(f"{self.labels}: other datasets or templates: {templates}")
         return mean_difference(
-            {name: paired_difference(self.a[name], self.b[name]) for name in self.a}
+            {
+                name: paired_difference(self.a[name].measures, self.b[name].measures)
+                for name in self.a
+            }
         )
 
 
@@ -92,9 +121,14 @@ def read_runs(name: str) -> list[Run]:
         measure = Measure("ratio", units, np.stack([numerators, np.ones_like(numerators)], 1))
         if abs(measure.value() - float(line["value"])) > 1e-3:
             raise ValueError(f"{line['value']} is not the mean of its scores: {line}")
-        evaluation = line["model"], line["instruction_mode"], line["shots"]
-        of_point = scores.setdefault(line["point"], {}).setdefault(evaluation, {})
-        of_point.setdefault(line["dataset"], []).append(measure)
+        mode = f"{line['instruction_mode']}, {line['shots']} shots"
+        evaluation = line["model"], mode, line["step"]
+        majority = float(line["majority"]) if line["majority"] else None
+        point_scores = scores.setdefault(line["point"], {}).setdefault(evaluation, {})
+        numbers = point_scores.setdefault(line["dataset"], Numbers([], [], [], majority))
+        numbers.templates.append(line["template"])
+        numbers.measures.append(measure)
+        numbers.same_answer.append(float(line["same_answer"]))
     return [
         Run(
             json.loads(record["settings"]),
@@ -108,15 +142,31 @@ def read_runs(name: str) -> list[Run]:
 
 def mean(scores: Scores) -> float:
     """Returns the mean over datasets of the means over templates, in percent."""
-    return mean_over_datasets({name: 100 * mean_value(each) for name, each in scores.items()})
+    return mean_over_datasets(
+        {name: 100 * mean_value(each.measures) for name, each in scores.items()}
+    )
+
+
+def same_answer(scores: Scores) -> str:
+    """Returns the mean over datasets of the share of rows with the most frequent answer."""
+    return f"{mean_over_datasets({n: np.mean(each.same_answer) for n, each in scores.items()}):.0f}"
+
+
+def majority(scores: Scores) -> str:
+    """Returns the mean over datasets of the most frequent class; '' with free text among them."""
+    values = {name: each.majority for name, each in scores.items()}
+    return "" if None in values.values() else f"{mean_over_datasets(values):.1f}"
 
 
 def over_seeds(runs: Iterable[Run], model: str, instructions: str = "") -> Scores:
     """Returns the scores of several seeds: the templates of each, one after the other."""
     joined: Scores = {}
     for run in runs:
-        for dataset, measures in run.of(model, instructions).items():
-            joined.setdefault(dataset, []).extend(measures)
+        for dataset, numbers in run.of(model, instructions).items():
+            both = joined.setdefault(dataset, Numbers([], [], [], numbers.majority))
+            both.templates.extend(numbers.templates)
+            both.measures.extend(numbers.measures)
+            both.same_answer.extend(numbers.same_answer)
     return joined
 
 
@@ -124,11 +174,14 @@ def table(heads: Sequence[str], names: tuple[str, str], lines: Sequence[Line]) -
     """Returns a table of differences, with p-values adjusted for the number of its lines."""
     differences = [line.difference() for line in lines]
     adjusted = holm({number: each.p for number, each in enumerate(differences)})
-    columns = [*heads, "datasets", *names, "difference (95 %)", "p", "p, Holm"]
-    text = [_row(columns), _row(["---"] * (len(heads) + 1) + ["--:"] * 5)]
+    columns = [*heads, "datasets", *names, "majority", "difference (95 %)", "p", "p, Holm"]
+    columns += [f"same answer, {name}" for name in names]
+    text = [_row(columns), _row(["---"] * (len(heads) + 1) + ["--:"] * 8)]
     for number, (line, difference) in enumerate(zip(lines, differences)):
-        cells = [*line.labels, str(len(line.a)), f"{mean(line.a):.1f}", f"{mean(line.b):.1f}"]
+        cells = [*line.labels, count_of_datasets(list(line.a))]
+        cells += [f"{mean(line.a):.1f}", f"{mean(line.b):.1f}", majority(line.b)]
         cells += [_interval(difference), _p(difference.p), _p(adjusted[number])]
+        cells += [same_answer(line.a), same_answer(line.b)]
         text.append(_row(cells))
     return text
 
@@ -176,13 +229,18 @@ def methods() -> list[str]:
     for run in read_runs("methods"):
         groups.setdefault((run.settings["HELD_OUT"], run.method), []).append(run)
     return table(
-        ("held out", "method"),
+        ("held out", "method", "seeds"),
         ("tuned", "untuned"),
         [
-            Line(labels, over_seeds(runs, "tuned"), over_seeds(runs, "untuned"))
+            Line((*labels, seeds(runs)), over_seeds(runs, "tuned"), over_seeds(runs, "untuned"))
             for labels, runs in groups.items()
         ],
     )
+
+
+def seeds(runs: Iterable[Run]) -> str:
+    """Returns the seeds of runs, '0, 1'."""
+    return ", ".join(sorted(str(run.settings["SEED"]) for run in runs))
 
 
 def method_losses() -> list[str]:
@@ -198,7 +256,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {"methods": methods, "method_losses
 def page(text: str) -> str:
     """Returns the page with its tables written anew."""
     return MARKED.sub(
-        lambda found: "\n".join([found[1].rstrip(), "", *TABLES[found[2]](), "", found[3]]), text
+        lambda match: "\n".join([match[1].rstrip(), "", *TABLES[match[2]](), "", match[3]]), text
     )
 
 

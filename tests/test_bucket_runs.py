@@ -98,7 +98,7 @@ def test_requests_of_a_checkpoint_and_of_an_evaluation_are_few(buckets, home):
     too_soon = collections.Counter()
     for line, text, is_of_checkpoint in zip(buckets.log, texts, of_checkpoints):
         name = re.search(r"name=([^&]*)|/o/(.*)", text)
-        is_probe = ".writable." in text  # at the start, written and deleted at once
+        is_probe = ".writable." in text  # at the start, written and deleted
         is_change = line.what.startswith(("POST", "DELETE"))
         if is_change and name and not is_of_checkpoint and not is_probe:
             too_soon[name[0]] += line.time - changed.get(name[0], 0.0) < 1
