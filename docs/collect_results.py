@@ -18,8 +18,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flan_jax.evaluation import unit_scores
-from flan_jax.evaluation.result_rows import MAJORITY
+from flan_jax.evaluation.result_rows import MAJORITY, read_results
 from flan_jax.metrics.measures import Measure
+from flan_jax.storage.files import read_json
 from flan_jax.storage.hashing import digest
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("sweep", type=pathlib.Path)
     parser.add_argument("name")
     arguments = parser.parse_args()
-    points = _read(arguments.sweep / "sweep.json")["points"]
+    points = read_json(arguments.sweep / "sweep.json")["points"]
     scores: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
     for point, made_from in points.items():
@@ -62,9 +63,8 @@ def _scores(point: str, directory: pathlib.Path) -> list[dict[str, Any]]:
     places = [directory, *sorted((directory / "evaluations").glob("*"))]
     lines = []
     for place in places:
-        with open(place / "results.csv", newline="", encoding="utf-8") as file:
-            results = list(csv.DictReader(file))
-        majority = {r["dataset"]: r["value"] for r in results if r["model"] == MAJORITY}
+        results = read_results(place / "results.csv")
+        majority = {row.dataset: row.value for row in results if row.model == MAJORITY}
         for key, measure, predictions in unit_scores.read_all(place):
             columns = dict(zip(unit_scores.COLUMNS, key)) | {"point": point} | _numbers(measure)
             columns["majority"] = majority.get(columns["dataset"], "")
@@ -81,7 +81,7 @@ def _same_answer(path: pathlib.Path) -> float:
 
 
 def _is_finished(path: pathlib.Path) -> bool:
-    return path.is_file() and _read(path)["status"] == "finished"
+    return path.is_file() and read_json(path)["status"] == "finished"
 
 
 def _numbers(measure: Measure) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _numbers(measure: Measure) -> dict[str, Any]:
 
 
 def _run(point: str, made_from: dict[str, Any], directory: pathlib.Path) -> dict[str, Any]:
-    record = _read(directory / "run.json")
+    record = read_json(directory / "run.json")
     lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
     losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
     names = ("steps", "tokens", "parameters", "trained_parameters", "version")
@@ -122,10 +122,6 @@ def _update(path: pathlib.Path, columns: Sequence[str], lines: Iterable[dict[str
         writer.writeheader()
         writer.writerows(lines)
     print(f"{path}: {len(lines)} lines, {len(new)} points of this sweep")
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def _bucket(scheme: str, bucket: str) -> tensorstore.KvStore:
             spec["aws_region"] = region
         spec["use_conditional_write"] = True
         if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
-            # they go before the files in ~/.aws, whose absence the client would report
+            # they go before the files in ~/.aws, which the client would report as missing
             spec["aws_credentials"] = {"type": "environment"}
     context = ts.Context({"gcs_request_retries": RETRIES, "s3_request_retries": RETRIES})
     with bucket_errors(scheme, bucket, "opened"):

@@ -137,11 +137,10 @@ class WorkingCopy:
         path = self.local / name
         return not path.is_file() or file_digest(path) != self._at_start.get(name)
 
-    def flush(self, only: str | None = None, at_the_end: bool = False) -> None:
+    def flush(self, at_the_end: bool = False) -> None:
         """Uploads what has changed, in its order.
 
         Args:
-          only: the name of one file; None for all.
           at_the_end: also profiles and the files of TensorBoard.
 
         Raises:
@@ -154,8 +153,7 @@ class WorkingCopy:
             names = [
                 name
                 for name, state in self._files()
-                if only in (None, name)
-                and (at_the_end or not name.startswith(_AT_THE_END))
+                if (at_the_end or not name.startswith(_AT_THE_END))
                 and (name not in self._there or self._there[name].state != state)
             ]
             # Read from the last to the first: what a file names was written before it.
@@ -170,7 +168,7 @@ class WorkingCopy:
                 else:
                     self._write(name, state, contents)
 
-    def try_flush(self, only: str | None = None, at_the_end: bool = False) -> bool:
+    def try_flush(self, at_the_end: bool = False) -> bool:
         """Uploads as `flush`; returns whether the bucket could be reached.
 
         Raises:
@@ -179,7 +177,7 @@ class WorkingCopy:
         try:
             if self._error is not None:
                 raise self._error
-            self.flush(only, at_the_end)
+            self.flush(at_the_end)
         except Unreachable as error:
             self._outage.failed(error)
             return False
