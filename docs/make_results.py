@@ -8,166 +8,30 @@ intervals are computed from the scores of single rows, by the functions of `flan
 
 from __future__ import annotations
 
-import csv
-import json
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
-import numpy as np
-
-from flan_jax.metrics.measures import Measure, mean_value
-from flan_jax.metrics.multiple_comparisons import holm
-from flan_jax.metrics.uncertainty import Difference, paired_difference
-from flan_jax.report.cluster_means import (
-    count_of_datasets,
-    mean_difference,
-    mean_over_datasets,
+from experiment_runs import (
+    Line,
+    Run,
+    Scores,
+    majority,
+    mean,
+    over_seeds,
+    read_runs,
+    same_answer,
 )
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+import flan_jax.tasks  # noqa: F401 (registers the datasets)
+from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.metrics.multiple_comparisons import holm
+from flan_jax.metrics.uncertainty import Difference
+from flan_jax.report.cluster_means import count_of_datasets
+
 PAGE = pathlib.Path(__file__).parent / "results.md"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
-
-
-class Numbers(NamedTuple):
-    """The numbers of a model on a dataset.
-
-    Attributes:
-      templates: their ids, for each seed one after the other.
-      measures: one for each of them.
-      same_answer: for each of them, the share of rows with its most frequent answer, in percent.
-      majority: accuracy of the most frequent class, in percent; None for free text.
-    """
-
-    templates: list[str]
-    measures: list[Measure]
-    same_answer: list[float]
-    majority: float | None
-
-
-# By dataset.
-Scores = dict[str, Numbers]
-
-
-class Run(NamedTuple):
-    """A run of an experiment.
-
-    Attributes:
-      settings: those that its point sets.
-      method: name of the gin file that its point adds; '' without one.
-      record: its line of NAME_runs.csv.
-      scores: by model, instructions and step.
-    """
-
-    settings: dict
-    method: str
-    record: dict[str, str]
-    scores: dict[tuple[str, str, str], Scores]
-
-    def of(self, model: str, instructions: str = "") -> Scores:
-        """Returns the scores of a model with these instructions; '': of its only ones."""
-        matching = [
-            scores
-            for (name, mode, _), scores in self.scores.items()
-            if name == model and instructions in ("", mode.split(",")[0])
-        ]
-        if len(matching) != 1:
-            raise ValueError(f"{len(matching)} evaluations of {model} with {instructions!r}")
-        return matching[0]
-
-
-class Line(NamedTuple):
-    """A line of a table: A less B, on the same rows.
-
-    Attributes:
-      labels: the first cells.
-      a, b: the scores.
-    """
-
-    labels: tuple[str, ...]
-    a: Scores
-    b: Scores
-
-    def difference(self) -> Difference:
-        """Returns the mean over datasets of A less B.
-
-        Raises:
-          ValueError: if datasets, rows or templates of A and B differ.
-        """
-        templates = [{n: each.templates for n, each in scores.items()} for scores in self[1:]]
-        if templates[0] != templates[1]:
-            raise ValueError(f"{self.labels}: other datasets or templates: {templates}")
-        return mean_difference(
-            {
-                name: paired_difference(self.a[name].measures, self.b[name].measures)
-                for name in self.a
-            }
-        )
-
-
-def read_runs(name: str) -> list[Run]:
-    """Returns the runs of an experiment.
-
-    Raises:
-      ValueError: if a value is not the mean of its scores.
-    """
-    scores: dict[str, dict] = {}
-    for line in _lines(f"{name}_scores.csv"):
-        numerators = np.array(line["scores"].split(), np.float64)
-        units = tuple(f"{line['rows']} {number}" for number in range(len(numerators)))
-        measure = Measure("ratio", units, np.stack([numerators, np.ones_like(numerators)], 1))
-        if abs(measure.value() - float(line["value"])) > 1e-3:
-            raise ValueError(f"{line['value']} is not the mean of its scores: {line}")
-        mode = f"{line['instruction_mode']}, {line['shots']} shots"
-        evaluation = line["model"], mode, line["step"]
-        majority = float(line["majority"]) if line["majority"] else None
-        point_scores = scores.setdefault(line["point"], {}).setdefault(evaluation, {})
-        numbers = point_scores.setdefault(line["dataset"], Numbers([], [], [], majority))
-        numbers.templates.append(line["template"])
-        numbers.measures.append(measure)
-        numbers.same_answer.append(float(line["same_answer"]))
-    return [
-        Run(
-            json.loads(record["settings"]),
-            pathlib.PurePath(record["gin_files"]).stem,
-            record,
-            scores[record["point"]],
-        )
-        for record in _lines(f"{name}_runs.csv")
-    ]
-
-
-def mean(scores: Scores) -> float:
-    """Returns the mean over datasets of the means over templates, in percent."""
-    return mean_over_datasets(
-        {name: 100 * mean_value(each.measures) for name, each in scores.items()}
-    )
-
-
-def same_answer(scores: Scores) -> str:
-    """Returns the mean over datasets of the share of rows with the most frequent answer."""
-    return f"{mean_over_datasets({n: np.mean(each.same_answer) for n, each in scores.items()}):.0f}"
-
-
-def majority(scores: Scores) -> str:
-    """Returns the mean over datasets of the most frequent class; '' with free text among them."""
-    values = {name: each.majority for name, each in scores.items()}
-    return "" if None in values.values() else f"{mean_over_datasets(values):.1f}"
-
-
-def over_seeds(runs: Iterable[Run], model: str, instructions: str = "") -> Scores:
-    """Returns the scores of several seeds: the templates of each, one after the other."""
-    joined: Scores = {}
-    for run in runs:
-        for dataset, numbers in run.of(model, instructions).items():
-            both = joined.setdefault(dataset, Numbers([], [], [], numbers.majority))
-            both.templates.extend(numbers.templates)
-            both.measures.extend(numbers.measures)
-            both.same_answer.extend(numbers.same_answer)
-    return joined
 
 
 def table(heads: Sequence[str], names: tuple[str, str], lines: Sequence[Line]) -> list[str]:
@@ -215,11 +79,6 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _lines(name: str) -> list[dict[str, str]]:
-    with open(RESULTS / name, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 # The tables of the page.
 
 
@@ -250,7 +109,111 @@ def method_losses() -> list[str]:
     return losses(("held out", "method", "seed"), list(zip(labels, runs)))
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {"methods": methods, "method_losses": method_losses}
+def clusters() -> list[str]:
+    """Tuned on some clusters less untuned: all held-out datasets, then each cluster of them."""
+    runs = sorted(read_runs("clusters"), key=lambda run: run.settings["TRAIN_CLUSTERS"])
+    return table(
+        ("training clusters", "held out"),
+        ("tuned", "untuned"),
+        [
+            Line(
+                (str(run.settings["TRAIN_CLUSTERS"]), cluster or "all"),
+                _of_cluster(run.of("tuned"), cluster),
+                _of_cluster(run.of("untuned"), cluster),
+            )
+            for cluster in ("", *_clusters(runs))
+            for run in runs
+        ],
+    )
+
+
+def _clusters(runs: Iterable[Run]) -> list[str]:
+    """Returns the clusters of the datasets that were evaluated, in their order."""
+    datasets = dict.fromkeys(name for run in runs for name in run.of("tuned"))
+    return list(dict.fromkeys(CATALOGUE[name].cluster for name in datasets))
+
+
+def _of_cluster(scores: Scores, cluster: str) -> Scores:
+    """The scores of the datasets of a cluster; '': of all."""
+    return {n: s for n, s in scores.items() if cluster in ("", CATALOGUE[n].cluster)}
+
+
+def instructions() -> list[str]:
+    """Tuned less untuned, by the instructions of training and of evaluation."""
+    runs = {run.settings["INSTRUCTIONS"]: run for run in read_runs("instructions")}
+    lines = []
+    for trained, run in runs.items():
+        for shown in dict.fromkeys([trained, "template"]):
+            untuned = runs[shown].of("untuned", shown)
+            lines.append(Line((trained, shown), run.of("tuned", shown), untuned))
+    return table(("tuned on", "evaluated on"), ("tuned", "untuned"), lines)
+
+
+def instructions_compared() -> list[str]:
+    """Tuned on other instructions less tuned on templates, all evaluated on templates."""
+    return compared("instructions", "INSTRUCTIONS", "template", "tuned on")
+
+
+def related() -> list[str]:
+    """Tuned less untuned, with and without the datasets that share text with a held-out one."""
+    return tuned_less_untuned("related", "RELATED")
+
+
+def related_compared() -> list[str]:
+    """Tuned with them less tuned without."""
+    return compared("related", "RELATED", "text")
+
+
+def shots() -> list[str]:
+    """Tuned less untuned, by the number of exemplars."""
+    return tuned_less_untuned("shots", "SHOTS")
+
+
+def shots_compared() -> list[str]:
+    """Tuned and evaluated with exemplars less both without."""
+    return compared("shots", "SHOTS", 0)
+
+
+def chat_template() -> list[str]:
+    """Tuned less untuned, in the chat template and without one."""
+    return tuned_less_untuned("chat_template", "CHAT_TEMPLATE")
+
+
+def chat_template_compared() -> list[str]:
+    """Tuned and evaluated in it less both without."""
+    return compared("chat_template", "CHAT_TEMPLATE", None)
+
+
+def tuned_less_untuned(name: str, setting: str) -> list[str]:
+    """Returns the table of an experiment with one setting."""
+    return table(
+        (f"`{setting}`",),
+        ("tuned", "untuned"),
+        [
+            Line((str(run.settings[setting]),), run.of("tuned"), run.of("untuned"))
+            for run in read_runs(name)
+        ],
+    )
+
+
+def compared(name: str, setting: str, reference: object, head: str = "") -> list[str]:
+    """Returns the table of the tuned models less the one whose setting is the reference."""
+    runs = {run.settings[setting]: run for run in read_runs(name)}
+    b = runs.pop(reference).of("tuned", "template")
+    return table(
+        (head or f"`{setting}`",),
+        ("tuned so", f"tuned with {reference}"),
+        [Line((str(value),), run.of("tuned", "template"), b) for value, run in runs.items()],
+    )
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    make.__name__: make
+    for make in (
+        *(methods, method_losses, clusters, instructions, instructions_compared, related),
+        *(related_compared, shots, shots_compared, chat_template, chat_template_compared),
+    )
+}
 
 
 def page(text: str) -> str:

@@ -1,0 +1,94 @@
+"""docs/results.md: from a sweep to the rows of docs/results, and from these to its tables."""
+
+import pathlib
+import sys
+
+import pytest
+
+from flan_jax.evaluation.result_rows import UNTUNED, read_results
+from support.processes import ended_well
+from support.runs import run_here
+from support.two_processes import SMALL
+
+SWEEP = [
+    *SMALL,
+    "--gin.HELD_OUT=sentiment",
+    "--gin.MIXTURE_OR_TASK_NAME=rte",
+    "--gin.EVAL_DATASETS=sst2",
+    "--gin.EVAL_ROWS=16",
+    "--gin.EVAL_TEMPLATES=2",
+    "--gin.TRAIN_STEPS=1",
+    "--sweep.INSTRUCTIONS=none,template",
+    "--evaluate.INSTRUCTIONS=template",
+]
+
+
+@pytest.fixture
+def docs(monkeypatch, tmp_path):
+    """The programs of docs/, with their rows in a directory of the test."""
+    monkeypatch.syspath_prepend("docs")
+    import collect_results
+    import experiment_runs
+    import make_results
+
+    for module in (collect_results, experiment_runs):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    return collect_results, experiment_runs, make_results
+
+
+def sweep(directory: pathlib.Path, *arguments: str):
+    command = [sys.executable, "-m", "flan_jax.sweep", str(directory), *arguments]
+    return ended_well(run_here(command))
+
+
+def test_the_rows_of_a_sweep_give_its_numbers(docs, tmp_path, monkeypatch, capsys):
+    collect_results, experiment_runs, make_results = docs
+    directory = tmp_path / "sweep"
+
+    def collect() -> str:
+        monkeypatch.setattr(sys, "argv", ["collect_results.py", str(directory), "instructions"])
+        collect_results.main()
+        return capsys.readouterr().out
+
+    sweep(directory, *SWEEP, f"--gin.CACHE_DIR={tmp_path / 'cache'}", "--point=template")
+    assert "not finished: none" in collect()
+    sweep(directory, "--point=none")
+    collect()
+    files = sorted((tmp_path / "results").iterdir())
+    before = [file.read_bytes() for file in files]
+    assert "2 points of this sweep" in collect()
+    assert [file.read_bytes() for file in files] == before
+
+    without, templates = experiment_runs.read_runs("instructions")
+    assert without.settings == {"INSTRUCTIONS": "none"}
+    results = read_results(directory / "template/results.csv")
+    for model in ("tuned", UNTUNED):
+        values = [r.value for r in results if r.model == model and r.scoring == "sum"]
+        assert len(values) == 2
+        assert experiment_runs.mean(templates.of(model)) == pytest.approx(sum(values) / 2)
+    (line,) = make_results.instructions_compared()[2:]
+    tuned = [experiment_runs.mean(run.of("tuned", "template")) for run in (without, templates)]
+    assert f"| {tuned[0]:.1f} | {tuned[1]:.1f} |" in line
+    assert [line.split(" | ")[:2] for line in make_results.instructions()[2:]] == [
+        ["| none", "none"],
+        ["| none", "template"],
+        ["| template", "template"],
+    ]
+    with pytest.raises(ValueError, match="2 evaluations of tuned with ''"):
+        without.of("tuned")
+    other_templates = without.of("tuned", "none"), templates.of("tuned")
+    with pytest.raises(ValueError, match="other datasets or templates"):
+        experiment_runs.Line(("none",), *other_templates).difference()
+
+
+def test_scores_that_do_not_give_the_value_are_refused(docs):
+    _, experiment_runs, _ = docs
+    (experiment_runs.RESULTS / "x_scores.csv").write_text(
+        "point,model,step,shots,instruction_mode,dataset,template,value,majority,same_answer,rows,"
+        "scores\n"
+        "a,tuned,1,0,template,rte,terse,50.0,,75.0,abc,1 1 0\n"
+    )
+    (experiment_runs.RESULTS / "x_runs.csv").write_text("point,settings,gin_files\n")
+    with pytest.raises(ValueError, match=r"50\.0 is not the mean of its scores"):
+        experiment_runs.read_runs("x")
