@@ -240,6 +240,25 @@ def test_what_a_row_function_gives_is_checked(row, says):
         read_row(TOY, row, "toy/train/7")
 
 
+def nested(depth: int) -> dict:
+    value = {"a": 1}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("value", [nested(9_000), nested(400), ["word"] * 9_000], ids=type)
+@pytest.mark.parametrize("field", ["text", "label", "references", "group", "value"])
+def test_no_value_of_a_row_makes_a_long_message(field, value):
+    dataset = TOY if field == "label" else dataclasses.replace(TOY, options=())
+    row = {"text": "x", "label": 1, "answer": "y", field: value}
+    if field == "references" and isinstance(value, list):
+        row["references"] = [value]
+    with pytest.raises(UserError) as error:
+        read_row(dataset, row, "toy/train/7")
+    assert len(str(error.value)) < 400
+
+
 @pytest.mark.parametrize("missing", [None, "", " \n", float("nan")])
 def test_a_row_without_a_text_is_dropped(missing):
     assert read_row(TOY, {"text": missing, "label": 1}).reason == "empty text"

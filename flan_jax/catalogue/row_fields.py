@@ -7,7 +7,7 @@ from typing import Any
 
 from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop
 from flan_jax.errors import UserError
-from flan_jax.messages import listed
+from flan_jax.messages import listed, quoted
 
 
 def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict[str, Any] | Drop:
@@ -56,7 +56,7 @@ def _label(label: Any, options: int, where: str) -> int:
     """The index of the right one of so many options."""
     if not isinstance(label, int | float) or label % 1:
         raise UserError(
-            f"{where} has label {label!r}; a label is a whole number, the index of the right "
+            f"{where} has label {quoted(label)}; a label is a whole number, the index of the right "
             "option."
         )
     if not 0 <= label < options:
@@ -74,9 +74,9 @@ def _check_for_metrics(row: dict[str, Any], where: str) -> None:
         texts = [_text(value, "a reference", where) for value in references]
         row["references"] = [text for text in texts if text]
     if not isinstance(row.get("group"), str | int | None):
-        raise UserError(f"{where} has {row['group']!r} for group, which must be text.")
+        raise UserError(f"{where} has {quoted(row['group'])} for group, which must be text.")
     if not isinstance(row.get("value"), int | float | None) or row.get("value") != row.get("value"):
-        raise UserError(f"{where} has {row['value']!r} for value, which must be a number.")
+        raise UserError(f"{where} has {quoted(row['value'])} for value, which must be a number.")
 
 
 def _text(value: Any, name: str, where: str) -> str:
@@ -87,7 +87,7 @@ def _text(value: Any, name: str, where: str) -> str:
         return value.strip()
     if isinstance(value, list | tuple | dict | set | bytes):
         raise UserError(
-            f"{where} has {type(value).__name__} {str(value)[:60]} for {name}, which must be "
+            f"{where} has {type(value).__name__} {quoted(value, 60)} for {name}, which must be "
             "text; let the row function choose or join."
         )
     return "" if value is None or value != value else str(value).strip()
@@ -105,5 +105,5 @@ def _check_characters(value: str, name: str, where: str) -> None:
 
 def _list(value: Any, name: str, where: str) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where} has {value!r} for {name}, which must be a list of texts.")
+        raise UserError(f"{where} has {quoted(value)} for {name}, which must be a list of texts.")
     return list(value)

@@ -26,7 +26,7 @@ from flan_jax.catalogue.records import Dataset
 from flan_jax.data.sources.network import no_network
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
-from flan_jax.messages import first_line, listed
+from flan_jax.messages import first_line, listed, quoted
 from flan_jax.storage.copies import fetch_all, name_of, read_path
 from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest
@@ -418,7 +418,7 @@ def _class(
         value = names[value] if 0 <= value < len(names) else value
     if value not in order:
         raise UserError(
-            f"the field {field!r} of {dataset.name} is {value!r}, which is not one of its "
+            f"the field {field!r} of {dataset.name} is {quoted(value)}, which is not one of its "
             f"classes ({', '.join(order)}); the files must have the names of the classes."
         )
     return order.index(value)
