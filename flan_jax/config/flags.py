@@ -32,7 +32,7 @@ class ArgumentParser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """As argparse's: positional arguments may stand before, between and after the flags."""
         self._intermixed = True
-        return super().parse_intermixed_args(args, namespace)
+        return self._complete(*self.parse_known_intermixed_args(args, namespace))
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -42,15 +42,22 @@ class ArgumentParser(argparse.ArgumentParser):
         That holds for the parser of a sub-verb too.
         """
         namespace, unknown = super().parse_known_args(args, namespace)
-        # Between flags and flags, positional arguments are left over for a second pass.
-        if unknown and not (
-            self._intermixed and not any(argument.startswith("-") for argument in unknown)
-        ):
+        # Older versions of Python call this twice for intermixed arguments: positional ones between
+        # flags are left over for the second pass.
+        if not self._intermixed or any(argument.startswith("-") for argument in unknown):
+            self._complete(namespace, unknown)
+        return namespace, unknown
+
+    def _complete(
+        self, namespace: argparse.Namespace, unknown: Sequence[str]
+    ) -> argparse.Namespace:
+        """Refuses unknown arguments, and shows log lines from here on."""
+        if unknown:
             flags = {flag.lstrip("-"): flag for flag in self._option_string_actions}
             near = flags.get(nearest(unknown[0].lstrip("-").partition("=")[0], flags))
             self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(near, '')}")
         log.configure(getattr(namespace, "log_level", log.DEFAULT_LEVEL))
-        return namespace, unknown
+        return namespace
 
     def error(self, message: str) -> NoReturn:
         """Raises a UserError instead of ending the process."""
