@@ -1,5 +1,6 @@
 """docs/results.md: from a sweep to the rows of docs/results, and from these to its tables."""
 
+import csv
 import pathlib
 import sys
 
@@ -92,3 +93,14 @@ def test_scores_that_do_not_give_the_value_are_refused(docs):
     (experiment_runs.RESULTS / "x_runs.csv").write_text("point,settings,gin_files\n")
     with pytest.raises(ValueError, match=r"50\.0 is not the mean of its scores"):
         experiment_runs.read_runs("x")
+
+
+def test_one_run_of_two_experiments_has_the_same_numbers():
+    point, same = "seed_0-nli-rte+cb+qnli+mnli_matched-lora", "template"
+    for kind, other in (("scores", {"point"}), ("runs", {"point", "settings", "gin_files"})):
+        tables = []
+        for name, run in (("methods", point), ("instructions", same)):
+            with open(f"docs/results/{name}_{kind}.csv", newline="", encoding="utf-8") as file:
+                lines = [line for line in csv.DictReader(file) if line["point"] == run]
+            tables.append([{k: v for k, v in line.items() if k not in other} for line in lines])
+        assert tables[0] == tables[1] and len(tables[0]) == {"scores": 24, "runs": 1}[kind]
