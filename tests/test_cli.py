@@ -3,6 +3,7 @@
 Help without start-up cost, a clear message for a mistake, the same exit status both ways.
 """
 
+import argparse
 import importlib.util
 import os
 import pathlib
@@ -15,7 +16,7 @@ import types
 import gin
 import pytest
 
-from flan_jax import signals
+from flan_jax import log, signals
 from flan_jax.cli import dispatch
 from flan_jax.config.flags import ArgumentParser
 from flan_jax.errors import Diverged, UserError
@@ -221,6 +222,26 @@ def test_wrong_flags_of_a_verb_are_a_clear_error_message():
         UserError, match=r"^unrecognized arguments: --outptu=x; did you mean --output\?"
     ):
         parser.parse_args(["--outptu=x"])
+
+
+def test_flags_are_read_alike_by_the_argparse_of_every_python(monkeypatch):
+    def in_one_pass(parser, args, namespace=None):  # as of Python 3.12.8 and 3.13.1
+        return argparse.ArgumentParser.parse_known_args(parser, args, namespace)
+
+    levels = []
+    monkeypatch.setattr(log, "configure", levels.append)
+    for is_new in (False, True):
+        if is_new:
+            name = "parse_known_intermixed_args"
+            monkeypatch.setattr(argparse.ArgumentParser, name, in_one_pass)
+        parser = ArgumentParser(prog="x")
+        parser.add_argument("place", nargs="?")
+        parser.add_argument("--profile")
+        with pytest.raises(UserError, match=r"--profiel=3; did you mean --profile\?"):
+            parser.parse_intermixed_args(["here", "--profiel=3"])
+        read = parser.parse_intermixed_args(["--log_level=debug", "here", "--profile=3"])
+        assert (read.place, read.profile) == ("here", "3") and levels[-1] == "debug"
+        levels.clear()
 
 
 def test_the_package_runs_as_a_module():
