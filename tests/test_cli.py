@@ -237,7 +237,7 @@ def test_flags_are_read_alike_by_the_argparse_of_every_python(monkeypatch):
         parser = ArgumentParser(prog="x")
         parser.add_argument("place", nargs="?")
         parser.add_argument("--profile")
-        with pytest.raises(UserError, match=r"--profiel=3; did you mean --profile\?"):
+        with pytest.raises(UserError, match=r"arguments: --profiel=3; did you mean --profile\?"):
             parser.parse_intermixed_args(["here", "--profiel=3"])
         read = parser.parse_intermixed_args(["--log_level=debug", "here", "--profile=3"])
         assert (read.place, read.profile) == ("here", "3") and levels[-1] == "debug"

@@ -53,9 +53,11 @@ class ArgumentParser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Refuses unknown arguments, and shows log lines from here on."""
         if unknown:
+            # Beside an unknown flag, a positional argument may be left over that is known.
+            wrong = [argument for argument in unknown if argument.startswith("-")] or unknown
             flags = {flag.lstrip("-"): flag for flag in self._option_string_actions}
-            near = flags.get(nearest(unknown[0].lstrip("-").partition("=")[0], flags))
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(near, '')}")
+            near = flags.get(nearest(wrong[0].lstrip("-").partition("=")[0], flags))
+            self.error(f"unrecognized arguments: {' '.join(wrong)}{did_you_mean(near, '')}")
         log.configure(getattr(namespace, "log_level", log.DEFAULT_LEVEL))
         return namespace
 
