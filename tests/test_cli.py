@@ -225,7 +225,7 @@ def test_wrong_flags_of_a_verb_are_a_clear_error_message():
 
 
 def test_flags_are_read_alike_by_the_argparse_of_every_python(monkeypatch):
-    def in_one_pass(parser, args, namespace=None):  # as of Python 3.12.8 and 3.13.1
+    def in_one_pass(parser, args, namespace=None):  # as of Python 3.13.5
         return argparse.ArgumentParser.parse_known_args(parser, args, namespace)
 
     levels = []
