@@ -12,6 +12,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from experiment_runs import (
     Line,
@@ -149,41 +150,6 @@ def instructions() -> list[str]:
     return table(("tuned on", "evaluated on"), ("tuned", "untuned"), lines)
 
 
-def instructions_compared() -> list[str]:
-    """Tuned on other instructions less tuned on templates, all evaluated on templates."""
-    return compared("instructions", "INSTRUCTIONS", "template", "tuned on")
-
-
-def related() -> list[str]:
-    """Tuned less untuned, with and without the datasets that share text with a held-out one."""
-    return tuned_less_untuned("related", "RELATED")
-
-
-def related_compared() -> list[str]:
-    """Tuned with them less tuned without."""
-    return compared("related", "RELATED", "text")
-
-
-def shots() -> list[str]:
-    """Tuned less untuned, by the number of exemplars."""
-    return tuned_less_untuned("shots", "SHOTS")
-
-
-def shots_compared() -> list[str]:
-    """Tuned and evaluated with exemplars less both without."""
-    return compared("shots", "SHOTS", 0)
-
-
-def chat_template() -> list[str]:
-    """Tuned less untuned, in the chat template and without one."""
-    return tuned_less_untuned("chat_template", "CHAT_TEMPLATE")
-
-
-def chat_template_compared() -> list[str]:
-    """Tuned and evaluated in it less both without."""
-    return compared("chat_template", "CHAT_TEMPLATE", None)
-
-
 def tuned_less_untuned(name: str, setting: str) -> list[str]:
     """Returns the table of an experiment with one setting."""
     return table(
@@ -208,11 +174,19 @@ def compared(name: str, setting: str, reference: object, head: str = "") -> list
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
-    make.__name__: make
-    for make in (
-        *(methods, method_losses, clusters, instructions, instructions_compared, related),
-        *(related_compared, shots, shots_compared, chat_template, chat_template_compared),
-    )
+    "methods": methods,
+    "method_losses": method_losses,
+    "clusters": clusters,
+    "instructions": instructions,
+    "instructions_compared": partial(
+        compared, "instructions", "INSTRUCTIONS", "template", "tuned on"
+    ),
+    "related": partial(tuned_less_untuned, "related", "RELATED"),
+    "related_compared": partial(compared, "related", "RELATED", "text"),
+    "shots": partial(tuned_less_untuned, "shots", "SHOTS"),
+    "shots_compared": partial(compared, "shots", "SHOTS", 0),
+    "chat_template": partial(tuned_less_untuned, "chat_template", "CHAT_TEMPLATE"),
+    "chat_template_compared": partial(compared, "chat_template", "CHAT_TEMPLATE", None),
 }
 
 

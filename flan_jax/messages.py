@@ -71,14 +71,6 @@ def shown(value: object, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
-def quoted(value: object, most: int = 200) -> str:
-    """Returns a value as Python writes it, as `shown` shows it; says where that cannot be done."""
-    try:
-        return shown(repr(value), most)
-    except RecursionError:
-        return f"a {type(value).__name__} that is nested too deeply"
-
-
 def first_line(error: Exception) -> str:
     """Returns the first line of what an error says, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

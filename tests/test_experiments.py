@@ -68,7 +68,7 @@ def test_the_rows_of_a_sweep_give_its_numbers(docs, tmp_path, monkeypatch, capsy
         values = [r.value for r in results if r.model == model and r.scoring == "sum"]
         assert len(values) == 2
         assert experiment_runs.mean(templates.of(model)) == pytest.approx(sum(values) / 2)
-    (line,) = make_results.instructions_compared()[2:]
+    (line,) = make_results.TABLES["instructions_compared"]()[2:]
     tuned = [experiment_runs.mean(run.of("tuned", "template")) for run in (without, templates)]
     assert f"| {tuned[0]:.1f} | {tuned[1]:.1f} |" in line
     assert [line.split(" | ")[:2] for line in make_results.instructions()[2:]] == [

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop
+from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
-from flan_jax.messages import listed, quoted
+from flan_jax.messages import listed
 
 
 def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict[str, Any] | Drop:

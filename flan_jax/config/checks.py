@@ -74,10 +74,10 @@ def _written(limit: float) -> str:
     return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
 
 
-def quoted(value: Any) -> str:
-    """Returns any value as a message shows it: as Python writes it, on one line, not too long."""
+def quoted(value: Any, most: int = 200) -> str:
+    """Returns any value as a message shows it: as Python writes it, on one line, cut by `shown`."""
     try:
-        return shown(repr(value))
+        return shown(repr(value), most)
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a number of thousands of digits"
     except RecursionError:

@@ -23,10 +23,11 @@ import numpy as np
 
 from flan_jax.catalogue.fingerprint import code_of
 from flan_jax.catalogue.records import Dataset
+from flan_jax.config.checks import quoted
 from flan_jax.data.sources.network import no_network
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
-from flan_jax.messages import first_line, listed, quoted
+from flan_jax.messages import first_line, listed
 from flan_jax.storage.copies import fetch_all, name_of, read_path
 from flan_jax.storage.files import readable
 from flan_jax.storage.hashing import digest
