@@ -394,6 +394,7 @@ NOT_IN_KEY = {
     "flan_jax.catalogue": "re-exports",
     "flan_jax.catalogue.clusters": "the names of the paper",
     "flan_jax.catalogue.records": "the record itself is in the key",
+    "flan_jax.config.checks.quoted": "words of a message",
     "flan_jax.data.chat.chat_template": "Vocabulary.fingerprint",
     "flan_jax.data.chat.chat_vocabulary": "Vocabulary.fingerprint",
     "flan_jax.data.contamination.filter": "HeldOutFilter.key",
