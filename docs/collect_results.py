@@ -52,22 +52,21 @@ def main() -> None:
         if not all(_is_finished(state / "run.json") for state in states):
             print(f"not finished: {point}")
             continue
-        scores += _scores(point, directory)
+        scores += _scores(point, states)
         runs.append(_run(point, made_from, directory))
     _update(RESULTS / f"{arguments.name}_scores.csv", SCORES, scores)
     _update(RESULTS / f"{arguments.name}_runs.csv", RUNS, runs)
 
 
-def _scores(point: str, directory: pathlib.Path) -> list[dict[str, Any]]:
+def _scores(point: str, places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     """A line for each dataset in a template, of the run and of its evaluations."""
-    places = [directory, *sorted((directory / "evaluations").glob("*"))]
     lines = []
     for place in places:
-        results = read_results(place / "results.csv")
-        majority = {row.dataset: row.value for row in results if row.model == MAJORITY}
+        results = [row for row in read_results(place / "results.csv") if row.model == MAJORITY]
+        majority = {(row.dataset, row.metric): row.value for row in results}
         for key, measure, predictions in unit_scores.read_all(place):
             columns = dict(zip(unit_scores.COLUMNS, key)) | {"point": point} | _numbers(measure)
-            columns["majority"] = majority.get(columns["dataset"], "")
+            columns["majority"] = majority.get((columns["dataset"], columns["metric"]), "")
             columns["same_answer"] = f"{_same_answer(predictions):.4f}"
             lines.append({name: columns[name] for name in SCORES})
     return lines

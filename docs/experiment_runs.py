@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flan_jax.catalogue.registry import CATALOGUE
+from flan_jax.metrics.intervals import welch_satterthwaite
 from flan_jax.metrics.measures import Measure, mean_value
-from flan_jax.metrics.uncertainty import Difference, paired_difference
+from flan_jax.metrics.uncertainty import Difference, error_of_both, paired_difference
 from flan_jax.report.cluster_means import mean_difference, mean_over_datasets
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -77,7 +79,7 @@ class Line(NamedTuple):
     b: Scores
 
     def difference(self) -> Difference:
-        """Returns the mean over datasets of A less B.
+        """Returns the mean over datasets of A less B; its error is that of other rows.
 
         Raises:
           ValueError: if datasets, rows or templates of A and B differ.
@@ -91,6 +93,37 @@ class Line(NamedTuple):
                 for name in self.a
             }
         )
+
+    def of_other_templates(self) -> Difference:
+        """Returns the same difference; its error is that of other rows and other templates.
+
+        A dataset in one template has no such error, and so the mean has none.
+        """
+        return mean_difference(
+            {
+                name: _of_other_templates(self.a[name].measures, self.b[name].measures)
+                for name in self.a
+            }
+        )
+
+
+def _of_other_templates(ours: list[Measure], theirs: list[Measure]) -> Difference:
+    """A difference in which templates are a sample, like rows, with Satterthwaite's dof."""
+    difference = paired_difference(ours, theirs)
+    error = error_of_both([_less(a, b) for a, b in zip(ours, theirs)])
+    if error is None or difference.stderr is None:
+        return difference._replace(stderr=None)
+    rows = difference.stderr**2
+    templates = max(error**2 - rows, 0.0)
+    dof = welch_satterthwaite([rows, templates], [difference.dof, len(ours) - 1])
+    return difference._replace(stderr=error, dof=dof or difference.dof)
+
+
+def _less(a: Measure, b: Measure) -> Measure:
+    """The differences of scores by row, as the scores of one model."""
+    return Measure(
+        a.statistic, a.units, np.stack([a.parts[:, 0] - b.parts[:, 0], a.parts[:, 1]], 1)
+    )
 
 
 def read_runs(name: str) -> list[Run]:
@@ -133,8 +166,16 @@ def mean(scores: Scores) -> float:
 
 
 def same_answer(scores: Scores) -> str:
-    """Returns the mean over datasets of the share of rows with the most frequent answer."""
-    return f"{mean_over_datasets({n: np.mean(each.same_answer) for n, each in scores.items()}):.0f}"
+    """Returns the mean over datasets of the share of rows with the most frequent answer.
+
+    Of the datasets whose rows have the same options; '' if there is none.
+    """
+    shares = {
+        name: np.mean(each.same_answer)
+        for name, each in scores.items()
+        if isinstance(CATALOGUE[name].options, tuple)
+    }
+    return f"{mean_over_datasets(shares):.0f}" if shares else ""
 
 
 def majority(scores: Scores) -> str:

@@ -39,13 +39,14 @@ def table(heads: Sequence[str], names: tuple[str, str], lines: Sequence[Line]) -
     """Returns a table of differences, with p-values adjusted for the number of its lines."""
     differences = [line.difference() for line in lines]
     adjusted = holm({number: each.p for number, each in enumerate(differences)})
-    columns = [*heads, "datasets", *names, "majority", "difference (95 %)", "p", "p, Holm"]
-    columns += [f"same answer, {name}" for name in names]
-    text = [_row(columns), _row(["---"] * (len(heads) + 1) + ["--:"] * 8)]
+    columns = [*heads, "datasets", *names, "majority", "difference (95 %)", "with templates (95 %)"]
+    columns += ["p", "p, Holm", *(f"same answer, {name}" for name in names)]
+    text = [_row(columns), _row(["---"] * (len(heads) + 1) + ["--:"] * 9)]
     for number, (line, difference) in enumerate(zip(lines, differences)):
         cells = [*line.labels, count_of_datasets(list(line.a))]
         cells += [f"{mean(line.a):.1f}", f"{mean(line.b):.1f}", majority(line.b)]
-        cells += [_interval(difference), _p(difference.p), _p(adjusted[number])]
+        cells += [_difference(difference), _interval(line.of_other_templates())]
+        cells += [_p(difference.p), _p(adjusted[number])]
         cells += [same_answer(line.a), same_answer(line.b)]
         text.append(_row(cells))
     return text
@@ -63,11 +64,16 @@ def losses(heads: Sequence[str], lines: Sequence[tuple[tuple[str, ...], Run]]) -
     return text
 
 
+def _difference(difference: Difference) -> str:
+    interval = _interval(difference)
+    return f"{difference.value:+.1f} ({interval})" if interval else f"{difference.value:+.1f}"
+
+
 def _interval(difference: Difference) -> str:
     if difference.interval is None:
-        return f"{difference.value:+.1f}"
+        return ""
     low, high = difference.interval
-    return f"{difference.value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def _p(value: float | None) -> str:
@@ -128,6 +134,27 @@ def clusters() -> list[str]:
     )
 
 
+def sizes() -> list[str]:
+    """Tuned less untuned, by the size of the model."""
+    runs = sorted(read_runs("sizes"), key=lambda run: int(run.record["parameters"]))
+    return table(
+        ("model", "parameters"),
+        ("tuned", "untuned"),
+        [Line(_model(run), run.of("tuned"), run.of("untuned")) for run in runs],
+    )
+
+
+def size_losses() -> list[str]:
+    """Validation losses of the same runs."""
+    runs = sorted(read_runs("sizes"), key=lambda run: int(run.record["parameters"]))
+    return losses(("model",), [(_model(run)[:1], run) for run in runs])
+
+
+def _model(run: Run) -> tuple[str, str]:
+    """The gin file of a model, and its number of parameters."""
+    return run.method, f"{int(run.record['parameters']):,}"
+
+
 def _clusters(runs: Iterable[Run]) -> list[str]:
     """Returns the clusters of the datasets that were evaluated, in their order."""
     datasets = dict.fromkeys(name for run in runs for name in run.of("tuned"))
@@ -168,7 +195,7 @@ def compared(name: str, setting: str, reference: object, head: str = "") -> list
     b = runs.pop(reference).of("tuned", "template")
     return table(
         (head or f"`{setting}`",),
-        ("tuned so", f"tuned with {reference}"),
+        ("tuned as named", f"tuned with {reference}"),
         [Line((str(value),), run.of("tuned", "template"), b) for value, run in runs.items()],
     )
 
@@ -181,6 +208,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "instructions_compared": partial(
         compared, "instructions", "INSTRUCTIONS", "template", "tuned on"
     ),
+    "sizes": sizes,
+    "size_losses": size_losses,
     "related": partial(tuned_less_untuned, "related", "RELATED"),
     "related_compared": partial(compared, "related", "RELATED", "text"),
     "shots": partial(tuned_less_untuned, "shots", "SHOTS"),

@@ -1,21 +1,24 @@
 """docs/results.md: from a sweep to the rows of docs/results, and from these to its tables."""
 
 import csv
+import math
 import pathlib
 import sys
 
+import numpy as np
 import pytest
 
-from flan_jax.evaluation.result_rows import UNTUNED, read_results
+from flan_jax.evaluation.result_rows import MAJORITY, UNTUNED, read_results
+from flan_jax.metrics.measures import Measure
 from support.processes import ended_well
 from support.runs import run_here
 from support.two_processes import SMALL
 
 SWEEP = [
     *SMALL,
-    "--gin.HELD_OUT=sentiment",
-    "--gin.MIXTURE_OR_TASK_NAME=rte",
-    "--gin.EVAL_DATASETS=sst2",
+    "--gin.HELD_OUT=nli",
+    "--gin.MIXTURE_OR_TASK_NAME=sst2",
+    "--gin.EVAL_DATASETS=cb",  # has two metrics
     "--gin.EVAL_ROWS=16",
     "--gin.EVAL_TEMPLATES=2",
     "--gin.TRAIN_STEPS=1",
@@ -64,6 +67,9 @@ def test_the_rows_of_a_sweep_give_its_numbers(docs, tmp_path, monkeypatch, capsy
     without, templates = experiment_runs.read_runs("instructions")
     assert without.settings == {"INSTRUCTIONS": "none"}
     results = read_results(directory / "template/results.csv")
+    results = [row for row in results if row.metric == "accuracy"]
+    (majority,) = (row.value for row in results if row.model == MAJORITY)
+    assert experiment_runs.majority(templates.of("tuned")) == f"{majority:.1f}"
     for model in ("tuned", UNTUNED):
         values = [r.value for r in results if r.model == model and r.scoring == "sum"]
         assert len(values) == 2
@@ -81,6 +87,38 @@ def test_the_rows_of_a_sweep_give_its_numbers(docs, tmp_path, monkeypatch, capsy
     other_templates = without.of("tuned", "none"), templates.of("tuned")
     with pytest.raises(ValueError, match="other datasets or templates"):
         experiment_runs.Line(("none",), *other_templates).difference()
+
+
+def test_the_error_of_other_templates_contains_that_of_rows(docs):
+    _, experiment_runs, _ = docs
+    scores = np.array([[1, 1, 1, 0, 1, 0], [0, 1, 0, 0, 1, 0], [1, 1, 1, 1, 1, 0]], float)
+    templates, rows = scores.shape
+
+    def line(a: np.ndarray, b: np.ndarray):
+        return experiment_runs.Line((), {"cb": numbers(a)}, {"cb": numbers(b)})
+
+    def numbers(scores: np.ndarray):
+        units = tuple(map(str, range(rows)))
+        measures = [Measure("ratio", units, np.stack([each, np.ones(rows)], 1)) for each in scores]
+        names = [f"t{number}" for number in range(len(scores))]
+        return experiment_runs.Numbers(names, measures, [50.0] * len(scores), 50.0)
+
+    # Brennan 2001: rows and templates crossed; the variance of the mean of all.
+    mean_square = {
+        "rows": templates * scores.mean(0).var(ddof=1),
+        "templates": rows * scores.mean(1).var(ddof=1),
+    }
+    residuals = scores - scores.mean(0) - scores.mean(1)[:, None] + scores.mean()
+    mean_square["rest"] = (residuals**2).sum() / (rows - 1) / (templates - 1)
+    both = sum(mean_square.values()) - 2 * mean_square["rest"]
+    of_scores = line(scores, np.zeros_like(scores))
+    assert of_scores.of_other_templates().stderr == pytest.approx(
+        100 * math.sqrt(both / rows / templates)
+    )
+    assert of_scores.of_other_templates().value == of_scores.difference().value
+    assert of_scores.of_other_templates().stderr > of_scores.difference().stderr > 0
+    assert line(scores[:1], 0 * scores[:1]).of_other_templates().interval is None
+    assert line(scores, scores).of_other_templates().stderr == 0
 
 
 def test_scores_that_do_not_give_the_value_are_refused(docs):

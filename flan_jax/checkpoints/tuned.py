@@ -25,6 +25,7 @@ from flan_jax.checkpoints.model_gin import fields_beside
 from flan_jax.checkpoints.open import detect_format, open_checkpoint, open_tensors
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor
 from flan_jax.config import run_directory
+from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.models.adapters import LORA_B, SCALE_OUT
@@ -126,7 +127,7 @@ def _base_of_adapter(
     if other is not None and (place := located(other, "the base").resolve()) != path.resolve():
         return place
     raise UserError(
-        f"the base of the adapter {shown(path)}, {shown(repr(named))}, is neither a directory "
+        f"the base of the adapter {shown(path)}, {quoted(named)}, is neither a directory "
         "nor a GGUF file here; download it, and give its path: with --base in `convert`, else with "
         "--gin.INITIAL_CHECKPOINT_PATH."
     )

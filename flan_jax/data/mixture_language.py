@@ -15,6 +15,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from flan_jax.config.checks import quoted
 from flan_jax.config.run_directory import HUB
 from flan_jax.data.sources.file_rows import kind_of
 from flan_jax.errors import UserError
@@ -57,7 +58,7 @@ def parse(text: str) -> list[Part]:
     names = [name for part in parts for name in part.names]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise _error(text, f"it names {shown(repr(twice))} twice")
+        raise _error(text, f"it names {quoted(twice)} twice")
     shares = [part.share for part in parts if part.share is not None]
     total = sum(shares)
     if len(shares) == len(parts) and abs(total - 1) > 1e-4:
@@ -149,13 +150,11 @@ def _part(piece: str, text: str) -> Part:
 
 def _check_name(name: str, text: str) -> None:
     if "(" in name or ")" in name:
-        raise _error(text, f"{shown(repr(name))} has a parenthesis within a name")
+        raise _error(text, f"{quoted(name)} has a parenthesis within a name")
     path, colon, rate = name.rpartition(":")
     if colon and (is_path(path) or path == FLAN) and not name.startswith(HUB):
-        raise _error(
-            text, f"{shown(repr(rate))} after {shown(path)} is not a number or a percentage"
-        )
+        raise _error(text, f"{quoted(rate)} after {shown(path)} is not a number or a percentage")
 
 
 def _error(text: str, problem: str) -> UserError:
-    return UserError(f"MIXTURE_OR_TASK_NAME {shown(repr(text))}: {problem}; {FORMS}.")
+    return UserError(f"MIXTURE_OR_TASK_NAME {quoted(text)}: {problem}; {FORMS}.")

@@ -13,6 +13,7 @@ from flan_jax.catalogue.records import in_words
 from flan_jax.catalogue.registry import CATALOGUE
 from flan_jax.catalogue.render import MIXED
 from flan_jax.catalogue.splits import Split, held_out_split
+from flan_jax.config.checks import quoted
 from flan_jax.data.cache import TokenCache
 from flan_jax.data.config import DataConfig
 from flan_jax.data.mixture_language import FLAN, Part, is_own, parse
@@ -187,7 +188,7 @@ def _check_may_be_registered(name: str, user_module: str | None) -> None:
         return
     if os.path.exists(name):
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {shown(repr(name))} is not a dataset or task, but a file or "
+            f"MIXTURE_OR_TASK_NAME {quoted(name)} is not a dataset or task, but a file or "
             f"directory; a path without a suffix such as .jsonl is written as ./{shown(name)}."
         )
     near = nearest(name, [FLAN, *(dataset.name for dataset in CATALOGUE), *registered])
@@ -195,7 +196,7 @@ def _check_may_be_registered(name: str, user_module: str | None) -> None:
         near, "; a task of your own needs MIXTURE_OR_TASK_MODULE, the module that registers it."
     )
     raise UserError(
-        f"MIXTURE_OR_TASK_NAME {shown(repr(name))} is not a dataset of the catalogue "
+        f"MIXTURE_OR_TASK_NAME {quoted(name)} is not a dataset of the catalogue "
         "(`flan-jax tasks list`), a file, a directory, nor a registered SeqIO task or "
         f"mixture{hint}"
     )

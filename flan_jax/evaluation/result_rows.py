@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import escaped, shown
 from flan_jax.storage.files import readable, write_file
@@ -181,12 +182,12 @@ def _parse_row(fields: Sequence[str]) -> ResultRow:
 
 def _parse_count(name: str, text: str) -> int:
     if not _COUNT.fullmatch(text):
-        raise ValueError(f"{name} is {shown(repr(text))}")
+        raise ValueError(f"{name} is {quoted(text)}")
     return int(text)
 
 
 def _parse_value(name: str, text: str) -> float:
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not abs(value) <= _LARGEST_VALUE or (name == "stderr" and value < 0):
-        raise ValueError(f"{name} is {shown(repr(text))}")
+        raise ValueError(f"{name} is {quoted(text)}")
     return value

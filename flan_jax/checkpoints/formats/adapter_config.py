@@ -14,6 +14,7 @@ from typing import Any
 
 from flan_jax.checkpoints.formats.config_reader import ConfigReader
 from flan_jax.checkpoints.formats.safetensors_files import INDEX, SINGLE
+from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.storage.files import read_json
@@ -165,7 +166,7 @@ def _method(settings: ConfigReader) -> str:
     kind = settings.values.get("peft_type")
     if kind not in _METHODS:
         raise UserError(
-            f"{shown(settings.path)} has peft_type {shown(repr(kind))}, which is not supported; "
+            f"{shown(settings.path)} has peft_type {quoted(kind)}, which is not supported; "
             f"give an adapter of {' or '.join(_METHODS)}, or merge it into its model with peft "
             "(merge_and_unload)."
         )
@@ -189,7 +190,7 @@ def _check_supported(settings: ConfigReader, method: str) -> None:
         merge = "merge the adapter into its model with peft (merge_and_unload), or "
         raise UserError(
             f"{shown(settings.path)} has "
-            f"{', '.join(f'{name} {shown(repr(values[name]), 60)}' for name in sorted(wrong))}, "
+            f"{', '.join(f'{name} {quoted(values[name], 60)}' for name in sorted(wrong))}, "
             f"which is not supported; {'' if method == 'prompt' else merge}train one without."
         )
 
@@ -209,7 +210,7 @@ def _names(settings: ConfigReader, name: str) -> Names:
         isinstance(value, list) and all(isinstance(item, str) for item in value)
     ):
         raise UserError(
-            f"{shown(settings.path)} has {name} {shown(repr(value))}, which must be a list of "
+            f"{shown(settings.path)} has {name} {quoted(value)}, which must be a list of "
             "names or a regular expression; correct it."
         )
     return value

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 
@@ -112,7 +113,7 @@ class ConfigReader:
             )
         if not fits(value):
             raise UserError(
-                f"{shown(self.path)} has {name} {shown(repr(value))}, but it must be {wanted}."
+                f"{shown(self.path)} has {name} {quoted(value)}, but it must be {wanted}."
             )
         return value
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from flan_jax.checkpoints.formats import gguf_sentencepiece
 from flan_jax.checkpoints.formats.gguf_file import open_file
-from flan_jax.messages import shown
+from flan_jax.config.checks import quoted
 from flan_jax.storage.files import readable
 
 _PREFIX = "tokenizer.ggml."
@@ -84,7 +84,7 @@ def _tokenizer_of(metadata: dict[str, Any]) -> tuple[dict[str, bytes], str]:
         return {}, "the file has no tokenizer"
     tokens, model, splitter = settings["tokens"], settings["model"], settings.get("pre")
     description = (
-        f"its tokenizer is of type {shown(repr(model))}, splits text like {shown(repr(splitter))} "
+        f"its tokenizer is of type {quoted(model)}, splits text like {quoted(splitter)} "
         f"and has {len(tokens):,} tokens"
     )
     is_piece = model == _SENTENCEPIECE and "scores" in settings

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.checkpoints.formats.config_reader import ConfigReader
+from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.models.decoder_config import GLOBAL, LOCAL, NO_POSITIONS, DecoderConfig
@@ -152,7 +153,7 @@ def _read_rope(settings: ConfigReader, rope: ConfigReader, theta: float) -> dict
     is_nested = any(isinstance(value, dict) for value in rope.values.values())
     if kind not in _SCALINGS or partial not in (None, 1) or is_nested:
         raise UserError(
-            f"{shown(rope.path)} has rotary positions of type {shown(repr(kind))} "
+            f"{shown(rope.path)} has rotary positions of type {quoted(kind)} "
             f"(partial_rotary_factor {shown(partial)}), but a decoder here has "
             f"{', '.join(map(repr, _SCALINGS))}, over whole heads and alike in all layers; convert "
             "another model."

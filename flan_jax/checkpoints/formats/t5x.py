@@ -27,6 +27,7 @@ from flan_jax.checkpoints.formats.zarr_files import (
     write_array,
 )
 from flan_jax.checkpoints.reader import CheckpointReader, Tensor, cast
+from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
 from flan_jax.storage.files import readable
@@ -244,5 +245,5 @@ def _in_memory(leaf: Any, name: str, path: pathlib.Path) -> Tensor:
 def _numbers(leaf: Any, name: str) -> np.ndarray:
     array = np.asarray(leaf)
     if array.dtype.kind not in "fiuV" or array.dtype.hasobject:  # V: bfloat16
-        raise ValueError(f"{name} is {shown(repr(leaf))}")
+        raise ValueError(f"{name} is {quoted(leaf)}")
     return array

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.resources
 
 from flan_jax.catalogue.records import Dataset
+from flan_jax.config.checks import quoted
 from flan_jax.data.sources.jsonl import JsonlSource
 from flan_jax.errors import UserError
-from flan_jax.messages import shown
 
 
 class BundledSource(JsonlSource):
@@ -30,7 +30,7 @@ class BundledSource(JsonlSource):
     def __init__(self, data_dir: str | None = None):
         if data_dir is not None:
             raise UserError(
-                f"DATA_DIR {shown(repr(data_dir))} has no effect on the rows bundled with the "
+                f"DATA_DIR {quoted(data_dir)} has no effect on the rows bundled with the "
                 "package; set DATA_SOURCE to 'jsonl', 'hf' or 'tfds' to read from there, or leave "
                 "DATA_DIR out."
             )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.catalogue.records import Dataset
+from flan_jax.config.checks import quoted
 from flan_jax.data.sources import file_rows
 from flan_jax.data.sources.slices import in_order, parse_spec, reading_order
 from flan_jax.errors import UserError
@@ -172,7 +173,7 @@ def paths_of(name: str) -> list[pathlib.Path]:
     paths, looked_for = _matching(name)
     if not paths:
         raise UserError(
-            f"nothing matches {shown(repr(name))} (looked for {looked_for}); "
+            f"nothing matches {quoted(name)} (looked for {looked_for}); "
             f"it takes files of the kinds {file_rows.KINDS_IN_WORDS}, and directories of them."
         )
     return paths
@@ -198,14 +199,14 @@ def _matching(name: str) -> tuple[list[pathlib.Path], str]:
 
 def _not_found(name: str, path: pathlib.Path) -> str:
     if is_remote(name):
-        return f"no file {shown(repr(name))} in the bucket; give the name of one that is there."
+        return f"no file {quoted(name)} in the bucket; give the name of one that is there."
     folder = path.absolute().parent
     others = [other.name for other in folder.iterdir()] if folder.is_dir() else []
     where = f"looked for {path.absolute()}"
     if not folder.is_dir():
         where += f", and there is no directory {folder}"
     hint = did_you_mean(nearest(path.name, others), "; give the path from where you run this.")
-    return f"no file {shown(repr(name))} ({where}){hint}"
+    return f"no file {quoted(name)} ({where}){hint}"
 
 
 def _files_by_split(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
