@@ -56,8 +56,10 @@ def handled(
         nonlocal is_received, waiting
         if not is_received and _is_importing(frame):
             waiting = waiting or _Waiting(number)
-            if waiting.goes_on(number):
+            if waiting.keeps_waiting(number):
                 return
+        if waiting is not None:
+            waiting.cancel()
         if before.get(signal.SIGINT, signal.SIG_IGN) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not is_received:
@@ -69,11 +71,12 @@ def handled(
         otherwise: Callable[[sys.UnraisableHookArgs], object] = sys.unraisablehook,
     ) -> None:
         """Raises an exception once more that a destructor or the garbage collector swallowed."""
-        nonlocal is_received
+        nonlocal is_received, waiting
         if not isinstance(unraisable.exc_value, Preempted):
             otherwise(unraisable)
             return
-        is_received, number = False, _NUMBERS[str(unraisable.exc_value)]
+        is_received, waiting = False, None
+        number = _NUMBERS[str(unraisable.exc_value)]
         signal.signal(number, handle)
         # Later, since this hook would swallow it, too.
         _timer(lambda: os.kill(os.getpid(), number))
@@ -92,8 +95,8 @@ def handled(
     finally:
         if sys.unraisablehook is handle_again:
             sys.unraisablehook = unraisablehook
-        if waiting is not None and waiting.timer is not None:
-            waiting.timer.cancel()
+        if waiting is not None:
+            waiting.cancel()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if waiting is not None and not is_received:
@@ -105,27 +108,31 @@ class _Waiting:
 
     Attributes:
       number: of the signal.
-      timer: sends it again.
     """
 
     def __init__(self, number: int):
         self.number = number
-        self.timer: threading.Timer | None = None
+        self._timer: threading.Timer | None = None
         self._until = time.monotonic() + _PATIENCE_S
         self._is_sent_here = False
 
-    def goes_on(self, number: int) -> bool:
-        """Whether it waits on after a signal: this one, sent again, or another one."""
+    def keeps_waiting(self, number: int) -> bool:
+        """Returns whether it stays pending after a signal: this one, sent again, or another."""
         is_sent_here, self._is_sent_here = self._is_sent_here, False
-        if self.timer is not None and not is_sent_here:
+        if self._timer is not None and not is_sent_here:
             if number == signal.SIGINT:  # the second Ctrl-C ends the process
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGINT)
             return True
         if time.monotonic() >= self._until:
             return False
-        self.timer = _timer(self._send)
+        self._timer = _timer(self._send)
         return True
+
+    def cancel(self) -> None:
+        """Sends it no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _send(self) -> None:
         self._is_sent_here = True

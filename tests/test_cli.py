@@ -141,10 +141,10 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost(verb, capsys, number):
 
 def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_nothing():
     code = (
-        "import os, signal, time; from flan_jax import signals; came = []\n"
-        "with signals.handled(came.append):\n"
+        "import os, signal, time; from flan_jax import signals; received = []\n"
+        "with signals.handled(received.append):\n"
         "    for number in (signal.SIGTERM, signal.SIGTERM): os.kill(os.getpid(), number)\n"
-        "    print(came, flush=True)\n"
+        "    print(received, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -152,11 +152,11 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_nothing():
 
 
 def test_a_ctrl_c_that_is_ignored_from_the_start_stays_ignored_after_a_sigterm():
-    came, before = [], signal.signal(signal.SIGINT, signal.SIG_IGN)
+    received, before = [], signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with signals.handled(came.append):
+        with signals.handled(received.append):
             signal.raise_signal(signal.SIGTERM)
-            assert came == ["SIGTERM"] and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert received == ["SIGTERM"] and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -177,11 +177,41 @@ def test_a_signal_waits_for_the_end_of_an_import(tmp_path, monkeypatch):
 def test_a_signal_in_the_last_import_is_not_lost(tmp_path, monkeypatch):
     write_module(tmp_path, "last_module", "signal.raise_signal(signal.SIGTERM)")
     monkeypatch.syspath_prepend(tmp_path)
-    came = []
-    with signals.handled(came.append):
+    received = []
+    with signals.handled(received.append):
         importlib.import_module("last_module")
-    assert came == ["SIGTERM"]
+    assert received == ["SIGTERM"]
     time.sleep(0.05)  # nothing follows
+
+
+def test_a_signal_that_a_destructor_swallows_in_a_long_import_is_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "_PATIENCE_S", 0.05)
+    text = (
+        "class Closes:\n    def __del__(self):\n"
+        "        signal.raise_signal(signal.SIGTERM)\n        time.sleep(0.3)\n"
+        "Closes()\ntime.sleep(20)"
+    )
+    write_module(tmp_path, "swallowing_module", text)
+    monkeypatch.syspath_prepend(tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(signals.Preempted), signals.handled(signals.preempt):
+        importlib.import_module("swallowing_module")
+    assert time.monotonic() - begin < 10
+
+
+def test_a_sigterm_after_a_ctrl_c_that_waits_saves(tmp_path):
+    write_module(tmp_path, "ctrl_c_module", "signal.raise_signal(signal.SIGINT)")
+    code = (
+        "import signal, sys, time; sys.path.append(sys.argv[1])\n"
+        "from flan_jax import signals; received = []\n"
+        "with signals.handled(received.append):\n"
+        "    import ctrl_c_module; signal.raise_signal(signal.SIGTERM)\n"
+        "    time.sleep(0.1); print(received)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    begins = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    result = subprocess.run(command, capture_output=True, text=True, **begins)
+    assert (result.stdout, result.returncode) == ("['SIGTERM']\n", 0), result.stderr
 
 
 def test_a_signal_does_not_wait_for_ever_and_a_second_ctrl_c_ends_an_import(tmp_path):
@@ -224,7 +254,7 @@ def test_wrong_flags_of_a_verb_are_a_clear_error_message():
         parser.parse_args(["--outptu=x"])
 
 
-def test_flags_are_read_alike_by_the_argparse_of_every_python(monkeypatch):
+def test_arguments_are_read_alike_by_the_argparse_of_every_python(monkeypatch):
     def in_one_pass(parser, args, namespace=None):  # as of Python 3.13.5
         return argparse.ArgumentParser.parse_known_args(parser, args, namespace)
 
@@ -241,6 +271,11 @@ def test_flags_are_read_alike_by_the_argparse_of_every_python(monkeypatch):
             parser.parse_intermixed_args(["here", "--profiel=3"])
         read = parser.parse_intermixed_args(["--log_level=debug", "here", "--profile=3"])
         assert (read.place, read.profile) == ("here", "3") and levels[-1] == "debug"
+        for text in ("- What is this?", "-5 + 3 =", "-5", "-.5", "-"):
+            assert parser.parse_intermixed_args([text, "--profile=3"]).place == text
+            assert parser.parse_intermixed_args(["--profile", "3", "--", text]).place == text
+        with pytest.raises(UserError, match="arguments: -p$|arguments: -p "):
+            parser.parse_intermixed_args(["-p", "here"])
         levels.clear()
 
 

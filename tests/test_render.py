@@ -259,6 +259,20 @@ def test_no_value_of_a_row_makes_a_long_message(field, value):
     assert len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize("digits", [4_000, 5_000])
+def test_a_label_of_thousands_of_digits_makes_a_short_message(digits):
+    with pytest.raises(UserError, match="has label .* but there are 3 options") as error:
+        read_row(TOY, {"text": "x", "label": 10**digits})
+    assert len(str(error.value)) < 400
+
+
+def test_an_error_of_a_row_function_is_cut():
+    own = dataclasses.replace(TOY, row=lambda raw: {"text": "x", "label": float(raw["stars"])})
+    with pytest.raises(UserError, match="ValueError: could not convert") as error:
+        read_row(own, {"stars": "z" * 50_000})
+    assert len(str(error.value)) < 400
+
+
 @pytest.mark.parametrize("missing", [None, "", " \n", float("nan")])
 def test_a_row_without_a_text_is_dropped(missing):
     assert read_row(TOY, {"text": missing, "label": 1}).reason == "empty text"

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from flan_jax.errors import UserError
+from flan_jax.storage import pace
 from flan_jax.storage import remote as remote_module
 from flan_jax.storage.bucket_errors import NoBucket, NoPermission, Unreachable
 from flan_jax.storage.copies import copy_of, fetched, read_path
@@ -155,16 +156,24 @@ def test_an_object_in_gs_is_changed_once_a_second(buckets):
 
 
 def test_threads_that_change_one_object_take_turns():
-    begins = []
+    times = []
 
-    def change() -> None:
+    def change(seconds: float) -> None:
         with paced("bucket/one"):
-            begins.append(time.monotonic())
+            begin = time.monotonic()
+            time.sleep(seconds)
+            times.append((begin, time.monotonic()))
 
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: change(), range(3)))
-    first, second, third = sorted(begins)
-    assert second - first >= 0.99 and third - second >= 0.99
+        list(pool.map(change, (1.2, 0, 0)))
+    first, second, third = sorted(times)
+    assert second[0] - first[1] >= 0.99 and third[0] - second[1] >= 0.99
+    with paced("bucket/other"), paced("bucket/other"):  # as by the garbage collector
+        pass
+    time.sleep(1.01)
+    with paced("bucket/third"):
+        pass
+    assert list(pace._objects) == ["bucket/third"]
 
 
 def test_a_copy_on_the_disk_follows_the_object(run, buckets, tmp_path, monkeypatch):

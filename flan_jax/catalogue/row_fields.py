@@ -8,7 +8,7 @@ from typing import Any
 from flan_jax.catalogue.records import FROM_ROW, Dataset, Drop
 from flan_jax.config.checks import quoted
 from flan_jax.errors import UserError
-from flan_jax.messages import listed
+from flan_jax.messages import listed, shown
 
 
 def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict[str, Any] | Drop:
@@ -31,8 +31,8 @@ def read_row(dataset: Dataset, raw: Mapping[str, Any], row_id: str = "") -> dict
         raise
     except Exception as error:  # row functions are users' own and raise anything
         raise UserError(
-            f"{where} cannot be read by its row function ({type(error).__name__}: {error}); the "
-            f"row has {listed(raw, 10) or 'no fields'}."
+            f"{where} cannot be read by its row function ({type(error).__name__}: {shown(error)}); "
+            f"the row has {listed(raw, 10) or 'no fields'}."
         ) from error
 
 
@@ -62,8 +62,8 @@ def _label(label: Any, options: int, where: str) -> int:
         )
     if not 0 <= label < options:
         raise UserError(
-            f"{where} has label {label}, but there are {options} options; return Drop('why') for a "
-            "row without a right one."
+            f"{where} has label {quoted(label)}, but there are {options} options; return "
+            "Drop('why') for a row without a right one."
         )
     return int(label)
 

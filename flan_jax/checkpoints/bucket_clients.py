@@ -75,7 +75,7 @@ def set_up(remote: Remote, setting: str) -> None:
 def _start_daemon(thread: threading.Thread) -> None:
     """Starts a thread of a save as a daemon, so that the end of the process does not wait for it.
 
-    Where a save fails, such threads wait ten minutes for the rest of it. A run waits for its saves
+    Where a save fails, such threads wait up to ten minutes for the other parts. A run waits for its saves
     itself.
     """
     thread.daemon = True

@@ -26,8 +26,8 @@ class BucketSaving:
 
         Args:
           remote: the directory of the checkpoints.
-          may_save: called before each; False puts the checkpoint off, such as where the metrics of
-            its steps could not be uploaded.
+          may_save: called before each; False puts the checkpoint off, such as where the metrics
+            and results of its steps could not be uploaded.
           reopen: opens the directory again after a failure, without what it left.
         """
         self._remote, self._may_save, self._reopen = remote, may_save, reopen

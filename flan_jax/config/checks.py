@@ -79,7 +79,7 @@ def quoted(value: Any, most: int = 200) -> str:
     try:
         return shown(repr(value), most)
     except ValueError:  # Python writes no integer of more than 4,300 digits
-        return "a number of thousands of digits"
+        return "a value with thousands of digits"
     except RecursionError:
         return "a deeply nested value"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class ArgumentParser(argparse.ArgumentParser):
         namespace, unknown = super().parse_known_args(args, namespace)
         # Older versions of Python call this twice for intermixed arguments: positional ones between
         # flags are left over for the second pass.
-        if not self._intermixed or any(argument.startswith("-") for argument in unknown):
+        if not self._intermixed or _flags(unknown):
             self._complete(namespace, unknown)
         return namespace, unknown
 
@@ -53,8 +54,8 @@ class ArgumentParser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Refuses unknown arguments, and shows log lines from here on."""
         if unknown:
-            # Beside an unknown flag, a positional argument may be left over that is known.
-            wrong = [argument for argument in unknown if argument.startswith("-")] or unknown
+            # Beside an unknown flag, valid positional arguments may be left over.
+            wrong = _flags(unknown) or unknown
             flags = {flag.lstrip("-"): flag for flag in self._option_string_actions}
             near = flags.get(nearest(wrong[0].lstrip("-").partition("=")[0], flags))
             self.error(f"unrecognized arguments: {' '.join(wrong)}{did_you_mean(near, '')}")
@@ -73,6 +74,12 @@ class ArgumentParser(argparse.ArgumentParser):
                 f"invalid choice: {value!r}{near} The choices are "
                 f"{', '.join(map(str, action.choices))}",
             )
+
+
+def _flags(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments that are flags; "- a text", "-5" and what follows "--" are none."""
+    before = itertools.takewhile(lambda argument: argument != "--", arguments)
+    return [argument for argument in before if re.match(r"-(?!\d*\.?\d*$)\S*$", argument)]
 
 
 def add_gin_flags(parser: argparse.ArgumentParser) -> None:

@@ -153,7 +153,7 @@ def uploading(directory: pathlib.Path) -> Iterator[None]:
 
 
 def may_save(directory: pathlib.Path) -> bool:
-    """Returns whether a checkpoint may be saved: once the metrics of its steps are in the bucket.
+    """Returns whether a checkpoint may be saved: once its metrics and results are in the bucket.
 
     All processes must call it. On the disk they are.
 

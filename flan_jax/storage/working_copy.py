@@ -203,10 +203,10 @@ class WorkingCopy:
             self._lock = outer
 
     def before_checkpoint(self) -> bool:
-        """Uploads what a checkpoint must not precede; returns whether it may follow.
+        """Uploads metrics and results; returns whether the checkpoint may be saved.
 
-        These are the metrics and the results until now: a run that is killed goes on at its last
-        checkpoint, and does not evaluate the steps before it again.
+        A run that is killed resumes at its last checkpoint, and does not evaluate the steps before
+        it again.
 
         Raises:
           UserError: where another process has taken over the lock; see also `try_flush`.
