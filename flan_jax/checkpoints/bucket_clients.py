@@ -75,8 +75,8 @@ def set_up(remote: Remote, setting: str) -> None:
 def _start_daemon(thread: threading.Thread) -> None:
     """Starts a thread of a save as a daemon, so that the end of the process does not wait for it.
 
-    Where a save fails, such threads wait up to ten minutes for the other parts. A run waits for its saves
-    itself.
+    Where a save fails, such threads wait up to ten minutes for the other parts. A run waits for its
+    saves itself.
     """
     thread.daemon = True
     threading.Thread.start(thread)
