@@ -226,7 +226,7 @@ def _add_decoding_flags(parser: ArgumentParser) -> None:
         "--length_penalty",
         type=float,
         help="beam: scores are log-probability / tokens to the power "
-        "of it; more favours longer answers (default: 1)",
+        "of it; more favors longer answers (default: 1)",
     )
 
 

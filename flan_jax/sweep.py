@@ -1,8 +1,8 @@
 """`flan-jax sweep DIR`: a run for each point of a grid of settings; the same command resumes.
 
-flan-jax sweep runs/seeds --gin_file=gin/flan.gin --sweep.HELD_OUT=nli,sentiment --sweep.SEED=0,1,2
-
 Each run is in DIR/NAME, its output in DIR/logs/NAME.log. What is finished is not done again.
+`--gin.NAME=VALUE` sets a value for all points. Example: flan-jax sweep runs/seeds
+--gin_file=gin/flan.gin --sweep.HELD_OUT=nli,sentiment --sweep.SEED=0,1,2
 """
 
 from __future__ import annotations
@@ -63,12 +63,26 @@ def make_parser() -> ArgumentParser:
     """Returns the parser of the verb's own flags."""
     parser = ArgumentParser(prog="flan-jax sweep", description=__doc__)
     parser.add_argument("directory", metavar="DIR", help="of the sweep and its runs")
+    parser.add_argument(
+        "--sweep.NAME",
+        dest="axis",
+        metavar="A,B",
+        help="an axis of the grid: the setting NAME has these values; in a gin file Sweep.grid",
+    )
+    parser.add_argument(
+        "--evaluate.NAME",
+        dest="evaluation",
+        metavar="A,B",
+        help="evaluate each tuned model again with the setting NAME at each of these values; in a "
+        "gin file Sweep.evaluations",
+    )
     parser.add_argument("--jobs", type=_count, default=1, help="runs at a time here (default: 1)")
     parser.add_argument(
         "--retries",
         type=int,
         default=0,
-        help="of a run that crashes, all starts together (default: 0); saved ones go on",
+        help="how often a run that crashes is started again, all calls of the command together "
+        "(default: 0); a run that was saved is always resumed",
     )
     parser.add_argument("--gpus", action="store_true", help="one GPU for each job")
     parser.add_argument("--status", action="store_true", help="print the state of each point")

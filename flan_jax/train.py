@@ -40,7 +40,7 @@ def make_parser() -> ArgumentParser:
         type=int,
         default=0,
         metavar="STEPS",
-        help="trace so many steps for a profiler, into MODEL_DIR/profile",
+        help="write a profiler trace of this many steps into MODEL_DIR/profile",
     )
     processes.add_flags(parser)
     return parser

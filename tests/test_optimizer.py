@@ -15,7 +15,7 @@ from flan_jax.models import losses, stacking, t5
 from flan_jax.optim import adafactor as optimizer
 from flan_jax.optim import schedules
 from flan_jax.optim.adafactor_rule import AdafactorState
-from flan_jax.optim.make import OPTIMIZERS, make_optimizer
+from flan_jax.optim.make import OPTIMIZERS, make_optimizer, rate_warning
 from support import golden
 
 
@@ -289,3 +289,20 @@ def test_mistakes_are_named_as_they_were_typed(arguments, says):
     )
     with pytest.raises(UserError, match=f"^{re.escape(says)}"):
         make_optimizer()
+
+
+@pytest.mark.parametrize(
+    "rate, optimizer, tunes_all, warning",
+    [
+        (1e-2, "adafactor", True, "LEARNING_RATE 0.01 is high for all parameters of a checkpoint"),
+        (1e-2, "adafactor", False, None),  # random parameters, or a prompt
+        (1e-3, "adafactor", True, None),
+        (1e-2, "adamw", False, "LEARNING_RATE 0.01 is high for adamw"),
+        (2e-4, "adamw", True, None),
+    ],
+)
+def test_a_rate_that_is_too_high_for_what_it_trains_is_a_warning(
+    rate, optimizer, tunes_all, warning
+):
+    given = rate_warning({"LEARNING_RATE": rate, "OPTIMIZER": optimizer}, tunes_all)
+    assert given is None if warning is None else given.startswith(warning)

@@ -31,17 +31,20 @@ VERBS = {
     "prepare": ("flan_jax.prepare", "build or check the token cache"),
     "precompile": (
         "flan_jax.precompile",
-        "compile the step for a slice that is not here: does it fit, how fast is it",
+        "compile the step for a slice that is not attached: memory and time of a step",
     ),
-    "tasks": ("flan_jax.tasks.__main__", "look at the catalogue: list, show, render, check, split"),
+    "tasks": (
+        "flan_jax.tasks.__main__",
+        "show the catalogue: list, show, render, check, split, overlap",
+    ),
     "convert": (
         "flan_jax.convert",
-        "checkpoints of T5X, Hugging Face and GGUF into ours, and ours into theirs",
+        "convert checkpoints between flan_jax, T5X, Hugging Face and peft, and from GGUF",
     ),
     "report": ("flan_jax.report.__main__", "tables and figures from results.csv"),
     "sweep": (
         "flan_jax.sweep",
-        "a run for each point of a grid of settings: here, in SLURM arrays; what is missing",
+        "a run for each point of a grid of settings: on this machine, under SLURM or in GKE",
     ),
     "launch": (
         "flan_jax.launch",

@@ -42,12 +42,12 @@ class DataConfig:
     held_out: str | None = setting(
         "HELD_OUT",
         "nli",
-        "what does not train and is evaluated zero-shot: a cluster, several, 'superglue', ...",
+        "clusters that do not train and are evaluated zero-shot: one, several, 'superglue', ...",
     )
     related: str = setting(
         "RELATED",
         "text",
-        "under 'text', what shares text with a held-out dataset does not train; 'paper': it does",
+        "'text': datasets that share text with a held-out one do not train; 'paper': they do",
         choices=tuple(RULES),
     )
     commercial_only: bool = setting(

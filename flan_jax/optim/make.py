@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import gin
 
@@ -41,6 +42,34 @@ def make_optimizer(
     """
     check_settings("Optimizer", make_optimizer, {"name": name})
     return OPTIMIZERS[name]()
+
+
+def rate_warning(settings: Mapping[str, Any], tunes_all: bool) -> str | None:
+    """Returns what is wrong with a learning rate that is too high for what it trains.
+
+    LEARNING_RATE has one default, 1e-2: that of Adafactor from random parameters.
+
+    Args:
+      settings: by name.
+      tunes_all: whether all parameters of a checkpoint train.
+
+    Returns:
+      The warning; None for other rates. docs/training.md has the usual ones.
+    """
+    rate, name = settings["LEARNING_RATE"], settings["OPTIMIZER"]
+    if rate < 1e-2:
+        return None
+    if name != "adafactor":
+        return (
+            f"LEARNING_RATE {rate:g} is high for {name}; usual are 1e-5 to 5e-5 for all parameters "
+            "of a checkpoint, 2e-4 for LoRA and 1e-3 for a small model from random parameters"
+        )
+    if not tunes_all:
+        return None
+    return (
+        f"LEARNING_RATE {rate:g} is high for all parameters of a checkpoint; usual are 1e-3 for a "
+        "T5 and 3e-4 for a decoder"
+    )
 
 
 def optimizer_of(fields: set[str]) -> str | None:

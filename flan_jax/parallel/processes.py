@@ -53,7 +53,7 @@ class Address(NamedTuple):
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --coordinator, --num_processes and --process_id."""
     group = parser.add_argument_group(
-        "several processes (found by themselves on TPU slices, under SLURM, Open MPI and "
+        "several processes (detected on TPU slices, under SLURM, Open MPI and "
         "in Kubernetes Indexed Jobs)"
     )
     group.add_argument(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flan_jax.config import gin_files
 from flan_jax.config.run_directory import CHECKPOINTS
 from flan_jax.config.run_status import RunStatus
+from flan_jax.optim.make import rate_warning
 from flan_jax.runs.data_log import log_sides, log_trained_on
 from flan_jax.runs.directories import may_save
 from flan_jax.runs.setup import RunSetup, check_parameters, read_parameters
@@ -151,6 +152,9 @@ class TrainStart:
         tuning = run.sharded.tuning
         if not tuning.is_full:
             _log.info(f"{trained:,} parameters train ({trained / count:.2%}): {tuning.summary()}")
+        warning = rate_warning(gin_files.settings(), self.initial is not None and tuning.is_full)
+        if warning:
+            _log.warning(warning)
         status.update(
             step=step,
             steps=run.data.config.train_steps,
