@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -182,18 +181,6 @@ def majority(scores: Scores) -> str:
     """Returns the mean over datasets of the most frequent class; '' with free text among them."""
     values = {name: each.majority for name, each in scores.items()}
     return "" if None in values.values() else f"{mean_over_datasets(values):.1f}"
-
-
-def over_seeds(runs: Iterable[Run], model: str, instructions: str = "") -> Scores:
-    """Returns the scores of several seeds: the templates of each, one after the other."""
-    joined: Scores = {}
-    for run in runs:
-        for dataset, numbers in run.of(model, instructions).items():
-            both = joined.setdefault(dataset, Numbers([], [], [], numbers.majority))
-            both.templates.extend(numbers.templates)
-            both.measures.extend(numbers.measures)
-            both.same_answer.extend(numbers.same_answer)
-    return joined
 
 
 def _lines(name: str) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,7 +21,6 @@ from experiment_runs import (
     Scores,
     majority,
     mean,
-    over_seeds,
     read_runs,
     same_answer,
 )
@@ -90,30 +90,46 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def methods() -> list[str]:
-    """Tuned in three ways less untuned, by held-out cluster."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in read_runs("methods"):
-        groups.setdefault((run.settings["HELD_OUT"], run.method), []).append(run)
+    """Tuned in three ways less untuned, by held-out cluster and seed."""
     return table(
-        ("held out", "method", "seeds"),
+        ("held out", "method", "seed"),
         ("tuned", "untuned"),
-        [
-            Line((*labels, seeds(runs)), over_seeds(runs, "tuned"), over_seeds(runs, "untuned"))
-            for labels, runs in groups.items()
-        ],
+        [Line(_method(run), run.of("tuned"), run.of("untuned")) for run in _methods()],
     )
 
 
-def seeds(runs: Iterable[Run]) -> str:
-    """Returns the seeds of runs, '0, 1'."""
-    return ", ".join(sorted(str(run.settings["SEED"]) for run in runs))
+def methods_over_seeds() -> list[str]:
+    """The same differences, those of one method and cluster side by side."""
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for run in _methods():
+        held_out, method, seed = _method(run)
+        line = Line((), run.of("tuned"), run.of("untuned"))
+        groups.setdefault((held_out, method), {})[seed] = line.difference().value
+    seeds = sorted({seed for values in groups.values() for seed in values})
+    heads = ["held out", "method", *(f"seed {seed}" for seed in seeds), "mean"]
+    heads += ["standard deviation over seeds"]
+    text = [_row(heads), _row(["---"] * 2 + ["--:"] * (len(heads) - 2))]
+    for labels, values in groups.items():
+        if len(values) > 1:
+            cells = [f"{values[seed]:+.1f}" if seed in values else "" for seed in seeds]
+            cells += [f"{statistics.fmean(values.values()):+.1f}"]
+            cells += [f"{statistics.stdev(values.values()):.1f}"]
+            text.append(_row([*labels, *cells]))
+    return text
+
+
+def _methods() -> list[Run]:
+    return sorted(read_runs("methods"), key=_method)
+
+
+def _method(run: Run) -> tuple[str, str, str]:
+    """Held-out cluster, method and seed of a run."""
+    return run.settings["HELD_OUT"], run.method, str(run.settings["SEED"])
 
 
 def method_losses() -> list[str]:
     """Validation losses of the same runs."""
-    runs = read_runs("methods")
-    labels = [(run.settings["HELD_OUT"], run.method, str(run.settings["SEED"])) for run in runs]
-    return losses(("held out", "method", "seed"), list(zip(labels, runs)))
+    return losses(("held out", "method", "seed"), [(_method(run), run) for run in _methods()])
 
 
 def clusters() -> list[str]:
@@ -202,6 +218,7 @@ def compared(name: str, setting: str, reference: object, head: str = "") -> list
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "methods": methods,
+    "methods_over_seeds": methods_over_seeds,
     "method_losses": method_losses,
     "clusters": clusters,
     "instructions": instructions,
