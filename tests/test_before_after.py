@@ -91,9 +91,12 @@ def test_reports_on_one_run_show_what_tuning_changed(tmp_path):
     lines = compared(Difference(20.0, 4.0, 30, 99))
     changes = read_before_after(lines, [], {"run": tmp_path})
     text, page = before_after.as_markdown(changes), before_after.as_html(changes)
-    assert "better." in text and "| loss (nats a target token) |  | 2.500 |" in text
+    assert (
+        "better on these rows, with this seed" in text
+        and "| loss (nats a target token) |  | 2.500 |" in text
+    )
     assert '<td dir="auto">&lt;b&gt;No&lt;/b&gt;</td>' in page and "2.500" in page
-    assert "better." in before_after.verdicts_html(changes)
+    assert "better on these rows" in before_after.verdicts_html(changes)
     several = {"a": tmp_path, "b": tmp_path / "b"}
     assert before_after.as_markdown(read_before_after(lines, [], several)) == ""
 
@@ -105,7 +108,8 @@ def compared(difference: Difference):
 
 
 @pytest.mark.parametrize(
-    "value, says", [(20.0, "better."), (-20.0, "worse."), (2.0, "these rows show no difference")]
+    "value, says",
+    [(20.0, "better on"), (-20.0, "worse on"), (2.0, "these rows show no difference")],
 )
 def test_the_verdict_is_that_of_the_interval(value, says):
     (sentence,) = before_after.verdicts(compared(Difference(value, 4.0, 30, 99)), [])
