@@ -157,6 +157,18 @@ def test_json_lines_are_prompts_or_messages(tmp_path):
         path.write_text(line)
         with pytest.raises(UserError, match="line 1 of .*prompts.jsonl must have either"):
             read_prompts(str(path))
+    path.write_text(json.dumps({"prompt": "Wet?", "system": "Be brief."}))
+    assert read_prompts(str(path)) == [
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wet?"}]
+    ]
+    for line, says in (
+        ({"prompt": "Wet?", "tools": [{"type": "function"}]}, "has 'tools', which generation"),
+        ({"prompt": "cut \ud83d"}, "has half of a character"),
+        ({"prompt": "Wet?", "system": 1}, "has a 'system' that is not a text"),
+    ):
+        path.write_text(json.dumps(line))
+        with pytest.raises(UserError, match=f"line 1 of .*prompts.jsonl {says}"):
+            read_prompts(str(path))
     path.write_text("Wet?")
     with pytest.raises(UserError, match="line 1 of .*write an object with 'prompt' or 'messages'"):
         read_prompts(str(path))

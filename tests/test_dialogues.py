@@ -1,5 +1,7 @@
 """Dialogues as training examples: which tokens have a loss, what is truncated, what is left out."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -7,11 +9,13 @@ from flax import linen as nn
 
 from flan_jax.data.batches import Batches
 from flan_jax.data.chat.dialogues import (
+    CALLS_UNSEEN,
     DIALOGUES_TRUNCATED,
     DIVIDED,
     INPUTS_TRUNCATED,
     NO_ROOM,
     TARGETS_TRUNCATED,
+    TOOLS_UNSEEN,
     DialogueEncoder,
     plain_text,
 )
@@ -253,3 +257,28 @@ def test_without_a_template_a_dialogue_of_one_turn_is_a_prompt_and_its_completio
         whole = DialogueEncoder(vocabulary, 80, 20, "all").encode(FIRST)[0]
         assert vocabulary.decode(whole.targets).endswith("\n\nAssistant: No.")
         assert whole.targets[-1] == vocabulary.eos_id and not len(whole.inputs)
+
+
+CALLS = [{"type": "function", "function": {"name": "rain", "arguments": {"place": "Oslo"}}}]
+WITH_CALL = [
+    {"role": "user", "content": "Wet?"},
+    {"role": "assistant", "content": "", "tool_calls": CALLS},
+]
+
+
+def test_tool_calls_train_as_json_without_a_template_and_never_as_nothing(chat):
+    plain = DialogueEncoder(ByteVocabulary(), 200, 200)
+    (example,) = plain.encode(WITH_CALL, tools=[{"type": "function"}])
+    assert json.loads(ByteVocabulary().decode(example.targets)) == CALLS
+    assert plain.counts == {TOOLS_UNSEEN: 1}
+    templated = DialogueEncoder(chat, 200, 200)
+    assert templated.encode(WITH_CALL) == [] and templated.counts == {CALLS_UNSEEN: 1}
+
+
+def test_a_turn_with_weight_0_is_not_trained(chat):
+    messages = dialogue("Wet?", "WRONG", "Sure?", "No.")
+    messages[1]["weight"] = 0
+    (example,) = DialogueEncoder(chat, 200, 200).encode(messages)
+    assert "WRONG" in spelled(chat, example)[0] and "WRONG" not in spelled(chat, example)[1]
+    plain = DialogueEncoder(ByteVocabulary(), 200, 200)
+    assert len(plain.encode(messages)) == 1 and plain.encode(messages[:2]) == []

@@ -90,3 +90,12 @@ def test_rates_are_capped_rows_and_shares_of_all_draws():
     both = Rates({}, shares).of(rows, {})
     assert (both["a"] + both["b"]) / sum(both.values()) == pytest.approx(0.4)
     assert Rates({}, shares).of({"c": 1, "d": 3}, {})["d"] == pytest.approx(3)
+
+
+@pytest.mark.parametrize("directory", ["/c++", "/Proj (old)", "/a:5/b", "/back\\slash"])
+def test_a_path_with_marks_of_the_language_is_read_back(directory):
+    text = with_paths("v/:500+(a.jsonl+b.jsonl):30%+flan", lambda path: f"{directory}/{path}")
+    paths = [f"{directory}/{name}" for name in ("v/", "a.jsonl", "b.jsonl")]
+    assert [name for part in parse(text) for name in part.names] == [*paths, "flan"]
+    assert with_paths(text, lambda path: path) == text
+    assert parse(r"my \(1\).jsonl:3")[0] == Part(("my (1).jsonl",), 3)

@@ -266,7 +266,7 @@ def test_a_run_trains_on_a_file_with_a_cluster_held_out_and_resumes(mine, tmp_pa
     # other rows are not what the run began with
     write(mine, PAIRS[1:])
     done = run_here([*words, "--gin.TRAIN_STEPS=20"])
-    assert done.returncode == 2 and "set of training rows" in done.stderr
+    assert done.returncode == 2 and "other rows or texts of my.jsonl" in done.stderr
 
 
 def test_the_mixture_of_the_flan_collection_has_its_weights_and_caps(tmp_path, monkeypatch):

@@ -93,12 +93,33 @@ CALL = [{"function": {"name": "weather", "arguments": {}}}]
             [{"role": "assistant", "content": "\udcff"}],
             "a message is not UTF-8, or has half of a character",
         ),
+        (
+            [{"role": "assistant", "content": "x"}, {"role": "user", "content": "\udcff"}],
+            "a message is not UTF-8, or has half of a character",
+        ),
+        (
+            [{"role": "user", "content": {"text": "x"}}],
+            "the content of a message is not text but a dict",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x"}]}],
+            "a message has a part that is not text",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": {"value": "x"}}]}],
+            "a message has a part that is not text",
+        ),
     ],
 )
 def test_a_dialogue_that_cannot_be_used_is_dropped_with_the_reason(value, reason):
     assert row_of({"messages": value}, "messages") == Drop(reason)
     said = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": CALL}]
     assert json.loads(row_of({"messages": said}, "messages")["answer"]) == CALL
+    parts = [{"type": "text", "text": "Hi"}, {"type": "text", "text": " you"}]
+    for content in (parts, ["Hi", " you"]):
+        shared = [{"from": "human", "value": content}, {"from": "gpt", "value": content}]
+        row = row_of({"conversations": shared}, "conversations")
+        assert (row["inputs"], row["answer"]) == ("Hi you", "Hi you")
     odd = [{"from": "narrator", "value": "x"}]
     assert row_of({"conversations": odd}, "conversations") == Drop(
         "unknown role narrator in conversations"

@@ -82,6 +82,8 @@ def test_an_array_is_read_in_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(file_rows, "_CHUNK", 7)
     write(tmp_path / "rows.json", ROWS)
     assert list(read_rows(tmp_path / "rows.json")) == ROWS
+    (tmp_path / "rows.json").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    assert list(read_rows(tmp_path / "rows.json")) == ROWS  # the first line is longer than a chunk
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,8 @@ def test_an_array_is_read_in_chunks(tmp_path, monkeypatch):
     [
         ("a.json", b'[{"a": 1}, {"a":', r"a.json: row 1 \(counted from 0\) of the array"),
         ("a.json", b'{\n"data": []}', "neither an array of objects"),
+        ("a.json", b'[{"a": 1}]\n[{"a": 2}]\n', "more after the end of its array of 1 rows"),
+        ("a.json", b'[{"a": 1}]\n{"a": 2}\n', "more after the end of its array"),
         ("a.parquet", b"PAR1", "a.parquet is not readable"),
         ("a.jsonl.gz", b"no", "a.jsonl.gz cannot be read .Not a gzipped file"),
         (
@@ -165,6 +169,11 @@ def test_splits_are_those_of_file_names(tmp_path):
     described = own.described()
     assert "rows: train 30, validation 10, test 10; test rows are not read" in described
     assert "files not read: README.md" in described
+    for folder in ("extra", "train/deeper"):
+        (tmp_path / folder).mkdir(parents=True)
+        write(tmp_path / folder / "more.jsonl", ROWS)
+    (own,) = open_own([tmp_path]).values()
+    assert own.source.unread == ["README.md", "extra/", "train/deeper/"]
     only_test = tmp_path / "only_test"
     only_test.mkdir()
     write(only_test / "test.jsonl", ROWS)
@@ -253,3 +262,9 @@ def test_a_missing_file_is_answered_with_the_place_and_the_nearest(tmp_path, mon
     with pytest.raises(UserError, match="nothing matches '\\*.csv'"):
         paths_of("*.csv")
     assert paths_of("*.jsonl") == [tmp_path / "alpaca.jsonl"]
+    write(tmp_path / "._alpaca.jsonl", ROWS)  # as macOS writes beside a file
+    odd = tmp_path / "p [v2]"
+    odd.mkdir()
+    write(odd / "b.jsonl", ROWS)
+    assert paths_of("*.jsonl") == [tmp_path / "alpaca.jsonl"]
+    assert paths_of(f"{odd}/*.jsonl") == [odd / "b.jsonl"]

@@ -313,6 +313,26 @@ def test_a_long_text_is_shortened_but_question_and_options_stay():
     assert [vocabulary.decode(o) for o in example.options] == ROW["options"]
 
 
+@pytest.mark.parametrize(
+    "text", ["Translate: " + "长城是中国古代的工程。" * 300, "x " + "a" * 3000]
+)
+def test_a_long_text_with_few_blanks_keeps_what_fits(text):
+    encoder = Encoder(ByteVocabulary(), Rendering(input_length=600, target_length=16))
+    example = encoder.encode(TOY, TOY.templates[0], {**ROW, "text": text}, "toy/train/1")
+    assert 450 < len(example.inputs) <= 600
+
+
+def test_a_template_that_is_longer_than_the_inputs_is_an_error():
+    vocabulary = ByteVocabulary()
+    vocabulary.input_begin, vocabulary.input_end = (10,) * 15, (11,) * 10
+    vocabulary.encode_input = lambda text: [10] * 15 + vocabulary.encode(text) + [11] * 10
+    encoder = Encoder(vocabulary, Rendering(input_length=20, target_length=16))
+    with pytest.raises(
+        UserError, match="has 25 tokens, but 'inputs' of TASK_FEATURE_LENGTHS is 20"
+    ):
+        encoder.encode(TOY, TOY.templates[0], ROW, "toy/train/1")
+
+
 def test_a_long_input_without_a_field_to_shorten_is_cut():
     only = dataclasses.replace(
         TOY,

@@ -19,6 +19,7 @@ from flan_jax.catalogue.render import MIXED, Rendered, render, shots_of
 from flan_jax.data.chat.dialogues import DialogueEncoder
 from flan_jax.data.exemplars import ExemplarPool
 from flan_jax.data.vocabulary import Vocabulary
+from flan_jax.errors import UserError
 
 # What `Encoder.counts` counts.
 INPUTS_TRUNCATED = "inputs truncated"
@@ -238,8 +239,18 @@ class Encoder:
         """Removes the end of the longest field shown, as often as it takes.
 
         What is still too long with all fields empty is an instruction, and loses its end.
+
+        Raises:
+          UserError: if the chat template, or EOS, leaves no room for a text.
         """
         limit = self.rendering.input_length
+        around = len(self.vocabulary.input_begin) + len(self.vocabulary.input_end)
+        if around >= limit:
+            raise UserError(
+                f"what is around each input, such as the chat template, has {around} tokens, but "
+                f"'inputs' of TASK_FEATURE_LENGTHS is {limit}; give it more, or set "
+                "CHAT_TEMPLATE=None."
+            )
         shown = set(placeholders(template.inputs))
         fields = [
             n for n in dataset.fields if n in shown or self.rendering.instructions != "template"
@@ -250,13 +261,27 @@ class Encoder:
             characters_per_token = len(text.inputs) / len(ids)
             # 8 characters more than needed, so that one time is mostly enough
             keep = len(row[name]) - int((len(ids) - limit) * characters_per_token) - 8
-            row[name] = row[name][: max(keep, 0)].rsplit(" ", 1)[0].rstrip()
+            row[name] = _begin_of(row[name], keep)
             text = self._render(dataset, template, row, row_id)
             ids = self.vocabulary.encode_input(text.inputs)
         if len(ids) > limit:
             self.counts[INSTRUCTIONS_TRUNCATED] += 1
             begin, end = self.vocabulary.input_begin, self.vocabulary.input_end
-            ids = self.vocabulary.encode(text.inputs)[: max(limit - len(begin) - len(end), 0)]
+            ids = self.vocabulary.encode(text.inputs)[: limit - around]
             text = dataclasses.replace(text, inputs=self.vocabulary.decode(ids))
             ids = [*begin, *ids, *end]
         return text, ids
+
+
+# The longest piece without a blank that is taken for a word, which is not cut.
+_WORD = 60
+
+
+def _begin_of(text: str, length: int) -> str:
+    """At most so many characters of the beginning of a text, up to the end of a word if it has any.
+
+    Chinese, Japanese and Thai have no blanks between words, and encoded data has none at all.
+    """
+    begin = text[: max(length, 0)]
+    words = begin.rsplit(" ", 1)[0]
+    return (words if len(begin) - len(words) <= _WORD else begin).rstrip()

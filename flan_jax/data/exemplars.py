@@ -83,9 +83,10 @@ class ExemplarPool:
             if len(drawn) < count and other_name != name and self._text(other) != text:
                 drawn.append(other)
         if len(drawn) < count and not or_fewer:
+            most = f"SHOTS to at most {len(drawn)}" if drawn else "SHOTS=0"
             raise UserError(
                 f"exemplars of {self.dataset.name} are drawn from {len(drawn)} rows here; set "
-                f"SHOTS to at most {len(drawn)}."
+                f"{most}."
             )
         return drawn
 

@@ -1,4 +1,4 @@
-"""The language of MIXTURE_OR_TASK_NAME: what trains, and how often each part is drawn.
+r"""The language of MIXTURE_OR_TASK_NAME: what trains, and how often each part is drawn.
 
     flan+my.jsonl:3000+dolly.parquet:500
     flan:30000:40%+(aqua.jsonl+gsm8k.jsonl):100000:5%+t0/*.jsonl:20000:55%
@@ -6,7 +6,8 @@
 Parts are joined by `+`. `:N` caps the rate of each dataset of a part: it is drawn in proportion to
 its rows, but to N at most, as the paper's 3,000 (section 2.4). `:N%` is the share of a part of all
 draws. A part in parentheses, or a pattern with `*`, has several members: its share is divided
-between them in proportion to their capped rows.
+between them in proportion to their capped rows. A backslash makes `+`, `(`, `)` and `:` parts of a
+name: `c\+\+/my \(1\).jsonl`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ FLAN = "flan"
 FORMS = (
     "parts are joined by '+': 'flan' (the held-out mixture), a dataset, a SeqIO task, a file, a "
     "directory, hf:org/name or (a+b); each may end in :N (a cap of its rate, such as :3000), in "
-    ":N% (its share of all draws) or both"
+    ":N% (its share of all draws) or both; in a name '+', '(' and ')' have a backslash before them"
 )
 
 _RATE = re.compile(r":(\d[\d_]*|\d+(?:\.\d+)?%)$")
+# What a backslash makes part of a name -> a character that stands for it while a text is parsed.
+_STANDS_FOR = {mark: chr(0xE000 + place) for place, mark in enumerate("+():\\")}
+_MARKS = str.maketrans({stands: mark for mark, stands in _STANDS_FOR.items()})
+_ESCAPED = re.compile(r"\\([+():\\])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +59,8 @@ def parse(text: str) -> list[Part]:
       UserError: for a part that is empty, a bracket that is not closed, or rates that contradict
         each other.
     """
-    parts = [_part(piece, text) for piece in _split(text)]
+    hidden = _ESCAPED.sub(lambda match: _STANDS_FOR[match[1]], text)
+    parts = [_part(piece, text) for piece in _split(hidden)]
     names = [name for part in parts for name in part.names]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -103,10 +109,15 @@ def without_own(text: str) -> str | None:
 
 
 def _written(part: Part, change: Callable[[str], str]) -> str:
-    names = "+".join(change(name) if is_path(name) else name for name in part.names)
+    names = "+".join(_escaped(change(name)) if is_path(name) else name for name in part.names)
     cap = "" if part.cap is None else f":{part.cap}"
     share = "" if part.share is None else f":{part.share * 100:.10g}%"
     return f"{names if len(part.names) == 1 else f'({names})'}{cap}{share}"
+
+
+def _escaped(name: str) -> str:
+    """A name with backslashes where `parse` would divide it."""
+    return re.sub(r"[+()\\]|:(?!//)", r"\\\g<0>", name)
 
 
 def _split(text: str) -> list[str]:
@@ -142,7 +153,7 @@ def _part(piece: str, text: str) -> Part:
     for inner in names:
         _check_name(inner, text)
     return Part(
-        tuple(names),
+        tuple(name.translate(_MARKS) for name in names),
         int(caps[0]) if caps else None,
         shares[0] / 100 if shares else None,
     )
@@ -157,4 +168,5 @@ def _check_name(name: str, text: str) -> None:
 
 
 def _error(text: str, problem: str) -> UserError:
+    problem = problem.translate(_MARKS)
     return UserError(f"MIXTURE_OR_TASK_NAME {quoted(text)}: {problem}; {FORMS}.")

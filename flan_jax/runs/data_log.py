@@ -131,16 +131,28 @@ def log_plan(data: RunData, plan: Plan) -> None:
         plan.filled_text(),
     )
     for member in data.train.members():
-        counts = data.train.counts(member.name)
-        details = [f"{count:,} {shown(name)}" for name, count in losses(counts).items()]
-        if details:
-            _log.info(
-                "  %s: %s rows read, %s kept; %s",
-                member.name,
-                f"{counts['rows read']:,}",
-                f"{counts['rows']:,}",
-                ", ".join(details),
-            )
+        _log_losses(data, member.name)
+    # Few rows of a file decide which checkpoint is the best one.
+    validated = [] if data.train.missing("validation") else data.train.datasets("validation")
+    for name in validated:
+        if name in data.train.trained.own:
+            _log_losses(data, name, "validation")
+
+
+def _log_losses(data: RunData, name: str, split: str = "train") -> None:
+    """Logs what was dropped or truncated of a dataset; nothing if nothing was."""
+    counts = data.train.counts(name, split)
+    details = [f"{count:,} {shown(what)}" for what, count in losses(counts).items()]
+    if details:
+        is_own = name in data.train.trained.own  # a row of it may be several examples
+        _log.info(
+            "  %s: %s rows read, %s %s; %s",
+            name if split == "train" else f"{name}, {split}",
+            f"{counts['rows read']:,}",
+            f"{counts['rows']:,}",
+            "examples" if is_own else "kept",
+            ", ".join(details),
+        )
 
 
 def log_eval_counts(data: RunData) -> None:

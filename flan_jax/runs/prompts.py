@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import Any
 
+from flan_jax.data.chat.dialogue_records import is_unicode
 from flan_jax.errors import UserError
 from flan_jax.messages import shown
 from flan_jax.runs.answers import Prompt
@@ -20,7 +21,8 @@ JSON_LINES = ".jsonl"
 def read_prompts(name: str | None, setting: str = "--file") -> list[Prompt]:
     """Returns the prompts of a file, or of standard input if `name` is None.
 
-    A line is a prompt; in a file called *.jsonl it is an object with 'prompt' or 'messages'.
+    A line is a prompt; in a file called *.jsonl it is an object with 'prompt' or 'messages', and
+    may have 'system', a message before them.
 
     Args:
       name: of the file.
@@ -28,7 +30,7 @@ def read_prompts(name: str | None, setting: str = "--file") -> list[Prompt]:
 
     Raises:
       UserError: if the file cannot be read, is not UTF-8 text, contains no prompt, or a line of
-        JSON is neither.
+        JSON is neither, or has tools.
     """
     try:
         contents = (
@@ -59,15 +61,23 @@ def read_prompts(name: str | None, setting: str = "--file") -> list[Prompt]:
 
 def _prompt(line: str, place: str) -> Prompt:
     record = parse_json(line, place, advice="write an object with 'prompt' or 'messages'")
-    prompt, messages = record.get("prompt"), record.get("messages")
-    if isinstance(prompt, str) and messages is None:
-        return prompt
-    if prompt is not None or not are_messages(messages):
+    prompt, messages, system = (record.get(name) for name in ("prompt", "messages", "system"))
+    if record.get("tools"):
+        raise UserError(f"{place} has 'tools', which generation does not read; take them out.")
+    if not is_unicode(record):
+        raise UserError(f"{place} has half of a character, a lone surrogate; correct it.")
+    is_text = isinstance(prompt, str) and messages is None
+    if not is_text and (prompt is not None or not are_messages(messages)):
         raise UserError(
             f"{place} must have either 'prompt', a text, or 'messages', a list of objects with "
             "'role' and 'content'; correct it."
         )
-    return messages
+    if not system:
+        return prompt if is_text else messages
+    if not isinstance(system, str):
+        raise UserError(f"{place} has a 'system' that is not a text; correct it.")
+    messages = [{"role": "user", "content": prompt}] if is_text else messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def are_messages(value: Any) -> bool:

@@ -221,7 +221,7 @@ def _named(value: Any, file: pathlib.Path) -> dict[str, str]:
 
 def _text_of(path: pathlib.Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the chat template {shown(path)} cannot be read ({error}).") from error
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax.catalogue.records import Drop
-from flan_jax.data.chat.dialogues import content_of, plain_text
+from flan_jax.data.chat.dialogues import plain_text, turn_text
 from flan_jax.data.chat.segments import assistant_turns
 from flan_jax.messages import shown
 
@@ -49,13 +49,12 @@ def dialogue_row(record: Mapping[str, Any], form: str) -> dict[str, Any] | Drop:
     places = assistant_turns(messages)
     if not places:
         return Drop("no turn of the assistant's")
-    last = messages[places[-1]]
-    calls = last.get("tool_calls")
-    answer = content_of(last) or (json.dumps(calls, ensure_ascii=False) if calls else "")
-    row = {"inputs": plain_text(messages[: places[-1]]), "answer": answer, "messages": messages}
-    if not all(map(_is_unicode, (row["inputs"], answer))):
+    inputs, answer = plain_text(messages[: places[-1]]), turn_text(messages[places[-1]])
+    row = {"inputs": inputs, "answer": answer, "messages": messages}
+    row |= {"tools": tools} if tools else {}
+    if not is_unicode(row):
         return Drop("a message is not UTF-8, or has half of a character")
-    return row | ({"tools": tools} if tools else {})
+    return row
 
 
 def _message(turn: Any, form: str) -> dict[str, Any] | Drop:
@@ -66,13 +65,28 @@ def _message(turn: Any, form: str) -> dict[str, Any] | Drop:
         role = _ROLES.get(str(turn["from"]).lower())
         if role is None:
             return Drop(f"unknown role {shown(turn['from'], 40)} in conversations")
-        value = turn.get("value")
-        return {"role": role, "content": "" if value is None else str(value)}
+        content = _content(turn.get("value"))
+        return content if isinstance(content, Drop) else {"role": role, "content": content}
     if not isinstance(turn.get("role"), str):
         return Drop("a message has no role")
     if turn.get("content") is None and not turn.get("tool_calls"):
         return Drop("a message has no content")
-    return {"content": "", **{name: value for name, value in turn.items() if value is not None}}
+    content = _content(turn.get("content"))
+    if isinstance(content, Drop):
+        return content
+    return {name: v for name, v in turn.items() if v is not None} | {"content": content}
+
+
+def _content(value: Any) -> str | Sequence[Mapping[str, Any]] | Drop:
+    """The content of a message: a text, or parts with a text, which chat templates may read."""
+    if value is None or isinstance(value, str | int | float):
+        return "" if value is None else str(value)
+    if not isinstance(value, Sequence):
+        return Drop(f"the content of a message is not text but a {type(value).__name__}")
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in value]
+    if not all(isinstance(text, str) for text in texts):
+        return Drop("a message has a part that is not text")
+    return "".join(texts) if any(isinstance(part, str) for part in value) else value
 
 
 def _parsed(value: Any) -> Any:
@@ -85,9 +99,10 @@ def _parsed(value: Any) -> Any:
         return Drop("not JSON")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(value: Any) -> bool:
+    """Returns whether no text within a value has half of a character (a lone surrogate)."""
     try:
-        text.encode()
+        json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -8,12 +8,13 @@ encoder reads what is before a turn.
 from __future__ import annotations
 
 import collections
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flan_jax.data.chat.chat_template import CannotRender, Message
+from flan_jax.data.chat.chat_template import CannotRender, ChatTemplate, Message
 from flan_jax.data.chat.chat_vocabulary import ChatVocabulary, DialogueTokens
 from flan_jax.data.chat.segments import (
     NotPrefixStable,
@@ -33,6 +34,8 @@ INPUTS_TRUNCATED = "inputs truncated"
 TARGETS_TRUNCATED = "targets truncated"
 DIVIDED = "dialogues divided into their turns"
 NO_ROOM = "dialogues without room for a trained token"
+TOOLS_UNSEEN = "dialogues whose tools are not shown (no chat template)"
+CALLS_UNSEEN = "dialogues with tool calls that the chat template does not show"
 _NO_TURN = "dialogues without a turn of the assistant's"
 
 
@@ -90,8 +93,13 @@ class DialogueEncoder:
             self.counts[_NO_TURN] += 1
             return []
         if not isinstance(self.vocabulary, ChatVocabulary):
+            if tools:
+                self.counts[TOOLS_UNSEEN] += 1
             return self._plain(messages, turns)
         try:
+            if _hides_calls(self.vocabulary.template, messages, tools):
+                self.counts[CALLS_UNSEEN] += 1
+                return []
             examples = self._templated(self.vocabulary, messages, turns, tools)
         except CannotRender as error:
             self.counts[f"dialogues refused by the chat template ({shown(error)})"] += 1
@@ -150,7 +158,7 @@ class DialogueEncoder:
         examples = []
         for turn in turns:
             inputs = np.asarray(vocabulary.encode_input(plain_text(messages[:turn])), np.int32)
-            targets = np.asarray(vocabulary.encode_target(content_of(messages[turn])), np.int32)
+            targets = np.asarray(vocabulary.encode_target(turn_text(messages[turn])), np.int32)
             examples.append(self._fitted(inputs, targets, vocabulary.eos_id))
         return examples
 
@@ -165,6 +173,21 @@ class DialogueEncoder:
         return DialogueExample(inputs, np.append(targets, end).astype(np.int32), None)
 
 
+def _hides_calls(template: ChatTemplate, messages: Sequence[Message], tools: Tools | None) -> bool:
+    """Whether a template writes a turn with tool calls as if it had none: it would train nothing.
+
+    Raises:
+      CannotRender: if it does not render the messages.
+    """
+    for place, message in enumerate(messages):
+        if message.get("tool_calls"):
+            without = {name: value for name, value in message.items() if name != "tool_calls"}
+            with_calls = template.render(messages[: place + 1], tools=tools)
+            if with_calls == template.render([*messages[:place], without], tools=tools):
+                return True
+    return False
+
+
 def plain_text(messages: Sequence[Message]) -> str:
     """Returns messages as a model without a chat template reads them.
 
@@ -173,9 +196,15 @@ def plain_text(messages: Sequence[Message]) -> str:
     """
     roles = [message.get("role") for message in messages]
     if [role for role in roles if role != "system"] == ["user"]:
-        return "\n\n".join(text for message in messages if (text := content_of(message)))
-    parts = [f"{str(role).capitalize()}: {content_of(m)}" for role, m in zip(roles, messages)]
+        return "\n\n".join(text for message in messages if (text := turn_text(message)))
+    parts = [f"{str(role).capitalize()}: {turn_text(m)}" for role, m in zip(roles, messages)]
     return "\n\n".join(parts)
+
+
+def turn_text(message: Mapping[str, Any]) -> str:
+    """Returns the text of a message without a chat template: its content, or its tool calls."""
+    calls = message.get("tool_calls")
+    return content_of(message) or (json.dumps(calls, ensure_ascii=False) if calls else "")
 
 
 def content_of(message: Mapping[str, Any]) -> str:

@@ -36,8 +36,15 @@ class NotPrefixStable(CannotRender):
 
 
 def assistant_turns(messages: Sequence[Message], loss_on: str = "assistant") -> list[int]:
-    """Returns the places of the messages that are trained under LOSS_ON 'assistant' or 'last'."""
-    turns = [i for i, message in enumerate(messages) if message.get("role") == _ASSISTANT]
+    """Returns the places of the messages that are trained under LOSS_ON 'assistant' or 'last'.
+
+    A message with a 'weight' of 0 is not trained.
+    """
+    turns = [
+        place
+        for place, message in enumerate(messages)
+        if message.get("role") == _ASSISTANT and message.get("weight") != 0
+    ]
     return turns[-1:] if loss_on == "last" else turns
 
 

@@ -108,6 +108,8 @@ def _json(path: pathlib.Path, file: BinaryIO) -> Iterator[Row]:
     if buffer.startswith("["):
         yield from _array(path, text, buffer[1:])
         return
+    while "\n" not in buffer and (more := text.read(_CHUNK)):
+        buffer += more
     first = buffer.split("\n", 1)[0].encode()
     if isinstance(_json_object(first, "utf-8"), Drop) and first:
         raise UserError(
@@ -125,6 +127,11 @@ def _array(path: pathlib.Path, text: io.TextIOWrapper, buffer: str) -> Iterator[
         while position < len(buffer) and buffer[position] in " \t\r\n,":
             position += 1
         if buffer.startswith("]", position):
+            if (buffer[position + 1 :] + text.read()).strip():
+                raise UserError(
+                    f"{shown(path)} has more after the end of its array of {done:,} rows; write it "
+                    "as one array, or as an object on each line (.jsonl)."
+                )
             return
         try:
             value, position = decode(buffer, position)

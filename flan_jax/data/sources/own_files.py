@@ -87,9 +87,17 @@ class OwnFiles:
 
     @property
     def unread(self) -> list[str]:
-        """Returns the names of the files of a directory that are of no known kind."""
-        entries = self.path.iterdir() if self.path.is_dir() else ()
-        return sorted(e.name for e in entries if e.is_file() and file_rows.kind_of(e) is None)
+        """Returns the files of a directory that are of no known kind, and its other directories."""
+        if not self.path.is_dir():
+            return []
+        read = {self.path, *_split_folders(self.path)}
+        entries = [entry for folder in read for entry in folder.iterdir() if entry not in read]
+        return sorted(
+            f"{entry.relative_to(self.path)}{'/' * entry.is_dir()}"
+            for entry in entries
+            if not entry.name.startswith(".")
+            and (entry.is_dir() or file_rows.kind_of(entry) is None)
+        )
 
     def spec(self, dataset: Dataset, split: str) -> str | None:
         """Returns the slice of a raw split that is our split; None if there is none."""
@@ -187,10 +195,12 @@ def _matching(name: str) -> tuple[list[pathlib.Path], str]:
         root = read_path(begin, _SETTING, wanted=lambda name: False)
         pattern, looked_for = name[len(begin) + 1 :], name
     else:
+        # as in a bucket: directories before the first `*` are no pattern, whatever their names
         absolute = pathlib.Path(name).expanduser().absolute()
-        root, looked_for = pathlib.Path(absolute.anchor), str(absolute)
+        looked_for = str(absolute)
+        root = pathlib.Path(looked_for[: looked_for.index("*")].rpartition("/")[0] or "/")
         pattern = str(absolute.relative_to(root))
-    matches = sorted(root.glob(pattern))
+    matches = sorted(match for match in root.glob(pattern) if not match.name.startswith("."))
     paths = [match for match in matches if match.is_dir() or file_rows.kind_of(match)]
     if is_remote(begin):
         paths = [copy_of(origin(path), file_rows.kind_of) for path in paths]
