@@ -3,6 +3,7 @@
 Killed and resumed, on another mesh, with two processes, in microbatches.
 """
 
+import json
 import pathlib
 import shutil
 import signal
@@ -64,6 +65,28 @@ def test_only_what_trains_is_saved_and_it_learns(runs):
     assert found[7] + found[8] < found[1] + found[2] - 0.2
     names = open_tensors(runs / "whole").tensors
     assert names and all(name.endswith(("/lora_a", "/lora_b")) for name in names)
+
+
+def test_a_run_is_resumed_on_the_step_of_its_base_and_with_its_own_model(runs):
+    """The base has gone on meanwhile; settings that no array shows are refused."""
+    shutil.copytree(runs / "base", runs / "base_2")
+    base = f"--gin.INITIAL_CHECKPOINT_PATH={runs / 'base_2'}"
+    begun = lora(runs, "on_base_2", base, "--gin.TRAIN_STEPS=2")
+    ended_well(run_here(begun))
+    more = [*SETTINGS, "--gin.TRAIN_STEPS=4", "--gin.Train.keep=9"]
+    ended_well(run_here([*TRAIN, *arguments(runs / "cache", runs / "base_2", *more)]))
+    for record in ("as it is", "of an older version"):
+        ended_well(run_here([*begun, f"--gin.TRAIN_STEPS={3 if record == 'as it is' else 4}"]))
+        mixture = runs / "on_base_2/mixture.json"
+        values = json.loads(mixture.read_text())
+        assert values.pop("initial_step", 3) == 3
+        mixture.write_text(json.dumps(values))
+    found, expected = losses(runs / "on_base_2"), losses(runs / "whole")
+    assert all(found[step] == expected[step] for step in found)
+    other = run_here([*begun, "--gin.TRAIN_STEPS=5", "--gin.DECODER_START_ID=7"])
+    assert other.returncode == 2 and "decoder_start_id is 0 in the checkpoint, 7" in other.stderr
+    text = (runs / "on_base_2/config.gin").read_text()
+    assert "DECODER_START_ID = 7" not in text
 
 
 def test_a_run_that_is_resumed_on_eight_devices_goes_on_with_the_same_losses(runs):

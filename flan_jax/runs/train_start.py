@@ -52,12 +52,14 @@ def open_directory(run: RunSetup) -> TrainStart:
     if not is_new:
         run_record.check_same(run.directory, settings)
         base_record.check_settings(run.directory, run.sharded.tuning, run.config.param_dtype)
+        _check_model(run)
     resume.check_steps(checkpoints, run.data.config.train_steps)
     resume.check_optimizer(checkpoints, run.sharded)
     resume.check_base(run.sharded, initial)
-    initial_step = None
+    # The run that is the initial checkpoint may have more steps by now.
+    initial_step = None if is_new else run_record.initial_step(run.directory)
     if initial and (is_new or not run.sharded.tuning.is_full):
-        initial_step = check_parameters(run, initial)
+        initial_step = check_parameters(run, initial, _chosen(initial, initial_step))
     prompt = None
     if is_new:
         prompt = prompt_start(run.sharded.tuning, run.data.vocabulary, run.config.seed)
@@ -72,7 +74,7 @@ class TrainStart:
       checkpoints: of the run.
       is_new: whether it has none yet.
       initial: INITIAL_CHECKPOINT_PATH.
-      initial_step: of that checkpoint, where it is read; None: random parameters, or unknown.
+      initial_step: of that checkpoint; None: random parameters, or unknown.
       prompt: where a new run begins with a prompt; see `ShardedState.fresh`.
       settings: those that are the same at every start; see `run_record.settings_of`.
       config_before: the text of `config.gin` of the last start; may be empty.
@@ -103,6 +105,7 @@ class TrainStart:
         log_trained_on(run.data, trained_before)
         record = run_record.record_of(run.data)
         record = {**self.settings, **record, "trained_before": trained_before}
+        record[run_record.INITIAL_STEP] = self.initial_step
         run_record.keep(run.directory, record, self.is_new)
 
     def load_state(self, run: RunSetup) -> tuple[State, Any]:
@@ -168,7 +171,29 @@ class TrainStart:
         """Returns a function that reads the initial parameters; None if they are random."""
         if not self.initial:
             return None
-        return lambda: read_parameters(run, self.initial, merge=True)[1]
+        step = _chosen(self.initial, self.initial_step)
+        return lambda: read_parameters(run, self.initial, step, merge=True)[1]
+
+
+def _chosen(initial: str, step: int | None) -> int | None:
+    """The step to choose of an initial checkpoint; None where it has only one, or for the last."""
+    from flan_jax.checkpoints.base_record import has_steps
+
+    return step if has_steps(initial) else None
+
+
+def _check_model(run: RunSetup) -> None:
+    """Checks that a run that is resumed has the model that it began with.
+
+    Raises:
+      UserError: if a field differs that its checkpoints cannot be used without.
+    """
+    from flan_jax.checkpoints.check import check_same_model
+    from flan_jax.checkpoints.model_gin import fields_beside
+
+    fields = fields_beside(run.directory / CHECKPOINTS)
+    known = fields.get(run.data.config.architecture, {})
+    check_same_model(known, run.model.config, run.directory)
 
 
 def start_compilation(run: RunSetup, latest_step: int | None) -> Callable[[], TrainStep]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from flan_jax.checkpoints import base_record
 from flan_jax.checkpoints.located import located
 from flan_jax.config import run_directory
 from flan_jax.data.config import DataConfig
@@ -29,7 +30,8 @@ _DATASETS = {"eval": "the evaluated datasets", "dropped": "the dropped datasets"
 # At most this many names of datasets are in a message.
 _SHOWN = 4
 # Recorded for readers; it follows from the rest.
-_MAY_DIFFER = ("left_out", "overlaps", "trained_before")
+INITIAL_STEP = "initial_step"
+_MAY_DIFFER = ("left_out", "overlaps", "trained_before", INITIAL_STEP)
 _INITIAL = "initial_checkpoint_path"
 
 
@@ -207,6 +209,15 @@ def began_with(directory: pathlib.Path, initial_checkpoint_path: str | None) -> 
         return trained_before(initial_checkpoint_path)
     with readable(directory / _FILE, _ADVICE):
         return in_catalogue(record["trained_before"])
+
+
+def initial_step(directory: pathlib.Path) -> int | None:
+    """Returns the step of the initial checkpoint that a run began with; None if it is unknown."""
+    step = _read(directory).get(INITIAL_STEP)
+    if step is None:  # by an older version
+        record = base_record.find(directory)
+        step = record and record.step
+    return step
 
 
 def _trained_on(directory: pathlib.Path, seen: set[pathlib.Path]) -> list[str] | None:
