@@ -63,10 +63,11 @@ def _scores(point: str, places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     lines = []
     for place in places:
         results = [row for row in read_results(place / "results.csv") if row.model == MAJORITY]
-        majority = {(row.dataset, row.metric): row.value for row in results}
+        majority = {(row.dataset, row.split, row.metric): row.value for row in results}
         for key, measure, predictions in unit_scores.read_all(place):
             columns = dict(zip(unit_scores.COLUMNS, key)) | {"point": point} | _numbers(measure)
-            columns["majority"] = majority.get((columns["dataset"], columns["metric"]), "")
+            place = tuple(columns[name] for name in ("dataset", "split", "metric"))
+            columns["majority"] = majority.get(place, "")
             columns["same_answer"] = f"{_same_answer(predictions):.4f}"
             lines.append({name: columns[name] for name in SCORES})
     return lines
@@ -74,7 +75,7 @@ def _scores(point: str, places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
 
 def _same_answer(path: pathlib.Path) -> float:
     """The share of the rows with the most frequent prediction, in percent."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     counts = collections.Counter(json.loads(line)["prediction"] for line in lines)
     return 100 * counts.most_common(1)[0][1] / counts.total()
 
@@ -96,15 +97,16 @@ def _numbers(measure: Measure) -> dict[str, Any]:
 def _run(point: str, made_from: dict[str, Any], directory: pathlib.Path) -> dict[str, Any]:
     record = read_json(directory / "run.json")
     lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
-    losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
+    losses = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
     names = ("steps", "tokens", "parameters", "trained_parameters", "version")
     return {
         "point": point,
         "settings": json.dumps(made_from["settings"]),
         "gin_files": " ".join(made_from["gin_files"]),
         **{name: record[name] for name in names},
-        "loss_before": f"{losses[0]:.6f}",
-        "loss_after": f"{losses[-1]:.6f}",
+        # random parameters are not validated
+        "loss_before": f"{losses[0]:.6f}" if 0 in losses else "",
+        "loss_after": f"{losses[max(losses)]:.6f}",
     }
 
 

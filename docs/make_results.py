@@ -59,7 +59,8 @@ def losses(heads: Sequence[str], lines: Sequence[tuple[tuple[str, ...], Run]]) -
     for labels, run in lines:
         record = run.record
         cells = [f"{int(record['trained_parameters']):,}", f"{int(record['tokens']):,}"]
-        cells += [f"{float(record[name]):.3f}" for name in ("loss_before", "loss_after")]
+        values = [record["loss_before"], record["loss_after"]]
+        cells += [f"{float(value):.3f}" if value else "" for value in values]
         text.append(_row([*labels, *cells]))
     return text
 
@@ -184,7 +185,7 @@ def _of_cluster(scores: Scores, cluster: str) -> Scores:
 
 def instructions() -> list[str]:
     """Tuned less untuned, by the instructions of training and of evaluation."""
-    runs = {run.settings["INSTRUCTIONS"]: run for run in read_runs("instructions")}
+    runs = _by_setting("instructions", "INSTRUCTIONS")
     lines = []
     for trained, run in runs.items():
         for shown in dict.fromkeys([trained, "template"]):
@@ -205,9 +206,22 @@ def tuned_less_untuned(name: str, setting: str) -> list[str]:
     )
 
 
+def _by_setting(name: str, setting: str) -> dict[object, Run]:
+    """The runs of an experiment by the value of a setting.
+
+    Raises:
+      ValueError: if two have the same, such as those of two seeds.
+    """
+    runs = read_runs(name)
+    by_value = {run.settings[setting]: run for run in runs}
+    if len(by_value) < len(runs):
+        raise ValueError(f"{name} has two runs of one {setting}; give each seed a line of its own")
+    return by_value
+
+
 def compared(name: str, setting: str, reference: object, head: str = "") -> list[str]:
     """Returns the table of the tuned models less the one whose setting is the reference."""
-    runs = {run.settings[setting]: run for run in read_runs(name)}
+    runs = _by_setting(name, setting)
     b = runs.pop(reference).of("tuned", "template")
     return table(
         (head or f"`{setting}`",),

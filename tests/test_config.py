@@ -391,7 +391,7 @@ def test_help_of_a_verb_shows_the_settings(capsys):
         parse("--help", modules=gin_files.CONFIGURED)
     out = capsys.readouterr().out
     assert ended.value.code == 0
-    assert "\n  HELD_OUT = 'nli'\n        what does not train and is evaluated" in out
+    assert "\n  HELD_OUT = 'nli'\n        clusters that do not train and are" in out
     assert (
         "Train.keep = 3" in out
         and "adafactor.decay_rate = 0.8" in out

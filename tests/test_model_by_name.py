@@ -100,6 +100,17 @@ def test_a_setting_beside_it_wins_wherever_it_stands_on_the_command_line(tmp_pat
     assert DataConfig().vocabulary == "bytes" and model_config().emb_dim == 16
 
 
+def test_a_model_is_not_taken_back(tmp_path, llama):
+    recipe = tmp_path / "recipe.gin"
+    recipe.write_text(f"include 'flan.gin'\nMODEL = '{llama}'\n")
+    with pytest.raises(UserError, match=r"MODEL=None does not undo MODEL='.*small-llama' of .*gin"):
+        parse("--gin.MODEL=None", gin_file=str(recipe))
+    again = tmp_path / "again.gin"
+    again.write_text("include 'recipe.gin'\ninclude 'flan.gin'\n")  # which sets all of it
+    parse(gin_file=str(again))
+    assert TrainConfig().initial_checkpoint_path is None
+
+
 def test_the_config_of_a_run_repeats_it_also_when_the_model_is_gone(tmp_path, llama):
     parse(f"--gin.MODEL={llama}", f"--gin.MODEL_DIR={tmp_path / 'run'}")
     before = model_config()

@@ -306,3 +306,5 @@ def test_a_rate_that_is_too_high_for_what_it_trains_is_a_warning(
 ):
     given = rate_warning({"LEARNING_RATE": rate, "OPTIMIZER": optimizer}, tunes_all)
     assert given is None if warning is None else given.startswith(warning)
+    of_its_own = {"LEARNING_RATE": 1.0, "OPTIMIZER": optimizer, f"{optimizer}.learning_rate": rate}
+    assert rate_warning(of_its_own, tunes_all) == given

@@ -73,6 +73,8 @@ def declared_settings(modules: Iterable[str] | None = None) -> list[Declared]:
 def current_values(modules: Iterable[str]) -> dict[str, Any]:
     """Returns the value of each declared setting by its name, as gin has it now, else its default.
 
+    Of a field that is bound to another value than the macro's first field, also 'OWNER.FIELD'.
+
     Args:
       modules: see `declared_settings`.
     """
@@ -81,7 +83,8 @@ def current_values(modules: Iterable[str]) -> dict[str, Any]:
         value = None if declared.default is REQUIRED else declared.default
         if gin_registry.is_bound(declared.owner, declared.field):
             value = gin_registry.bound_value(*gin_registry.place_of_value(declared.parameter))
-        values.setdefault(declared.name, value)
+        if value != values.setdefault(declared.name, value) and declared.setting.macro:
+            values[declared.parameter] = value
     return values
 
 

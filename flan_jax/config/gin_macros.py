@@ -86,6 +86,7 @@ def bind(
         reading.read_at.setdefault(name, place)
     if not parameter:
         name = macro_name(scope, selector)
+        _check_reset(reading, name, value, place)
         _set_macro(reading, name, value, place)
         _expand(reading, name, value, place)
         return
@@ -106,13 +107,32 @@ def _set_macro(reading: Reading, name: str, value: Any, place: str) -> None:
     gin/flan.gin binds the fields of what it sets whenever it is read, as lines at its end would.
     Any other place binds those that have no value yet.
     """
-    in_default_run = bool(reading.including) and is_default_gin_file(reading.including[-1])
+    in_default_run = _is_in_default_run(reading)
     for selector, field in reading.fields.get(name, ()):
         if in_default_run or not gin_registry.is_bound(selector, field):
             gin.bind_parameter(("", selector, field), Delegate().macro(name))
             reading.read_at.setdefault(name, place)
     reading.set_at[name] = place
     gin.bind_parameter((name, "gin.macro", "value"), value)
+
+
+def _check_reset(reading: Reading, name: str, value: Any, place: str) -> None:
+    """Checks that a macro that set others is not taken back: these would stay as it set them.
+
+    Raises:
+      UserError: if it is; gin/flan.gin, which sets the others too, may.
+    """
+    before = gin_registry.bound_value(name, "gin.macro", "value")
+    if not is_expanded(name) or value is not None or before is None or _is_in_default_run(reading):
+        return
+    raise UserError(
+        f"{place}: {name}=None does not undo {name}={quoted(before)} of {reading.set_at[name]}, "
+        f"which set the fields of its model; leave that line out, or give another {name}."
+    )
+
+
+def _is_in_default_run(reading: Reading) -> bool:
+    return bool(reading.including) and is_default_gin_file(reading.including[-1])
 
 
 def _expand(reading: Reading, name: str, value: Any, place: str) -> None:

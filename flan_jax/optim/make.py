@@ -56,7 +56,8 @@ def rate_warning(settings: Mapping[str, Any], tunes_all: bool) -> str | None:
     Returns:
       The warning; None for other rates. docs/training.md has the usual ones.
     """
-    rate, name = settings["LEARNING_RATE"], settings["OPTIMIZER"]
+    name = settings["OPTIMIZER"]
+    rate = settings.get(f"{name}.learning_rate", settings["LEARNING_RATE"])
     if rate < 1e-2:
         return None
     if name != "adafactor":
