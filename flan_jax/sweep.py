@@ -13,6 +13,7 @@ import logging
 import pathlib
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.checkpoints import bucket_clients
@@ -33,16 +34,19 @@ from flan_jax.sweeps.plan import Sweep
 _log = logging.getLogger(__name__)
 
 _AXIS = re.compile(r"--(?:sweep|evaluate)\.([^=]+)=(.*)", re.DOTALL)
+# A text in quotes, or a character; the apostrophe of a word begins no quotes.
+_TOKEN = re.compile(r"""(?<!\w)'(?:\\.|[^'\\])*'|(?<!\w)"(?:\\.|[^"\\])*"|.""", re.DOTALL)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the verb; returns the exit status: 0 when every point is finished."""
     local.end_with_parent()
     argv = sys.argv[1:] if argv is None else argv
-    axes = dict(_axis(argument) for argument in argv if argument.startswith("--sweep."))
-    again = dict(_axis(argument) for argument in argv if argument.startswith("--evaluate."))
+    axes, again = _axes(argv, "--sweep."), _axes(argv, "--evaluate.")
     rest = [argument for argument in argv if not _AXIS.fullmatch(argument)]
     flags = _flags(rest)
+    if flags.json and not flags.status:
+        raise UserError("--json has no effect without --status; add --status.")
     sweep_backends.check_flags(flags)
     directory = _directory(flags.directory)
     sweep = _sweep(directory, rest, flags, axes, again)
@@ -125,29 +129,50 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _axis(argument: str) -> tuple[str, list[Any]]:
-    """Returns the axis of `--sweep.NAME=a,b`, and its values."""
-    match = _AXIS.fullmatch(argument)
-    if not match or not match[2]:
-        raise UserError(f"{argument} has no values; write --sweep.NAME=a,b,c.")
-    values = [_value(match[1], text) for text in _split(match[2])]
-    return match[1], values
+def _axes(arguments: Sequence[str], prefix: str) -> dict[str, list[Any]]:
+    """Returns the values of each `--sweep.NAME=a,b` by NAME.
+
+    Args:
+      arguments: of the verb.
+      prefix: `--sweep.` or `--evaluate.`.
+
+    Raises:
+      UserError: for an axis without values, with an empty one, or given twice.
+    """
+    axes: dict[str, list[Any]] = {}
+    for argument in arguments:
+        if not argument.startswith(prefix):
+            continue
+        match = _AXIS.fullmatch(argument)
+        if not match or not match[2].strip():
+            raise UserError(f"{shown(argument)} has no values; write {prefix}NAME=a,b,c.")
+        name, parts = match[1], _split(match[2])
+        if name in axes:
+            raise UserError(
+                f"{prefix}{name} is given twice; write all values in one: {prefix}{name}=a,b,c."
+            )
+        if "" in parts:
+            raise UserError(
+                f"{shown(argument)} has an empty value; take a comma out (\"''\" is an empty text)."
+            )
+        axes[name] = [_value(prefix, name, part) for part in parts]
+    return axes
 
 
-def _value(name: str, text: str) -> Any:
-    return text if name == grid.GIN_FILE else argument_value(f"--sweep.{name}", text)
+def _value(prefix: str, name: str, text: str) -> Any:
+    return text if name == grid.GIN_FILE else argument_value(f"{prefix}{name}", text)
 
 
 def _split(text: str) -> list[str]:
-    """The parts between the commas that are in no bracket."""
+    """The parts between the commas in no bracket and no quotes, without outer blanks."""
     parts, depth = [""], 0
-    for sign in text:
-        depth += (sign in "([{") - (sign in ")]}")
-        if sign == "," and depth == 0:
+    for token in _TOKEN.findall(text):
+        depth += (token in "([{") - (token in ")]}")
+        if token == "," and depth == 0:
             parts.append("")
         else:
-            parts[-1] += sign
-    return parts
+            parts[-1] += token
+    return [part.strip() for part in parts]
 
 
 def _flags(arguments: list[str]) -> argparse.Namespace:
@@ -291,7 +316,7 @@ def _report(sweep: Sweep) -> None:
 def _run_point(sweep: Sweep, which: str) -> int:
     """Runs one point in this process, as SLURM's array jobs do; returns its exit status."""
     names = [point.name for point in sweep.points]
-    index = int(which) if which.isdecimal() else names.index(which) if which in names else -1
+    index = names.index(which) if which in names else int(which) if which.isdecimal() else -1
     if not 0 <= index < len(names):
         raise UserError(
             f"--point={which} is neither a number from 0 to {len(names) - 1} nor one of "

@@ -94,7 +94,7 @@ def test_an_array_of_slurm_has_its_logs_on_the_disk(monkeypatch, home):
     kept(2)
     monkeypatch.chdir(home)
     script = run_here(sweep(URL, "--backend=slurm")).stdout
-    assert f"sweep {URL} --point=$SLURM_ARRAY_TASK_ID" in script
+    assert f"sweep {URL} --point=${{names[$SLURM_ARRAY_TASK_ID]}}" in script
     assert f"exec >> {home}/seeds_logs/${{names[" in script and "job-name=seeds\n" in script
     assert (home / "seeds_logs").is_dir()
 

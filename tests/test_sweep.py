@@ -4,9 +4,11 @@ import collections
 import contextlib
 import csv
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 
 from flan_jax import sweep as sweep_verb
 from flan_jax.config import run_status
+from flan_jax.config.gin_parsing import argument_value, split_bindings
 from flan_jax.data.packs import Packs
 from flan_jax.errors import UserError
 from flan_jax.evaluation import shared_baselines
@@ -134,6 +137,84 @@ def test_evaluations_are_named_by_their_settings():
             grid.evaluations(wrong, {})
     with pytest.raises(UserError, match="two evaluations of the sweep are called 'shots_1'"):
         grid.evaluations([{"SHOTS": 1}], {"SHOTS": [1]})
+
+
+def test_a_name_is_no_number_and_no_longer_than_file_systems_allow():
+    steps = ["runs/a/checkpoints/1", "runs/a/checkpoints/2/"]
+    axis = {"INITIAL_CHECKPOINT_PATH": steps}
+    assert names(None, axis) == ["initial_checkpoint_path_1", "initial_checkpoint_path_2"]
+    assert names({"SEED": [0]}, axis) == ["seed_0-1", "seed_0-2"]
+    assert names(None, {"gin_file": ["mine/7.gin"]}) == ["gin_file_7"]
+    long, longer = names(None, {"PROMPT_INIT": ["x" * 300, "x" * 301]})
+    assert long.startswith("x" * 100 + "-") and len(long) == len(longer) < 120 and long != longer
+    (name,) = grid.evaluations([{"PROMPT_INIT": "\u00e9" * 200}], {})
+    assert name.startswith("prompt_init_\u00e9") and len(name.encode()) < 120
+
+
+def test_a_point_is_found_by_its_name_before_its_number(tmp_path, monkeypatch):
+    commands = []
+    train = importlib.import_module("flan_jax.train")  # the package has a function of this name
+    monkeypatch.setattr(train, "main", lambda command: commands.append(command) or 0)
+    points = [grid.Point(name, (), {"SEED": int(name)}) for name in ("1", "2")]  # by an older sweep
+    whole = plan.Sweep(tmp_path, SETTINGS, points)
+    for which in ("1", "2", "0"):
+        assert sweep_verb._run_point(whole, which) == 0
+    ran = [command[-1].rpartition("/")[2] for command in commands]
+    assert ran == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    "text, values",
+    [
+        ("1, 0", [1, 0]),
+        ("'labels: yes, no',vocabulary", ["labels: yes, no", "vocabulary"]),
+        ("\"it's, well\",don't,won't", ["it's, well", "don't", "won't"]),
+        (r"'it\'s, well', b", ["it's, well", "b"]),
+        ("[1, 'a]'],(2, 3)", [[1, "a]"], (2, 3)]),
+        ("'',none", ["", "none"]),
+    ],
+)
+def test_values_of_an_axis_are_between_commas_outside_brackets_and_quotes(text, values):
+    assert sweep_verb._axes([f"--sweep.NAME={text}"], "--sweep.") == {"NAME": values}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--sweep.SEED=0,"], "--sweep.SEED=0, has an empty value; take a comma out"),
+        (["--evaluate.SEED=0,,1"], "--evaluate.SEED=0,,1 has an empty value"),
+        (["--sweep.SEED= "], "--sweep.SEED=  has no values; write --sweep.NAME=a,b,c"),
+        (["--sweep.SEED"], "--sweep.SEED has no values"),
+        (["--sweep.SEED=0", "--sweep.SEED=1"], "--sweep.SEED is given twice; write all values in"),
+        (["--evaluate.SEED=0", "--evaluate.SEED=1"], "--evaluate.SEED is given twice"),
+        (["--json"], "--json has no effect without --status; add --status"),
+    ],
+)
+def test_arguments_without_an_effect_are_clear_errors(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=re.escape(message)):
+        sweep_verb.main([str(tmp_path / "sweep"), *SETTINGS, *arguments])
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_text_of_a_grid_is_read_as_the_same_text():
+    texts = [
+        "(query|value)",
+        "all",
+        "1",
+        "None",
+        "true",
+        "'a'",
+        "",
+        " a ",
+        "%SEED",
+        "it's",
+        "/a/b c",
+    ]
+    for text in texts:
+        (argument,) = grid.setting_arguments({"NAME": text})
+        ((name, written),), _ = split_bindings([argument])
+        assert (name, argument_value("--gin.NAME", written)) == ("NAME", text)
+    assert grid.setting_arguments({"LORA_TARGETS": "all"}) == ["--gin.LORA_TARGETS=all"]
 
 
 EVALUATED = [

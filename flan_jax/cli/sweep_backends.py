@@ -128,7 +128,7 @@ def _array(sweep: Sweep, points: Sequence[Point], flags: argparse.Namespace, *_)
         f"names=({names})",
         f"exec >> {shlex.quote(str(logs))}/${{names[$SLURM_ARRAY_TASK_ID]}}.log 2>&1",
         f"srun --cpus-per-task={cpus} --kill-on-bad-exit=1 {shlex.join(command)} "
-        "--point=$SLURM_ARRAY_TASK_ID",
+        "--point=${names[$SLURM_ARRAY_TASK_ID]}",
         # SLURM_JOB_ID of the last job of an array is the id of the whole array.
         *requeue_lines("${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"),
     ]

@@ -16,10 +16,14 @@ from typing import Any
 import gin
 
 from flan_jax.config.checks import quoted
+from flan_jax.config.gin_parsing import argument_value
 from flan_jax.config.settings import setting
 from flan_jax.errors import UserError
+from flan_jax.storage.hashing import digest
 
 GIN_FILE = "gin_file"
+# Bytes of a name: file systems allow 255, with the ending of its log.
+_LONGEST_NAME = 240
 # Directories beside those of the points.
 _RESERVED = ("logs", "baselines", "figures")
 
@@ -128,8 +132,8 @@ def evaluations(given: Any, axes: Mapping[str, Sequence[Any]]) -> dict[str, dict
     added = [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
     named: dict[str, dict[str, Any]] = {}
     for item in [*items, *(added if axes else ())]:
-        parts = (f"{axis.rpartition('.')[2].lower()}_{value}" for axis, value in item.items())
-        name = "-".join(map(_file_name, parts))
+        parts = (f"{_axis_name(axis)}_{value}" for axis, value in item.items())
+        name = _cut("-".join(map(_file_name, parts)))
         if name in named:
             raise UserError(f"two evaluations of the sweep are called {name!r}: take one out.")
         named[name] = dict(item)
@@ -166,7 +170,10 @@ def _point(choices: Sequence[list[tuple[str, Any]]]) -> Point:
     pairs = list(itertools.chain.from_iterable(choices))
     files = tuple(value for axis, value in pairs if axis == GIN_FILE)
     settings = {axis: value for axis, value in pairs if axis != GIN_FILE}
-    return Point("-".join(itertools.chain.from_iterable(names)) or "run", files, settings)
+    name = "-".join(itertools.chain.from_iterable(names)) or "run"
+    if name.isdecimal():  # as the number of a point is
+        name = f"{_axis_name(pairs[0][0])}_{name}"
+    return Point(_cut(name), files, settings)
 
 
 def _part(axis: str, value: Any) -> str:
@@ -174,16 +181,38 @@ def _part(axis: str, value: Any) -> str:
     if axis == GIN_FILE:
         text = pathlib.PurePath(value).stem
     elif isinstance(value, str):
-        text = value if value.strip("/") == value and "/" not in value else value.split("/")[-1]
+        text = value.rstrip("/").split("/")[-1]
     else:
-        text = f"{axis.rpartition('.')[2].lower()}_{value}"
+        text = f"{_axis_name(axis)}_{value}"
     return _file_name(text)
+
+
+def _axis_name(axis: str) -> str:
+    """An axis in a name: 'pack' of 'Data.pack'."""
+    return axis.rpartition(".")[2].lower()
 
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^\w.+=]+", "_", text).strip("_.")
 
 
+def _cut(name: str) -> str:
+    """A name that file systems allow: one that is too long is cut, and ends with its digest."""
+    encoded = name.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    return f"{encoded[:100].decode(errors='ignore')}-{digest(name)[:8]}"
+
+
 def _written(value: Any) -> str:
-    """A value as an argument has it."""
-    return value if isinstance(value, str) else repr(value)
+    """A value as an argument has it: a text in quotes where it would be read as something else."""
+    is_bare = isinstance(value, str) and value == value.strip() != "" and _read(value) == value
+    return value if is_bare else repr(value)
+
+
+def _read(text: str) -> Any:
+    """What a text is read as in an argument; None where it cannot be read."""
+    try:
+        return argument_value("--gin.NAME", text)
+    except UserError:
+        return None
