@@ -18,7 +18,7 @@ from typing import Any
 
 from flan_jax.checkpoints import bucket_clients
 from flan_jax.cli import dispatch, sweep_backends
-from flan_jax.config import gin_files, run_directory, run_status
+from flan_jax.config import gin_files, run_status
 from flan_jax.config.flags import ArgumentParser, add_gin_flags
 from flan_jax.config.gin_parsing import argument_value, split_bindings
 from flan_jax.errors import UserError
@@ -202,15 +202,15 @@ def _sweep(
                 f"{origin(directory) or directory} holds no sweep; give "
                 "--gin_file=gin/sweep/tiny.gin, or another file and --sweep.NAME=a,b."
             )
+        _check_unchanged(known, arguments)
         return known
     parsed = gin_files.parse_command_line(arguments, gin_files.CONFIGURED, make_parser())
     sweep_backends.check_cache(flags)
-    shared = [_absolute(text) for text in parsed.gin_arguments]
     config = grid.SweepConfig()
     points = grid.points(config.grid, axes)
     evaluations = grid.evaluations(config.evaluations, again)
     is_new = plan.read_sweep(directory) is None
-    sweep = Sweep(directory, shared, points, evaluations)
+    sweep = Sweep(directory, parsed.gin_arguments, points, evaluations)
     if sweep_backends.is_elsewhere(flags, directory):
         return plan.checked(sweep)
     sweep = plan.keep(sweep)
@@ -219,9 +219,15 @@ def _sweep(
     return sweep
 
 
-def _absolute(argument: str) -> str:
-    name, _, value = argument.partition("=")
-    return f"{name}={run_directory.absolute(value)}" if name == "--gin_file" else argument
+def _check_unchanged(sweep: Sweep, arguments: list[str]) -> None:
+    """Raises a UserError if arguments would change a setting of a sweep that is there."""
+    bindings, _ = split_bindings(arguments)
+    if bindings:
+        name, text = bindings[0]
+        raise UserError(
+            f"--gin.{name}={shown(text)} has no effect on the sweep in {sweep.place}; leave it out "
+            "to go on with that, or give another directory, --gin_file and the grid."
+        )
 
 
 def _open_points(sweep: Sweep, flags: argparse.Namespace) -> tuple[list[grid.Point], list[str]]:

@@ -217,6 +217,129 @@ def test_a_text_of_a_grid_is_read_as_the_same_text():
     assert grid.setting_arguments({"LORA_TARGETS": "all"}) == ["--gin.LORA_TARGETS=all"]
 
 
+def status(directory: pathlib.Path, *arguments: str) -> int:
+    """Gives the sweep of a directory, and runs nothing."""
+    return sweep_verb.main([str(directory), *arguments, "--status"])
+
+
+@pytest.fixture
+def gin_directories(tmp_path, monkeypatch):
+    """Two directories with a mine.gin and a base/ each; the first is the working directory."""
+    for seed, name in enumerate(("g1", "g2")):
+        (tmp_path / name / "base").mkdir(parents=True)
+        (tmp_path / name / "mine.gin").write_text(f"SEED = {seed}\n")
+    monkeypatch.chdir(tmp_path / "g1")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "first, second, difference",
+    [
+        (
+            ["--sweep.gin_file=mine.gin"],
+            ["--sweep.gin_file=../g2/mine.gin"],
+            "(other points: mine with --gin_file=TMP/g2/mine.gin, not --gin_file=TMP/g1/mine.gin)",
+        ),
+        (
+            ["--sweep.T5Config.num_heads=2,4"],
+            ["--sweep.T5Config.num_heads=2,4", "--sweep.DecoderConfig.num_heads=2"],
+            "(without num_heads_2, num_heads_4; with ",
+        ),
+        (
+            ["--sweep.DecoderConfig.num_heads=2"],
+            ["--sweep.T5Config.num_heads=2"],
+            "(other points: num_heads_2 with --gin.T5Config.num_heads=2, not --gin.DecoderConfig.",
+        ),
+        (
+            ["--evaluate.Data.seed=1"],
+            ["--evaluate.Train.seed=1"],
+            "(other evaluations: seed_1 with --gin.Train.seed=1, not --gin.Data.seed=1)",
+        ),
+        (
+            ["--gin.SEED=1", "--gin.SEED=2"],
+            ["--gin.SEED=2", "--gin.SEED=1"],
+            "(other arguments: --gin.SEED=2 before --gin.SEED=1)",
+        ),
+        (
+            ["--sweep.CACHE_DIR=base"],
+            ["--sweep.CACHE_DIR=../g2/base"],
+            "(other points: base with --gin.CACHE_DIR=TMP/g2/base, not --gin.CACHE_DIR=TMP/g1/base",
+        ),
+    ],
+)
+def test_another_grid_with_the_same_names_is_refused(first, second, difference, gin_directories):
+    directory = gin_directories / "sweep"
+    assert status(directory, *SETTINGS, *first) == 1
+    assert status(directory, *reversed(SETTINGS), *first) == 1  # the same sweep
+    message = f"holds another sweep {difference.replace('TMP', str(gin_directories))}"
+    with pytest.raises(UserError, match=re.escape(message)):
+        status(directory, *SETTINGS, *second)
+
+
+def test_a_setting_for_a_sweep_that_is_there_is_refused(tmp_path):
+    status(tmp_path, *SETTINGS, "--sweep.SEED=0")
+    message = f"--gin.TRAIN_STEPS=9 has no effect on the sweep in {tmp_path}; leave it out"
+    with pytest.raises(UserError, match=re.escape(message)):
+        status(tmp_path, "--gin.TRAIN_STEPS=9")
+
+
+def test_a_point_runs_from_any_directory(gin_directories, monkeypatch):
+    directory, here = gin_directories / "sweep", gin_directories / "g1"
+    shared = [
+        *SETTINGS,
+        "--gin.CACHE_DIR=base",
+        "--gin_search_paths=base",
+        "--evaluate.Data.seed=7",
+    ]
+    axes = [
+        "--sweep.gin_file=mine.gin,gin/size/t5_tiny.gin",
+        "--sweep.Train.baselines_dir=base/,~/cache",
+    ]
+    status(directory, *shared, *axes)
+    monkeypatch.chdir("/")
+    points = plan.read_sweep(directory).points
+    assert [point.name for point in points] == [
+        *("mine-base", "mine-cache", "t5_tiny-base", "t5_tiny-cache")
+    ]
+    assert [point.gin_files[0] for point in points[1:3]] == [
+        *(f"{here}/mine.gin", "gin/size/t5_tiny.gin")  # the shipped ones are everywhere
+    ]
+    directories = [point.settings["Train.baselines_dir"] for point in points[:2]]
+    assert directories == [f"{here}/base", "~/cache"]
+    command = plan.read_sweep(directory).command(points[0])
+    assert {f"--gin.CACHE_DIR={here}/base", f"--gin_search_paths={here}/base"} < set(command)
+    assert plan.check_settings(command)["SEED"] == 0
+
+
+def test_a_sweep_of_an_older_version_goes_on_by_the_same_command(gin_directories):
+    """Its sweep.json had no format, relative paths, and texts that arguments had without quotes."""
+    directory = gin_directories / "sweep"
+    arguments = [*SETTINGS, "--gin.CACHE_DIR=base", "--gin.Sweep.evaluations=[{'SEED': 3}]"]
+    flan = pathlib.Path(__file__).parents[1] / "gin/flan.gin"
+    older = {
+        "arguments": [f"--gin_file={flan}", *arguments[1:]],
+        "evaluations": {"seed_3": {"SEED": 3}},
+        "points": {
+            f"mine-base-{text}": {
+                "gin_files": ["mine.gin"],
+                "settings": {"Train.baselines_dir": "base", "MIXTURE_OR_TASK_NAME": f" {text}"},
+                "evaluations": ["seed_3"],
+            }
+            for text in ("rte", "cb")
+        },
+    }
+    directory.mkdir()
+    (directory / "sweep.json").write_text(json.dumps(older))
+    axes = ["--sweep.gin_file=mine.gin", "--sweep.Train.baselines_dir=base"]
+    axes += ["--sweep.MIXTURE_OR_TASK_NAME= rte, cb"]
+    assert status(directory, *arguments, *axes) == 1
+    assert json.loads((directory / "sweep.json").read_text()) == older
+    point = plan.read_sweep(directory).points[1]
+    assert point.arguments() == [
+        *("--gin_file=mine.gin", "--gin.Train.baselines_dir=base", "--gin.MIXTURE_OR_TASK_NAME=cb")
+    ]
+
+
 EVALUATED = [
     *SMALL,
     "--gin.HELD_OUT=sentiment",

@@ -234,8 +234,7 @@ def config_text() -> str:
     for declared in declared_settings():
         place = gin_registry.place_of_value(declared.parameter)
         value = gin_registry.bound_value(*place)
-        if declared.setting.is_path(value):
-            gin.bind_parameter(place, run_directory.absolute(value))
-        elif declared.setting.paths_in is not None and isinstance(value, str):
-            gin.bind_parameter(place, declared.setting.paths_in(value, run_directory.absolute))
+        absolute = declared.setting.with_paths(value, run_directory.absolute)
+        if absolute is not value:
+            gin.bind_parameter(place, absolute)
     return gin.config_str(max_line_length=116)

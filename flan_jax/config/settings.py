@@ -56,6 +56,14 @@ class Setting:
             return False
         return self.path(value) if callable(self.path) else self.path
 
+    def with_paths(self, value: Any, change: Callable[[str], str]) -> Any:
+        """Returns a value of this setting with each path in it changed, such as to an absolute."""
+        if self.is_path(value):
+            return change(value)
+        if self.paths_in is not None and isinstance(value, str):
+            return self.paths_in(value, change)
+        return value
+
 
 def setting(macro: str | None, default: Any, meaning: str, **limits: Any) -> Any:
     """Returns the field of a dataclass that declares a setting.

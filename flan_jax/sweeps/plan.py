@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.config import gin_files, run_directory, run_status
+from flan_jax.config.declared_settings import declared_settings
+from flan_jax.config.gin_parsing import argument_value
 from flan_jax.errors import UserError
 from flan_jax.evaluation.results_store import RESULTS
 from flan_jax.messages import listed
@@ -23,9 +25,15 @@ from flan_jax.storage.locks import is_locked
 from flan_jax.storage.places import Place
 from flan_jax.storage.remote import Remote
 from flan_jax.storage.update import update
+from flan_jax.sweeps.absolute_paths import (
+    absolute_argument,
+    absolute_gin_file,
+    absolute_settings,
+)
 from flan_jax.sweeps.grid import Point, setting_arguments
 
 FILE = run_directory.SWEEP_FILE
+_FORMAT = 2  # of the file; before there was none, and texts of settings had no quotes
 LOGS, BASELINES = "logs", "baselines"
 NOT_STARTED, NOT_EVALUATED, KILLED = "not started", "not evaluated", "killed"
 # Which state of several evaluations stands for all.
@@ -181,46 +189,97 @@ def read_sweep(directory: pathlib.Path) -> Sweep | None:
         return None
     record = read_json(file, advice=_ADVICE)
     with readable(file, _ADVICE):
-        found = [
-            Point(
-                name,
-                tuple(point["gin_files"]),
-                dict(point["settings"]),
-                tuple(point.get("evaluations", ())),
-            )
-            for name, point in record["points"].items()
-        ]
-        evaluations = dict(record.get("evaluations", {}))
-        return Sweep(directory, list(record["arguments"]), found, evaluations)
+        return _of_record(directory, record)
+
+
+def _of_record(directory: pathlib.Path, record: dict[str, Any]) -> Sweep:
+    """Returns the sweep that a `sweep.json` describes."""
+    settings_of = dict if record.get("format") == _FORMAT else _as_read
+    points = [
+        Point(
+            name,
+            tuple(point["gin_files"]),
+            settings_of(point["settings"]),
+            tuple(point.get("evaluations", ())),
+        )
+        for name, point in record["points"].items()
+    ]
+    evaluations = {
+        name: settings_of(settings) for name, settings in record.get("evaluations", {}).items()
+    }
+    return Sweep(directory, list(record["arguments"]), points, evaluations)
+
+
+def _as_read(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings of a file without a format: texts were passed on without quotes."""
+    return {
+        name: argument_value(f"--gin.{name}", value.strip()) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def _record(sweep: Sweep) -> dict[str, Any]:
+    """Returns the contents of `sweep.json`."""
+    points = {
+        point.name: {
+            "gin_files": point.gin_files,
+            "settings": point.settings,
+            "evaluations": point.evaluations,
+        }
+        for point in sweep.points
+    }
+    return {
+        "format": _FORMAT,
+        "arguments": sweep.arguments,
+        "evaluations": sweep.evaluations,
+        "points": points,
+    }
 
 
 def keep(sweep: Sweep) -> Sweep:
-    """Writes `sweep.json`, or returns the equal sweep that the directory holds.
+    """Writes `sweep.json`, with absolute paths, or returns the equal sweep of the directory.
 
     Raises:
       UserError: if that is another sweep, a point of a new one cannot run, or the file cannot be
         written.
     """
     before = read_sweep(sweep.directory)
+    sweep = _with_absolute_paths(checked(sweep) if before is None else sweep)
+    record = json.dumps(_record(sweep), indent=1) + "\n"
     if before is None:
-        sweep = checked(sweep)
-        points = {
-            point.name: {
-                "gin_files": point.gin_files,
-                "settings": point.settings,
-                "evaluations": point.evaluations,
-            }
-            for point in sweep.points
-        }
-        record = {"arguments": sweep.arguments, "evaluations": sweep.evaluations, "points": points}
-        before = _write_first(sweep, (json.dumps(record, indent=1) + "\n").encode())
-    difference = _difference(before, sweep)
+        before = _write_first(sweep, record.encode())
+    now = _of_record(sweep.directory, json.loads(record))  # a tuple is a list, as in the file
+    difference = _difference(_with_absolute_paths(before), now)
     if difference:
         raise UserError(
             f"{sweep.place} holds another sweep ({difference}); give another directory, or "
             "leave the grid out to go on with what is there."
         )
     return before
+
+
+def _with_absolute_paths(sweep: Sweep) -> Sweep:
+    """Returns a sweep with absolute paths; its points keep their names."""
+    flag, declared = "--gin_search_paths=", declared_settings()
+    searched = [text.removeprefix(flag) for text in sweep.arguments if text.startswith(flag)]
+    search_paths = [path for text in searched for path in text.split(",")]
+    points = [
+        dataclasses.replace(
+            point,
+            gin_files=tuple(absolute_gin_file(name, search_paths) for name in point.gin_files),
+            settings=absolute_settings(point.settings, declared),
+        )
+        for point in sweep.points
+    ]
+    return Sweep(
+        sweep.directory,
+        [absolute_argument(text, declared) for text in sweep.arguments],
+        points,
+        {
+            name: absolute_settings(settings, declared)
+            for name, settings in sweep.evaluations.items()
+        },
+    )
 
 
 def _write_first(sweep: Sweep, contents: bytes) -> Sweep:
@@ -233,20 +292,56 @@ def _write_first(sweep: Sweep, contents: bytes) -> Sweep:
 
 def _difference(before: Sweep, now: Sweep) -> str:
     """What differs between two sweeps; empty for equal ones."""
-    names, names_now = ([point.name for point in sweep.points] for sweep in (before, now))
-    lacking = [name for name in names if name not in names_now]
-    new = [name for name in names_now if name not in names]
-    arguments = [text for text in now.arguments if text not in before.arguments]
-    arguments += [f"no {text}" for text in before.arguments if text not in now.arguments]
-    evaluations = [name for name in now.evaluations if name not in before.evaluations]
-    evaluations += [f"no {name}" for name in before.evaluations if name not in now.evaluations]
-    parts = [
-        f"without {listed(lacking)}" if lacking else "",
-        f"with {listed(new)}" if new else "",
-        f"other evaluations: {listed(evaluations)}" if evaluations else "",
-        f"other arguments: {listed(arguments)}" if arguments else "",
+    points, points_now = (
+        {point.name: point.arguments() for point in sweep.points} for sweep in (before, now)
+    )
+    evaluations, evaluations_now = (
+        {name: setting_arguments(settings) for name, settings in sweep.evaluations.items()}
+        for sweep in (before, now)
+    )
+    differences = {
+        "without": [name for name in points if name not in points_now],
+        "with": [name for name in points_now if name not in points],
+        "other points:": _changed(points, points_now),
+        "other evaluations:": [
+            *(name for name in evaluations_now if name not in evaluations),
+            *(f"no {name}" for name in evaluations if name not in evaluations_now),
+            *_changed(evaluations, evaluations_now),
+        ],
+        "other arguments:": [
+            *(text for text in now.arguments if text not in before.arguments),
+            *(f"no {text}" for text in before.arguments if text not in now.arguments),
+            *_reordered(before.arguments, now.arguments),
+        ],
+    }
+    return "; ".join(f"{kind} {listed(names)}" for kind, names in differences.items() if names)
+
+
+def _changed(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]:
+    """The names that have other arguments, with these."""
+    return [
+        f"{name} with {' '.join(now[name])}, not {' '.join(before[name])}"
+        for name in now
+        if name in before and now[name] != before[name]
     ]
-    return "; ".join(filter(None, parts))
+
+
+def _reordered(before: list[str], now: list[str]) -> list[str]:
+    """The arguments that have one name and the same values in another order: the last one wins."""
+    values, values_now = _by_name(before), _by_name(now)
+    return [
+        " before ".join(texts)
+        for name, texts in values_now.items()
+        if set(texts) == set(values.get(name, ())) and texts != values[name]
+    ]
+
+
+def _by_name(arguments: list[str]) -> dict[str, list[str]]:
+    """The arguments by what stands before their values."""
+    named: dict[str, list[str]] = {}
+    for text in arguments:
+        named.setdefault(text.partition("=")[0], []).append(text)
+    return named
 
 
 def checked(sweep: Sweep) -> Sweep:
