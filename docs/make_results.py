@@ -153,23 +153,28 @@ def clusters() -> list[str]:
 
 def sizes() -> list[str]:
     """Tuned less untuned, by the size of the model."""
-    runs = sorted(read_runs("sizes"), key=lambda run: int(run.record["parameters"]))
     return table(
         ("model", "parameters"),
         ("tuned", "untuned"),
-        [Line(_model(run), run.of("tuned"), run.of("untuned")) for run in runs],
+        [Line(labels, run.of("tuned"), run.of("untuned")) for labels, run in _sizes()],
     )
 
 
 def size_losses() -> list[str]:
     """Validation losses of the same runs."""
-    runs = sorted(read_runs("sizes"), key=lambda run: int(run.record["parameters"]))
-    return losses(("model",), [(_model(run)[:1], run) for run in runs])
+    return losses(("model",), [(labels[:1], run) for labels, run in _sizes()])
 
 
-def _model(run: Run) -> tuple[str, str]:
-    """The gin file of a model, and its number of parameters."""
-    return run.method, f"{int(run.record['parameters']):,}"
+def _sizes() -> list[tuple[tuple[str, str], Run]]:
+    """The models by size, with name and number of parameters; SmolLM2's is a run of `methods`."""
+    runs = [(run.method, run) for run in read_runs("sizes")]
+    runs += [
+        ("smollm2_135m", run)
+        for run in read_runs("methods")
+        if _method(run) == ("sentiment", "full", "0")
+    ]
+    runs.sort(key=lambda named: int(named[1].record["parameters"]))
+    return [((name, f"{int(run.record['parameters']):,}"), run) for name, run in runs]
 
 
 def _clusters(runs: Iterable[Run]) -> list[str]:
