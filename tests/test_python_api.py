@@ -147,6 +147,8 @@ def test_many_rows_are_ranked_as_each_by_itself(decoder):
         np.testing.assert_allclose(ranking.scores, decoder.score(text, options), atol=1e-4)
         assert ranking.answer == options[int(np.argmax(ranking.scores))]
     assert decoder.rank([]) == []
+    lazy = decoder.rank((text, (option for option in options)) for text, options in rows)
+    assert [ranking.answer for ranking in lazy] == [ranking.answer for ranking in rankings]
 
 
 def test_answers_are_those_of_the_verb(decoder, place, capsys):
@@ -164,6 +166,7 @@ def test_answers_are_those_of_the_verb(decoder, place, capsys):
     assert whole.startswith(short) and short != whole
     (stopped,) = decoder.generate(prompts[:1], stop=[whole[2:4]])
     assert stopped == whole[: whole.find(whole[2:4])]
+    assert decoder.generate(prompts[:1], stop=None) == [whole]
     messages = [{"role": "user", "content": prompts[0]}]
     assert (
         generate_verb.main([*common[:2], prompts[0], "--system=Be brief.", "--max_tokens=9"]) == 0
@@ -352,15 +355,27 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("load(llama, seed=object())", "seed=<object.*> is not a plain value"),
         ("load(llama, step=3)", "has no steps|step"),
         ("load('gin/size/t5_tiny.gin', step=3)", "has no checkpoints, so leave step=3 out"),
+        ("load(llama, model='other')", r"load\(\) has model='other' beside another argument that"),
+        ("load(llama, mesh='auto', **{'Train.mesh': {}})", "beside another .* sets mesh='auto'"),
+        ("load(llama, batch_size=np.array([1, 2]))", r"BATCH_SIZE must be .*, not \[1, 2\]"),
+        ("load(run, step='3')", "step must be the number of a checkpoint, .* not '3'"),
+        ("load(run, step=True)", "'best' or None, not True"),
+        ("run.model(step=2.0)", "'best' or None, not 2.0"),
+        ("flan_jax.evaluate(run, step='2')", "'best' or None, not '2'"),
         ("decoder.score('x', 'yes')", "options must be a list of texts, not 'yes'"),
+        ("decoder.score('x', None)", "options must be a list of texts, not None"),
+        ("decoder.rank([('b',)])", r"a row must be \(text, options\), not \('b',\)"),
+        ("decoder.rank(None)", r"rows must be a list of \(text, options\), not None"),
         ("decoder.score('x', [])", "has no options"),
         ("decoder.score(3, ['yes'])", "text must be a text, not 3"),
         ("decoder.score('x', ['yes', 1])", "an option must be a text, not 1"),
         ("decoder.generate([None])", "a prompt must be a text, or a list of messages"),
         ("decoder.generate([{'role': 'user', 'content': 'x'}])", r"is generate\(\[messages\]\)"),
-        ("decoder.generate(['x'], stop='a')", r"stop must be a list of texts; write \['a'\]"),
+        ("decoder.generate(['x'], stop='a')", r"stop must be a list of .*; write \['a'\]"),
+        ("decoder.generate(None)", "prompts must be a list of texts or messages, not None"),
+        ("decoder.generate(['x'], method='x', foo=1)", "the decoding method must be one of greedy"),
         ("decoder.score('x' * 500, ['yes'])", "allows 96; shorten it"),
-        ("decoder.generate('why?')", r"give a list: generate\(\['why\?'\]\)"),
+        ("decoder.generate('why?')", r"must be a list .*; write \['why\?'\]"),
         ("decoder.generate(['x'], top_k=3)", "has no argument 'top_k'; it is one of method='samp"),
         ("decoder.generate(['x'], method='best')", "the decoding method must be one of greedy"),
         ("decoder.generate(['x'], max_tokens=0)", "max_tokens must be a whole number of at least"),
@@ -373,6 +388,8 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("decoder.logits([[1]], prefix_length=1)", "a decoder whose prefix is bidirectional"),
         ("flan_jax.mixture(held_out='nil')", "nil"),
         ("flan_jax.mixture('nothing', held_out='none')", "nothing"),
+        ("flan_jax.mixture('rte', mixture_or_task_name='copa')", "sets mixture_or_task_name='rte'"),
+        ("data.batches(start=-1)", "start must be a whole number of at least 0.* not -1"),
         ("flan_jax.train(decoder, data, 2, place / 'x', peft='lara')", "did you mean lora"),
         ("flan_jax.train(decoder, 'rte', 2, place / 'x')", "data of flan_jax.mixture"),
         ("flan_jax.train(t5, data, 2, place / 'x')", "make it with mixture"),
@@ -384,11 +401,13 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("flan_jax.evaluate(decoder, ['rte'])", "give output=DIR"),
         ("flan_jax.evaluate(t5, ['rte'])", "has random parameters, and no checkpoint"),
         ("flan_jax.evaluate(run, 'rte')", r"write \['rte'\]"),
+        ("flan_jax.evaluate(run, [1])", "a dataset must be a text, not 1"),
+        ("flan_jax.evaluate(run, ['rte'], eval_datasets='copa')", "sets eval_datasets='rte'"),
         ("flan_jax.evaluate(run, ['rto'])", "rto"),
     ],
 )
 def test_a_mistake_is_one_clear_message(call, message, place, decoder, t5, data, run):
     names = {"load": flan_jax.load, "llama": place / "llama", "place": place, "data": data}
-    names |= {"decoder": decoder, "t5": t5, "run": run, "flan_jax": flan_jax}
+    names |= {"decoder": decoder, "t5": t5, "run": run, "flan_jax": flan_jax, "np": np}
     with pytest.raises(flan_jax.UserError, match=message):
         eval(call, names)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flan_jax.api.arguments import checked_prompts, checked_rows, checked_step, checked_texts
 from flan_jax.api.settings import Configuration
 from flan_jax.checkpoints.located import located
 from flan_jax.config import run_directory
-from flan_jax.config.checks import check_number, quoted
+from flan_jax.config.checks import check_choice, check_number, quoted
 from flan_jax.config.gin_search import DEFAULT_GIN_FILE
 from flan_jax.errors import UserError
 from flan_jax.messages import did_you_mean, nearest
@@ -64,13 +65,12 @@ def load(
     """
     from flan_jax.runs.setup import check_parameters, open_model
 
-    given = dict(settings)
-    if mesh is not None:
-        given["mesh"] = mesh
+    given = {} if mesh is None else {"mesh": mesh}
     if dtype is not None:
         given |= {"T5Config.dtype": dtype, "DecoderConfig.dtype": dtype}
-    name = _absolute(os.fspath(name))
-    configuration = _configuration_of(name).with_settings("load", given)
+    name, step = absolute_name(name), checked_step(step)
+    files, of_name = _settings_of(name)
+    configuration = Configuration(files).with_settings("load", settings, of_name | given)
     with configuration.applied():
         setup = open_model()
         is_run = run_directory.config_of(name) is not None
@@ -81,24 +81,28 @@ def load(
     start = configuration
     if is_run:  # what is tuned from it has settings of its own
         checkpoint = name_of(_place_of_step(located(name), number))
-        start = Configuration().and_bindings([("MODEL", repr(checkpoint))])
-        start = start.with_settings("load", given)
+        start = Configuration().with_settings("load", settings, {"model": checkpoint} | given)
     return Model(name, configuration, start, setup, checkpoint, number)
 
 
-def _absolute(name: str) -> str:
-    """The name; a path that is here is absolute, so that it stays valid."""
-    path = os.path.expanduser(name)
-    return os.path.abspath(path) if os.path.exists(path) else name
+def absolute_name(name: str | os.PathLike) -> str:
+    """Returns the name of a model or run; of the `config.gin` of a run, that of its directory.
+
+    A path that is here is absolute, so that it stays valid.
+    """
+    path = os.path.expanduser(os.fspath(name))
+    name = os.path.abspath(path) if os.path.exists(path) else os.fspath(name)
+    return name.removesuffix(f"/{run_directory.CONFIG}")
 
 
-def _configuration_of(name: str) -> Configuration:
+def _settings_of(name: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The gin files of a model, and the settings beside them."""
     config = run_directory.config_of(name)
     if config is not None:
-        return Configuration((str(origin(config) or config),))
+        return (str(origin(config) or config),), {}
     if name.endswith(_GIN):
-        return Configuration((DEFAULT_GIN_FILE, name))
-    return Configuration().and_bindings([("MODEL", repr(name))])
+        return (DEFAULT_GIN_FILE, name), {}
+    return (DEFAULT_GIN_FILE,), {"model": name}
 
 
 def _place_of_step(name: pathlib.Path, step: int) -> pathlib.Path:
@@ -206,9 +210,8 @@ class Model:
         """
         from flan_jax.runs.answers import encoded, room_of
 
-        rows = [(text, _checked_options(options)) for text, options in rows]
-        vocabulary = self.vocabulary
-        texts = _checked_texts("text", [text for text, _ in rows])
+        rows = checked_rows(rows)
+        vocabulary, texts = self.vocabulary, [text for text, _ in rows]
         inputs = encoded(texts, vocabulary, room_of(self._setup, self.params))
         options = [
             [
@@ -234,7 +237,7 @@ class Model:
         prompts: Sequence[str | list[dict[str, Any]]],
         *,
         max_tokens: int | None = None,
-        stop: Sequence[str] = (),
+        stop: Sequence[str] | None = None,
         system: str | None = None,
         method: str = "greedy",
         **decoding: Any,
@@ -246,7 +249,7 @@ class Model:
             which is to be answered; an instruct model reads them in its chat template.
           max_tokens: most tokens of an answer, its end included; None: those of targets in
             TASK_FEATURE_LENGTHS. A warning is logged where answers are truncated.
-          stop: texts that end an answer before them.
+          stop: texts that end an answer before them; None: no such texts.
           system: a system message before each prompt.
           method: 'greedy' (the likeliest token every time), 'sample' or 'beam'.
           **decoding: of 'sample': temperature, top_k, top_p, seed; of 'beam': beams,
@@ -257,12 +260,8 @@ class Model:
         """
         from flan_jax.runs.answers import AT_ONCE, make_answer
 
-        if isinstance(prompts, str):
-            raise UserError(f"prompts is one text; give a list: generate([{quoted(prompts)}]).")
-        prompts = _checked_prompts(prompts)
-        if isinstance(stop, str):
-            raise UserError(f"stop must be a list of texts; write [{quoted(stop)}].")
-        stop = _checked_texts("a text of stop", stop)
+        prompts = checked_prompts(prompts)
+        stop = [] if stop is None else checked_texts("stop", stop, "a text of stop")
         if max_tokens is not None:
             max_tokens = check_number("max_tokens", max_tokens, whole=True, least=1, below=2**20)
         answer = make_answer(
@@ -351,50 +350,6 @@ class Model:
         return array.astype(np.int32)
 
 
-def _checked_options(options: Sequence[str]) -> list[str]:
-    """The options of a row.
-
-    Raises:
-      UserError: if they are not several texts.
-    """
-    if isinstance(options, str):
-        raise UserError(f"options must be a list of texts, not {quoted(options)}.")
-    if not len(options):
-        raise UserError("a row has no options; give at least one text.")
-    return _checked_texts("an option", options)
-
-
-def _checked_texts(what: str, texts: Iterable[str]) -> list[str]:
-    """The texts as a list.
-
-    Raises:
-      UserError: if one of them is not a text.
-    """
-    texts = list(texts)
-    for text in texts:
-        if not isinstance(text, str):
-            raise UserError(f"{what} must be a text, not {quoted(text)}.")
-    return texts
-
-
-def _checked_prompts(prompts: Iterable[Any]) -> list[Any]:
-    """The prompts as a list.
-
-    Raises:
-      UserError: if one of them is neither a text nor messages.
-    """
-    from flan_jax.runs.prompts import are_messages
-
-    prompts = list(prompts)
-    for prompt in prompts:
-        if not isinstance(prompt, str) and not are_messages(prompt):
-            raise UserError(
-                "a prompt must be a text, or a list of messages {'role': ..., 'content': ...}, not "
-                f"{quoted(prompt)}; one conversation is generate([messages])."
-            )
-    return prompts
-
-
 def _decoding(method: str, settings: dict[str, Any]) -> Any:
     """The `Decoding` of a method.
 
@@ -403,8 +358,9 @@ def _decoding(method: str, settings: dict[str, Any]) -> Any:
     """
     from flan_jax.models.decoding.method import METHODS, Decoding
 
+    check_choice("the decoding method", method, METHODS)
     for name in settings:
-        if method in METHODS and name not in METHODS[method]:
+        if name not in METHODS[method]:
             known = METHODS[method]
             of_others = [other for other, names in METHODS.items() if name in names]
             hint = f"; it is one of method={of_others[0]!r}." if of_others else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flan_jax.api.loaded import Model
 from flan_jax.api.settings import Configuration
+from flan_jax.config.checks import check_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,8 +48,8 @@ def mixture(
     from flan_jax.training.config import TrainConfig
 
     named = {"mixture_or_task_name": name, "held_out": held_out, "data_source": source}
-    given = {key: value for key, value in named.items() if value is not None} | settings
-    own = Configuration((), ()).with_settings("mixture", given).bindings
+    given = {key: value for key, value in named.items() if value is not None}
+    own = Configuration((), ()).with_settings("mixture", settings, given).bindings
     before = Configuration() if model is None else model.start
     configuration = before.and_bindings(own)
     with configuration.applied():
@@ -119,8 +120,9 @@ class Mixture:
           such as `decoder_target_tokens` and `decoder_loss_weights`.
 
         Raises:
-          UserError: if rows cannot be read, or nothing is available.
+          UserError: if rows cannot be read, nothing is available, or `start` is negative.
         """
+        start = check_number("start", start, whole=True, least=0)
         given = {"batch_size": batch_size, "train_steps": steps}
         given = {name: value for name, value in given.items() if value is not None}
         data = self._prepared(self.configuration.with_settings("batches", given))

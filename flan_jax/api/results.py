@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flan_jax.api.loaded import Model
+from flan_jax.api.arguments import checked_step, checked_texts
+from flan_jax.api.loaded import Model, absolute_name
 from flan_jax.api.settings import Configuration
 from flan_jax.api.tuning_runs import Run
 from flan_jax.config import run_directory
@@ -57,13 +58,15 @@ def evaluate(
         raise UserError(
             "a model that is not a run has no directory for its results; give output=DIR."
         )
+    given = {}
     if datasets is not None:
-        if isinstance(datasets, str):
-            raise UserError(f"datasets must be a list of names; write [{datasets!r}].")
-        settings = {**settings, "eval_datasets": "+".join(datasets)}
-    configuration = configuration.with_settings("evaluate", settings)
+        given["eval_datasets"] = "+".join(checked_texts("datasets", datasets, "a dataset"))
+    configuration = configuration.with_settings("evaluate", settings, given)
     request = Request(
-        checkpoint, step=step, output=None if output is None else os.fspath(output), name=name
+        checkpoint,
+        step=checked_step(step),
+        output=None if output is None else os.fspath(output),
+        name=name,
     )
     if isinstance(run, Model):
         run.release()
@@ -87,7 +90,7 @@ def _source(
         if run.checkpoint is None:
             raise UserError(f"{run.name} has random parameters, and no checkpoint to evaluate.")
         return run.configuration, run.checkpoint, run_directory.config_of(run.name) is not None
-    place = run_directory.absolute(os.fspath(run))
+    place = absolute_name(run)
     config = run_directory.config_of(place)
     if config is None:
         raise UserError(

@@ -31,23 +31,29 @@ class Configuration:
     files: tuple[str, ...] = (DEFAULT_GIN_FILE,)
     bindings: tuple[tuple[str, str], ...] = ()
 
-    def with_settings(self, caller: str, settings: Mapping[str, Any]) -> Configuration:
+    def with_settings(
+        self, caller: str, settings: Mapping[str, Any], given: Mapping[str, Any] | None = None
+    ) -> Configuration:
         """Returns the configuration with more settings.
 
         Args:
           caller: the function whose arguments they are, for messages.
           settings: values by name in lower case, such as `learning_rate`, or by OWNER.FIELD.
+          given: those that arguments of the function with other names stand for.
 
         Raises:
-          UserError: for a name that no setting has, or a value that is not a plain one.
+          UserError: for a name that no setting has, a value that is not a plain one, or a setting
+            that is given, too.
         """
-        names = _names() if settings else {}
+        given = given or {}
+        names = _names() if settings or given else {}
         added = []
-        for name, value in settings.items():
+        for name, value in {**given, **settings}.items():
             if name not in names:
                 near = nearest(name, names)
                 raise UserError(f"{caller}() has no argument {quoted(name)}{did_you_mean(near)}")
             added.append((names[name], _text(name, value)))
+        _check_given_once(caller, settings, given)
         return self.and_bindings(added)
 
     def and_bindings(self, bindings: Iterable[tuple[str, str]]) -> Configuration:
@@ -102,6 +108,26 @@ def _names() -> dict[str, str]:
     return names
 
 
+def _check_given_once(caller: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises a UserError if a setting is one of those that are given, under any of its names."""
+    for name, value in settings.items():
+        for other in given:
+            if _parameters(name) & _parameters(other):
+                raise UserError(
+                    f"{caller}() has {name}={quoted(value)} beside another argument that sets "
+                    f"{other}={quoted(given[other])}; give one of the two."
+                )
+
+
+def _parameters(name: str) -> set[str]:
+    """What a setting of this name sets in gin, as OWNER.FIELD."""
+    return {
+        declared.parameter
+        for declared in declared_settings(gin_files.CONFIGURED)
+        if name in (declared.parameter, (declared.setting.macro or "").lower())
+    }
+
+
 def _import_declarations() -> None:
     for module in gin_files.CONFIGURED:
         importlib.import_module(module)
@@ -115,8 +141,8 @@ def _text(name: str, value: Any) -> str:
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    elif type(value).__module__ == "numpy" and hasattr(value, "item"):
-        value = value.item()
+    elif type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        value = value.tolist()
     text = repr(value)
     try:
         is_plain = ast.literal_eval(text) == value
