@@ -247,6 +247,7 @@ def test_the_gin_settings_of_a_program_stay_as_they_are(place, decoder, t5, call
     assert (wide.config.emb_dim, wide.config.mlp_dim, t5.config.mlp_dim) == (16, 64, 32)
     # models of different sizes work side by side
     for model in (wide, t5, decoder):
+        model.release()
         assert np.isfinite(model.score("Is it wet?", OPTIONS)).all()
     with pytest.raises(flan_jax.UserError):
         flan_jax.load(place / "nowhere")

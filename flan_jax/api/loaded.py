@@ -177,7 +177,8 @@ class Model:
         if self._params is None and self.checkpoint is None:
             self._params = initial_state(self._setup.sharded, None)["params"]
         elif self._params is None:
-            _, self._params = read_parameters(self._setup, self.checkpoint)
+            with self.configuration.applied():  # not the program's settings of gin
+                _, self._params = read_parameters(self._setup, self.checkpoint)
         return self._params
 
     def release(self) -> None:
