@@ -7,9 +7,11 @@ called once the command line is parsed; a program that imports flan_jax configur
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 from flan_jax.messages import renamed
@@ -83,6 +85,21 @@ def include_main_module() -> None:
 def use_standard_error() -> None:
     """Sends the lines to standard error instead: standard output is for the result of a verb."""
     _handler().on_standard_error = True
+
+
+@contextlib.contextmanager
+def root_handlers_kept() -> Iterator[None]:
+    """Takes away again the handlers that the block adds to the root logger.
+
+    absl, through which Orbax logs, adds one where there is none, and `logging.basicConfig` of the
+    program would have no effect afterwards.
+    """
+    before = list(logging.root.handlers)
+    try:
+        yield
+    finally:
+        for handler in set(logging.root.handlers).difference(before):
+            logging.root.removeHandler(handler)
 
 
 def _handler() -> _StandardStream:

@@ -3,6 +3,8 @@
 import functools
 import inspect
 import json
+import logging
+import os
 import pathlib
 import shutil
 import subprocess
@@ -218,6 +220,43 @@ def test_the_dtype_of_the_computation_is_an_argument(place):
     assert {leaf.dtype.name for leaf in jax.tree.leaves(model.params)} == {"bfloat16"}
     with pytest.raises(flan_jax.UserError, match="float16"):
         flan_jax.load(place / "llama", dtype="float16")
+
+
+def test_a_run_is_loaded_by_its_config_file_too(run):
+    model = flan_jax.load(run.directory / "config.gin", step=np.int64(2))
+    assert (model.name, model.step) == (str(run.directory), 2)
+
+
+# --- What belongs to the program
+
+OF_THE_PROGRAM = """
+import logging, sys
+import jax
+import flan_jax
+def load(cache_dir):
+    model = flan_jax.load(LLAMA, cache_dir=cache_dir)
+    model.score("Is it wet?", ["yes", "no"])
+    print(jax.config.jax_compilation_cache_dir)
+load("a")
+load("b")
+jax.config.update("jax_compilation_cache_dir", "of_the_program")
+load("c")
+import flan_jax.checkpoints.manager
+print("orbax.checkpoint" in sys.modules, logging.root.handlers)
+"""
+
+
+def test_the_compilation_cache_and_the_log_of_a_program_stay_as_they_are(place, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION")}
+    program = OF_THE_PROGRAM.replace("LLAMA", repr(str(place / "llama")))
+    command = [sys.executable, "-c", program]
+    paths = {"PYTHONPATH": str(pathlib.Path(flan_jax.__file__).parents[1])}
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment | paths
+    )
+    *directories, last = result.stdout.splitlines()
+    assert [pathlib.Path(directory).parent.name for directory in directories] == ["a", "b", ""]
+    assert directories[2] == "of_the_program" and last == "True []"
 
 
 # --- gin

@@ -13,6 +13,7 @@ from flan_jax.api.mixtures import Mixture
 from flan_jax.api.settings import Configuration
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
+from flan_jax.log import root_handlers_kept
 from flan_jax.storage.copies import origin
 from flan_jax.storage.paths import short_path
 from flan_jax.storage.places import Place, place
@@ -109,7 +110,8 @@ def _train(configuration: Configuration) -> Run:
         setup = open_run()
         directory = original(setup.directory)
         try:
-            status = train_run(setup, arguments, started, evaluates=False)
+            with root_handlers_kept():
+                status = train_run(setup, arguments, started, evaluates=False)
         finally:
             forget(setup.directory)  # the next call begins with what the bucket has then
         return Run(directory, finished=status == 0)

@@ -23,9 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flan_jax.checkpoints import bucket_clients
 from flan_jax.checkpoints.bucket_clients import bucket_error, list_again
@@ -35,11 +33,16 @@ from flan_jax.checkpoints.formats import orbax_files, zarr_chunks
 from flan_jax.checkpoints.shared_storage import check_same_steps, check_shared
 from flan_jax.checkpoints.steps import VALIDATION_LOSS
 from flan_jax.errors import UserError
+from flan_jax.log import root_handlers_kept
 from flan_jax.models.stacking import named
 from flan_jax.parallel.processes import any_of_all
 from flan_jax.storage.files import NO_ROOM, read_json
 from flan_jax.storage.places import place
 from flan_jax.storage.remote import Remote
+
+with root_handlers_kept():
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 _ITEMS = ("params", "state")
 # What TensorStore reports of files that may be whole: they cannot be read now, or not by this user.

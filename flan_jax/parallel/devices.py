@@ -14,6 +14,12 @@ import jax
 
 from flan_jax.parallel import processes
 
+# Settings of JAX that the program has not changed: JAX's defaults, later what `set_up` set.
+_unchanged: dict[str, object] = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": 1.0,
+}
+
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
@@ -27,7 +33,7 @@ def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> N
 
     Args:
       compiled: directory of the persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is
-        set.
+        set, or the program has chosen one with `jax.config.update`.
       flags: those of `processes.add_flags`; see `processes.join`.
 
     Raises:
@@ -41,8 +47,10 @@ def set_up(compiled: pathlib.Path, flags: argparse.Namespace | None = None) -> N
         ("jax_compilation_cache_dir", str(compiled)),
         ("jax_persistent_cache_min_compile_time_secs", 0.2),
     ):
-        if name.upper() not in os.environ:  # JAX has read it there
+        is_unchanged = getattr(jax.config, name) == _unchanged[name]
+        if is_unchanged and name.upper() not in os.environ:  # JAX has read it there
             jax.config.update(name, value)
+            _unchanged[name] = value
     keep_freed_memory()
     processes.join(flags)
 
