@@ -338,6 +338,27 @@ def test_a_run_is_continued_by_the_command_and_the_other_way_round(
     assert losses(flan_jax.resume(other, steps=4)) == losses(run)
 
 
+def test_random_parameters_are_those_that_the_run_begins_with(t5, place):
+    def data(seed):
+        lengths = {"task_feature_lengths": LENGTHS, "cache_dir": str(place / "cache")}
+        return flan_jax.mixture("cb", held_out="none", templates=1, model=t5, seed=seed, **lengths)
+
+    directory = place / "runs/random"
+    for others, settings in ((data(1), {}), (data(0), {"seed": 1})):
+        with pytest.raises(flan_jax.UserError, match=r"from SEED=0, but .* load\(..., seed=1\)"):
+            train(t5, others, steps=1, model_dir=directory, **settings)
+    assert not directory.exists()
+    run = train(t5, data(0), steps=1, model_dir=directory, learning_rate=1e-12)
+    before, after = (model.score("Is it wet?", OPTIONS) for model in (t5, run.model()))
+    np.testing.assert_allclose(before, after, atol=1e-3)
+
+
+def test_training_leaves_the_root_logger_as_it_is(decoder, data, place, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    train(decoder, data, steps=1, model_dir=place / "runs/quiet")
+    assert logging.root.handlers == []
+
+
 def test_parameter_efficient_tuning_with_the_settings_of_its_recipe(decoder, data, place):
     before = decoder.score("Is it wet?", OPTIONS)
     tuned = train(decoder, data, steps=2, model_dir=place / "runs/lora", peft="lora", lora_rank=2)
@@ -433,6 +454,12 @@ def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
         ("flan_jax.train(decoder, data, 2, place / 'x', peft='lara')", "did you mean lora"),
         ("flan_jax.train(decoder, 'rte', 2, place / 'x')", "data of flan_jax.mixture"),
         ("flan_jax.train(t5, data, 2, place / 'x')", "make it with mixture"),
+        ("flan_jax.train(decoder, data, 2, place / 'x', train_steps=5)", "that sets train_steps=2"),
+        (
+            "flan_jax.train(decoder, data, 2, place / 'x', **{'Data.train_steps': 5})",
+            "sets train_st",
+        ),
+        ("flan_jax.resume(run, 4, train_steps=5)", "sets train_steps=4"),
         ("flan_jax.train(decoder, data, -2, place / 'x')", "TRAIN_STEPS must be .* not -2.$"),
         ("flan_jax.train(decoder, data, 2, 'az://b/x')", "model_dir az://b/x is a URL"),
         ("flan_jax.train(decoder, data, 4, run, batch_size=3)", "BATCH_SIZE is 2 there and 3 here"),

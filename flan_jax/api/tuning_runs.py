@@ -38,7 +38,8 @@ def train(
     the parameters of `model` is freed meanwhile.
 
     Args:
-      model: what training begins with.
+      model: what training begins with; where its parameters are random, data and settings must have
+        its SEED.
       data: what it trains on.
       steps: updates in all (TRAIN_STEPS).
       model_dir: the directory of the run (MODEL_DIR): a path, or gs://bucket/name.
@@ -65,8 +66,11 @@ def train(
     there = place(model_dir, "model_dir")
     directory = there.absolute() if isinstance(there, pathlib.Path) else there
     given = {"train_steps": steps, "model_dir": str(directory)}
+    configuration = configuration.with_settings("train", settings, given)
+    if model.checkpoint is None:
+        _check_seed(model, configuration)
     model.release()
-    return _train(configuration.with_settings("train", {**settings, **given}))
+    return _train(configuration)
 
 
 def resume(model_dir: str | os.PathLike, steps: int | None = None, **settings: Any) -> Run:
@@ -83,9 +87,27 @@ def resume(model_dir: str | os.PathLike, steps: int | None = None, **settings: A
     config = run_directory.config_of(os.fspath(model_dir))
     if config is None:
         raise UserError(f"{os.fspath(model_dir)!r} is not the directory of a run.")
-    given = settings if steps is None else {**settings, "train_steps": steps}
+    given = {} if steps is None else {"train_steps": steps}
     name = str(origin(config) or config.absolute())
-    return _train(Configuration((name,)).with_settings("resume", given))
+    return _train(Configuration((name,)).with_settings("resume", settings, given))
+
+
+def _check_seed(model: Model, configuration: Configuration) -> None:
+    """Raises a UserError if random parameters are not those that a run begins with."""
+    before, now = _seed(model.start), _seed(configuration)
+    if before != now:
+        raise UserError(
+            f"the parameters of {model.name} are random, from SEED={before}, but the data or the "
+            f"settings have SEED={now}; give both the same: load(..., seed={now})."
+        )
+
+
+def _seed(configuration: Configuration) -> int:
+    """The seed of parameters."""
+    from flan_jax.training.config import TrainConfig
+
+    with configuration.applied():
+        return TrainConfig().seed
 
 
 def _recipe(peft: str) -> str:
