@@ -399,6 +399,50 @@ def test_results_are_those_of_the_verb(run, place):
     ]
 
 
+def test_results_have_what_the_call_evaluated_and_nothing_else(run, place):
+    evaluate = functools.partial(
+        flan_jax.evaluate, run, output=place / "results/several", eval_rows=4
+    )
+    wide = evaluate(["rte", "copa"], step=4, eval_templates=2)
+    calls = {
+        "step": evaluate(["rte"], step=2, eval_templates=2),
+        "templates": evaluate(["rte"], step=2, eval_templates=1),
+        "shots": evaluate(["rte"], step=2, eval_templates=1, shots=1),
+        "name": evaluate(["rte"], step=2, eval_templates=1, name="other"),
+    }
+
+    def seen(results, *columns):
+        rows = [row for row in results.rows() if row["model"] != "majority"]
+        return {tuple(row[column] for column in columns) for row in rows}
+
+    columns = ("dataset", "model", "step", "shots")
+    assert seen(wide, *columns) == {("rte", "tuned", 4, 0), ("copa", "tuned", 4, 0)}
+    assert seen(calls["step"], *columns) == {("rte", "tuned", 2, 0)}
+    assert len(seen(calls["step"], "template")) == 2
+    assert seen(calls["templates"], *columns) == {("rte", "tuned", 2, 0)}
+    assert len(seen(calls["templates"], "template")) == 1
+    assert seen(calls["shots"], *columns) == {("rte", "tuned", 2, 1)}
+    assert seen(calls["name"], *columns) == {("rte", "other", 2, 0)}
+    for results in calls.values():
+        assert {row["dataset"] for row in results.rows() if row["model"] == "majority"} == {"rte"}
+        assert results.report().count("| rte |") == 1
+
+
+def test_the_untuned_model_and_the_majority_class_of_the_same_rows_belong_to_results(
+    decoder, data, place
+):
+    begun = train(decoder, data, steps=2, model_dir=place / "runs/whole_report")
+    config = f"--gin_file={begun.directory / 'config.gin'}"
+    settings = {"eval_templates": 1, "eval_rows": 4}
+    rows = [f"--gin.{name.upper()}={value}" for name, value in settings.items()]
+    assert train_verb([config, *rows]) == 0
+    results = flan_jax.evaluate(begun, ["copa"], **settings)
+    assert {row["model"] for row in results.rows()} == {"tuned", "untuned", "majority"}
+    more = flan_jax.evaluate(begun, ["copa"], **{**settings, "eval_rows": 6}, name="more")
+    assert {row["n"] for row in more.rows()} == {6}
+    assert {row["model"] for row in more.rows()} == {"more", "majority"}
+
+
 def test_a_model_that_is_not_a_run_is_evaluated_elsewhere(decoder, place):
     settings = {"eval_templates": 1, "eval_rows": 2, "name": "llama"}
     results = flan_jax.evaluate(decoder, ["rte"], output=place / "results/llama", **settings)

@@ -14,13 +14,14 @@ from flan_jax.api.settings import Configuration
 from flan_jax.api.tuning_runs import Run
 from flan_jax.config import run_directory
 from flan_jax.errors import UserError
+from flan_jax.evaluation.result_rows import MAJORITY, UNTUNED, ResultRow, Setting
 from flan_jax.storage.copies import name_of, origin
 from flan_jax.storage.paths import short_path
 
 if TYPE_CHECKING:
     import pandas
 
-    from flan_jax.evaluation.result_rows import ResultRow
+    from flan_jax.data.run_data import RunData
 
 
 def evaluate(
@@ -75,7 +76,9 @@ def evaluate(
         if not setup.data.eval.names:
             raise UserError("the run holds nothing out; name datasets: datasets=['rte', 'copa'].")
         evaluated = evaluate_checkpoints(setup, request, arguments)
-    return Results(evaluated.output, evaluated.run.data.eval.names, evaluated.finished)
+        data, (setting,) = evaluated.run.data, evaluated.settings
+        selection = Selection(setting, data.config.eval_split, _templates(data))
+    return Results(evaluated.output, data.eval.names, evaluated.finished, selection)
 
 
 def _source(
@@ -101,6 +104,55 @@ def _source(
     return Configuration((str(origin(config) or config),)), None if is_whole else place, True
 
 
+def _templates(data: RunData) -> set[tuple[str, str, str]]:
+    """Instruction mode, dataset and template of what the settings evaluate, tuned and untuned."""
+    from flan_jax.runs.evaluating import instruction_mode
+
+    return {
+        (instruction_mode(data, protocol), dataset.name, template.id)
+        for protocol in (data.eval.eval_protocol, data.eval.untuned_protocol)
+        for dataset, template in data.eval.jobs(protocol)
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which rows of results are of one evaluation, beside those of other calls.
+
+    Attributes:
+      setting: what the numbers of the model have in common.
+      split: that is evaluated.
+      templates: (instruction mode, dataset, template) of what is evaluated.
+    """
+
+    setting: Setting
+    split: str
+    templates: set[tuple[str, str, str]]
+
+    def of(self, rows: Sequence[ResultRow]) -> list[ResultRow]:
+        """Returns the rows of the model, and of its baselines those of the same examples."""
+        of_run = [row for row in rows if (row.run, row.split) == (self.setting.run, self.split)]
+        counts = {(row.dataset, row.n) for row in of_run if self._is_own(row)}
+        return [
+            row
+            for row in of_run
+            if (row.dataset, row.n) in counts and (self._is_own(row) or self._is_baseline(row))
+        ]
+
+    def _is_own(self, row: ResultRow) -> bool:
+        columns = {name: getattr(row, name) for name in vars(self.setting)}
+        return columns == vars(self.setting) and self._has_template(row)
+
+    def _is_baseline(self, row: ResultRow) -> bool:
+        if row.model != UNTUNED:
+            return row.model == MAJORITY
+        is_other = self.setting.model != UNTUNED
+        return is_other and row.shots == self.setting.shots and self._has_template(row)
+
+    def _has_template(self, row: ResultRow) -> bool:
+        return (row.instruction_mode, row.dataset, row.template) in self.templates
+
+
 class Results:
     """Numbers of an evaluation; `evaluate` returns it.
 
@@ -111,8 +163,15 @@ class Results:
         rest.
     """
 
-    def __init__(self, directory: pathlib.Path, datasets: Sequence[str], finished: bool):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        datasets: Sequence[str],
+        finished: bool,
+        selection: Selection,
+    ):
         self.directory, self.datasets, self.finished = directory, list(datasets), finished
+        self._selection = selection
 
     def __repr__(self) -> str:
         return f"<Results of {', '.join(self.datasets)} in {short_path(self.directory)}>"
@@ -121,7 +180,10 @@ class Results:
         return self.report()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the lines of `results.csv` that are of these datasets, one number each.
+        """Returns the lines of `results.csv` that the call evaluated, one number each.
+
+        Beside them are those of the same rows of the majority class and of the untuned model, if
+        the run has evaluated it.
 
         The columns: run, step, model ('tuned', 'untuned' or 'majority'), size, cluster, dataset,
         split, template, kind, shots, instruction_mode, scoring, metric, value and stderr (percent;
@@ -151,26 +213,21 @@ class Results:
         Raises:
           UserError: if no row was evaluated.
         """
+        from flan_jax.evaluation.known_runs import known_runs
+        from flan_jax.evaluation.results_store import RESULTS
         from flan_jax.report.comparisons import compare
-        from flan_jax.report.inputs import read_rows, row_sources, tuned_on
+        from flan_jax.report.inputs import read_rows
         from flan_jax.report.table import table
 
-        if not self._rows():
+        rows = self._rows()
+        if not rows:
             raise UserError(f"no row of {', '.join(self.datasets)} was evaluated.")
-        paths = [self._path]
-        inputs = read_rows(paths)
-        rows = [row for row in inputs.rows if row.dataset in self.datasets]
-        lines = compare(rows, inputs.measures, inputs.seeds)
-        return table(lines, tuned_on(paths), row_sources(paths))
-
-    @property
-    def _path(self) -> pathlib.Path:
-        from flan_jax.evaluation.results_store import RESULTS
-
-        return self.directory / RESULTS
+        inputs = read_rows([self.directory / RESULTS])
+        run = known_runs(self.directory).get(rows[0].run, {})
+        sources = filter(None, [run.get("source")])
+        return table(compare(rows, inputs.measures), run.get("trained_on", ()), set(sources))
 
     def _rows(self) -> list[ResultRow]:
         from flan_jax.evaluation.results_store import ResultsStore
 
-        rows = ResultsStore(self.directory).rows()
-        return [row for row in rows if row.dataset in self.datasets]
+        return self._selection.of(ResultsStore(self.directory).rows())

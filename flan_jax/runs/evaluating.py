@@ -51,11 +51,13 @@ class Evaluated(NamedTuple):
       output: the directory of the results.
       finished: whether everything is evaluated; False on preemption.
       run: as it was given, with its data prepared for the prompt of one of the models.
+      settings: what the numbers of each checkpoint have in common.
     """
 
     output: pathlib.Path
     finished: bool
     run: RunSetup
+    settings: list[Setting]
 
 
 def evaluate_checkpoints(run: RunSetup, request: Request, gin_arguments: list[str]) -> Evaluated:
@@ -108,7 +110,11 @@ def evaluate_checkpoints(run: RunSetup, request: Request, gin_arguments: list[st
                 finished = finished and _evaluate(
                     runs[lengths[source]], source, step, request.step, output, name, bases
                 )
-    return Evaluated(output, finished, run)
+    settings = [
+        _setting(run, run.data, _directory_of(source, run, name), name, step)
+        for source, step in sources.items()
+    ]
+    return Evaluated(output, finished, run, settings)
 
 
 def _sources(request: Request, run: RunSetup) -> dict[str, int]:
@@ -367,9 +373,9 @@ def _setting(
     run_directory: pathlib.Path,
     name: str,
     step: int,
-    protocol: eval_data.Protocol,
+    protocol: eval_data.Protocol | None = None,
 ) -> Setting:
-    """Returns what the results of one model have in common."""
+    """Returns what the results of one model have in common; `protocol` as in `Evaluate`."""
     from flan_jax.evaluation.known_runs import run_name
     from flan_jax.evaluation.result_rows import Setting
 
@@ -379,7 +385,7 @@ def _setting(
         model=name,
         size=run.config.size,
         shots=data.config.eval_shots,
-        instruction_mode=instruction_mode(data, protocol),
+        instruction_mode=instruction_mode(data, protocol or data.eval.eval_protocol),
     )
 
 
