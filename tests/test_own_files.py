@@ -155,6 +155,15 @@ def test_an_unknown_form_is_answered_with_the_fields_and_the_forms(tmp_path):
         open_own([path])
 
 
+def test_columns_without_a_value_and_other_separators(tmp_path):
+    rows = [{**row, "messages": None} for row in ROWS]
+    form, unread = recognize(rows, "rows")
+    assert (form, unread) == (FORMS["prompt/completion"], ["messages"])
+    (tmp_path / "a.csv").write_text("prompt;completion\na;b\n")
+    with pytest.raises(UserError, match="the separator of its kind between cells, not ';'"):
+        open_own([tmp_path / "a.csv"])
+
+
 def test_splits_are_those_of_file_names(tmp_path):
     for name in ("train-0.jsonl", "train-1.csv", "extra.jsonl", "my_dev.jsonl", "test.jsonl"):
         write(tmp_path / name, ROWS)

@@ -101,14 +101,26 @@ def recognize(records: Iterable[Mapping[str, Any]], where: object) -> tuple[Reco
     Raises:
       UserError: if their fields are those of no form.
     """
+    records = list(records)
     found = list(dict.fromkeys(name for record in records for name in record))
-    for form in FORMS.values():
-        if all(name in found for name in form.fields):
-            return form, [n for n in found if n not in (*form.fields, *form.optional)]
+    # A table has all its columns in each record, also those without a value.
+    with_value = {name for record in records for name, value in record.items() if value is not None}
+    for names in (with_value, found):
+        for form in FORMS.values():
+            if all(name in names for name in form.fields):
+                return form, [n for n in found if n not in (*form.fields, *form.optional)]
     raise UserError(
         f"{shown(where)}: no known form of records; its fields are {listed(found, 12) or 'none'}. "
-        f"The forms are {FORMS_IN_WORDS}: rename the fields."
+        f"The forms are {FORMS_IN_WORDS}: rename the fields{_other_separator(found)}."
     )
+
+
+def _other_separator(fields: list[str]) -> str:
+    """A hint where a header of cells was read as one field."""
+    for separator in (";", "\t", ",", "|"):
+        if len(fields) == 1 and separator in fields[0]:
+            return f", or write the separator of its kind between cells, not {separator!r}"
+    return ""
 
 
 def row_of(record: Mapping[str, Any] | Drop, form: str) -> dict[str, Any] | Drop:
