@@ -13,6 +13,8 @@ import flan_jax.tasks  # noqa: F401  (fills the catalogue)
 from flan_jax.catalogue.render import shots_of
 from flan_jax.config import gin_files
 from flan_jax.data.config import DataConfig
+from flan_jax.data.own_data import open_own
+from flan_jax.data.row_lengths import LengthMeter
 from flan_jax.data.run_data import open_data
 from flan_jax.data.vocabulary import ByteVocabulary
 from flan_jax.errors import UserError
@@ -83,6 +85,13 @@ def test_the_loss_is_on_the_answers_alone(mine, tmp_path, architecture):
     assert len(validated) == 4 and not [e for e in trained if e in validated]
     assert all(e in expected for e in trained + validated)
     assert len({tuple(e[1]) for e in trained}) == 36
+
+
+def test_the_report_on_texts_counts_the_examples_of_a_decoder(tmp_path):
+    path = write(tmp_path / "books.jsonl", [{"text": "a" * 1000} for _ in range(20)])
+    (own,) = open_own([path]).values()
+    row = LengthMeter(own.dataset, ByteVocabulary(), (64, 36)).row({"answer": "a" * 1000}, "row")
+    assert row.kept == 11 and row.examples == [(0, 1001)]  # EOS is a row of its own
 
 
 @pytest.mark.parametrize("architecture", ["t5", "decoder"])

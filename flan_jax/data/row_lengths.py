@@ -48,9 +48,9 @@ class LengthMeter:
     def __init__(self, dataset: Dataset, vocabulary: Vocabulary, limits: tuple[int, int]):
         self._dataset, (self._template,) = dataset, dataset.templates
         self._whole = Encoder(vocabulary, Rendering(sys.maxsize, sys.maxsize))
-        # A text is divided, and loses nothing.
-        is_text = self._template.kind == "text"
-        self._fitted = self._whole if is_text else Encoder(vocabulary, Rendering(*limits))
+        # A text is divided into rows, here of a decoder, and loses nothing.
+        fitted = (0, sum(limits)) if self._template.kind == "text" else limits
+        self._fitted = Encoder(vocabulary, Rendering(*fitted))
         is_whole = self._template.kind == "dialogue" and isinstance(vocabulary, ChatVocabulary)
         self.columns = ("dialogue", "trained") if is_whole else ("inputs", "targets")
 
