@@ -121,6 +121,16 @@ def test_the_config_of_a_run_repeats_it_also_when_the_model_is_gone(tmp_path, ll
     assert model_config() == before and TrainConfig().model == str(llama)
 
 
+def test_a_copy_of_the_config_of_a_run_repeats_it(tmp_path, llama):
+    """MODEL, which is read again there, comes before what the run set in place of it."""
+    parse(f"--gin.MODEL={llama}", f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path / ('long' * 40)}")
+    text, before = gin_files.config_text(), (model_config(), TrainConfig())
+    copied = tmp_path / "copied.gin"
+    copied.write_text(text)
+    parse(gin_file=str(copied))
+    assert (model_config(), TrainConfig()) == before and gin_files.config_text() == text
+
+
 def test_a_model_without_a_tokenizer_needs_one(tmp_path):
     random_llama(tmp_path / "bare")
     with pytest.raises(UserError, match="VOCABULARY is required; add --gin.VOCABULARY=VALUE"):

@@ -237,4 +237,4 @@ def config_text() -> str:
         absolute = declared.setting.with_paths(value, run_directory.absolute)
         if absolute is not value:
             gin.bind_parameter(place, absolute)
-    return gin.config_str(max_line_length=116)
+    return gin_macros.with_expanded_first(gin.config_str(max_line_length=116))

@@ -41,6 +41,17 @@ def is_expanded(macro: str) -> bool:
     return macro in _EXPANSIONS
 
 
+def with_expanded_first(text: str) -> str:
+    """Returns gin's text of a configuration with the macros that set others before these.
+
+    So a copy of a run's config.gin, which sets them again, ends with the values of the run.
+    """
+    for name in _EXPANSIONS:
+        for line in re.findall(rf"(?m)^{name} = (?:\\\n *)?.*\n", text):
+            text = line + text.replace(line, "", 1)
+    return text
+
+
 @dataclasses.dataclass
 class Reading:
     """What has been read of a configuration so far.
