@@ -475,6 +475,21 @@ def test_a_run_and_what_was_evaluated_elsewhere_of_it_are_one_model_others_of_it
     ]
 
 
+def test_runs_of_two_shared_directories_stay_apart_where_their_names_are_equal(tmp_path):
+    scores = {"one": {"full": 10.0, "lora": 90.0}, "two": {"full": 30.0, "lora": 70.0}}
+    for where, values in scores.items():
+        rows = [row("a", value, run=run, model="tuned") for run, value in values.items()]
+        write_results(tmp_path / where / "results.csv", rows)
+        for run in values:
+            remember_run(tmp_path / where, tmp_path / f"project_{where}" / run, [])
+    lines = lines_of(tmp_path / "one", tmp_path / "two")
+    assert {line.label: line.tuned.mean for line in lines} == {
+        f"{tmp_path / where}/{run}": value
+        for where, values in scores.items()
+        for run, value in values.items()
+    }
+
+
 def test_the_untuned_model_is_that_of_the_run_and_shows_if_its_templates_differ():
     rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
     assert "| 40.0 ± 0.0 (2 templates) |" in table(compare(rows))

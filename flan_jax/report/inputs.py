@@ -27,7 +27,8 @@ class Inputs(NamedTuple):
     """Rows of results files, and what belongs to them.
 
     Attributes:
-      rows: of all files; different runs of one name have their directories for names.
+      rows: of all files; different runs of one name have the directories of their results for
+        names, followed by their own name where a directory has several of them.
       measures: by `unit_scores.key` of a row, what each unit of rows contributes to it.
       seeds: see `seeds.groups_of_seeds`.
       homes: the directories of the runs by name.
@@ -44,7 +45,7 @@ class Inputs(NamedTuple):
 def read_rows(paths: Sequence[pathlib.Path]) -> Inputs:
     """Returns the rows of several results files, and what belongs to them.
 
-    Different runs of one name get their directories for names. They are recognized by their
+    Different runs of one name get other names, see `Inputs`. They are recognized by their
     directories, or, where a run was copied, by a number that both have.
 
     Args:
@@ -101,7 +102,14 @@ def _new_names(
                 names[path, run] = homes[run][_home(path, run)]
             elif run in copied:
                 names[path, run] = str(path.parent)
-    return names
+    # A directory with several of these runs names none of them.
+    runs = collections.defaultdict(set)
+    for (_, run), name in names.items():
+        runs[name].add(run)
+    return {
+        (path, run): f"{name}/{run}" if len(runs[name]) > 1 else name
+        for (path, run), name in names.items()
+    }
 
 
 def _copied_runs(files: dict[pathlib.Path, list[ResultRow]]) -> set[str]:
