@@ -21,6 +21,8 @@ from flan_jax.metrics.measures import Measure
 from flan_jax.metrics.uncertainty import paired_difference
 from flan_jax.report import __main__ as verb
 from flan_jax.report.comparisons import compare, means_are_alike
+from flan_jax.report.figures import style, zero_shot
+from flan_jax.report.figures.report_data import ReportData
 from flan_jax.report.inputs import read_rows
 from flan_jax.report.step_table import progress
 from flan_jax.report.table import table
@@ -347,6 +349,27 @@ def test_baselines_alone_make_a_report_and_nothing_does_not():
         compare([])
 
 
+def test_untuned_models_without_a_tuned_one_have_lines_of_their_own():
+    base = {"model": "untuned", "step": 0}
+    small = [row("a", 30.0, run="small", size="t5_small", **base)]
+    large = [
+        row("a", value, run="large", size="t5_large", dataset=name, **base)
+        for name, value in (("rte", 90.0), ("cb", 70.0))
+    ]
+    lines = compare([*small, *large])
+    assert [(line.dataset, line.label, line.untuned.mean) for line in lines] == [
+        ("cb", "t5_large, large", 70.0),
+        ("rte", "t5_small, small", 30.0),
+        ("rte", "t5_large, large", 90.0),
+        ("", "t5_large, large", 80.0),
+    ]
+    assert "| rte | t5_small, small | accuracy |" in table(lines)
+    looks = style.looks_of_models(zero_shot.points(ReportData(lines)))
+    assert len({look.shape for look in looks.values()}) == 2
+    beside = compare([*small, row("a", 60.0, run="tuned"), *large[:1]])
+    assert [line.any.mean for line in beside] == [60.0, 30.0, 90.0]
+
+
 def test_verb_prints_and_writes_table_and_figure(tmp_path, capsys):
     write_results(tmp_path / "run" / "results.csv", results())
     assert verb.main([str(tmp_path / "run"), f"--output={tmp_path / 'paper'}"]) == 0
@@ -494,8 +517,8 @@ def test_the_untuned_model_is_that_of_the_run_and_shows_if_its_templates_differ(
     rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
     assert "| 40.0 ± 0.0 (2 templates) |" in table(compare(rows))
     assert "| 40.0 (1 other templates) |" in table(compare([rows[0], rows[2]]))
-    (line,) = compare([row("a", 60.0, run="other"), *rows[1:]])
-    assert line.untuned is None
+    tuned, alone = compare([row("a", 60.0, run="other"), *rows[1:]])
+    assert tuned.untuned is None and alone.tuned is None
 
 
 def test_means_over_other_datasets_say_so():

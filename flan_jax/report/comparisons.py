@@ -19,9 +19,11 @@ from flan_jax.report.summaries import INVERTED, Measures, Series, Summary, summa
 class Comparison:
     """A line of the table: a tuned model's numbers beside its baselines; any may be missing.
 
+    The untuned model of a run without a tuned one has a line of its own.
+
     Attributes:
       cluster, dataset: what was evaluated; the dataset of a mean is ''.
-      label: name of the tuned model.
+      label: name of the tuned model, or of the untuned one of a line of its own.
       tuned, untuned, majority: the numbers.
       over: of a mean, the lines that it is over.
       difference: tuned less untuned, paired by rows; None unless both were evaluated on the same
@@ -62,32 +64,33 @@ def compare(
     Raises:
       UserError: if there is no row to show.
     """
-    by_cluster = collections.defaultdict(list)
-    for summary in summarize(rows, measures, seeds):
-        by_cluster[summary.cluster].append(summary)
-    if not by_cluster:
+    summaries = summarize(rows, measures, seeds)
+    if not summaries:
         raise UserError("the results hold no row that a table shows; run `flan-jax eval` first.")
     order = [name for cluster in CLUSTERS for name in (cluster, cluster + INVERTED)]
-    order += sorted(set(by_cluster) - set(order))
-    labels = make_labels([s.series for summaries in by_cluster.values() for s in summaries])
-    lines: list[Comparison] = []
-    for cluster in order:
-        lines += _cluster_lines(by_cluster.get(cluster, ()), labels)
-    return lines
+    order += sorted({s.cluster for s in summaries} - set(order))
+    by_dataset = collections.defaultdict(list)
+    for summary in sorted(summaries, key=lambda s: (order.index(s.cluster), s.dataset)):
+        by_dataset[summary.cluster, summary.dataset].append(summary)
+    labels = make_labels(s.series for members in by_dataset.values() for s in _models(members))
+    by_cluster: dict[str, list[Comparison]] = collections.defaultdict(list)
+    for (cluster, _), members in by_dataset.items():
+        by_cluster[cluster] += _dataset_lines(members, labels)
+    return [line for lines in by_cluster.values() for line in (*lines, *mean_lines(lines))]
 
 
 def make_labels(series: Iterable[Series]) -> dict[Series, str]:
-    """Returns a name for each tuned series, of only those columns in which they differ."""
-    tuned = list(dict.fromkeys(s for s in series if s.model not in (UNTUNED, MAJORITY)))
+    """Returns a name for each series, of only those columns in which they differ."""
+    series = list(dict.fromkeys(series))
     columns = ("model", "size", "run", "shots", "instruction_mode")
-    differ = [name for name in columns if len({getattr(s, name) for s in tuned}) > 1]
+    differ = [name for name in columns if len({getattr(s, name) for s in series}) > 1]
     words = {"shots": "{} shots", "instruction_mode": "instructions: {}"}
 
     def label(s: Series) -> str:
         names = differ or ["model"]
         return ", ".join(words.get(name, "{}").format(getattr(s, name)) for name in names)
 
-    return {s: label(s) for s in tuned}
+    return {s: label(s) for s in series}
 
 
 def means_are_alike(lines: Sequence[Comparison]) -> bool:
@@ -121,36 +124,33 @@ def mean_lines(lines: Sequence[Comparison]) -> list[Comparison]:
     return means
 
 
-def _cluster_lines(summaries: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
-    """The lines of a cluster's datasets in alphabetical order, then their means."""
-    lines: list[Comparison] = []
-    for dataset in sorted({s.dataset for s in summaries}):
-        lines += _dataset_lines([s for s in summaries if s.dataset == dataset], labels)
-    return lines + mean_lines(lines)
+def _models(summaries: Sequence[Summary]) -> list[Summary]:
+    """The tuned models of a dataset, then the untuned ones of runs that have no tuned one there."""
+    tuned = [s for s in summaries if s.series.model not in (UNTUNED, MAJORITY)]
+    runs = {(s.series.run, s.series.size) for s in tuned}
+    untuned = [s for s in summaries if s.series.model == UNTUNED]
+    return tuned + [s for s in untuned if (s.series.run, s.series.size) not in runs]
 
 
 def _dataset_lines(summaries: Sequence[Summary], labels: dict[Series, str]) -> list[Comparison]:
     cluster, dataset = summaries[0].cluster, summaries[0].dataset
     untuned = [s for s in summaries if s.series.model == UNTUNED]
     majority = [s for s in summaries if s.series.model == MAJORITY]
-    tuned = [s for s in summaries if s.series.model not in (UNTUNED, MAJORITY)]
-    if not tuned:
-        first_untuned, first_majority = next(iter(untuned), None), next(iter(majority), None)
-        return [Comparison(cluster, dataset, "", None, first_untuned, first_majority)]
     lines = []
-    for summary in tuned:
-        baseline = _nearest(untuned, summary)
+    for summary in _models(summaries):
+        is_tuned = summary.series.model != UNTUNED
+        baseline = _nearest(untuned, summary) if is_tuned else summary
         line = Comparison(
             cluster,
             dataset,
             labels[summary.series],
-            summary,
+            summary if is_tuned else None,
             baseline,
             _nearest(majority, summary),
-            difference=_difference(summary, baseline),
+            difference=_difference(summary, baseline) if is_tuned else None,
         )
         lines.append(line)
-    return lines
+    return lines or [Comparison(cluster, dataset, "", None, None, majority[0])]
 
 
 def _difference(tuned: Summary, untuned: Summary | None) -> Difference | None:

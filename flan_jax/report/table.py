@@ -23,7 +23,7 @@ def table(
       tuned_on: datasets that a model trained on: the text says which of them it shows.
       sources: where the evaluated rows come from, for the caption.
     """
-    has_labels = len({line.label for line in lines if line.tuned}) > 1
+    has_labels = len({line.label for line in lines if line.tuned or line.untuned}) > 1
     has_seeds = any(line.tuned and line.tuned.sd_seeds is not None for line in lines)
     text = ["# Results", "", caption(lines, sources)]
     for cluster in dict.fromkeys(line.cluster for line in lines):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from flan_jax.evaluation.result_rows import UNTUNED
 from flan_jax.messages import escaped
 from flan_jax.report.before_after import BeforeAfter, Change
 from flan_jax.report.comparisons import Comparison, means_are_alike
@@ -58,7 +59,7 @@ def _cluster_text(title: str, lines: Sequence[Comparison]) -> str:
 def _cells(line: Comparison, alike: bool) -> tuple[str, ...]:
     summary = line.any
     name = line.dataset or name_of_mean(line, alike).strip("*")
-    if line.label not in ("", "tuned"):
+    if line.label not in ("", "tuned", UNTUNED):
         name += f" ({line.label})"
     return (
         name,

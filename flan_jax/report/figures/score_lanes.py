@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flan_jax.report.figures import lanes, style
-from flan_jax.report.figures.points import MAJORITY, PAPER, TUNED, Point
+from flan_jax.report.figures.points import MAJORITY, PAPER, Point
 
 # Inches: two marks of the paper are a little apart, since both may have the same score.
 _APART = 0.044
@@ -24,8 +24,7 @@ def draw_scores(
       caption: of the figure.
       row: the name of a point's row; None for that of its dataset.
     """
-    names = list(dict.fromkeys(point.series for point in points if point.kind == TUNED))
-    looks = {name: style.look(number) for number, name in enumerate(names)}
+    looks = style.looks_of_models(points)
     papers = list(dict.fromkeys(point.series for point in points if point.kind == PAPER))
 
     def draw_point(axes: Axes, point: Point, y: float, row: lanes.Row) -> None:

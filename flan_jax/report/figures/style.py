@@ -106,12 +106,22 @@ def look(number: int) -> Look:
     return Look(_COLORS[color], _SHAPES[(color + number // len(_COLORS)) % len(_SHAPES)])
 
 
+def looks_of_models(points: Sequence[Point]) -> dict[str, Look]:
+    """Returns the looks of the models of points by name; one without a tuned point is hollow."""
+    models = [p for p in points if p.kind == TUNED or (p.kind == UNTUNED and p.series)]
+    tuned = {point.series for point in models if point.kind == TUNED}
+    return {
+        name: look(number) if name in tuned else HOLLOW._replace(shape=look(number).shape)
+        for number, name in enumerate(dict.fromkeys(point.series for point in models))
+    }
+
+
 def look_of(point: Point, looks: Mapping[str, Look]) -> Look:
     """Returns the look of a point's model; before tuning it is gray and hollow.
 
     Args:
       point: tuned or untuned.
-      looks: of the tuned models, by their names.
+      looks: of the models, by their names.
     """
     tuned = looks.get(point.series, HOLLOW)
     return tuned if point.kind == TUNED else HOLLOW._replace(shape=tuned.shape)
@@ -261,11 +271,14 @@ def handles_of_models(points: Sequence[Point], looks: Mapping[str, Look]) -> lis
 
     Args:
       points: of the figure.
-      looks: of the tuned models, by their names.
+      looks: of the models, by their names.
     """
     handles = [handle(name or TUNED, **dot(look)) for name, look in looks.items()]
-    if any(point.kind == UNTUNED for point in points):
-        has_own = len(looks) > 1 and any(p.series for p in points if p.kind == UNTUNED)
+    # A model without a tuned point has an entry already.
+    named = {name for name, look in looks.items() if look.is_hollow}
+    untuned = [point for point in points if point.kind == UNTUNED and point.series not in named]
+    if untuned:
+        has_own = len(looks) > 1 and any(point.series for point in untuned)
         name = "untuned (shape of the tuned model)" if has_own else "untuned"
         handles.append(handle(name, **dot(HOLLOW)))
     if any(point.kind == MAJORITY for point in points):

@@ -42,8 +42,7 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
     """Draws the points, a lane for each model."""
     from flan_jax.report.figures import lanes, style
 
-    names = list(dict.fromkeys(point.series for point in points if point.kind == TUNED))
-    looks = {name: style.look(number) for number, name in enumerate(names)}
+    looks = style.looks_of_models(points)
     values = _values(points)
 
     def lane(point: Point) -> tuple[str, str]:

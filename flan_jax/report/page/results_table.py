@@ -59,7 +59,7 @@ def results_table(lines: Sequence[Comparison]) -> str:
     Args:
       lines: see `comparisons.compare`.
     """
-    has_models = len({line.label for line in lines if line.tuned}) > 1
+    has_models = len({line.label for line in lines if line.tuned or line.untuned}) > 1
     has_seeds = any(line.tuned and line.tuned.sd_seeds is not None for line in lines)
     left_out = {key for key, has in (("model", has_models), ("seeds", has_seeds)) if not has}
     columns = [column for column in _COLUMNS if column.key not in left_out]
