@@ -513,6 +513,22 @@ def test_runs_of_two_shared_directories_stay_apart_where_their_names_are_equal(t
     }
 
 
+def test_a_moved_run_has_its_own_files_though_another_one_is_at_its_old_place(tmp_path):
+    for where, steps in (("moved", 60), ("nli", 100)):
+        results = tmp_path / where / "results.csv"
+        write_results(results, [row("a", 50.0, model="tuned", step=steps)])
+        (tmp_path / where / "run.json").write_text('{"status": "finished"}')
+        record = {"nli": {"directory": str(tmp_path / "nli"), "trained_on": []}}
+        (tmp_path / where / "runs.json").write_text(json.dumps(record))
+    moved = tmp_path / "moved"
+    assert read_rows([moved / "results.csv"]).homes == {"nli": moved}
+    lines = lines_of(moved, tmp_path / "nli")
+    assert {line.label: line.tuned.series.step for line in lines} == {
+        str(moved): 60,
+        str(tmp_path / "nli"): 100,
+    }
+
+
 def test_the_untuned_model_is_that_of_the_run_and_shows_if_its_templates_differ():
     rows = [row("a", 60.0), *(row(name, 40.0, model="untuned", step=0) for name in "ab")]
     assert "| 40.0 ± 0.0 (2 templates) |" in table(compare(rows))

@@ -8,11 +8,13 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from flan_jax.config.run_status import FILE
 from flan_jax.evaluation import unit_scores
 from flan_jax.evaluation.known_runs import known_runs
 from flan_jax.evaluation.result_rows import MAJORITY, ResultRow, read_results, without_number
 from flan_jax.metrics.measures import Measure
 from flan_jax.report.seeds import groups_of_seeds
+from flan_jax.storage.working_copy import address
 
 # Directories of a run that a report does not read.
 _UNREAD = {"checkpoints", "profile", "tensorboard", "wandb"}
@@ -127,5 +129,12 @@ def _place(path: pathlib.Path, run: str) -> pathlib.Path:
 
 
 def _home(path: pathlib.Path, run: str) -> str:
-    """The directory of a run that a results file names."""
-    return known_runs(path.parent).get(run, {}).get("directory", str(path.parent.resolve()))
+    """The directory of a run that a results file names.
+
+    Of a run that was copied, or moved and another one put in its place, it is that of the results,
+    beside which `run.json` lies. The first name in `runs.json` is that of the run there.
+    """
+    own, known = address(path.parent), known_runs(path.parent)
+    home = known.get(run, {}).get("directory", own)
+    lies_here = (path.parent / FILE).is_file() and run == next(iter(known), None)
+    return own if lies_here and pathlib.Path(home).is_dir() else home
