@@ -132,6 +132,15 @@ def test_correlations_read_numbers_out_of_answers():
         100 * 4.5 / math.sqrt(4.5 * 5)
     )
     assert metrics.score("spearman", ties, ["none"] * 4)["spearman"] == 0
+    for name in ("pearson", "spearman"):
+        # Three times 4.4 or 3.8 have means that are off in the last digit.
+        for answer, predicted, rows, value in (
+            ("3.8", "4.4", 3, 0),
+            ("3", "3", 9, 100),
+            ("1", "9", 1, 0),
+        ):
+            scores = metrics.score(name, [text(answer)] * rows, [predicted] * rows)
+            assert scores[name] == value
 
 
 def test_classes_are_those_of_the_dataset_when_options_are_shuffled_or_lettered():
@@ -320,6 +329,7 @@ def test_numbers_are_read_with_and_without_a_leading_digit():
     scale = choice(0, (".5", "-.5", "2.75", "3"), value=0.5)
     assert [number_of(scale, i) for i in range(4)] == [0.5, -0.5, 2.75, 3.0]
     assert number_of(text("x"), "about .25 or so") == 0.25
+    assert [number_of(text("x"), "9" * digits) for digits in (9, 200, 400)] == [1e9 - 1, -1, -1]
 
 
 def test_bootstrap_agrees_with_a_formula_and_repeats():

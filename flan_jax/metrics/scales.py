@@ -52,14 +52,20 @@ def correlation(parts: np.ndarray) -> float:
     x, y = parts.T
     x_spread, y_spread = x - x.mean(), y - y.mean()
     scale = math.sqrt(float((x_spread**2).sum() * (y_spread**2).sum()))
-    if scale == 0:
+    # The mean of equal values may be off in its last digit, so that `scale` is not 0.
+    if scale == 0 or not np.ptp(parts, axis=0).all():
         return float(np.array_equal(x, y))
     return float((x_spread * y_spread).sum()) / scale
 
 
 @statistic("rank_correlation")
 def rank_correlation(parts: np.ndarray) -> float:
-    """Returns Spearman's correlation of two columns [G, 2], with mean ranks for ties."""
+    """Returns Spearman's correlation of two columns [G, 2], with mean ranks for ties.
+
+    Where one is constant and it is undefined: 1 if both are equal, else 0.
+    """
+    if not np.ptp(parts, axis=0).all():
+        return correlation(parts)  # the ranks of two constants are equal
     return correlation(np.stack([_ranks(column) for column in parts.T], axis=1))
 
 

@@ -19,6 +19,8 @@ Target = dict[str, Any]
 Prediction = int | str
 
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)")
+# A run of digits beyond it is no answer on a scale, and would overflow in a correlation.
+_LARGEST_NUMBER = 1e9
 
 
 def folded(text: str) -> str:
@@ -71,11 +73,12 @@ def number_of(target: Target, prediction: Prediction) -> float:
     """Returns the first number in the predicted text, else the class of the option, else -1.
 
     The class serves options shown as letters; -1 is outside the scales in use and so never near
-    right.
+    right. It also stands for numbers above 1e9.
     """
     match = _NUMBER.search(text_of(target, prediction))
     if match:
-        return float(match.group())
+        number = float(match.group())
+        return number if abs(number) <= _LARGEST_NUMBER else -1.0
     if target.get("options"):
         return float(class_of(target, option_index(target, prediction)))
     return -1.0
