@@ -1,5 +1,6 @@
 """What tuning changed in a run: sample answers, validation, verdicts, the text of a terminal."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,6 +12,8 @@ from flan_jax.metrics.uncertainty import Difference
 from flan_jax.report import before_after
 from flan_jax.report.before_after import BeforeAfter, Change, before_after_of, read_before_after
 from flan_jax.report.comparisons import compare
+from flan_jax.report.figures import difference
+from flan_jax.report.figures.report_data import ReportData
 from flan_jax.report.sample_answers import Pair, SampleAnswer, keep_answers, read_answers
 from flan_jax.report.terminal import WIDTH, answers_text, results_text
 from flan_jax.report.write import conclude
@@ -117,6 +120,31 @@ def test_the_verdict_is_that_of_the_interval(value, says):
         "Natural language inference, held out: 40.0 before tuning, 60.0 after"
     )
     assert says in sentence
+
+
+def test_a_difference_from_an_untuned_model_in_another_setting_says_so():
+    rows = [row("t0", 60.0, shots=5), row("t0", 40.0, model="untuned", step=0)]
+    (line,) = compare(rows)
+    lines = [dataclasses.replace(line, difference=Difference(20.0, 4.0, 30, 99))]
+    (sentence,) = before_after.verdicts(lines, [])
+    assert "held out: 40.0 (0 shots) before tuning, 60.0 after" in sentence
+    text = results_text(lines, BeforeAfter())
+    assert "  40.0*  " in text and text.endswith("\n* before tuning with 0 shots: rte\n")
+    data = ReportData(lines)
+    caption = difference.caption(difference.points(data), data)
+    assert "Untuned in part with 0 shots." in caption
+
+
+def test_the_verdicts_of_several_models_name_them():
+    (line,) = compared(Difference(20.0, 4.0, 30, 99))
+    best, rte, cb = (
+        dataclasses.replace(line, label=label, dataset=dataset)
+        for label, dataset in (("best", ""), ("tuned", "rte"), ("best", "cb"))
+    )
+    assert [each.split(":")[0] for each in before_after.verdicts([rte, cb, best], ["cb"])] == [
+        "Natural language inference, held out (tuned)",
+        "Natural language inference (best)",
+    ]
 
 
 def test_tables_and_answers_fit_a_terminal():

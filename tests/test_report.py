@@ -341,6 +341,18 @@ def test_the_untuned_model_shows_its_setting_if_that_differs():
     assert "| 40.0 (baseline, 3 shots) |" in table(compare(rows))
 
 
+def test_a_mean_shows_the_settings_of_all_its_datasets():
+    rows = [
+        row("t0", 50.0, dataset=name, model=model, step=step, instruction_mode=mode)
+        for name, modes in (("cb", ("template", "template")), ("rte", ("template", "baseline")))
+        for (model, step), mode in zip((("flan", 10), ("untuned", 0)), modes)
+    ]
+    lines = compare(rows)
+    assert "| 50.0 (baseline in part) |" in table(lines[-1:])
+    notes = [point.note for point in zero_shot.points(ReportData(lines)) if point.kind == "untuned"]
+    assert notes == ["", "instructions: baseline", "instructions: baseline"]
+
+
 def test_baselines_alone_make_a_report_and_nothing_does_not():
     untuned = [r for r in results() if r.model != "flan"]
     (line,) = compare(untuned)

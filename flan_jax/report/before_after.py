@@ -15,7 +15,14 @@ from flan_jax.report.sample_answers import (
     read_answers,
     side_by_side,
 )
-from flan_jax.report.table import heading, interval_text, markdown_line, number_text, signed_text
+from flan_jax.report.table import (
+    heading,
+    interval_text,
+    markdown_line,
+    number_text,
+    setting_text,
+    signed_text,
+)
 from flan_jax.storage.files import parse_json
 
 _METRICS = "metrics.jsonl"  # as `training.metrics_log` writes it, which needs JAX
@@ -46,7 +53,7 @@ class BeforeAfter(NamedTuple):
     """What tuning changed in one run.
 
     Attributes:
-      verdicts: a sentence for each cluster that was evaluated before and after.
+      verdicts: a sentence for each cluster and model that was evaluated before and after.
       validation: numbers of the validation rows; empty without them.
       answers: to the sample prompts.
     """
@@ -85,18 +92,20 @@ def before_after_of(home: pathlib.Path) -> BeforeAfter:
 
 
 def verdicts(lines: Sequence[Comparison], tuned_on: Collection[str]) -> list[str]:
-    """Returns a sentence for each cluster, or for its only dataset: did tuning help?
+    """Returns a sentence for each cluster and model, or for its only dataset: did tuning help?
 
     Args:
       lines: see `comparisons.compare`.
       tuned_on: datasets that a run trained on.
     """
+    has_labels = len({line.label for line in lines if line.difference}) > 1
     sentences = []
-    for cluster in dict.fromkeys(line.cluster for line in lines):
-        members = [line for line in lines if line.cluster == cluster]
+    for cluster, label in dict.fromkeys((line.cluster, line.label) for line in lines):
+        members = [line for line in lines if (line.cluster, line.label) == (cluster, label)]
         means = [line for line in members if not line.dataset] or members
         seen = {line.dataset for line in members} & set(tuned_on)
         name = heading(cluster) + ("" if seen else ", held out")
+        name += f" ({label})" if has_labels else ""
         sentences += [f"{name}: {_verdict(line)}" for line in means if line.difference]
     return sentences
 
@@ -108,9 +117,8 @@ _ONE_SEED = "on these rows, with this seed; another seed may change more than th
 def _verdict(line: Comparison) -> str:
     """The numbers before and after, the interval of the difference, and what it says."""
     difference = line.difference
-    numbers = (
-        f"{number_text(line.untuned.mean)} before tuning, {number_text(line.tuned.mean)} after"
-    )
+    before = number_text(line.untuned.mean) + setting_text(line)
+    numbers = f"{before} before tuning, {number_text(line.tuned.mean)} after"
     if not difference.interval:
         return f"{numbers}; difference {signed_text(difference.value)}."
     low, high = difference.interval

@@ -117,7 +117,7 @@ def _cells(line: Comparison, has_labels: bool, has_seeds: bool, alike: bool) -> 
         mean,
         *seeds,
         *(_tuned_cells(tuned) if tuned else [""] * 5),
-        _untuned_text(line.untuned, tuned),
+        _untuned_text(line),
         difference_text(line.difference),
         number_text(line.majority.mean) if line.majority else "",
     ]
@@ -171,24 +171,46 @@ def difference_text(difference: Difference | None) -> str:
     return signed_text(difference.value) + (f" ({interval})" if interval else "")
 
 
-def _untuned_text(untuned: Summary | None, tuned: Summary | None) -> str:
+def _untuned_text(line: Comparison) -> str:
     """The untuned model's number, with its setting where that differs from the tuned model's."""
+    untuned = line.untuned
     if untuned is None:
         return ""
     std = "" if untuned.std is None else f" ± {number_text(untuned.std)}"
-    differences = setting_differences(untuned, tuned) if tuned else []
-    setting = f" ({', '.join(differences)})" if differences else ""
-    return number_text(untuned.mean) + std + setting
+    return number_text(untuned.mean) + std + setting_text(line)
 
 
-def setting_differences(untuned: Summary, tuned: Summary) -> list[str]:
-    """Returns what the untuned model was evaluated with, where it is not what the tuned one was."""
-    differences = []
-    if untuned.series.instruction_mode != tuned.series.instruction_mode:
-        differences.append(untuned.series.instruction_mode)
-    if untuned.series.shots != tuned.series.shots:
-        differences.append(f"{untuned.series.shots} shots")
+def setting_text(line: Comparison) -> str:
+    """Returns ' (baseline, 3 shots)', see `setting_differences`; '' where there are none."""
+    differences = setting_differences(line)
+    return f" ({', '.join(differences)})" if differences else ""
+
+
+def setting_differences(line: Comparison) -> list[str]:
+    """Returns what the untuned model was evaluated with, where it is not what the tuned one was.
+
+    A mean has what one of its datasets has, with 'in part' where others do not.
+    """
+    untuned, tuned = line.untuned, line.tuned
+    if not (untuned and tuned):
+        return []
+    each = [_other_setting(member) for member in line.over or (line,)]
+    differences = [
+        name if all(name in names for names in each) else f"{name} in part"
+        for name in dict.fromkeys(name for names in each for name in names)
+    ]
     if not differences and untuned.templates != tuned.templates:
         other = " other" if len(untuned.templates) == len(tuned.templates) else ""
         differences.append(f"{len(untuned.templates)}{other} templates")
+    return differences
+
+
+def _other_setting(line: Comparison) -> list[str]:
+    """What a dataset's untuned model was evaluated with that is not the tuned one's."""
+    theirs, ours = line.untuned.series, line.tuned.series
+    differences = []
+    if theirs.instruction_mode != ours.instruction_mode:
+        differences.append(theirs.instruction_mode)
+    if theirs.shots != ours.shots:
+        differences.append(f"{theirs.shots} shots")
     return differences

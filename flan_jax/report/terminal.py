@@ -10,7 +10,13 @@ from flan_jax.messages import escaped
 from flan_jax.report.before_after import BeforeAfter, Change
 from flan_jax.report.comparisons import Comparison, means_are_alike
 from flan_jax.report.sample_answers import Pair
-from flan_jax.report.table import difference_text, heading, name_of_mean, number_text
+from flan_jax.report.table import (
+    difference_text,
+    heading,
+    name_of_mean,
+    number_text,
+    setting_differences,
+)
 
 WIDTH = 100
 _TITLES = (
@@ -53,7 +59,19 @@ def _cluster_text(title: str, lines: Sequence[Comparison]) -> str:
     if len(metrics) == 1:
         title = f"{title} ({metrics.pop()})"
         rows = [(name, *others) for name, _, *others in rows]
-    return f"{title}\n{_aligned(rows)}"
+    return "\n".join([title, _aligned(rows), *_notes(lines)])
+
+
+def _notes(lines: Sequence[Comparison]) -> list[str]:
+    """What the numbers marked * were evaluated with before tuning, a line for each setting."""
+    names: dict[str, list[str]] = {}
+    for line in lines:
+        if differences := setting_differences(line):
+            names.setdefault(", ".join(differences), []).append(line.dataset or "mean")
+    return [
+        textwrap.fill(f"* before tuning with {setting}: {', '.join(dict.fromkeys(each))}", WIDTH)
+        for setting, each in names.items()
+    ]
 
 
 def _cells(line: Comparison, alike: bool) -> tuple[str, ...]:
@@ -61,12 +79,13 @@ def _cells(line: Comparison, alike: bool) -> tuple[str, ...]:
     name = line.dataset or name_of_mean(line, alike).strip("*")
     if line.label not in ("", "tuned", UNTUNED):
         name += f" ({line.label})"
+    mark = "*" if setting_differences(line) else ""
     return (
         name,
         summary.metric,
         f"{summary.n:,}",
         str(len(summary.templates)),
-        number_text(line.untuned and line.untuned.mean),
+        number_text(line.untuned and line.untuned.mean) + mark,
         number_text(line.tuned and line.tuned.mean),
         difference_text(line.difference),
         number_text(line.majority and line.majority.mean),

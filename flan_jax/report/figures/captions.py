@@ -38,7 +38,8 @@ def caption_of(
     ]
     subject = "; ".join(part for part in parts if part)
     notes = [f"{subject}." if subject else "", *sentences]
-    notes += [_recalled(points), _untuned(measured), _hatched(measured)]
+    untuned = {point.note for point in measured if point.kind == UNTUNED}
+    notes += [_recalled(points), untuned_with(untuned), _hatched(measured)]
     return " ".join(note for note in notes if note)
 
 
@@ -47,6 +48,16 @@ def listed(names: Sequence[str], plural: str) -> str:
     if len(names) > _MOST_LISTED:
         return f"{len(names)} {plural}"
     return ", ".join(names)
+
+
+def untuned_with(settings: Collection[str]) -> str:
+    """Returns a sentence on how untuned models were evaluated where the tuned ones were not.
+
+    Args:
+      settings: see `points.other_setting`.
+    """
+    settings = sorted(filter(None, settings))
+    return f"Untuned in part with {'; '.join(settings)}." if settings else ""
 
 
 def _steps(steps: Iterable[int | None]) -> str:
@@ -70,12 +81,6 @@ def _recalled(points: Sequence[Point]) -> str:
     if not any(point.note == RECALLED for point in points):
         return ""
     return f"Hollow marks of the paper: {RECALLED}."
-
-
-def _untuned(points: Sequence[Point]) -> str:
-    """Names how untuned models were evaluated where the tuned ones were not."""
-    notes = sorted({point.note for point in points if point.kind == UNTUNED and point.note})
-    return f"Untuned in part with {'; '.join(notes)}." if notes else ""
 
 
 def _hatched(points: Sequence[Point]) -> str:

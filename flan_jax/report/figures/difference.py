@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flan_jax.report.comparisons import Comparison
-from flan_jax.report.figures.captions import caption_of
-from flan_jax.report.figures.points import TUNED, Point, equal_rows, point_of
+from flan_jax.report.figures.captions import caption_of, untuned_with
+from flan_jax.report.figures.points import TUNED, Point, equal_rows, other_setting, point_of
 from flan_jax.report.figures.report_data import ReportData
 from flan_jax.report.figures.settings_axis import with_models_joined
 
@@ -37,6 +37,7 @@ def caption(points: Sequence[Point], data: ReportData) -> str:
         points,
         data.sources,
         "Mean over templates, tuned less untuned on the same rows.",
+        untuned_with({other_setting(line) for line in data.lines if line.difference}),
         _without_difference([point for point in points if point.dataset]),
     )
 

@@ -147,15 +147,22 @@ def untuned_of(lines: Iterable[Comparison]) -> list[tuple[Summary, str, str]]:
             users.setdefault(same, []).append(line)
     result = []
     for summary, beside in users.items():
-        notes = [other_setting(summary, line.tuned) for line in beside]
+        notes = [other_setting(line) for line in beside]
         name = beside[0].label if len(beside) == 1 else ""
         result.append((summary, name, notes[0] if all(notes) else ""))
     return result
 
 
-def other_setting(untuned: Summary, tuned: Summary | None) -> str:
-    """Returns how the untuned model was evaluated, if that is not how the tuned one was."""
-    theirs, ours = untuned.series, (tuned or untuned).series
+def other_setting(line: Comparison) -> str:
+    """Returns how the untuned model was evaluated, if that is not how the tuned one was.
+
+    A mean has what one of its datasets has.
+    """
+    if line.over:
+        return ", ".join(dict.fromkeys(filter(None, map(other_setting, line.over))))
+    if not (line.untuned and line.tuned):
+        return ""
+    theirs, ours = line.untuned.series, line.tuned.series
     parts = [
         f"instructions: {theirs.instruction_mode}"
         if theirs.instruction_mode != ours.instruction_mode

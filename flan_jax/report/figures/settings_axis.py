@@ -195,7 +195,7 @@ def _points(lines: Mapping[Model, Comparison], contents: Mapping[Model, frozense
         for kind in (TUNED, UNTUNED):
             summary = line.tuned if kind == TUNED else line.untuned
             if summary:
-                note = other_setting(summary, line.tuned)
+                note = other_setting(line) if kind == UNTUNED else ""
                 points.append(point_of(summary, model.curve, kind, note=note, **more))
         if line.majority:
             points.append(point_of(line.majority, "", MAJORITY, x=_plain(model.x)))
@@ -228,7 +228,7 @@ def _means_over_clusters(models: Sequence[Model], clusters: Sequence[str]) -> li
             continue
         tuned, untuned = ([getattr(line, kind) for line in members] for kind in (TUNED, UNTUNED))
         mean = _mean_over_clusters(tuned), _mean_over_clusters(untuned) if all(untuned) else None
-        lines[model] = Comparison(MEAN, "", model.curve, *mean, None)
+        lines[model] = Comparison(MEAN, "", model.curve, *mean, None, tuple(members))
         contents[model] = frozenset().union(*(_rows(line) for line in members))
     return _points(lines, contents)
 

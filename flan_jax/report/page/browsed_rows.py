@@ -206,7 +206,7 @@ def _sides(lines: Sequence[Comparison], files: PredictionFiles) -> dict[tuple, l
             if line.tuned and line.untuned:
                 untuned = _file_of(line.untuned, run, template, files)
                 if prompts != (line.untuned.series.instruction_mode, line.untuned.series.shots):
-                    setting = ", ".join(setting_differences(line.untuned, line.tuned))
+                    setting = ", ".join(setting_differences(line))
             key = (line.cluster, line.dataset, summary.split, template, *prompts)
             sides.setdefault(key, []).append(_Side(label, file, untuned, setting))
     return sides

@@ -9,12 +9,11 @@ from typing import NamedTuple
 from flan_jax.metrics.uncertainty import Difference
 from flan_jax.report.comparisons import Comparison, means_are_alike
 from flan_jax.report.page.escaping import text
-from flan_jax.report.summaries import Summary
 from flan_jax.report.table import (
     difference_text,
     name_of_mean,
     number_text,
-    setting_differences,
+    setting_text,
 )
 
 # Width and height of the ticks in CSS pixels, and the margin beside 0 and 100.
@@ -92,7 +91,7 @@ def _body_cell(column: _Column, content: str, value: float | None = None) -> str
 
 def _cells(line: Comparison, alike: bool) -> dict[str, tuple]:
     """The HTML of each column, with the number that it sorts by where it is one."""
-    summary, tuned, untuned = line.any, line.tuned, line.untuned
+    summary, tuned = line.any, line.tuned
     splits = sorted({each.any.split for each in line.over} or {summary.split})
     split = "" if splits == ["test"] else f" ({', '.join(splits)})"
     name = line.dataset or name_of_mean(line, alike).strip("*")
@@ -109,7 +108,7 @@ def _cells(line: Comparison, alike: bool) -> dict[str, tuple]:
         "std": _number(tuned and tuned.std),
         "seeds": _number(tuned and tuned.sd_seeds),
         "each": (_ticks(line) if line.dataset else "",),
-        "untuned": _untuned(untuned, tuned),
+        "untuned": _untuned(line),
         "difference": _difference(line.difference),
         "majority": _number(line.majority and line.majority.mean),
     }
@@ -124,13 +123,11 @@ def _number(value: float | None, mark: str = "") -> tuple:
     return ("",) if value is None else (mark + _minus(number_text(value)), value)
 
 
-def _untuned(untuned: Summary | None, tuned: Summary | None) -> tuple:
+def _untuned(line: Comparison) -> tuple:
     """The untuned model's number, with its setting where that differs from the tuned model's."""
-    content, *value = _number(untuned and untuned.mean)
-    differences = setting_differences(untuned, tuned) if untuned and tuned else []
-    if differences:
-        content += f" <small>({text(', '.join(differences))})</small>"
-    return content, *value
+    content, *value = _number(line.untuned and line.untuned.mean)
+    setting = setting_text(line).strip()
+    return (f"{content} <small>{text(setting)}</small>" if setting else content), *value
 
 
 def _minus(number: str) -> str:
