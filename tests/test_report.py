@@ -341,6 +341,19 @@ def test_the_untuned_model_shows_its_setting_if_that_differs():
     assert "| 40.0 (baseline, 3 shots) |" in table(compare(rows))
 
 
+def test_runs_with_other_headline_metrics_of_a_dataset_are_both_shown():
+    rows = [
+        row("a", 50.0, run="one", metric="accuracy"),
+        row("a", 60.0, run="one", metric="f1"),
+        row("a", 70.0, run="two", metric="f1"),
+    ]
+    lines = compare(rows)
+    assert [(line.tuned.metric, line.tuned.mean) for line in lines] == [
+        ("accuracy", 50.0),
+        ("f1", 70.0),
+    ]
+
+
 def test_a_mean_shows_the_settings_of_all_its_datasets():
     rows = [
         row("t0", 50.0, dataset=name, model=model, step=step, instruction_mode=mode)

@@ -150,7 +150,7 @@ def shown_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
     """Returns the rows of which tables are made.
 
     These are the rows of the scorings that tables show, and of each dataset the metric that comes
-    first. Inverted templates get a cluster of their own.
+    first in its run. Inverted templates get a cluster of their own.
     """
     shown = [
         row if row.kind == "forward" else dataclasses.replace(row, cluster=row.cluster + INVERTED)
@@ -159,8 +159,8 @@ def shown_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
     ]
     headline: dict[tuple, str] = {}
     for row in shown:
-        headline.setdefault((row.cluster, row.dataset), row.metric)
-    return [row for row in shown if row.metric == headline[row.cluster, row.dataset]]
+        headline.setdefault((row.run, row.cluster, row.dataset), row.metric)
+    return [row for row in shown if row.metric == headline[row.run, row.cluster, row.dataset]]
 
 
 def _of_any_step(row: ResultRow) -> tuple:
