@@ -326,6 +326,18 @@ def test_an_untuned_model_that_was_evaluated_in_another_mode_is_in_no_row_of_it(
     assert "Untuned in part with instructions: baseline." in caption
 
 
+def test_modes_with_the_chat_template_are_at_the_same_places_in_another_curve(tmp_path):
+    modes = [mode + more for more in ("", ", chat template") for mode in ("none", "template")]
+    trained = {mode: {"settings": {"INSTRUCTIONS": mode.split(",")[0]}} for mode in modes}
+    runs = {f"r{i}": Fabricated(mode=mode, **trained[mode]) for i, mode in enumerate(modes)}
+    points = FIGURES["instructions"].points(data_of(tmp_path, **runs))
+    assert {(p.x, p.series) for p in points if p.kind == "tuned"} == {
+        (f"{word} → {word}", curve)
+        for word in ("no template", "instructions")
+        for curve in ("", "chat template")
+    }
+
+
 def test_runs_that_hold_out_other_clusters_are_one_series(tmp_path):
     runs = {
         f"{size}-{cluster}": Fabricated(

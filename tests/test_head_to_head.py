@@ -118,7 +118,9 @@ def test_without_what_each_row_contributes_the_file_is_named(tmp_path):
 def test_what_only_one_run_has_is_listed_and_shots_may_differ(tmp_path, capsys):
     evaluated(tmp_path / "a", {"rte": scores(1, 30, 0.5), "wnli": scores(1, 30, 0.5)})
     evaluated(tmp_path / "b", {"rte": scores(2, 30, 0.5), "cb": scores(2, 30, 0.5)}, shots=4)
-    printed = compared(capsys, tmp_path / "a", tmp_path / "b")
+    printed = compared(capsys, tmp_path / "a", tmp_path / "b", f"--output={tmp_path}")
+    with open(tmp_path / "compare.csv", newline="") as file:
+        assert [(line["shots"], line["b_shots"]) for line in csv.DictReader(file)] == [("0", "4")]
     assert "Only A (a) was evaluated on: wnli (test, 0 shots, INSTRUCTIONS template)." in printed
     assert "Only B (b) was evaluated on: cb (test, 4 shots, INSTRUCTIONS template)." in printed
     assert "- B: b, t5_tiny, step 10, 4 shots" in printed and "mean of" not in printed

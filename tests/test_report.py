@@ -354,6 +354,15 @@ def test_runs_with_other_headline_metrics_of_a_dataset_are_both_shown():
     ]
 
 
+def test_a_mean_over_datasets_of_one_template_each_has_no_best_one():
+    single = [row("a", 50.0, dataset="cb"), row("a", 70.0)]
+    assert "†" not in table(compare(single))
+    other = [row("b", 40.0, dataset="cb")]
+    validation = [row(name, 9.0, dataset="cb", split="validation") for name in "ab"]
+    (*_, mean) = compare([*single, *other, *validation])
+    assert (mean.tuned.has_choice, mean.tuned.best_by_validation) == (True, True)
+
+
 def test_a_mean_shows_the_settings_of_all_its_datasets():
     rows = [
         row("t0", 50.0, dataset=name, model=model, step=step, instruction_mode=mode)
@@ -637,6 +646,10 @@ def test_runs_that_differ_in_more_than_the_seed_or_in_their_rows_are_not_average
     with caplog.at_level("INFO"):
         assert [line.tuned.mean for line in lines_of(first, partly)] == [55.0, 70.0]
     assert "seeds not averaged: tiny-seed_2 and tiny-seed_0 were evaluated on other" in caplog.text
+    metric = seed_run(tmp_path, 4, [70.0, 80.0])
+    results = (metric / "results.csv").read_text()
+    (metric / "results.csv").write_text(results.replace("accuracy", "f1"))
+    assert [line.tuned.metric for line in lines_of(first, metric)] == ["accuracy", "f1"]
     same = seed_run(tmp_path, 3, [70.0, 80.0])
     copy = tmp_path / "copy"
     shutil.copytree(same, copy)

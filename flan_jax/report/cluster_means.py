@@ -63,7 +63,7 @@ def mean_summary(summaries: Sequence[Summary]) -> Summary:
         sd_seeds=_sd_of_seeds(summaries),
         **{name: mean(name) for name in ("mean", "std", "low", "high", "best")},
         best_template="",
-        best_by_validation=all(s.best_by_validation for s in summaries),
+        best_by_validation=all(s.best_by_validation for s in summaries if s.has_choice),
         n=sum(s.n for s in summaries),
         templates=tuple(f"{s.dataset}/{template}" for s in summaries for template in s.templates),
     )

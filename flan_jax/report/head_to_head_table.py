@@ -23,6 +23,7 @@ _COLUMNS = (
     *("a", "b", "difference", "stderr", "low", "high", "p", "p_holm"),
     *("sign_p", "bootstrap_low", "bootstrap_high", "changed"),
     *("a_stderr", "b_stderr", "a_sd_seeds", "b_sd_seeds", "a_seeds", "b_seeds"),
+    "b_shots",
 )
 _NOTES = """\
 Percentage points, A less B, means over templates. Both were evaluated on the same rows in the same
@@ -63,7 +64,10 @@ def markdown(comparison: HeadToHead) -> str:
 
 
 def as_csv(comparison: HeadToHead) -> str:
-    """Returns the comparison as CSV with all digits; the dataset of a cluster's mean is 'mean'."""
+    """Returns the comparison as CSV with all digits; the dataset of a cluster's mean is 'mean'.
+
+    `shots` is of A, `b_shots` of B.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -149,6 +153,7 @@ def _record(line: Line) -> dict[str, object]:
         "b_sd_seeds": line.theirs.sd_seeds,
         "a_seeds": len(line.ours.runs),
         "b_seeds": len(line.theirs.runs),
+        "b_shots": line.theirs.series.shots,
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from flan_jax.config.run_status import read_status
 from flan_jax.evaluation.result_rows import MAJORITY, UNTUNED, ResultRow
 from flan_jax.messages import listed
+from flan_jax.report.summaries import shown_rows
 
 _log = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ _FREE = ("SEED", "MODEL_DIR", "CACHE_DIR", "Train.baselines_dir", "TRACKER", "LO
 def groups_of_seeds(rows: Iterable[ResultRow], homes: Mapping[str, pathlib.Path]) -> dict[str, str]:
     """Returns the name of its group for each run whose seed is all that differs from another one.
 
-    A group whose runs were not all evaluated on the same datasets, templates, rows and steps is not
-    one: each run is a model of its own then, and a line of the log says why.
+    A group whose runs were not all evaluated on the same datasets, templates, rows, steps and
+    metrics is not one: each run is a model of its own then, and a line of the log says why.
 
     Args:
       rows: of results files.
@@ -40,7 +41,7 @@ def groups_of_seeds(rows: Iterable[ResultRow], homes: Mapping[str, pathlib.Path]
         elif differing:
             _log.info(
                 f"seeds not averaged: {listed(differing)} and {runs[0]} were evaluated on other "
-                "datasets, templates, rows or steps"
+                "datasets, templates, rows, steps or metrics"
             )
         else:
             name = _name(runs)
@@ -68,10 +69,12 @@ def _by_settings(homes: Mapping[str, pathlib.Path]) -> list[dict[str, int]]:
 def _evaluated(rows: Iterable[ResultRow]) -> dict[str, set[tuple]]:
     """What each run's tuned model was evaluated on."""
     evaluated = collections.defaultdict(set)
-    for row in rows:
+    for row in shown_rows(rows):
         if row.model not in (UNTUNED, MAJORITY):
             setting = (row.model, row.step, row.shots, row.instruction_mode, row.scoring)
-            evaluated[row.run].add((*setting, row.dataset, row.split, row.template, row.n))
+            evaluated[row.run].add(
+                (*setting, row.dataset, row.split, row.template, row.n, row.metric)
+            )
     return evaluated
 
 

@@ -105,7 +105,7 @@ class Summary:
     @property
     def has_choice(self) -> bool:
         """Whether there is a best template: one of several, or the mean of those of datasets."""
-        return not self.dataset or len(self.templates) > 1
+        return len(self.templates) > 1 if self.dataset else self.low < self.high
 
 
 def summarize(

@@ -55,7 +55,8 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
 
 def _place(line: Comparison, facts: RunFacts) -> str | None:
     trained = facts.settings.get("INSTRUCTIONS")
-    return _words(trained, line.tuned.series.instruction_mode) if trained else None
+    evaluated = line.tuned.series.instruction_mode.split(",")[0]
+    return _words(trained, evaluated) if trained else None
 
 
 def _order(model: Model) -> tuple[int, int]:

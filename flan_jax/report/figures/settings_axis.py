@@ -281,7 +281,10 @@ def _words(
     words = [f"{name} {shown(facts.settings.get(name))}" for name in names]
     series = line.tuned.series
     words += [] if "SHOTS" in axis else [f"{series.shots} shots"]
-    if "INSTRUCTIONS" not in axis:
+    if "INSTRUCTIONS" in axis:
+        # The axis has the mode; what follows it ('chat template') parts curves.
+        words += [series.instruction_mode.partition(", ")[2]]
+    else:
         trained = facts.settings.get("INSTRUCTIONS")
         words += [f"instructions: {trained} → {series.instruction_mode}"]
     return words
