@@ -14,7 +14,13 @@ from flan_jax.report.before_after import BeforeAfter, Change, before_after_of, r
 from flan_jax.report.comparisons import compare
 from flan_jax.report.figures import difference
 from flan_jax.report.figures.report_data import ReportData
-from flan_jax.report.sample_answers import Pair, SampleAnswer, keep_answers, read_answers
+from flan_jax.report.sample_answers import (
+    Pair,
+    SampleAnswer,
+    keep_answers,
+    read_answers,
+    side_by_side,
+)
 from flan_jax.report.terminal import WIDTH, answers_text, results_text
 from flan_jax.report.write import conclude
 from flan_jax.training.config import TrainConfig
@@ -155,6 +161,18 @@ def test_tables_and_answers_fit_a_terminal():
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "Natural language inference (accuracy)" in text
     assert "-12.3 (-20.2 to -4.4)" in text and "\x1b" not in text
+
+
+def test_conversations_that_end_in_the_same_message_have_their_own_answers():
+    prompts = [
+        [{"role": "system", "content": f"Answer in {language}."}, {"role": "user", "content": "Hi"}]
+        for language in ("French", "German")
+    ]
+    answers = [
+        SampleAnswer("tuned", 4, "d", prompt, text)
+        for prompt, text in zip(prompts, ("Salut", "Hallo"))
+    ]
+    assert side_by_side(answers) == [Pair("Hi", None, "Salut"), Pair("Hi", None, "Hallo")]
 
 
 def test_truncated_answers_and_messages_are_shown_as_such(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from flan_jax.errors import UserError
 from flan_jax.evaluation import unit_scores
+from flan_jax.evaluation.known_runs import remember_run
 from flan_jax.evaluation.result_rows import ResultRow, write_results
 from flan_jax.metrics.measures import Measure
 from flan_jax.metrics.uncertainty import paired_difference, standard_error
@@ -124,6 +125,15 @@ def test_what_only_one_run_has_is_listed_and_shots_may_differ(tmp_path, capsys):
     assert "Only A (a) was evaluated on: wnli (test, 0 shots, INSTRUCTIONS template)." in printed
     assert "Only B (b) was evaluated on: cb (test, 4 shots, INSTRUCTIONS template)." in printed
     assert "- B: b, t5_tiny, step 10, 4 shots" in printed and "mean of" not in printed
+
+
+def test_rows_of_other_sources_are_not_paired(tmp_path, capsys):
+    for name, source in (("a", "bundled"), ("b", "files"), ("c", "")):
+        evaluated(tmp_path / name, {"rte": scores(1, 30, 0.5)})
+        remember_run(tmp_path / name, tmp_path / name, [], source)
+    with pytest.raises(UserError, match="a was evaluated on rows of bundled, b on rows of files"):
+        verb.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    compared(capsys, tmp_path / "a", tmp_path / "c")
 
 
 def test_seeds_are_one_model_and_other_runs_are_not(tmp_path, capsys):

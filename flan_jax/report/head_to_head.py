@@ -13,7 +13,7 @@ from flan_jax.messages import listed
 from flan_jax.metrics.multiple_comparisons import holm
 from flan_jax.metrics.uncertainty import Difference, paired_difference
 from flan_jax.report.cluster_means import mean_difference, mean_summary
-from flan_jax.report.inputs import read_rows
+from flan_jax.report.inputs import read_rows, row_sources
 from flan_jax.report.summaries import Summary, summarize
 
 
@@ -37,10 +37,12 @@ class Model(NamedTuple):
     Attributes:
       name: for readers.
       numbers: by setting, cluster and dataset.
+      sources: where the evaluated rows come from, as far as it was noted.
     """
 
     name: str
     numbers: _Numbers
+    sources: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,15 +104,23 @@ def read_model(name: str, paths: Sequence[pathlib.Path]) -> Model:
             f"{name} has several models ({listing}), and a comparison is of two; give one run of "
             "each. Runs that differ only by SEED count as one."
         )
-    return Model(name, {(_setting(s), s.cluster, s.dataset): s for s in summaries})
+    numbers = {(_setting(s), s.cluster, s.dataset): s for s in summaries}
+    return Model(name, numbers, frozenset(row_sources(paths)))
 
 
 def compare_models(ours: Model, theirs: Model) -> HeadToHead:
     """Returns the differences of two models on the datasets that both were evaluated on.
 
     Raises:
-      UserError: if there is none, or rows or templates of one of them differ; it says which.
+      UserError: if there is none, or their rows come from other sources, or rows or templates of
+        one of them differ; it says which.
     """
+    if ours.sources and theirs.sources and ours.sources != theirs.sources:
+        raise UserError(
+            f"{ours.name} was evaluated on rows of {listed(sorted(ours.sources))}, {theirs.name} on "
+            f"rows of {listed(sorted(theirs.sources))}: rows of one id may differ; evaluate both "
+            "with the same DATA_SOURCE."
+        )
     pairs = _pairs(ours, theirs)
     problems = [
         f"{dataset}: {problem}"

@@ -79,8 +79,12 @@ def side_by_side(answers: Sequence[SampleAnswer]) -> list[Pair]:
         is_untuned = answer.model == UNTUNED
         if is_untuned or answer.step == last:
             shown = answer.answer + (" ..." if answer.cut else "")
-            texts.setdefault(prompt_text(answer.prompt), {})[is_untuned] = shown
-    return [Pair(prompt, each.get(True), each.get(False)) for prompt, each in texts.items()]
+            # The whole prompt: conversations may end in the same message.
+            texts.setdefault(json.dumps(answer.prompt), {})[is_untuned] = shown
+    return [
+        Pair(prompt_text(json.loads(prompt)), each.get(True), each.get(False))
+        for prompt, each in texts.items()
+    ]
 
 
 def prompt_text(prompt: Any) -> str:
