@@ -117,9 +117,9 @@ def compare_models(ours: Model, theirs: Model) -> HeadToHead:
     """
     if ours.sources and theirs.sources and ours.sources != theirs.sources:
         raise UserError(
-            f"{ours.name} was evaluated on rows of {listed(sorted(ours.sources))}, {theirs.name} on "
-            f"rows of {listed(sorted(theirs.sources))}: rows of one id may differ; evaluate both "
-            "with the same DATA_SOURCE."
+            f"{ours.name} was evaluated on rows of {listed(sorted(ours.sources))}, {theirs.name} "
+            f"on rows of {listed(sorted(theirs.sources))}: rows of one id may differ; evaluate "
+            "both with the same DATA_SOURCE."
         )
     pairs = _pairs(ours, theirs)
     problems = [
