@@ -338,6 +338,22 @@ def test_modes_with_the_chat_template_are_at_the_same_places_in_another_curve(tm
     }
 
 
+def test_the_caption_counts_the_training_datasets_of_all_runs_of_a_curve(tmp_path):
+    runs = {
+        f"{cluster}-{count}": Fabricated(
+            {cluster: THREE[cluster]},
+            train=("sst2", "xsum", "wic")[: count + extra],
+            settings={"HELD_OUT": cluster, "TRAIN_CLUSTERS": count},
+        )
+        for extra, cluster in enumerate(("nli", "commonsense"))
+        for count in (1, 2)
+    }
+    data = data_of(tmp_path, **runs)
+    figure = FIGURES["clusters"]
+    caption = figure.caption(figure.points(data), data)
+    assert "Datasets that train, by number of clusters: 1: 1 to 2, 2: 2 to 3." in caption
+
+
 def test_runs_that_hold_out_other_clusters_are_one_series(tmp_path):
     runs = {
         f"{size}-{cluster}": Fabricated(

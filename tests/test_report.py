@@ -484,6 +484,23 @@ def test_a_baseline_on_other_rows_is_not_held_against_a_number():
     assert compare([row("a", 50.0), dataclasses.replace(majority, n=4)])[0].majority is None
 
 
+def test_each_number_of_rows_has_its_own_majority_class():
+    more = {"model": "majority", "step": 0, "scoring": "majority", "instruction_mode": "any"}
+    rows = [row("a", 50.0, model="small", n=50), row("a", 60.0, model="all")]
+    rows += [row("any", 52.0, n=50, **more), row("any", 55.0, **more)]
+    assert {line.label: line.majority.mean for line in compare(rows)} == {"small": 52, "all": 55}
+    (line,) = compare(rows[2:])
+    assert line.majority.mean == 55
+
+
+def test_an_untuned_mean_over_seeds_is_of_those_that_have_all_templates():
+    tuned = [row(name, 60.0, run=run) for run in ("one", "two") for name in "ab"]
+    untuned = [row(name, 40.0, run="one", model="untuned", step=0) for name in "ab"]
+    untuned += [row("a", 0.0, run="two", model="untuned", step=0, n=20)]
+    (line,) = compare([*tuned, *untuned], seeds=dict.fromkeys(("one", "two"), "both"))
+    assert (line.untuned.mean, line.untuned.runs) == (40.0, ("one",))
+
+
 def test_the_test_split_is_shown_though_a_later_step_was_evaluated_on_validation_rows():
     later = row("a", 90.0, model="tuned", step=20, split="validation")
     assert [line.tuned.split for line in compare([row("a", 50.0, model="tuned"), later])] == [

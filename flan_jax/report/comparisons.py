@@ -150,7 +150,9 @@ def _dataset_lines(summaries: Sequence[Summary], labels: dict[Series, str]) -> l
             difference=_difference(summary, baseline) if is_tuned else None,
         )
         lines.append(line)
-    return lines or [Comparison(cluster, dataset, "", None, None, majority[0])]
+    if lines:
+        return lines
+    return [Comparison(cluster, dataset, "", None, None, max(majority, key=lambda s: s.n))]
 
 
 def _difference(tuned: Summary, untuned: Summary | None) -> Difference | None:

@@ -137,7 +137,7 @@ def summarize(
     for row in shown:
         if row.step == last[_of_any_step(row)][1]:
             series = series_of(row)._replace(run=(seeds or {}).get(row.run, row.run))
-            groups[series, row.cluster, row.dataset][row.split].append(row)
+            groups[series, *_of_any_step(row)[1:]][row.split].append(row)
     return [_summary(series, splits, measures or {}) for (series, *_), splits in groups.items()]
 
 
@@ -164,10 +164,13 @@ def shown_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
 
 
 def _of_any_step(row: ResultRow) -> tuple:
-    return series_of(row)._replace(step=0), row.cluster, row.dataset
+    # The majority class of other rows is another baseline, not an earlier evaluation.
+    rows = row.n if row.model == MAJORITY else 0
+    return series_of(row)._replace(step=0), row.cluster, row.dataset, rows
 
 
 def _summary(series: Series, splits: dict[str, list[ResultRow]], measures: Measures) -> Summary:
+    splits = {name: _of_equal_runs(rows) for name, rows in splits.items()}
     split = "test" if "test" in splits else next(iter(splits))
     kept = _measures_of(splits[split], measures)
     means = {name: _means_over_seeds(rows) for name, rows in splits.items()}
@@ -203,6 +206,18 @@ def _summary(series: Series, splits: dict[str, list[ResultRow]], measures: Measu
         by_seed=tuple(by_seed.values()),
         measures=kept,
     )
+
+
+def _of_equal_runs(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """The rows of those seeds that were evaluated in the same templates on as many rows.
+
+    Of an untuned model, seeds may lack some; the most templates count.
+    """
+    evaluated: dict[str, set[tuple]] = collections.defaultdict(set)
+    for row in rows:
+        evaluated[row.run].add((row.template, row.n))
+    most = max(evaluated.values(), key=lambda each: (len(each), sum(n for _, n in each)))
+    return [row for row in rows if evaluated[row.run] == most]
 
 
 def _means_over_seeds(rows: Sequence[ResultRow]) -> list[ResultRow]:

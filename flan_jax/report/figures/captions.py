@@ -34,7 +34,7 @@ def caption_of(
         ", ".join(part for part in (sizes, steps) if part),
         _seeds({point.seeds for point in measured if point.kind == TUNED}),
         f"rows: {', '.join(sorted(sources))}" if sources else "",
-        f"n = {_range(counts)} per {unit}" if counts else "",
+        f"n = {range_text(counts)} per {unit}" if counts else "",
     ]
     subject = "; ".join(part for part in parts if part)
     notes = [f"{subject}." if subject else "", *sentences]
@@ -64,7 +64,7 @@ def _steps(steps: Iterable[int | None]) -> str:
     known = sorted(step for step in steps if step is not None)
     if not known:
         return ""
-    return f"step {known[0]}" if len(known) == 1 else f"steps {_range(known)}"
+    return f"step {known[0]}" if len(known) == 1 else f"steps {range_text(known)}"
 
 
 def _seeds(counts: Iterable[int]) -> str:
@@ -72,7 +72,8 @@ def _seeds(counts: Iterable[int]) -> str:
     return f"means of up to {most} seeds" if most > 1 else ""
 
 
-def _range(numbers: Sequence[int]) -> str:
+def range_text(numbers: Collection[int]) -> str:
+    """Returns '1,000 to 2,000', or a single number."""
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flan_jax.report.comparisons import Comparison
-from flan_jax.report.figures.captions import caption_of
+from flan_jax.report.figures.captions import caption_of, range_text
 from flan_jax.report.figures.paper_scores import CLUSTERS_HELD_OUT, FLAN, MEAN_BY_CLUSTERS
 from flan_jax.report.figures.points import MEAN, PAPER, Point
 from flan_jax.report.figures.report_data import ReportData
@@ -32,8 +33,13 @@ def points(data: ReportData) -> list[Point]:
 
 def caption(points: Sequence[Point], data: ReportData) -> str:
     """Returns what the figure shows."""
-    datasets = {model.x: model.facts.datasets for model in models_along(data, _place, _AXIS)}
-    counts = ", ".join(f"{x}: {count}" for x, count in sorted(datasets.items()) if count)
+    # A curve joins runs that hold out other clusters, and so train on other datasets.
+    datasets = collections.defaultdict(set)
+    for facts in data.facts.values():
+        clusters = _count_of_clusters(facts)
+        if clusters is not None and facts.datasets:
+            datasets[clusters].add(facts.datasets)
+    counts = ", ".join(f"{x}: {range_text(each)}" for x, each in sorted(datasets.items()))
     return caption_of(
         points,
         data.sources,
@@ -51,5 +57,9 @@ def draw(points: Sequence[Point], caption: str) -> Figure:
 
 
 def _place(line: Comparison, facts: RunFacts) -> int | None:
+    return _count_of_clusters(facts)
+
+
+def _count_of_clusters(facts: RunFacts) -> int | None:
     count = facts.settings.get("TRAIN_CLUSTERS")
     return count if isinstance(count, int) else None
