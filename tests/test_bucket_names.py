@@ -213,6 +213,7 @@ NO_NAMES = {
     *("--system", "--stop", "generate prompts", "--method", "--held_out", "--cluster", "--split"),
     *("--template", "--lengths", "--num_rows", "--shots", "--max_rows", "--train_clusters"),
     *("--datasets_per_cluster", "--train_datasets", "tasks show name", "--topology"),
+    *("--sweep.NAME", "--evaluate.NAME"),  # settings, which are in the other table
     *("--jobs", "--point", "--nodes", "--gpus_per_node", "--cpus_per_task", "--time", "--tpu"),
     *("--partition", "--account", "--sbatch", "--image", "--claim", "--slices", "--queue"),
     *("--chips_per_host", "--backend", "--devices", "--port", "--hosts", "--zone", "--project"),

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -223,13 +224,19 @@ def status(directory: pathlib.Path, *arguments: str) -> int:
 
 
 @pytest.fixture
-def gin_directories(tmp_path, monkeypatch):
-    """Two directories with a mine.gin and a base/ each; the first is the working directory."""
-    for seed, name in enumerate(("g1", "g2")):
-        (tmp_path / name / "base").mkdir(parents=True)
-        (tmp_path / name / "mine.gin").write_text(f"SEED = {seed}\n")
-    monkeypatch.chdir(tmp_path / "g1")
-    return tmp_path
+def gin_directories(monkeypatch):
+    """Two directories with a mine.gin and a base/ each; the first is the working directory.
+
+    Their paths are short, so that messages have them whole.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        there = pathlib.Path(name).resolve()
+        for seed, directory in enumerate((there / "g1", there / "g2")):
+            (directory / "base").mkdir(parents=True)
+            (directory / "mine.gin").write_text(f"SEED = {seed}\n")
+        with monkeypatch.context() as patch:
+            patch.chdir(there / "g1")
+            yield there
 
 
 @pytest.mark.parametrize(

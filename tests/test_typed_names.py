@@ -14,7 +14,7 @@ MAKE_PATHS = {
 # Why each function may.
 ALLOWED = {
     "names in a bucket are handled before": """
-        api.loaded._absolute checkpoints.tuned._base_of_adapter cli.tasks_render.is_own_file
+        api.loaded.absolute_name checkpoints.tuned._base_of_adapter cli.tasks_render.is_own_file
         config.gin_files._parse_flags config.gin_search.find_gin_file
         config.run_directory._path_of config.run_directory.absolute
         config.run_directory.add_config_of_run data.sources.own_files._matching
@@ -45,7 +45,7 @@ ALLOWED = {
         checkpoints.hub_models._snapshot checkpoints.model_by_name._extracted
         checkpoints.packaged_models._download checkpoints.packaged_models.packaged_model
         data.sources.hub_files.hub_directory huge_pages parallel.processes.mute_others
-        runs.train_run._next_command sweeps.logs.open_logs
+        report.inputs._home runs.train_run._next_command sweeps.logs.open_logs
     """,
     "the path is not opened": """
         checkpoints.model_by_name._size_of config.flags.add_gin_flags report.inputs._place
