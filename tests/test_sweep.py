@@ -234,9 +234,8 @@ def gin_directories(monkeypatch):
         for seed, directory in enumerate((there / "g1", there / "g2")):
             (directory / "base").mkdir(parents=True)
             (directory / "mine.gin").write_text(f"SEED = {seed}\n")
-        with monkeypatch.context() as patch:
-            patch.chdir(there / "g1")
-            yield there
+        monkeypatch.chdir(there / "g1")
+        yield there
 
 
 @pytest.mark.parametrize(
