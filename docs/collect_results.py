@@ -66,8 +66,8 @@ def _scores(point: str, places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
         majority = {(row.dataset, row.split, row.metric): row.value for row in results}
         for key, measure, predictions in unit_scores.read_all(place):
             columns = dict(zip(unit_scores.COLUMNS, key)) | {"point": point} | _numbers(measure)
-            place = tuple(columns[name] for name in ("dataset", "split", "metric"))
-            columns["majority"] = majority.get(place, "")
+            numbers_of = tuple(columns[name] for name in ("dataset", "split", "metric"))
+            columns["majority"] = majority.get(numbers_of, "")
             columns["same_answer"] = f"{_same_answer(predictions):.4f}"
             lines.append({name: columns[name] for name in SCORES})
     return lines

@@ -110,9 +110,11 @@ def _names() -> dict[str, str]:
 
 def _check_given_once(caller: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raises a UserError if a setting is one of those that are given, under any of its names."""
-    for name, value in settings.items():
+    parameters = {other: _parameters(other) for other in given}
+    for name, value in settings.items() if given else ():
+        own = _parameters(name)
         for other in given:
-            if _parameters(name) & _parameters(other):
+            if own & parameters[other]:
                 raise UserError(
                     f"{caller}() has {name}={quoted(value)} beside another argument that sets "
                     f"{other}={quoted(given[other])}; give one of the two."

@@ -180,12 +180,12 @@ def place_of(record: BaseRecord, directory: object) -> tuple[str, int | None]:
             f"{directory} tunes the model of {record.path}, which is not there; put it back, or "
             f"correct the path in {os.path.join(str(directory), FILE)}."
         )
-    return record.path, record.step if has_steps(record.path) else None
+    return record.path, chosen_step(record.path, record.step)
 
 
-def has_steps(path: str) -> bool:
-    """Returns whether a path is of a run with several steps, and not of one step."""
-    return (located(path) / run_directory.CHECKPOINTS).is_dir()
+def chosen_step(path: str, step: int | None) -> int | None:
+    """Returns the step that is to be chosen of a path: None where it is a single checkpoint."""
+    return step if (located(path) / run_directory.CHECKPOINTS).is_dir() else None
 
 
 def keep(directory: pathlib.Path, record: BaseRecord, is_new: bool) -> None:

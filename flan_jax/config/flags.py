@@ -77,7 +77,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def _flags(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments that are flags; "- a text", "-5" and what follows "--" are none."""
+    """Returns the flags among arguments: not "- a text", "-5" and what follows "--"."""
     before = itertools.takewhile(lambda argument: argument != "--", arguments)
     return [argument for argument in before if re.match(r"-(?!\d*\.?\d*$)\S*$", argument)]
 

@@ -244,11 +244,12 @@ class Encoder:
           UserError: if the chat template, or EOS, leaves no room for a text.
         """
         limit = self.rendering.input_length
-        around = len(self.vocabulary.input_begin) + len(self.vocabulary.input_end)
-        if around >= limit:
+        begin, end = self.vocabulary.input_begin, self.vocabulary.input_end
+        room = limit - len(begin) - len(end)
+        if room <= 0:
             raise UserError(
-                f"what is around each input, such as the chat template, has {around} tokens, but "
-                f"'inputs' of TASK_FEATURE_LENGTHS is {limit}; give it more, or set "
+                f"what is around each input, such as the chat template, has {limit - room} tokens, "
+                f"but 'inputs' of TASK_FEATURE_LENGTHS is {limit}; give it more, or set "
                 "CHAT_TEMPLATE=None."
             )
         shown = set(placeholders(template.inputs))
@@ -266,8 +267,7 @@ class Encoder:
             ids = self.vocabulary.encode_input(text.inputs)
         if len(ids) > limit:
             self.counts[INSTRUCTIONS_TRUNCATED] += 1
-            begin, end = self.vocabulary.input_begin, self.vocabulary.input_end
-            ids = self.vocabulary.encode(text.inputs)[: limit - around]
+            ids = self.vocabulary.encode(text.inputs)[:room]
             text = dataclasses.replace(text, inputs=self.vocabulary.decode(ids))
             ids = [*begin, *ids, *end]
         return text, ids

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flan_jax.catalogue.records import Drop
-from flan_jax.data.chat.dialogue_records import dialogue_row
+from flan_jax.data.chat.dialogue_records import dialogue_row, is_unicode
 from flan_jax.errors import UserError
 from flan_jax.messages import listed, shown
 
@@ -144,9 +144,6 @@ def _text(value: Any, name: str) -> str | Drop:
     if isinstance(value, Collection) and not isinstance(value, str):
         return Drop(f"{name} is not text but a {type(value).__name__}")
     text = str(value).strip()
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return Drop(f"{name} is not UTF-8, or has half of a character")
+    if not (text.isascii() or is_unicode(text)):
+        return Drop(f"{name} is not UTF-8, or has half of a character")
     return text

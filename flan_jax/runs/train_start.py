@@ -59,7 +59,8 @@ def open_directory(run: RunSetup) -> TrainStart:
     # The run that is the initial checkpoint may have more steps by now.
     initial_step = None if is_new else run_record.initial_step(run.directory)
     if initial and (is_new or not run.sharded.tuning.is_full):
-        initial_step = check_parameters(run, initial, _chosen(initial, initial_step))
+        chosen = base_record.chosen_step(initial, initial_step)
+        initial_step = check_parameters(run, initial, chosen)
     prompt = None
     if is_new:
         prompt = prompt_start(run.sharded.tuning, run.data.vocabulary, run.config.seed)
@@ -155,7 +156,8 @@ class TrainStart:
         tuning = run.sharded.tuning
         if not tuning.is_full:
             _log.info(f"{trained:,} parameters train ({trained / count:.2%}): {tuning.summary()}")
-        warning = rate_warning(gin_files.settings(), self.initial is not None and tuning.is_full)
+        settings = gin_files.settings()
+        warning = rate_warning(settings, self.initial is not None and tuning.is_full)
         if warning:
             _log.warning(warning)
         status.update(
@@ -164,22 +166,17 @@ class TrainStart:
             held_out=run.data.config.held_out,
             train=run.data.train.candidates(),
             evaluated=run.data.eval.names,
-            settings=gin_files.settings(),
+            settings=settings,
         )
 
     def _reader(self, run: RunSetup) -> Callable[[], Any] | None:
         """Returns a function that reads the initial parameters; None if they are random."""
         if not self.initial:
             return None
-        step = _chosen(self.initial, self.initial_step)
+        from flan_jax.checkpoints.base_record import chosen_step
+
+        step = chosen_step(self.initial, self.initial_step)
         return lambda: read_parameters(run, self.initial, step, merge=True)[1]
-
-
-def _chosen(initial: str, step: int | None) -> int | None:
-    """The step to choose of an initial checkpoint; None where it has only one, or for the last."""
-    from flan_jax.checkpoints.base_record import has_steps
-
-    return step if has_steps(initial) else None
 
 
 def _check_model(run: RunSetup) -> None:

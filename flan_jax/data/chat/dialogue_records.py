@@ -50,11 +50,10 @@ def dialogue_row(record: Mapping[str, Any], form: str) -> dict[str, Any] | Drop:
     if not places:
         return Drop("no turn of the assistant's")
     inputs, answer = plain_text(messages[: places[-1]]), turn_text(messages[places[-1]])
-    row = {"inputs": inputs, "answer": answer, "messages": messages}
-    row |= {"tools": tools} if tools else {}
-    if not is_unicode(row):
+    if not is_unicode([messages, tools]):
         return Drop("a message is not UTF-8, or has half of a character")
-    return row
+    row = {"inputs": inputs, "answer": answer, "messages": messages}
+    return row | ({"tools": tools} if tools else {})
 
 
 def _message(turn: Any, form: str) -> dict[str, Any] | Drop:
